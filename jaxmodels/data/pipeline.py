@@ -1,0 +1,178 @@
+"""Pipelines over arrays: any rows of any batch by one vectorised gather, on the host or on the device.
+
+    indices(step, start, stop) ──gather──► rows of the arrays ──prepare──► batch ──augment──► batch
+
+Dimensions: B rows of a batch, T tokens of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from jaxmodels.data.order import Order, Remainder, mix
+
+Arrays = Mapping[str, np.ndarray]
+Spec = Mapping[str, tuple[tuple[int, ...], Any]]
+Augment = Callable[[dict[str, np.ndarray], np.ndarray], dict[str, np.ndarray]]
+
+
+class ArrayPipeline:
+    """Examples that lie in arrays of equal length.
+
+    open: the arrays, or a function that reads them, called on first use. seed: shuffles each pass; None keeps the order.
+    remainder: see Order; by default "wrap" when shuffled and "pad" when not.
+    prepare(batch): anything vectorised that NumPy and JAX arrays both know, such as a scaling; runs wherever the gather does.
+    augment(batch, keys_B): random changes on the host; uint64 keys depend on seed and place in the stream alone.
+    spec: shapes and types of the prepared arrays, so that building needs no data; read from the data where absent.
+
+    A batch holds the arrays' rows and "weight", float32: 1, or 0 for padding.
+    """
+
+    def __init__(
+        self,
+        open: Arrays | Callable[[], Arrays],
+        *,
+        batch: int,
+        seed: int | None = None,
+        remainder: Remainder | None = None,
+        prepare: Callable[[dict], dict] | None = None,
+        augment: Sequence[Augment] = (),
+        spec: Spec | None = None,
+    ):
+        self._open = open
+        self.batch = batch
+        self.seed = seed
+        self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
+        self._prepare = prepare
+        self._augment = tuple(augment)
+        self._spec = spec
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays, read once."""
+        arrays = {name: np.asarray(x) for name, x in (self._open() if callable(self._open) else self._open).items()}
+        lengths = {name: len(x) for name, x in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"the arrays differ in length: {lengths}; each must have one row for each example")
+        return arrays
+
+    @cached_property
+    def order(self) -> Order:
+        """Which example is where."""
+        return Order(self._count(), self.batch, self.seed, self.remainder)
+
+    def _count(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def steps(self) -> int:
+        """Batches in one pass."""
+        return self.order.steps
+
+    @cached_property
+    def spec(self) -> Spec:
+        """Shape and type of each array of a batch, without the example axis."""
+        if self._spec is not None:
+            return {**self._spec, "weight": ((), np.dtype(np.float32))}
+        return {name: (x.shape[1:], x.dtype) for name, x in self.gather(self.arrays, np.zeros(1, np.int64)).items()}
+
+    def indices(self, step: int | np.ndarray, start: int, stop: int) -> np.ndarray:
+        """The examples in rows start to stop of batch `step`; -1 is padding. Several steps give a row each."""
+        return self.order.indices(step, start, stop)
+
+    def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
+        """The batch at these indices; works on NumPy and on JAX arrays."""
+        batch = self._take(arrays, indices_B)
+        batch["weight"] = (indices_B >= 0).astype(np.float32)
+        return self._prepare(batch) if self._prepare else batch
+
+    def _take(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
+        return {name: x[indices_B] for name, x in arrays.items()}
+
+    def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Rows start to stop of batch `step`."""
+        batch = self.gather(self.arrays, self.indices(step, start, stop))
+        if self._augment:
+            place = np.arange(step * self.batch + start, step * self.batch + stop, dtype=np.uint64)
+            keys_B = mix(place ^ mix(np.uint64((self.seed or 0) % 2**64)))
+            for change in self._augment:
+                batch = change(batch, keys_B)
+        return batch
+
+    def resident(self) -> dict[str, np.ndarray] | None:
+        """All arrays, for a device to hold; None where the host has to change each batch."""
+        return None if self._augment else self.arrays
+
+    def describe(self) -> str:
+        """The data and its batches, in one phrase."""
+        return self.order.describe()
+
+
+class WindowPipeline(ArrayPipeline):
+    """Windows over one long row of tokens, for language models.
+
+    open: the tokens, one-dimensional of any integer type (a memory map is not read whole), or a function that gives them.
+    length: tokens T that the model sees and predicts. stride: distance of the windows' starts; 1 takes every window there
+    is, T each token once. overlap: tokens at the start of a window that are seen but not scored (the first window scores
+    all), so that with stride = T - overlap every token is scored once and with context.
+
+    A batch holds "inputs" and "targets" (int32, BT; the targets are the inputs one place on) and "weight" (float32, BT).
+    """
+
+    def __init__(
+        self,
+        open: np.ndarray | Callable[[], np.ndarray],
+        *,
+        length: int,
+        batch: int,
+        stride: int | None = None,
+        overlap: int = 0,
+        seed: int | None = None,
+        remainder: Remainder | None = None,
+    ):
+        if not 0 <= overlap < length:
+            raise ValueError(f"overlap is {overlap} of windows of {length} tokens; it must be from 0 to {length - 1}")
+        super().__init__(
+            (lambda: {"tokens": open()}) if callable(open) else {"tokens": open},
+            batch=batch,
+            seed=seed,
+            remainder=remainder,
+            spec={"inputs": ((length,), np.dtype(np.int32)), "targets": ((length,), np.dtype(np.int32))},
+        )
+        self.length, self.overlap, self.stride = length, overlap, stride or length - overlap
+
+    @cached_property
+    def spec(self) -> Spec:
+        """Shape and type of each array of a batch, without the example axis."""
+        return {**(self._spec or {}), "weight": ((self.length,), np.dtype(np.float32))}
+
+    def _count(self) -> int:
+        targets = len(self.arrays["tokens"]) - 1
+        if targets < 1:
+            raise ValueError(f"there are {targets + 1} tokens; a language model needs at least two")
+        if self.stride < self.length - self.overlap:  # training on every offset: whole windows only
+            return max(1, (targets - self.length) // self.stride + 1)
+        return max(1, -(-(targets - self.overlap) // self.stride))
+
+    def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
+        """The windows at these indices; works on NumPy and on JAX arrays."""
+        tokens = arrays["tokens"]
+        last = len(tokens) - 1
+        place_BT = indices_B[:, None] * self.stride + np.arange(self.length, dtype=np.int32)
+        real_BT = (place_BT < last) & (indices_B >= 0)[:, None]
+        if self.overlap:
+            real_BT &= (np.arange(self.length) >= self.overlap) | (indices_B == 0)[:, None]
+        inside_BT = place_BT.clip(0, last - 1)
+        return {
+            "inputs": tokens[inside_BT].astype(np.int32),
+            "targets": tokens[inside_BT + 1].astype(np.int32),
+            "weight": real_BT.astype(np.float32),
+        }
+
+    def describe(self) -> str:
+        """The data and its batches, in one phrase."""
+        return f"{len(self.arrays['tokens']):,} tokens in windows of {self.length}: {super().describe()}"

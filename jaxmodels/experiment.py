@@ -1,0 +1,69 @@
+"""What a run is made of. Fields, no behaviour: the runner reads them, a file's `build(config)` makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from jaxmodels.task import Decoder, Task
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """Data as a function of the step: any rows of any batch, at random, with no iterator state.
+
+    Building one reads nothing; it opens on first use. A pipeline whose whole content is a few arrays may also offer
+    `resident()`, `indices(step, start, stop)` and `gather(arrays, indices)`, and then lives on the device.
+    """
+
+    batch: int
+
+    @property
+    def steps(self) -> int:
+        """Batches in one pass over the data."""
+
+    @property
+    def spec(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape (without the example axis) and type of every array of a batch."""
+
+    def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Rows start to stop of batch number `step`."""
+
+
+class Evaluation(NamedTuple):
+    """One pass over `data`, and, where means do not do, a score of all predictions on the host.
+
+    predict(params, extra, batch) gives a pytree of arrays with a leading example axis, without the padding afterwards;
+    score(predictions, batches) gets the lists of both, as numpy, and gives the metrics.
+    """
+
+    data: Pipeline
+    predict: Callable[[Any, Any, Any], Any] | None = None
+    score: Callable[[list[Any], list[Any]], dict[str, float]] | None = None
+
+
+def _no_baselines() -> Mapping[str, Mapping[str, float]]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is learned; where and how it runs is `jaxmodels.runner.Options`."""
+
+    task: Task
+    optimizer: Any  # an optax.GradientTransformation; see jaxmodels.optim for one that also averages parameters
+    train: Pipeline
+    steps: int
+    evals: Mapping[str, Pipeline | Evaluation] = field(default_factory=dict)
+    seed: int = 0  # of the initial parameters and of every random choice in the model
+    eval_every: int | None = None  # steps; always once at the end
+    checkpoint_every: int | None = None  # steps; always once at the end
+    log_every: int = 50  # steps; the logged values are means over them
+    keep: int = 2  # newest checkpoints kept
+    best: tuple[str, Callable[[float, float], float]] | None = None  # ("test/accuracy", max): also kept
+    rules: Sequence[tuple[str, tuple]] = ()  # (regular expression of a parameter path, PartitionSpec)
+    decoder: Decoder | None = None  # makes `jaxmodels generate` work
+    baselines: Callable[[], Mapping[str, Mapping[str, float]]] = _no_baselines  # name -> metrics, shown beside the result

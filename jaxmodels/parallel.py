@@ -1,0 +1,166 @@
+"""Devices: the mesh, where each array lies on it, how batches reach it, and how a step is compiled for it.
+
+Models name no mesh axis. A batch is split over the axes `data` and `fsdp`; parameters follow rules by path, then `fsdp`
+splits the largest dimension that it divides, and whatever is left is on every device.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Compile = Literal["jit", "pmap"]
+BATCH_AXES = ("data", "fsdp")
+PMAP_AXIS = "devices"
+
+
+def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of "data=4,fsdp=2"; "" puts every device on the data axis."""
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = _sizes(text) if text else {"data": len(devices)}
+    wanted = math.prod(sizes.values())
+    if wanted > len(devices) or (jax.process_count() > 1 and wanted != len(devices)):
+        raise ValueError(
+            f"mesh {text} needs {wanted} devices, there are {len(devices)} of kind {devices[0].device_kind}; "
+            f"choose sizes whose product is {len(devices)}"
+            + ("" if devices[0].platform != "cpu" else f", or simulate them: JAX_NUM_CPU_DEVICES={wanted}")
+        )
+    axes = (AxisType.Auto,) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axes, devices=devices[:wanted])
+
+
+def _sizes(text: str) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, size = part.partition("=")
+        if not re.fullmatch(r"\s*[a-z]\w*\s*", name) or not size.strip().isdigit() or int(size) < 1:
+            raise ValueError(
+                f"mesh: came {text!r}, wanted axes with sizes such as data=8 or data=4,fsdp=2; {part!r} is not of that form"
+            )
+        sizes[name.strip()] = int(size)
+    return sizes
+
+
+def ways(mesh: Mesh) -> int:
+    """Over how many parts a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.shape)
+
+
+def check_batch(mesh: Mesh, batch: int, accumulate: int, name: str) -> None:
+    """Raises where the batch cannot be split evenly."""
+    parts = ways(mesh) * accumulate
+    if batch % parts:
+        down, up = batch // parts * parts, -(-batch // parts) * parts
+        near = f"{up}" if not down else f"{down} or {up}"
+        why = f"{ways(mesh)} devices" + (f" x {accumulate} micro-batches" if accumulate > 1 else "")
+        raise ValueError(f"{name}: a batch of {batch} does not divide by {why}; set the batch to {near}, or change the mesh")
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """On every device, whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
+    """The example axis, after `leading` others, split over the batch axes."""
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, axes))
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """A parameter's path as text: blocks/attention/kernel."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]] = ()) -> Any:
+    """A NamedSharding for every array of a state, by its path (optimizer moments end in their parameter's path)."""
+    compiled = [(re.compile(pattern), PartitionSpec(*spec)) for pattern, spec in rules]
+
+    def place(path, leaf):
+        name = path_name(path)
+        for pattern, spec in compiled:
+            if pattern.search(name) and len(spec) <= len(leaf.shape):
+                return NamedSharding(mesh, _present(spec, mesh))
+        return NamedSharding(mesh, _fully_sharded(leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(place, shapes)
+
+
+def _present(spec: PartitionSpec, mesh: Mesh) -> PartitionSpec:
+    """The spec without axes that this mesh does not have."""
+    return PartitionSpec(*(axis if axis in mesh.shape else None for axis in spec))
+
+
+def _fully_sharded(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    n = mesh.shape.get("fsdp", 1)
+    sizes = [size if size % n == 0 else 0 for size in shape]
+    if n == 1 or not any(sizes):
+        return PartitionSpec()
+    at = sizes.index(max(sizes))
+    return PartitionSpec(*(None,) * at, "fsdp")
+
+
+def put(rows: Callable[[int, int], Mapping[str, np.ndarray]], batch: int, mesh: Mesh, *, leading: int = 0) -> Any:
+    """A global batch split over the mesh; rows(start, stop) is asked only for what this process's devices hold.
+
+    leading: axes before the example axis (steps of one dispatch), in what rows gives too.
+    """
+    sharding = batch_sharding(mesh, leading)
+    if jax.process_count() == 1:
+        return jax.device_put(rows(0, batch), sharding)
+    probe = (1,) * leading + (batch,)
+    held = [s[leading].indices(batch)[:2] for s in sharding.addressable_devices_indices_map(probe).values() if s]
+    start, stop = min(h[0] for h in held), max(h[1] for h in held)
+    local = rows(start, stop)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
+
+
+def compile_step(
+    fn: Callable, mode: Compile, mesh: Mesh, state: Any, *, leading: int, donate: bool = True
+) -> jax.stages.Wrapped:
+    """fn(state, fixed, moving) -> (state, metrics), compiled by jit with shardings or by pmap.
+
+    state: its shardings, under jit. fixed: arrays that every device holds. moving: its example axis, behind `leading`
+    others, is split. Under pmap fn sees one device's part and must add over PMAP_AXIS itself.
+    """
+    whole = replicated(mesh)
+    gone = (0,) if donate else ()
+    if mode == "jit":
+        moving = batch_sharding(mesh, leading)
+        return jax.jit(fn, in_shardings=(state, whole, moving), out_shardings=(state, whole), donate_argnums=gone)
+    n = mesh.size
+    mapped = jax.pmap(
+        fn,
+        axis_name=PMAP_AXIS,
+        in_axes=(None, None, leading),
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+        donate_argnums=gone,
+    )
+    by_device = lambda x: x.reshape(*x.shape[:leading], n, x.shape[leading] // n, *x.shape[leading + 1 :])  # noqa: E731
+    return jax.jit(lambda s, f, m: mapped(s, f, jax.tree.map(by_device, m)), donate_argnums=gone)
+
+
+def check_pmap(mesh: Mesh, rules: Sequence[Any]) -> None:
+    """pmap knows one axis, over which the batch is split: nothing else can be."""
+    if set(mesh.shape) != {"data"} or rules:
+        got = ",".join(f"{k}={v}" for k, v in mesh.shape.items())
+        raise ValueError(
+            f"--compile pmap splits the batch and nothing else; came mesh {got}{' and sharding rules' if rules else ''}. "
+            "Use --mesh data=N, or --compile jit"
+        )
+
+
+def in_flight(mesh: Mesh) -> int:
+    """How many dispatches may wait on the device.
+
+    Simulated CPU devices share one pool of threads; programs queued behind each other can starve a collective of the
+    threads that it waits for, so there every dispatch is awaited.
+    """
+    return 0 if mesh.devices.flat[0].platform == "cpu" and mesh.size > 1 else 1

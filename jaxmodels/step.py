@@ -1,0 +1,154 @@
+"""State, its first value and one training step, as pure functions of (task, optimizer).
+
+    batch, key       ── task.loss ──►  Mean (total, weight), extra, metrics
+    d total / weight ── optimizer ──►  new parameters
+
+A loss is a sum and a weight, so one formula holds for padding, micro-batches, jit and pmap: add both, divide once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmodels.task import Array, Batch, Mean, Task
+
+OnNan = Literal["stop", "skip"]
+
+
+class State(NamedTuple):
+    """All that a run is after `step` updates, and all that a checkpoint holds."""
+
+    step: Array  # int32
+    key: Array  # every random choice after initialisation is folded out of it
+    params: Any
+    extra: Any
+    opt_state: Any
+    faults: Array  # int32, batches whose loss or gradient was not finite
+
+
+def init(task: Task, optimizer: optax.GradientTransformation, seed: int | Array, batch: Batch) -> State:
+    """The state before the first step; `batch` needs only the right shapes and types."""
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    params, extra = task.init(init_key, batch)
+    zero = jnp.zeros((), jnp.int32)
+    return State(zero, run_key, params, extra, optimizer.init(params), zero)
+
+
+def example_keys(key: Array, step: Array, rows: Array) -> Array:
+    """One key for each example, from the step and the example's row in the global batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), rows)
+
+
+def cast_floats(tree: Any, dtype: Any) -> Any:
+    """Every floating array of the tree in dtype; None leaves them."""
+    if dtype is None:
+        return tree
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def make_step(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    precision: Any = None,
+    on_nan: OnNan = "stop",
+    axis: str | None = None,
+) -> Callable[[State, Batch], tuple[State, dict[str, Mean]]]:
+    """One training step: (state, batch) to (state, metrics).
+
+    accumulate: micro-batches that are computed one after another; same update as the whole batch.
+    precision: type in which loss sees the parameters; the update stays in theirs.
+    on_nan: a loss or gradient that is not finite never reaches the parameters. "skip" goes on with the next batch and
+        counts; "stop" freezes the state as it was, so that the batch can be looked at.
+    axis: name of the pmap axis over which the batch is split.
+    """
+
+    def total_loss(params, extra, batch, keys_B):
+        mean, extra, metrics = task.loss(cast_floats(params, precision), extra, batch, keys_B)
+        return mean.total, (mean, extra, metrics)
+
+    grad_of_total = jax.grad(total_loss, has_aux=True)
+
+    def gradient(params, extra, batch, keys_B):
+        """Gradient of the summed loss, with (Mean, extra, metrics), over all micro-batches."""
+        if accumulate == 1:
+            return grad_of_total(params, extra, batch, keys_B)
+        # Micro-batch j holds rows j, j + k, ...: each device keeps the rows that it has.
+        parts = jax.tree.map(
+            lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1), (batch, keys_B)
+        )
+
+        def add(carry, part):
+            total, extra = carry
+            grads, (mean, extra, metrics) = grad_of_total(params, extra, *part)
+            return (jax.tree.map(jnp.add, total, (grads, mean, metrics)), extra), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(grad_of_total, params, extra, *first)
+        grads, (mean, _, metrics) = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (total, extra), _ = jax.lax.scan(add, ((grads, mean, metrics), extra), parts)
+        grads, mean, metrics = total
+        return grads, (mean, extra, metrics)
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, Mean]]:
+        size = jax.tree.leaves(batch)[0].shape[0]
+        rows = jnp.arange(size)
+        if axis:
+            rows += jax.lax.axis_index(axis) * size
+        keys_B = example_keys(state.key, state.step, rows)
+        grads, (mean, extra, metrics) = gradient(state.params, state.extra, batch, keys_B)
+        if axis:
+            grads, mean, metrics = jax.lax.psum((grads, mean, metrics), axis)
+            extra = jax.tree.map(lambda x: _mean_over(x, axis), extra)
+        grads = jax.tree.map(lambda g: g / jnp.where(mean.weight > 0, mean.weight, 1.0).astype(g.dtype), grads)
+        grad_norm = optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+
+        finite = jnp.isfinite(mean.total) & jnp.isfinite(grad_norm)
+        go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
+        keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)  # noqa: E731
+        params, extra, opt_state = keep((params, extra, opt_state), (state.params, state.extra, state.opt_state))
+        count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
+        faults = state.faults + (~finite).astype(jnp.int32)
+
+        one = jnp.ones((), jnp.float32)
+        metrics = {**metrics, "loss": mean, "grad_norm": Mean(grad_norm.astype(jnp.float32), one)}
+        for rate in _learning_rates(opt_state):
+            metrics["learning_rate"] = Mean(jnp.asarray(rate, jnp.float32), one)
+        metrics["faults"] = Mean(faults.astype(jnp.float32), one)
+        return State(count, state.key, params, extra, opt_state, faults), metrics
+
+    return step
+
+
+def make_evaluate(task: Task, *, precision: Any = None, axis: str | None = None) -> Callable[..., dict[str, Mean]]:
+    """(params, extra, batch) to metrics, added over the pmap axis where there is one."""
+
+    def evaluate(params, extra, batch):
+        metrics = task.evaluate(cast_floats(params, precision), extra, batch)
+        return jax.lax.psum(metrics, axis) if axis else metrics
+
+    return evaluate
+
+
+def eval_params(optimizer: Any, state: State) -> Any:
+    """The parameters to evaluate and release: an averaging optimizer's averages, else the trained ones."""
+    average = getattr(optimizer, "average", None)
+    return average(state.opt_state, state.params) if average else state.params
+
+
+def _mean_over(x: Array, axis: str) -> Array:
+    """One value for all devices: running statistics are averaged, counters (equal everywhere) taken."""
+    return jax.lax.pmean(x, axis) if jnp.issubdtype(x.dtype, jnp.inexact) else jax.lax.pmax(x, axis)
+
+
+def _learning_rates(opt_state: Any) -> list[Array]:
+    """The rate that the last update used, where the optimizer keeps it (all of jaxmodels.optim do)."""
+    return [rate for _, rate in optax.tree.get_all_with_path(opt_state, "learning_rate")][:1]

@@ -1,0 +1,83 @@
+"""The contract between a model with its loss and everything that trains, evaluates or samples it.
+
+A `Task` is three pure functions, as an optax optimizer is two. A linen model gets one from `jaxmodels.tasks`; a model in
+bare JAX, NNX or Equinox joins by writing the three functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Batch = Mapping[str, Any]  # arrays with a leading example axis; only the task and the data set know the keys
+Params = Any  # pytree of the trained arrays
+Extra = Any  # pytree of every other variable: batch statistics, a frozen teacher; {} for most models
+
+
+class Mean(NamedTuple):
+    """A weighted mean kept as sum and weight, so that it adds exactly over batches, micro-batches and devices."""
+
+    total: Array
+    weight: Array
+
+    @classmethod
+    def of(cls, values: Array, weight: Array) -> Mean:
+        """The mean of values under weights of the same (or a broadcastable leading) shape, summed in float32.
+
+        A value with weight 0 does not count, not even when it is not finite.
+        """
+        values = jnp.asarray(values, jnp.float32)
+        weight = jnp.asarray(weight, jnp.float32)
+        weight = jnp.broadcast_to(weight.reshape(weight.shape + (1,) * (values.ndim - weight.ndim)), values.shape)
+        return cls(jnp.sum(jnp.where(weight > 0, values, 0.0) * weight), jnp.sum(weight))
+
+    def __add__(self, other: Mean) -> Mean:  # type: ignore[override]
+        return Mean(self.total + other.total, self.weight + other.weight)
+
+
+def value(mean: Mean) -> float:
+    """The mean as a Python float; nan where nothing was counted."""
+    return float(mean.total) / float(mean.weight) if float(mean.weight) else float("nan")
+
+
+def _unchanged(metrics: dict[str, float]) -> dict[str, float]:
+    return metrics
+
+
+class Task(NamedTuple):
+    """What to learn, as pure functions.
+
+    init(key, batch) gives (params, extra). `batch` holds zeros of the right shapes and types.
+    loss(params, extra, batch, keys_B) gives (Mean, extra, metrics): training. There is one random key for each example, so
+        that no result depends on how a batch is divided over devices or micro-batches.
+    evaluate(params, extra, batch) gives metrics: deterministic; no example sees another, padding (weight 0) counts nowhere.
+    finish(metrics) runs on the host, on finished means: adds what is a function of means, such as a perplexity.
+
+    Under mixed precision `params` come in bfloat16: cast the inputs to match, and give Means of float32.
+    """
+
+    init: Callable[[Array, Batch], tuple[Params, Extra]]
+    loss: Callable[[Params, Extra, Batch, Array], tuple[Mean, Extra, dict[str, Mean]]]
+    evaluate: Callable[[Params, Extra, Batch], dict[str, Mean]]
+    finish: Callable[[dict[str, float]], dict[str, float]] = _unchanged
+
+
+class Decoder(NamedTuple):
+    """What sampling needs to know of an autoregressive model.
+
+    start(batch, length) gives an empty cache for `batch` sequences of at most `length` tokens.
+    step(params, extra, tokens_BT, cache) gives (logits_BTV, cache): the tokens follow those already in the cache.
+    """
+
+    start: Callable[[int, int], Any]
+    step: Callable[[Params, Extra, Array, Any], tuple[Array, Any]]
+    encode: Callable[[str], Sequence[int]]
+    decode: Callable[[Sequence[int]], str]
+    length: int  # the most tokens that the model can see
+    begin: int | None = None  # put before every prompt
+    end: int | None = None  # ends a text
+    prompt: str = ""  # used where nobody gives one

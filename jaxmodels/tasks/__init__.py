@@ -1,0 +1,1 @@
+"""Losses and metrics, one kind of problem per file."""

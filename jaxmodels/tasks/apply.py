@@ -1,0 +1,33 @@
+"""A linen module as pure functions of (params, extra): the one place where tasks touch flax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def init_from(model: nn.Module, inputs: str) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Task.init of a model that sees batch[inputs]: (params, extra)."""
+
+    def init(key, batch):
+        extra = dict(model.init(key, batch[inputs]))
+        return extra.pop("params"), extra
+
+    return init
+
+
+def apply(model: nn.Module, params: Any, extra: Any, inputs: jax.Array, keys_B: jax.Array | None, **options: Any):
+    """(outputs, extra) of the model. With keys it trains: it uses them and may change every collection of extra.
+
+    Floating inputs take the type of the parameters, so that mixed precision reaches the first layer too.
+    """
+    if jnp.issubdtype(inputs.dtype, jnp.floating):
+        inputs = inputs.astype(jax.tree.leaves(params)[0].dtype)
+    variables = {"params": params, **extra}
+    if keys_B is None or not extra:
+        return model.apply(variables, inputs, keys_B, **options), extra
+    return model.apply(variables, inputs, keys_B, **options, mutable=list(extra))

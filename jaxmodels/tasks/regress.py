@@ -1,0 +1,42 @@
+"""Regression: squared error.
+
+Dimensions: B batch, K outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+
+from jaxmodels.task import Mean, Task
+from jaxmodels.tasks.apply import apply, init_from
+
+
+def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -> Task:
+    """Mean squared error of model(batch[inputs]) on batches of inputs, target (B or BK) and weight.
+
+    scale: units of the target for each unit that the model is trained on; "rmse" and "mae" are given in the target's units.
+    """
+
+    def measure(output_BK: Any, batch: Any) -> dict[str, Mean]:
+        error_BK = output_BK.astype("float32") - batch["target"].reshape(output_BK.shape)
+        return {
+            "loss": Mean.of((error_BK**2).mean(-1), batch["weight"]),
+            "mae": Mean.of(abs(error_BK).mean(-1) * scale, batch["weight"]),
+        }
+
+    def loss(params, extra, batch, keys_B):
+        output_BK, extra = apply(model, params, extra, batch[inputs], keys_B)
+        metrics = measure(output_BK, batch)
+        return metrics["loss"], extra, metrics
+
+    def evaluate(params, extra, batch):
+        output_BK, _ = apply(model, params, extra, batch[inputs], None)
+        return measure(output_BK, batch)
+
+    def finish(metrics):
+        return {**metrics, "rmse": math.sqrt(metrics["loss"]) * scale}
+
+    return Task(init_from(model, inputs), loss, evaluate, finish)
