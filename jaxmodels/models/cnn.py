@@ -36,7 +36,8 @@ class CNN(nn.Module):
                 f"channels) of at least {smallest}x{smallest}: resize the images or use fewer stages"
             )
         for i, channels in enumerate(self.channels):
-            x_BHWC = nn.Conv(channels, (self.kernel, self.kernel), dtype=self.dtype, name=f"conv_{i}")(x_BHWC)
+            size = (self.kernel, self.kernel)
+            x_BHWC = nn.Conv(channels, size, use_bias=not self.batch_norm, dtype=self.dtype, name=f"conv_{i}")(x_BHWC)
             if self.batch_norm:
                 # Statistics only while training; its momentum suits runs of a few hundred steps.
                 x_BHWC = nn.BatchNorm(keys_B is None, momentum=0.9, dtype=self.dtype, name=f"norm_{i}")(x_BHWC)

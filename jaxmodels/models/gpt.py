@@ -93,8 +93,13 @@ class GPT(nn.Module):
         x_BTM = dropout(x_BTM, self.dropout, fold(keys_B, 2**16))
 
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+
+        def layer(module, x_BTM, inputs):
+            number, cache = inputs
+            return module(x_BTM, cache, fold(keys_B, number))
+
         layers = nn.scan(
-            lambda module, x, inputs: module(x, inputs[1], fold(keys_B, inputs[0])),
+            layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.depth,

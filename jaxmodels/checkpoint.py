@@ -1,0 +1,233 @@
+"""Checkpoints: complete or invisible, checked when read, written in the background.
+
+    checkpoints/N/state/         the arrays, by Orbax
+    checkpoints/N/note.json      what goes with them: metrics, sums of the running log interval
+    checkpoints/N/manifest.json  size and sha256 of every file above
+
+A checkpoint is built in a folder with another name and renamed when every byte, the manifest included, is on the disk. Orbax
+notices no flipped bit, so a restore compares every file with the manifest; a damaged checkpoint is set aside and named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+MANIFEST = "manifest.json"
+
+
+class Damaged(ValueError):
+    """A checkpoint whose files are not what its manifest says."""
+
+
+class Checkpoints:
+    """The checkpoints of one run's folder.
+
+    keep: how many of the newest stay; the best (see save) stays as well. warn: gets one line when something was set aside.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2, warn: Callable[[str], None] = print):
+        self.folder = Path(folder)
+        self.keep = max(1, keep)
+        self.warn = warn
+        self._writer: Any = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def clean(self) -> None:
+        """Removes what a killed process left half written; only for the run that owns the folder."""
+        for path in self.folder.glob(".saving-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit() and (p / MANIFEST).is_file())
+
+    def save(self, step: int, state: Any, note: dict[str, Any], *, best: bool = False) -> None:
+        """Copies the state off the device and writes it in the background; waits for an earlier save first.
+
+        best: this one is kept until a later one is the best.
+        """
+        import orbax.checkpoint as ocp
+
+        self.wait()
+        if self._writer is None:
+            self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        building = self.folder / f".saving-{step}"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        self._writer.save((building / "state").absolute(), args=ocp.args.StandardSave(_without_keys(state)))
+        self._thread = threading.Thread(target=self._finish, args=(step, building, note, best), name="checkpoint")
+        self._thread.start()
+
+    def _finish(self, step: int, building: Path, note: dict[str, Any], best: bool) -> None:
+        try:
+            self._writer.wait_until_finished()
+            (building / "note.json").write_text(json.dumps(note))
+            (building / MANIFEST).write_text(json.dumps(_digests(building)))
+            for path in [*building.rglob("*"), building]:
+                _sync(path)
+            target = self.folder / str(step)
+            shutil.rmtree(target, ignore_errors=True)  # only ever one that was found damaged or was forced over
+            building.rename(target)
+            if best:
+                mark = self.folder / ".best"
+                mark.write_text(str(step))
+                mark.replace(self.folder / "best")
+            _sync(self.folder)
+            self._prune()
+        except BaseException as error:  # reported by the next wait, in the run's own thread
+            self._error = error
+            shutil.rmtree(building, ignore_errors=True)
+
+    def wait(self) -> None:
+        """Returns when everything saved so far is on the disk; raises OSError where that failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            self._writer = None
+            last = self.steps()
+            raise OSError(
+                f"a checkpoint could not be written to {self.folder}: {_reason(error)}. "
+                + (f"The newest complete one is of step {last[-1]}. " if last else "There is no complete one yet. ")
+                + "Make room or choose another --folder, and give the same command again to go on from it."
+            ) from error
+
+    def close(self) -> None:
+        """Waits, and lets go of Orbax's threads."""
+        try:
+            self.wait()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def best(self) -> int | None:
+        """The step of the best checkpoint, where one was marked and is still there."""
+        mark = self.folder / "best"
+        text = mark.read_text().strip() if mark.is_file() else ""
+        return int(text) if text.isdigit() and int(text) in self.steps() else None
+
+    def _prune(self) -> None:
+        spared = {*self.steps()[-self.keep :], self.best()}
+        for step in self.steps():
+            if step not in spared:
+                gone = self.folder / f".saving-{step}"  # out of sight first: a kill in between leaves no half
+                (self.folder / str(step)).rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+
+    def note(self, step: int) -> dict[str, Any]:
+        """What was saved beside the arrays."""
+        return json.loads((self.folder / str(step) / "note.json").read_text())
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, dict[str, Any]] | None:
+        """(step, state, note) of the newest sound checkpoint, or of the one asked for; None where there is none.
+
+        like: shapes, types and shardings of the state. A damaged checkpoint is renamed to damaged-N and the one before it
+        used; where one was asked for by its step, or all are damaged, raises Damaged.
+        """
+        wanted = self.steps()[::-1] if step is None else [step]
+        damage = []
+        for n in wanted:
+            path = self.folder / str(n)
+            try:
+                self.verify(n)
+            except Damaged as error:
+                damage.append(str(error))
+                if step is None and os.access(self.folder, os.W_OK):
+                    shutil.rmtree(self.folder / f"damaged-{n}", ignore_errors=True)
+                    path.rename(self.folder / f"damaged-{n}")
+                    self.warn(f"{error}; set aside as damaged-{n}, using the one before it")
+                continue
+            return n, _read(path / "state", like), self.note(n)
+        if damage:
+            raise Damaged(
+                f"no sound checkpoint is left in {self.folder}: " + "; ".join(damage) + ". Start over with --fresh, or copy "
+                "the folder back from where it was intact"
+            )
+        return None
+
+    def verify(self, step: int) -> None:
+        """Compares every file of a checkpoint with its manifest; raises Damaged with the first that differs."""
+        path = self.folder / str(step)
+        try:
+            said = json.loads((path / MANIFEST).read_text())
+            if not isinstance(said, dict) or not said:
+                raise ValueError("empty")
+        except (OSError, ValueError) as error:
+            raise Damaged(f"checkpoint {step}: its {MANIFEST} cannot be read ({_reason(error)})") from error
+        found = {name: path / name for name in said}
+        for name, (size, digest) in said.items():
+            if not found[name].is_file():
+                raise Damaged(f"checkpoint {step}: file {name} is missing")
+            if found[name].stat().st_size != size:
+                raise Damaged(f"checkpoint {step}: file {name} has {found[name].stat().st_size} bytes, was written with {size}")
+            if _sha256(found[name]) != digest:
+                raise Damaged(f"checkpoint {step}: the content of file {name} has changed since it was written")
+
+
+def _read(path: Path, like: Any) -> Any:
+    import orbax.checkpoint as ocp
+
+    plain = _without_keys(like)
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        got = reader.restore(path.absolute(), args=ocp.args.StandardRestore(plain))
+    return jax.tree.map(lambda x, l: jax.random.wrap_key_data(x) if _is_key(l) else x, got, like)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _without_keys(tree: Any) -> Any:
+    """Typed keys as their words; of an array or of its shape."""
+
+    def plain(x):
+        if not _is_key(x):
+            return x
+        if isinstance(x, jax.Array):
+            return jax.random.key_data(x)
+        words = jax.eval_shape(jax.random.key_data, x)
+        return jax.ShapeDtypeStruct(words.shape, words.dtype, sharding=x.sharding)
+
+    return jax.tree.map(plain, tree)
+
+
+def _digests(folder: Path) -> dict[str, tuple[int, str]]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): (p.stat().st_size, _sha256(p)) for p in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: BaseException) -> str:
+    """The cause in a few words; a storage library's account of it runs over pages."""
+    text = str(error)
+    if re.search(r"No space left|RESOURCE_EXHAUSTED|ENOSPC|Disk quota|File too large", text):
+        return "no space left on the device"
+    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__

@@ -1,0 +1,125 @@
+"""What a person sees of a run: a progress bar on a terminal, a line now and then elsewhere, nothing when asked for quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console as Rich
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+class Console:
+    """Prints to stdout, or to stderr where stdout carries JSON; quiet prints warnings alone."""
+
+    def __init__(self, *, quiet: bool = False, json: bool = False):
+        self._rich = Rich(stderr=json, highlight=False, soft_wrap=True)
+        self._errors = Rich(stderr=True, highlight=False, soft_wrap=True)
+        self.quiet = quiet
+        self._progress: Progress | None = None
+        self._bar: Any = None
+        self._steps = 0
+        self._shown = 0.0
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """One line; never read as markup."""
+        if not self.quiet:
+            self._rich.print(Text(text, style=style or ""))
+
+    def warn(self, text: str) -> None:
+        """One line that nobody should miss."""
+        (self._progress.console if self._progress else self._errors).print(Text(f"warning: {text}", style="yellow"))
+
+    @contextlib.contextmanager
+    def busy(self, what: str, after: float = 2.0) -> Iterator[None]:
+        """Says what takes so long, once it has taken `after` seconds, and how long it took at the end."""
+        begun, over = time.perf_counter(), threading.Event()
+
+        def remind() -> None:
+            if not over.wait(after):
+                self.say(f"{what} …", "dim")
+
+        thread = threading.Thread(target=remind, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            took = time.perf_counter() - begun
+            if took >= after:
+                self.say(f"{what} took {took:.1f} s", "dim")
+
+    @contextlib.contextmanager
+    def progress(self, done: int, steps: int) -> Iterator[None]:
+        """A bar over the steps of a run."""
+        self._steps, self._shown = steps, time.perf_counter()
+        if self.quiet or not self._rich.is_terminal:
+            yield
+            return
+        columns = (BarColumn(None), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+        with Progress(*columns, console=self._rich, auto_refresh=False, expand=True) as self._progress:
+            self._bar = self._progress.add_task("", total=steps, completed=done, text="")
+            try:
+                yield
+            finally:
+                self._progress.refresh()
+        self._progress = None
+
+    def update(self, done: int, values: Mapping[str, float], examples_per_s: float, left: float) -> None:
+        """How far, how well, how fast, how long still; redrawn a few times a second at most."""
+        now = time.perf_counter()
+        if self.quiet or now - self._shown < (0.2 if self._progress else EVERY):
+            return
+        self._shown = now
+        text = f"loss {values.get('loss', float('nan')):.4g}  {examples_per_s:,.0f} examples/s  {duration(left)} left"
+        if self._progress:
+            self._progress.update(self._bar, completed=done, text=text, refresh=True)
+        else:
+            self.say(f"step {done:,}/{self._steps:,}  {text}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Rows of text under headings; all but the first column to the right."""
+        if self.quiet:
+            return
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="left" if i == 0 else "right", header_style="dim")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._rich.print(table)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds != seconds or seconds == float("inf"):
+        return "?"
+    seconds = round(seconds)
+    if seconds < 100:
+        return f"{seconds} s"
+    if seconds < 6000:
+        return f"{seconds // 60}:{seconds % 60:02d} min"
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
+
+
+def number(x: float) -> str:
+    """A metric with as many digits as help."""
+    if x != x:
+        return "nan"
+    if x and (abs(x) < 1e-3 or abs(x) >= 1e6):
+        return f"{x:.3e}"
+    return f"{x:,.4f}" if abs(x) < 100 else f"{x:,.1f}"
+
+
+def fail(text: str) -> None:
+    """An error as one message."""
+    Rich(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), text), file=None)
+    sys.stderr.flush()

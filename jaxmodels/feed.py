@@ -1,0 +1,131 @@
+"""Batches on their way to the devices: read, placed and kept ready by a thread, so that a step never waits for small data.
+
+A dispatch runs the steps [n, stop). What it is given is either the batches themselves, stacked, or, where the whole data set
+lies on the device, the places of their rows in it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxmodels import parallel
+from jaxmodels.experiment import Pipeline
+
+RESIDENT_BYTES = 1 << 30  # a data set up to here is laid on the device whole
+
+
+class Dispatch(NamedTuple):
+    """The input of one dispatch, on the devices."""
+
+    start: int
+    stop: int
+    moving: Any
+
+
+class Feed:
+    """Reads ahead over the given (start, stop) segments.
+
+    resident: the data set as device arrays (see `fix`), or None to move batches. depth: dispatches kept ready.
+    """
+
+    def __init__(self, data: Pipeline, mesh: Mesh, segments: Iterable[tuple[int, int]], *, resident: bool, depth: int = 2):
+        self._data, self._mesh, self._resident = data, mesh, resident
+        self.reading = self.placing = 0.0  # seconds of the thread, to name a bottleneck
+        self.idle = 0.0  # seconds in which the device had nothing to do for want of input
+        self._queue: queue.Queue = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(iter(segments),), name="feed", daemon=True)
+        self._thread.start()
+
+    def _work(self, segments: Iterator[tuple[int, int]]) -> None:
+        try:
+            for start, stop in segments:
+                self._offer(Dispatch(start, stop, self._place(start, stop)))
+                if self._stop.is_set():
+                    return
+            self._offer(None)
+        except BaseException as error:  # raised again where the batch is wanted
+            self._offer(error)
+
+    def _offer(self, item: Any) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _place(self, start: int, stop: int) -> Any:
+        begun = time.perf_counter()
+        waited = 0.0
+
+        def rows(a: int, b: int) -> Any:
+            nonlocal waited
+            if self._resident:
+                got: Any = self._data.indices(np.arange(start, stop), a, b).astype(np.int32)  # type: ignore[attr-defined]
+            else:
+                got = stack([self._data.rows(n, a, b) for n in range(start, stop)])
+            waited = time.perf_counter() - begun
+            return got
+
+        placed = parallel.put(rows, self._data.batch, self._mesh, leading=1)
+        self.reading += waited
+        self.placing += time.perf_counter() - begun - waited
+        return placed
+
+    def get(self, busy: Callable[[], bool]) -> Dispatch | None:
+        """The next dispatch's input, None after the last; busy() says whether the device still works meanwhile."""
+        while True:
+            begun = time.perf_counter()
+            try:
+                item = self._queue.get(timeout=0.001)
+            except queue.Empty:
+                if not busy():
+                    self.idle += time.perf_counter() - begun
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        self._thread.join()
+
+
+def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Batches behind one another on a new first axis; a single one is not copied."""
+    if len(batches) == 1:
+        return {name: np.asarray(x)[None] for name, x in batches[0].items()}
+    return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+
+
+def can_reside(data: Pipeline) -> bool:
+    """Whether the data set can lie on the device: it says how, and is small enough."""
+    arrays = data.resident() if hasattr(data, "resident") else None
+    return arrays is not None and sum(x.nbytes for x in arrays.values()) <= RESIDENT_BYTES
+
+
+def fix(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
+    """What every dispatch shares: the data set on every device, or nothing."""
+    return jax.device_put(data.resident(), parallel.replicated(mesh)) if resident else {}  # type: ignore[attr-defined]
+
+
+def unpack(data: Pipeline, resident: bool) -> Callable[[Any, Any], Any]:
+    """(fixed, moving) to batches with a leading axis of steps, to be traced."""
+    if not resident:
+        return lambda fixed, moving: moving
+    return lambda fixed, moving: jax.vmap(data.gather, (None, 0))(fixed, moving)  # type: ignore[attr-defined]
+
+
+def read(data: Pipeline, step: int) -> dict[str, np.ndarray]:
+    """One whole batch on the host."""
+    return data.rows(step, 0, data.batch)

@@ -1,0 +1,195 @@
+"""A run's folder: what was run, what came out, and who may write to it.
+
+    experiment.py  knobs.json  environment.json   metrics.jsonl   checkpoints/N/   result.json
+
+A folder belongs to one experiment, and one process at a time trains in it.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxmodels.checkpoint import Checkpoints
+from jaxmodels.metrics import truncate
+
+
+class Identity(NamedTuple):
+    """What makes two runs the same: the experiment's code, its knobs, and the options that change the result."""
+
+    source: str
+    knobs: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+class Folder:
+    """One run's folder, held by this process until it is closed."""
+
+    def __init__(self, path: Path, *, keep: int, warn: Any = print):
+        self.path = Path(path)
+        self.checkpoints = Checkpoints(self.path / "checkpoints", keep=keep, warn=warn)
+        self._lock: Any = None
+
+    def open(self, identity: Identity, *, fresh: bool = False, force: bool = False) -> bool:
+        """Takes the folder; True where it holds a run of this experiment to go on with.
+
+        fresh: an old run is moved aside, to NAME.1 and so on. force: go on with it though it is another experiment's.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take()
+        except OSError as error:
+            raise ValueError(
+                f"the run's folder {self.path} cannot be written: {error.strerror or error}. Choose another one with "
+                "--folder, or change its permissions"
+            ) from error
+        if fresh and (self.path / "knobs.json").exists():
+            self._set_aside()
+        known = (self.path / "knobs.json").exists()
+        if known and not force:
+            self._check(identity)
+        self.checkpoints.clean()
+        if not known or force:
+            self._write("experiment.py", identity.source)
+            self._write("knobs.json", json.dumps({"knobs": identity.knobs, "options": identity.options}, indent=1, default=str))
+        return known and bool(self.checkpoints.steps())
+
+    def _take(self) -> None:
+        import fcntl
+
+        self._lock = (self.path / ".lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip()
+            self._lock.close()
+            self._lock = None
+            raise ValueError(
+                f"{self.path} is in use{': ' + owner if owner else ''} is training in it. Wait for it, stop it, or "
+                "choose another --folder"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {platform.node()}")
+        self._lock.flush()
+
+    def close(self) -> None:
+        """Lets go of the folder, after everything is on the disk."""
+        try:
+            self.checkpoints.close()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    def _set_aside(self) -> None:
+        n = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{n}")).exists():
+            n += 1
+        self._lock.close()
+        self.path.rename(aside)
+        self.path.mkdir()
+        self._take()
+
+    def _check(self, identity: Identity) -> None:
+        """Raises where the folder holds another experiment, with what differs."""
+        old = json.loads((self.path / "knobs.json").read_text())
+        new = json.loads(json.dumps({"knobs": identity.knobs, "options": identity.options}, default=str))
+        changes = [
+            f"{name}: {before.get(name, '(absent)')} there, {after.get(name, '(absent)')} here"
+            for before, after in ((old["knobs"], new["knobs"]), (old["options"], new["options"]))
+            for name in sorted({*before, *after})
+            if before.get(name) != after.get(name)
+        ]
+        source = (self.path / "experiment.py").read_text()
+        if _code(source) != _code(identity.source):
+            lines = difflib.unified_diff(source.splitlines(), identity.source.splitlines(), lineterm="", n=0)
+            changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
+            changes += ["the experiment's file:", *(f"  {line}" for line in changed[:8]), *(["  …"] if len(changed) > 8 else [])]
+        if changes:
+            raise ValueError(
+                f"{self.path} holds another experiment:\n  " + "\n  ".join(changes) + "\nChoose another --folder, start over "
+                "in this one with --fresh (the old run is kept, renamed), or go on with the old run's parameters under the "
+                "new experiment with --force"
+            )
+
+    def environment(self) -> dict[str, Any]:
+        """What environment.json says of the newest start; {} before the first."""
+        path = self.path / "environment.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def write_environment(self, **more: Any) -> None:
+        """Versions, devices, command and commit of this start."""
+        self._write("environment.json", json.dumps({**describe_environment(), **more}, indent=1, default=str))
+
+    def resume_metrics(self, step: int) -> None:
+        """Drops what the log says of steps after the restored one."""
+        truncate(self.path / "metrics.jsonl", step)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """The final metrics and how the run ended."""
+        self._write("result.json", json.dumps(result, indent=1, default=str))
+
+    def _write(self, name: str, text: str) -> None:
+        new = self.path / f".{name}.new"
+        new.write_text(text)
+        new.replace(self.path / name)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Everything outside the experiment that a number may depend on."""
+    import jax
+
+    packages = ("jaxmodels", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    devices = jax.devices()
+    return {
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "processes": jax.process_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _code(source: str) -> str:
+    """A file's code without comments, layout and docstrings: what a change of which changes nothing."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

@@ -1,0 +1,125 @@
+"""An experiment's file: read, checked, and turned into knobs and an Experiment.
+
+The file is Python and is run: give a file that you would run yourself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from jaxmodels.experiment import Experiment
+
+
+class File(NamedTuple):
+    """An experiment's file: where, its text, its dataclass of knobs, and build(config)."""
+
+    path: Path
+    source: str
+    module: ModuleType
+    config: type
+
+    def build(self, config: Any) -> Experiment:
+        """The experiment of these knobs."""
+        experiment = self.module.build(config)
+        if not isinstance(experiment, Experiment):
+            raise ValueError(
+                f"{self.path}: build(config) gave {type(experiment).__name__}; it must return a jaxmodels.Experiment"
+            )
+        return experiment
+
+
+def load(path: str | Path) -> File:
+    """Runs the file once, under its own name, and checks what it must offer."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give an experiment's file, such as one of {_near(path / 'x.py')}")
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; {_near(path)}")
+    source = path.read_text()
+    name = f"jaxmodels_experiment_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file; an experiment is one, with a dataclass Config and build(config)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "build", None)):
+        raise ValueError(f"{path} has no function build; an experiment's file needs build(config) -> jaxmodels.Experiment")
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+        raise ValueError(f"{path} has no dataclass Config; put the experiment's knobs, with defaults, into one of that name")
+    missing = [
+        f.name
+        for f in dataclasses.fields(config)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{path}: knobs without a default: {', '.join(missing)}; give each a default in Config")
+    return File(path, source, module, config)
+
+
+def _near(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path("experiments")
+    files = sorted(str(p) for p in folder.glob("*.py")) if folder.is_dir() else []
+    close = difflib.get_close_matches(str(path), files, n=3, cutoff=0.4) or files[:3]
+    return f"nearest: {', '.join(close)}" if close else f"{folder.resolve()} holds no Python file"
+
+
+def make_config(file: File, knobs: Mapping[str, Any]) -> Any:
+    """The dataclass with these knobs; the values must be of the declared types."""
+    hints = get_type_hints(file.config)
+    names = [f.name for f in dataclasses.fields(file.config)]
+    for name, value in knobs.items():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            raise ValueError(
+                f"{file.path} has no knob {name!r}"
+                + (f"; did you mean {close[0]!r}?" if close else "")
+                + f" Its knobs: {', '.join(names)}"
+            )
+        if not _fits(value, hints[name]):
+            raise ValueError(
+                f"knob {name} of {file.path}: came {value!r} ({type(value).__name__}), wanted {_type_name(hints[name])}"
+            )
+    return file.config(**{name: _restored(value, hints[name]) for name, value in knobs.items()})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (tuple, list):
+        return isinstance(value, tuple | list)
+    simple = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+    if hint in simple:
+        return isinstance(value, simple[hint]) and (hint is bool or not isinstance(value, bool))
+    if get_args(hint) and type(None) in get_args(hint):
+        return value is None or any(_fits(value, h) for h in get_args(hint) if h is not type(None))
+    return True
+
+
+def _restored(value: Any, hint: Any) -> Any:
+    """A value as JSON gave it, in the knob's own type."""
+    if isinstance(value, list) and get_origin(hint) is tuple:
+        return tuple(value)
+    return float(value) if hint is float and isinstance(value, int) else value
+
+
+def _type_name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint))
+
+
+def knobs_of(config: Any) -> dict[str, Any]:
+    """All knobs by name."""
+    return dataclasses.asdict(config)
+
+
+def run_name(file: File, config: Any) -> str:
+    """The file's name, and the knobs that are not at their defaults: gpt_python, gpt_python-lr=0.001."""
+    default = knobs_of(file.config())
+    changed = [f"{k}={v}" for k, v in knobs_of(config).items() if v != default[k]]
+    return "-".join([file.path.stem, *(part.replace("/", "_").replace(" ", "") for part in changed)])

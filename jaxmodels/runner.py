@@ -1,0 +1,642 @@
+"""The loop: an Experiment and Options in, a trained, evaluated, resumable run out. Read from top to bottom.
+
+    segments(n)        which steps go into one dispatch: a function of n alone, so a resumed run repeats them
+    feed               the input of the next dispatch, read and placed by a thread
+    program            the step, compiled once; k steps in a scan where one is too short to be worth a dispatch
+    metrics            fetched while the next dispatch runs
+    evals, checkpoints, signals: between dispatches
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels import diagnose, parallel, step
+from jaxmodels import feed as feeding
+from jaxmodels.console import Console
+from jaxmodels.experiment import Evaluation, Experiment, Pipeline
+from jaxmodels.folder import Folder
+from jaxmodels.metrics import Log, Sums, Tracker, json_lines, pack, tracker
+
+SHORT = 0.005  # seconds; a step at least this long is worth a dispatch of its own
+LONG = 0.05  # seconds that a dispatch of many steps should take
+WORTH = 4000  # steps still to do that pay for compiling a second program
+CHUNK_BYTES = 64 << 20  # of the batches of one dispatch
+INPUT_BOUND = 0.10  # share of the time that is worth a warning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where and how a run happens; none but precision changes its result beyond rounding."""
+
+    mesh: str = ""  # devices by axis, as in data=8 or data=2,fsdp=4; all of them on data by default
+    compile: parallel.Compile = "jit"  # jit, or pmap with the batch split over all devices
+    precision: Literal["float32", "bfloat16"] = "float32"  # of parameters and activations in the model; the update's is kept
+    accumulate: int = 1  # micro-batches that a batch is computed in, one after another
+    steps_per_dispatch: int = 0  # steps in one compiled program; 0: measured
+    resident: Literal["auto", "on", "off"] = "auto"  # the whole data set on the device
+    on_nan: step.OnNan = "stop"  # at a loss or gradient that is not finite: stop, or skip the batch and count
+    checkpoint_every: int = 0  # steps; 0: as the experiment says
+    track: tuple[str, ...] = ()  # tensorboard, wandb, mlflow: beside metrics.jsonl
+
+
+class Result(NamedTuple):
+    """What a run came to."""
+
+    state: step.State
+    metrics: dict[str, float]  # of the last evaluation, by "name/metric"
+    summary: dict[str, Any]  # what result.json says
+
+
+class Interrupted(Exception):
+    """A signal ended the run after it was saved."""
+
+    def __init__(self, number: int, step: int, saved: bool):
+        super().__init__(signal.Signals(number).name)
+        self.number, self.step, self.saved = number, step, saved
+
+
+def segments(n: int, steps: int, k: int, every: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """(start, stop) of every dispatch from step n on: k steps where they fit before the next event, else single ones.
+
+    Events are the multiples of each number in `every`, and the end. A function of n alone: k is counted from the last event.
+    """
+    while n < steps:
+        last = max([n // e * e for e in every], default=0)
+        following = min([steps, *((n // e + 1) * e for e in every)])
+        whole = (n - last) % k == 0 and n + k <= following
+        stop = n + k if whole else n + 1
+        yield n, stop
+        n = stop
+
+
+def run(
+    experiment: Experiment,
+    options: Options | None = None,
+    *,
+    folder: Folder | None = None,
+    console: Console | None = None,
+    name: str = "run",
+    knobs: Mapping[str, Any] | None = None,
+    trackers: tuple[Tracker, ...] = (),
+    on_step: Callable[[int], None] | None = None,
+) -> Result:
+    """Trains, evaluates, checkpoints and logs an experiment, going on from the folder's newest sound checkpoint.
+
+    Without a folder nothing is written. trackers get (step, values). on_step(n) is called after each dispatch, by tests.
+    """
+    options, console = options or Options(), console or Console(quiet=True)
+    begun = time.perf_counter()
+    session = _Session(experiment, options, folder, console)
+    state, n = session.start()
+    writers = list(trackers)
+    if folder is not None:
+        writers += [json_lines(folder.path / "metrics.jsonl")]
+        writers += [tracker(kind, folder.path, name, knobs or {}) for kind in options.track]
+    log = Log(writers, console.warn)
+    signals = _Signals()
+    try:
+        with signals, console.progress(n, experiment.steps):
+            state = session.train(state, n, log, signals, on_step)
+        log.flush()
+        return session.finish(state, time.perf_counter() - begun)
+    finally:
+        log.close()
+        session.close()
+
+
+class _Session:
+    """One process's part of a run: compiled programs, and the clock."""
+
+    def __init__(self, experiment: Experiment, options: Options, folder: Folder | None, console: Console):
+        self.experiment, self.options, self.folder, self.console = experiment, options, folder, console
+        self.mesh = parallel.make_mesh(options.mesh)
+        if options.compile == "pmap":
+            parallel.check_pmap(self.mesh, experiment.rules)
+        if options.accumulate < 1:
+            raise ValueError(f"--accumulate {options.accumulate}: it must be at least 1, the number of micro-batches")
+        parallel.check_batch(self.mesh, experiment.train.batch, options.accumulate, "train")
+        for name, evaluation in experiment.evals.items():
+            parallel.check_batch(self.mesh, _evaluation(evaluation).data.batch, 1, name)
+        self.precision = None if options.precision == "float32" else jnp.dtype(options.precision)
+        self.names: list[str] = []  # of the training metrics
+        self.compiled: dict[int, Any] = {}  # steps in the dispatch -> program
+        self.evaluators: dict[str, Any] = {}
+        self.compile_s = self.train_s = 0.0
+        self.trained = 0  # steps in this process
+        self.k = options.steps_per_dispatch
+        self.checkpoint_every = options.checkpoint_every or experiment.checkpoint_every
+        self.metrics: dict[str, float] = {}
+        self.interval: Sums | None = None
+        self.best: float | None = None
+        self.saved_at = -1
+        self.faults = 0
+        self.feed: feeding.Feed | None = None
+
+    # Start
+
+    def start(self) -> tuple[step.State, int]:
+        """The state to go on from, on the mesh, and its step."""
+        experiment = self.experiment
+        shapes = {name: (shape, dtype) for name, (shape, dtype) in experiment.train.spec.items()}
+        self.example = {k: jax.ShapeDtypeStruct((1, *s), jax.dtypes.canonicalize_dtype(d)) for k, (s, d) in shapes.items()}
+        init = lambda: step.init(experiment.task, experiment.optimizer, experiment.seed, _zeros(self.example))  # noqa: E731
+        self.abstract = jax.eval_shape(init)
+        self.shardings = parallel.state_shardings(self.abstract, self.mesh, experiment.rules)
+        like = jax.tree.map(
+            lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), self.abstract, self.shardings
+        )
+        self.console.say(self._headline(), "dim")
+        restored = None
+        if self.folder is not None:
+            known = self.folder.environment()
+            self.k = self.k or known.get("steps_per_dispatch", 0)
+            self.checkpoint_every = self.options.checkpoint_every or known.get("checkpoint_every") or self.checkpoint_every
+            restored = self.folder.checkpoints.restore(like)
+        if restored:
+            n, state, note = restored
+            self.interval = Sums(note["names"])
+            self.interval.sums = np.asarray(note["interval"], np.float64)
+            self.metrics, self.best, self.saved_at = note["metrics"], note["best"], n
+            self.console.say(f"going on from step {n:,}", "bold")
+        else:
+            with self._compiling("initialising the parameters"):
+                state, n = jax.jit(init, out_shardings=self.shardings)(), 0
+        self.resident = self._resident()
+        self.fixed = feeding.fix(experiment.train, self.mesh, self.resident)
+        if n < experiment.steps and not self.k:
+            self.k = self._choose_k(state, experiment.steps - n)
+        self.k = self.k or 1
+        if self.folder is not None:
+            self.folder.resume_metrics(n)
+            self.folder.write_environment(
+                options=self.options.__dict__, steps_per_dispatch=self.k, checkpoint_every=self.checkpoint_every
+            )
+        return state, n
+
+    def _headline(self) -> str:
+        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params))
+        mesh = ",".join(f"{k}={v}" for k, v in self.mesh.shape.items())
+        kind = self.mesh.devices.flat[0].device_kind
+        data = self.experiment.train
+        described = data.describe() if hasattr(data, "describe") else f"batches of {data.batch:,}"
+        return f"{parameters:,} parameters · {self.mesh.size} x {kind} ({mesh}, {self.options.compile}) · {described}"
+
+    def _resident(self) -> bool:
+        data, wish = self.experiment.train, self.options.resident
+        if wish == "off":
+            return False
+        fits = feeding.can_reside(data)
+        if wish == "on" and not fits:
+            raise ValueError(
+                "--resident on: this data set cannot lie on the device, because it is changed on the host for each batch or "
+                f"is over {feeding.RESIDENT_BYTES >> 20} MiB; use --resident auto"
+            )
+        # A CPU's own memory holds the data anyway: there the gather is better left to the feed's thread for long steps.
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        return fits and (wish == "on" or not on_cpu or self.k != 1)
+
+    # Programs
+
+    def program(self, k: int) -> Any:
+        """The compiled program of k steps."""
+        if k not in self.compiled:
+            with self._compiling(f"compiling the step{f' ({k} in one program)' if k > 1 else ''}"):
+                self.compiled[k] = self._compile(k)
+        return self.compiled[k]
+
+    def _compile(self, k: int) -> Any:
+        experiment, options = self.experiment, self.options
+        one = step.make_step(
+            experiment.task,
+            experiment.optimizer,
+            accumulate=options.accumulate,
+            precision=self.precision,
+            on_nan=options.on_nan,
+            axis=parallel.PMAP_AXIS if options.compile == "pmap" else None,
+        )
+        unpack = feeding.unpack(experiment.train, self.resident)
+
+        def packed_step(state, batch):
+            state, metrics = one(state, batch)
+            self.names = sorted(metrics)
+            return state, pack(metrics)
+
+        def dispatch(state, fixed, moving):
+            batches = unpack(fixed, moving)
+            if k > 1:
+                return jax.lax.scan(packed_step, state, batches)
+            state, metrics = packed_step(state, jax.tree.map(lambda x: x[0], batches))
+            return state, metrics[None]
+
+        moving = self._place(range(k))
+        jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1)
+        like = jax.tree.map(
+            lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), self.abstract, self.shardings
+        )
+        try:
+            executable = jitted.lower(like, self.fixed, moving).compile()
+        except Exception as error:
+            self._raise_clearly(error)
+            raise
+        return Watched(executable, moving, self.console.warn, lambda: jitted)
+
+    def _place(self, steps: range) -> Any:
+        """The input of a dispatch, put on the devices here and now."""
+        feed = feeding.Feed(
+            self.experiment.train, self.mesh, [(steps.start, steps.stop)], resident=self.resident, depth=1
+        )
+        try:
+            got = feed.get(lambda: True)
+        finally:
+            feed.close()
+        return got.moving  # type: ignore[union-attr]
+
+    def _choose_k(self, state: step.State, left: int) -> int:
+        """Steps in one dispatch, from the time of single steps on a copy of the state."""
+        if left < WORTH:
+            self.resident = self.resident and self.mesh.devices.flat[0].platform != "cpu"
+            self.fixed = feeding.fix(self.experiment.train, self.mesh, self.resident)
+            return 1
+        program, moving = self.program(1), self._place(range(1))
+        scratch, times = jax.tree.map(jnp.copy, state), []
+        for _ in range(6):
+            begun = time.perf_counter()
+            scratch, _ = program(scratch, self.fixed, moving)
+            jax.block_until_ready(scratch)
+            times.append(time.perf_counter() - begun)
+        k = choose_k(float(np.median(times[1:])), self._batch_bytes(), self._events(), self.experiment.steps)
+        if k == 1 and self.resident and self.mesh.devices.flat[0].platform == "cpu" and self.options.resident == "auto":
+            self.resident, self.fixed = False, {}
+            self.compiled.clear()
+        return k
+
+    def _batch_bytes(self) -> int:
+        return self.experiment.train.batch * sum(
+            math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.experiment.train.spec.values()
+        )
+
+    def _events(self) -> tuple[int, ...]:
+        return tuple(e for e in (self.experiment.eval_every, self.checkpoint_every) if e)
+
+    def _compiling(self, what: str) -> Any:
+        return _timed(self.console.busy(what), self)
+
+    # Train
+
+    def train(self, state: step.State, n: int, log: Log, signals: _Signals, on_step: Callable | None) -> step.State:
+        """Steps n to the end."""
+        experiment, events = self.experiment, self._events()
+        flight: deque = deque()
+        depth = parallel.in_flight(self.mesh)
+        self.feed = feed = feeding.Feed(
+            experiment.train, self.mesh, segments(n, experiment.steps, self.k, events), resident=self.resident
+        )
+        if n < experiment.steps:
+            self.program(self.k if n + self.k <= experiment.steps else 1)
+        clock = time.perf_counter()
+        warned = False
+
+        def busy() -> bool:
+            return bool(flight) and not flight[-1][2].is_ready()
+
+        def land() -> None:
+            nonlocal clock
+            start, stop, packed = flight.popleft()
+            self._account(start, np.asarray(packed), state, log)
+            now = time.perf_counter()
+            self.train_s += now - clock
+            self.trained += stop - start
+            clock = now
+
+        while (given := feed.get(busy)) is not None:
+            start, stop, moving = given
+            program = self.program(stop - start)
+            try:
+                state, packed = program(state, self.fixed, moving)
+            except Exception as error:
+                self._raise_clearly(error)
+                raise
+            flight.append((start, stop, packed))
+            while len(flight) > depth:
+                land()
+            if on_step is not None:
+                on_step(stop)
+            at_event = any(stop % e == 0 for e in events) or stop == experiment.steps
+            if at_event or signals.received:
+                while flight:
+                    land()
+                if at_event and self._due(stop, experiment.eval_every):
+                    self._evaluate(state, stop, log)
+                if signals.received or self._due(stop, self.checkpoint_every) or self._is_best(stop):
+                    self._save(state, stop)
+                if signals.received:
+                    raise self._interrupted(signals.received, stop)
+                clock = time.perf_counter()
+            if not warned and self.train_s > 5 and feed.idle > INPUT_BOUND * self.train_s:
+                warned = True
+                self.console.warn(self._input_bound(feed))
+        while flight:
+            land()
+        if n == experiment.steps and not self.metrics:
+            self._evaluate(state, n, log)
+        return state
+
+    def _due(self, n: int, every: int | None) -> bool:
+        return n == self.experiment.steps or bool(every and n % every == 0)
+
+    def _account(self, start: int, packed: np.ndarray, state: step.State, log: Log) -> None:
+        """Adds the metrics of a dispatch's steps, and logs those that end an interval."""
+        if self.interval is None or self.interval.names != self.names:
+            self.interval = Sums(self.names)
+        at = self.names.index("faults")
+        for i, row in enumerate(packed):
+            n = start + i + 1
+            if (faults := int(row[at, 0])) > self.faults:
+                self.faults = faults
+                if self.options.on_nan == "stop":
+                    raise diagnose.NotFinite(self._explain(state))
+                self.console.warn(f"step {n - 1:,}: loss or gradient not finite, batch skipped ({faults} so far)")
+            self.interval.add(row)
+            if n % self.experiment.log_every == 0 or n == self.experiment.steps:
+                values = {f"train/{k}": v for k, v in self.interval.finish(self.experiment.task).items() if k != "faults"}
+                if faults:
+                    values["train/skipped"] = faults
+                log(n, {**values, "seconds": round(self.train_s, 3)})
+                self.interval = Sums(self.names)
+        loss = self.names.index("loss")
+        total, weight = packed[:, loss].astype(np.float64).sum(0)
+        if self.trained:
+            each = self.train_s / self.trained
+            self.console.update(
+                start + len(packed),
+                {"loss": total / weight if weight else math.nan},
+                self.experiment.train.batch / each if each else math.inf,
+                each * (self.experiment.steps - start - len(packed)),
+            )
+
+    def _explain(self, state: step.State) -> str:
+        """The state is frozen as it was before the step that failed: that batch again, slowly."""
+        state = jax.device_get(jax.tree.map(lambda x: x, state)._replace(key=None))._replace(key=state.key)
+        n, data = int(state.step), self.experiment.train
+        examples = data.indices(n, 0, data.batch) if hasattr(data, "indices") else None
+        with self.console.busy("looking for the first module that is not finite"):
+            return diagnose.explain(self.experiment.task, state, feeding.read(data, n), examples, self.precision)
+
+    def _input_bound(self, feed: feeding.Feed) -> str:
+        share = feed.idle / self.train_s
+        per = 1e3 / max(1, self.trained)
+        slow = "reading the data" if feed.reading >= feed.placing else "moving it to the device"
+        cure = (
+            "give the pipeline worker processes, or move work out of its load and augment functions"
+            if feed.reading >= feed.placing
+            else "move smaller types (uint8 images, scaled on the device by `prepare`), or keep the data there: --resident on"
+        )
+        return (
+            f"the device waited for input {share:.0%} of the time, because of {slow}: {feed.reading * per:.1f} ms reading and "
+            f"{feed.placing * per:.1f} ms moving for each step of {self.train_s * per:.1f} ms; {cure}"
+        )
+
+    # Evaluate, save, end
+
+    def _evaluate(self, state: step.State, n: int, log: Log) -> None:
+        self.metrics = self.evaluate(state)
+        log(n, self.metrics)
+        if self.metrics and n < self.experiment.steps:
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in self.metrics.items())
+            self.console.say(f"step {n:,}  {shown}")
+
+    def evaluate(self, state: step.State) -> dict[str, float]:
+        """All evaluations of the experiment, by "name/metric"."""
+        params = step.eval_params(self.experiment.optimizer, state)
+        return {
+            f"{name}/{k}": v
+            for name, evaluation in self.experiment.evals.items()
+            for k, v in self._evaluate_one(name, _evaluation(evaluation), params, state.extra).items()
+        }
+
+    def _evaluate_one(self, name: str, evaluation: Evaluation, params: Any, extra: Any) -> dict[str, float]:
+        data, task = evaluation.data, self.experiment.task
+        measure = step.make_evaluate(task, precision=self.precision)
+        if name not in self.evaluators:
+            names: list[str] = []
+
+            def program(params, extra, batch):
+                metrics = measure(params, extra, jax.tree.map(lambda x: x[0], batch))
+                names[:] = sorted(metrics)
+                return pack(metrics)
+
+            predict = jax.jit(evaluation.predict) if evaluation.predict else None
+            self.evaluators[name] = jax.jit(program), names, predict
+        program, names, predict = self.evaluators[name]
+        feed = feeding.Feed(data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False)
+        sums: Any = None
+        predictions, batches, flight = [], [], deque()
+        total: Any = None
+        with self.console.busy(f"evaluating {name}", after=5.0):
+            try:
+                while (given := feed.get(lambda: True)) is not None:
+                    flight.append(program(params, extra, given.moving))
+                    if len(flight) > parallel.in_flight(self.mesh):
+                        total = _plus(total, flight.popleft())
+                    if predict is not None:
+                        batch = feeding.read(data, given.start)
+                        real = np.asarray(batch["weight"]).reshape(data.batch, -1).any(1)
+                        keep = lambda tree, real=real: jax.tree.map(lambda x: np.asarray(x)[real], tree)  # noqa: E731
+                        predictions.append(keep(predict(params, extra, batch)))
+                        batches.append(keep(batch))
+            finally:
+                feed.close()
+        for packed in flight:
+            total = _plus(total, packed)
+        sums = Sums(names)
+        sums.sums = total
+        metrics = sums.finish(task)
+        if evaluation.score is not None:
+            metrics |= evaluation.score(predictions, batches)
+        return metrics
+
+    def _is_best(self, n: int) -> bool:
+        """Whether the evaluation just made is the best so far."""
+        if self.experiment.best is None or not self._due(n, self.experiment.eval_every):
+            return False
+        name, better = self.experiment.best
+        if name not in self.metrics:
+            raise ValueError(f"best: there is no metric {name!r}; the evaluations give {', '.join(self.metrics) or 'none'}")
+        now = self.metrics[name]
+        if math.isnan(now) or (self.best is not None and better(now, self.best) == self.best):
+            return False
+        self.best = now
+        return True
+
+    def _save(self, state: step.State, n: int) -> None:
+        if self.folder is None or n == self.saved_at:
+            return
+        name = self.experiment.best[0] if self.experiment.best else None
+        best = name is not None and self.best is not None and self.metrics.get(name) == self.best
+        assert self.interval is not None
+        note = {
+            "step": n,
+            "metrics": self.metrics,
+            "best": self.best,
+            "names": self.interval.names,
+            "interval": self.interval.sums.tolist(),
+        }
+        try:
+            self.folder.checkpoints.save(n, state, note, best=best)
+            self.saved_at = n
+        except OSError as error:  # an earlier save, or making room for this one
+            self.console.warn(f"{error}")
+
+    def _interrupted(self, number: int, n: int) -> Interrupted:
+        if self.folder is not None:
+            self.console.say(f"{signal.Signals(number).name}: saving step {n:,} …", "bold")
+            self.folder.checkpoints.wait()
+        return Interrupted(number, n, self.folder is not None)
+
+    def finish(self, state: step.State, wall_s: float) -> Result:
+        """Waits for the last checkpoint and says what the run came to."""
+        experiment = self.experiment
+        if self.folder is not None:
+            self.folder.checkpoints.wait()
+        rate = self.trained * experiment.train.batch / self.train_s if self.train_s else None
+        summary: dict[str, Any] = {
+            "exit": "complete",
+            "metrics": self.metrics,
+            "steps": experiment.steps,
+            "examples_per_s": rate,
+            "steps_per_dispatch": self.k,
+            "train_s": self.train_s,
+            "compile_s": self.compile_s,
+            "wall_s": wall_s,
+            "input_idle_s": self.feed.idle if self.feed else 0.0,
+            "skipped": self.faults,
+            "peak_memory_bytes": peak_memory(),
+            "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params)),
+        }
+        with self.console.busy("measuring the baselines"):
+            summary["baselines"] = {k: dict(v) for k, v in experiment.baselines().items()}
+        if self.folder is not None:
+            self.folder.write_result(summary)
+        return Result(state, self.metrics, summary)
+
+    def close(self) -> None:
+        """Ends the feed's thread."""
+        if self.feed is not None:
+            self.feed.close()
+
+    def _raise_clearly(self, error: Exception) -> None:
+        if diagnose.is_out_of_memory(error):
+            spec = self.experiment.train.spec.items()
+            batch = {k: jax.ShapeDtypeStruct((self.experiment.train.batch, *s), np.dtype(d)) for k, (s, d) in spec}
+            raise MemoryError(diagnose.out_of_memory(error, self.abstract, batch, self.options.accumulate)) from error
+
+
+class Watched:
+    """A compiled program that says so when it has to be compiled again, and why."""
+
+    def __init__(self, executable: Any, moving: Any, warn: Callable[[str], None], jitted: Callable[[], Any]):
+        self._executable, self._warn, self._jitted = executable, warn, jitted
+        self._seen = _signature(moving)
+
+    def __call__(self, state: Any, fixed: Any, moving: Any) -> Any:
+        """The program on these arguments; the state's buffers are given away."""
+        signature = _signature(moving)
+        if signature != self._seen:
+            changes = [
+                f"{name} was {self._seen.get(name, 'absent')}, is {signature.get(name, 'absent')}"
+                for name in sorted({*self._seen, *signature})
+                if self._seen.get(name) != signature.get(name)
+            ]
+            self._warn("the step is compiled again, because the batch has changed: " + "; ".join(changes))
+            self._executable, self._seen = self._jitted().lower(state, fixed, moving).compile(), signature
+        return self._executable(state, fixed, moving)
+
+
+def _signature(moving: Any) -> dict[str, str]:
+    if not isinstance(moving, dict):
+        return {"indices": f"{moving.dtype}{list(moving.shape[1:])}"}
+    return {f"batch[{name!r}]": f"{x.dtype}{list(x.shape[1:])}" for name, x in moving.items()}
+
+
+def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...], steps: int) -> int:
+    """How many steps of step_s seconds make one dispatch: 1 for long ones, else about LONG seconds of them.
+
+    A number that divides the distance between events is preferred, so that no single steps are left over.
+    """
+    if step_s >= SHORT:
+        return 1
+    most = max(1, min(int(LONG / max(step_s, 1e-6)), CHUNK_BYTES // max(1, batch_bytes), 1000))
+    common = math.gcd(*events) if events else 0
+    divisors = [d for d in range(1, most + 1) if common and common % d == 0]
+    return divisors[-1] if divisors and divisors[-1] * 4 >= most else most
+
+
+def peak_memory() -> int:
+    """Bytes: of the fullest device, where it tells, else of the process."""
+    stats = [d.memory_stats() or {} for d in jax.local_devices()]
+    on_device = max((s.get("peak_bytes_in_use", 0) for s in stats), default=0)
+    return on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class _Signals:
+    """SIGTERM and Ctrl-C, noted while entered; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _timed:
+    """Adds the time inside to a session's compile time."""
+
+    def __init__(self, inner: Any, session: _Session):
+        self._inner, self._session = inner, session
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+        self._inner.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._inner.__exit__(*error)
+        self._session.compile_s += time.perf_counter() - self._begun
+
+
+def _evaluation(evaluation: Pipeline | Evaluation) -> Evaluation:
+    return evaluation if isinstance(evaluation, Evaluation) else Evaluation(evaluation)
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def _plus(total: Any, packed: Any) -> np.ndarray:
+    packed = np.asarray(packed, np.float64)
+    return packed if total is None else total + packed

@@ -1,0 +1,30 @@
+"""Eight simulated CPU devices, and one compilation cache for the session and its worker processes.
+
+JAX_PLATFORMS and JAX_COMPILATION_CACHE_DIR from outside are respected; a cache folder that outlives the session makes the
+next run several times faster.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+import hypothesis
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the first process makes it, pytest-xdist's workers inherit it
+    _folder = tempfile.mkdtemp(prefix="jaxmodels-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# Compiling makes a first example slow, and a test that fails should fail again.
+hypothesis.settings.register_profile("jaxmodels", deadline=None, derandomize=True, database=None, max_examples=10)
+hypothesis.settings.load_profile("jaxmodels")
