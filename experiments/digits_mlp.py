@@ -33,4 +33,7 @@ def build(config: Config) -> Experiment:
         optimizer=optim.adam(config.lr),
         train=ArrayPipeline(lambda: arrays("train"), batch=config.batch, seed=config.seed),
         evals={"test": ArrayPipeline(lambda: arrays("test"), batch=config.batch)},
-        steps=config.steps, eval_every=500, seed=config.seed)
+        steps=config.steps,
+        eval_every=500,
+        seed=config.seed,
+    )

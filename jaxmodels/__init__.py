@@ -1,3 +1,33 @@
-"""jaxmodels: every model of deep learning as a pure function, and one runner that trains any of them."""
+"""jaxmodels: every model of deep learning as a pure function, and one runner that trains any of them.
+
+from jaxmodels import train
+result = train("experiments/digits_mlp.py", lr=3e-4, folder="runs/mine")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Decoder": "task",
+    "Evaluation": "experiment",
+    "Experiment": "experiment",
+    "Mean": "task",
+    "Options": "options",
+    "Task": "task",
+    "evaluate": "commands",
+    "generate": "commands",
+    "train": "commands",
+    "verify_resume": "verify",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, imported when first used, so that `import jaxmodels` costs nothing."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'jaxmodels' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"jaxmodels.{_WHERE[name]}"), name)

@@ -175,7 +175,9 @@ class Checkpoints:
             if not found[name].is_file():
                 raise Damaged(f"checkpoint {step}: file {name} is missing")
             if found[name].stat().st_size != size:
-                raise Damaged(f"checkpoint {step}: file {name} has {found[name].stat().st_size} bytes, was written with {size}")
+                raise Damaged(
+                    f"checkpoint {step}: file {name} has {found[name].stat().st_size} bytes, was written with {size}"
+                )
             if _sha256(found[name]) != digest:
                 raise Damaged(f"checkpoint {step}: the content of file {name} has changed since it was written")
 

@@ -121,5 +121,5 @@ def number(x: float) -> str:
 
 def fail(text: str) -> None:
     """An error as one message."""
-    Rich(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), text), file=None)
+    Rich(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), text))
     sys.stderr.flush()

@@ -62,7 +62,9 @@ class Folder:
         self.checkpoints.clean()
         if not known or force:
             self._write("experiment.py", identity.source)
-            self._write("knobs.json", json.dumps({"knobs": identity.knobs, "options": identity.options}, indent=1, default=str))
+            self._write(
+                "knobs.json", json.dumps({"knobs": identity.knobs, "options": identity.options}, indent=1, default=str)
+            )
         return known and bool(self.checkpoints.steps())
 
     def _take(self) -> None:
@@ -116,10 +118,16 @@ class Folder:
         if _code(source) != _code(identity.source):
             lines = difflib.unified_diff(source.splitlines(), identity.source.splitlines(), lineterm="", n=0)
             changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
-            changes += ["the experiment's file:", *(f"  {line}" for line in changed[:8]), *(["  …"] if len(changed) > 8 else [])]
+            changes += [
+                "the experiment's file:",
+                *(f"  {line}" for line in changed[:8]),
+                *(["  …"] if len(changed) > 8 else []),
+            ]
         if changes:
             raise ValueError(
-                f"{self.path} holds another experiment:\n  " + "\n  ".join(changes) + "\nChoose another --folder, start over "
+                f"{self.path} holds another experiment:\n  "
+                + "\n  ".join(changes)
+                + "\nChoose another --folder, start over "
                 "in this one with --fresh (the old run is kept, renamed), or go on with the old run's parameters under the "
                 "new experiment with --force"
             )
@@ -190,6 +198,9 @@ def _code(source: str) -> str:
     except SyntaxError:
         return source
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             node.body = node.body[1:]
     return ast.dump(tree)

@@ -39,6 +39,11 @@ def warmup_linear(peak: float, *, warmup: int, steps: int, end: float = 0.0) -> 
 
 def warmup_stable_decay(peak: float, *, warmup: int, steps: int, decay: int, end: float = 0.0) -> optax.Schedule:
     """Rises linearly in warmup updates, stays at peak, falls linearly to end x peak in the last decay (arXiv:2404.06395)."""
+    if not 0 <= decay <= steps - warmup:
+        raise ValueError(
+            f"schedule: decay is {decay} of {steps} steps after a warmup of {warmup}; it must lie between 0 and "
+            f"{steps - warmup}: lower decay or warmup, or train longer"
+        )
     stable = (steps - decay - warmup) / max(1, steps - warmup)
     fall = max(1e-9, 1 - stable)
     return _warmup(peak, warmup, steps, lambda t: 1 - (1 - end) * jnp.clip((t - stable) / fall, 0, 1))
@@ -46,6 +51,8 @@ def warmup_stable_decay(peak: float, *, warmup: int, steps: int, decay: int, end
 
 def warmup_rsqrt(peak: float, *, warmup: int) -> optax.Schedule:
     """Rises linearly to peak in warmup updates, then falls as 1/sqrt(count) (arXiv:1706.03762, section 5.3)."""
+    if warmup < 1:
+        raise ValueError(f"schedule: warmup is {warmup}; 1/sqrt(count) starts from it, so it must be at least 1")
 
     def rate(count):
         count = jnp.asarray(count, jnp.float32) + 1
@@ -218,21 +225,16 @@ def muon(
     def numbers(params):
         return jax.tree_util.tree_map_with_path(dims, params)
 
-    inner = contrib.muon(
-        learning_rate=1.0,
-        beta=beta,
-        nesterov=nesterov,
-        muon_weight_dimension_numbers=numbers,
-        adam_learning_rate=1.0,
-    )
+    def by_kind(params):  # "rest" sorts after "muon", so it is muon's rate that the log finds
+        return jax.tree_util.tree_map_with_path(lambda p, x: "rest" if dims(p, x) is None else "muon", params)
 
-    def by_kind(params):
-        return jax.tree_util.tree_map_with_path(lambda p, x: "adam" if dims(p, x) is None else "muon", params)
-
+    # optax's own Adam beside Muon would be Nesterov's too, so Muon gets the matrices alone.
+    orthogonal = contrib.muon(learning_rate=-1.0, beta=beta, nesterov=nesterov, muon_weight_dimension_numbers=numbers)
+    directions = optax.partition({"muon": orthogonal, "rest": optax.scale_by_adam()}, by_kind)
     rates = optax.partition(
-        {"muon": scale_by_rate(rate), "adam": scale_by_rate(rate if adam_rate is None else adam_rate)}, by_kind
+        {"muon": scale_by_rate(rate), "rest": scale_by_rate(rate if adam_rate is None else adam_rate)}, by_kind
     )
-    return optax.chain(*_clipped(clip), inner, optax.scale(-1.0), *_decayed(weight_decay, mask), rates)
+    return optax.chain(*_clipped(clip), directions, *_decayed(weight_decay, mask), rates)
 
 
 # Averages of the parameters, for evaluation
@@ -285,7 +287,7 @@ def schedule_free_sgd(
     clip: float | None = None,
 ) -> Averaging:
     """Schedule-free SGD (arXiv:2405.15682): no schedule of the rate, an average of the iterates instead."""
-    return _schedule_free(rate, warmup, b1, weight_decay, mask, clip, optax.identity())
+    return _schedule_free(lambda t: rate * _ramp(t, warmup), b1, weight_decay, mask, clip, optax.identity())
 
 
 def schedule_free_adamw(
@@ -299,14 +301,22 @@ def schedule_free_adamw(
     mask: Mask = matrices,
     clip: float | None = None,
 ) -> Averaging:
-    """Schedule-free AdamW (arXiv:2405.15682): Adam without first moment, and an average of the iterates."""
-    return _schedule_free(rate, warmup, b1, weight_decay, mask, clip, optax.scale_by_adam(0.0, b2, eps))
+    """Schedule-free AdamW (arXiv:2405.15682): Adam without first moment, and an average of the iterates.
+
+    The bias correction of the second moment is part of the rate, as in the paper's algorithm 1, and so of the average.
+    """
+    direction = optax.scale_by_rms(b2, eps, eps_in_sqrt=False)
+    return _schedule_free(lambda t: rate * _ramp(t, warmup) * jnp.sqrt(1 - b2**t), b1, weight_decay, mask, clip, direction)
 
 
-def _schedule_free(rate, warmup, b1, weight_decay, mask, clip, direction) -> Averaging:
-    schedule = lambda count: rate * jnp.minimum(1.0, (count + 1) / max(1, warmup))  # noqa: E731
-    base = _chain(None, direction, weight_decay, mask, schedule)
-    free = contrib.schedule_free(base, learning_rate=schedule, b1=b1)
+def _ramp(t, warmup):
+    return jnp.minimum(1.0, t / max(1, warmup))
+
+
+def _schedule_free(rate_at, b1, weight_decay, mask, clip, direction) -> Averaging:
+    """rate_at(t) is the rate of update t = 1, 2, ...: scale_by_rate counts from 0, contrib.schedule_free from 1."""
+    base = _chain(None, direction, weight_decay, mask, lambda count: rate_at(count + 1))
+    free = contrib.schedule_free(base, learning_rate=rate_at, b1=b1)
     chained = optax.chain(*_clipped(clip), free)
     return Averaging(
         chained.init,

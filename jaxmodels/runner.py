@@ -1,10 +1,10 @@
 """The loop: an Experiment and Options in, a trained, evaluated, resumable run out. Read from top to bottom.
 
-    segments(n)        which steps go into one dispatch: a function of n alone, so a resumed run repeats them
-    feed               the input of the next dispatch, read and placed by a thread
-    program            the step, compiled once; k steps in a scan where one is too short to be worth a dispatch
-    metrics            fetched while the next dispatch runs
-    evals, checkpoints, signals: between dispatches
+segments(n)        which steps go into one dispatch: a function of n alone, so a resumed run repeats them
+feed               the input of the next dispatch, read and placed by a thread
+program            the step, compiled once; k steps in a scan where one is too short to be worth a dispatch
+metrics            fetched while the next dispatch runs
+evals, checkpoints, signals: between dispatches
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxmodels import diagnose, parallel, step
 from jaxmodels import feed as feeding
@@ -30,27 +30,14 @@ from jaxmodels.console import Console
 from jaxmodels.experiment import Evaluation, Experiment, Pipeline
 from jaxmodels.folder import Folder
 from jaxmodels.metrics import Log, Sums, Tracker, json_lines, pack, tracker
+from jaxmodels.options import Options
 
 SHORT = 0.005  # seconds; a step at least this long is worth a dispatch of its own
 LONG = 0.05  # seconds that a dispatch of many steps should take
 WORTH = 4000  # steps still to do that pay for compiling a second program
 CHUNK_BYTES = 64 << 20  # of the batches of one dispatch
+STOP_AT = -1  # stands for a signal where --stop-at ends the run
 INPUT_BOUND = 0.10  # share of the time that is worth a warning
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Where and how a run happens; none but precision changes its result beyond rounding."""
-
-    mesh: str = ""  # devices by axis, as in data=8 or data=2,fsdp=4; all of them on data by default
-    compile: parallel.Compile = "jit"  # jit, or pmap with the batch split over all devices
-    precision: Literal["float32", "bfloat16"] = "float32"  # of parameters and activations in the model; the update's is kept
-    accumulate: int = 1  # micro-batches that a batch is computed in, one after another
-    steps_per_dispatch: int = 0  # steps in one compiled program; 0: measured
-    resident: Literal["auto", "on", "off"] = "auto"  # the whole data set on the device
-    on_nan: step.OnNan = "stop"  # at a loss or gradient that is not finite: stop, or skip the batch and count
-    checkpoint_every: int = 0  # steps; 0: as the experiment says
-    track: tuple[str, ...] = ()  # tensorboard, wandb, mlflow: beside metrics.jsonl
 
 
 class Result(NamedTuple):
@@ -65,7 +52,7 @@ class Interrupted(Exception):
     """A signal ended the run after it was saved."""
 
     def __init__(self, number: int, step: int, saved: bool):
-        super().__init__(signal.Signals(number).name)
+        super().__init__(_signal_name(number))
         self.number, self.step, self.saved = number, step, saved
 
 
@@ -81,6 +68,26 @@ def segments(n: int, steps: int, k: int, every: tuple[int, ...]) -> Iterator[tup
         stop = n + k if whole else n + 1
         yield n, stop
         n = stop
+
+
+def initial(experiment: Experiment) -> step.State:
+    """The experiment's state before its first step; to be traced."""
+    spec = experiment.train.spec.items()
+    example = {name: jnp.zeros((1, *shape), jax.dtypes.canonicalize_dtype(dtype)) for name, (shape, dtype) in spec}
+    return step.init(experiment.task, experiment.optimizer, experiment.seed, example)
+
+
+def abstract_state(experiment: Experiment, mesh: Mesh) -> tuple[step.State, Any]:
+    """Shapes and types of the state, with where each array lies; and the latter alone."""
+    shapes = jax.eval_shape(lambda: initial(experiment))
+    shardings = parallel.state_shardings(shapes, mesh, experiment.rules)
+    return jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings), shardings
+
+
+def evaluate(experiment: Experiment, state: step.State, options: Options, console: Console) -> dict[str, float]:
+    """All evaluations of the experiment in this state, by "name/metric"."""
+    session = _Session(experiment, options, None, console)
+    return session.evaluate(state)
 
 
 def run(
@@ -132,6 +139,7 @@ class _Session:
         for name, evaluation in experiment.evals.items():
             parallel.check_batch(self.mesh, _evaluation(evaluation).data.batch, 1, name)
         self.precision = None if options.precision == "float32" else jnp.dtype(options.precision)
+        self.abstract, self.shardings = abstract_state(experiment, self.mesh)
         self.names: list[str] = []  # of the training metrics
         self.compiled: dict[int, Any] = {}  # steps in the dispatch -> program
         self.evaluators: dict[str, Any] = {}
@@ -151,21 +159,13 @@ class _Session:
     def start(self) -> tuple[step.State, int]:
         """The state to go on from, on the mesh, and its step."""
         experiment = self.experiment
-        shapes = {name: (shape, dtype) for name, (shape, dtype) in experiment.train.spec.items()}
-        self.example = {k: jax.ShapeDtypeStruct((1, *s), jax.dtypes.canonicalize_dtype(d)) for k, (s, d) in shapes.items()}
-        init = lambda: step.init(experiment.task, experiment.optimizer, experiment.seed, _zeros(self.example))  # noqa: E731
-        self.abstract = jax.eval_shape(init)
-        self.shardings = parallel.state_shardings(self.abstract, self.mesh, experiment.rules)
-        like = jax.tree.map(
-            lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), self.abstract, self.shardings
-        )
         self.console.say(self._headline(), "dim")
         restored = None
         if self.folder is not None:
             known = self.folder.environment()
             self.k = self.k or known.get("steps_per_dispatch", 0)
             self.checkpoint_every = self.options.checkpoint_every or known.get("checkpoint_every") or self.checkpoint_every
-            restored = self.folder.checkpoints.restore(like)
+            restored = self.folder.checkpoints.restore(self.abstract)
         if restored:
             n, state, note = restored
             self.interval = Sums(note["names"])
@@ -174,7 +174,7 @@ class _Session:
             self.console.say(f"going on from step {n:,}", "bold")
         else:
             with self._compiling("initialising the parameters"):
-                state, n = jax.jit(init, out_shardings=self.shardings)(), 0
+                state, n = jax.jit(lambda: initial(experiment), out_shardings=self.shardings)(), 0
         self.resident = self._resident()
         self.fixed = feeding.fix(experiment.train, self.mesh, self.resident)
         if n < experiment.steps and not self.k:
@@ -244,11 +244,8 @@ class _Session:
 
         moving = self._place(range(k))
         jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1)
-        like = jax.tree.map(
-            lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), self.abstract, self.shardings
-        )
         try:
-            executable = jitted.lower(like, self.fixed, moving).compile()
+            executable = jitted.lower(self.abstract, self.fixed, moving).compile()
         except Exception as error:
             self._raise_clearly(error)
             raise
@@ -256,9 +253,7 @@ class _Session:
 
     def _place(self, steps: range) -> Any:
         """The input of a dispatch, put on the devices here and now."""
-        feed = feeding.Feed(
-            self.experiment.train, self.mesh, [(steps.start, steps.stop)], resident=self.resident, depth=1
-        )
+        feed = feeding.Feed(self.experiment.train, self.mesh, [(steps.start, steps.stop)], resident=self.resident, depth=1)
         try:
             got = feed.get(lambda: True)
         finally:
@@ -300,7 +295,7 @@ class _Session:
     def train(self, state: step.State, n: int, log: Log, signals: _Signals, on_step: Callable | None) -> step.State:
         """Steps n to the end."""
         experiment, events = self.experiment, self._events()
-        flight: deque = deque()
+        flight: deque[Any] = deque()
         depth = parallel.in_flight(self.mesh)
         self.feed = feed = feeding.Feed(
             experiment.train, self.mesh, segments(n, experiment.steps, self.k, events), resident=self.resident
@@ -309,6 +304,8 @@ class _Session:
             self.program(self.k if n + self.k <= experiment.steps else 1)
         clock = time.perf_counter()
         warned = False
+        if 0 < self.options.stop_at <= n < experiment.steps:
+            raise self._interrupted(STOP_AT, n)
 
         def busy() -> bool:
             return bool(flight) and not flight[-1][2].is_ready()
@@ -335,6 +332,8 @@ class _Session:
                 land()
             if on_step is not None:
                 on_step(stop)
+            if 0 < self.options.stop_at <= stop < experiment.steps:
+                signals.received = signals.received or STOP_AT
             at_event = any(stop % e == 0 for e in events) or stop == experiment.steps
             if at_event or signals.received:
                 while flight:
@@ -403,11 +402,11 @@ class _Session:
         cure = (
             "give the pipeline worker processes, or move work out of its load and augment functions"
             if feed.reading >= feed.placing
-            else "move smaller types (uint8 images, scaled on the device by `prepare`), or keep the data there: --resident on"
+            else "move smaller types (uint8 images scaled on the device by `prepare`), or keep the data there: --resident on"
         )
         return (
-            f"the device waited for input {share:.0%} of the time, because of {slow}: {feed.reading * per:.1f} ms reading and "
-            f"{feed.placing * per:.1f} ms moving for each step of {self.train_s * per:.1f} ms; {cure}"
+            f"the device waited for input {share:.0%} of the time, because of {slow}: {feed.reading * per:.1f} ms reading "
+            f"and {feed.placing * per:.1f} ms moving for each step of {self.train_s * per:.1f} ms; {cure}"
         )
 
     # Evaluate, save, end
@@ -444,7 +443,9 @@ class _Session:
         program, names, predict = self.evaluators[name]
         feed = feeding.Feed(data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False)
         sums: Any = None
-        predictions, batches, flight = [], [], deque()
+        predictions: list[Any] = []
+        batches: list[Any] = []
+        flight: deque[Any] = deque()
         total: Any = None
         with self.console.busy(f"evaluating {name}", after=5.0):
             try:
@@ -503,7 +504,7 @@ class _Session:
 
     def _interrupted(self, number: int, n: int) -> Interrupted:
         if self.folder is not None:
-            self.console.say(f"{signal.Signals(number).name}: saving step {n:,} …", "bold")
+            self.console.say(f"{_signal_name(number)}: saving step {n:,} …", "bold")
             self.folder.checkpoints.wait()
         return Interrupted(number, n, self.folder is not None)
 
@@ -522,14 +523,14 @@ class _Session:
             "train_s": self.train_s,
             "compile_s": self.compile_s,
             "wall_s": wall_s,
-            "input_idle_s": self.feed.idle if self.feed else 0.0,
+            "input_idle_s": round(self.feed.idle, 3) if self.feed else 0.0,
             "skipped": self.faults,
             "peak_memory_bytes": peak_memory(),
             "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params)),
         }
         with self.console.busy("measuring the baselines"):
             summary["baselines"] = {k: dict(v) for k, v in experiment.baselines().items()}
-        if self.folder is not None:
+        if self.folder is not None and self.trained:
             self.folder.write_result(summary)
         return Result(state, self.metrics, summary)
 
@@ -614,6 +615,10 @@ class _Signals:
             signal.signal(number, handler)
 
 
+def _signal_name(number: int) -> str:
+    return "--stop-at" if number == STOP_AT else signal.Signals(number).name
+
+
 class _timed:
     """Adds the time inside to a session's compile time."""
 
@@ -631,10 +636,6 @@ class _timed:
 
 def _evaluation(evaluation: Pipeline | Evaluation) -> Evaluation:
     return evaluation if isinstance(evaluation, Evaluation) else Evaluation(evaluation)
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def _plus(total: Any, packed: Any) -> np.ndarray:

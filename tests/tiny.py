@@ -32,7 +32,7 @@ class Tiny:
     batch: dict[str, np.ndarray]
     outputs: Callable[[Any, Any, Any], Any] | None = None  # (params, extra, batch) to what evaluation sees, an example a row
     random: bool = False  # the training loss depends on the keys
-    norm_per_device: bool = False  # training looks at statistics of the batch: micro-batches and pmap's devices have their own
+    norm_per_device: bool = False  # training uses statistics of its batch: each micro-batch, each pmap device has its own
 
     def __str__(self) -> str:
         return self.name

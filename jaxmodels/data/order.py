@@ -103,9 +103,10 @@ class Order:
         key = int(mix(np.uint64((self.seed or 0) % 2**64)) ^ mix(np.uint64(epoch)))
         if self.n > 1 << 16:
             return permute(position, self.n, key)
-        if self._cached is None or self._cached[0] != epoch:  # a small pass is computed once, whole
-            self._cached = (epoch, permute(np.arange(self.n), self.n, key))
-        return self._cached[1][position]
+        cached = self._cached  # read once: other threads may be in another pass
+        if cached is None or cached[0] != epoch:  # a small pass is computed once, whole
+            cached = self._cached = (epoch, permute(np.arange(self.n), self.n, key))
+        return cached[1][position]
 
     def describe(self) -> str:
         """How the passes are cut into batches, in one phrase."""

@@ -25,7 +25,7 @@ class ArrayPipeline:
 
     open: the arrays, or a function that reads them, called on first use. seed: shuffles each pass; None keeps the order.
     remainder: see Order; by default "wrap" when shuffled and "pad" when not.
-    prepare(batch): anything vectorised that NumPy and JAX arrays both know, such as a scaling; runs wherever the gather does.
+    prepare(batch): anything vectorised that NumPy and JAX arrays both know, such as scaling; runs wherever the gather does.
     augment(batch, keys_B): random changes on the host; uint64 keys depend on seed and place in the stream alone.
     spec: shapes and types of the prepared arrays, so that building needs no data; read from the data where absent.
 

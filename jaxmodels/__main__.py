@@ -1,0 +1,5 @@
+"""python -m jaxmodels."""
+
+from jaxmodels.cli import main
+
+raise SystemExit(main())

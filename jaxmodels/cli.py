@@ -1,0 +1,265 @@
+"""The command line. Nothing heavy is imported before a command is known to need it.
+
+Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite, 130 stopped by Ctrl-C and saved, 143 stopped by
+SIGTERM and saved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+FAILED, BAD_INPUT, NOT_FINITE = 1, 2, 3
+
+HELP = """\
+usage: jaxmodels COMMAND …
+
+  train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
+  evaluate RUN                            evaluate a run's checkpoint
+  generate RUN --prompt TEXT              let a run's language model write
+  verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
+
+jaxmodels COMMAND --help                  the options of a command
+jaxmodels train FILE --help               the knobs of a file, with types and defaults
+
+Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite,
+130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "generate": _generate,
+        "verify-resume": _verify,
+    }
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if argv else BAD_INPUT
+    if argv[0] == "--version":
+        from jaxmodels import __version__
+
+        print(f"jaxmodels {__version__}")
+        return 0
+    if argv[0] not in commands:
+        import difflib
+
+        close = difflib.get_close_matches(argv[0], commands, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(commands)}"
+        return _fail(f"there is no command {argv[0]!r}; {hint}", BAD_INPUT)
+    try:
+        return commands[argv[0]](argv[1:])
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing newer than the last checkpoint was saved", 130)
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """A user's mistake or the world's fault in one message; a traceback for anything else."""
+    if os.environ.get("JAXMODELS_TRACEBACK"):
+        raise error
+    if type(error).__name__ == "NotFinite":
+        return _fail(str(error), NOT_FINITE)
+    if isinstance(error, MemoryError | OSError):
+        return _fail(str(error), FAILED)
+    if isinstance(error, ValueError) and _raised_here(error):
+        return _fail(str(error), BAD_INPUT)
+    raise error
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the innermost frame is this package's: then the message was written for the user."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    here = str(Path(__file__).resolve().parent) + os.sep
+    return trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()).startswith(here)
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return status
+
+
+def _parse(command: str, argv: list[str], first: str, parts: dict[str, type], *, about: str = "") -> dict[str, Any]:
+    """The command line as one object for each of `parts`; tyro prints help and mistakes, and exits."""
+    import dataclasses
+    from typing import Annotated
+
+    import tyro
+
+    fields = [
+        (name, Annotated[kind, tyro.conf.arg(name="")], dataclasses.field(default_factory=kind))
+        for name, kind in parts.items()
+    ]
+    whole = dataclasses.make_dataclass("Arguments", fields, kw_only=True)
+    whole.__doc__ = about
+    got = tyro.cli(
+        whole,
+        prog=f"jaxmodels {command} {first}",
+        args=argv,
+        description=about,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+    return {name: getattr(got, name) for name in parts}
+
+
+def _first(command: str, argv: list[str], what: str, parts: dict[str, type], about: str) -> tuple[str, list[str]]:
+    """The positional argument, and the rest; help, or a mistake, where it is absent."""
+    if argv and not argv[0].startswith("-"):
+        return argv[0], argv[1:]
+    if argv and argv[0] in ("-h", "--help"):
+        _parse(command, ["--help"], what, parts, about=about)
+    raise SystemExit(_fail(f"jaxmodels {command} needs {what} first; see jaxmodels {command} --help", BAD_INPUT))
+
+
+def _train(argv: list[str]) -> int:
+    from jaxmodels.options import Options, Place, Printing
+
+    parts = {"options": Options, "place": Place, "printing": Printing}
+    about = "Train an experiment's file. Its knobs are options too: jaxmodels train FILE --help lists them."
+    path, rest = _first("train", argv, "FILE", parts, about)
+
+    from jaxmodels import commands, loading, runner
+    from jaxmodels.console import Console
+
+    file, got, knobs = _knobs("train", path, rest, parts)
+    printing = got["printing"]
+    console = Console(quiet=printing.quiet, json=printing.json)
+    place = got["place"]
+    folder = Path(place.folder or Path("runs") / loading.run_name(file, file.config(**knobs)))
+    console.say(f"{file.path} → {folder}", "bold")
+    try:
+        result = commands.train(
+            path, console=console, **vars(got["options"]), **{**vars(place), "folder": str(folder)}, **knobs
+        )
+    except runner.Interrupted as stop:
+        console.say(f"saved at step {stop.step:,} in {folder}; the same command goes on from there", "bold")
+        return 128 + stop.number if stop.number > 0 else 0
+    _report(console, file, folder, result, rest)
+    if printing.json:
+        print(json.dumps({"folder": str(folder), **result.summary}))
+    return 0
+
+
+def _knobs(command: str, path: str, rest: list[str], parts: dict[str, type]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """(file, parsed parts, knobs) of an experiment's file and the options after it."""
+    import dataclasses
+
+    from jaxmodels import loading
+
+    file = loading.load(path)
+    names = {f.name for kind in parts.values() for f in dataclasses.fields(kind)}
+    clash = [f.name for f in dataclasses.fields(file.config) if f.name in names]
+    if clash:
+        raise ValueError(f"{path}: knob {clash[0]} has the name of an option of jaxmodels {command}; rename the knob")
+    about = (file.module.__doc__ or "").strip()
+    got: dict[str, Any] = _parse(command, rest, path, {"knobs": file.config, **parts}, about=about)
+    config = got.pop("knobs")
+    return file, got, {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+
+
+def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str]) -> None:
+    """What a person wants to know at the end."""
+    from jaxmodels import commands, loading
+    from jaxmodels.console import duration, number
+
+    summary = result.summary
+    names = list(result.metrics)
+    if names:
+        baselines = summary["baselines"]
+        columns = ["", "this run", *baselines]
+        rows = [
+            [name, number(result.metrics[name]), *(number(b[name]) if name in b else "" for b in baselines.values())]
+            for name in names
+        ]
+        console.say()
+        console.table("Result", columns, rows)
+    facts = [f"{summary['steps']:,} steps"]
+    if summary["examples_per_s"]:
+        facts += [f"{summary['examples_per_s']:,.0f} examples/s", f"{duration(summary['wall_s'])} in all"]
+        facts += [f"{summary['compile_s']:.0f} s of it compiling"]
+    if summary["skipped"]:
+        facts += [f"{summary['skipped']} batches skipped as not finite"]
+    console.say("\n" + ", ".join(facts))
+    config = loading.make_config(file, json.loads((folder / "knobs.json").read_text())["knobs"])
+    experiment = file.build(config)
+    if experiment.decoder is not None and not console.quiet:
+        prompt = experiment.decoder.prompt
+        text = commands.sample(experiment, result.state, tokens=300)
+        console.say(f"\nA sample after {prompt!r}", "bold")
+        console.say(prompt + text)
+    console.say(f"\n{folder}", "bold")
+    console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *rest])}")
+    console.say(f"  evaluate jaxmodels evaluate {folder}")
+    if experiment.decoder is not None:
+        console.say(f"  sample   jaxmodels generate {folder} --prompt {experiment.decoder.prompt!r}")
+
+
+def _evaluate(argv: list[str]) -> int:
+    from jaxmodels.options import Printing, Restoring
+
+    parts = {"restoring": Restoring, "printing": Printing}
+    about = "Evaluate a checkpoint of a run, with the run's own experiment."
+    run, rest = _first("evaluate", argv, "RUN", parts, about)
+    got = _parse("evaluate", rest, run, parts, about=about)
+
+    from jaxmodels import commands
+    from jaxmodels.console import Console, number
+
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    metrics = commands.evaluate(run, console=console, **vars(got["restoring"]))
+    console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
+    if got["printing"].json:
+        print(json.dumps({"run": run, "metrics": metrics}))
+    return 0
+
+
+def _generate(argv: list[str]) -> int:
+    from jaxmodels.options import Printing, Restoring, Sampling
+
+    parts = {"sampling": Sampling, "restoring": Restoring, "printing": Printing}
+    about = "Let the language model of a run write."
+    run, rest = _first("generate", argv, "RUN", parts, about)
+    got = _parse("generate", rest, run, parts, about=about)
+
+    from jaxmodels import commands
+
+    text = commands.generate(run, **vars(got["restoring"]), **vars(got["sampling"]))
+    prompt = got["sampling"].prompt
+    if got["printing"].json:
+        print(json.dumps({"run": run, "prompt": prompt, "text": text}))
+    else:
+        print((prompt or "") + text)
+    return 0
+
+
+def _verify(argv: list[str]) -> int:
+    from jaxmodels.options import Options, Printing, Verifying
+
+    parts = {"verifying": Verifying, "options": Options, "printing": Printing}
+    about = "Run an experiment twice, once killed again and again, and compare every array of every checkpoint, bit for bit."
+    path, rest = _first("verify-resume", argv, "FILE", parts, about)
+
+    from jaxmodels import verify
+    from jaxmodels.console import Console
+
+    _, got, knobs = _knobs("verify-resume", path, rest, {k: v for k, v in parts.items() if k != "options"})
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    outcome = verify.verify_resume(path, console=console, **vars(got["verifying"]), **knobs)
+    console.say(outcome.text, "bold green" if outcome.passed else "bold red")
+    if got["printing"].json:
+        print(json.dumps(outcome._asdict()))
+    return 0 if outcome.passed else FAILED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,114 @@
+"""The commands as Python functions, with the same names and arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmodels import loading, parallel, runner
+from jaxmodels.checkpoint import Checkpoints
+from jaxmodels.console import Console
+from jaxmodels.decoding import generate_text
+from jaxmodels.experiment import Experiment
+from jaxmodels.folder import Folder, Identity
+from jaxmodels.options import Options, Place
+from jaxmodels.step import State, cast_floats, eval_params
+
+
+def train(experiment: str | Path | Experiment, *, console: Console | None = None, **arguments: Any) -> runner.Result:
+    """Trains an experiment's file, or an Experiment, and goes on where its folder's run stopped.
+
+    arguments: the file's knobs, and every option of `jaxmodels train` (see jaxmodels.options), by name. An Experiment has
+    no knobs, and writes nothing where no folder is given.
+    """
+    console = console or Console(quiet=True)
+    options, place, knobs = _sort(arguments)
+    if isinstance(experiment, Experiment):
+        if knobs:
+            raise ValueError(
+                f"an Experiment has no knobs any more; came {', '.join(knobs)}: give the file, or build it with them"
+            )
+        identity, name, built = Identity("", {"steps": experiment.steps, "seed": experiment.seed}, {}), "run", experiment
+        path = Path(place.folder) if place.folder else None
+    else:
+        file = loading.load(experiment)
+        config = loading.make_config(file, knobs)
+        name, built = loading.run_name(file, config), file.build(config)
+        identity = Identity(file.source, loading.knobs_of(config), {"precision": options.precision})
+        path = Path(place.folder or Path("runs") / name)
+    if path is None:
+        return runner.run(built, options, console=console)
+    folder = Folder(path, keep=options.keep or built.keep, warn=console.warn)
+    try:
+        folder.open(identity, fresh=place.fresh, force=place.force)
+        return runner.run(built, options, folder=folder, console=console, name=name, knobs=dict(identity.knobs))
+    finally:
+        folder.close()
+
+
+def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, dict[str, Any]]:
+    """Arguments by what they are for: options, the place, and the rest, which are knobs."""
+    of = lambda kind: {k: v for k, v in arguments.items() if k in {f.name for f in dataclasses.fields(kind)}}  # noqa: E731
+    options, place = of(Options), of(Place)
+    return Options(**options), Place(**place), {k: v for k, v in arguments.items() if k not in options and k not in place}
+
+
+def open_run(run: str | Path, *, step: int = -1, mesh: str = "", warn: Any = print) -> tuple[Experiment, State, int]:
+    """(experiment, state, step) of a run's folder, for reading: the checkpoint of that step, or the best, or the newest."""
+    run = Path(run)
+    if not (run / "knobs.json").is_file():
+        raise ValueError(
+            f"{run} is not a run's folder: it has no knobs.json. Give the folder that `jaxmodels train` named last"
+        )
+    file = loading.load(run / "experiment.py")
+    experiment = file.build(loading.make_config(file, json.loads((run / "knobs.json").read_text())["knobs"]))
+    checkpoints = Checkpoints(run / "checkpoints", warn=warn)
+    complete = checkpoints.steps()
+    if not complete:
+        raise ValueError(
+            f"{run} holds no complete checkpoint yet; train on: it saves at the experiment's interval and at the end"
+        )
+    if step != -1 and step not in complete:
+        raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, complete))}")
+    best = checkpoints.best()
+    if step == -1 and best is not None:
+        step = best
+    devices = parallel.make_mesh(mesh)
+    like = runner.abstract_state(experiment, devices)[0]
+    got = checkpoints.restore(like, None if step == -1 else step)
+    assert got is not None
+    return experiment, got[1], got[0]
+
+
+def evaluate(
+    run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "float32", console: Console | None = None
+) -> dict[str, float]:
+    """The evaluations of a run's experiment on one of its checkpoints, by "name/metric"."""
+    console = console or Console(quiet=True)
+    experiment, state, n = open_run(run, step=step, mesh=mesh, warn=console.warn)
+    console.say(f"checkpoint of step {n:,}", "dim")
+    options = Options(mesh=mesh, precision=precision)  # type: ignore[arg-type]
+    return runner.evaluate(experiment, state, options, console)
+
+
+def generate(
+    run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "float32", warn: Any = print, **how: Any
+) -> str:
+    """The text that a run's model draws after a prompt; options as in jaxmodels.options.Sampling."""
+    experiment, state, _ = open_run(run, step=step, mesh=mesh, warn=warn)
+    return sample(experiment, state, precision=precision, **how)
+
+
+def sample(experiment: Experiment, state: State, *, precision: str = "float32", **how: Any) -> str:
+    """The text that an experiment's model draws in this state."""
+    if experiment.decoder is None:
+        raise ValueError("this experiment's model does not generate: build() gave no decoder (see jaxmodels.tasks.language)")
+    params = eval_params(experiment.optimizer, state)
+    params = cast_floats(params, None if precision == "float32" else jnp.dtype(precision))
+    return generate_text(experiment.decoder, jax.device_put(params), state.extra, **how)

@@ -1,0 +1,100 @@
+"""Where and how a run happens: the options of the commands. Imports nothing heavy, so that --help is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where and how a run happens; none but precision changes its result beyond rounding."""
+
+    mesh: str = ""
+    """Devices by axis, as in data=8 or data=2,fsdp=4; by default all of them on data."""
+    compile: Literal["jit", "pmap"] = "jit"
+    """How the step is compiled: jit, or pmap with the batch split over all devices."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of parameters and activations inside the model; master parameters and updates keep their type."""
+    accumulate: int = 1
+    """Micro-batches that a batch is computed in, one after another."""
+    steps_per_dispatch: int = 0
+    """Steps in one compiled program; 0 measures what is worth it."""
+    resident: Literal["auto", "on", "off"] = "auto"
+    """Whether the whole data set lies on the device."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """At a loss or gradient that is not finite: stop and explain, or skip the batch and count."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 leaves it to the experiment."""
+    keep: int = 0
+    """Newest checkpoints that stay; 0 leaves it to the experiment."""
+    stop_at: int = 0
+    """Save and stop at this step, as SIGTERM would, with the schedule unchanged; 0 goes to the end."""
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where metrics go beside metrics.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The run's folder."""
+
+    folder: str = ""
+    """The run's folder; by default runs/NAME, named after the file and the knobs given."""
+    fresh: bool = False
+    """Start over: the folder's old run is kept under another name."""
+    force: bool = False
+    """Go on in a folder that holds another experiment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printing:
+    """What is printed."""
+
+    json: bool = False
+    """One JSON object on stdout; all else goes to stderr."""
+    quiet: bool = False
+    """Warnings and errors alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restoring:
+    """Which checkpoint of a run is used, and where."""
+
+    step: int = -1
+    """The checkpoint's step; -1 takes the best where the experiment names one, else the newest."""
+    mesh: str = ""
+    """Devices by axis, as in data=8; by default all of them on data."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of parameters and activations inside the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How text is drawn."""
+
+    prompt: str | None = None
+    """The text to go on from; by default the experiment's own prompt."""
+    tokens: int = 200
+    """Tokens to draw at most."""
+    temperature: float = 0.8
+    """0 always takes the likeliest token."""
+    top_k: int = 0
+    """Draw from the k likeliest tokens; 0 from all."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    seed: int = 0
+    """Of the draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verifying:
+    """How resume is put to the proof."""
+
+    through: int = 40
+    """The step up to which both runs go."""
+    every: int = 10
+    """Steps between the checkpoints that are compared."""
+    kills: int = 3
+    """Times that the second run is killed with SIGKILL."""
+    kill_seed: int = 0
+    """Of the moments of the kills."""
