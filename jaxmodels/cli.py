@@ -102,12 +102,12 @@ def _parse(command: str, argv: list[str], first: str, parts: dict[str, type], *,
     ]
     whole = dataclasses.make_dataclass("Arguments", fields, kw_only=True)
     whole.__doc__ = about
-    got = tyro.cli(
+    got: Any = tyro.cli(
         whole,
         prog=f"jaxmodels {command} {first}",
         args=argv,
         description=about,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
     return {name: getattr(got, name) for name in parts}
 

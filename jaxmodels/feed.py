@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from jaxmodels import parallel
 from jaxmodels.experiment import Pipeline
@@ -119,11 +119,16 @@ def fix(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
     return jax.device_put(data.resident(), parallel.replicated(mesh)) if resident else {}  # type: ignore[attr-defined]
 
 
-def unpack(data: Pipeline, resident: bool) -> Callable[[Any, Any], Any]:
-    """(fixed, moving) to batches with a leading axis of steps, to be traced."""
+def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Callable[[Any, Any], Any]:
+    """(fixed, moving) to batches with a leading axis of steps, to be traced; split: how the batches lie, under jit."""
     if not resident:
         return lambda fixed, moving: moving
-    return lambda fixed, moving: jax.vmap(data.gather, (None, 0))(fixed, moving)  # type: ignore[attr-defined]
+
+    def gather(fixed: Any, moving: Any) -> Any:
+        batches = jax.vmap(data.gather, (None, 0))(fixed, moving)  # type: ignore[attr-defined]
+        return jax.lax.with_sharding_constraint(batches, split) if split else batches
+
+    return gather
 
 
 def read(data: Pipeline, step: int) -> dict[str, np.ndarray]:

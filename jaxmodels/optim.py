@@ -39,12 +39,13 @@ def warmup_linear(peak: float, *, warmup: int, steps: int, end: float = 0.0) -> 
 
 def warmup_stable_decay(peak: float, *, warmup: int, steps: int, decay: int, end: float = 0.0) -> optax.Schedule:
     """Rises linearly in warmup updates, stays at peak, falls linearly to end x peak in the last decay (arXiv:2404.06395)."""
-    if not 0 <= decay <= steps - warmup:
+    left = max(0, steps - warmup)
+    if not 0 <= decay <= left:
         raise ValueError(
-            f"schedule: decay is {decay} of {steps} steps after a warmup of {warmup}; it must lie between 0 and "
-            f"{steps - warmup}: lower decay or warmup, or train longer"
+            f"schedule: decay is {decay} of {steps} steps after a warmup of {warmup}; it must lie between 0 and {left}: "
+            "lower decay or warmup, or train longer"
         )
-    stable = (steps - decay - warmup) / max(1, steps - warmup)
+    stable = (left - decay) / max(1, left)
     fall = max(1e-9, 1 - stable)
     return _warmup(peak, warmup, steps, lambda t: 1 - (1 - end) * jnp.clip((t - stable) / fall, 0, 1))
 

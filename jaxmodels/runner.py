@@ -120,6 +120,9 @@ def run(
             state = session.train(state, n, log, signals, on_step)
         log.flush()
         return session.finish(state, time.perf_counter() - begun)
+    except BaseException as error:
+        session.note_end(error)
+        raise
     finally:
         log.close()
         session.close()
@@ -141,6 +144,8 @@ class _Session:
         self.precision = None if options.precision == "float32" else jnp.dtype(options.precision)
         self.abstract, self.shardings = abstract_state(experiment, self.mesh)
         self.names: list[str] = []  # of the training metrics
+        self.resident = False  # whether the data set lies on the device, and as what
+        self.fixed: Any = {}
         self.compiled: dict[int, Any] = {}  # steps in the dispatch -> program
         self.evaluators: dict[str, Any] = {}
         self.compile_s = self.train_s = 0.0
@@ -175,11 +180,10 @@ class _Session:
         else:
             with self._compiling("initialising the parameters"):
                 state, n = jax.jit(lambda: initial(experiment), out_shardings=self.shardings)(), 0
-        self.resident = self._resident()
-        self.fixed = feeding.fix(experiment.train, self.mesh, self.resident)
-        if n < experiment.steps and not self.k:
-            self.k = self._choose_k(state, experiment.steps - n)
-        self.k = self.k or 1
+        if not self.k:
+            left = experiment.steps - n
+            self.k = self._choose_k(state) if left >= WORTH else 1
+        self._lay_data(self.k)
         if self.folder is not None:
             self.folder.resume_metrics(n)
             self.folder.write_environment(
@@ -195,19 +199,21 @@ class _Session:
         described = data.describe() if hasattr(data, "describe") else f"batches of {data.batch:,}"
         return f"{parameters:,} parameters · {self.mesh.size} x {kind} ({mesh}, {self.options.compile}) · {described}"
 
-    def _resident(self) -> bool:
+    def _lay_data(self, k: int) -> None:
+        """Puts the whole data set on the device where that is wanted, possible and of use with k steps in a dispatch."""
         data, wish = self.experiment.train, self.options.resident
-        if wish == "off":
-            return False
-        fits = feeding.can_reside(data)
+        fits = wish != "off" and feeding.can_reside(data)
         if wish == "on" and not fits:
             raise ValueError(
                 "--resident on: this data set cannot lie on the device, because it is changed on the host for each batch or "
                 f"is over {feeding.RESIDENT_BYTES >> 20} MiB; use --resident auto"
             )
-        # A CPU's own memory holds the data anyway: there the gather is better left to the feed's thread for long steps.
+        # A CPU's own memory holds the data anyway: there the gather of a long step is better left to the feed's thread.
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        return fits and (wish == "on" or not on_cpu or self.k != 1)
+        resident = fits and (wish == "on" or not on_cpu or k > 1)
+        if resident != self.resident:
+            self.compiled.clear()
+            self.resident, self.fixed = resident, feeding.fix(data, self.mesh, resident)
 
     # Programs
 
@@ -228,7 +234,8 @@ class _Session:
             on_nan=options.on_nan,
             axis=parallel.PMAP_AXIS if options.compile == "pmap" else None,
         )
-        unpack = feeding.unpack(experiment.train, self.resident)
+        split = parallel.batch_sharding(self.mesh, 1) if options.compile == "jit" else None
+        unpack = feeding.unpack(experiment.train, self.resident, split)
 
         def packed_step(state, batch):
             state, metrics = one(state, batch)
@@ -260,12 +267,9 @@ class _Session:
             feed.close()
         return got.moving  # type: ignore[union-attr]
 
-    def _choose_k(self, state: step.State, left: int) -> int:
+    def _choose_k(self, state: step.State) -> int:
         """Steps in one dispatch, from the time of single steps on a copy of the state."""
-        if left < WORTH:
-            self.resident = self.resident and self.mesh.devices.flat[0].platform != "cpu"
-            self.fixed = feeding.fix(self.experiment.train, self.mesh, self.resident)
-            return 1
+        self._lay_data(1)
         program, moving = self.program(1), self._place(range(1))
         scratch, times = jax.tree.map(jnp.copy, state), []
         for _ in range(6):
@@ -273,11 +277,7 @@ class _Session:
             scratch, _ = program(scratch, self.fixed, moving)
             jax.block_until_ready(scratch)
             times.append(time.perf_counter() - begun)
-        k = choose_k(float(np.median(times[1:])), self._batch_bytes(), self._events(), self.experiment.steps)
-        if k == 1 and self.resident and self.mesh.devices.flat[0].platform == "cpu" and self.options.resident == "auto":
-            self.resident, self.fixed = False, {}
-            self.compiled.clear()
-        return k
+        return choose_k(float(np.median(times[1:])), self._batch_bytes(), self._events())
 
     def _batch_bytes(self) -> int:
         return self.experiment.train.batch * sum(
@@ -300,8 +300,8 @@ class _Session:
         self.feed = feed = feeding.Feed(
             experiment.train, self.mesh, segments(n, experiment.steps, self.k, events), resident=self.resident
         )
-        if n < experiment.steps:
-            self.program(self.k if n + self.k <= experiment.steps else 1)
+        for start, stop in segments(n, min(n + self.k, experiment.steps), self.k, events):
+            self.program(stop - start)  # compiled before the clock starts
         clock = time.perf_counter()
         warned = False
         if 0 < self.options.stop_at <= n < experiment.steps:
@@ -321,9 +321,13 @@ class _Session:
 
         while (given := feed.get(busy)) is not None:
             start, stop, moving = given
-            program = self.program(stop - start)
+            if stop - start not in self.compiled:
+                while flight:
+                    land()
+                self.program(stop - start)
+                clock = time.perf_counter()
             try:
-                state, packed = program(state, self.fixed, moving)
+                state, packed = self.program(stop - start)(state, self.fixed, moving)
             except Exception as error:
                 self._raise_clearly(error)
                 raise
@@ -534,6 +538,12 @@ class _Session:
             self.folder.write_result(summary)
         return Result(state, self.metrics, summary)
 
+    def note_end(self, error: BaseException) -> None:
+        """Leaves in result.json why the run ended before its time."""
+        if self.folder is not None and not isinstance(error, OSError):
+            reason = str(error) if isinstance(error, Interrupted) else f"{type(error).__name__}: {error}"
+            self.folder.write_result({"exit": reason, "metrics": self.metrics})
+
     def close(self) -> None:
         """Ends the feed's thread."""
         if self.feed is not None:
@@ -573,7 +583,7 @@ def _signature(moving: Any) -> dict[str, str]:
     return {f"batch[{name!r}]": f"{x.dtype}{list(x.shape[1:])}" for name, x in moving.items()}
 
 
-def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...], steps: int) -> int:
+def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...]) -> int:
     """How many steps of step_s seconds make one dispatch: 1 for long ones, else about LONG seconds of them.
 
     A number that divides the distance between events is preferred, so that no single steps are left over.

@@ -1,7 +1,7 @@
 """Eight simulated CPU devices, and one compilation cache for the session and its worker processes.
 
-JAX_PLATFORMS and JAX_COMPILATION_CACHE_DIR from outside are respected; a cache folder that outlives the session makes the
-next run several times faster.
+JAX_PLATFORMS, XLA_FLAGS and JAX_COMPILATION_CACHE_DIR from outside are respected; a cache folder that outlives the session
+makes the next run several times faster.
 """
 
 import atexit
@@ -16,6 +16,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the first process makes it,
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # tiny programs: compiling is what takes the time
 
 import jax
 

@@ -90,8 +90,9 @@ def test_it_learns(step, start):
 
 
 def test_its_extra_variables_go_from_step_to_step(step, start):
-    state, _ = step(*step(start, batch())[:1], batch())
-    assert int(state.extra["batches"]) == 2
+    once, _ = step(start, batch())
+    twice, _ = step(once, batch())
+    assert [int(state.extra["batches"]) for state in (start, once, twice)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])

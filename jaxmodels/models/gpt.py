@@ -53,7 +53,7 @@ class Block(nn.Module):
                 for old, new in ((cache.k_LBSHD, k), (cache.v_LBSHD, v))
             )
             cache = Cache(k, v, position)
-        y_BTM = causal_attention(q, k, v, position).reshape(x_BTM.shape)
+        y_BTM = causal_attention(q, k, v, position).reshape(x_BTM.shape).astype(x_BTM.dtype)  # a cache may be wider
         x_BTM += dropout(dense(M, kernel_init=last, name="out")(y_BTM), self.dropout, fold(keys_B, 0))
 
         y_BTF = nn.gelu(dense(4 * M, kernel_init=small, name="up")(norm(name="norm_mlp")(x_BTM)))

@@ -1,0 +1,29 @@
+"""A convolutional network with batch normalisation on handwritten digits:  jaxmodels train experiments/digits_cnn.py"""
+
+from dataclasses import dataclass
+
+from jaxmodels import Experiment, optim
+from jaxmodels.data.digits import digits
+from jaxmodels.models.cnn import CNN
+from jaxmodels.tasks.classify import classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+    steps: int = 600
+    batch: int = 128
+    lr: float = 3e-3  # peak, after 50 steps of warm-up
+
+
+def build(config: Config) -> Experiment:
+    rate = optim.warmup_cosine(config.lr, warmup=50, steps=config.steps)
+    return Experiment(
+        task=classify(CNN(10, channels=(32, 64), hidden=128, batch_norm=True, dropout=0.3)),
+        optimizer=optim.adamw(rate, weight_decay=0.01),
+        train=digits("train", batch=config.batch, seed=config.seed),
+        evals={"test": digits("test", batch=config.batch)},
+        steps=config.steps,
+        eval_every=200,
+        seed=config.seed,
+    )

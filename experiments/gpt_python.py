@@ -1,0 +1,51 @@
+"""A small GPT on the source of Python's own standard library, byte by byte.
+
+jaxmodels train experiments/gpt_python.py
+"""
+
+from dataclasses import dataclass
+
+from jaxmodels import Experiment, optim
+from jaxmodels.data.pipeline import WindowPipeline
+from jaxmodels.data.python_source import baselines, python_source
+from jaxmodels.models.gpt import GPT
+from jaxmodels.tasks.language import decoder, next_token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+    steps: int = 1_000
+    batch: int = 16
+    length: int = 128  # bytes that the model sees
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    lr: float = 2e-2  # of Muon, for the matrices
+    adam_lr: float = 3e-3  # of Adam, for embeddings, biases and norms
+
+
+def build(config: Config) -> Experiment:
+    model = GPT(256, config.length, config.width, config.depth, config.heads, unroll=config.depth)
+    rate, adam_rate = (optim.warmup_linear(lr, warmup=50, steps=config.steps) for lr in (config.lr, config.adam_lr))
+    return Experiment(
+        task=next_token(model, bytes_per_token=1),
+        optimizer=optim.muon(rate, adam_rate=adam_rate, clip=1.0),
+        train=WindowPipeline(
+            lambda: python_source("train"), length=config.length, stride=1, batch=config.batch, seed=config.seed
+        ),
+        evals={"validation": WindowPipeline(lambda: python_source("validation"), length=config.length, batch=32)},
+        steps=config.steps,
+        eval_every=500,
+        checkpoint_every=250,
+        seed=config.seed,
+        decoder=decoder(
+            model,
+            encode=lambda text: list(text.encode()),
+            decode=lambda tokens: bytes(tokens).decode(errors="replace"),
+            begin=0,
+            end=0,
+            prompt="def ",
+        ),
+        baselines=lambda: {name: {"validation/bits_per_byte": value} for name, value in baselines().items()},
+    )

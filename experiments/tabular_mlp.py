@@ -1,0 +1,42 @@
+"""The textbook network for tables: 10 features, hidden layers of 10 and 10, one output, Adam at 0.01, 100 epochs.
+
+jaxmodels train experiments/tabular_mlp.py                     Friedman's function of 10 features, with noise
+jaxmodels train experiments/tabular_mlp.py --data california   the same network on California housing
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxmodels import Experiment, optim
+from jaxmodels.data.california_housing import california_housing, linear_regression_rmse
+from jaxmodels.data.friedman import friedman, friedman_linear_rmse
+from jaxmodels.models.mlp import MLP
+from jaxmodels.tasks.regress import regress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    data: Literal["friedman", "california"] = "friedman"
+    seed: int = 0
+    epochs: int = 100
+    batch: int = 128
+    lr: float = 0.01
+
+
+def build(config: Config) -> Experiment:
+    if config.data == "friedman":
+        data, scale, linear = friedman, 1.0, friedman_linear_rmse
+    else:
+        data, scale, linear = california_housing, california_housing.scale, linear_regression_rmse
+    train = data("train", batch=config.batch, seed=config.seed)
+    steps = config.epochs * train.steps
+    return Experiment(
+        task=regress(MLP((10, 10), 1), scale=scale),
+        optimizer=optim.adam(config.lr),
+        train=train,
+        evals={"test": data("test", batch=config.batch)},
+        steps=steps,
+        eval_every=20 * train.steps,
+        seed=config.seed,
+        baselines=lambda: {"linear regression": {"test/rmse": linear()}},
+    )

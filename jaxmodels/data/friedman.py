@@ -1,0 +1,35 @@
+"""Friedman's first function: 10 uniform features, of which five count (Friedman, 1991, Annals of Statistics 19, section 4.3).
+
+y = 10 sin(pi x1 x2) + 20 (x3 - 1/2)^2 + 10 x4 + 5 x5 + noise, noise normal with standard deviation 1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from jaxmodels.data.pipeline import ArrayPipeline
+
+
+def friedman_arrays(split: str, n: int = 1_000) -> dict[str, np.ndarray]:
+    """features (n, 10) and target (n, 1) of the split "train" or "test"."""
+    if split not in ("train", "test"):
+        raise ValueError(f"there is no split {split!r}; choose train or test")
+    draw = np.random.default_rng(0 if split == "train" else 1)
+    x = draw.random((n, 10))
+    y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]
+    return {"features": x.astype(np.float32), "target": (y + draw.standard_normal(n)).astype(np.float32)[:, None]}
+
+
+def friedman(split: str, *, batch: int, seed: int | None = None, n: int = 1_000) -> ArrayPipeline:
+    """n examples of Friedman's function; training and test examples are drawn independently."""
+    return ArrayPipeline(partial(friedman_arrays, split, n), batch=batch, seed=seed)
+
+
+def friedman_linear_rmse(n: int = 1_000) -> float:
+    """Root mean squared test error of ordinary least squares on the training split."""
+    train, test = friedman_arrays("train", n), friedman_arrays("test", n)
+    ones = lambda a: np.concatenate([a["features"], np.ones((n, 1))], 1)  # noqa: E731
+    weights = np.linalg.lstsq(ones(train), train["target"], rcond=None)[0]
+    return float(np.sqrt(np.mean((ones(test) @ weights - test["target"]) ** 2)))

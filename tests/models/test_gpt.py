@@ -1,0 +1,182 @@
+"""Dimensions: B batch, T tokens, L layers, H heads, M width, F hidden, V vocabulary."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxmodels.models.gpt import GPT, gpt2_small
+
+B, T, V, M, H, L = 3, 6, 11, 8, 2, 2
+SIZES = dict(vocabulary=V, length=T, width=M, depth=L, heads=H)
+TOKENS = np.random.default_rng(0).integers(0, V, (B, T)).astype(np.int32)
+
+fast = pytest.mark.fast
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Parameters of which none is zero or one, as biases and scales are at first."""
+    variables = jax.jit(GPT(**SIZES).init)(jax.random.key(0), TOKENS)
+    leaves, tree = jax.tree.flatten(variables)
+    random = np.random.default_rng(1)
+    return jax.tree.unflatten(tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves])
+
+
+def count(model):
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, model.length), jnp.int32))
+    return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+@fast
+def test_gpt2_small_matches_the_hand_count():
+    M, V, T, L = 768, 50257, 1024, 12
+    attention = M * 3 * M + 3 * M + M * M + M
+    mlp = M * 4 * M + 4 * M + 4 * M * M + M
+    norms = 2 * 2 * M
+    assert count(gpt2_small()) == V * M + T * M + L * (attention + mlp + norms) + 2 * M == 124_439_808
+
+
+@fast
+def test_an_untied_head_adds_one_matrix():
+    assert count(GPT(**SIZES, tied=False)) == count(GPT(**SIZES)) + M * V
+
+
+def numpy_gpt(p, tokens_T):
+    """One sequence, in float64, head by head."""
+
+    def norm(x, scale_shift):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * scale_shift["scale"] + scale_shift["bias"]
+
+    def dense(x, layer):
+        return x @ layer["kernel"] + layer["bias"]
+
+    n = len(tokens_T)
+    x = p["embed"]["embedding"][tokens_T] + p["position"][:n]
+    for i in range(L):
+        block = jax.tree.map(lambda a: a[i], p["blocks"])  # noqa: B023
+        q, k, v = np.split(dense(norm(x, block["norm_attention"]), block["qkv"]), 3, axis=-1)
+        heads = []
+        for h in range(H):
+            at = slice(h * M // H, (h + 1) * M // H)
+            scores = np.where(np.tri(n, dtype=bool), q[:, at] @ k[:, at].T / np.sqrt(M // H), -np.inf)
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, at])
+        x = x + dense(np.concatenate(heads, -1), block["out"])
+        u = dense(norm(x, block["norm_mlp"]), block["up"])
+        u = 0.5 * u * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3)))
+        x = x + dense(u, block["down"])
+    return norm(x, p["norm"]) @ p["embed"]["embedding"].T
+
+
+@fast
+def test_it_equals_the_formulas_in_numpy(variables):
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
+    want = np.stack([numpy_gpt(p, tokens_T) for tokens_T in TOKENS])
+    np.testing.assert_allclose(jax.jit(GPT(**SIZES).apply)(variables, TOKENS), want, rtol=1e-4, atol=1e-4)
+
+
+@fast
+def test_no_logit_sees_a_later_token(variables):
+    apply = jax.jit(GPT(**SIZES).apply)
+    changed = TOKENS.copy()
+    changed[:, 3] = (changed[:, 3] + 1) % V
+    before, after = apply(variables, TOKENS), apply(variables, changed)
+    np.testing.assert_array_equal(after[:, :3], before[:, :3])
+    assert np.abs(after[:, 3:] - before[:, 3:]).max(-1).min() > 1e-3
+
+
+@fast
+@pytest.mark.parametrize("sizes", [(6,), (1, 1, 1, 1, 1, 1), (3, 1, 2)], ids=str)
+def test_reading_in_chunks_with_a_cache_equals_reading_at_once(variables, sizes):
+    model = GPT(**SIZES)
+    apply = jax.jit(lambda variables, tokens, cache: model.apply(variables, tokens, None, cache))
+    cache, parts = model.start(B, T + 2), []  # a cache with room to spare
+    for chunk in np.split(TOKENS, np.cumsum(sizes)[:-1], axis=1):
+        logits, cache = apply(variables, chunk, cache)
+        parts.append(logits)
+    assert int(cache.position) == T
+    np.testing.assert_allclose(np.concatenate(parts, 1), model.apply(variables, TOKENS), rtol=1e-4, atol=1e-5)
+
+
+@fast
+def test_greedy_generation_with_a_cache_equals_reading_everything_again(variables):
+    model = GPT(**SIZES)
+    apply = jax.jit(model.apply)
+    whole = TOKENS.copy()
+    for t in range(2, T):  # later tokens are not seen, so the length may stay
+        whole[:, t] = apply(variables, whole)[:, t - 1].argmax(-1)
+
+    step = jax.jit(lambda tokens, cache: model.apply(variables, tokens, None, cache))
+    logits, cache = step(TOKENS[:, :2], model.start(B, T))
+    written = [logits[:, -1].argmax(-1)]
+    while len(written) < T - 2:
+        logits, cache = step(written[-1][:, None], cache)
+        written.append(logits[:, -1].argmax(-1))
+    np.testing.assert_array_equal(np.stack(written, 1), whole[:, 2:])
+
+
+@fast
+def test_parameters_in_bfloat16_work_with_a_cache():
+    model = GPT(**SIZES)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS)
+    half = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), shapes)
+    logits, cache = jax.eval_shape(lambda v, c: model.apply(v, TOKENS, None, c), half, model.start(B, T))
+    assert logits.dtype == jnp.bfloat16 and cache.k_LBSHD.dtype == jnp.float32
+
+
+@fast
+def test_dtype_sets_the_type_of_products_and_cache():
+    model = GPT(**SIZES, dtype=jnp.bfloat16)
+    logits, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), TOKENS))
+    assert logits.dtype == jnp.bfloat16
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    assert model.start(B, T).k_LBSHD.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("options", [{"remat": True}, {"unroll": 2}], ids=str)
+def test_how_layers_are_laid_out_changes_no_gradient(variables, options):
+    def gradient(model):
+        return jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, TOKENS, keys_B) ** 2)))(variables)
+
+    keys_B = jax.random.split(jax.random.key(2), B)
+    plain, other = gradient(GPT(**SIZES, dropout=0.2)), gradient(GPT(**SIZES, dropout=0.2, **options))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), other, plain)
+
+
+@fast
+def test_layers_that_end_a_residual_branch_start_smaller():
+    """Section 2.3 of GPT-2: 0.02 / sqrt(2 L), so 0.005 for eight layers."""
+    model = GPT(V, T, 64, 8, 2)
+    p = jax.jit(model.init)(jax.random.key(0), TOKENS)["params"]
+    deviations = {name: float(p["blocks"][name]["kernel"].std()) for name in ("qkv", "up", "out", "down")}
+    assert deviations == pytest.approx({"qkv": 0.02, "up": 0.02, "out": 0.005, "down": 0.005}, rel=0.03)
+
+
+@fast
+def test_more_tokens_than_positions_are_refused():
+    with pytest.raises(ValueError, match="GPT: came 7 tokens, .*at most 6 tokens.*shorten the windows"):
+        jax.eval_shape(GPT(**SIZES).init, jax.random.key(0), np.zeros((1, T + 1), np.int32))
+
+
+@fast
+def test_a_width_that_the_heads_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="width 8 and 3 heads; .*a width that the heads divide"):
+        jax.eval_shape(GPT(**{**SIZES, "heads": 3}).init, jax.random.key(0), TOKENS)
+
+
+@fast
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.booleans())
+def test_any_size_gives_logits_for_every_token(B, T, H, D, L, tied):
+    model = GPT(V, T + 1, H * D, L, H, tied=tied)
+    tokens = jnp.zeros((B, T), jnp.int32)
+    logits, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), tokens))
+    assert (logits.shape, logits.dtype) == ((B, T, V), jnp.float32)
+    M = H * D
+    want = (2 - tied) * V * M + (T + 1) * M + L * (12 * M * M + 13 * M) + 2 * M
+    assert sum(x.size for x in jax.tree.leaves(variables)) == want

@@ -1,0 +1,88 @@
+"""Dimensions: B batch, K classes."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from jaxmodels.models.cnn import CNN
+from jaxmodels.task import value
+from jaxmodels.tasks.classify import classify
+
+pytestmark = pytest.mark.fast
+
+LOGITS = np.array([[2.0, 0.5, -1.0], [0.0, 0.0, 0.0], [-3.0, 1.0, 4.0], [9.0, 9.0, 9.0]], np.float32)
+BATCH = {"image": LOGITS, "label": np.array([0, 1, 0, 2], np.int32), "weight": np.array([1, 0.5, 1, 0], np.float32)}
+
+
+class Times(nn.Module):
+    """The input as the logits, times a parameter that starts at one."""
+
+    @nn.compact
+    def __call__(self, x, keys_B=None):
+        return x * self.param("one", nn.initializers.ones, ())
+
+
+def cross_entropy(smoothing=0.0):
+    p_BK = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    label_BK = (1 - smoothing) * np.eye(3)[BATCH["label"]] + smoothing / 3
+    return -(label_BK * np.log(p_BK)).sum(-1)
+
+
+def train(task, batch=BATCH):
+    params, extra = task.init(jax.random.key(0), batch)
+    return task.loss(params, extra, batch, jax.random.split(jax.random.key(1), len(batch["weight"])))
+
+
+def evaluate(task, batch=BATCH):
+    return task.evaluate(*task.init(jax.random.key(0), batch), batch)
+
+
+def test_the_loss_is_the_weighted_cross_entropy():
+    want = (cross_entropy() * BATCH["weight"]).sum() / 2.5
+    loss, _, metrics = train(classify(Times()))
+    assert value(loss) == value(metrics["loss"]) == pytest.approx(want, rel=1e-5)
+    assert float(loss.weight) == 2.5
+    assert value(evaluate(classify(Times()))["loss"]) == pytest.approx(want, rel=1e-5)
+
+
+def test_accuracy_counts_by_weight():
+    """Right, a tie that goes to the first class and so wrong, wrong, padding."""
+    assert value(evaluate(classify(Times()))["accuracy"]) == pytest.approx(1 / 2.5)
+
+
+def test_smoothing_moves_a_share_of_the_label_to_all_classes_in_training_alone():
+    task = classify(Times(), smoothing=0.3)
+    assert value(train(task)[0]) == pytest.approx((cross_entropy(0.3) * BATCH["weight"]).sum() / 2.5, rel=1e-5)
+    assert value(evaluate(task)["loss"]) == pytest.approx((cross_entropy() * BATCH["weight"]).sum() / 2.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("label", [-1, 99])
+def test_the_label_of_padding_may_be_anything(label):
+    batch = {**BATCH, "label": np.array([0, 1, 0, label], np.int32)}
+    assert evaluate(classify(Times()), batch) == evaluate(classify(Times()))
+    task = classify(Times())
+    gradient = jax.grad(lambda p: task.loss(p, {}, batch, jax.random.split(jax.random.key(1), 4))[0].total)
+    assert np.isfinite(gradient({"one": 1.0})["one"])
+
+
+def test_the_inputs_may_have_another_name():
+    batch = {"features": LOGITS, "label": BATCH["label"], "weight": BATCH["weight"]}
+    assert evaluate(classify(Times(), inputs="features"), batch) == evaluate(classify(Times()))
+
+
+def test_training_changes_the_statistics_that_evaluation_uses():
+    task = classify(CNN(3, channels=(2,), hidden=0, batch_norm=True))
+    image = np.random.default_rng(0).normal(size=(4, 2, 2, 1)).astype(np.float32)
+    batch = {**BATCH, "image": image}
+    params, extra = task.init(jax.random.key(0), batch)
+    _, changed, _ = jax.jit(task.loss)(params, extra, batch, jax.random.split(jax.random.key(1), 4))
+    assert not np.array_equal(changed["batch_stats"]["norm_0"]["mean"], extra["batch_stats"]["norm_0"]["mean"])
+    evaluated = jax.jit(task.evaluate)
+    assert value(evaluated(params, changed, batch)["loss"]) != value(evaluated(params, extra, batch)["loss"])
+
+
+def test_finish_adds_nothing():
+    assert classify(Times()).finish({"loss": 0.5, "accuracy": 0.9}) == {"loss": 0.5, "accuracy": 0.9}

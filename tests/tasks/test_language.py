@@ -1,0 +1,104 @@
+"""Dimensions: B batch, T tokens, V vocabulary."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from jaxmodels.models.gpt import GPT
+from jaxmodels.task import value
+from jaxmodels.tasks.language import decoder, next_token
+
+pytestmark = pytest.mark.fast
+
+B, T, V = 2, 3, 4
+BATCH = {
+    "inputs": np.array([[0, 1, 2], [3, 3, 0]], np.int32),
+    "targets": np.array([[1, 2, 3], [3, 0, 0]], np.int32),
+    "weight": np.array([[1, 1, 0.5], [1, 0, 0]], np.float32),
+}
+
+
+class Table(nn.Module):
+    """The logits of the next token by the token alone."""
+
+    @nn.compact
+    def __call__(self, tokens_BT, keys_B=None):
+        return nn.Embed(V, V, name="table")(tokens_BT)
+
+
+def logits_BTV(params):
+    return np.asarray(params["table"]["embedding"], np.float64)[BATCH["inputs"]]
+
+
+def by_hand(params):
+    """Cross-entropy of each token."""
+    z = logits_BTV(params)
+    logs = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    return -np.take_along_axis(logs, BATCH["targets"][..., None], -1)[..., 0]
+
+
+def test_the_loss_is_the_mean_over_tokens_and_not_over_sequences():
+    task = next_token(Table())
+    params, extra = task.init(jax.random.key(0), BATCH)
+    loss, _, metrics = task.loss(params, extra, BATCH, jax.random.split(jax.random.key(1), B))
+    want = (by_hand(params) * BATCH["weight"]).sum() / 3.5
+    assert value(loss) == value(metrics["loss"]) == pytest.approx(want, rel=1e-5)
+    assert float(loss.weight) == 3.5
+    assert value(task.evaluate(params, extra, BATCH)["loss"]) == pytest.approx(want, rel=1e-5)
+
+
+def test_accuracy_counts_by_weight():
+    task = next_token(Table())
+    params, extra = task.init(jax.random.key(0), BATCH)
+    right = logits_BTV(params).argmax(-1) == BATCH["targets"]
+    assert value(task.evaluate(params, extra, BATCH)["accuracy"]) == pytest.approx((right * BATCH["weight"]).sum() / 3.5)
+
+
+@pytest.mark.parametrize("target", [-1, V + 5])
+def test_the_target_of_padding_may_be_anything(target):
+    task = next_token(Table())
+    params, extra = task.init(jax.random.key(0), BATCH)
+    batch = {**BATCH, "targets": np.where(BATCH["weight"] > 0, BATCH["targets"], target)}
+    keys_B = jax.random.split(jax.random.key(1), B)
+    gradient = jax.grad(lambda p, batch: task.loss(p, extra, batch, keys_B)[0].total)
+    clean, dirty = (gradient(params, b)["table"]["embedding"] for b in (BATCH, batch))
+    np.testing.assert_array_equal(dirty, clean)
+
+
+def test_finish_gives_perplexity():
+    assert next_token(Table()).finish({"loss": math.log(20), "accuracy": 0.1}) == {
+        "loss": math.log(20),
+        "accuracy": 0.1,
+        "perplexity": pytest.approx(20),
+    }
+
+
+def test_finish_gives_bits_per_byte_of_the_text():
+    """Two nats a token of four bytes: 2 / ln 2 / 4 bits."""
+    finished = next_token(Table(), bytes_per_token=4.0).finish({"loss": 2.0})
+    assert finished["bits_per_byte"] == pytest.approx(0.72135, rel=1e-4)
+
+
+@pytest.mark.parametrize(("loss", "check"), [(1e6, math.isfinite), (float("nan"), math.isnan)])
+def test_finish_survives_a_run_that_diverged(loss, check):
+    assert check(next_token(Table()).finish({"loss": loss})["perplexity"])
+
+
+def test_a_decoder_steps_through_the_model():
+    model = GPT(vocabulary=V, length=T, width=4, depth=1, heads=1)
+    task = next_token(model)
+    params, extra = task.init(jax.random.key(0), BATCH)
+    abc = decoder(model, encode=lambda text: [ord(c) - 97 for c in text], decode=lambda ids: "abcd", begin=0, end=3)
+    assert (abc.length, abc.begin, abc.end, abc.prompt) == (T, 0, 3, "")
+    assert abc.encode("bad") == [1, 0, 3]
+    cache, parts = abc.start(B, T), []
+    for t in range(T):
+        logits, cache = abc.step(params, extra, BATCH["inputs"][:, t : t + 1], cache)
+        parts.append(logits)
+    want = model.apply({"params": params}, BATCH["inputs"])
+    np.testing.assert_allclose(np.concatenate(parts, 1), want, rtol=1e-4, atol=1e-6)
