@@ -1,6 +1,7 @@
 """Checkpoints: complete or invisible, checked when read, written in the background.
 
     checkpoints/N/state/         the arrays, by Orbax
+    checkpoints/N/tree.json      their names, types and shapes: Orbax would cast to another type without a word
     checkpoints/N/note.json      what goes with them: metrics, sums of the running log interval
     checkpoints/N/manifest.json  size and sha256 of every file above
 
@@ -50,10 +51,10 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, oldest first."""
+        """Steps of the checkpoints, oldest first; they were complete when they got their names."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit() and (p / MANIFEST).is_file())
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
 
     def save(self, step: int, state: Any, note: dict[str, Any], *, best: bool = False) -> None:
         """Copies the state off the device and writes it in the background; waits for an earlier save first.
@@ -67,8 +68,14 @@ class Checkpoints:
             self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         building = self.folder / f".saving-{step}"
         shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
-        self._writer.save((building / "state").absolute(), args=ocp.args.StandardSave(_without_keys(state)))
+        try:
+            building.mkdir(parents=True)
+            (building / "tree.json").write_text(json.dumps(_tree(state)))
+            self._writer.save((building / "state").absolute(), args=ocp.args.StandardSave(_without_keys(state)))
+        except Exception as error:
+            shutil.rmtree(building, ignore_errors=True)
+            self._error = error
+            self.wait()
         self._thread = threading.Thread(target=self._finish, args=(step, building, note, best), name="checkpoint")
         self._thread.start()
 
@@ -103,8 +110,8 @@ class Checkpoints:
             last = self.steps()
             raise OSError(
                 f"a checkpoint could not be written to {self.folder}: {_reason(error)}. "
-                + (f"The newest complete one is of step {last[-1]}. " if last else "There is no complete one yet. ")
-                + "Make room or choose another --folder, and give the same command again to go on from it."
+                + (f"The newest complete one is of step {last[-1]}." if last else "There is no complete one yet.")
+                + " Make room there, or move the folder and name it with --folder."
             ) from error
 
     def close(self) -> None:
@@ -137,41 +144,69 @@ class Checkpoints:
     def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, dict[str, Any]] | None:
         """(step, state, note) of the newest sound checkpoint, or of the one asked for; None where there is none.
 
-        like: shapes, types and shardings of the state. A damaged checkpoint is renamed to damaged-N and the one before it
-        used; where one was asked for by its step, or all are damaged, raises Damaged.
+        like: shapes, types and shardings of the state. Damaged checkpoints are renamed to damaged-N and the one before them
+        used; where one was asked for by its step, or all are damaged, raises Damaged. Raises ValueError where the state is
+        not like this.
         """
-        wanted = self.steps()[::-1] if step is None else [step]
-        damage = []
-        for n in wanted:
-            path = self.folder / str(n)
+        damage: dict[int, Damaged] = {}
+        for n in self.steps()[::-1] if step is None else [step]:
             try:
                 self.verify(n)
             except Damaged as error:
-                damage.append(str(error))
-                if step is None and os.access(self.folder, os.W_OK):
-                    shutil.rmtree(self.folder / f"damaged-{n}", ignore_errors=True)
-                    path.rename(self.folder / f"damaged-{n}")
-                    self.warn(f"{error}; set aside as damaged-{n}, using the one before it")
+                if step is not None:
+                    others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
+                    raise Damaged(f"{error}. Other checkpoints in {self.folder}: {others}; choose with --step") from error
+                if (self.folder / str(n)).is_dir():  # else its run has removed it, while it was looked at from here
+                    damage[n] = error
                 continue
-            return n, _read(path / "state", like), self.note(n)
+            for bad, error in damage.items():  # not before: with none left, the next start must not begin at 0
+                aside = self._set_aside(bad)
+                self.warn(f"{error}; {f'set aside as {aside}, ' if aside else ''}using that of step {n}")
+            self._check(n, like)
+            return n, _read(self.folder / str(n) / "state", like), self.note(n)
         if damage:
             raise Damaged(
-                f"no sound checkpoint is left in {self.folder}: " + "; ".join(damage) + ". Start over with --fresh, or copy "
-                "the folder back from where it was intact"
+                f"no sound checkpoint is left in {self.folder}: {'; '.join(map(str, damage.values()))}. Copy one back from "
+                "where it was intact, or start over with --fresh"
             )
         return None
+
+    def _set_aside(self, step: int) -> str:
+        """The damaged checkpoint's new name; "" where it could not be renamed."""
+        aside = self.folder / f"damaged-{step}"
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.folder / str(step)).rename(aside)
+        except OSError:
+            return ""
+        return aside.name
+
+    def _check(self, step: int, like: Any) -> None:
+        there, here = json.loads((self.folder / str(step) / "tree.json").read_text()), _tree(like)
+        changes = [
+            f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+            for name in sorted({*there, *here})
+            if there.get(name) != here.get(name)
+        ]
+        if changes:
+            raise ValueError(
+                f"checkpoint {step} in {self.folder} does not fit the experiment: {'; '.join(changes[:4])}"
+                f"{f'; and {len(changes) - 4} more' if len(changes) > 4 else ''}. Use the experiment's own folder, or start "
+                "over with --fresh"
+            )
 
     def verify(self, step: int) -> None:
         """Compares every file of a checkpoint with its manifest; raises Damaged with the first that differs."""
         path = self.folder / str(step)
         try:
             said = json.loads((path / MANIFEST).read_text())
-            if not isinstance(said, dict) or not said:
+            wanted = {name: (int(size), str(digest)) for name, (size, digest) in said.items()}
+            if not wanted:
                 raise ValueError("empty")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise Damaged(f"checkpoint {step}: its {MANIFEST} cannot be read ({_reason(error)})") from error
-        found = {name: path / name for name in said}
-        for name, (size, digest) in said.items():
+        found = {name: path / name for name in wanted}
+        for name, (size, digest) in wanted.items():
             if not found[name].is_file():
                 raise Damaged(f"checkpoint {step}: file {name} is missing")
             if found[name].stat().st_size != size:
@@ -189,6 +224,12 @@ def _read(path: Path, like: Any) -> Any:
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         got = reader.restore(path.absolute(), args=ocp.args.StandardRestore(plain))
     return jax.tree.map(lambda x, l: jax.random.wrap_key_data(x) if _is_key(l) else x, got, like)
+
+
+def _tree(state: Any) -> dict[str, str]:
+    """Type and shape of every array, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
 
 
 def _is_key(x: Any) -> bool:

@@ -59,20 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; nothing newer than the last checkpoint was saved", 130)
     except Exception as error:
-        return _explain(error)
+        status = None if os.environ.get("JAXMODELS_TRACEBACK") else _explain(error)
+        if status is None:
+            raise
+        return status
 
 
-def _explain(error: Exception) -> int:
-    """A user's mistake or the world's fault in one message; a traceback for anything else."""
-    if os.environ.get("JAXMODELS_TRACEBACK"):
-        raise error
+def _explain(error: Exception) -> int | None:
+    """The exit status after a user's mistake or the world's fault in one message; None for anything else."""
     if type(error).__name__ == "NotFinite":
         return _fail(str(error), NOT_FINITE)
     if isinstance(error, MemoryError | OSError):
         return _fail(str(error), FAILED)
     if isinstance(error, ValueError) and _raised_here(error):
         return _fail(str(error), BAD_INPUT)
-    raise error
+    return None
 
 
 def _raised_here(error: BaseException) -> bool:
@@ -198,7 +199,8 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
         console.say(f"\nA sample after {prompt!r}", "bold")
         console.say(prompt + text)
     console.say(f"\n{folder}", "bold")
-    console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *rest])}")
+    again = [word for word in rest if word not in ("--fresh", "--force")]
+    console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *again])}")
     console.say(f"  evaluate jaxmodels evaluate {folder}")
     if experiment.decoder is not None:
         console.say(f"  sample   jaxmodels generate {folder} --prompt {experiment.decoder.prompt!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.decoding import generate_text
 from jaxmodels.experiment import Experiment
-from jaxmodels.folder import Folder, Identity
+from jaxmodels.folder import Folder, Identity, read_json
 from jaxmodels.options import Options, Place
 from jaxmodels.step import State, cast_floats, eval_params
 
@@ -67,7 +66,7 @@ def open_run(run: str | Path, *, step: int = -1, mesh: str = "", warn: Any = pri
             f"{run} is not a run's folder: it has no knobs.json. Give the folder that `jaxmodels train` named last"
         )
     file = loading.load(run / "experiment.py")
-    experiment = file.build(loading.make_config(file, json.loads((run / "knobs.json").read_text())["knobs"]))
+    experiment = file.build(loading.make_config(file, read_json(run / "knobs.json")["knobs"]))
     checkpoints = Checkpoints(run / "checkpoints", warn=warn)
     complete = checkpoints.steps()
     if not complete:

@@ -77,7 +77,8 @@ class Console:
     def update(self, done: int, values: Mapping[str, float], examples_per_s: float, left: float) -> None:
         """How far, how well, how fast, how long still; redrawn a few times a second at most."""
         now = time.perf_counter()
-        if self.quiet or now - self._shown < (0.2 if self._progress else EVERY):
+        last = done == self._steps and self._progress is not None
+        if self.quiet or (now - self._shown < (0.2 if self._progress else EVERY) and not last):
             return
         self._shown = now
         text = f"loss {values.get('loss', float('nan')):.4g}  {examples_per_s:,.0f} examples/s  {duration(left)} left"

@@ -106,7 +106,7 @@ class Folder:
 
     def _check(self, identity: Identity) -> None:
         """Raises where the folder holds another experiment, with what differs."""
-        old = json.loads((self.path / "knobs.json").read_text())
+        old = read_json(self.path / "knobs.json")
         new = json.loads(json.dumps({"knobs": identity.knobs, "options": identity.options}, default=str))
         changes = [
             f"{name}: {before.get(name, '(absent)')} there, {after.get(name, '(absent)')} here"
@@ -135,7 +135,7 @@ class Folder:
     def environment(self) -> dict[str, Any]:
         """What environment.json says of the newest start; {} before the first."""
         path = self.path / "environment.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     def write_environment(self, **more: Any) -> None:
         """Versions, devices, command and commit of this start."""
@@ -145,6 +145,13 @@ class Folder:
         """Drops what the log says of steps after the restored one."""
         truncate(self.path / "metrics.jsonl", step)
 
+    def result(self) -> dict[str, Any]:
+        """What result.json says; {} before the first end, or where it cannot be read."""
+        path = self.path / "result.json"
+        with contextlib.suppress(ValueError):
+            return read_json(path) if path.is_file() else {}
+        return {}
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The final metrics and how the run ended."""
         self._write("result.json", json.dumps(result, indent=1, default=str))
@@ -153,6 +160,14 @@ class Folder:
         new = self.path / f".{name}.new"
         new.write_text(text)
         new.replace(self.path / name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of the run's folder."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Delete it to go on without it, or start over with --fresh") from error
 
 
 def describe_environment() -> dict[str, Any]:

@@ -39,14 +39,14 @@ def load(path: str | Path) -> File:
     """Runs the file once, under its own name, and checks what it must offer."""
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; give an experiment's file, such as one of {_near(path / 'x.py')}")
+        raise ValueError(f"{path} is a folder; give an experiment's file, {_near(path / 'x.py')}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}; {_near(path)}")
-    source = path.read_text()
     name = f"jaxmodels_experiment_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file; an experiment is one, with a dataclass Config and build(config)")
+    source = path.read_text()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

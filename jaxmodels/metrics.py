@@ -1,7 +1,7 @@
 """Metrics: from weighted means on the device to lines on the disk, without the device ever waiting for the log.
 
-A tracker is a function of (step, values). Trackers run in a thread of their own; one that fails is named and left out from
-then on, and training goes on.
+A tracker is a function of (step, values). Each runs in a thread of its own; one that fails is named and left out from then
+on, and training goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 import math
 import queue
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,39 +54,51 @@ class Sums:
 
 
 class Log:
-    """Hands values to the trackers in the background, in order."""
+    """Hands values to the trackers in the background, in order; a slow tracker keeps no other waiting."""
 
     def __init__(self, trackers: Sequence[Tracker], warn: Callable[[str], None]):
-        self._trackers = list(trackers)
         self._warn = warn
-        self._queue: queue.Queue = queue.Queue()
-        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
-        self._thread.start()
+        self._queues: list[queue.Queue] = [queue.Queue() for _ in trackers]
+        self._threads = [
+            threading.Thread(target=self._work, args=pair, name="log", daemon=True)
+            for pair in zip(trackers, self._queues, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         """Returns at once."""
-        self._queue.put((step, dict(values)))
+        for waiting in self._queues:
+            waiting.put((step, dict(values)))
 
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            for tracker in list(self._trackers):
-                try:
+    def _work(self, tracker: Tracker, waiting: queue.Queue) -> None:
+        failed = False
+        while (item := waiting.get()) is not None:
+            try:
+                if not failed:
                     tracker(*item)
-                except Exception as error:
-                    self._trackers.remove(tracker)
-                    name = getattr(tracker, "__qualname__", repr(tracker)).split(".")[0]
-                    self._warn(f"tracker {name} failed at step {item[0]} and is left out from now on: {error}")
-            self._queue.task_done()
+            except Exception as error:
+                failed = True
+                name = getattr(tracker, "__qualname__", repr(tracker)).split(".")[-1]
+                self._warn(f"tracker {name} failed at step {item[0]} and is left out from now on: {error}")
+            waiting.task_done()
+
+    def flush_first(self) -> None:
+        """Returns when the first tracker has had everything so far."""
+        for waiting in self._queues[:1]:
+            waiting.join()
 
     def flush(self) -> None:
-        """Returns when everything so far was handed on."""
-        self._queue.join()
+        """Returns when every tracker has had everything so far."""
+        for waiting in self._queues:
+            waiting.join()
 
     def close(self) -> None:
-        """Flushes and ends the thread."""
+        """Flushes and ends the threads."""
         self.flush()
-        self._queue.put(None)
-        self._thread.join()
+        for waiting, thread in zip(self._queues, self._threads, strict=True):
+            waiting.put(None)
+            thread.join()
 
 
 def json_lines(path: Path) -> Tracker:
@@ -105,29 +119,41 @@ def truncate(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
+            if line.endswith(b"\n") and json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
     new = path.with_suffix(".new")
-    new.write_text("".join(kept))
+    new.write_bytes(b"".join(kept))
     new.replace(path)
 
 
 def tensorboard(folder: Path) -> Tracker:
-    """Scalars as TensorBoard event files."""
-    from tensorboardX import SummaryWriter
+    """Scalars as TensorBoard event files, a new file for each start; what is written is on the disk.
 
-    writer = SummaryWriter(str(folder), flush_secs=5)
+    tensorboardX's own SummaryWriter hands events to a thread that a process's end cuts off, so its parts are used.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
+
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+    begun = False
 
     def write(step: int, values: Mapping[str, float]) -> None:
+        nonlocal begun
+        if not begun:  # tells TensorBoard to forget what an earlier start wrote of steps from here on
+            writer.write_event(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+            begun = True
         for name, value in values.items():
-            writer.add_scalar(name, value, step)
+            writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
         writer.flush()
 
     write.__qualname__ = "tensorboard"
+    weakref.finalize(write, writer.close)
     return write
 
 

@@ -9,6 +9,7 @@ evals, checkpoints, signals: between dispatches
 
 from __future__ import annotations
 
+import contextlib
 import math
 import resource
 import signal
@@ -109,11 +110,11 @@ def run(
     begun = time.perf_counter()
     session = _Session(experiment, options, folder, console)
     state, n = session.start()
-    writers = list(trackers)
+    writers: list[Tracker] = []
     if folder is not None:
-        writers += [json_lines(folder.path / "metrics.jsonl")]
+        writers += [json_lines(folder.path / "metrics.jsonl")]  # the first, which checkpoints wait for
         writers += [tracker(kind, folder.path, name, knobs or {}) for kind in options.track]
-    log = Log(writers, console.warn)
+    log = Log([*writers, *trackers], console.warn)
     signals = _Signals()
     try:
         with signals, console.progress(n, experiment.steps):
@@ -176,6 +177,9 @@ class _Session:
             self.interval = Sums(note["names"])
             self.interval.sums = np.asarray(note["interval"], np.float64)
             self.metrics, self.best, self.saved_at = note["metrics"], note["best"], n
+            if self.options.on_nan == "stop":  # batches that were skipped before do not stop it
+                state = state._replace(faults=jnp.zeros_like(state.faults))
+            self.faults = int(state.faults)
             self.console.say(f"going on from step {n:,}", "bold")
         else:
             with self._compiling("initialising the parameters"):
@@ -344,8 +348,10 @@ class _Session:
                     land()
                 if at_event and self._due(stop, experiment.eval_every):
                     self._evaluate(state, stop, log)
-                if signals.received or self._due(stop, self.checkpoint_every) or self._is_best(stop):
-                    self._save(state, stop)
+                best = at_event and self._is_best(stop)
+                if signals.received or best or self._due(stop, self.checkpoint_every):
+                    log.flush_first()  # a checkpoint must not outlive log lines that a resumed run will not write again
+                    self._save(state, stop, best=best, must=bool(signals.received))
                 if signals.received:
                     raise self._interrupted(signals.received, stop)
                 clock = time.perf_counter()
@@ -417,7 +423,8 @@ class _Session:
 
     def _evaluate(self, state: step.State, n: int, log: Log) -> None:
         self.metrics = self.evaluate(state)
-        log(n, self.metrics)
+        if self.metrics:
+            log(n, self.metrics)
         if self.metrics and n < self.experiment.steps:
             shown = "  ".join(f"{k} {v:.4g}" for k, v in self.metrics.items())
             self.console.say(f"step {n:,}  {shown}")
@@ -487,11 +494,15 @@ class _Session:
         self.best = now
         return True
 
-    def _save(self, state: step.State, n: int) -> None:
+    def _save(self, state: step.State, n: int, *, best: bool, must: bool) -> None:
+        """Begins a checkpoint. One that fails is a warning, and the next is tried in its turn, unless it must not fail."""
         if self.folder is None or n == self.saved_at:
             return
-        name = self.experiment.best[0] if self.experiment.best else None
-        best = name is not None and self.best is not None and self.metrics.get(name) == self.best
+        checkpoints = self.folder.checkpoints
+        try:
+            checkpoints.wait()
+        except OSError as error:  # an earlier one
+            self.console.warn(f"{error} Training goes on.")
         assert self.interval is not None
         note = {
             "step": n,
@@ -501,22 +512,30 @@ class _Session:
             "interval": self.interval.sums.tolist(),
         }
         try:
-            self.folder.checkpoints.save(n, state, note, best=best)
+            checkpoints.save(n, state, note, best=best)
             self.saved_at = n
-        except OSError as error:  # an earlier save, or making room for this one
-            self.console.warn(f"{error}")
+        except OSError as error:
+            if must or n == self.experiment.steps:
+                raise _not_saved(error) from error
+            self.console.warn(f"{error} Training goes on.")
+
+    def _wait_saved(self) -> None:
+        if self.folder is not None:
+            try:
+                self.folder.checkpoints.wait()
+            except OSError as error:
+                raise _not_saved(error) from error
 
     def _interrupted(self, number: int, n: int) -> Interrupted:
         if self.folder is not None:
             self.console.say(f"{_signal_name(number)}: saving step {n:,} …", "bold")
-            self.folder.checkpoints.wait()
+            self._wait_saved()
         return Interrupted(number, n, self.folder is not None)
 
     def finish(self, state: step.State, wall_s: float) -> Result:
         """Waits for the last checkpoint and says what the run came to."""
         experiment = self.experiment
-        if self.folder is not None:
-            self.folder.checkpoints.wait()
+        self._wait_saved()
         rate = self.trained * experiment.train.batch / self.train_s if self.train_s else None
         summary: dict[str, Any] = {
             "exit": "complete",
@@ -534,15 +553,20 @@ class _Session:
         }
         with self.console.busy("measuring the baselines"):
             summary["baselines"] = {k: dict(v) for k, v in experiment.baselines().items()}
-        if self.folder is not None and self.trained:
-            self.folder.write_result(summary)
+        if self._ends_anew():
+            self.folder.write_result(summary)  # type: ignore[union-attr]
         return Result(state, self.metrics, summary)
 
     def note_end(self, error: BaseException) -> None:
         """Leaves in result.json why the run ended before its time."""
-        if self.folder is not None and not isinstance(error, OSError):
+        if self._ends_anew():
             reason = str(error) if isinstance(error, Interrupted) else f"{type(error).__name__}: {error}"
-            self.folder.write_result({"exit": reason, "metrics": self.metrics})
+            with contextlib.suppress(OSError):  # a full disk may be the reason
+                self.folder.write_result({"exit": reason, "metrics": self.metrics})  # type: ignore[union-attr]
+
+    def _ends_anew(self) -> bool:
+        """Whether result.json is this process's to write: a run that had ended before keeps what it said."""
+        return self.folder is not None and (self.trained > 0 or self.folder.result().get("exit") != "complete")
 
     def close(self) -> None:
         """Ends the feed's thread."""
@@ -642,6 +666,10 @@ class _timed:
     def __exit__(self, *error: Any) -> None:
         self._inner.__exit__(*error)
         self._session.compile_s += time.perf_counter() - self._begun
+
+
+def _not_saved(error: OSError) -> OSError:
+    return OSError(f"{error} Then give the same command again, to go on from there.")
 
 
 def _evaluation(evaluation: Pipeline | Evaluation) -> Evaluation:

@@ -80,9 +80,9 @@ class Case:
         return jax.jit(alone)
 
     @cache  # noqa: B019  (lives as long as the session)
-    def divided(self, mode: str, devices: int):
+    def divided(self, mode: str, axes: str):
         """(state on the mesh, its compiled step, the mesh)."""
-        mesh = parallel.make_mesh(f"data={devices}")
+        mesh = parallel.make_mesh(axes)
         shardings = parallel.state_shardings(self.state, mesh)
         step = make_step(self.task, SGD, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
         compiled = parallel.compile_step(lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False)
@@ -169,7 +169,6 @@ def test_jit_computes_what_plain_python_computes(tiny):
 
 
 @every
-@pytest.mark.fast
 def test_every_parameter_gets_a_gradient(tiny):
     state, _ = case(tiny).step(case(tiny).state, tiny.batch)
     sizes = {jax.tree_util.keystr(path): float(jnp.abs(g).max()) for path, g in jax.tree.leaves_with_path(state.opt_state)}
@@ -178,7 +177,6 @@ def test_every_parameter_gets_a_gradient(tiny):
 
 
 @every
-@pytest.mark.fast
 def test_the_keys_matter_where_the_model_is_random_and_nowhere_else(tiny):
     c = case(tiny)
     state, now = c.step(c.state, tiny.batch)
@@ -235,50 +233,58 @@ def test_padding_changes_no_gradient(tiny):
 # Devices
 
 
-def agrees_on_two_devices(tiny: Tiny, mode: str, weight_B):
+def agrees_on(axes: str, tiny: Tiny, mode: str, weight_B=None):
+    """Five steps on this mesh give what one device gives; returns the state as it lies on the mesh."""
     c = case(tiny)
     batches = [batch_at(tiny, i, weight_B) for i in range(5)]
     one, metrics = five_steps(c.state, c.step, batches)
-    state, compiled, mesh = c.divided(mode, 2)
+    state, compiled, mesh = c.divided(mode, axes)
 
     def step(state, batch):
         moving = parallel.put(lambda start, stop: {name: x[start:stop] for name, x in batch.items()}, B, mesh)
         return jax.block_until_ready(compiled(state, {}, moving))
 
-    two, added = five_steps(state, step, batches)
-    assert len(jax.tree.leaves(two.params)[0].sharding.device_set) == 2
+    placed, added = five_steps(state, step, batches)
+    assert len(jax.tree.leaves(placed.params)[0].sharding.device_set) == mesh.size
     assert moved(one.params, c.state.params) > 1e-3  # what is compared is more than the start
-    two, added = jax.device_get((two, added))
-    close(two.params, one.params)
-    close(two.opt_state, one.opt_state)
-    close(two.extra, one.extra)
-    close(added, metrics)
+    several = jax.device_get(placed)
+    close(several.params, one.params)
+    close(several.opt_state, one.opt_state)
+    close(several.extra, one.extra)
+    close(jax.device_get(added), metrics)
+    return placed
 
 
 @every
 def test_two_devices_under_jit_equal_one(tiny):
-    agrees_on_two_devices(tiny, "jit", None)
+    agrees_on("data=2", tiny, "jit")
 
 
 @every
 def test_two_devices_under_jit_equal_one_though_one_holds_mostly_padding(tiny):
-    agrees_on_two_devices(tiny, "jit", [1, 0, 0, 0, 1, 1, 1, 1])
+    agrees_on("data=2", tiny, "jit", [1, 0, 0, 0, 1, 1, 1, 1])
+
+
+@every
+def test_parameters_split_over_devices_equal_whole_ones(tiny):
+    state = agrees_on("data=2,fsdp=2", tiny, "jit")
+    assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
 
 
 @every_sum
 def test_two_devices_under_pmap_equal_one(tiny):
-    agrees_on_two_devices(tiny, "pmap", None)
+    agrees_on("data=2", tiny, "pmap")
 
 
 @every_sum
 def test_two_devices_under_pmap_equal_one_though_one_holds_mostly_padding(tiny):
-    agrees_on_two_devices(tiny, "pmap", [1, 0, 0, 0, 1, 1, 1, 1])
+    agrees_on("data=2", tiny, "pmap", [1, 0, 0, 0, 1, 1, 1, 1])
 
 
 @every_norm
 def test_batch_statistics_under_pmap_are_means_of_each_device(tiny):
     c = case(tiny)
-    state, compiled, _ = c.divided("pmap", 2)
+    state, compiled, _ = c.divided("pmap", "data=2")
     two, metrics = jax.device_get(jax.block_until_ready(compiled(state, {}, tiny.batch)))
     halves = [
         c.loss(c.state.params, c.state.extra, {name: x[part] for name, x in tiny.batch.items()}, c.keys[part])

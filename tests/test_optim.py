@@ -195,9 +195,7 @@ def schedule_free_agrees(optimizer, reference, decay):
     got, state = jax.jit(partial(run, optimizer))()
     averages = optimizer.average(state, got)
     for name, p in PARAMS.items():
-        x, y = reference(
-            p.astype(np.float64), GRADS[name].astype(np.float64), decay=decay if name == "kernel" else 0.0
-        )
+        x, y = reference(p.astype(np.float64), GRADS[name].astype(np.float64), decay=decay if name == "kernel" else 0.0)
         near(got[name], y, err_msg=name)
         near(averages[name], x, err_msg=name)
 
@@ -408,7 +406,10 @@ def test_evaluation_takes_the_average_where_there_is_one():
 
 POINTS = {
     "constant": (optim.constant(2.0), {0: 2, 7: 2}),
-    "cosine": (optim.warmup_cosine(2.0, warmup=4, steps=12), {0: 0.5, 1: 1, 3: 2, 4: 2, 6: 1 + 0.5**0.5, 8: 1, 12: 0, 99: 0}),
+    "cosine": (
+        optim.warmup_cosine(2.0, warmup=4, steps=12),
+        {0: 0.5, 1: 1, 3: 2, 4: 2, 6: 1 + 0.5**0.5, 8: 1, 12: 0},
+    ),
     "cosine to a tenth": (optim.warmup_cosine(2.0, warmup=4, steps=12, end=0.1), {4: 2, 8: 1.1, 12: 0.2, 99: 0.2}),
     "cosine at once": (optim.warmup_cosine(2.0, warmup=0, steps=4), {0: 2, 2: 1, 4: 0}),
     "linear": (optim.warmup_linear(2.0, warmup=4, steps=12), {0: 0.5, 3: 2, 4: 2, 8: 1, 10: 0.5, 12: 0, 99: 0}),
@@ -447,5 +448,5 @@ def test_a_decay_that_reaches_into_the_warmup_is_refused(decay):
 
 @fast
 def test_a_root_without_warmup_is_refused():
-    with pytest.raises(ValueError, match="warmup is 0.*at least 1"):
+    with pytest.raises(ValueError, match=r"warmup is 0.*at least 1"):
         optim.warmup_rsqrt(1.0, warmup=0)

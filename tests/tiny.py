@@ -85,8 +85,8 @@ def language_model(name: str, model: nn.Module, *, random: bool = False) -> Tiny
     return Tiny(name=name, task=next_token(model), batch=tokens(), outputs=outputs_of(model, "inputs"), random=random)
 
 
-CNN_SIZES = dict(classes=K, channels=(3, 4), hidden=6)
-GPT_SIZES = dict(vocabulary=V, length=T, width=8, depth=2, heads=2)
+CNN_SIZES = {"classes": K, "channels": (3, 4), "hidden": 6}
+GPT_SIZES = {"vocabulary": V, "length": T, "width": 8, "depth": 2, "heads": 2}
 
 TINY = [
     classifier("mlp", MLP((9, 6), K)),

@@ -126,13 +126,14 @@ def read_jsonl(path: PathLike, columns: Sequence[str] | None = None) -> Table:
     path = _existing(path)
     names: list[str] = []
     values: dict[str, list[Any]] = {}
-    number = 0
+    line = 0
     with _open(path) as file:
         try:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
+            for text in file:
+                line += 1
+                if not text.strip():
                     continue
-                row = json.loads(line)
+                row = json.loads(text)
                 if not isinstance(row, dict):
                     raise ValueError(f"came {type(row).__name__}, wanted an object")
                 if not values:
@@ -143,7 +144,7 @@ def read_jsonl(path: PathLike, columns: Sequence[str] | None = None) -> Table:
                 for name, column in values.items():
                     column.append(row[name])
         except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}, line {number or 1}: {error}; mend that line") from error
+            raise ValueError(f"{path}, line {line or 1}: {error}; mend that line") from error
     if not values:
         raise ValueError(f"{path} is empty; wanted a JSON object on each line")
     return {name: _from_values(column, f"{path}: {name}") for name, column in values.items()}

@@ -2,30 +2,27 @@
 
     number k of a piece of the stream ──► places of its rows ──► Order ──► load ──► augment ──► rows of the batch
 
-Grain maps a pure function of k over range(n): a MapDataset, whose element k never depends on who computes it. Whoever asks
+Grain maps a pure function over the numbers k: a MapDataset, whose element k never depends on who computes it. Whoever asks
 for the same rows of one batch after another reads from an iterator that runs ahead; any other rows are computed at once.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import multiprocessing
-import multiprocessing.connection
 import os
 import reprlib
-import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import grain
 import numpy as np
-from absl import flags
 
 from jaxmodels.data.order import Order, Remainder, mix
 from jaxmodels.data.pipeline import Spec
+from jaxmodels.data.workers import Workers
 
 Example = dict[str, Any]
 Load = Callable[[Any], Mapping[str, Any]]
@@ -49,8 +46,8 @@ class GrainPipeline:
         gives it, called on first use. load(item): the example, a dict of arrays; it must not depend on anything else.
     seed: shuffles each pass; None keeps the order. remainder: see Order; by default "wrap" when shuffled and "pad" when not.
     augment(example, rng): random changes; the generator depends on seed and place in the stream alone.
-    workers: processes; 0 loads in this one. Then load and augment must be picklable, and a script needs
-        `if __name__ == "__main__":`. threads: in each process; by default one for each core, and none in workers.
+    workers: processes; 0 loads in this one. With workers, load and augment must be functions of a module, and a script
+        needs `if __name__ == "__main__":`. threads: in each process; by default one for each core, or one in each worker.
     ahead: batches kept ready. spec: shapes and types of an example's arrays; read from the first example where absent.
 
     A batch holds the arrays, stacked, and "weight", float32: 1, or 0 for padding, whose arrays are zeros. An example may
@@ -73,7 +70,7 @@ class GrainPipeline:
     ):
         if workers < 0 or ahead < 1 or (threads is not None and threads < 0):
             raise ValueError(
-                f"came workers={workers}, threads={threads}, ahead={ahead}; wanted at least 0, 0 and 1; mend the negative one"
+                f"came workers={workers}, threads={threads}, ahead={ahead}; wanted at least 0, 0 and 1; raise what is below"
             )
         self._source = source
         self.batch = batch
@@ -81,7 +78,7 @@ class GrainPipeline:
         self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
         self._load, self._augment = load, augment
         self.workers, self.ahead = workers, ahead
-        self.threads = threads if threads is not None else 0 if workers else min(16, os.cpu_count() or 1)
+        self.threads = threads if threads is not None else 1 if workers else min(16, os.cpu_count() or 1)
         self._spec = spec
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
@@ -90,7 +87,10 @@ class GrainPipeline:
     @cached_property
     def source(self) -> Source:
         """What is loaded, by index."""
-        return self._source() if callable(self._source) else self._source
+        source = self._source() if callable(self._source) else self._source
+        if not len(source):
+            raise ValueError("the source is empty; wanted at least one example; look at the folder or list it was made from")
+        return source
 
     @cached_property
     def order(self) -> Order:
@@ -131,9 +131,13 @@ class GrainPipeline:
                 except BaseException:
                     self._close()
                     raise
+        return self._at_once(step, start, stop)
+
+    def _at_once(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         pieces = self._pieces(step, start, stop)
-        with _iterate(grain.MapDataset.range(pieces.each).map(pieces), self.threads, pieces.each) as got:
-            return _stack(list(got))
+        with ThreadPoolExecutor(max(1, self.threads)) as pool:
+            parts = list(pool.map(pieces, range(pieces.each)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.spec}
 
     @cached_property
     def _repeats(self) -> bool:
@@ -166,7 +170,8 @@ class GrainPipeline:
             self._stream = None
 
 
-class _Loader(NamedTuple):
+@dataclass(frozen=True)
+class _Loader:
     """One example as a function of index and place. It crosses to the worker processes."""
 
     source: Source
@@ -192,8 +197,8 @@ class _Loader(NamedTuple):
             came = (arrays[name].shape, arrays[name].dtype) if name in arrays else None
             if self.spec and came != self.spec.get(name):
                 raise ValueError(
-                    f"example {index} ({_SHORT.repr(item)}): {name} is {came}, wanted {self.spec.get(name)} as in the spec or "
-                    "the first example; make load give the same for every item"
+                    f"example {index} ({_SHORT.repr(item)}): {name} is {came}, wanted {self.spec.get(name)} as in the spec "
+                    "or the first example; make load give the same for every item"
                 )
         return arrays
 
@@ -202,8 +207,9 @@ class _Loader(NamedTuple):
         return np.random.Generator(np.random.Philox(key=int(key)))
 
 
-class _Pieces(NamedTuple):
-    """The stream of rows start to stop of the batches from `step` on, cut into pieces of `size` rows; piece k when called."""
+@dataclass(frozen=True)
+class _Pieces:
+    """Rows start to stop of the batches from `step` on, cut into pieces of `size` rows; gives piece k when called."""
 
     loader: _Loader
     order: Order
@@ -223,10 +229,13 @@ class _Pieces(NamedTuple):
         start = self.start + piece * self.size
         return self.step + batch, start, min(start + self.size, self.stop)
 
+    def empty(self, n: int) -> dict[str, np.ndarray]:
+        """Zeros for n rows."""
+        return {name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in self.loader.spec.items()}
+
     def __call__(self, k: int) -> dict[str, np.ndarray]:
         step, start, stop = self.where(int(k))
-        spec = self.loader.spec
-        rows = {name: np.zeros((stop - start, *shape), dtype) for name, (shape, dtype) in spec.items()}
+        rows = self.empty(stop - start)
         for row, index in enumerate(self.order.indices(step, start, stop).tolist()):
             if index < 0:
                 continue
@@ -240,11 +249,15 @@ class _Stream:
     """Batches from one step on, always of the same rows, made ahead of time."""
 
     def __init__(self, data: GrainPipeline, step: int, start: int, stop: int):
-        self._pieces = data._pieces(step, start, stop)
+        self._pieces = pieces = data._pieces(step, start, stop)
         self._taken = 0
         self._period = data.steps if data._repeats else None
-        pieces = grain.MapDataset.range(ENDLESS).map(self._pieces)
-        self._iterator = _iterate(pieces, data.threads, data.ahead * self._pieces.each, data.workers)
+        self._workers = self._parts = None
+        ahead = data.ahead * pieces.each
+        if data.workers:
+            self._workers = Workers(_Job(pieces, data.threads, -(-ahead // data.workers)), data.workers)
+        else:
+            self._parts = _iterate(pieces, data.threads, ahead)
 
     def is_at(self, step: int, start: int, stop: int) -> bool:
         """Whether these rows come next."""
@@ -253,102 +266,54 @@ class _Stream:
 
     def take(self) -> dict[str, np.ndarray]:
         """The next batch."""
-        pieces = []
-        for piece in range(self._pieces.each):
-            try:
-                pieces.append(next(self._iterator))
-            except ValueError:
-                raise
-            except Exception as error:
-                step, start, stop = self._pieces.where(self._taken * self._pieces.each + piece)
-                indices = self._pieces.order.indices(step, start, stop).tolist()
-                raise RuntimeError(
-                    f"loading failed at or after example {indices[0]} (rows {start} to {stop} of batch {step}, examples "
-                    f"{indices}): {error} Exit code -9 is what the system gives when memory runs out, -7 when /dev/shm is "
-                    "full; then use fewer workers or smaller batches"
-                ) from error
+        pieces = self._pieces
+        rows = pieces.empty(pieces.stop - pieces.start)
+        for k in range(self._taken * pieces.each, (self._taken + 1) * pieces.each):
+            _, start, stop = pieces.where(k)
+            self._fill(k, {name: x[start - pieces.start : stop - pieces.start] for name, x in rows.items()})
         self._taken += 1
-        return _stack(pieces)
+        return rows
+
+    def _fill(self, k: int, part: Mapping[str, np.ndarray]) -> None:
+        if self._parts is not None:
+            ready = next(self._parts)
+            for name, x in part.items():
+                x[...] = ready[name]
+        if self._workers is not None:
+            try:
+                self._workers.read(k, list(part.values()))
+            except RuntimeError as error:
+                step, start, stop = self._pieces.where(k)
+                examples = self._pieces.order.indices(step, start, stop).tolist()
+                raise RuntimeError(
+                    f"{error}; it had still to give rows {start} to {stop} of batch {step}, examples {examples}, and may "
+                    "have been at a later one; look at these examples, or use fewer workers"
+                ) from error
 
     def close(self) -> None:
         """Ends threads and processes."""
-        self._iterator.close()
+        for running in (self._workers, self._parts):
+            if running is not None:
+                running.close()
 
 
-class _iterate:
-    """A Grain iterator over the dataset, `ahead` elements ahead; closed when left."""
+@dataclass(frozen=True)
+class _Job:
+    """What each worker process does: every `count`-th piece."""
 
-    def __init__(self, dataset: grain.MapDataset, threads: int, ahead: int, workers: int = 0):
-        threads = min(threads, ahead)
-        options = grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=(threads if workers else ahead) if threads else 0
-        )
-        elements = dataset.to_iter_dataset(options)
-        if workers:
-            if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which only absl's own main parses
-                flags.FLAGS.mark_as_parsed()
-            processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, ahead // workers))
-            elements = elements.mp_prefetch(processes, worker_init_fn=partial(_begin, _loose_modules()))
-        self._elements = iter(elements)
+    pieces: _Pieces
+    threads: int
+    ahead: int
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._elements)
-
-    def __next__(self) -> Any:
-        return next(self._elements)
-
-    def close(self) -> None:
-        self._elements.close()
-
-    def __enter__(self) -> _iterate:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __call__(self, worker: int, count: int) -> Iterator[list[np.ndarray]]:
+        for piece in _iterate(self.pieces, self.threads, self.ahead, worker, count):
+            yield [piece[name] for name in self.pieces.loader.spec]
 
 
-def _stack(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Pieces of a batch behind one another, copied out of the memory shared with the workers."""
-    return {name: np.concatenate([np.asarray(piece[name]) for piece in pieces]) for name in pieces[0]}
-
-
-def _loose_modules() -> dict[str, str]:
-    """Modules that were run from a file outside the import path, such as an experiment's, with their files."""
-    loose = {}
-    for name, module in list(sys.modules.items()):
-        spec = getattr(module, "__spec__", None)
-        file = getattr(spec, "origin", None) or ""
-        if "." not in name and name != "__main__" and file.endswith(".py"):
-            finders = (f for f in sys.meta_path if hasattr(f, "find_spec"))
-            if all(finder.find_spec(name, None) is None for finder in finders):
-                loose[name] = file
-    return loose
-
-
-def _die_with_parent() -> None:
-    """Waits for the end of the parent process, however it comes, and ends this one.
-
-    Linux's PR_SET_PDEATHSIG does not do: it means the parent's *thread*, and Grain starts workers in threads that end when
-    the iterator is closed, so that it would kill workers which have shared memory still to give back.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _begin(modules: Mapping[str, str], worker: int, workers: int) -> None:
-    """Runs first in each worker process: it dies with its parent, leaves Ctrl-C to it, and keeps off the accelerators."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, name="die-with-parent", daemon=True).start()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    if "jax" in sys.modules:  # the parent's main module has imported it
-        sys.modules["jax"].config.update("jax_platforms", "cpu")
-    for name, file in modules.items():
-        spec = importlib.util.spec_from_file_location(name, file)
-        if name not in sys.modules and spec is not None and spec.loader is not None:
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
+def _iterate(pieces: _Pieces, threads: int, ahead: int, first: int = 0, every: int = 1) -> grain.DatasetIterator:
+    """Every `every`-th piece from the first on; Grain's threads, where there are any, keep `ahead` of them ready."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, ahead) if threads else 0)
+    return iter(grain.MapDataset.range(first, ENDLESS, every).map(pieces).to_iter_dataset(options))
 
 
 _SHORT = reprlib.Repr()

@@ -13,44 +13,55 @@ from typing import Literal
 import numpy as np
 
 Remainder = Literal["wrap", "drop", "pad"]
+BLOCK = 1 << 14  # places whose examples are computed at once: enough for one call, few enough for the cache
 
 
 def mix(x: np.ndarray | np.uint64) -> np.ndarray:
     """A hash of 64-bit integers (the finaliser of SplitMix64; Steele et al., 2014)."""
     with np.errstate(over="ignore"):
-        x = np.asarray(x, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+        z = np.asarray(x, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
 
 
-def permute(position: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Where a keyed permutation of range(n) sends each position; int64 of the same shape."""
+def permute(position: np.ndarray, n: int, key: int | np.ndarray) -> np.ndarray:
+    """Where a keyed permutation of range(n) sends each position; int64 of the same shape.
+
+    Several keys (uint64) give one permutation each, along new first axes.
+    """
     position = np.asarray(position)
+    keys = np.asarray(key & (2**64 - 1), np.uint64)
+    shape, size = (*keys.shape, *position.shape), position.size
     if n <= 1:
-        return np.zeros(position.shape, np.int64)
+        return np.zeros(shape, np.int64)
     bits = max(2, int(n - 1).bit_length())
     word = np.uint32 if bits <= 32 else np.uint64
     rounds = 4 if bits > 12 else 8  # few bits mix less in a round
-    constants = mix(np.arange(2 * rounds, dtype=np.uint64) + mix(np.uint64(key & (2**64 - 1))))
+    constants_RK = mix(np.arange(2 * rounds, dtype=np.uint64)[:, None] + mix(keys.reshape(-1)))
     mask = word(2**bits - 1)
+    add_RK = (constants_RK[0::2] & np.uint64(mask)).astype(word)
+    multiply_RK = ((constants_RK[1::2] | np.uint64(1)) & np.uint64(mask)).astype(word)
     half, third = word((bits + 1) // 2), word(max(1, bits // 3))
 
-    def walk(x):
+    def walk(x, add, multiply):
+        shifted = np.empty_like(x)
         for r in range(rounds):
-            x = (x + word(constants[2 * r] & np.uint64(mask))) & mask
-            x = (x * word((constants[2 * r + 1] | np.uint64(1)) & np.uint64(mask))) & mask
-            x = x ^ (x >> (half if r % 2 == 0 else third))
+            x += add[r]
+            x *= multiply[r]
+            x &= mask
+            x ^= np.right_shift(x, half if r % 2 == 0 else third, out=shifted)
         return x
 
-    x = walk(position.astype(word))
-    far = np.nonzero(x >= n)[0] if x.ndim else None
-    if far is None:
-        return permute(position[None], n, key)[0]
+    x_KP = np.empty((keys.size, size), word)
+    x_KP[:] = position.reshape(-1)
+    x = walk(x_KP, add_RK[..., None], multiply_RK[..., None]).reshape(-1)
+    far = np.nonzero(x >= n)[0]
     while len(far):
-        x[far] = walk(x[far])
-        far = far[x[far] >= n]
-    return x.astype(np.int64)
+        k = far // size if keys.size > 1 else slice(None)
+        x[far] = again = walk(x[far], add_RK[:, k], multiply_RK[:, k])
+        far = far[again >= n]
+    return x.astype(np.int64).reshape(shape)
 
 
 class Order:
@@ -72,7 +83,7 @@ class Order:
                 "lower the batch or use remainder='pad'"
             )
         self.n, self.batch, self.seed, self.remainder = n, batch, seed, remainder
-        self._cached: tuple[int, np.ndarray] | None = None
+        self._blocks: tuple[tuple[int, np.ndarray], ...] = ()  # the last two used, each with its first place
 
     @property
     def steps(self) -> int:
@@ -81,32 +92,56 @@ class Order:
 
     def indices(self, step: int | np.ndarray, start: int, stop: int) -> np.ndarray:
         """The examples in rows start to stop of batch `step`, int64; of several batches, one row of the result for each."""
-        steps = np.asarray(step, np.int64)[..., None]
-        rows = np.arange(start, stop, dtype=np.int64)
-        if self.remainder == "wrap":
-            epoch, position = np.divmod(steps * self.batch + rows, self.n)
-        else:
-            epoch, within = np.divmod(steps, self.steps)
-            position = within * self.batch + rows
-            epoch = np.broadcast_to(epoch, position.shape)
-        if self.seed is None:
-            return np.where(position < self.n, position, -1)
-        epoch, flat = epoch.reshape(-1), position.reshape(-1)
-        out = np.full(flat.shape, -1, np.int64)
-        cuts = np.nonzero(np.diff(epoch, prepend=-1))[0]  # the stream runs through the passes in order
-        for a, b in zip(cuts, [*cuts[1:], len(flat)], strict=True):
-            real = flat[a:b] < self.n
-            out[a:b][real] = self._shuffled(int(epoch[a]), flat[a:b][real])
-        return out.reshape(position.shape)
+        if not isinstance(step, np.ndarray):
+            return self._row(int(step), start, stop)
+        out = np.empty((step.size, stop - start), np.int64)
+        for i, n in enumerate(step.reshape(-1).tolist()):
+            out[i] = self._row(n, start, stop)
+        return out.reshape(*step.shape, stop - start)
 
-    def _shuffled(self, epoch: int, position: np.ndarray) -> np.ndarray:
-        key = int(mix(np.uint64((self.seed or 0) % 2**64)) ^ mix(np.uint64(epoch)))
-        if self.n > 1 << 16:
-            return permute(position, self.n, key)
-        cached = self._cached  # read once: other threads may be in another pass
-        if cached is None or cached[0] != epoch:  # a small pass is computed once, whole
-            cached = self._cached = (epoch, permute(np.arange(self.n), self.n, key))
-        return cached[1][position]
+    def _row(self, step: int, start: int, stop: int) -> np.ndarray:
+        if self.remainder == "wrap":
+            return self._examples(step * self.batch + start, stop - start)
+        epoch, within = divmod(step, self.steps)
+        position = within * self.batch + start
+        real = max(0, min(stop - start, self.n - position))
+        examples = self._examples(epoch * self.n + position, real)
+        return np.concatenate([examples, np.full(stop - start - real, -1)]) if real < stop - start else examples
+
+    def _examples(self, place: int, count: int) -> np.ndarray:
+        """What is at `count` places from `place` on of the endless stream of passes, without padding."""
+        if self.seed is None:
+            place %= self.n
+            examples = np.arange(place, place + count)
+            return examples if place + count <= self.n else examples % self.n
+        parts, end = [], place + count
+        while True:
+            first, block = self._block(place)
+            parts.append(block[place - first : end - first])
+            place = first + len(block)
+            if place >= end:
+                return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
+
+    def _block(self, place: int) -> tuple[int, np.ndarray]:
+        """Some of the shuffled stream, computed at once, around `place`; and its first place."""
+        blocks = self._blocks  # read once: other threads may be elsewhere
+        for first, block in blocks:
+            if first <= place < first + len(block):
+                return first, block
+        epoch, position = divmod(place, self.n)
+        if self.n <= BLOCK:  # several passes
+            epoch -= epoch % (BLOCK // self.n)
+            first, block = epoch * self.n, permute(np.arange(self.n), self.n, self._keys(epoch, BLOCK // self.n)).reshape(-1)
+        else:  # a part of one
+            position -= position % BLOCK
+            first = epoch * self.n + position
+            block = permute(np.arange(position, min(position + BLOCK, self.n)), self.n, int(self._keys(epoch, 1)[0]))
+        self._blocks = ((first, block), *blocks[:1])
+        return first, block
+
+    def _keys(self, epoch: int, count: int) -> np.ndarray:
+        """The permutations' keys of `count` passes from `epoch` on."""
+        return mix(mix(np.uint64((self.seed or 0) % 2**64)) ^ np.arange(epoch, epoch + count, dtype=np.uint64))
 
     def describe(self) -> str:
         """How the passes are cut into batches, in one phrase."""

@@ -162,6 +162,8 @@ class WindowPipeline(ArrayPipeline):
         """The windows at these indices; works on NumPy and on JAX arrays."""
         tokens = arrays["tokens"]
         last = len(tokens) - 1
+        if isinstance(tokens, np.ndarray) and tokens.flags.c_contiguous and self._are_whole(indices_B, last):
+            return self._whole(tokens, indices_B)
         place_BT = indices_B[:, None] * self.stride + np.arange(self.length, dtype=np.int32)
         real_BT = (place_BT < last) & (indices_B >= 0)[:, None]
         if self.overlap:
@@ -171,6 +173,22 @@ class WindowPipeline(ArrayPipeline):
             "inputs": tokens[inside_BT].astype(np.int32),
             "targets": tokens[inside_BT + 1].astype(np.int32),
             "weight": real_BT.astype(np.float32),
+        }
+
+    def _are_whole(self, indices_B: np.ndarray, last: int) -> bool:
+        return bool(indices_B.size and indices_B.min() >= 0 and indices_B.max() * self.stride + self.length <= last)
+
+    def _whole(self, tokens: np.ndarray, indices_B: np.ndarray) -> dict[str, np.ndarray]:
+        """The same for windows without padding, on the host: each is copied in one piece."""
+        shape, size = (len(tokens) - self.length, self.length + 1), tokens.itemsize
+        windows_BT = np.ndarray(shape, tokens.dtype, tokens, strides=(size, size))[indices_B * self.stride]
+        weight_BT = np.ones((len(indices_B), self.length), np.float32)
+        if self.overlap:
+            weight_BT[:, : self.overlap] = (indices_B == 0)[:, None]
+        return {
+            "inputs": windows_BT[:, :-1].astype(np.int32),
+            "targets": windows_BT[:, 1:].astype(np.int32),
+            "weight": weight_BT,
         }
 
     def describe(self) -> str:

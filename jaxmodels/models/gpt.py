@@ -85,7 +85,8 @@ class GPT(nn.Module):
                 "a width that the heads divide: shorten the windows or change the sizes"
             )
         start = 0 if cache is None else cache.position
-        embed = nn.Embed(self.vocabulary, self.width, embedding_init=nn.initializers.normal(0.02), name="embed")
+        small = nn.initializers.normal(0.02)
+        embed = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype, name="embed")
         table_TM = self.param("position", nn.initializers.normal(0.01), (self.length, self.width))
         x_BTM = embed(tokens_BT) + jax.lax.dynamic_slice_in_dim(table_TM, start, T)
         if self.dtype:

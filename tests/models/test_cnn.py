@@ -53,7 +53,7 @@ def pooled(x_BHWF):
 
 def test_it_equals_the_loops():
     model, x = CNN(5, channels=(3, 4), hidden=6), images(2, 8, 4, 2)
-    params = model.init(jax.random.key(0), x)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), x)["params"]
     params = jax.tree.map(lambda p: p + 0.1, params)  # biases start at zero, where they would not be seen
     h = x
     for name in ("conv_0", "conv_1"):
@@ -65,7 +65,7 @@ def test_it_equals_the_loops():
 
 def test_batch_norm_keeps_a_tenth_of_each_batch_while_training_and_nothing_else():
     model, x = CNN(5, channels=(3,), hidden=0, batch_norm=True), images(4, 4, 4, 1)
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     keys_B = jax.random.split(jax.random.key(1), 4)
     _, after = jax.jit(lambda v: model.apply(v, x, keys_B, mutable=["batch_stats"]))(variables)
     seen = convolved(x, variables["params"]["conv_0"]["kernel"], 0.0)
@@ -78,7 +78,7 @@ def test_batch_norm_keeps_a_tenth_of_each_batch_while_training_and_nothing_else(
 
 def test_batch_norm_normalises_by_the_running_statistics_in_evaluation():
     model, x = CNN(5, channels=(3,), hidden=0, batch_norm=True), images(4, 4, 4, 1)
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     mean, var = np.array([0.1, -0.2, 0.3], np.float32), np.array([0.5, 1.0, 2.0], np.float32)
     variables = {**variables, "batch_stats": {"norm_0": {"mean": mean, "var": var}}}
     params = variables["params"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxmodels.models.gpt import GPT, gpt2_small
 
 B, T, V, M, H, L = 3, 6, 11, 8, 2, 2
-SIZES = dict(vocabulary=V, length=T, width=M, depth=L, heads=H)
+SIZES = {"vocabulary": V, "length": T, "width": M, "depth": L, "heads": H}
 TOKENS = np.random.default_rng(0).integers(0, V, (B, T)).astype(np.int32)
 
 fast = pytest.mark.fast
@@ -101,7 +101,7 @@ def test_reading_in_chunks_with_a_cache_equals_reading_at_once(variables, sizes)
         logits, cache = apply(variables, chunk, cache)
         parts.append(logits)
     assert int(cache.position) == T
-    np.testing.assert_allclose(np.concatenate(parts, 1), model.apply(variables, TOKENS), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(parts, 1), jax.jit(model.apply)(variables, TOKENS), rtol=1e-4, atol=1e-5)
 
 
 @fast
@@ -160,13 +160,13 @@ def test_layers_that_end_a_residual_branch_start_smaller():
 
 @fast
 def test_more_tokens_than_positions_are_refused():
-    with pytest.raises(ValueError, match="GPT: came 7 tokens, .*at most 6 tokens.*shorten the windows"):
+    with pytest.raises(ValueError, match=r"GPT: came 7 tokens, .*at most 6 tokens.*shorten the windows"):
         jax.eval_shape(GPT(**SIZES).init, jax.random.key(0), np.zeros((1, T + 1), np.int32))
 
 
 @fast
 def test_a_width_that_the_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="width 8 and 3 heads; .*a width that the heads divide"):
+    with pytest.raises(ValueError, match=r"width 8 and 3 heads; .*a width that the heads divide"):
         jax.eval_shape(GPT(**{**SIZES, "heads": 3}).init, jax.random.key(0), TOKENS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 
 import flax.linen as nn
@@ -34,18 +35,18 @@ def test_without_hidden_layers_it_is_linear():
 def test_it_equals_the_formula():
     model = MLP((4, 3), 2, nn.tanh)
     x_BF = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
-    params = model.init(jax.random.key(1), x_BF)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), x_BF)["params"]
     params = jax.tree.map(lambda p: p + 0.1, params)  # biases start at zero, where they would not be seen
     h = x_BF
     for name in ("hidden_0", "hidden_1"):
         h = np.tanh(h @ params[name]["kernel"] + params[name]["bias"])
     want = h @ params["head"]["kernel"] + params["head"]["bias"]
-    np.testing.assert_allclose(model.apply({"params": params}, x_BF), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)({"params": params}, x_BF), want, rtol=1e-5, atol=1e-6)
 
 
 def test_axes_after_the_first_are_flattened():
     model, x = MLP((4,), 2), np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     np.testing.assert_array_equal(model.apply(variables, x), model.apply(variables, x.reshape(3, 10)))
 
 
@@ -55,7 +56,7 @@ def test_hidden_layers_drop_different_units():
     params = jax.tree.map(jnp.ones_like, model.init(jax.random.key(0), x)["params"])
     params["head"]["kernel"] = jnp.eye(40)
     params["hidden_1"]["kernel"] = jnp.eye(40)
-    y = np.asarray(model.apply({"params": params}, x, jax.random.split(jax.random.key(0), 1)))[0] - 1
+    y = np.asarray(jax.jit(model.apply)({"params": params}, x, jax.random.split(jax.random.key(0), 1)))[0] - 1
     assert set(np.round(y).astype(int)) == {0, 2, 18}  # dropped; passed and first dropped; passed twice: (2 x 4 + 1) x 2
 
 
@@ -70,5 +71,5 @@ def test_any_input_gives_a_row_of_outputs_for_each_example(shape, hidden, K, B):
     y, variables = jax.eval_shape(lambda x: MLP(tuple(hidden), K).init_with_output(jax.random.key(0), x), x)
     assert (y.shape, y.dtype) == ((B, K), jnp.float32)
     sizes = [prod(shape), *hidden, K]
-    want = sum(a * b + b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    want = sum(a * b + b for a, b in pairwise(sizes))
     assert sum(p.size for p in jax.tree.leaves(variables)) == want

@@ -31,42 +31,44 @@ class Table(nn.Module):
         return nn.Embed(V, V, name="table")(tokens_BT)
 
 
-def logits_BTV(params):
-    return np.asarray(params["table"]["embedding"], np.float64)[BATCH["inputs"]]
+PARAMS = {"table": {"embedding": np.random.default_rng(0).normal(size=(V, V)).astype(np.float32)}}
 
 
-def by_hand(params):
+def logits_BTV():
+    return PARAMS["table"]["embedding"].astype(np.float64)[BATCH["inputs"]]
+
+
+def by_hand():
     """Cross-entropy of each token."""
-    z = logits_BTV(params)
+    z = logits_BTV()
     logs = z - np.log(np.exp(z).sum(-1, keepdims=True))
     return -np.take_along_axis(logs, BATCH["targets"][..., None], -1)[..., 0]
 
 
 def test_the_loss_is_the_mean_over_tokens_and_not_over_sequences():
     task = next_token(Table())
-    params, extra = task.init(jax.random.key(0), BATCH)
-    loss, _, metrics = task.loss(params, extra, BATCH, jax.random.split(jax.random.key(1), B))
-    want = (by_hand(params) * BATCH["weight"]).sum() / 3.5
+    loss, _, metrics = jax.jit(task.loss)(PARAMS, {}, BATCH, jax.random.split(jax.random.key(1), B))
+    want = (by_hand() * BATCH["weight"]).sum() / 3.5
     assert value(loss) == value(metrics["loss"]) == pytest.approx(want, rel=1e-5)
     assert float(loss.weight) == 3.5
-    assert value(task.evaluate(params, extra, BATCH)["loss"]) == pytest.approx(want, rel=1e-5)
+    assert value(jax.jit(task.evaluate)(PARAMS, {}, BATCH)["loss"]) == pytest.approx(want, rel=1e-5)
 
 
 def test_accuracy_counts_by_weight():
     task = next_token(Table())
-    params, extra = task.init(jax.random.key(0), BATCH)
-    right = logits_BTV(params).argmax(-1) == BATCH["targets"]
-    assert value(task.evaluate(params, extra, BATCH)["accuracy"]) == pytest.approx((right * BATCH["weight"]).sum() / 3.5)
+    right = logits_BTV().argmax(-1) == BATCH["targets"]
+    assert value(jax.jit(task.evaluate)(PARAMS, {}, BATCH)["accuracy"]) == pytest.approx(
+        (right * BATCH["weight"]).sum() / 3.5
+    )
 
 
 @pytest.mark.parametrize("target", [-1, V + 5])
 def test_the_target_of_padding_may_be_anything(target):
     task = next_token(Table())
-    params, extra = task.init(jax.random.key(0), BATCH)
     batch = {**BATCH, "targets": np.where(BATCH["weight"] > 0, BATCH["targets"], target)}
     keys_B = jax.random.split(jax.random.key(1), B)
-    gradient = jax.grad(lambda p, batch: task.loss(p, extra, batch, keys_B)[0].total)
-    clean, dirty = (gradient(params, b)["table"]["embedding"] for b in (BATCH, batch))
+    gradient = jax.jit(jax.grad(lambda p, batch: task.loss(p, {}, batch, keys_B)[0].total))
+    clean, dirty = (gradient(PARAMS, b)["table"]["embedding"] for b in (BATCH, batch))
     np.testing.assert_array_equal(dirty, clean)
 
 
@@ -92,13 +94,13 @@ def test_finish_survives_a_run_that_diverged(loss, check):
 def test_a_decoder_steps_through_the_model():
     model = GPT(vocabulary=V, length=T, width=4, depth=1, heads=1)
     task = next_token(model)
-    params, extra = task.init(jax.random.key(0), BATCH)
+    params, extra = jax.jit(task.init)(jax.random.key(0), BATCH)
     abc = decoder(model, encode=lambda text: [ord(c) - 97 for c in text], decode=lambda ids: "abcd", begin=0, end=3)
     assert (abc.length, abc.begin, abc.end, abc.prompt) == (T, 0, 3, "")
     assert abc.encode("bad") == [1, 0, 3]
-    cache, parts = abc.start(B, T), []
+    cache, parts, step = abc.start(B, T), [], jax.jit(abc.step)
     for t in range(T):
-        logits, cache = abc.step(params, extra, BATCH["inputs"][:, t : t + 1], cache)
+        logits, cache = step(params, extra, BATCH["inputs"][:, t : t + 1], cache)
         parts.append(logits)
-    want = model.apply({"params": params}, BATCH["inputs"])
+    want = jax.jit(model.apply)({"params": params}, BATCH["inputs"])
     np.testing.assert_allclose(np.concatenate(parts, 1), want, rtol=1e-4, atol=1e-6)

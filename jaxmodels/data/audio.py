@@ -1,0 +1,111 @@
+"""Recordings as waveforms of equal length.
+
+Dimensions: S samples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxmodels.data.grain_source import Change, Example, GrainPipeline
+from jaxmodels.data.images import ClassFolder, files_below
+from jaxmodels.data.order import Remainder
+
+ENDINGS = (".wav", ".flac")
+SAMPLES = 1 << 27  # a recording of more, over all channels, is refused before it is unpacked
+
+
+def audio_folder(
+    folder: str | os.PathLike[str],
+    *,
+    rate: int,
+    samples: int,
+    batch: int,
+    seed: int | None = None,
+    label: Callable[[Path], int] | None = None,
+    crop: Literal["start", "random"] = "start",
+    augment: Change | None = None,
+    remainder: Remainder | None = None,
+    workers: int = 0,
+    threads: int | None = None,
+) -> GrainPipeline:
+    """The .wav and .flac files below the folder, as "audio" (float32, S = samples, about -1 to 1) and "label" (int32).
+
+    The label is label(path), or, where that is absent, the number of the class in folder/<class>/ (`.classes`, sorted).
+    Channels are averaged. A shorter recording gets zeros at its end; of a longer one the start is taken, or, with
+    crop="random", a part that the example's own generator chooses. rate (Hz) must be that of every file: nothing is
+    resampled. augment, workers and the rest: see GrainPipeline. Needs soundfile.
+    """
+    options: dict[str, Any] = {
+        "batch": batch,
+        "seed": seed,
+        "remainder": remainder,
+        "load": _Decode(rate, samples if crop == "start" else None, samples),
+        "augment": augment if crop == "start" else _Crop(samples, augment),
+        "workers": workers,
+        "threads": threads,
+        "spec": {"audio": ((samples,), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))},
+    }
+    if label is None:
+        return AudioFolder(Path(folder), **options)
+    return GrainPipeline(lambda: _labelled(Path(folder), label), **options)
+
+
+class AudioFolder(ClassFolder):
+    """See audio_folder."""
+
+    endings = ENDINGS
+
+
+def _labelled(folder: Path, label: Callable[[Path], int]) -> list[tuple[str, int]]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; wanted one with recordings; check the path")
+    files = files_below(folder, lambda path: path.suffix.lower() in ENDINGS)
+    if not files:
+        raise ValueError(f"{folder} holds no file that ends in {' '.join(ENDINGS)}; check the path, or convert the files")
+    return [(str(path), int(label(path))) for path in files]
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """(path, label) to an example: at most `most` samples, with zeros up to `least`."""
+
+    rate: int
+    most: int | None
+    least: int
+
+    def __call__(self, item: tuple[str, int]) -> Example:
+        try:
+            import soundfile
+        except ImportError as error:
+            raise ImportError("decoding recordings needs soundfile; pip install 'jaxmodels[data]'") from error
+        path, label = item
+        with soundfile.SoundFile(path) as file:
+            if file.samplerate != self.rate:
+                raise ValueError(
+                    f"its rate is {file.samplerate} Hz, wanted {self.rate}; resample it beforehand, or give the files' rate"
+                )
+            frames = file.frames if self.most is None else min(file.frames, self.most)
+            if frames * file.channels > SAMPLES:
+                raise ValueError(f"{frames:,} samples in {file.channels} channels; wanted at most {SAMPLES:,}; cut it up")
+            audio_S = file.read(frames, dtype="float32", always_2d=True).mean(1, dtype=np.float32)
+        return {"audio": np.pad(audio_S, (0, max(0, self.least - len(audio_S)))), "label": np.int32(label)}
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A random part of `samples` samples; then the user's own change."""
+
+    samples: int
+    then: Change | None
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Any:
+        at = int(rng.integers(len(example["audio"]) - self.samples + 1))
+        example = {**example, "audio": example["audio"][at : at + self.samples]}
+        return example if self.then is None else self.then(example, rng)

@@ -1,0 +1,86 @@
+"""California housing: the median house value of 20,640 districts in 1990 (Pace and Barry, 1997; Géron's housing.csv).
+
+Thirteen features: eight numbers, standardised, with missing total_bedrooms at their median, and ocean_proximity one-hot.
+All statistics are those of the training rows. The target is the value in units of SCALE dollars:
+regress(model, scale=SCALE) gives the error in dollars. Values above 500,000 were recorded as 500,001.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxmodels.data import cache as files
+from jaxmodels.data.files import read_csv
+from jaxmodels.data.order import permute
+from jaxmodels.data.pipeline import ArrayPipeline
+
+SCALE = 100_000.0  # dollars
+ROWS, TEST_ROWS = 20_640, 4_128
+KEY = 20250101  # of the split; not a knob, so that results can be compared
+NUMBERS = (
+    "longitude",
+    "latitude",
+    "housing_median_age",
+    "total_rooms",
+    "total_bedrooms",
+    "population",
+    "households",
+    "median_income",
+)
+OCEAN = ("<1H OCEAN", "INLAND", "ISLAND", "NEAR BAY", "NEAR OCEAN")
+SPEC = {
+    "features": ((len(NUMBERS) + len(OCEAN),), np.dtype(np.float32)),
+    "target": ((), np.dtype(np.float32)),
+}
+FILES: dict[str, tuple[int, str | None]] = {
+    "housing.csv": (1423529, "8a3727f4cf54ac1a327f69b1d5b4db54c5834ea81c6e4efc0d163300022a685e")
+}
+WHERE = "https://github.com/ageron/handson-ml2 (datasets/housing)"
+
+PathLike = str | os.PathLike[str]
+
+
+def california_housing(
+    split: Literal["train", "test"], batch: int, seed: int | None = None, *, folder: PathLike | None = None
+) -> ArrayPipeline:
+    """Batches of "features" (float32, 13) and "target" (float32, in units of SCALE dollars).
+
+    split: four fifths of the rows to train, one fifth to test, always the same ones. folder: where housing.csv is; else
+    $JAXMODELS_DATA/california_housing, else ~/.cache/jaxmodels/data/california_housing.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"california_housing: came split={split!r}, wanted train or test")
+    return ArrayPipeline(
+        lambda: _splits(files.folder("california_housing", folder))[split], batch=batch, seed=seed, spec=SPEC
+    )
+
+
+def linear_regression_rmse(folder: PathLike | None = None) -> float:
+    """Root mean squared error in dollars, on the test rows, of least squares with an intercept on the training rows."""
+    splits = _splits(files.folder("california_housing", folder))
+    design = {name: np.c_[x["features"], np.ones(len(x["target"]))].astype(np.float64) for name, x in splits.items()}
+    weights = np.linalg.lstsq(design["train"], splits["train"]["target"].astype(np.float64))[0]
+    error = design["test"] @ weights - splits["test"]["target"]
+    return float(np.sqrt(np.mean(error**2))) * SCALE
+
+
+@cache
+def _splits(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    files.check(folder, FILES, where=WHERE)
+    table = read_csv(folder / "housing.csv")
+    order = permute(np.arange(ROWS), ROWS, KEY)
+    rows = {"test": np.sort(order[:TEST_ROWS]), "train": np.sort(order[TEST_ROWS:])}
+    numbers = np.stack([table[name] for name in NUMBERS], 1).astype(np.float64)
+    train = numbers[rows["train"]]
+    numbers = np.where(np.isnan(numbers), np.nanmedian(train, 0), numbers)
+    train = numbers[rows["train"]]
+    numbers = (numbers - train.mean(0)) / train.std(0)
+    near = np.stack([table["ocean_proximity"] == place for place in OCEAN], 1)
+    features = np.concatenate([numbers, near], 1).astype(np.float32)
+    target = (table["median_house_value"] / SCALE).astype(np.float32)
+    return {split: {"features": features[i], "target": target[i]} for split, i in rows.items()}

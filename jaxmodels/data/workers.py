@@ -1,0 +1,162 @@
+"""Worker processes that hand arrays to this one, each through a socket of its own.
+
+Nothing is shared: the end of the stream from a worker says that it died, the end of the stream from the parent says that
+the parent did, and the bytes go from the socket straight into the batch.
+
+Grain's own worker processes (mp_prefetch, 0.2.18) share semaphores and segments of /dev/shm with their parent. When one was
+killed with SIGKILL, the parent hung afterwards in 3 of 32 trials; and workers outlive a parent that is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import multiprocessing
+import multiprocessing.util
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Job = Callable[[int, int], Iterator[Sequence[np.ndarray]]]
+ARRAYS, ERROR = b"\0", b"\1"
+
+
+class Workers:
+    """`count` processes; number w gives what job(w, count) yields, in its order.
+
+    The job is pickled on its way to the workers by multiprocessing, so it must be made of functions and classes of modules.
+    """
+
+    def __init__(self, job: Job, count: int):
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of JAX hold
+        self._sockets: list[socket.socket] = []
+        self._processes: list[Any] = []
+        # at exit this runs before multiprocessing waits for its children
+        self.close = multiprocessing.util.Finalize(self, _close, (self._sockets, self._processes), exitpriority=10)
+        for worker in range(count):
+            here, there = socket.socketpair()
+            self._sockets.append(here)
+            process = context.Process(
+                target=_work, args=(_Modules(), job, worker, count, there), name=f"jaxmodels-data-{worker}", daemon=True
+            )
+            try:
+                with there:
+                    process.start()
+            except Exception as error:
+                self.close()
+                raise ValueError(
+                    f"the loading cannot be sent to worker processes ({error}); make load and augment functions of a module "
+                    "rather than lambdas or functions inside functions, or set workers=0"
+                ) from error
+            self._processes.append(process)
+
+    def read(self, k: int, into: Sequence[np.ndarray]) -> None:
+        """Fills the arrays (contiguous, of the right shapes and types) with what worker k % count yields next.
+
+        ValueError with the worker's own message where the job raised; RuntimeError where the process ended.
+        """
+        worker = k % len(self._sockets)
+        connection = self._sockets[worker]
+        try:
+            if _receive(connection, 1) == ARRAYS:
+                for x in into:
+                    _fill(connection, _bytes(x))
+                return
+            message = _receive(connection, int.from_bytes(_receive(connection, 4), "big"))
+        except (EOFError, ConnectionError):
+            self._processes[worker].join(5)
+            code = self._processes[worker].exitcode
+            why = "so ends what the system kills when memory runs out" if code == -9 else "its own output above may say why"
+            raise RuntimeError(f"worker process {worker} ended with exit code {code} ({why})") from None
+        raise ValueError(message.decode())
+
+
+def _close(sockets: list[socket.socket], processes: list[Any]) -> None:
+    for connection in sockets:
+        connection.close()
+    for process in processes:
+        process.join(5)
+        if process.is_alive():  # in a call that does not let its threads run
+            process.kill()
+            process.join()
+        process.close()
+    sockets.clear()
+    processes.clear()
+
+
+def _bytes(x: np.ndarray) -> memoryview:
+    return x.reshape(-1).view(np.uint8).data
+
+
+def _fill(connection: socket.socket, view: memoryview) -> None:
+    while view.nbytes:
+        got = connection.recv_into(view)
+        if not got:
+            raise EOFError
+        view = view[got:]
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    data = bytearray(size)
+    _fill(connection, memoryview(data))
+    return bytes(data)
+
+
+class _Modules:
+    """Modules that were run from a file outside the import path, such as an experiment's: run again where this arrives.
+
+    It stands before the job among the arguments, and so arrives before the functions that need those modules.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        loose = {}
+        for name, module in list(sys.modules.items()):
+            spec = getattr(module, "__spec__", None)
+            file = getattr(spec, "origin", None) or ""
+            if "." not in name and name != "__main__" and file.endswith(".py"):
+                finders = (finder for finder in sys.meta_path if hasattr(finder, "find_spec"))
+                if all(finder.find_spec(name, None) is None for finder in finders):
+                    loose[name] = file
+        return _run_modules, (loose,)
+
+
+def _run_modules(modules: Mapping[str, str]) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerators are the parent's
+    if "jax" in sys.modules:  # imported by the parent's main module
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    for name, file in modules.items():
+        spec = importlib.util.spec_from_file_location(name, file)
+        if name not in sys.modules and spec is not None and spec.loader is not None:
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+
+
+def _work(modules: None, job: Job, worker: int, count: int, connection: socket.socket) -> None:
+    """What a worker process runs."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, these are for the parent to handle
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+    try:
+        for arrays in job(worker, count):
+            connection.sendall(ARRAYS)
+            for x in arrays:
+                connection.sendall(_bytes(x))
+    except ConnectionError:
+        os._exit(0)
+    except Exception as error:
+        text = str(error).encode(errors="replace")[: 1 << 16]
+        connection.sendall(ERROR + len(text).to_bytes(4, "big") + text)
+    threading.Event().wait()  # until the parent has read all and closes
+
+
+def _end_with(connection: socket.socket) -> None:
+    """Ends this process when the parent closes its end or dies, however it dies: it never sends anything."""
+    with contextlib.suppress(OSError):
+        connection.recv(1)
+    os._exit(0)
