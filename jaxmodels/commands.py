@@ -41,6 +41,7 @@ def train(experiment: str | Path | Experiment, *, console: Console | None = None
         name, built = loading.run_name(file, config), file.build(config)
         identity = Identity(file.source, loading.knobs_of(config), {"precision": options.precision})
         path = Path(place.folder or Path("runs") / name)
+    runner.check(built, options)  # before a folder is made
     if path is None:
         return runner.run(built, options, console=console)
     folder = Folder(path, keep=options.keep or built.keep, warn=console.warn)

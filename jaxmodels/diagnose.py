@@ -145,7 +145,7 @@ def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], prefix: str, re
 def _one(jaxpr: Any, eqn: Any, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of a single primitive, by JAX's own evaluation of a program that holds nothing else."""
     given = {v: x for v, x in zip(eqn.invars, inputs, strict=True) if not isinstance(v, Literal)}
-    alone = jaxpr.replace(constvars=(), invars=tuple(given), outvars=tuple(eqn.outvars), eqns=(eqn,), debug_info=None)
+    alone = jaxpr.replace(constvars=(), invars=tuple(given), outvars=tuple(eqn.outvars), eqns=(eqn,))
     return jax.core.eval_jaxpr(alone, (), *given.values())
 
 

@@ -58,7 +58,8 @@ def check_batch(mesh: Mesh, batch: int, accumulate: int, name: str) -> None:
     if batch % parts:
         down, up = batch // parts * parts, -(-batch // parts) * parts
         near = f"{up}" if not down else f"{down} or {up}"
-        why = f"{ways(mesh)} devices" + (f" x {accumulate} micro-batches" if accumulate > 1 else "")
+        counts = {"devices": ways(mesh), "micro-batches": accumulate}
+        why = " x ".join(f"{n} {what}" for what, n in counts.items() if n > 1)
         raise ValueError(f"{name}: a batch of {batch} does not divide by {why}; set the batch to {near}, or change the mesh")
 
 

@@ -85,6 +85,19 @@ def abstract_state(experiment: Experiment, mesh: Mesh) -> tuple[step.State, Any]
     return jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings), shardings
 
 
+def check(experiment: Experiment, options: Options) -> Mesh:
+    """The mesh that the options name; raises where the experiment does not fit it."""
+    mesh = parallel.make_mesh(options.mesh)
+    if options.compile == "pmap":
+        parallel.check_pmap(mesh, experiment.rules)
+    if options.accumulate < 1:
+        raise ValueError(f"--accumulate {options.accumulate}: it must be at least 1, the number of micro-batches")
+    parallel.check_batch(mesh, experiment.train.batch, options.accumulate, "train")
+    for name, evaluation in experiment.evals.items():
+        parallel.check_batch(mesh, _evaluation(evaluation).data.batch, 1, name)
+    return mesh
+
+
 def evaluate(experiment: Experiment, state: step.State, options: Options, console: Console) -> dict[str, float]:
     """All evaluations of the experiment in this state, by "name/metric"."""
     session = _Session(experiment, options, None, console)
@@ -134,14 +147,7 @@ class _Session:
 
     def __init__(self, experiment: Experiment, options: Options, folder: Folder | None, console: Console):
         self.experiment, self.options, self.folder, self.console = experiment, options, folder, console
-        self.mesh = parallel.make_mesh(options.mesh)
-        if options.compile == "pmap":
-            parallel.check_pmap(self.mesh, experiment.rules)
-        if options.accumulate < 1:
-            raise ValueError(f"--accumulate {options.accumulate}: it must be at least 1, the number of micro-batches")
-        parallel.check_batch(self.mesh, experiment.train.batch, options.accumulate, "train")
-        for name, evaluation in experiment.evals.items():
-            parallel.check_batch(self.mesh, _evaluation(evaluation).data.batch, 1, name)
+        self.mesh = check(experiment, options)
         self.precision = None if options.precision == "float32" else jnp.dtype(options.precision)
         self.abstract, self.shardings = abstract_state(experiment, self.mesh)
         self.names: list[str] = []  # of the training metrics

@@ -34,7 +34,7 @@ def digits(
     """
     if split not in ("train", "test") or folds < 2 or not 0 <= fold < folds:
         raise ValueError(
-            f"digits: came split={split!r}, folds={folds}, fold={fold}; wanted train or test, 2 folds or more and one of them"
+            f"digits: came split={split!r}, folds={folds}, fold={fold}; wanted train or test, from 2 folds, one of them"
         )
 
     def open() -> dict[str, np.ndarray]:

@@ -33,6 +33,13 @@ MISSING = {"", "na", "n/a", "nan", "null", "none"}
 def read_idx(path: PathLike) -> np.ndarray:
     """The array of an IDX file, the format of MNIST (LeCun et al., 1998), plain or gzipped."""
     path = _existing(path)
+    try:
+        return _read_idx(path)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error}); wanted a whole IDX file; get it again") from error
+
+
+def _read_idx(path: Path) -> np.ndarray:
     with _open(path) as file:
         head = file.read(4)
         if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 8:

@@ -86,12 +86,9 @@ class ArrayPipeline:
 
     def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
         """The batch at these indices; works on NumPy and on JAX arrays."""
-        batch = self._take(arrays, indices_B)
+        batch = {name: _take(x, indices_B) for name, x in arrays.items()}
         batch["weight"] = (indices_B >= 0).astype(np.float32)
         return self._prepare(batch) if self._prepare else batch
-
-    def _take(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
-        return {name: x[indices_B] for name, x in arrays.items()}
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         """Rows start to stop of batch `step`."""
@@ -194,3 +191,10 @@ class WindowPipeline(ArrayPipeline):
     def describe(self) -> str:
         """The data and its batches, in one phrase."""
         return f"{len(self.arrays['tokens']):,} tokens in windows of {self.length}: {super().describe()}"
+
+
+def _take(x: Any, indices: Any) -> Any:
+    """x[indices]; take is the faster way for rows in NumPy, but copies the whole array first where it is not in order."""
+    if isinstance(x, np.ndarray) and x.ndim > 1 and x.flags.c_contiguous and x.flags.aligned:
+        return x.take(indices, 0)
+    return x[indices]

@@ -19,34 +19,42 @@ def write_tokens(path: str | os.PathLike[str], documents: Iterable[Any], dtype: 
     The documents are not held in memory together. The files appear under their names when all is written.
     """
     path, dtype = _npy(path), np.dtype(dtype)
+    part = path.with_name(path.name + ".part")
     if dtype.kind not in "iu":
         raise ValueError(f"dtype is {dtype}; tokens are integers: take np.uint16, or np.uint32 from 65,536 tokens on")
+    try:
+        with part.open("wb") as file:
+            places = _write(file, documents, dtype)
+        sidecar = _sidecar(path)
+        with sidecar.open("wb") as file:
+            np.save(file, np.array(places, np.int64))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return places[-1]
+
+
+def _write(file: BinaryIO, documents: Iterable[Any], dtype: np.dtype) -> list[int]:
+    """Writes a .npy file; gives where each document begins and, last, the number of all tokens."""
     limits = np.iinfo(dtype)
     places = [0]
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        start = _header(file, dtype, 0)
-        for number, document in enumerate(documents):
-            tokens = np.asarray(document)
-            if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
-                raise ValueError(f"document {number} is {tokens.dtype} of shape {tokens.shape}; wanted a row of integers")
-            if tokens.size and not limits.min <= tokens.min() <= tokens.max() <= limits.max:
-                raise ValueError(
-                    f"document {number} has tokens from {tokens.min()} to {tokens.max()}, {dtype} holds {limits.min} to "
-                    f"{limits.max}; choose a wider dtype"
-                )
-            file.write(tokens.astype(dtype).data)
-            places.append(places[-1] + tokens.size)
-        file.seek(0)
-        if _header(file, dtype, places[-1]) != start:
-            raise AssertionError("the header changed its length")
-    sidecar = _sidecar(path)
-    other = sidecar.with_name(sidecar.name + ".part")
-    with other.open("wb") as file:
-        np.save(file, np.array(places, np.int64))
-    os.replace(other, sidecar)
-    os.replace(part, path)
-    return places[-1]
+    start = _header(file, dtype, 0)
+    for number, document in enumerate(documents):
+        tokens = np.asarray(document)
+        if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
+            raise ValueError(
+                f"document {number} is {tokens.dtype} of shape {tokens.shape}; wanted a row of integers; encode it first"
+            )
+        if tokens.size and not limits.min <= tokens.min() <= tokens.max() <= limits.max:
+            raise ValueError(
+                f"document {number} has tokens from {tokens.min()} to {tokens.max()}, {dtype} holds {limits.min} to "
+                f"{limits.max}; choose a wider dtype"
+            )
+        file.write(tokens.astype(dtype).data)
+        places.append(places[-1] + tokens.size)
+    file.seek(0)
+    assert _header(file, dtype, places[-1]) == start
+    return places
 
 
 def open_tokens(path: str | os.PathLike[str]) -> np.ndarray:

@@ -4,7 +4,8 @@ Nothing is shared: the end of the stream from a worker says that it died, the en
 the parent did, and the bytes go from the socket straight into the batch.
 
 Grain's own worker processes (mp_prefetch, 0.2.18) share semaphores and segments of /dev/shm with their parent. When one was
-killed with SIGKILL, the parent hung afterwards in 3 of 32 trials; and workers outlive a parent that is killed.
+killed with SIGKILL, the parent then stood still for over 20 seconds in 3 of 32 trials, once for the 10 minutes that it was
+given; these here reported it at once in 30 of 30. And Grain's workers outlive a parent that is killed.
 """
 
 from __future__ import annotations

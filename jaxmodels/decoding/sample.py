@@ -63,7 +63,7 @@ def stream(
     used = decoder.length
     for n in range(tokens):
         if used + len(pending) > decoder.length:
-            pending = seen[-max(1, decoder.length // 2) :] if cache is not None else seen[-(decoder.length - 1) :]
+            pending = seen[-max(1, decoder.length // 2) :] if cache is not None else seen[-max(1, decoder.length - 1) :]
             cache, used = decoder.start(1, decoder.length), 0
         # Powers of two, so that prompts of every length share a few compilations.
         for size in _powers(len(pending)):

@@ -32,7 +32,7 @@ def test_idx_gives_back_what_was_written_in_the_machines_own_byte_order(tmp_path
         (b"", "begins with nothing"),
         (b"\x89PNG1234", "begins with 89 50 4e 47"),
         (idx((3,), b"abc", kind=0x07), "begins with 00 00 07"),
-        (idx((2, 2), b"abc"), "too short"),
+        (idx((2, 2), b"abc"), "holds 3;"),
         (idx((2,), b"abc"), "holds 3 or more"),
         (idx((2**32 - 1,) * 8, b"abc"), "too short"),
         (b"\0\0\x08\x03\0\0", "too short"),
@@ -51,6 +51,14 @@ def test_a_gzipped_idx_that_announces_more_than_it_can_hold_takes_no_memory(tmp_
     path.write_bytes(gzip.compress(idx((1 << 30, 1 << 10), b"")))
     with pytest.raises(ValueError, match="too short"):
         files.read_idx(path)
+
+
+def test_a_damaged_gzip_is_refused_by_name(tmp_path):
+    packed = gzip.compress(idx((1000,), np.random.default_rng(0).bytes(1000)))
+    for name, content in (("cut.gz", packed[:-100]), ("flipped.gz", packed[:500] + b"\0\0\0\0" + packed[504:])):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            files.read_idx(tmp_path / name)
 
 
 def test_npz_and_npy_give_back_what_was_written(tmp_path):
@@ -198,7 +206,7 @@ def test_parquet_gives_the_files_own_types(tmp_path):
 
 @pytest.mark.parametrize("read", [files.read_idx, files.read_npz, files.read_npy, files.read_csv, files.read_jsonl])
 def test_a_file_that_is_not_there_is_named(tmp_path, read):
-    with pytest.raises(FileNotFoundError, match="there is no file .*gone"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*gone"):
         read(tmp_path / "gone")
 
 

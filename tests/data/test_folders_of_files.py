@@ -1,0 +1,160 @@
+"""Folders of pictures and of recordings."""
+
+import struct
+import wave
+import zlib
+
+import numpy as np
+import pytest
+
+from jaxmodels.data.audio import audio_folder
+from jaxmodels.data.images import image_folder
+
+pytestmark = pytest.mark.fast
+
+
+def picture(path, colour, size=(20, 10)):
+    image = pytest.importorskip("PIL.Image")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.new("RGB", size, colour).save(path)
+
+
+def pictures(folder):
+    picture(folder / "red" / "a.png", (255, 0, 0))
+    picture(folder / "red" / "deeper" / "b.bmp", (255, 0, 0), (7, 30))
+    picture(folder / "blue" / "c.PNG", (0, 0, 255))
+    picture(folder / "blue" / ".hidden.png", (0, 0, 0))
+    picture(folder / ".cache" / "d.png", (0, 0, 0))
+    (folder / "blue" / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def test_classes_are_the_folders_in_order_and_hidden_files_are_passed_over(tmp_path):
+    data = image_folder(pictures(tmp_path), size=(4, 6), batch=3)
+    batch = data.rows(0, 0, 3)
+    assert data.classes == ("blue", "red") and batch["label"].tolist() == [0, 1, 1]
+    assert batch["image"].shape == (3, 4, 6, 3) and batch["image"].dtype == np.float32
+    assert np.array_equal(batch["image"][:, 2, 3], [[0, 0, 1], [1, 0, 0], [1, 0, 0]])
+    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == dict(data.spec)
+
+
+def test_grey_pictures_have_one_channel(tmp_path):
+    batch = image_folder(pictures(tmp_path), size=4, batch=3, channels=1).rows(0, 0, 3)
+    assert batch["image"].shape == (3, 4, 4, 1) and np.allclose(batch["image"][:, 0, 0, 0], [29 / 255, 76 / 255, 76 / 255])
+
+
+def test_what_protrudes_is_cut_off_evenly(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "x").mkdir()
+    stripes = np.zeros((4, 12, 3), np.uint8)
+    stripes[:, 4:8] = 255
+    image.fromarray(stripes).save(tmp_path / "x" / "a.png")
+    assert (image_folder(tmp_path, size=4, batch=1).rows(0, 0, 1)["image"] == 1).all()
+
+
+def test_rows_of_a_folder_are_a_slice_of_its_batch(tmp_path):
+    data = image_folder(
+        pictures(tmp_path), size=4, batch=3, seed=1, augment=lambda x, rng: {**x, "image": rng.random((4, 4, 3), "f")}
+    )
+    whole, part = data.rows(2, 0, 3), data.rows(2, 1, 3)
+    assert all(np.array_equal(part[name], whole[name][1:]) for name in whole)
+
+
+def bomb():
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 8_000, 8_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"no picture", "UnidentifiedImageError"),
+        (bomb(), "8000 x 8000 pixels; wanted at most"),
+        (b"%!PS-Adobe-3.0 EPSF", "Unidentified"),
+    ],
+)
+def test_a_bad_picture_is_named(tmp_path, content, message):
+    pytest.importorskip("PIL.Image")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "bad.png").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"example 0 \(.*bad\.png.*{message}"):
+        image_folder(tmp_path, size=4, batch=1).rows(0, 0, 1)
+
+
+def test_a_cut_off_picture_is_named(tmp_path):
+    picture(tmp_path / "x" / "cut.png", (1, 2, 3), (300, 300))
+    path = tmp_path / "x" / "cut.png"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(ValueError, match=r"cut\.png"):
+        image_folder(tmp_path, size=4, batch=1).rows(0, 0, 1)
+
+
+@pytest.mark.parametrize("make, ending", [(image_folder, ".jpg"), (audio_folder, ".wav")])
+def test_a_folder_without_classes_or_with_an_empty_one_is_refused(tmp_path, make, ending):
+    options = {"size": 4} if make is image_folder else {"rate": 8000, "samples": 4}
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*gone"):
+        make(tmp_path / "gone", batch=1, **options).rows(0, 0, 1)
+    with pytest.raises(ValueError, match="holds no folders; wanted one for each class"):
+        make(tmp_path, batch=1, **options).rows(0, 0, 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=rf"the class .*empty holds no file that ends in .*\{ending}"):
+        make(tmp_path, batch=1, **options).rows(0, 0, 1)
+
+
+def recording(path, samples, rate=8_000, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.asarray(samples, "<i2").tobytes())
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    pytest.importorskip("soundfile")
+    recording(tmp_path / "hum" / "long.wav", np.arange(100) * 256)
+    recording(tmp_path / "buzz" / "short.wav", [[16384, 0], [0, 16384]], channels=2)
+    return tmp_path
+
+
+def test_recordings_are_cut_or_filled_with_zeros_and_channels_averaged(recordings):
+    data = audio_folder(recordings, rate=8_000, samples=5, batch=2)
+    batch = data.rows(0, 0, 2)
+    assert data.classes == ("buzz", "hum") and batch["label"].tolist() == [0, 1]
+    assert batch["audio"].tolist() == [[0.25, 0.25, 0, 0, 0], [i / 128 for i in range(5)]]
+    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == dict(data.spec)
+
+
+def test_a_random_part_depends_on_seed_and_place_alone(recordings):
+    data = audio_folder(recordings, rate=8_000, samples=5, batch=8, seed=1, crop="random")
+    batch = data.rows(0, 0, 8)
+    starts = batch["audio"][batch["label"] == 1][:, 0]
+    assert len(set(starts.tolist())) > 1
+    assert all(np.array_equal(data.rows(0, 2, 6)[name], batch[name][2:6]) for name in batch)
+
+
+def test_a_label_may_come_from_the_path(recordings):
+    data = audio_folder(recordings, rate=8_000, samples=5, batch=2, label=lambda path: len(path.stem))
+    assert data.rows(0, 0, 2)["label"].tolist() == [5, 4]
+
+
+def test_another_rate_is_refused_by_name(recordings):
+    recording(recordings / "hum" / "fast.wav", np.zeros(9), rate=16_000)
+    with pytest.raises(ValueError, match=r"fast\.wav.*its rate is 16000 Hz, wanted 8000; resample"):
+        audio_folder(recordings, rate=8_000, samples=5, batch=3).rows(0, 0, 3)
+
+
+def test_spoken_digits_can_be_read(real, tmp_path):
+    pytest.importorskip("soundfile")
+    import tarfile
+
+    with tarfile.open(real("fsdd") / "fsdd.tar.gz") as archive:
+        members = [member for member in archive if member.name.endswith("_0.wav")]
+        archive.extractall(tmp_path, members, filter="data")
+    data = audio_folder(tmp_path, rate=8_000, samples=4_000, batch=60, label=lambda path: int(path.name[0]))
+    batch = data.rows(0, 0, 60)
+    assert np.array_equal(np.bincount(batch["label"]), np.full(10, 6)) and 0.1 < abs(batch["audio"]).max() <= 1
