@@ -5,11 +5,29 @@ jaxmodels train experiments/gpt_python.py
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from jaxmodels import Experiment, optim
 from jaxmodels.data.pipeline import WindowPipeline
-from jaxmodels.data.python_source import baselines, python_source
+from jaxmodels.data.python_source import lzma_bits_per_byte, order0_bits_per_byte, python_source
 from jaxmodels.models.gpt import GPT
 from jaxmodels.tasks.language import decoder, next_token
+
+VALIDATION = 1 << 18  # bytes of the held-out files that are scored, by the model and by its baselines
+
+
+def validation() -> np.ndarray:
+    return python_source("validation")[:VALIDATION]
+
+
+def baselines() -> dict[str, dict[str, float]]:
+    """Bits per byte of the same bytes: by their own frequencies, and by xz after the last MiB of the training text."""
+    name = "validation/bits_per_byte"
+    train = python_source("train")
+    return {
+        "order-0 entropy": {name: order0_bits_per_byte(validation())},
+        "lzma": {name: lzma_bits_per_byte(train, validation(), tail=1 << 20)},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +52,7 @@ def build(config: Config) -> Experiment:
         train=WindowPipeline(
             lambda: python_source("train"), length=config.length, stride=1, batch=config.batch, seed=config.seed
         ),
-        evals={"validation": WindowPipeline(lambda: python_source("validation"), length=config.length, batch=32)},
+        evals={"validation": WindowPipeline(validation, length=config.length, batch=32)},
         steps=config.steps,
         eval_every=500,
         checkpoint_every=250,
@@ -47,5 +65,5 @@ def build(config: Config) -> Experiment:
             end=0,
             prompt="def ",
         ),
-        baselines=lambda: {name: {"validation/bits_per_byte": value} for name, value in baselines().items()},
+        baselines=baselines,
     )

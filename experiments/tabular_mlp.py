@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data.california_housing import california_housing, linear_regression_rmse
+from jaxmodels.data.california_housing import SCALE, california_housing, linear_regression_rmse
 from jaxmodels.data.friedman import friedman, friedman_linear_rmse
 from jaxmodels.models.mlp import MLP
 from jaxmodels.tasks.regress import regress
@@ -27,7 +27,7 @@ def build(config: Config) -> Experiment:
     if config.data == "friedman":
         data, scale, linear = friedman, 1.0, friedman_linear_rmse
     else:
-        data, scale, linear = california_housing, california_housing.scale, linear_regression_rmse
+        data, scale, linear = california_housing, SCALE, linear_regression_rmse
     train = data("train", batch=config.batch, seed=config.seed)
     steps = config.epochs * train.steps
     return Experiment(

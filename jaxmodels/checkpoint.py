@@ -11,8 +11,10 @@ notices no flipped bit, so a restore compares every file with the manifest; a da
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -25,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 MANIFEST = "manifest.json"
+ROOM = 256 << 10  # bytes beside the arrays
 
 
 class Damaged(ValueError):
@@ -65,10 +68,12 @@ class Checkpoints:
 
         self.wait()
         if self._writer is None:
+            _silence_orbax()
             self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         building = self.folder / f".saving-{step}"
         shutil.rmtree(building, ignore_errors=True)
         try:
+            self._check_room(state)
             building.mkdir(parents=True)
             (building / "tree.json").write_text(json.dumps(_tree(state)))
             self._writer.save((building / "state").absolute(), args=ocp.args.StandardSave(_without_keys(state)))
@@ -78,6 +83,13 @@ class Checkpoints:
             self.wait()
         self._thread = threading.Thread(target=self._finish, args=(step, building, note, best), name="checkpoint")
         self._thread.start()
+
+    def _check_room(self, state: Any) -> None:
+        """Raises OSError where the disk is too full; Orbax would notice too, but over a thousand lines of tracebacks."""
+        place = next(p for p in (self.folder, *self.folder.parents) if p.exists())
+        needed = sum(x.nbytes for x in jax.tree.leaves(_without_keys(state))) // jax.process_count()
+        if shutil.disk_usage(place).free < needed + ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _finish(self, step: int, building: Path, note: dict[str, Any], best: bool) -> None:
         try:
@@ -266,6 +278,20 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _silence_orbax() -> None:
+    """Its errors come up here and are said in one line; its own log repeats each a dozen times, with tracebacks."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_not_of_orbax)  # the same filter again is no second one
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    files, trace = [record.pathname], record.exc_info[2] if record.exc_info else None
+    while trace is not None:
+        files.append(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    return not any("orbax" in file for file in files)
 
 
 def _reason(error: BaseException) -> str:

@@ -6,8 +6,10 @@ on, and training goes on.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import queue
 import threading
 import time
@@ -101,17 +103,34 @@ class Log:
             thread.join()
 
 
-def json_lines(path: Path) -> Tracker:
-    """One JSON object a line, complete lines only; a value that is not finite is null."""
+def json_lines(path: Path, warn: Callable[[str], None] = print) -> Tracker:
+    """One JSON object a line, complete lines only; a value that is not finite is null.
+
+    Lines for which the disk has no room are kept, and tried again with the next one.
+    """
+    waiting: list[str] = []
 
     def write(step: int, values: Mapping[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        line = json.dumps({"step": step, **finite}) + "\n"
-        with path.open("a") as file:
-            file.write(line)
+        waiting.append(json.dumps({"step": step, **finite}) + "\n")
+        try:
+            _append(path, "".join(waiting).encode())
+            waiting.clear()
+        except OSError as error:
+            if len(waiting) == 1:
+                warn(f"{path} cannot be written ({error.strerror or error}); its lines are kept and tried again")
 
     write.__qualname__ = "json_lines"
     return write
+
+
+def _append(path: Path, text: bytes) -> None:
+    """All of it or nothing."""
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if file.write(text) != len(text):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def truncate(path: Path, step: int) -> None:

@@ -101,7 +101,8 @@ def check(experiment: Experiment, options: Options) -> Mesh:
 def evaluate(experiment: Experiment, state: step.State, options: Options, console: Console) -> dict[str, float]:
     """All evaluations of the experiment in this state, by "name/metric"."""
     session = _Session(experiment, options, None, console)
-    return session.evaluate(state)
+    with session.clear_errors():
+        return session.evaluate(state)
 
 
 def run(
@@ -122,15 +123,16 @@ def run(
     options, console = options or Options(), console or Console(quiet=True)
     begun = time.perf_counter()
     session = _Session(experiment, options, folder, console)
-    state, n = session.start()
+    with session.clear_errors():
+        state, n = session.start()
     writers: list[Tracker] = []
     if folder is not None:
-        writers += [json_lines(folder.path / "metrics.jsonl")]  # the first, which checkpoints wait for
+        writers += [json_lines(folder.path / "metrics.jsonl", console.warn)]  # the first, which checkpoints wait for
         writers += [tracker(kind, folder.path, name, knobs or {}) for kind in options.track]
     log = Log([*writers, *trackers], console.warn)
     signals = _Signals()
     try:
-        with signals, console.progress(n, experiment.steps):
+        with session.clear_errors(), signals, console.progress(n, experiment.steps):
             state = session.train(state, n, log, signals, on_step)
         log.flush()
         return session.finish(state, time.perf_counter() - begun)
@@ -261,11 +263,7 @@ class _Session:
 
         moving = self._place(range(k))
         jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1)
-        try:
-            executable = jitted.lower(self.abstract, self.fixed, moving).compile()
-        except Exception as error:
-            self._raise_clearly(error)
-            raise
+        executable = jitted.lower(self.abstract, self.fixed, moving).compile()
         return Watched(executable, moving, self.console.warn, lambda: jitted)
 
     def _place(self, steps: range) -> Any:
@@ -336,11 +334,7 @@ class _Session:
                     land()
                 self.program(stop - start)
                 clock = time.perf_counter()
-            try:
-                state, packed = self.program(stop - start)(state, self.fixed, moving)
-            except Exception as error:
-                self._raise_clearly(error)
-                raise
+            state, packed = self.program(stop - start)(state, self.fixed, moving)
             flight.append((start, stop, packed))
             while len(flight) > depth:
                 land()
@@ -579,8 +573,14 @@ class _Session:
         if self.feed is not None:
             self.feed.close()
 
-    def _raise_clearly(self, error: Exception) -> None:
-        if diagnose.is_out_of_memory(error):
+    @contextlib.contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """Says what fills the device where its memory was not enough; programs run behind, so that may show anywhere."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, OSError) or not diagnose.is_out_of_memory(error):
+                raise
             spec = self.experiment.train.spec.items()
             batch = {k: jax.ShapeDtypeStruct((self.experiment.train.batch, *s), np.dtype(d)) for k, (s, d) in spec}
             raise MemoryError(diagnose.out_of_memory(error, self.abstract, batch, self.options.accumulate)) from error

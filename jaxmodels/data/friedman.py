@@ -1,6 +1,7 @@
-"""Friedman's first function: 10 uniform features, of which five count (Friedman, 1991, Annals of Statistics 19, section 4.3).
+"""Friedman's first function: 10 uniform features, of which five count (Friedman, 1991, Annals of Statistics 19, 4.3).
 
-y = 10 sin(pi x1 x2) + 20 (x3 - 1/2)^2 + 10 x4 + 5 x5 + noise, noise normal with standard deviation 1.
+y = 10 sin(pi x1 x2) + 20 (x3 - 1/2)^2 + 10 x4 + 5 x5 + noise, for x between 0 and 1; the noise is normal with standard
+deviation 1. A network sees features of mean 0 and variance 1.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def friedman_arrays(split: str, n: int = 1_000) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0 if split == "train" else 1)
     x = draw.random((n, 10))
     y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]
-    return {"features": x.astype(np.float32), "target": (y + draw.standard_normal(n)).astype(np.float32)[:, None]}
+    features = (x - 0.5) * np.sqrt(12)
+    return {"features": features.astype(np.float32), "target": (y + draw.standard_normal(n)).astype(np.float32)[:, None]}
 
 
 def friedman(split: str, *, batch: int, seed: int | None = None, n: int = 1_000) -> ArrayPipeline:
