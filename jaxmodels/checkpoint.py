@@ -45,7 +45,7 @@ class Checkpoints:
         self.keep = max(1, keep)
         self.warn = warn
         self._writer: Any = None
-        self._thread: threading.Thread | None = None
+        self._done: threading.Event | None = None  # of a save in the background
         self._error: BaseException | None = None
 
     def clean(self) -> None:
@@ -81,8 +81,8 @@ class Checkpoints:
             shutil.rmtree(building, ignore_errors=True)
             self._error = error
             self.wait()
-        self._thread = threading.Thread(target=self._finish, args=(step, building, note, best), name="checkpoint")
-        self._thread.start()
+        self._done = threading.Event()
+        threading.Thread(target=self._finish, args=(step, building, note, best, self._done), name="checkpoint").start()
 
     def _check_room(self, state: Any) -> None:
         """Raises OSError where the disk is too full; Orbax would notice too, but over a thousand lines of tracebacks."""
@@ -91,7 +91,7 @@ class Checkpoints:
         if shutil.disk_usage(place).free < needed + ROOM:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _finish(self, step: int, building: Path, note: dict[str, Any], best: bool) -> None:
+    def _finish(self, step: int, building: Path, note: dict[str, Any], best: bool, done: threading.Event) -> None:
         try:
             self._writer.wait_until_finished()
             (building / "note.json").write_text(json.dumps(note))
@@ -110,12 +110,14 @@ class Checkpoints:
         except BaseException as error:  # reported by the next wait, in the run's own thread
             self._error = error
             shutil.rmtree(building, ignore_errors=True)
+        finally:
+            done.set()
 
     def wait(self) -> None:
         """Returns when everything saved so far is on the disk; raises OSError where that failed."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._done is not None:
+            self._done.wait()  # unlike Thread.join, it can be interrupted by a signal and waited for again
+            self._done = None
         error, self._error = self._error, None
         if error is not None:
             self._writer = None

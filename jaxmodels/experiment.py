@@ -15,8 +15,9 @@ from jaxmodels.task import Decoder, Task
 class Pipeline(Protocol):
     """Data as a function of the step: any rows of any batch, at random, with no iterator state.
 
-    Building one reads nothing; it opens on first use. A pipeline whose whole content is a few arrays may also offer
-    `resident()`, `indices(step, start, stop)` and `gather(arrays, indices)`, and then lives on the device.
+    Building one reads nothing; it opens on first use. A pipeline may also offer `indices(step, start, stop)`, the examples
+    in those rows, -1 for padding; and one whose whole content is a few arrays `resident()`, those arrays, and
+    `gather(arrays, indices)`, the batch: then it can live on the device.
     """
 
     batch: int

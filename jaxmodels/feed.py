@@ -131,6 +131,13 @@ def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Calla
     return gather
 
 
+def real_rows(data: Pipeline, step: int) -> np.ndarray:
+    """Which rows of a batch are examples and not padding; all, where the pipeline does not say."""
+    if not hasattr(data, "indices"):
+        return np.ones(data.batch, bool)
+    return data.indices(step, 0, data.batch) >= 0
+
+
 def read(data: Pipeline, step: int) -> dict[str, np.ndarray]:
     """One whole batch on the host."""
     return data.rows(step, 0, data.batch)

@@ -2,7 +2,7 @@
 
 segments(n)        which steps go into one dispatch: a function of n alone, so a resumed run repeats them
 feed               the input of the next dispatch, read and placed by a thread
-program            the step, compiled once; k steps in a scan where one is too short to be worth a dispatch
+programs           the step, compiled once; k steps in a scan where one is too short to be worth a dispatch
 metrics            fetched while the next dispatch runs
 evals, checkpoints, signals: between dispatches
 """
@@ -12,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import resource
-import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -28,16 +26,15 @@ from jax.sharding import Mesh
 from jaxmodels import diagnose, parallel, step
 from jaxmodels import feed as feeding
 from jaxmodels.console import Console
-from jaxmodels.experiment import Evaluation, Experiment, Pipeline
+from jaxmodels.evaluating import Evaluator, as_evaluation
+from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder
-from jaxmodels.metrics import Log, Sums, Tracker, json_lines, pack, tracker
+from jaxmodels.metrics import Log, Sums, Tracker, json_lines, tracker
 from jaxmodels.options import Options
+from jaxmodels.programs import Programs, as_dtype, segments
+from jaxmodels.signals import STOP_AT, Signals, signal_name
 
-SHORT = 0.005  # seconds; a step at least this long is worth a dispatch of its own
-LONG = 0.05  # seconds that a dispatch of many steps should take
 WORTH = 4000  # steps still to do that pay for compiling a second program
-CHUNK_BYTES = 64 << 20  # of the batches of one dispatch
-STOP_AT = -1  # stands for a signal where --stop-at ends the run
 INPUT_BOUND = 0.10  # share of the time that is worth a warning
 
 
@@ -53,22 +50,8 @@ class Interrupted(Exception):
     """A signal ended the run after it was saved."""
 
     def __init__(self, number: int, step: int, saved: bool):
-        super().__init__(_signal_name(number))
+        super().__init__(signal_name(number))
         self.number, self.step, self.saved = number, step, saved
-
-
-def segments(n: int, steps: int, k: int, every: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of every dispatch from step n on: k steps where they fit before the next event, else single ones.
-
-    Events are the multiples of each number in `every`, and the end. A function of n alone: k is counted from the last event.
-    """
-    while n < steps:
-        last = max([n // e * e for e in every], default=0)
-        following = min([steps, *((n // e + 1) * e for e in every)])
-        whole = (n - last) % k == 0 and n + k <= following
-        stop = n + k if whole else n + 1
-        yield n, stop
-        n = stop
 
 
 def initial(experiment: Experiment) -> step.State:
@@ -94,7 +77,7 @@ def check(experiment: Experiment, options: Options) -> Mesh:
         raise ValueError(f"--accumulate {options.accumulate}: it must be at least 1, the number of micro-batches")
     parallel.check_batch(mesh, experiment.train.batch, options.accumulate, "train")
     for name, evaluation in experiment.evals.items():
-        parallel.check_batch(mesh, _evaluation(evaluation).data.batch, 1, name)
+        parallel.check_batch(mesh, as_evaluation(evaluation).data.batch, 1, name)
     return mesh
 
 
@@ -130,7 +113,7 @@ def run(
         writers += [json_lines(folder.path / "metrics.jsonl", console.warn)]  # the first, which checkpoints wait for
         writers += [tracker(kind, folder.path, name, knobs or {}) for kind in options.track]
     log = Log([*writers, *trackers], console.warn)
-    signals = _Signals()
+    signals = Signals()
     try:
         with session.clear_errors(), signals, console.progress(n, experiment.steps):
             state = session.train(state, n, log, signals, on_step)
@@ -150,14 +133,10 @@ class _Session:
     def __init__(self, experiment: Experiment, options: Options, folder: Folder | None, console: Console):
         self.experiment, self.options, self.folder, self.console = experiment, options, folder, console
         self.mesh = check(experiment, options)
-        self.precision = None if options.precision == "float32" else jnp.dtype(options.precision)
         self.abstract, self.shardings = abstract_state(experiment, self.mesh)
-        self.names: list[str] = []  # of the training metrics
-        self.resident = False  # whether the data set lies on the device, and as what
-        self.fixed: Any = {}
-        self.compiled: dict[int, Any] = {}  # steps in the dispatch -> program
-        self.evaluators: dict[str, Any] = {}
-        self.compile_s = self.train_s = 0.0
+        self.programs = Programs(experiment, options, self.mesh, self.abstract, self.shardings, console)
+        self.evaluate = Evaluator(experiment, self.mesh, as_dtype(options.precision), console)
+        self.train_s = 0.0
         self.trained = 0  # steps in this process
         self.k = options.steps_per_dispatch
         self.checkpoint_every = options.checkpoint_every or experiment.checkpoint_every
@@ -190,12 +169,12 @@ class _Session:
             self.faults = int(state.faults)
             self.console.say(f"going on from step {n:,}", "bold")
         else:
-            with self._compiling("initialising the parameters"):
+            with self.programs.timed("initialising the parameters"):
                 state, n = jax.jit(lambda: initial(experiment), out_shardings=self.shardings)(), 0
         if not self.k:
             left = experiment.steps - n
-            self.k = self._choose_k(state) if left >= WORTH else 1
-        self._lay_data(self.k)
+            self.k = self.programs.measure_k(state, self._events()) if left >= WORTH else 1
+        self.programs.lay_data(self.k)
         if self.folder is not None:
             self.folder.resume_metrics(n)
             self.folder.write_environment(
@@ -211,105 +190,18 @@ class _Session:
         described = data.describe() if hasattr(data, "describe") else f"batches of {data.batch:,}"
         return f"{parameters:,} parameters · {self.mesh.size} x {kind} ({mesh}, {self.options.compile}) · {described}"
 
-    def _lay_data(self, k: int) -> None:
-        """Puts the whole data set on the device where that is wanted, possible and of use with k steps in a dispatch."""
-        data, wish = self.experiment.train, self.options.resident
-        fits = wish != "off" and feeding.can_reside(data)
-        if wish == "on" and not fits:
-            raise ValueError(
-                "--resident on: this data set cannot lie on the device, because it is changed on the host for each batch or "
-                f"is over {feeding.RESIDENT_BYTES >> 20} MiB; use --resident auto"
-            )
-        # A CPU's own memory holds the data anyway: there the gather of a long step is better left to the feed's thread.
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        resident = fits and (wish == "on" or not on_cpu or k > 1)
-        if resident != self.resident:
-            self.compiled.clear()
-            self.resident, self.fixed = resident, feeding.fix(data, self.mesh, resident)
-
-    # Programs
-
-    def program(self, k: int) -> Any:
-        """The compiled program of k steps."""
-        if k not in self.compiled:
-            with self._compiling(f"compiling the step{f' ({k} in one program)' if k > 1 else ''}"):
-                self.compiled[k] = self._compile(k)
-        return self.compiled[k]
-
-    def _compile(self, k: int) -> Any:
-        experiment, options = self.experiment, self.options
-        one = step.make_step(
-            experiment.task,
-            experiment.optimizer,
-            accumulate=options.accumulate,
-            precision=self.precision,
-            on_nan=options.on_nan,
-            axis=parallel.PMAP_AXIS if options.compile == "pmap" else None,
-        )
-        split = parallel.batch_sharding(self.mesh, 1) if options.compile == "jit" else None
-        unpack = feeding.unpack(experiment.train, self.resident, split)
-
-        def packed_step(state, batch):
-            state, metrics = one(state, batch)
-            self.names = sorted(metrics)
-            return state, pack(metrics)
-
-        def dispatch(state, fixed, moving):
-            batches = unpack(fixed, moving)
-            if k > 1:
-                return jax.lax.scan(packed_step, state, batches)
-            state, metrics = packed_step(state, jax.tree.map(lambda x: x[0], batches))
-            return state, metrics[None]
-
-        moving = self._place(range(k))
-        jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1)
-        executable = jitted.lower(self.abstract, self.fixed, moving).compile()
-        return Watched(executable, moving, self.console.warn, lambda: jitted)
-
-    def _place(self, steps: range) -> Any:
-        """The input of a dispatch, put on the devices here and now."""
-        feed = feeding.Feed(self.experiment.train, self.mesh, [(steps.start, steps.stop)], resident=self.resident, depth=1)
-        try:
-            got = feed.get(lambda: True)
-        finally:
-            feed.close()
-        return got.moving  # type: ignore[union-attr]
-
-    def _choose_k(self, state: step.State) -> int:
-        """Steps in one dispatch, from the time of single steps on a copy of the state."""
-        self._lay_data(1)
-        program, moving = self.program(1), self._place(range(1))
-        scratch, times = jax.tree.map(jnp.copy, state), []
-        for _ in range(6):
-            begun = time.perf_counter()
-            scratch, _ = program(scratch, self.fixed, moving)
-            jax.block_until_ready(scratch)
-            times.append(time.perf_counter() - begun)
-        return choose_k(float(np.median(times[1:])), self._batch_bytes(), self._events())
-
-    def _batch_bytes(self) -> int:
-        return self.experiment.train.batch * sum(
-            math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.experiment.train.spec.values()
-        )
-
-    def _events(self) -> tuple[int, ...]:
-        return tuple(e for e in (self.experiment.eval_every, self.checkpoint_every) if e)
-
-    def _compiling(self, what: str) -> Any:
-        return _timed(self.console.busy(what), self)
-
     # Train
 
-    def train(self, state: step.State, n: int, log: Log, signals: _Signals, on_step: Callable | None) -> step.State:
+    def train(self, state: step.State, n: int, log: Log, signals: Signals, on_step: Callable | None) -> step.State:
         """Steps n to the end."""
         experiment, events = self.experiment, self._events()
         flight: deque[Any] = deque()
         depth = parallel.in_flight(self.mesh)
         self.feed = feed = feeding.Feed(
-            experiment.train, self.mesh, segments(n, experiment.steps, self.k, events), resident=self.resident
+            experiment.train, self.mesh, segments(n, experiment.steps, self.k, events), resident=self.programs.resident
         )
         for start, stop in segments(n, min(n + self.k, experiment.steps), self.k, events):
-            self.program(stop - start)  # compiled before the clock starts
+            self.programs.get(stop - start)  # compiled before the clock starts
         clock = time.perf_counter()
         warned = False
         if 0 < self.options.stop_at <= n < experiment.steps:
@@ -329,12 +221,12 @@ class _Session:
 
         while (given := feed.get(busy)) is not None:
             start, stop, moving = given
-            if stop - start not in self.compiled:
+            if stop - start not in self.programs.compiled:
                 while flight:
                     land()
-                self.program(stop - start)
+                self.programs.get(stop - start)
                 clock = time.perf_counter()
-            state, packed = self.program(stop - start)(state, self.fixed, moving)
+            state, packed = self.programs.get(stop - start)(state, self.programs.fixed, moving)
             flight.append((start, stop, packed))
             while len(flight) > depth:
                 land()
@@ -364,14 +256,17 @@ class _Session:
             self._evaluate(state, n, log)
         return state
 
+    def _events(self) -> tuple[int, ...]:
+        return tuple(e for e in (self.experiment.eval_every, self.checkpoint_every) if e)
+
     def _due(self, n: int, every: int | None) -> bool:
         return n == self.experiment.steps or bool(every and n % every == 0)
 
     def _account(self, start: int, packed: np.ndarray, state: step.State, log: Log) -> None:
         """Adds the metrics of a dispatch's steps, and logs those that end an interval."""
-        if self.interval is None or self.interval.names != self.names:
-            self.interval = Sums(self.names)
-        at = self.names.index("faults")
+        if self.interval is None or self.interval.names != self.programs.names:
+            self.interval = Sums(self.programs.names)
+        at = self.programs.names.index("faults")
         for i, row in enumerate(packed):
             n = start + i + 1
             if (faults := int(row[at, 0])) > self.faults:
@@ -385,8 +280,8 @@ class _Session:
                 if faults:
                     values["train/skipped"] = faults
                 log(n, {**values, "seconds": round(self.train_s, 3)})
-                self.interval = Sums(self.names)
-        loss = self.names.index("loss")
+                self.interval = Sums(self.programs.names)
+        loss = self.programs.names.index("loss")
         total, weight = packed[:, loss].astype(np.float64).sum(0)
         if self.trained:
             each = self.train_s / self.trained
@@ -403,7 +298,9 @@ class _Session:
         n, data = int(state.step), self.experiment.train
         examples = data.indices(n, 0, data.batch) if hasattr(data, "indices") else None
         with self.console.busy("looking for the first module that is not finite"):
-            return diagnose.explain(self.experiment.task, state, feeding.read(data, n), examples, self.precision)
+            return diagnose.explain(
+                self.experiment.task, state, feeding.read(data, n), examples, as_dtype(self.options.precision)
+            )
 
     def _input_bound(self, feed: feeding.Feed) -> str:
         share = feed.idle / self.train_s
@@ -428,58 +325,6 @@ class _Session:
         if self.metrics and n < self.experiment.steps:
             shown = "  ".join(f"{k} {v:.4g}" for k, v in self.metrics.items())
             self.console.say(f"step {n:,}  {shown}")
-
-    def evaluate(self, state: step.State) -> dict[str, float]:
-        """All evaluations of the experiment, by "name/metric"."""
-        params = step.eval_params(self.experiment.optimizer, state)
-        return {
-            f"{name}/{k}": v
-            for name, evaluation in self.experiment.evals.items()
-            for k, v in self._evaluate_one(name, _evaluation(evaluation), params, state.extra).items()
-        }
-
-    def _evaluate_one(self, name: str, evaluation: Evaluation, params: Any, extra: Any) -> dict[str, float]:
-        data, task = evaluation.data, self.experiment.task
-        measure = step.make_evaluate(task, precision=self.precision)
-        if name not in self.evaluators:
-            names: list[str] = []
-
-            def program(params, extra, batch):
-                metrics = measure(params, extra, jax.tree.map(lambda x: x[0], batch))
-                names[:] = sorted(metrics)
-                return pack(metrics)
-
-            predict = jax.jit(evaluation.predict) if evaluation.predict else None
-            self.evaluators[name] = jax.jit(program), names, predict
-        program, names, predict = self.evaluators[name]
-        feed = feeding.Feed(data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False)
-        sums: Any = None
-        predictions: list[Any] = []
-        batches: list[Any] = []
-        flight: deque[Any] = deque()
-        total: Any = None
-        with self.console.busy(f"evaluating {name}", after=5.0):
-            try:
-                while (given := feed.get(lambda: True)) is not None:
-                    flight.append(program(params, extra, given.moving))
-                    if len(flight) > parallel.in_flight(self.mesh):
-                        total = _plus(total, flight.popleft())
-                    if predict is not None:
-                        batch = feeding.read(data, given.start)
-                        real = np.asarray(batch["weight"]).reshape(data.batch, -1).any(1)
-                        keep = lambda tree, real=real: jax.tree.map(lambda x: np.asarray(x)[real], tree)  # noqa: E731
-                        predictions.append(keep(predict(params, extra, batch)))
-                        batches.append(keep(batch))
-            finally:
-                feed.close()
-        for packed in flight:
-            total = _plus(total, packed)
-        sums = Sums(names)
-        sums.sums = total
-        metrics = sums.finish(task)
-        if evaluation.score is not None:
-            metrics |= evaluation.score(predictions, batches)
-        return metrics
 
     def _is_best(self, n: int) -> bool:
         """Whether the evaluation just made is the best so far."""
@@ -528,7 +373,7 @@ class _Session:
 
     def _interrupted(self, number: int, n: int) -> Interrupted:
         if self.folder is not None:
-            self.console.say(f"{_signal_name(number)}: saving step {n:,} …", "bold")
+            self.console.say(f"{signal_name(number)}: saving step {n:,} …", "bold")
             self._wait_saved()
         return Interrupted(number, n, self.folder is not None)
 
@@ -544,7 +389,7 @@ class _Session:
             "examples_per_s": rate,
             "steps_per_dispatch": self.k,
             "train_s": self.train_s,
-            "compile_s": self.compile_s,
+            "compile_s": self.programs.compile_s,
             "wall_s": wall_s,
             "input_idle_s": round(self.feed.idle, 3) if self.feed else 0.0,
             "skipped": self.faults,
@@ -586,46 +431,6 @@ class _Session:
             raise MemoryError(diagnose.out_of_memory(error, self.abstract, batch, self.options.accumulate)) from error
 
 
-class Watched:
-    """A compiled program that says so when it has to be compiled again, and why."""
-
-    def __init__(self, executable: Any, moving: Any, warn: Callable[[str], None], jitted: Callable[[], Any]):
-        self._executable, self._warn, self._jitted = executable, warn, jitted
-        self._seen = _signature(moving)
-
-    def __call__(self, state: Any, fixed: Any, moving: Any) -> Any:
-        """The program on these arguments; the state's buffers are given away."""
-        signature = _signature(moving)
-        if signature != self._seen:
-            changes = [
-                f"{name} was {self._seen.get(name, 'absent')}, is {signature.get(name, 'absent')}"
-                for name in sorted({*self._seen, *signature})
-                if self._seen.get(name) != signature.get(name)
-            ]
-            self._warn("the step is compiled again, because the batch has changed: " + "; ".join(changes))
-            self._executable, self._seen = self._jitted().lower(state, fixed, moving).compile(), signature
-        return self._executable(state, fixed, moving)
-
-
-def _signature(moving: Any) -> dict[str, str]:
-    if not isinstance(moving, dict):
-        return {"indices": f"{moving.dtype}{list(moving.shape[1:])}"}
-    return {f"batch[{name!r}]": f"{x.dtype}{list(x.shape[1:])}" for name, x in moving.items()}
-
-
-def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...]) -> int:
-    """How many steps of step_s seconds make one dispatch: 1 for long ones, else about LONG seconds of them.
-
-    A number that divides the distance between events is preferred, so that no single steps are left over.
-    """
-    if step_s >= SHORT:
-        return 1
-    most = max(1, min(int(LONG / max(step_s, 1e-6)), CHUNK_BYTES // max(1, batch_bytes), 1000))
-    common = math.gcd(*events) if events else 0
-    divisors = [d for d in range(1, most + 1) if common and common % d == 0]
-    return divisors[-1] if divisors and divisors[-1] * 4 >= most else most
-
-
 def peak_memory() -> int:
     """Bytes: of the fullest device, where it tells, else of the process."""
     stats = [d.memory_stats() or {} for d in jax.local_devices()]
@@ -633,55 +438,5 @@ def peak_memory() -> int:
     return on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-class _Signals:
-    """SIGTERM and Ctrl-C, noted while entered; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = number
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def _signal_name(number: int) -> str:
-    return "--stop-at" if number == STOP_AT else signal.Signals(number).name
-
-
-class _timed:
-    """Adds the time inside to a session's compile time."""
-
-    def __init__(self, inner: Any, session: _Session):
-        self._inner, self._session = inner, session
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter()
-        self._inner.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._inner.__exit__(*error)
-        self._session.compile_s += time.perf_counter() - self._begun
-
-
 def _not_saved(error: OSError) -> OSError:
     return OSError(f"{error} Then give the same command again, to go on from there.")
-
-
-def _evaluation(evaluation: Pipeline | Evaluation) -> Evaluation:
-    return evaluation if isinstance(evaluation, Evaluation) else Evaluation(evaluation)
-
-
-def _plus(total: Any, packed: Any) -> np.ndarray:
-    packed = np.asarray(packed, np.float64)
-    return packed if total is None else total + packed

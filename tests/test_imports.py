@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[1] / "jaxmodels"
 RUNNER = [
     *(
         "runner",
+        "programs",
+        "evaluating",
+        "signals",
         "feed",
         "diagnose",
         "console",
@@ -47,6 +50,9 @@ ARROWS: dict[str, list[str]] = {
     "tasks": ["task", "tasks.apply"],
     "convert": ["models"],
     "runner": RUNNER,
+    "programs": RUNNER,
+    "evaluating": RUNNER,
+    "signals": RUNNER,
     "feed": RUNNER,
     "diagnose": RUNNER,
     "console": RUNNER,

@@ -111,6 +111,10 @@ class GrainPipeline:
             found = {name: (x.shape, x.dtype) for name, x in first.items()}
         return {"weight": ((), np.dtype(np.float32)), **found}
 
+    def indices(self, step: int, start: int, stop: int) -> np.ndarray:
+        """The examples in rows start to stop of batch `step`; -1 is padding."""
+        return self.order.indices(step, start, stop)
+
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         """Rows start to stop of batch `step`. The same rows of step + 1 are then loaded ahead of time."""
         if step < 0 or not 0 <= start < stop <= self.batch:

@@ -21,7 +21,8 @@ class Config:
     steps: int = 24
     batch: int = 8
     lr: float = 0.05
-    dropout: float = 0.1
+    hidden: int = 10
+    dropout: float = 0.0
     eval_every: int = 6
     save_every: int = 6
     log_every: int = 4
@@ -37,7 +38,7 @@ def arrays(split: str) -> dict[str, np.ndarray]:
 def build(config: Config) -> Experiment:
     rate = optim.warmup_cosine(config.lr, warmup=3, steps=config.steps)
     return Experiment(
-        task=regress(MLP((10,), 1, dropout=config.dropout)),
+        task=regress(MLP((config.hidden,), 1, dropout=config.dropout)),
         optimizer=optim.sgd(rate, momentum=0.9),
         train=ArrayPipeline(arrays("train"), batch=config.batch, seed=config.seed),
         evals={"test": ArrayPipeline(arrays("test"), batch=config.batch)},

@@ -1,0 +1,85 @@
+"""Evaluation: one pass over each of an experiment's finite pipelines, means added exactly, padding counted nowhere."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxmodels import feed as feeding
+from jaxmodels import parallel, step
+from jaxmodels.console import Console
+from jaxmodels.experiment import Evaluation, Experiment, Pipeline
+from jaxmodels.metrics import Sums, pack
+
+
+class Evaluator:
+    """Evaluates states of an experiment; compiles once for each of its evaluations, always by jit."""
+
+    def __init__(self, experiment: Experiment, mesh: Mesh, precision: Any, console: Console):
+        self.experiment, self.mesh, self.precision, self.console = experiment, mesh, precision, console
+        self._programs: dict[str, Any] = {}
+
+    def __call__(self, state: step.State) -> dict[str, float]:
+        """All evaluations of the experiment, by "name/metric"."""
+        params = step.eval_params(self.experiment.optimizer, state)
+        return {
+            f"{name}/{k}": v
+            for name, evaluation in self.experiment.evals.items()
+            for k, v in self._one(name, as_evaluation(evaluation), params, state.extra).items()
+        }
+
+    def _one(self, name: str, evaluation: Evaluation, params: Any, extra: Any) -> dict[str, float]:
+        data, task = evaluation.data, self.experiment.task
+        measure = step.make_evaluate(task, precision=self.precision)
+        if name not in self._programs:
+            names: list[str] = []
+
+            def program(params, extra, batch):
+                metrics = measure(params, extra, jax.tree.map(lambda x: x[0], batch))
+                names[:] = sorted(metrics)
+                return pack(metrics)
+
+            predict = jax.jit(evaluation.predict) if evaluation.predict else None
+            self._programs[name] = jax.jit(program), names, predict
+        program, names, predict = self._programs[name]
+        feed = feeding.Feed(data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False)
+        predictions: list[Any] = []
+        batches: list[Any] = []
+        flight: deque[Any] = deque()
+        total: Any = None
+        with self.console.busy(f"evaluating {name}", after=5.0):
+            try:
+                while (given := feed.get(lambda: True)) is not None:
+                    flight.append(program(params, extra, given.moving))
+                    if len(flight) > parallel.in_flight(self.mesh):
+                        total = _plus(total, flight.popleft())
+                    if predict is not None:
+                        batch = feeding.read(data, given.start)
+                        real = feeding.real_rows(data, given.start)
+                        keep = lambda tree, real=real: jax.tree.map(lambda x: np.asarray(x)[real], tree)  # noqa: E731
+                        predictions.append(keep(predict(params, extra, batch)))
+                        batches.append(keep(batch))
+            finally:
+                feed.close()
+        for packed in flight:
+            total = _plus(total, packed)
+        sums = Sums(names)
+        sums.sums = total
+        metrics = sums.finish(task)
+        if evaluation.score is not None:
+            metrics |= evaluation.score(predictions, batches)
+        return metrics
+
+
+def as_evaluation(evaluation: Pipeline | Evaluation) -> Evaluation:
+    """A bare pipeline as an Evaluation of means alone."""
+    return evaluation if isinstance(evaluation, Evaluation) else Evaluation(evaluation)
+
+
+def _plus(total: Any, packed: Any) -> np.ndarray:
+    packed = np.asarray(packed, np.float64)
+    return packed if total is None else total + packed

@@ -1,0 +1,192 @@
+"""The compiled programs of a run: k steps on data that comes with each dispatch or lies on the device.
+
+How many steps make a dispatch is measured; which steps those are is a function of the step alone (see segments).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxmodels import feed as feeding
+from jaxmodels import parallel, step
+from jaxmodels.console import Console
+from jaxmodels.experiment import Experiment
+from jaxmodels.metrics import pack
+from jaxmodels.options import Options
+
+SHORT = 0.005  # seconds; a step at least this long is worth a dispatch of its own
+LONG = 0.05  # seconds that a dispatch of many steps should take
+CHUNK_BYTES = 64 << 20  # of the batches of one dispatch
+
+
+def segments(n: int, steps: int, k: int, every: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """(start, stop) of every dispatch from step n on: k steps where they fit before the next event, else single ones.
+
+    Events are the multiples of each number in `every`, and the end. A function of n alone: k is counted from the last event.
+    """
+    while n < steps:
+        last = max([n // e * e for e in every], default=0)
+        following = min([steps, *((n // e + 1) * e for e in every)])
+        whole = (n - last) % k == 0 and n + k <= following
+        stop = n + k if whole else n + 1
+        yield n, stop
+        n = stop
+
+
+def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...]) -> int:
+    """How many steps of step_s seconds make one dispatch: 1 for long ones, else about LONG seconds of them.
+
+    A number that divides the distance between events is preferred, so that no single steps are left over.
+    """
+    if step_s >= SHORT:
+        return 1
+    most = max(1, min(int(LONG / max(step_s, 1e-6)), CHUNK_BYTES // max(1, batch_bytes), 1000))
+    common = math.gcd(*events) if events else 0
+    divisors = [d for d in range(1, most + 1) if common and common % d == 0]
+    return divisors[-1] if divisors and divisors[-1] * 4 >= most else most
+
+
+def as_dtype(precision: str) -> Any:
+    """The type in which a model sees its parameters; None leaves them as they are."""
+    return None if precision == "float32" else jnp.dtype(precision)
+
+
+class Programs:
+    """Compiled steps of an experiment, by the number of steps in a dispatch, and the data that they share.
+
+    names: of the training metrics, in the order in which the programs pack them; known after the first compilation.
+    """
+
+    def __init__(
+        self, experiment: Experiment, options: Options, mesh: Mesh, abstract: Any, shardings: Any, console: Console
+    ):
+        self.experiment, self.options, self.mesh, self.console = experiment, options, mesh, console
+        self.abstract, self.shardings = abstract, shardings
+        self.names: list[str] = []
+        self.resident = False  # whether the data set lies on the device, and as what
+        self.fixed: Any = {}
+        self.compiled: dict[int, Any] = {}
+        self.compile_s = 0.0
+
+    def lay_data(self, k: int) -> None:
+        """Puts the whole data set on the device where that is wanted, possible and of use with k steps in a dispatch."""
+        data, wish = self.experiment.train, self.options.resident
+        fits = wish != "off" and feeding.can_reside(data)
+        if wish == "on" and not fits:
+            raise ValueError(
+                "--resident on: this data set cannot lie on the device, because it is changed on the host for each batch or "
+                f"is over {feeding.RESIDENT_BYTES >> 20} MiB; use --resident auto"
+            )
+        # A CPU's own memory holds the data anyway: there the gather of a long step is better left to the feed's thread.
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        resident = fits and (wish == "on" or not on_cpu or k > 1)
+        if resident != self.resident:
+            self.compiled.clear()
+            self.resident, self.fixed = resident, feeding.fix(data, self.mesh, resident)
+
+    def get(self, k: int) -> Any:
+        """The compiled program of k steps."""
+        if k not in self.compiled:
+            with self.timed(f"compiling the step{f' ({k} in one program)' if k > 1 else ''}"):
+                self.compiled[k] = self._compile(k)
+        return self.compiled[k]
+
+    def _compile(self, k: int) -> Any:
+        experiment, options = self.experiment, self.options
+        one = step.make_step(
+            experiment.task,
+            experiment.optimizer,
+            accumulate=options.accumulate,
+            precision=as_dtype(options.precision),
+            on_nan=options.on_nan,
+            axis=parallel.PMAP_AXIS if options.compile == "pmap" else None,
+        )
+        split = parallel.batch_sharding(self.mesh, 1) if options.compile == "jit" else None
+        unpack = feeding.unpack(experiment.train, self.resident, split)
+
+        def packed_step(state, batch):
+            state, metrics = one(state, batch)
+            self.names = sorted(metrics)
+            return state, pack(metrics)
+
+        def dispatch(state, fixed, moving):
+            batches = unpack(fixed, moving)
+            if k > 1:
+                return jax.lax.scan(packed_step, state, batches)
+            state, metrics = packed_step(state, jax.tree.map(lambda x: x[0], batches))
+            return state, metrics[None]
+
+        moving = self._place(range(k))
+        jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1)
+        executable = jitted.lower(self.abstract, self.fixed, moving).compile()
+        return Watched(executable, moving, self.console.warn, lambda: jitted)
+
+    def _place(self, steps: range) -> Any:
+        """The input of a dispatch, put on the devices here and now."""
+        feed = feeding.Feed(self.experiment.train, self.mesh, [(steps.start, steps.stop)], resident=self.resident, depth=1)
+        try:
+            got = feed.get(lambda: True)
+        finally:
+            feed.close()
+        return got.moving  # type: ignore[union-attr]
+
+    def measure_k(self, state: step.State, events: tuple[int, ...]) -> int:
+        """Steps in one dispatch, from the time of single steps on a copy of the state."""
+        self.lay_data(1)
+        program, moving = self.get(1), self._place(range(1))
+        scratch, times = jax.tree.map(jnp.copy, state), []
+        for _ in range(6):
+            begun = time.perf_counter()
+            scratch, _ = program(scratch, self.fixed, moving)
+            jax.block_until_ready(scratch)
+            times.append(time.perf_counter() - begun)
+        return choose_k(float(np.median(times[1:])), self._batch_bytes(), events)
+
+    def _batch_bytes(self) -> int:
+        return self.experiment.train.batch * sum(
+            math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.experiment.train.spec.values()
+        )
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Shows what takes long, and counts it as compilation."""
+        begun = time.perf_counter()
+        with self.console.busy(what):
+            yield
+        self.compile_s += time.perf_counter() - begun
+
+
+class Watched:
+    """A compiled program that says so when it has to be compiled again, and why."""
+
+    def __init__(self, executable: Any, moving: Any, warn: Callable[[str], None], jitted: Callable[[], Any]):
+        self._executable, self._warn, self._jitted = executable, warn, jitted
+        self._seen = _signature(moving)
+
+    def __call__(self, state: Any, fixed: Any, moving: Any) -> Any:
+        """The program on these arguments; the state's buffers are given away."""
+        signature = _signature(moving)
+        if signature != self._seen:
+            changes = [
+                f"{name} was {self._seen.get(name, 'absent')}, is {signature.get(name, 'absent')}"
+                for name in sorted({*self._seen, *signature})
+                if self._seen.get(name) != signature.get(name)
+            ]
+            self._warn("the step is compiled again, because the batch has changed: " + "; ".join(changes))
+            self._executable, self._seen = self._jitted().lower(state, fixed, moving).compile(), signature
+        return self._executable(state, fixed, moving)
+
+
+def _signature(moving: Any) -> dict[str, str]:
+    if not isinstance(moving, dict):
+        return {"indices": f"{moving.dtype}{list(moving.shape[1:])}"}
+    return {f"batch[{name!r}]": f"{x.dtype}{list(x.shape[1:])}" for name, x in moving.items()}

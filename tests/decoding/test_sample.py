@@ -1,0 +1,210 @@
+"""Sampling: which token is drawn, and that a cache changes nothing.
+
+Dimensions: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from files import tiny_gpt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxmodels.decoding.sample import choose, generate_text, stream
+from jaxmodels.task import Decoder
+
+pytestmark = pytest.mark.fast
+
+V = 7
+LOGITS_BV = np.random.default_rng(0).normal(size=(3, V)).astype(np.float32) * 2
+
+
+def drawn(n: int = 3000, **how) -> np.ndarray:
+    """(n, B) tokens, each row from a key of its own."""
+    keys = jax.random.split(jax.random.key(0), n)
+    how = {"temperature": 1.0, **how}
+    return np.asarray(jax.jit(jax.vmap(lambda key: choose(jnp.asarray(LOGITS_BV), key, **how)))(keys))
+
+
+def frequencies(tokens_NB: np.ndarray) -> np.ndarray:
+    return np.stack([np.bincount(column, minlength=V) / len(column) for column in tokens_NB.T])
+
+
+def softmax(logits_BV: np.ndarray) -> np.ndarray:
+    p_BV = np.exp(logits_BV - logits_BV.max(-1, keepdims=True))
+    return p_BV / p_BV.sum(-1, keepdims=True)
+
+
+# One token
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}], ids=str)
+def test_these_always_take_the_likeliest_token(how):
+    np.testing.assert_array_equal(drawn(200, **how), np.broadcast_to(LOGITS_BV.argmax(-1), (200, 3)))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_come_as_often_as_their_probability_says(temperature):
+    got_BV, p_BV = frequencies(drawn(temperature=temperature)), softmax(LOGITS_BV / temperature)
+    np.testing.assert_allclose(got_BV, p_BV, atol=5 * np.sqrt(0.25 / 3000))
+
+
+@pytest.mark.parametrize("k", [2, 4, V, V + 5])
+def test_with_top_k_only_the_k_likeliest_come_and_in_their_own_proportions(k):
+    likeliest_BV = (-LOGITS_BV).argsort(-1).argsort(-1) < k
+    got_BV = frequencies(drawn(top_k=k))
+    assert not got_BV[~likeliest_BV].any()
+    p_BV = softmax(np.where(likeliest_BV, LOGITS_BV, -np.inf))
+    np.testing.assert_allclose(got_BV, p_BV, atol=5 * np.sqrt(0.25 / 3000))
+
+
+@pytest.mark.parametrize("p", [0.3, 0.6, 0.9, 0.999])
+def test_with_top_p_the_nucleus_is_the_smallest_set_that_reaches_p(p):
+    got_BV = frequencies(drawn(top_p=p))
+    for got_V, p_V in zip(got_BV, softmax(LOGITS_BV), strict=True):
+        order = (-p_V).argsort()
+        size = int(np.searchsorted(np.cumsum(p_V[order]), p) + 1)
+        assert not got_V[order[size:]].any()
+        nucleus = np.zeros(V)
+        nucleus[order[:size]] = p_V[order[:size]] / p_V[order[:size]].sum()
+        np.testing.assert_allclose(got_V, nucleus, atol=5 * np.sqrt(0.25 / 3000))
+
+
+@given(
+    st.lists(st.integers(-40, 40), min_size=6, max_size=6, unique=True),
+    st.sampled_from([0, 1, 3, 9]),
+    st.floats(0.01, 1.0),
+    st.integers(0, 1000),
+)
+def test_what_is_drawn_is_among_the_k_likeliest_and_in_the_nucleus_of_those(quarters, k, p, seed):
+    logits_V = np.array(quarters, np.float32) / 4
+    token = int(choose(jnp.asarray(logits_V)[None], jax.random.key(seed), temperature=1.0, top_k=k, top_p=p)[0])
+    order = (-logits_V).argsort()[: k or None]
+    place = order.tolist().index(token)  # among the k likeliest
+    before = softmax(logits_V[None, order])[0, :place].sum()
+    assert before < p + 1e-5
+
+
+def test_half_precision_logits_are_drawn_from_in_float32():
+    big = jnp.asarray([[60000.0, 0.0]], jnp.float16)
+    assert int(choose(big, jax.random.key(0), temperature=0.5)[0]) == 0
+
+
+# Texts
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    """(decoder, params, logits without a cache) of a model that has not learned anything."""
+    experiment = tiny_gpt.build(tiny_gpt.Config())
+    batch = {"inputs": jnp.zeros((1, tiny_gpt.LENGTH), jnp.int32)}
+    params, _ = jax.jit(experiment.task.init)(jax.random.key(3), batch)
+    params = jax.tree.map(lambda x: 20 * x, params)  # far from uniform
+    cacheless = jax.jit(tiny_gpt.gpt(tiny_gpt.Config()).apply)
+
+    def logits(tokens: list[int]) -> np.ndarray:
+        padded = np.zeros((1, tiny_gpt.LENGTH), np.int32)
+        padded[0, : len(tokens)] = tokens  # what follows is not seen
+        return np.asarray(cacheless({"params": params}, padded))[0, len(tokens) - 1]
+
+    return experiment.decoder, params, logits
+
+
+def greedy(decoder: Decoder, logits, prompt: str, tokens: int) -> str:
+    """The likeliest continuation, each token from the whole context again."""
+    seen = list(decoder.encode(prompt))
+    context, out = seen[-(decoder.length - 1) :], []
+    for _ in range(tokens):
+        if len(context) > decoder.length:
+            context = seen[-(decoder.length // 2) :]
+        out.append(int(logits(context).argmax()))
+        seen.append(out[-1])
+        context.append(out[-1])
+    return decoder.decode(out)
+
+
+@pytest.mark.parametrize("prompt", ["a", "abc", "abcdefg", "abcdefgh", "hgfedcbahgfedcba"], ids=len)
+def test_greedy_text_is_the_argmax_without_a_cache(gpt, prompt):
+    """Prompts shorter than, as long as and longer than the 8 tokens that the model sees, and texts that run past them."""
+    decoder, params, logits = gpt
+    text = generate_text(decoder, params, {}, prompt, tokens=20, temperature=0)
+    assert len(text) == 20
+    assert text == greedy(decoder, logits, prompt, 20)
+
+
+def test_of_a_long_prompt_the_end_counts(gpt):
+    decoder, params, _ = gpt
+    how = dict(tokens=12, temperature=1.0, seed=4)
+    assert generate_text(decoder, params, {}, "jij" * 30 + "abcdefg", **how) == generate_text(decoder, params, {}, "abcdefg", **how)
+
+
+def test_the_same_seed_gives_the_same_text_and_another_one_another(gpt):
+    decoder, params, _ = gpt
+    texts = [generate_text(decoder, params, {}, "ab", tokens=30, temperature=2.0, seed=seed) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_longer_text_begins_as_the_shorter_one(gpt):
+    decoder, params, _ = gpt
+    short, long = (generate_text(decoder, params, {}, "ab", tokens=tokens, temperature=1.0) for tokens in (5, 15))
+    assert long.startswith(short)
+
+
+def test_the_experiments_prompt_is_used_where_nobody_gives_one(gpt):
+    decoder, params, _ = gpt
+    assert generate_text(decoder, params, {}, tokens=9) == generate_text(decoder, params, {}, "ab", tokens=9)
+
+
+def counting(**options) -> Decoder:
+    """A model that always says the number after the last one."""
+
+    def step(params, extra, tokens_BT, cache):
+        assert tokens_BT.shape[1] <= made.length
+        return jax.nn.one_hot((tokens_BT + 1) % 10, 10) * 100, cache
+
+    encode = lambda text: [int(c) for c in text]  # noqa: E731
+    decode = lambda tokens: "".join(map(str, tokens))  # noqa: E731
+    made = Decoder(lambda batch, length: jnp.zeros(()), step, encode, decode, **{"length": 4, **options})
+    return made
+
+
+def test_an_end_token_ends_the_text_and_is_not_in_it():
+    assert generate_text(counting(end=6), {}, {}, "2", tokens=99) == "345"
+
+
+def test_a_begin_token_stands_before_every_prompt():
+    assert generate_text(counting(begin=7), {}, {}, "", tokens=2) == "89"
+    assert generate_text(counting(begin=7), {}, {}, "3", tokens=2) == "45"
+
+
+def test_tokens_come_one_by_one():
+    texts = stream(counting(), {}, {}, "2", tokens=99)
+    assert [next(texts) for _ in range(3)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_model_that_sees_almost_nothing_goes_on_too(length):
+    assert generate_text(counting(length=length), {}, {}, "012", tokens=6) == "345678"
+
+
+def test_an_empty_prompt_needs_a_token_to_begin_with():
+    with pytest.raises(ValueError, match="the prompt is empty and the model has no token to begin with; give --prompt"):
+        generate_text(counting(), {}, {}, "")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("temperature", -1.0, "0 or more"),
+        ("top_k", -1, "or more"),
+        ("top_p", 0.0, "above 0 and at most 1"),
+        ("top_p", 1.5, "above 0 and at most 1"),
+        ("tokens", 0, "at least 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(option, value, wanted):
+    with pytest.raises(ValueError, match=rf"{option.replace('_', '-')} is {value}; it must be .*{wanted}"):
+        generate_text(counting(), {}, {}, "1", **{option: value})

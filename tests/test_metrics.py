@@ -1,0 +1,258 @@
+"""Metrics: what is added, what is written, and that no tracker can harm a run."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import math
+import threading
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmodels.metrics import Log, Sums, json_lines, pack, tensorboard, tracker, truncate
+from jaxmodels.task import Mean, Task
+
+pytestmark = pytest.mark.fast
+
+TASK = Task(None, None, None)
+
+
+def mean(total: float, weight: float) -> Mean:
+    return Mean(jnp.float32(total), jnp.float32(weight))
+
+
+# Sums
+
+
+def test_means_are_added_as_sums_and_weights_and_not_as_means():
+    sums = Sums(["loss"])
+    for total, weight in ((10.0, 1.0), (0.0, 9.0)):
+        sums.add(np.asarray(pack({"loss": mean(total, weight)})))
+    assert sums.finish(TASK) == {"loss": 1.0}
+
+
+def test_of_the_learning_rate_the_last_value_counts():
+    sums = Sums(["loss", "learning_rate"])
+    for rate in (0.1, 0.3):
+        sums.add(np.asarray(pack({"loss": mean(1, 1), "learning_rate": mean(rate, 1)})))
+    assert sums.finish(TASK)["learning_rate"] == pytest.approx(0.3)
+
+
+def test_many_small_numbers_are_added_in_float64():
+    sums = Sums(["loss"])
+    row = np.asarray(pack({"loss": mean(0.1, 1)}))
+    for _ in range(20_000):
+        sums.add(row)
+    assert sums.finish(TASK)["loss"] == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+
+
+def test_a_mean_over_nothing_is_nan():
+    assert math.isnan(Sums(["loss"]).finish(TASK)["loss"])
+
+
+def test_the_task_derives_its_own_metrics_from_finished_means():
+    sums = Sums(["loss"])
+    for loss in (1.0, 3.0):
+        sums.add(np.asarray(pack({"loss": mean(loss, 1)})))
+    task = TASK._replace(finish=lambda metrics: {**metrics, "twice": 2 * metrics["loss"]})
+    assert sums.finish(task) == {"loss": 2.0, "twice": 4.0}
+
+
+# Lines
+
+
+def test_every_line_is_a_json_object_even_where_a_value_is_not_finite(tmp_path):
+    write = json_lines(tmp_path / "metrics.jsonl")
+    write(1, {"loss": 0.5})
+    write(2, {"loss": math.nan, "rate": math.inf})
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": None, "rate": None}]
+
+
+def test_numbers_come_back_bit_for_bit(tmp_path):
+    values = {str(i): float(x) for i, x in enumerate(np.random.default_rng(0).normal(size=100))}
+    json_lines(tmp_path / "metrics.jsonl")(1, values)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, **values}
+
+
+def test_lines_after_the_restored_step_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for step in (5, 10, 10, 15):
+        json_lines(path)(step, {"loss": 1.0})
+    truncate(path, 10)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 10, 10]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 20])
+def test_a_last_line_cut_short_is_dropped(tmp_path, cut):
+    path = tmp_path / "metrics.jsonl"
+    for step in (5, 10):
+        json_lines(path)(step, {"loss": 1.0})
+    path.write_text(path.read_text()[:-cut])
+    truncate(path, 10)
+    assert path.read_text() == '{"step": 5, "loss": 1.0}\n'
+
+
+def test_lines_that_are_no_metrics_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1.0}\n[]\n\x00\x00\x00\n{"loss": 2.0}\n{"step": 2}\n')
+    truncate(path, 10)
+    assert path.read_text() == '{"step": 1, "loss": 1.0}\n{"step": 2}\n'
+
+
+def test_bytes_that_are_no_text_do_not_stop_a_resume(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 1.0}\n\xff\xfe\n')
+    truncate(path, 10)
+    assert path.read_text() == '{"step": 1, "loss": 1.0}\n'
+
+
+@pytest.mark.parametrize("fails", ["open", "write"])
+def test_lines_that_found_no_room_are_written_with_the_next(tmp_path, monkeypatch, fails):
+    path, said = tmp_path / "metrics.jsonl", []
+    write = json_lines(path, said.append)
+    write(1, {"loss": 1.0})
+
+    class Full(io.FileIO):
+        """A disk with room for ten bytes more."""
+
+        def write(self, text):
+            return super().write(text[:10])
+
+    def full(path, *_, **__):
+        if fails == "open":
+            raise OSError(28, "No space left on device")
+        return Full(path, "a")
+
+    monkeypatch.setattr(Path, "open", full)
+    write(2, {"loss": 0.5})
+    write(3, {"loss": 0.25})
+    monkeypatch.undo()
+    assert path.read_text() == '{"step": 1, "loss": 1.0}\n'
+    write(4, {"loss": 0.125})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
+    assert len(said) == 1
+    assert "metrics.jsonl cannot be written (No space left on device)" in said[0]
+
+
+# Log
+
+
+def test_trackers_get_everything_in_order():
+    got: list = []
+    log = Log([lambda step, values: got.append((step, values))], pytest.fail)
+    for step in range(100):
+        log(step, {"loss": float(step)})
+    log.close()
+    assert got == [(step, {"loss": float(step)}) for step in range(100)]
+
+
+def test_a_tracker_that_fails_is_named_and_left_out_and_the_others_go_on():
+    got, said, calls = [], [], []
+
+    def broken(step, values):
+        calls.append(step)
+        raise ConnectionError("the server is gone")
+
+    log = Log([broken, lambda step, values: got.append(step)], said.append)
+    for step in range(3):
+        log(step, {})
+    log.close()
+    assert (got, calls) == ([0, 1, 2], [0])
+    assert len(said) == 1
+    assert "broken" in said[0] and "step 0" in said[0] and "the server is gone" in said[0]
+
+
+def test_a_tracker_that_hangs_keeps_no_other_waiting_nor_the_run():
+    got, go_on = [], threading.Event()
+    log = Log([lambda step, values: got.append(step), lambda step, values: go_on.wait(10)], pytest.fail)
+    for step in range(3):
+        log(step, {})
+    log.flush_first()
+    assert got == [0, 1, 2]
+    go_on.set()
+    log.close()
+
+
+# Trackers of others
+
+
+def tensorboard_shows(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_tensorboard_files_read_back(tmp_path):
+    write = tensorboard(tmp_path)
+    for step in (1, 2):
+        write(step, {"train/loss": 1 / step, "test/accuracy": 0.25 * step})
+    assert tensorboard_shows(tmp_path) == {"train/loss": [(1, 1.0), (2, 0.5)], "test/accuracy": [(1, 0.25), (2, 0.5)]}
+
+
+def test_tensorboard_shows_a_step_once_after_a_resume(tmp_path):
+    before = tensorboard(tmp_path)
+    for step in (1, 2, 3):
+        before(step, {"loss": 1.0})
+    after = tensorboard(tmp_path)
+    for step in (2, 3, 4):
+        after(step, {"loss": 0.5})
+    assert tensorboard_shows(tmp_path) == {"loss": [(1, 1.0), (2, 0.5), (3, 0.5), (4, 0.5)]}
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_said_with_its_cure(name, tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def absent(module, *rest):
+        if module.partition(".")[0] == name:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return real(module, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ValueError, match=rf"--track {name}: {name} is not installed; pip install 'jaxmodels\[{name}\]'"):
+        tracker(name, tmp_path, "run", {})
+
+
+def test_an_unknown_tracker_is_refused_with_those_that_there_are(tmp_path):
+    with pytest.raises(ValueError, match="--track comet: there is no such tracker; choose from tensorboard, wandb, mlflow"):
+        tracker("comet", tmp_path, "run", {})
+
+
+class Client:
+    """What wandb and mlflow offer, written down."""
+
+    def __init__(self):
+        self.got: list = []
+
+    def init(self, **how):
+        self.how = how
+        return self
+
+    def log(self, values, step):
+        self.got.append((step, values))
+
+    def set_experiment(self, name): ...
+
+    def start_run(self, run_name):
+        self.how = {"name": run_name}
+
+    def log_params(self, config):
+        self.how["config"] = config
+
+    def log_metrics(self, values, step):
+        self.got.append((step, values))
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_clients_of_tracking_services_get_knobs_and_metrics(name, tmp_path, monkeypatch):
+    client = Client()
+    monkeypatch.setattr("jaxmodels.metrics._import", lambda asked: client)
+    tracker(name, tmp_path, "mlp-lr=0.1", {"lr": 0.1})(7, {"loss": 0.5})
+    assert client.got == [(7, {"loss": 0.5})]
+    assert (client.how["name"], client.how["config"]) == ("mlp-lr=0.1", {"lr": 0.1})
