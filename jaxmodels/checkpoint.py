@@ -173,9 +173,9 @@ class Checkpoints:
                 if (self.folder / str(n)).is_dir():  # else its run has removed it, while it was looked at from here
                     damage[n] = error
                 continue
-            for bad, error in damage.items():  # not before: with none left, the next start must not begin at 0
+            for bad, damaged in damage.items():  # not before: with none left, the next start must not begin at 0
                 aside = self._set_aside(bad)
-                self.warn(f"{error}; {f'set aside as {aside}, ' if aside else ''}using that of step {n}")
+                self.warn(f"{damaged}; {f'set aside as {aside}, ' if aside else ''}using that of step {n}")
             self._check(n, like)
             return n, _read(self.folder / str(n) / "state", like), self.note(n)
         if damage:

@@ -131,6 +131,7 @@ def _train(argv: list[str]) -> int:
 
     from jaxmodels import commands, loading, runner
     from jaxmodels.console import Console
+    from jaxmodels.metrics import finite
 
     file, got, knobs = _knobs("train", path, rest, parts)
     printing = got["printing"]
@@ -144,10 +145,12 @@ def _train(argv: list[str]) -> int:
         )
     except runner.Interrupted as stop:
         console.say(f"saved at step {stop.step:,} in {folder}; the same command goes on from there", "bold")
+        if printing.json:
+            print(json.dumps({"folder": str(folder), "exit": str(stop), "step": stop.step}))
         return 128 + stop.number if stop.number > 0 else 0
     _report(console, file, folder, result, rest)
     if printing.json:
-        print(json.dumps({"folder": str(folder), **result.summary}))
+        print(json.dumps(finite({"folder": str(folder), **result.summary})))
     return 0
 
 
@@ -216,12 +219,13 @@ def _evaluate(argv: list[str]) -> int:
 
     from jaxmodels import commands
     from jaxmodels.console import Console, number
+    from jaxmodels.metrics import finite
 
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
     metrics = commands.evaluate(run, console=console, **vars(got["restoring"]))
     console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
     if got["printing"].json:
-        print(json.dumps({"run": run, "metrics": metrics}))
+        print(json.dumps(finite({"run": run, "metrics": metrics})))
     return 0
 
 
@@ -234,8 +238,10 @@ def _generate(argv: list[str]) -> int:
     got = _parse("generate", rest, run, parts, about=about)
 
     from jaxmodels import commands
+    from jaxmodels.console import Console
 
-    text = commands.generate(run, **vars(got["restoring"]), **vars(got["sampling"]))
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    text = commands.generate(run, warn=console.warn, **vars(got["restoring"]), **vars(got["sampling"]))
     prompt = got["sampling"].prompt
     if got["printing"].json:
         print(json.dumps({"run": run, "prompt": prompt, "text": text}))

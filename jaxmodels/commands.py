@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +53,14 @@ def train(experiment: str | Path | Experiment, *, console: Console | None = None
 
 def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, dict[str, Any]]:
     """Arguments by what they are for: options, the place, and the rest, which are knobs."""
-    of = lambda kind: {k: v for k, v in arguments.items() if k in {f.name for f in dataclasses.fields(kind)}}  # noqa: E731
+
+    def of(kind: type) -> dict[str, Any]:
+        hints = get_type_hints(kind)
+        found = {name: value for name, value in arguments.items() if name in hints}
+        for name, value in found.items():
+            loading.check_type(name, value, hints[name])
+        return found
+
     options, place = of(Options), of(Place)
     return Options(**options), Place(**place), {k: v for k, v in arguments.items() if k not in options and k not in place}
 
@@ -87,22 +93,26 @@ def open_run(run: str | Path, *, step: int = -1, mesh: str = "", warn: Any = pri
 
 
 def evaluate(
-    run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "float32", console: Console | None = None
+    run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "run", console: Console | None = None
 ) -> dict[str, float]:
     """The evaluations of a run's experiment on one of its checkpoints, by "name/metric"."""
     console = console or Console(quiet=True)
     experiment, state, n = open_run(run, step=step, mesh=mesh, warn=console.warn)
     console.say(f"checkpoint of step {n:,}", "dim")
-    options = Options(mesh=mesh, precision=precision)  # type: ignore[arg-type]
+    options = Options(mesh=mesh, precision=_precision(run, precision))  # type: ignore[arg-type]
     return runner.evaluate(experiment, state, options, console)
 
 
 def generate(
-    run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "float32", warn: Any = print, **how: Any
+    run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "run", warn: Any = print, **how: Any
 ) -> str:
     """The text that a run's model draws after a prompt; options as in jaxmodels.options.Sampling."""
     experiment, state, _ = open_run(run, step=step, mesh=mesh, warn=warn)
-    return sample(experiment, state, precision=precision, **how)
+    return sample(experiment, state, precision=_precision(run, precision), **how)
+
+
+def _precision(run: str | Path, asked: str) -> str:
+    return read_json(Path(run) / "knobs.json")["options"]["precision"] if asked == "run" else asked
 
 
 def sample(experiment: Experiment, state: State, *, precision: str = "float32", **how: Any) -> str:

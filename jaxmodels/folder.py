@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmodels.checkpoint import Checkpoints
-from jaxmodels.metrics import truncate
+from jaxmodels.metrics import finite, truncate
 
 
 class Identity(NamedTuple):
@@ -154,7 +154,7 @@ class Folder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The final metrics and how the run ended."""
-        self._write("result.json", json.dumps(result, indent=1, default=str))
+        self._write("result.json", json.dumps(finite(result), indent=1, default=str))
 
     def _write(self, name: str, text: str) -> None:
         new = self.path / f".{name}.new"

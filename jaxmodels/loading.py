@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from jaxmodels.experiment import Experiment
 
@@ -68,6 +68,7 @@ def load(path: str | Path) -> File:
 def _near(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path("experiments")
     files = sorted(str(p) for p in folder.glob("*.py")) if folder.is_dir() else []
+    files = files or sorted(str(p) for p in Path("experiments").glob("*.py"))
     close = difflib.get_close_matches(str(path), files, n=3, cutoff=0.4) or files[:3]
     return f"nearest: {', '.join(close)}" if close else f"{folder.resolve()} holds no Python file"
 
@@ -84,14 +85,20 @@ def make_config(file: File, knobs: Mapping[str, Any]) -> Any:
                 + (f"; did you mean {close[0]!r}?" if close else "")
                 + f" Its knobs: {', '.join(names)}"
             )
-        if not _fits(value, hints[name]):
-            raise ValueError(
-                f"knob {name} of {file.path}: came {value!r} ({type(value).__name__}), wanted {_type_name(hints[name])}"
-            )
+        check_type(f"knob {name} of {file.path}", value, hints[name])
     return file.config(**{name: _restored(value, hints[name]) for name, value in knobs.items()})
 
 
+def check_type(name: str, value: Any, hint: Any) -> None:
+    """Raises where a value is not of the declared type."""
+    if not _fits(value, hint):
+        wanted = f"one of {', '.join(map(repr, get_args(hint)))}" if get_origin(hint) is Literal else _type_name(hint)
+        raise ValueError(f"{name}: came {value!r} ({type(value).__name__}), wanted {wanted}")
+
+
 def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
     if get_origin(hint) in (tuple, list):
         return isinstance(value, tuple | list)
     simple = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}

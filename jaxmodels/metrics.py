@@ -103,6 +103,13 @@ class Log:
             thread.join()
 
 
+def finite(tree: Any) -> Any:
+    """A tree of dicts in which None stands for each number that is not finite: JSON has none of those."""
+    if isinstance(tree, Mapping):
+        return {name: finite(value) for name, value in tree.items()}
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
 def json_lines(path: Path, warn: Callable[[str], None] = print) -> Tracker:
     """One JSON object a line, complete lines only; a value that is not finite is null.
 
@@ -111,8 +118,7 @@ def json_lines(path: Path, warn: Callable[[str], None] = print) -> Tracker:
     waiting: list[str] = []
 
     def write(step: int, values: Mapping[str, float]) -> None:
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        waiting.append(json.dumps({"step": step, **finite}) + "\n")
+        waiting.append(json.dumps(finite({"step": step, **values})) + "\n")
         try:
             _append(path, "".join(waiting).encode())
             waiting.clear()

@@ -64,8 +64,8 @@ class Restoring:
     """The checkpoint's step; -1 takes the best where the experiment names one, else the newest."""
     mesh: str = ""
     """Devices by axis, as in data=8; by default all of them on data."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of parameters and activations inside the model."""
+    precision: Literal["run", "float32", "bfloat16"] = "run"
+    """Of parameters and activations inside the model; run takes that of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)

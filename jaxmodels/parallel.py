@@ -54,6 +54,8 @@ def ways(mesh: Mesh) -> int:
 
 def check_batch(mesh: Mesh, batch: int, accumulate: int, name: str) -> None:
     """Raises where the batch cannot be split evenly."""
+    if batch < 1:
+        raise ValueError(f"{name}: batch is {batch}; it must be at least 1")
     parts = ways(mesh) * accumulate
     if batch % parts:
         down, up = batch // parts * parts, -(-batch // parts) * parts

@@ -35,7 +35,8 @@ from jaxmodels.programs import Programs, as_dtype, segments
 from jaxmodels.signals import STOP_AT, Signals, signal_name
 
 WORTH = 4000  # steps still to do that pay for compiling a second program
-INPUT_BOUND = 0.10  # share of the time that is worth a warning
+INPUT_BOUND = 0.10  # share of the time spent waiting for input that is worth a warning
+SETTLED = 5.0  # seconds of training after which that share is looked at
 
 
 class Result(NamedTuple):
@@ -75,6 +76,13 @@ def check(experiment: Experiment, options: Options) -> Mesh:
         parallel.check_pmap(mesh, experiment.rules)
     if options.accumulate < 1:
         raise ValueError(f"--accumulate {options.accumulate}: it must be at least 1, the number of micro-batches")
+    for name in ("steps_per_dispatch", "checkpoint_every", "keep", "stop_at"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it must be 0 or more")
+    for name, least in (("steps", 0), ("log_every", 1), ("eval_every", 1), ("checkpoint_every", 1), ("keep", 1)):
+        value = getattr(experiment, name)
+        if value is not None and value < least:
+            raise ValueError(f"the experiment's {name} is {value}; it must be at least {least}, or absent where it may be")
     parallel.check_batch(mesh, experiment.train.batch, options.accumulate, "train")
     for name, evaluation in experiment.evals.items():
         parallel.check_batch(mesh, as_evaluation(evaluation).data.batch, 1, name)
@@ -241,13 +249,14 @@ class _Session:
                 if at_event and self._due(stop, experiment.eval_every):
                     self._evaluate(state, stop, log)
                 best = at_event and self._is_best(stop)
-                if signals.received or best or self._due(stop, self.checkpoint_every):
+                stopped_by = signals.received  # read once: what comes later is acted on after the next dispatch
+                if stopped_by or best or self._due(stop, self.checkpoint_every):
                     log.flush_first()  # a checkpoint must not outlive log lines that a resumed run will not write again
-                    self._save(state, stop, best=best, must=bool(signals.received))
-                if signals.received:
-                    raise self._interrupted(signals.received, stop)
+                    self._save(state, stop, best=best, must=bool(stopped_by))
+                if stopped_by:
+                    raise self._interrupted(stopped_by, stop)
                 clock = time.perf_counter()
-            if not warned and self.train_s > 5 and feed.idle > INPUT_BOUND * self.train_s:
+            if not warned and self.train_s > SETTLED and feed.idle > INPUT_BOUND * self.train_s:
                 warned = True
                 self.console.warn(self._input_bound(feed))
         while flight:

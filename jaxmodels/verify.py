@@ -94,7 +94,8 @@ def _flags(config: Any, file: loading.File) -> list[str]:
     for name, value in loading.knobs_of(config).items():
         if value != default[name]:
             words = list(value) if isinstance(value, tuple | list) else [value]
-            flags += [f"--{name.replace('_', '-')}", *(str(w) for w in words if not isinstance(w, bool))]
+            no = "no-" if value is False else ""
+            flags += [f"--{no}{name.replace('_', '-')}", *(str(w) for w in words if not isinstance(w, bool))]
     return flags
 
 

@@ -74,7 +74,11 @@ def test_what_is_restored_is_what_was_saved_with_types_keys_and_note(three):
 
 def test_a_checkpoint_is_restored_onto_another_mesh(three):
     mesh = parallel.make_mesh("data=2,fsdp=2")
-    split = {"params": {"kernel": PartitionSpec("fsdp"), "bias": PartitionSpec()}, "key": PartitionSpec(), "step": PartitionSpec()}
+    split = {
+        "params": {"kernel": PartitionSpec("fsdp"), "bias": PartitionSpec()},
+        "key": PartitionSpec(),
+        "step": PartitionSpec(),
+    }
     like = jax.tree.map(
         lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), state(), split
     )
@@ -217,13 +221,17 @@ def test_a_damaged_one_that_was_asked_for_is_not_replaced_by_another(copy):
 
 def test_a_state_of_other_shapes_is_refused(three):
     like = abstract(state() | {"params": {"kernel": jnp.zeros((5, 3)), "bias": jnp.zeros(3, jnp.bfloat16)}})
-    with pytest.raises(ValueError, match=r"does not fit.*: params/kernel is float32\[4, 3\] there and float32\[5, 3\] here\."):
+    with pytest.raises(
+        ValueError, match=r"does not fit.*: params/kernel is float32\[4, 3\] there and float32\[5, 3\] here\."
+    ):
         Checkpoints(three).restore(like)
 
 
 def test_a_state_with_other_names_is_refused(three):
     like = abstract(state() | {"params": {"kernel": jnp.zeros((4, 3)), "offset": jnp.zeros(3, jnp.bfloat16)}})
-    with pytest.raises(ValueError, match=r"params/bias is bfloat16\[3\] there and absent here; params/offset is absent there"):
+    with pytest.raises(
+        ValueError, match=r"params/bias is bfloat16\[3\] there and absent here; params/offset is absent there"
+    ):
         Checkpoints(three).restore(like)
 
 

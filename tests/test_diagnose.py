@@ -47,7 +47,8 @@ def test_a_finite_batch_blames_nobody_though_a_mask_holds_infinities(tiny):
 
 @fast
 @pytest.mark.parametrize(
-    ("broken", "module"), [("hidden_0/kernel", "MLP/hidden_0"), ("hidden_1/kernel", "MLP/hidden_1"), ("head/bias", "MLP/head")]
+    ("broken", "module"),
+    [("hidden_0/kernel", "MLP/hidden_0"), ("hidden_1/kernel", "MLP/hidden_1"), ("head/bias", "MLP/head")],
 )
 def test_the_first_module_whose_output_is_not_finite_is_named(broken, module):
     task = regress(MLP((4, 4), 1, nn.tanh))
