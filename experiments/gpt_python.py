@@ -33,14 +33,14 @@ def baselines() -> dict[str, dict[str, float]]:
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    steps: int = 1_000
+    steps: int = 600
     batch: int = 16
     length: int = 128  # bytes that the model sees
     width: int = 128
     depth: int = 4
     heads: int = 4
-    lr: float = 2e-2  # of Muon, for the matrices
-    adam_lr: float = 3e-3  # of Adam, for embeddings, biases and norms
+    lr: float = 5e-2  # of Muon, for the matrices
+    adam_lr: float = 8e-3  # of Adam, for embeddings, biases and norms
 
 
 def build(config: Config) -> Experiment:
@@ -54,8 +54,8 @@ def build(config: Config) -> Experiment:
         ),
         evals={"validation": WindowPipeline(validation, length=config.length, batch=32)},
         steps=config.steps,
-        eval_every=500,
-        checkpoint_every=250,
+        eval_every=300,
+        checkpoint_every=100,
         seed=config.seed,
         decoder=decoder(
             model,

@@ -98,13 +98,13 @@ class Checkpoints:
             (building / MANIFEST).write_text(json.dumps(_digests(building)))
             for path in [*building.rglob("*"), building]:
                 _sync(path)
-            target = self.folder / str(step)
-            shutil.rmtree(target, ignore_errors=True)  # only ever one that was found damaged or was forced over
-            building.rename(target)
-            if best:
+            if best:  # first: a kill in between leaves a mark on what is saved again, not a best one without a mark
                 mark = self.folder / ".best"
                 mark.write_text(str(step))
                 mark.replace(self.folder / "best")
+            target = self.folder / str(step)
+            shutil.rmtree(target, ignore_errors=True)  # only ever one that was found damaged or was forced over
+            building.rename(target)
             _sync(self.folder)
             self._prune()
         except BaseException as error:  # reported by the next wait, in the run's own thread

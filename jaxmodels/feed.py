@@ -81,8 +81,11 @@ class Feed:
         self.placing += time.perf_counter() - begun - waited
         return placed
 
-    def get(self, busy: Callable[[], bool]) -> Dispatch | None:
-        """The next dispatch's input, None after the last; busy() says whether the device still works meanwhile."""
+    def get(self, busy: Callable[[], bool], give_up: Callable[[], bool] = lambda: False) -> Dispatch | None:
+        """The next dispatch's input; None after the last, and where give_up() while there is none yet.
+
+        busy() says whether the device still works meanwhile.
+        """
         while True:
             begun = time.perf_counter()
             try:
@@ -90,15 +93,17 @@ class Feed:
             except queue.Empty:
                 if not busy():
                     self.idle += time.perf_counter() - begun
+                if give_up():
+                    return None
                 continue
             if isinstance(item, BaseException):
                 raise item
             return item
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, or leaves it behind where the data source does not answer."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout=5)
 
 
 def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

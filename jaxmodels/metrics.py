@@ -42,12 +42,13 @@ class Sums:
         self.sums = np.zeros((len(self.names), 2))
 
     def add(self, packed: np.ndarray) -> None:
-        """Adds one step's packed metrics."""
-        self.sums += packed
+        """Adds the packed metrics of one step, or of several along a first axis."""
+        rows = np.reshape(packed, (-1, *self.sums.shape))
+        self.sums = np.concatenate([self.sums[None], rows]).sum(0)
         for name in self.LAST:
             if name in self.names:
                 at = self.names.index(name)
-                self.sums[at] = packed[at]
+                self.sums[at] = rows[-1, at]
 
     def finish(self, task: Task) -> dict[str, float]:
         """The means, with what the task derives from them."""

@@ -23,7 +23,7 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.metrics import pack
 from jaxmodels.options import Options
 
-SHORT = 0.005  # seconds; a step at least this long is worth a dispatch of its own
+SHORT = 0.025  # seconds; a step at least this long is worth a dispatch of its own
 LONG = 0.05  # seconds that a dispatch of many steps should take
 CHUNK_BYTES = 64 << 20  # of the batches of one dispatch
 
@@ -74,7 +74,7 @@ class Programs:
         self.names: list[str] = []
         self.resident = False  # whether the data set lies on the device, and as what
         self.fixed: Any = {}
-        self.compiled: dict[int, Any] = {}
+        self._compiled: dict[bool, dict[int, Any]] = {False: {}, True: {}}  # by resident, then by k
         self.compile_s = 0.0
 
     def lay_data(self, k: int) -> None:
@@ -90,8 +90,12 @@ class Programs:
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         resident = fits and (wish == "on" or not on_cpu or k > 1)
         if resident != self.resident:
-            self.compiled.clear()
             self.resident, self.fixed = resident, feeding.fix(data, self.mesh, resident)
+
+    @property
+    def compiled(self) -> dict[int, Any]:
+        """What is compiled already, by k."""
+        return self._compiled[self.resident]
 
     def get(self, k: int) -> Any:
         """The compiled program of k steps."""
@@ -140,16 +144,25 @@ class Programs:
         return got.moving  # type: ignore[union-attr]
 
     def measure_k(self, state: step.State, events: tuple[int, ...]) -> int:
-        """Steps in one dispatch, from the time of single steps on a copy of the state."""
-        self.lay_data(1)
-        program, moving = self.get(1), self._place(range(1))
+        """Steps in one dispatch, from the time of single steps; 1 where many in one program are not faster.
+
+        They can be far slower: XLA has its fast convolutions on CPUs for the outermost program alone, not in a scan.
+        """
+        single = self._seconds(1, state)
+        k = choose_k(single, self._batch_bytes(), events)
+        return k if k == 1 or self._seconds(k, state) < k * single else 1
+
+    def _seconds(self, k: int, state: step.State) -> float:
+        """The time of a dispatch of k steps, on a copy of the state."""
+        self.lay_data(k)
+        program, moving = self.get(k), self._place(range(k))
         scratch, times = jax.tree.map(jnp.copy, state), []
-        for _ in range(6):
+        for _ in range(4):
             begun = time.perf_counter()
             scratch, _ = program(scratch, self.fixed, moving)
             jax.block_until_ready(scratch)
             times.append(time.perf_counter() - begun)
-        return choose_k(float(np.median(times[1:])), self._batch_bytes(), events)
+        return min(times[1:])
 
     def _batch_bytes(self) -> int:
         return self.experiment.train.batch * sum(
@@ -176,8 +189,9 @@ class Watched:
         """The program on these arguments; the state's buffers are given away."""
         signature = _signature(moving)
         if signature != self._seen:
+            show = lambda of, name: f"{of[name][0]}{list(of[name][1])}" if name in of else "absent"  # noqa: E731
             changes = [
-                f"{name} was {self._seen.get(name, 'absent')}, is {signature.get(name, 'absent')}"
+                f"{name} was {show(self._seen, name)}, is {show(signature, name)}"
                 for name in sorted({*self._seen, *signature})
                 if self._seen.get(name) != signature.get(name)
             ]
@@ -186,7 +200,8 @@ class Watched:
         return self._executable(state, fixed, moving)
 
 
-def _signature(moving: Any) -> dict[str, str]:
+def _signature(moving: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """Type and shape of each array of a dispatch, without the axis of steps; compared at every dispatch, so kept cheap."""
     if not isinstance(moving, dict):
-        return {"indices": f"{moving.dtype}{list(moving.shape[1:])}"}
-    return {f"batch[{name!r}]": f"{x.dtype}{list(x.shape[1:])}" for name, x in moving.items()}
+        return {"indices": (moving.dtype, moving.shape[1:])}
+    return {f"batch[{name!r}]": (x.dtype, x.shape[1:]) for name, x in moving.items()}

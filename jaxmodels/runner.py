@@ -181,7 +181,7 @@ class _Session:
                 state, n = jax.jit(lambda: initial(experiment), out_shardings=self.shardings)(), 0
         if not self.k:
             left = experiment.steps - n
-            self.k = self.programs.measure_k(state, self._events()) if left >= WORTH else 1
+            self.k = self.programs.measure_k(state, self._events() or (experiment.steps,)) if left >= WORTH else 1
         self.programs.lay_data(self.k)
         if self.folder is not None:
             self.folder.resume_metrics(n)
@@ -211,12 +211,15 @@ class _Session:
         for start, stop in segments(n, min(n + self.k, experiment.steps), self.k, events):
             self.programs.get(stop - start)  # compiled before the clock starts
         clock = time.perf_counter()
-        warned = False
+        done, warned = n, False
         if 0 < self.options.stop_at <= n < experiment.steps:
             raise self._interrupted(STOP_AT, n)
 
         def busy() -> bool:
             return bool(flight) and not flight[-1][2].is_ready()
+
+        def stopped() -> bool:
+            return signals.received != 0 and done > n
 
         def land() -> None:
             nonlocal clock
@@ -227,7 +230,7 @@ class _Session:
             self.trained += stop - start
             clock = now
 
-        while (given := feed.get(busy)) is not None:
+        while (given := feed.get(busy, stopped)) is not None:
             start, stop, moving = given
             if stop - start not in self.programs.compiled:
                 while flight:
@@ -236,6 +239,7 @@ class _Session:
                 clock = time.perf_counter()
             state, packed = self.programs.get(stop - start)(state, self.programs.fixed, moving)
             flight.append((start, stop, packed))
+            done = stop
             while len(flight) > depth:
                 land()
             if on_step is not None:
@@ -261,6 +265,10 @@ class _Session:
                 self.console.warn(self._input_bound(feed))
         while flight:
             land()
+        if signals.received and done < experiment.steps:  # the data source had not answered yet
+            log.flush_first()
+            self._save(state, done, best=False, must=True)
+            raise self._interrupted(signals.received, done)
         if n == experiment.steps and not self.metrics:
             self._evaluate(state, n, log)
         return state
@@ -275,21 +283,24 @@ class _Session:
         """Adds the metrics of a dispatch's steps, and logs those that end an interval."""
         if self.interval is None or self.interval.names != self.programs.names:
             self.interval = Sums(self.programs.names)
-        at = self.programs.names.index("faults")
-        for i, row in enumerate(packed):
-            n = start + i + 1
-            if (faults := int(row[at, 0])) > self.faults:
-                self.faults = faults
-                if self.options.on_nan == "stop":
-                    raise diagnose.NotFinite(self._explain(state))
-                self.console.warn(f"step {n - 1:,}: loss or gradient not finite, batch skipped ({faults} so far)")
-            self.interval.add(row)
-            if n % self.experiment.log_every == 0 or n == self.experiment.steps:
+        every, steps = self.experiment.log_every, self.experiment.steps
+        n, stop, faults = start, start + len(packed), packed[:, self.programs.names.index("faults"), 0].tolist()
+        while n < stop:
+            end = min(stop, (n // every + 1) * every)  # of the interval, or of what there is of it
+            for i in range(n, end):
+                if faults[i - start] > self.faults:
+                    self.faults = int(faults[i - start])
+                    if self.options.on_nan == "stop":
+                        raise diagnose.NotFinite(self._explain(state))
+                    self.console.warn(f"step {i:,}: loss or gradient not finite, batch skipped ({self.faults} so far)")
+            self.interval.add(packed[n - start : end - start])
+            if end % every == 0 or end == steps:
                 values = {f"train/{k}": v for k, v in self.interval.finish(self.experiment.task).items() if k != "faults"}
-                if faults:
-                    values["train/skipped"] = faults
-                log(n, {**values, "seconds": round(self.train_s, 3)})
+                if self.faults:
+                    values["train/skipped"] = self.faults
+                log(end, {**values, "seconds": round(self.train_s, 3)})
                 self.interval = Sums(self.programs.names)
+            n = end
         loss = self.programs.names.index("loss")
         total, weight = packed[:, loss].astype(np.float64).sum(0)
         if self.trained:

@@ -100,6 +100,12 @@ def test_a_new_best_lets_the_old_one_go(tmp_path):
     assert checkpoints.best() == 3
 
 
+def test_a_mark_on_a_best_one_that_is_not_there_yet_counts_as_none(copy):
+    (copy / "best").write_text("4")
+    assert Checkpoints(copy).best() is None
+    assert save(copy, 4, 5, 6, keep=1, best=4).steps() == [4, 6]
+
+
 def test_nothing_is_seen_of_a_checkpoint_before_it_is_complete(tmp_path, monkeypatch):
     reached, go_on = threading.Event(), threading.Event()
 

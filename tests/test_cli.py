@@ -266,7 +266,6 @@ def test_a_run_says_what_it_does_and_how_to_go_on(capsys, tmp_path, monkeypatch)
     assert "going on from step 6" in main(capsys, *argv)[1]
 
 
-@fast
 def test_evaluate_prints_the_runs_final_metrics_exactly(capsys, gpt):
     status, out, _ = main(capsys, "evaluate", gpt, "--mesh", ONE, "--json")
     assert status == 0
@@ -282,7 +281,6 @@ def test_evaluate_prints_the_metrics_of_the_best_checkpoint_where_there_is_one(c
     assert said["metrics"] == {name: value for name, value in best.items() if name != "step"}
 
 
-@fast
 def test_evaluate_takes_the_precision_of_the_run(capsys, tmp_path):
     main(capsys, "train", MLP, "--steps", 6, "--folder", tmp_path, "--mesh", ONE, "--precision", "bfloat16")
     final = json.loads((tmp_path / "result.json").read_text())["metrics"]
@@ -319,14 +317,12 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(capsys, mlp, tmp_path):
 # generate
 
 
-@fast
 def test_the_same_prompt_and_seed_write_the_same_text(capsys, gpt):
     texts = [main(capsys, "generate", gpt, "--prompt", "cd", "--tokens", 40, "--seed", seed)[1] for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].startswith("cd") and len(texts[0]) == 2 + 40 + 1
 
 
-@fast
 def test_generate_prints_one_json_object(capsys, gpt):
     status, out, _ = main(capsys, "generate", gpt, "--prompt", "cd", "--tokens", 5, "--json")
     assert status == 0
@@ -334,14 +330,12 @@ def test_generate_prints_one_json_object(capsys, gpt):
     assert (said["run"], said["prompt"], len(said["text"])) == (str(gpt), "cd", 5)
 
 
-@fast
 def test_a_prompt_longer_than_the_context_works(capsys, gpt):
     status, out, _ = main(capsys, "generate", gpt, "--prompt", "abc " * 20, "--tokens", 20)
     assert status == 0
     assert len(out) == 80 + 20 + 1
 
 
-@fast
 def test_the_model_writes_what_it_has_learned(capsys, gpt):
     """In the data a letter is followed by the next one of the alphabet, or by a space."""
     _, out, _ = main(capsys, "generate", gpt, "--prompt", "a", "--tokens", 60, "--temperature", 0.3)
@@ -350,7 +344,6 @@ def test_the_model_writes_what_it_has_learned(capsys, gpt):
     assert right > 0.6 * len(pairs) > 0  # by chance it would be 0.1
 
 
-@fast
 @pytest.mark.parametrize(
     ("option", "said"),
     [
@@ -374,7 +367,6 @@ def test_a_model_that_writes_nothing_says_so(capsys, mlp):
     assert "this experiment's model does not generate: build() gave no decoder" in err
 
 
-@fast
 def test_a_language_model_shows_a_sample_at_the_end(capsys, gpt):
     _, out, _ = main(capsys, "train", GPT, "--folder", gpt, "--mesh", ONE)
     assert "A sample after 'ab'" in out

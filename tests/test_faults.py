@@ -104,8 +104,7 @@ def main(capsys, *words: str) -> tuple[int, str, str]:
 # Not finite
 
 
-@fast
-@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("k", [pytest.param(1, marks=fast), 4])
 def test_a_loss_that_is_not_finite_stops_with_step_rows_examples_and_module(tmp_path, k):
     experiment = bad("huge")
     with pytest.raises(NotFinite) as error:
@@ -159,7 +158,6 @@ def test_skipping_goes_on_without_the_bad_batch_and_counts_it(tmp_path):
     assert int(result.state.step) == 24
 
 
-@fast
 def test_a_skipped_batch_leaves_the_parameters_as_they_were(tmp_path):
     for n in (8, 9):
         with pytest.raises(runner.Interrupted):
@@ -182,7 +180,6 @@ def test_a_run_that_skipped_goes_on_with_the_same_bits_and_says_nothing_twice(tm
     assert again.summary["skipped"] == 1
 
 
-@fast
 def test_a_run_that_skipped_can_go_on_without_skipping(tmp_path):
     with pytest.raises(runner.Interrupted):
         run(bad("nan"), tmp_path, on_nan="skip", stop_at=14)
@@ -190,7 +187,6 @@ def test_a_run_that_skipped_can_go_on_without_skipping(tmp_path):
     assert int(result.state.step) == 24
 
 
-@fast
 def test_after_a_stop_the_same_run_goes_on_with_skip(tmp_path):
     with pytest.raises(NotFinite):
         run(bad("nan"), tmp_path)
@@ -236,8 +232,7 @@ def test_the_command_answers_a_disk_that_fails_in_one_line(capsys, tmp_path):
 # Signals
 
 
-@fast
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=fast), signal.SIGINT])
 def test_a_signal_saves_the_step_where_the_run_stood_and_resume_is_exact(tmp_path, number):
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(runner.Interrupted) as stop:
@@ -249,7 +244,28 @@ def test_a_signal_saves_the_step_where_the_run_stood_and_resume_is_exact(tmp_pat
 
 
 @fast
-@pytest.mark.parametrize("while_saving", [False, True])
+def test_a_signal_is_heard_while_the_data_source_does_not_answer(tmp_path):
+    experiment = bad("hang", save_every=0)
+    seen: list[list[int]] = []
+
+    def send() -> None:
+        experiment.train.asked.wait(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while (steps := Checkpoints(tmp_path / "checkpoints").steps()[-1:]) != [8] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append(steps)
+        experiment.train.answer.set()
+
+    thread = threading.Thread(target=send)
+    with pytest.raises(runner.Interrupted) as stop:
+        run(experiment, tmp_path, on_step=lambda n: n == 8 and thread.start())
+    thread.join()
+    assert (stop.value.step, seen) == (8, [[8]])
+    same_bits(run(bad("none", save_every=0), tmp_path).state, run(bad("none", save_every=0)).state)
+
+
+@pytest.mark.parametrize("while_saving", [False, pytest.param(True, marks=fast)])
 def test_a_second_signal_ends_at_once_with_sound_checkpoints(tmp_path, monkeypatch, while_saving):
     checkpoints, real = Checkpoints(tmp_path / "checkpoints"), checkpoint._digests
 
@@ -452,7 +468,6 @@ def test_a_full_disk_is_a_warning_and_when_there_is_room_again_nothing_is_missin
     same_bits(saved(bare(), folder)[1], result.state)
 
 
-@fast
 def test_a_disk_that_stays_full_ends_in_an_error_with_the_earlier_checkpoints_intact(capsys, small_disk):
     words = ["train", bare_jax.__file__, "--steps", 60, "--save-every", 2, "--mesh", ONE]
     status, _, err = main(capsys, *words, "--folder", small_disk / "run", "--keep", 99)
@@ -499,7 +514,6 @@ def test_another_experiments_folder_is_refused_with_what_differs(capsys, finishe
     assert "-        optimizer=optim.sgd(rate, momentum=0.9)," in err
 
 
-@fast
 def test_forced_the_other_experiment_goes_on_and_fresh_it_starts_over(capsys, finished, tmp_path):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     status, out, _ = main(capsys, "train", MLP, "--folder", folder, "--steps", 30, "--force", "--mesh", ONE)

@@ -112,7 +112,7 @@ def test_where_k_divides_the_distance_of_events_no_step_is_alone():
 @pytest.mark.parametrize(
     ("why", "step_s", "batch_bytes", "events", "k"),
     [
-        ("a long step is worth a dispatch of its own", 0.006, 0, (), 1),
+        ("a long step is worth a dispatch of its own", programs.SHORT, 0, (), 1),
         ("short ones fill 50 ms", 0.001, 0, (), 50),
         ("a divisor of the distance between events is preferred", 0.001, 0, (60, 90), 30),
         ("but not one that is far too small", 0.001, 0, (97,), 50),
@@ -126,7 +126,14 @@ def test_the_number_of_steps_in_a_dispatch(why, step_s, batch_bytes, events, k):
 
 
 @fast
-@pytest.mark.parametrize("resident", ["on", "off"])
+@pytest.mark.parametrize(("many", "k"), [(0.040, 50), (0.060, 1)], ids=["faster", "slower"])
+def test_many_steps_go_into_one_dispatch_only_where_that_is_faster(monkeypatch, many, k):
+    monkeypatch.setattr(programs.Programs, "_seconds", lambda _, k, state: 0.001 if k == 1 else many)
+    compiled = programs.Programs(bare(), Options(), None, None, None, None)
+    assert compiled.measure_k(None, ()) == k
+
+
+@pytest.mark.parametrize("resident", [pytest.param("on", marks=fast), "off"])
 def test_k_steps_in_one_dispatch_are_k_single_steps(resident):
     single, wanted = logged(bare(steps=9), steps_per_dispatch=1, resident="off")
     scanned, got = logged(bare(steps=9), steps_per_dispatch=4, resident=resident)
@@ -144,18 +151,18 @@ def test_k_steps_in_one_dispatch_are_k_single_steps(resident):
 @fast
 def test_the_chosen_number_of_steps_is_written_down_and_used_again(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "WORTH", 1)
-    monkeypatch.setattr(programs, "choose_k", lambda *_: 3)
+    monkeypatch.setattr(programs.Programs, "measure_k", lambda *_: 3)
     with pytest.raises(runner.Interrupted):
         run(bare(steps=9), tmp_path, stop_at=3)
     assert json.loads((tmp_path / "environment.json").read_text())["steps_per_dispatch"] == 3
-    monkeypatch.setattr(programs, "choose_k", pytest.fail)
+    monkeypatch.setattr(programs.Programs, "measure_k", pytest.fail)
     assert run(bare(steps=9), tmp_path).summary["steps_per_dispatch"] == 3
 
 
 # Resume
 
 
-@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=fast)], ids="steps_per_dispatch={}".format)
+@pytest.fixture(scope="module", params=[1, 2], ids="steps_per_dispatch={}".format)
 def whole(request, tmp_path_factory):
     """A run with checkpoints that cut log intervals (of 4) and lie between evaluations (every 6); k steps in a dispatch."""
     folder = tmp_path_factory.mktemp("whole") / "run"
@@ -179,6 +186,7 @@ def test_resume_from_every_checkpoint_gives_the_same_bits_and_the_same_log(whole
         assert resumed.summary["steps_per_dispatch"] == k
 
 
+@pytest.mark.parametrize("whole", [1, pytest.param(2, marks=fast)], indirect=True)
 def test_a_run_stopped_anywhere_goes_on_with_the_same_bits(whole, tmp_path):
     result, folder, k = whole
     for n in (3, 7, 13):
@@ -207,7 +215,6 @@ def test_a_run_goes_on_on_another_mesh_and_back_to_rounding(tmp_path):
     assert result.metrics == pytest.approx(wanted.metrics, rel=1e-5)
 
 
-@fast
 def test_a_finished_run_is_left_as_it_is(tmp_path):
     first = run(bare(), tmp_path)
     before = {name: (tmp_path / name).read_text() for name in ("metrics.jsonl", "result.json")}
@@ -265,12 +272,10 @@ def test_how_a_run_happens_changes_its_result_by_rounding_alone(options):
     close(run(bare(steps=5), **options).state, run(bare(steps=5)).state)
 
 
-@fast
 def test_micro_batches_give_the_update_of_the_whole_batch():
     close(run(bare(steps=5), accumulate=4).state, run(bare(steps=5)).state)
 
 
-@fast
 def test_in_bfloat16_the_parameters_stay_float32_and_learn():
     result = run(mlp(eval_every=0, save_every=0), precision="bfloat16")
     exact = run(mlp(eval_every=0, save_every=0))
@@ -315,9 +320,12 @@ def averaged(experiment: Experiment, optimizer: Any) -> tuple[float, float, floa
     return result.metrics["test/loss"], loss(average), loss(result.state.params)
 
 
-@fast
 @pytest.mark.parametrize(
-    "optimizer", [optim.with_ema(optim.sgd(0.1), 0.9), optim.schedule_free_sgd(0.1)], ids=["ema", "schedule-free"]
+    "optimizer",
+    [
+        pytest.param(optim.with_ema(optim.sgd(0.1), 0.9), id="ema", marks=fast),
+        pytest.param(optim.schedule_free_sgd(0.1), id="sf"),
+    ],
 )
 def test_an_averaging_optimizer_is_evaluated_with_its_averages(optimizer):
     said, of_averages, of_the_last = averaged(bare(), optimizer)
@@ -325,8 +333,7 @@ def test_an_averaging_optimizer_is_evaluated_with_its_averages(optimizer):
     assert said != pytest.approx(of_the_last, rel=1e-3)
 
 
-@fast
-@pytest.mark.parametrize("mesh", [ONE, "data=8"])
+@pytest.mark.parametrize("mesh", [ONE, pytest.param("data=8", marks=fast)])
 def test_a_score_sees_every_example_once_and_no_padding(mesh):
     seen: dict[str, Any] = {}
 
@@ -345,7 +352,6 @@ def test_a_score_sees_every_example_once_and_no_padding(mesh):
     assert result.metrics["test/loss"] == pytest.approx(np.mean(error**2), rel=1e-4)
 
 
-@fast
 def test_evaluations_do_not_depend_on_the_batch_that_they_are_computed_in():
     results = [
         run(dataclasses.replace(bare(), evals={"test": ArrayPipeline(bare_jax.arrays(13, seed=1), batch=batch)})).metrics
@@ -419,12 +425,20 @@ def test_an_experiment_without_a_folder_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@fast
 def test_without_evaluations_a_run_has_no_metrics_and_its_log_no_empty_line(tmp_path):
     result = run(dataclasses.replace(bare(steps=3), evals={}), tmp_path)
     run(dataclasses.replace(bare(steps=3), evals={}), tmp_path)
     assert result.metrics == {}
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+@fast
+def test_an_experiment_made_in_python_can_be_trained_in_a_folder_and_gone_on_with(tmp_path):
+    with pytest.raises(runner.Interrupted):
+        train(bare(save_every=2), folder=str(tmp_path), mesh=ONE, stop_at=5)
+    same_bits(train(bare(save_every=2), folder=str(tmp_path), mesh=ONE).state, run(bare(save_every=2)).state)
+    with pytest.raises(ValueError, match=r"holds another experiment:\n  steps: 10 there, 12 here"):
+        train(bare(save_every=2, steps=12), folder=str(tmp_path), mesh=ONE)
 
 
 @fast
@@ -450,8 +464,8 @@ def test_a_tracker_that_fails_does_not_stop_the_run():
 
 @fast
 def test_the_environment_of_a_run_is_written_down(tmp_path):
-    run(bare(steps=3), tmp_path, accumulate=2)
+    run(bare(steps=3), tmp_path, resident="off")
     said = json.loads((tmp_path / "environment.json").read_text())
     assert said["versions"]["jax"] == jax.__version__
-    assert said["options"]["accumulate"] == 2
+    assert said["options"]["resident"] == "off"
     assert said["devices"]["platform"] == jax.devices()[0].platform

@@ -173,7 +173,8 @@ class WindowPipeline(ArrayPipeline):
         }
 
     def _are_whole(self, indices_B: np.ndarray, last: int) -> bool:
-        return bool(indices_B.size and indices_B.min() >= 0 and indices_B.max() * self.stride + self.length <= last)
+        # One reduction for both ends: as unsigned numbers, those below 0 are beyond any place.
+        return bool(indices_B.size) and int(indices_B.astype(np.uint64).max()) * self.stride + self.length <= last
 
     def _whole(self, tokens: np.ndarray, indices_B: np.ndarray) -> dict[str, np.ndarray]:
         """The same for windows without padding, on the host: each is copied in one piece."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jaxmodels.decoding.sample import choose, generate_text, stream
 from jaxmodels.task import Decoder
 
-pytestmark = pytest.mark.fast
+fast = pytest.mark.fast
 
 V = 7
 LOGITS_BV = np.random.default_rng(0).normal(size=(3, V)).astype(np.float32) * 2
@@ -41,17 +41,20 @@ def softmax(logits_BV: np.ndarray) -> np.ndarray:
 # One token
 
 
+@fast
 @pytest.mark.parametrize("how", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}], ids=str)
 def test_these_always_take_the_likeliest_token(how):
     np.testing.assert_array_equal(drawn(200, **how), np.broadcast_to(LOGITS_BV.argmax(-1), (200, 3)))
 
 
+@fast
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_tokens_come_as_often_as_their_probability_says(temperature):
     got_BV, p_BV = frequencies(drawn(temperature=temperature)), softmax(LOGITS_BV / temperature)
     np.testing.assert_allclose(got_BV, p_BV, atol=5 * np.sqrt(0.25 / 3000))
 
 
+@fast
 @pytest.mark.parametrize("k", [2, 4, V, V + 5])
 def test_with_top_k_only_the_k_likeliest_come_and_in_their_own_proportions(k):
     likeliest_BV = (-LOGITS_BV).argsort(-1).argsort(-1) < k
@@ -61,6 +64,7 @@ def test_with_top_k_only_the_k_likeliest_come_and_in_their_own_proportions(k):
     np.testing.assert_allclose(got_BV, p_BV, atol=5 * np.sqrt(0.25 / 3000))
 
 
+@fast
 @pytest.mark.parametrize("p", [0.3, 0.6, 0.9, 0.999])
 def test_with_top_p_the_nucleus_is_the_smallest_set_that_reaches_p(p):
     got_BV = frequencies(drawn(top_p=p))
@@ -73,6 +77,7 @@ def test_with_top_p_the_nucleus_is_the_smallest_set_that_reaches_p(p):
         np.testing.assert_allclose(got_V, nucleus, atol=5 * np.sqrt(0.25 / 3000))
 
 
+@fast
 @given(
     st.lists(st.integers(-40, 40), min_size=6, max_size=6, unique=True),
     st.sampled_from([0, 1, 3, 9]),
@@ -88,6 +93,7 @@ def test_what_is_drawn_is_among_the_k_likeliest_and_in_the_nucleus_of_those(quar
     assert before < p + 1e-5
 
 
+@fast
 def test_half_precision_logits_are_drawn_from_in_float32():
     big = jnp.asarray([[60000.0, 0.0]], jnp.float16)
     assert int(choose(big, jax.random.key(0), temperature=0.5)[0]) == 0
@@ -126,7 +132,7 @@ def greedy(decoder: Decoder, logits, prompt: str, tokens: int) -> str:
     return decoder.decode(out)
 
 
-@pytest.mark.parametrize("prompt", ["a", "abc", "abcdefg", "abcdefgh", "hgfedcbahgfedcba"], ids=len)
+@pytest.mark.parametrize("prompt", ["a", "abc", "abcdefg", "abcdefgh", "hgfedcbahgfedcba"])
 def test_greedy_text_is_the_argmax_without_a_cache(gpt, prompt):
     """Prompts shorter than, as long as and longer than the 8 tokens that the model sees, and texts that run past them."""
     decoder, params, logits = gpt
@@ -174,30 +180,36 @@ def counting(**options) -> Decoder:
     return made
 
 
+@fast
 def test_an_end_token_ends_the_text_and_is_not_in_it():
     assert generate_text(counting(end=6), {}, {}, "2", tokens=99) == "345"
 
 
+@fast
 def test_a_begin_token_stands_before_every_prompt():
     assert generate_text(counting(begin=7), {}, {}, "", tokens=2) == "89"
     assert generate_text(counting(begin=7), {}, {}, "3", tokens=2) == "45"
 
 
+@fast
 def test_tokens_come_one_by_one():
     texts = stream(counting(), {}, {}, "2", tokens=99)
     assert [next(texts) for _ in range(3)] == [3, 4, 5]
 
 
+@fast
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_model_that_sees_almost_nothing_goes_on_too(length):
     assert generate_text(counting(length=length), {}, {}, "012", tokens=6) == "345678"
 
 
+@fast
 def test_an_empty_prompt_needs_a_token_to_begin_with():
     with pytest.raises(ValueError, match="the prompt is empty and the model has no token to begin with; give --prompt"):
         generate_text(counting(), {}, {}, "")
 
 
+@fast
 @pytest.mark.parametrize(
     ("option", "value", "wanted"),
     [

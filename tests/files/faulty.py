@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from jaxmodels.data.pipeline import ArrayPipeline
 class Config:
     steps: int = 24
     save_every: int = 6
-    fault: Literal["none", "nan", "inf", "huge", "raise", "raise_value", "recast", "slow"] = "none"
+    fault: Literal["none", "nan", "inf", "huge", "raise", "raise_value", "recast", "slow", "hang"] = "none"
     at: int = 8
     log_every: int = 4
 
@@ -28,6 +29,7 @@ class Faulty(ArrayPipeline):
     def __init__(self, fault: str, at: int, **how: Any):
         super().__init__(tiny_mlp.arrays("train"), **how)
         self.fault, self.at = fault, at
+        self.asked, self.answer = threading.Event(), threading.Event()  # where it hangs
 
     def resident(self) -> None:
         return None
@@ -40,6 +42,9 @@ class Faulty(ArrayPipeline):
         if self.fault == "slow":
             time.sleep(0.02)
         if step == self.at:
+            if self.fault == "hang":
+                self.asked.set()
+                self.answer.wait(60)
             if self.fault == "raise":
                 raise OSError("disk 3 does not answer")
             if self.fault == "raise_value":

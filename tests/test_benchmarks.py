@@ -1,0 +1,86 @@
+"""The benchmarks run and say what they found; their numbers are for a quiet machine, not for a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SPREAD = {"median", "min", "max"}
+
+
+def report(script: str) -> dict:
+    """The last line that a quick run prints."""
+    done = subprocess.run([sys.executable, str(BENCHMARKS / script), "--quick"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["quick"] is True and line["cases"] and line["checks"]
+    assert {"cpu", "cores", "xla_flags"} <= line["machine"].keys()
+    assert {"python", "jax", "numpy", "keras", "torch", "commit"} <= line["versions"].keys()
+    assert all({"check", "value", "pass"} < check.keys() and {"most", "least"} & check.keys() for check in line["checks"])
+    assert line["pass"] is True
+    return line
+
+
+def test_the_runners_overhead_is_measured_against_a_bare_loop_that_computes_the_same():
+    cases = report("runner_overhead.py")["cases"]
+    for name in ("digits", "mnist", "cnn", "gpt"):
+        case = cases[name]
+        assert case["ratio"].keys() == SPREAD == case["step_us"]["runner"].keys() == case["step_us"]["bare"].keys()
+        assert case["agreement"] <= 0.01
+    for name in ("tiny-1000", "tiny-10000"):
+        of = cases[name]
+        assert all(of["steps_per_s"][way]["median"] > 0 for way in ("runner", "bare", "scan"))
+        absent_peers_are_null_with_a_reason(of, of["steps_per_s"], {"keras": "keras", "torch": "torch"})
+
+
+def test_the_input_is_measured_against_numpy_and_pytorch():
+    cases = report("input.py")["cases"]
+    for name in ("floats", "bytes"):
+        assert cases[name]["pipeline_is_faster"]["numpy"].keys() == SPREAD
+        ways = {"torch": "torch", "torch_getitems": "torch"}
+        absent_peers_are_null_with_a_reason(cases[name], cases[name]["examples_per_s"], ways)
+    assert cases["windows"]["pipeline_is_faster"].keys() == {"numpy", "numpy_slices"}
+    assert cases["feed"]["feed_is_faster"].keys() == {"numpy", "pipeline"}
+    assert cases["indices"]["us_of_one_batch"].keys() == {"of_1000", "of_10000", "of_1000000"}
+
+
+def absent_peers_are_null_with_a_reason(case: dict, values: dict, peers: dict[str, str]) -> None:
+    for name, package in peers.items():
+        if find_spec(package):
+            assert values[name].keys() == SPREAD
+        else:
+            assert values[name] is None and package in case["absent"][name]
+
+
+@pytest.mark.parametrize(
+    ("made", "kept"),
+    [
+        ([0.0, 0.0, 0.0, 0.0], [0, 1]),
+        ([0.9, 0.0, 0.5, 0.0], [1, 3]),
+        ([0.9, 0.3, 0.5, 0.2], [3, 1]),
+    ],
+    ids=["quiet", "disturbed now and then", "never quiet"],
+)
+def test_of_all_rounds_the_least_disturbed_count(monkeypatch, made, kept):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    measure = __import__("measure")
+    load = iter(made)
+
+    class Watch:
+        def __enter__(self):
+            self.foreign = next(load)
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(measure, "Watch", Watch)
+    rounds = iter(range(len(made)))
+    got = measure.interleaved({"case": lambda: 1.0 + next(rounds)}, 2, 2)
+    assert [r.seconds - 1 for r in got["case"]] == kept
