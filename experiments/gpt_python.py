@@ -1,6 +1,9 @@
 """A small GPT on the source of Python's own standard library, byte by byte.
 
 jaxmodels train experiments/gpt_python.py
+
+Result: 1.979 validation bits per byte (order-0 entropy 4.854, lzma 1.398) in 4:02 min, Python 3.11.7;
+two cores of an AMD EPYC virtual machine, busy with other work.
 """
 
 from dataclasses import dataclass
