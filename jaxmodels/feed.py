@@ -100,6 +100,11 @@ class Feed:
                 raise item
             return item
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the device waited for this feed: no more than its work took, whatever else the machine did."""
+        return min(self.idle, self.reading + self.placing)
+
     def close(self) -> None:
         """Ends the thread, or leaves it behind where the data source does not answer."""
         self._stop.set()

@@ -260,7 +260,7 @@ class _Session:
                 if stopped_by:
                     raise self._interrupted(stopped_by, stop)
                 clock = time.perf_counter()
-            if not warned and self.train_s > SETTLED and feed.idle > INPUT_BOUND * self.train_s:
+            if not warned and self.train_s > SETTLED and feed.waited > INPUT_BOUND * self.train_s:
                 warned = True
                 self.console.warn(self._input_bound(feed))
         while flight:
@@ -323,7 +323,7 @@ class _Session:
             )
 
     def _input_bound(self, feed: feeding.Feed) -> str:
-        share = feed.idle / self.train_s
+        share = feed.waited / self.train_s
         per = 1e3 / max(1, self.trained)
         slow = "reading the data" if feed.reading >= feed.placing else "moving it to the device"
         cure = (
@@ -411,7 +411,7 @@ class _Session:
             "train_s": self.train_s,
             "compile_s": self.programs.compile_s,
             "wall_s": wall_s,
-            "input_idle_s": round(self.feed.idle, 3) if self.feed else 0.0,
+            "input_idle_s": round(self.feed.waited, 3) if self.feed else 0.0,
             "skipped": self.faults,
             "peak_memory_bytes": peak_memory(),
             "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params)),

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +84,10 @@ def test_help_imports_nothing_heavy(argv):
 def test_help_is_there_in_half_a_second(argv):
     times = []
     for _ in range(5):
-        begun = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-m", "jaxmodels", *argv], capture_output=True, check=True)
-        times.append(time.perf_counter() - begun)
+        after = os.times()  # of the processor: a busy machine makes it later, not slower
+        times.append(sum(after[2:4]) - sum(before[2:4]))
     assert min(times) < 0.5
 
 
