@@ -7,8 +7,10 @@
 The bare loop calls the jitted step (state donated, dispatched ahead, waited for at the end) on a few batches that lie on
 the device already: no reading, no metrics fetched, no log. The runner's time is that between its calls of on_step, without
 the first quarter of them: what it reports itself, train_s, leaves out start, compiling and evaluation as well, but holds the
-first dispatch of a program, which takes about a step longer than the others. It chooses by itself how many steps make a
-dispatch, as in a long run. Keras and PyTorch are left out where they are not installed. The last line of stdout is JSON.
+first dispatch of a program, which takes about a step longer than the others (a run of one dispatch has no other). It
+chooses by itself how many steps make a dispatch, as in a long run. All run with large pages of memory where Linux offers
+them, as the command jaxmodels does. Keras and PyTorch are left out where they are not installed. The last line of stdout
+is JSON.
 
 Dimensions: B batch, S steps.
 """
@@ -32,7 +34,7 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-from jaxmodels import optim, runner
+from jaxmodels import hugepages, optim, runner
 from jaxmodels.data.pipeline import ArrayPipeline, WindowPipeline
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity
@@ -133,8 +135,8 @@ class Runner:
             self.result = run()
         self.dispatched.append(self.result.summary["steps_per_dispatch"])
         self.train_s.append(self.result.summary["train_s"] / self.experiment.steps)
-        (first, begun), (last, ended) = calls[min(len(calls) // 4, len(calls) - 2)], calls[-1]
-        return (ended - begun) / (last - first)
+        (first, begun), (last, ended) = calls[len(calls) // 4], calls[-1]
+        return (ended - begun) / (last - first) if last > first else self.train_s[-1]
 
 
 class Bare:
@@ -372,4 +374,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    hugepages.restart()
     main()

@@ -1,5 +1,13 @@
-"""python -m jaxmodels."""
+"""The command jaxmodels, and python -m jaxmodels."""
 
-from jaxmodels.cli import main
+from jaxmodels import cli, hugepages
 
-raise SystemExit(main())
+
+def main() -> int:
+    """Runs one command of this process's own arguments and gives its exit status."""
+    hugepages.restart()
+    return cli.main()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -267,7 +267,3 @@ def _verify(argv: list[str]) -> int:
     if got["printing"].json:
         print(json.dumps(outcome._asdict()))
     return 0 if outcome.passed else FAILED
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -67,7 +67,8 @@ ARROWS: dict[str, list[str]] = {
     "plan": RUNNER,
     "report": RUNNER,
     "cli": ["", *RUNNER],
-    "__main__": ["cli"],
+    "__main__": ["cli", "hugepages"],
+    "hugepages": [],
     "": ["commands"],  # jaxmodels/__init__.py
 }
 
