@@ -197,8 +197,7 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     config = loading.make_config(file, json.loads((folder / "knobs.json").read_text())["knobs"])
     experiment = file.build(config)
     if experiment.decoder is not None and not console.quiet:
-        prompt = experiment.decoder.prompt
-        text = commands.sample(experiment, result.state, tokens=300)
+        prompt, text = commands.sample(experiment, result.state, tokens=300)
         console.say(f"\nA sample after {prompt!r}", "bold")
         console.say(prompt + text)
     console.say(f"\n{folder}", "bold")
@@ -241,12 +240,11 @@ def _generate(argv: list[str]) -> int:
     from jaxmodels.console import Console
 
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
-    text = commands.generate(run, warn=console.warn, **vars(got["restoring"]), **vars(got["sampling"]))
-    prompt = got["sampling"].prompt
+    prompt, text = commands.generate(run, warn=console.warn, **vars(got["restoring"]), **vars(got["sampling"]))
     if got["printing"].json:
         print(json.dumps({"run": run, "prompt": prompt, "text": text}))
     else:
-        print((prompt or "") + text)
+        print(prompt + text)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -103,10 +103,17 @@ def evaluate(
     return runner.evaluate(experiment, state, options, console)
 
 
+class Sample(NamedTuple):
+    """A prompt, and what a model wrote after it."""
+
+    prompt: str
+    text: str
+
+
 def generate(
     run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "run", warn: Any = print, **how: Any
-) -> str:
-    """The text that a run's model draws after a prompt; options as in jaxmodels.options.Sampling."""
+) -> Sample:
+    """What a run's model draws after a prompt; options as in jaxmodels.options.Sampling."""
     experiment, state, _ = open_run(run, step=step, mesh=mesh, warn=warn)
     return sample(experiment, state, precision=_precision(run, precision), **how)
 
@@ -115,10 +122,13 @@ def _precision(run: str | Path, asked: str) -> str:
     return read_json(Path(run) / "knobs.json")["options"]["precision"] if asked == "run" else asked
 
 
-def sample(experiment: Experiment, state: State, *, precision: str = "float32", **how: Any) -> str:
-    """The text that an experiment's model draws in this state."""
+def sample(
+    experiment: Experiment, state: State, *, precision: str = "float32", prompt: str | None = None, **how: Any
+) -> Sample:
+    """What an experiment's model draws in this state after a prompt, by default the experiment's own."""
     if experiment.decoder is None:
         raise ValueError("this experiment's model does not generate: build() gave no decoder (see jaxmodels.tasks.language)")
     params = eval_params(experiment.optimizer, state)
     params = cast_floats(params, None if precision == "float32" else jnp.dtype(precision))
-    return generate_text(experiment.decoder, jax.device_put(params), state.extra, **how)
+    prompt = experiment.decoder.prompt if prompt is None else prompt
+    return Sample(prompt, generate_text(experiment.decoder, jax.device_put(params), state.extra, prompt, **how))

@@ -323,6 +323,11 @@ def test_the_same_prompt_and_seed_write_the_same_text(capsys, gpt):
     assert texts[0].startswith("cd") and len(texts[0]) == 2 + 40 + 1
 
 
+def test_the_experiments_prompt_is_used_and_printed_where_nobody_gives_one(capsys, gpt):
+    texts = [main(capsys, "generate", gpt, "--tokens", 9, *prompt)[1] for prompt in ((), ("--prompt", "ab"))]
+    assert texts[0] == texts[1] and texts[0].startswith("ab")
+
+
 def test_generate_prints_one_json_object(capsys, gpt):
     status, out, _ = main(capsys, "generate", gpt, "--prompt", "cd", "--tokens", 5, "--json")
     assert status == 0

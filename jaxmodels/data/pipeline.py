@@ -29,7 +29,8 @@ class ArrayPipeline:
     augment(batch, keys_B): random changes on the host; uint64 keys depend on seed and place in the stream alone.
     spec: shapes and types of the prepared arrays, so that building needs no data; read from the data where absent.
 
-    A batch holds the arrays' rows and "weight", float32: 1, or 0 for padding.
+    A batch holds the arrays' rows and "weight", float32: 1, or 0 for padding. The arrays may bring a "weight" of their own,
+    of any shape; it is 0 for padding too.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class ArrayPipeline:
     def spec(self) -> Spec:
         """Shape and type of each array of a batch, without the example axis."""
         if self._spec is not None:
-            return {**self._spec, "weight": ((), np.dtype(np.float32))}
+            return {"weight": ((), np.dtype(np.float32)), **self._spec}
         return {name: (x.shape[1:], x.dtype) for name, x in self.gather(self.arrays, np.zeros(1, np.int64)).items()}
 
     def indices(self, step: int | np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -87,7 +88,10 @@ class ArrayPipeline:
     def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
         """The batch at these indices; works on NumPy and on JAX arrays."""
         batch = {name: _take(x, indices_B) for name, x in arrays.items()}
-        batch["weight"] = (indices_B >= 0).astype(np.float32)
+        weight_B = (indices_B >= 0).astype(np.float32)
+        if (own := batch.get("weight")) is not None:
+            weight_B = own.astype(np.float32) * weight_B.reshape(-1, *[1] * (own.ndim - 1))
+        batch["weight"] = weight_B
         return self._prepare(batch) if self._prepare else batch
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:

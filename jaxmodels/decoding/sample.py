@@ -77,9 +77,8 @@ def stream(
         yield token
 
 
-def generate_text(decoder: Decoder, params: Any, extra: Any, prompt: str | None = None, **how: Any) -> str:
+def generate_text(decoder: Decoder, params: Any, extra: Any, prompt: str, **how: Any) -> str:
     """The text that follows the prompt; see stream for the options."""
-    prompt = decoder.prompt if prompt is None else prompt
     return decoder.decode(list(stream(decoder, params, extra, prompt, **how)))
 
 

@@ -11,6 +11,8 @@ def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
 
     keys_B: one key per example; None, as in evaluation, changes nothing (Srivastava et al., 2014, in its inverted form).
     """
+    if isinstance(rate, int | float) and not 0 <= rate < 1:
+        raise ValueError(f"dropout: came a rate of {rate}; wanted one from 0 to below 1, the part that is zeroed")
     if keys_B is None or (isinstance(rate, int | float) and rate == 0):
         return x
     keep = jax.vmap(lambda key, example: jax.random.bernoulli(key, 1 - rate, example.shape))(keys_B, x)

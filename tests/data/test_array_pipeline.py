@@ -61,6 +61,14 @@ def test_weight_counts_each_example_once_a_pass():
     assert np.array_equal(seen, np.arange(23))
 
 
+@pytest.mark.parametrize("shape", [(3,), (3, 2)])
+def test_a_weight_of_ones_own_is_kept_and_padding_has_none(shape):
+    own = np.arange(1, 1 + np.prod(shape)).reshape(shape)
+    data = ArrayPipeline({"x": np.zeros(3), "weight": own}, batch=2)
+    assert np.array_equal(data.rows(1, 0, 2)["weight"], np.stack([own[2], 0 * own[2]]).astype(np.float32))
+    assert data.spec["weight"] == (shape[1:], np.dtype(np.float32))
+
+
 def test_spec_tells_the_shapes_of_a_batch():
     data = make()
     batch = data.rows(0, 0, 8)

@@ -1,4 +1,4 @@
-"""Folders of pictures and of recordings."""
+"""Folders of pictures, of recordings and of texts."""
 
 import struct
 import wave
@@ -9,6 +9,7 @@ import pytest
 
 from jaxmodels.data.audio import audio_folder
 from jaxmodels.data.images import image_folder
+from jaxmodels.data.text_folder import text_folder
 
 pytestmark = pytest.mark.fast
 
@@ -158,3 +159,29 @@ def test_spoken_digits_can_be_read(real, tmp_path):
     data = audio_folder(tmp_path, rate=8_000, samples=4_000, batch=60, label=lambda path: int(path.name[0]))
     batch = data.rows(0, 0, 60)
     assert np.array_equal(np.bincount(batch["label"]), np.full(10, 6)) and 0.1 < abs(batch["audio"]).max() <= 1
+
+
+def texts(folder):
+    for name, text in {"ham/a.txt": "good day", "ham/more/b.txt": "", "spam/c.TXT": "buy", "spam/d.md": "no text"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_texts_are_cut_and_filled_to_one_length(tmp_path):
+    data = text_folder(texts(tmp_path), length=5, batch=3)
+    batch = data.rows(0, 0, 3)
+    assert data.classes == ("ham", "spam") and batch["label"].tolist() == [0, 0, 1]
+    assert [bytes(row.astype(np.uint8)) for row in batch["tokens"]] == [b"good ", b"\0" * 5, b"buy\0\0"]
+    assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == dict(data.spec)
+
+
+def words(text):
+    return [len(word) for word in text.split()]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_texts_are_read_by_ones_own_tokenizer(tmp_path, workers):
+    data = text_folder(texts(tmp_path), length=1, batch=2, encode=words, workers=workers)
+    assert data.rows(0, 0, 2)["tokens"].tolist() == [[4], [0]]
+    data.close()

@@ -162,11 +162,6 @@ def test_a_longer_text_begins_as_the_shorter_one(gpt):
     assert long.startswith(short)
 
 
-def test_the_experiments_prompt_is_used_where_nobody_gives_one(gpt):
-    decoder, params, _ = gpt
-    assert generate_text(decoder, params, {}, tokens=9) == generate_text(decoder, params, {}, "ab", tokens=9)
-
-
 def counting(**options) -> Decoder:
     """A model that always says the number after the last one."""
 

@@ -74,3 +74,9 @@ def test_shape_and_type_stay(shape, dtype):
     x = jax.ShapeDtypeStruct((B, *shape), dtype)
     y = jax.eval_shape(lambda x: dropout(x, 0.5, keys()), x)
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
+
+
+@pytest.mark.parametrize("rate", [1.0, 1, -0.1])
+def test_a_rate_that_keeps_nothing_or_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match="wanted one from 0 to below 1"):
+        dropout(jnp.ones((B, F)), rate, keys())

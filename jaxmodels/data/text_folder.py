@@ -1,0 +1,70 @@
+"""Folders of text files, one folder for each class, read as they are needed. (For language models see data/text.py.)
+
+Dimensions: T tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxmodels.data.grain_source import Change, Example
+from jaxmodels.data.images import ClassFolder
+from jaxmodels.data.order import Remainder
+
+
+def text_folder(
+    folder: str | os.PathLike[str],
+    *,
+    length: int,
+    batch: int,
+    seed: int | None = None,
+    encode: Callable[[bytes], Sequence[int]] | None = None,
+    augment: Change | None = None,
+    remainder: Remainder | None = None,
+    workers: int = 0,
+    threads: int | None = None,
+) -> TextFolder:
+    """The .txt files in folder/<class>/ and below it, as "tokens" (int32, T = length) and "label" (int32).
+
+    Labels number the classes in the order of their names, `.classes`. encode: the tokens of a file's bytes; where it is
+    absent a byte is a token. Of a longer text the start is taken; a shorter one gets zeros at its end. augment, workers
+    and the rest: see GrainPipeline.
+    """
+    return TextFolder(
+        Path(folder),
+        batch=batch,
+        seed=seed,
+        remainder=remainder,
+        load=_Encode(length, encode),
+        augment=augment,
+        workers=workers,
+        threads=threads,
+        spec={"tokens": ((length,), np.dtype(np.int32)), "label": ((), np.dtype(np.int32))},
+    )
+
+
+class TextFolder(ClassFolder):
+    """See text_folder."""
+
+    endings = (".txt",)
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """(path, label) to an example."""
+
+    length: int
+    encode: Callable[[bytes], Sequence[int]] | None
+
+    def __call__(self, item: tuple[str, int]) -> Example:
+        path, label = item
+        with open(path, "rb") as file:
+            tokens = np.frombuffer(file.read(self.length), np.uint8) if self.encode is None else self.encode(file.read())
+        tokens_T = np.zeros(self.length, np.int32)
+        tokens_T[: len(tokens)] = tokens[: self.length]
+        return {"tokens": tokens_T, "label": np.int32(label)}
