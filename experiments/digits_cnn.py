@@ -1,7 +1,7 @@
 """A convolutional network with batch normalisation on handwritten digits:  jaxmodels train experiments/digits_cnn.py
 
 Result: 100.0% test accuracy (360 images) in 9 s, start and compilation included;
-two cores of an AMD EPYC virtual machine.
+two cores of an AMD EPYC virtual machine, at 282204d.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ All folds, with mean and spread:  python experiments/digits_kfold.py
 One fold as a run:                jaxmodels train experiments/digits_kfold.py --fold 3
 
 Result: mean accuracy 98.05%, standard deviation over five folds 0.56%, in 17 s;
-two cores of an AMD EPYC virtual machine.
+two cores of an AMD EPYC virtual machine, at 282204d.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """A multilayer perceptron on scikit-learn's handwritten digits:  jaxmodels train experiments/digits_mlp.py
 
 Result: 99.4% test accuracy (360 images) in 6 s, start and compilation included;
-two cores of an AMD EPYC virtual machine.
+two cores of an AMD EPYC virtual machine, at 282204d.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 jaxmodels train experiments/fashion_mnist_cnn.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
 Result: 92.26% test accuracy with 89,098 parameters (published for under 100,000: 92.5%) in 5:39 min;
-two cores of an AMD EPYC virtual machine.
+two cores of an AMD EPYC virtual machine, at 282204d.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 jaxmodels train experiments/gpt_python.py
 
 Result: 1.979 validation bits per byte (order-0 entropy 4.854, lzma 1.398) in 2:07 min, Python 3.11.7;
-two cores of an AMD EPYC virtual machine.
+two cores of an AMD EPYC virtual machine, at 282204d.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ jaxmodels train experiments/tabular_mlp.py                     Friedman's functi
 jaxmodels train experiments/tabular_mlp.py --data california   the same network on California housing
 
 Result: root mean squared test error 2.45 in 2 s (linear regression 2.71), and 53,241 dollars in 3 s (66,189);
-two cores of an AMD EPYC virtual machine.
+two cores of an AMD EPYC virtual machine, at 282204d.
 """
 
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ import math
 import os
 import queue
 import threading
-import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,75 +152,3 @@ def truncate(path: Path, step: int) -> None:
     new = path.with_suffix(".new")
     new.write_bytes(b"".join(kept))
     new.replace(path)
-
-
-def tensorboard(folder: Path) -> Tracker:
-    """Scalars as TensorBoard event files, a new file for each start; what is written is on the disk.
-
-    tensorboardX's own SummaryWriter hands events to a thread that a process's end cuts off, so its parts are used.
-    """
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-    from tensorboardX.summary import scalar
-
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-    begun = False
-
-    def write(step: int, values: Mapping[str, float]) -> None:
-        nonlocal begun
-        if not begun:  # tells TensorBoard to forget what an earlier start wrote of steps from here on
-            writer.write_event(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
-            begun = True
-        for name, value in values.items():
-            writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-        writer.flush()
-
-    write.__qualname__ = "tensorboard"
-    weakref.finalize(write, writer.close)
-    return write
-
-
-def wandb(name: str, config: Mapping[str, Any]) -> Tracker:
-    """Weights & Biases, by its own client and the settings in its own environment variables."""
-    client = _import("wandb")
-    run = client.init(project="jaxmodels", name=name, id=name.replace("/", "-"), resume="allow", config=dict(config))
-
-    def write(step: int, values: Mapping[str, float]) -> None:
-        run.log(dict(values), step=step)
-
-    write.__qualname__ = "wandb"
-    return write
-
-
-def mlflow(name: str, config: Mapping[str, Any]) -> Tracker:
-    """MLflow, by its own client and the settings in its own environment variables."""
-    client = _import("mlflow")
-    client.set_experiment("jaxmodels")
-    client.start_run(run_name=name)
-    client.log_params(dict(config))
-
-    def write(step: int, values: Mapping[str, float]) -> None:
-        client.log_metrics({k: v for k, v in values.items() if math.isfinite(v)}, step=step)
-
-    write.__qualname__ = "mlflow"
-    return write
-
-
-def _import(name: str) -> Any:
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise ValueError(f"--track {name}: {name} is not installed; pip install 'jaxmodels[{name}]'") from error
-
-
-def tracker(kind: str, folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
-    """The tracker that an option names."""
-    makers: dict[str, Callable[[], Tracker]] = {
-        "tensorboard": lambda: tensorboard(folder / "tensorboard"),
-        "wandb": lambda: wandb(name, config),
-        "mlflow": lambda: mlflow(name, config),
-    }
-    if kind not in makers:
-        raise ValueError(f"--track {kind}: there is no such tracker; choose from {', '.join(makers)}")
-    return makers[kind]()

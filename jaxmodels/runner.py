@@ -29,10 +29,11 @@ from jaxmodels.console import Console
 from jaxmodels.evaluating import Evaluator, as_evaluation
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder
-from jaxmodels.metrics import Log, Sums, Tracker, json_lines, tracker
+from jaxmodels.metrics import Log, Sums, Tracker, json_lines
 from jaxmodels.options import Options
 from jaxmodels.programs import Programs, as_dtype, segments
 from jaxmodels.signals import STOP_AT, Signals, signal_name
+from jaxmodels.trackers import tracker
 
 WORTH = 4000  # steps still to do that pay for compiling a second program
 INPUT_BOUND = 0.10  # share of the time spent waiting for input that is worth a warning

@@ -31,6 +31,7 @@ RUNNER = [
         "verify",
         "checkpoint",
         "metrics",
+        "trackers",
     ),
     *("sweep", "plan", "report", "generate", "decoding", "task", "experiment", "step", "parallel"),
 ]
@@ -43,6 +44,7 @@ ARROWS: dict[str, list[str]] = {
     "parallel": ["task"],
     "checkpoint": ["task"],
     "metrics": ["task"],
+    "trackers": ["metrics"],
     "optim": [],
     "data": ["data"],
     "layers": ["layers"],

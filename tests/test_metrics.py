@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import io
 import json
 import math
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.metrics import Log, Sums, json_lines, pack, tensorboard, tracker, truncate
+from jaxmodels.metrics import Log, Sums, json_lines, pack, truncate
 from jaxmodels.task import Mean, Task
 
 pytestmark = pytest.mark.fast
@@ -176,83 +175,3 @@ def test_a_tracker_that_hangs_keeps_no_other_waiting_nor_the_run():
     assert got == [0, 1, 2]
     go_on.set()
     log.close()
-
-
-# Trackers of others
-
-
-def tensorboard_shows(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(folder))
-    events.Reload()
-    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
-
-
-def test_tensorboard_files_read_back(tmp_path):
-    write = tensorboard(tmp_path)
-    for step in (1, 2):
-        write(step, {"train/loss": 1 / step, "test/accuracy": 0.25 * step})
-    assert tensorboard_shows(tmp_path) == {"train/loss": [(1, 1.0), (2, 0.5)], "test/accuracy": [(1, 0.25), (2, 0.5)]}
-
-
-def test_tensorboard_shows_a_step_once_after_a_resume(tmp_path):
-    before = tensorboard(tmp_path)
-    for step in (1, 2, 3):
-        before(step, {"loss": 1.0})
-    after = tensorboard(tmp_path)
-    for step in (2, 3, 4):
-        after(step, {"loss": 0.5})
-    assert tensorboard_shows(tmp_path) == {"loss": [(1, 1.0), (2, 0.5), (3, 0.5), (4, 0.5)]}
-
-
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_tracker_that_is_not_installed_is_said_with_its_cure(name, tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def absent(module, *rest):
-        if module.partition(".")[0] == name:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return real(module, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(ValueError, match=rf"--track {name}: {name} is not installed; pip install 'jaxmodels\[{name}\]'"):
-        tracker(name, tmp_path, "run", {})
-
-
-def test_an_unknown_tracker_is_refused_with_those_that_there_are(tmp_path):
-    with pytest.raises(ValueError, match="--track comet: there is no such tracker; choose from tensorboard, wandb, mlflow"):
-        tracker("comet", tmp_path, "run", {})
-
-
-class Client:
-    """What wandb and mlflow offer, written down."""
-
-    def __init__(self):
-        self.got: list = []
-
-    def init(self, **how):
-        self.how = how
-        return self
-
-    def log(self, values, step):
-        self.got.append((step, values))
-
-    def set_experiment(self, name): ...
-
-    def start_run(self, run_name):
-        self.how = {"name": run_name}
-
-    def log_params(self, config):
-        self.how["config"] = config
-
-    def log_metrics(self, values, step):
-        self.got.append((step, values))
-
-
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_clients_of_tracking_services_get_knobs_and_metrics(name, tmp_path, monkeypatch):
-    client = Client()
-    monkeypatch.setattr("jaxmodels.metrics._import", lambda asked: client)
-    tracker(name, tmp_path, "mlp-lr=0.1", {"lr": 0.1})(7, {"loss": 0.5})
-    assert client.got == [(7, {"loss": 0.5})]
-    assert (client.how["name"], client.how["config"]) == ("mlp-lr=0.1", {"lr": 0.1})
