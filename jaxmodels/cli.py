@@ -93,14 +93,10 @@ def _fail(text: str, status: int) -> int:
 def _parse(command: str, argv: list[str], first: str, parts: dict[str, type], *, about: str = "") -> dict[str, Any]:
     """The command line as one object for each of `parts`; tyro prints help and mistakes, and exits."""
     import dataclasses
-    from typing import Annotated
 
     import tyro
 
-    fields = [
-        (name, Annotated[kind, tyro.conf.arg(name="")], dataclasses.field(default_factory=kind))
-        for name, kind in parts.items()
-    ]
+    fields = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in parts.items()]
     whole = dataclasses.make_dataclass("Arguments", fields, kw_only=True)
     whole.__doc__ = about
     got: Any = tyro.cli(
@@ -108,7 +104,7 @@ def _parse(command: str, argv: list[str], first: str, parts: dict[str, type], *,
         prog=f"jaxmodels {command} {first}",
         args=argv,
         description=about,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
     return {name: getattr(got, name) for name in parts}
 
@@ -125,7 +121,7 @@ def _first(command: str, argv: list[str], what: str, parts: dict[str, type], abo
 def _train(argv: list[str]) -> int:
     from jaxmodels.options import Options, Place, Printing
 
-    parts = {"options": Options, "place": Place, "printing": Printing}
+    parts = {"running": Options, "place": Place, "printing": Printing}
     about = "Train an experiment's file. Its knobs are options too: jaxmodels train FILE --help lists them."
     path, rest = _first("train", argv, "FILE", parts, about)
 
@@ -141,7 +137,7 @@ def _train(argv: list[str]) -> int:
     console.say(f"{file.path} → {folder}", "bold")
     try:
         result = commands.train(
-            path, console=console, **vars(got["options"]), **{**vars(place), "folder": str(folder)}, **knobs
+            path, console=console, **vars(got["running"]), **{**vars(place), "folder": str(folder)}, **knobs
         )
     except runner.Interrupted as stop:
         console.say(f"saved at step {stop.step:,} in {folder}; the same command goes on from there", "bold")
@@ -251,14 +247,14 @@ def _generate(argv: list[str]) -> int:
 def _verify(argv: list[str]) -> int:
     from jaxmodels.options import Options, Printing, Verifying
 
-    parts = {"verifying": Verifying, "options": Options, "printing": Printing}
+    parts = {"verifying": Verifying, "running": Options, "printing": Printing}
     about = "Run an experiment twice, once killed again and again, and compare every array of every checkpoint, bit for bit."
     path, rest = _first("verify-resume", argv, "FILE", parts, about)
 
     from jaxmodels import verify
     from jaxmodels.console import Console
 
-    _, got, knobs = _knobs("verify-resume", path, rest, {k: v for k, v in parts.items() if k != "options"})
+    _, got, knobs = _knobs("verify-resume", path, rest, {k: v for k, v in parts.items() if k != "running"})
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
     outcome = verify.verify_resume(path, console=console, **vars(got["verifying"]), **knobs)
     console.say(outcome.text, "bold green" if outcome.passed else "bold red")

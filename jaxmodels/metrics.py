@@ -12,6 +12,7 @@ import math
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class Log:
         self._warn = warn
         self._queues: list[queue.Queue] = [queue.Queue() for _ in trackers]
         self._threads = [
-            threading.Thread(target=self._work, args=pair, name="log", daemon=True)
+            threading.Thread(target=self._work, args=pair, name=f"tracker {_name(pair[0])}", daemon=True)
             for pair in zip(trackers, self._queues, strict=True)
         ]
         for thread in self._threads:
@@ -80,8 +81,7 @@ class Log:
                     tracker(*item)
             except Exception as error:
                 failed = True
-                name = getattr(tracker, "__qualname__", repr(tracker)).split(".")[-1]
-                self._warn(f"tracker {name} failed at step {item[0]} and is left out from now on: {error}")
+                self._warn(f"tracker {_name(tracker)} failed at step {item[0]} and is left out from now on: {error}")
             waiting.task_done()
 
     def flush_first(self) -> None:
@@ -89,17 +89,19 @@ class Log:
         for waiting in self._queues[:1]:
             waiting.join()
 
-    def flush(self) -> None:
-        """Returns when every tracker has had everything so far."""
+    def close(self, patience: float = 60.0) -> None:
+        """Ends the threads when they have handed on everything; whatever hangs for `patience` seconds is left behind."""
         for waiting in self._queues:
-            waiting.join()
-
-    def close(self) -> None:
-        """Flushes and ends the threads."""
-        self.flush()
-        for waiting, thread in zip(self._queues, self._threads, strict=True):
             waiting.put(None)
-            thread.join()
+        until = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                self._warn(f"{thread.name} has not taken its values within {patience:g} s; the rest of them are lost to it")
+
+
+def _name(tracker: Tracker) -> str:
+    return getattr(tracker, "__qualname__", repr(tracker)).split(".")[-1]
 
 
 def finite(tree: Any) -> Any:

@@ -115,18 +115,20 @@ def run(
     options, console = options or Options(), console or Console(quiet=True)
     begun = time.perf_counter()
     session = _Session(experiment, options, folder, console)
-    with session.clear_errors():
-        state, n = session.start()
     writers: list[Tracker] = []
+    if folder is None and options.track:
+        raise ValueError(f"track is {', '.join(options.track)}, but the run has no folder; give one: folder='runs/mine'")
     if folder is not None:
         writers += [json_lines(folder.path / "metrics.jsonl", console.warn)]  # the first, which checkpoints wait for
         writers += [tracker(kind, folder.path, name, knobs or {}) for kind in options.track]
+    with session.clear_errors():
+        state, n = session.start()
     log = Log([*writers, *trackers], console.warn)
     signals = Signals()
     try:
         with session.clear_errors(), signals, console.progress(n, experiment.steps):
             state = session.train(state, n, log, signals, on_step)
-        log.flush()
+        log.flush_first()
         return session.finish(state, time.perf_counter() - begun)
     except BaseException as error:
         session.note_end(error)
@@ -197,7 +199,7 @@ class _Session:
         kind = self.mesh.devices.flat[0].device_kind
         data = self.experiment.train
         described = data.describe() if hasattr(data, "describe") else f"batches of {data.batch:,}"
-        return f"{parameters:,} parameters · {self.mesh.size} x {kind} ({mesh}, {self.options.compile}) · {described}"
+        return f"{parameters:,} parameters on {self.mesh.size} x {kind} ({mesh}, {self.options.compile})\n{described}"
 
     # Train
 

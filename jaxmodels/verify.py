@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ from jaxmodels.console import Console
 from jaxmodels.folder import Folder
 
 KEEP_ALL = 10**6
+ATTEMPTS = 6  # to kill a run before its end, each in half the time
 
 
 class Outcome(NamedTuple):
@@ -63,6 +66,11 @@ def verify_resume(
     config = loading.make_config(file, knobs)
     built = file.build(config)
     steps = min(through, built.steps)
+    if kills and every >= steps:
+        raise ValueError(
+            f"verify-resume: came every={every} for {steps} steps; wanted a checkpoint before the last step, to go on from: "
+            "lower --every or raise --through"
+        )
     with tempfile.TemporaryDirectory(prefix="jaxmodels-verify-") as temporary:
         base = Path(temporary)
         command = [sys.executable, "-m", "jaxmodels", "train", str(experiment), *_flags(config, file), "--quiet"]
@@ -74,18 +82,35 @@ def verify_resume(
         _finish(_start(command, base / "whole", 0, env))
         k = Folder(base / "whole", keep=1).environment()["steps_per_dispatch"]
 
-        draw, done = random.Random(kill_seed), 0
-        apart = _between(base / "whole" / "checkpoints")
-        while done < kills:
-            process = _start(command, base / "killed", k, env)
-            survived = _kill_later(process, base / "killed" / "checkpoints", draw.uniform(0, apart))
-            if survived:
+        draw, apart = random.Random(kill_seed), _between(base / "whole" / "checkpoints")
+        for narrower in range(ATTEMPTS):
+            start = partial(_start, command, base / "killed", k, env)
+            if _killed(start, base / "killed" / "checkpoints", kills, steps, draw, apart / 2**narrower, console):
                 break
-            done += 1
-            at = Checkpoints(base / "killed" / "checkpoints").steps()
-            console.say(f"killed ({done} of {kills}), newest complete checkpoint: {at[-1] if at else 'none'}")
-        _finish(_start(command, base / "killed", k, env))
-        return _compare(built, base / "whole", base / "killed", done)
+            shutil.rmtree(base / "killed")
+        else:
+            raise ValueError(
+                f"verify-resume: {steps} steps were over before {kills} kills; wanted a run that lasts: raise --through "
+                f"(the experiment has {built.steps:,} steps) or lower --kills"
+            )
+        _finish(start())
+        return _compare(built, base / "whole", base / "killed", kills)
+
+
+def _killed(
+    start: Callable, checkpoints: Path, kills: int, steps: int, draw: random.Random, apart: float, console: Console
+) -> bool:
+    """Starts a run and kills it so many times; False where it came to its end before.
+
+    The first time there is a checkpoint to go on from: a run that begins anew proves nothing. Later a checkpoint has begun.
+    """
+    for number in range(1, kills + 1):
+        survived = _kill_later(start(), checkpoints, draw.uniform(0, apart), complete=number == 1)
+        at = Checkpoints(checkpoints).steps()
+        if survived or (number == 1 and at[-1] == steps):
+            return False
+        console.say(f"killed ({number} of {kills}), newest complete checkpoint: {at[-1] if at else 'none'}")
+    return True
 
 
 def _flags(config: Any, file: loading.File) -> list[str]:
@@ -110,10 +135,11 @@ def _finish(process: subprocess.Popen) -> None:
         raise ValueError(f"verify-resume: the experiment itself failed with status {process.returncode}:\n{said.strip()}")
 
 
-def _kill_later(process: subprocess.Popen, checkpoints: Path, delay: float) -> bool:
-    """Kills the process some time after it began its next checkpoint; True where it ended before."""
-    before = _entries(checkpoints)
-    while process.poll() is None and not _entries(checkpoints) - before:
+def _kill_later(process: subprocess.Popen, checkpoints: Path, delay: float, *, complete: bool) -> bool:
+    """Kills the process some time after its next checkpoint was begun, or complete; True where it ended before."""
+    entries = (lambda: set(Checkpoints(checkpoints).steps())) if complete else partial(_entries, checkpoints)
+    before = entries()
+    while process.poll() is None and not entries() - before:
         time.sleep(0.005)
     time.sleep(delay)
     survived = process.poll() is not None

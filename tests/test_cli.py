@@ -256,7 +256,7 @@ def test_a_run_says_what_it_does_and_how_to_go_on(capsys, tmp_path, monkeypatch)
     argv = ["train", MLP, "--steps", "6", "--mesh", ONE]
     status, out, _ = main(capsys, *argv, "--fresh")
     assert status == 0
-    assert "121 parameters · 1 x cpu (data=1, jit) · 52 examples, 7 batches of 8 a pass" in out
+    assert "121 parameters on 1 x cpu (data=1, jit)\n52 examples, 7 batches of 8 a pass" in out
     assert "this run   mean of the targets" in out
     assert "6 steps" in out
     assert f"go on    jaxmodels {' '.join(argv)}\n" in out

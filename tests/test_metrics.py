@@ -175,3 +175,16 @@ def test_a_tracker_that_hangs_keeps_no_other_waiting_nor_the_run():
     assert got == [0, 1, 2]
     go_on.set()
     log.close()
+
+
+def test_a_tracker_that_hangs_at_the_end_is_left_behind_and_named():
+    said, go_on = [], threading.Event()
+
+    def hung(step, values):
+        go_on.wait(10)
+
+    log = Log([lambda step, values: None, hung], said.append)
+    log(1, {})
+    log.close(patience=0.05)
+    assert said == ["tracker hung has not taken its values within 0.05 s; the rest of them are lost to it"]
+    go_on.set()

@@ -463,6 +463,12 @@ def test_a_tracker_that_fails_does_not_stop_the_run():
 
 
 @fast
+def test_a_record_elsewhere_needs_a_folder():
+    with pytest.raises(ValueError, match="track is tensorboard, but the run has no folder; give one"):
+        runner.run(bare(steps=3), Options(mesh=ONE, track=("tensorboard",)))
+
+
+@fast
 def test_the_environment_of_a_run_is_written_down(tmp_path):
     run(bare(steps=3), tmp_path, resident="off")
     said = json.loads((tmp_path / "environment.json").read_text())

@@ -69,6 +69,20 @@ def test_bad_options_are_refused(asked, said):
 
 
 @fast
+def test_a_run_without_a_checkpoint_to_go_on_from_is_refused():
+    with pytest.raises(ValueError, match="came every=24 for 24 steps; wanted a checkpoint before the last step"):
+        verify.verify_resume(tiny_mlp.__file__, every=24)
+
+
+@fast
+def test_a_run_that_ends_before_it_is_killed_is_no_proof(monkeypatch):
+    monkeypatch.setattr(verify, "ATTEMPTS", 1)
+    monkeypatch.setattr(verify, "_kill_later", lambda process, *rest, **how: process.communicate() and True)
+    with pytest.raises(ValueError, match="4 steps were over before 1 kills; wanted a run that lasts: raise --through"):
+        verify.verify_resume(tiny_mlp.__file__, through=4, every=2, kills=1)
+
+
+@fast
 def test_an_unknown_knob_is_refused():
     with pytest.raises(ValueError, match="has no knob 'stesp'; did you mean 'steps'"):
         verify.verify_resume(tiny_mlp.__file__, stesp=3)
