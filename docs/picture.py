@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import sys
+from pathlib import Path
 
 import pyte
 from rich.console import Console
@@ -58,7 +60,8 @@ def main() -> None:
     console.print(Text(f"$ {' '.join(command)}", style="bold"))
     for line in screen_text(screen):
         console.print(line)
-    console.save_svg(svg, title="jaxmodels")
+    drawn = console.export_svg(title="jaxmodels")
+    Path(svg).write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL))  # its fonts would be fetched
 
 
 if __name__ == "__main__":

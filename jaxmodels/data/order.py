@@ -152,7 +152,7 @@ class Order:
         return (
             text
             + {
-                "wrap": ", which run on into the next pass",
+                "wrap": ", wrapping around",
                 "drop": f", the last {over:,} of each pass left out",
                 "pad": f", the last of {over:,} padded with weight 0",
             }[self.remainder]
