@@ -7,6 +7,8 @@ not finite is named. (Values inside a module may be infinite by intent, as in a 
 from __future__ import annotations
 
 import re
+import resource
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -112,7 +114,8 @@ def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], prefix: str, re
     for eqn in jaxpr.eqns:
         given = eqn.invars
         if eqn.primitive.name == "scan":  # what a loop shares between its turns (a mask, say) is not handed on
-            given = given[eqn.params["num_consts"] :][: eqn.params["num_carry"]]
+            fixed, carry = _scanned(eqn)
+            given = given[fixed : fixed + carry]
         for v in given:
             if not isinstance(v, Literal):
                 read_by[v].add(_clean(_module(prefix, eqn)))
@@ -128,7 +131,7 @@ def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], prefix: str, re
             inner = eqn.params[_CALLS[name]]
             out = _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, module, 0)
         elif name == "scan":
-            out = _run_scan(eqn.params, inputs, module)
+            out = _run_scan(eqn, inputs, module)
         else:
             out = _one(jaxpr, eqn, inputs)
         for v, x in zip(eqn.outvars, out, strict=True):
@@ -149,14 +152,26 @@ def _one(jaxpr: Any, eqn: Any, inputs: Sequence[Any]) -> list[Any]:
     return jax.core.eval_jaxpr(alone, (), *given.values())
 
 
-def _run_scan(params: Mapping[str, Any], inputs: Sequence[Any], module: str) -> list[Any]:
-    body, length = params["jaxpr"], params["length"]
-    fixed, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
-    consts, carry, xs = inputs[:fixed], list(inputs[fixed:carried]), inputs[carried:]
+def _scanned(eqn: Any) -> tuple[int, int]:
+    """How many of a scan's inputs are constants, and how many are carried; then come those it runs over.
+
+    Read from the shapes, since JAX's own names for these numbers differ between its versions.
+    """
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+    same = lambda outer, inner: sum(o.aval.shape == i.aval.shape for o, i in zip(outer, inner, strict=True))  # noqa: E731
+    carry = same(eqn.outvars, body.outvars)
+    return same(eqn.invars, body.invars) - carry, carry
+
+
+def _run_scan(eqn: Any, inputs: Sequence[Any], module: str) -> list[Any]:
+    length, closed = eqn.params["length"], eqn.params["jaxpr"]
+    body, body_consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
+    fixed, carried = _scanned(eqn)
+    consts, carry, xs = inputs[:fixed], list(inputs[fixed : fixed + carried]), inputs[fixed + carried :]
     ys: list[Any] = [None] * length
-    for i in range(length)[:: -1 if params["reverse"] else 1]:
-        out = _run(body.jaxpr, body.consts, [*consts, *carry, *(x[i] for x in xs)], f"{module}[{i}]", params["num_carry"])
-        carry, ys[i] = out[: params["num_carry"]], out[params["num_carry"] :]
+    for i in range(length)[:: -1 if eqn.params["reverse"] else 1]:
+        out = _run(body, body_consts, [*consts, *carry, *(x[i] for x in xs)], f"{module}[{i}]", carried)
+        carry, ys[i] = out[:carried], out[carried:]
     return [*carry, *(jnp.stack(y) for y in zip(*ys, strict=True))]
 
 
@@ -196,3 +211,10 @@ def _bytes(n: float) -> str:
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
         n /= 1024
     return f"{n:.1f} TiB"
+
+
+def peak_memory() -> int:
+    """Bytes: of the fullest device, where it tells, else of the process."""
+    stats = [d.memory_stats() or {} for d in jax.local_devices()]
+    on_device = max((s.get("peak_bytes_in_use", 0) for s in stats), default=0)
+    return on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -105,6 +105,21 @@ class Feed:
         """Seconds that the device waited for this feed: no more than its work took, whatever else the machine did."""
         return min(self.idle, self.reading + self.placing)
 
+    def bottleneck(self, train_s: float, steps: int) -> str:
+        """Why the device waited, and what helps; of train_s seconds of training, in which it took `steps` steps."""
+        per = 1e3 / max(1, steps)
+        slow = "reading the data" if self.reading >= self.placing else "moving it to the device"
+        cure = (
+            "give the pipeline worker processes, or move work out of its load and augment functions"
+            if self.reading >= self.placing
+            else "move smaller types (uint8 images scaled on the device by `prepare`), or keep the data there: --resident on"
+        )
+        each = f"{self.reading * per:.1f} ms reading and {self.placing * per:.1f} ms moving"
+        return (
+            f"the device waited for input {self.waited / train_s:.0%} of the time, because of {slow}: {each} "
+            f"for each step of {train_s * per:.1f} ms; {cure}"
+        )
+
     def close(self) -> None:
         """Ends the thread, or leaves it behind where the data source does not answer."""
         self._stop.set()

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import resource
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +30,7 @@ from jaxmodels.folder import Folder
 from jaxmodels.metrics import Log, Sums, Tracker, json_lines
 from jaxmodels.options import Options
 from jaxmodels.programs import Programs, as_dtype, segments
+from jaxmodels.saving import Saver
 from jaxmodels.signals import STOP_AT, Signals, signal_name
 from jaxmodels.trackers import tracker
 
@@ -129,7 +128,7 @@ def run(
         with session.clear_errors(), signals, console.progress(n, experiment.steps):
             state = session.train(state, n, log, signals, on_step)
         log.flush_first()
-        return session.finish(state, time.perf_counter() - begun)
+        return session.finish(state, begun)
     except BaseException as error:
         session.note_end(error)
         raise
@@ -147,6 +146,7 @@ class _Session:
         self.abstract, self.shardings = abstract_state(experiment, self.mesh)
         self.programs = Programs(experiment, options, self.mesh, self.abstract, self.shardings, console)
         self.evaluate = Evaluator(experiment, self.mesh, as_dtype(options.precision), console)
+        self.saver = Saver(folder, console)
         self.train_s = 0.0
         self.trained = 0  # steps in this process
         self.k = options.steps_per_dispatch
@@ -154,7 +154,6 @@ class _Session:
         self.metrics: dict[str, float] = {}
         self.interval: Sums | None = None
         self.best: float | None = None
-        self.saved_at = -1
         self.faults = 0
         self.feed: feeding.Feed | None = None
 
@@ -174,7 +173,7 @@ class _Session:
             n, state, note = restored
             self.interval = Sums(note["names"])
             self.interval.sums = np.asarray(note["interval"], np.float64)
-            self.metrics, self.best, self.saved_at = note["metrics"], note["best"], n
+            self.metrics, self.best, self.saver.newest = note["metrics"], note["best"], n
             if self.options.on_nan == "stop":  # batches that were skipped before do not stop it
                 state = state._replace(faults=jnp.zeros_like(state.faults))
             self.faults = int(state.faults)
@@ -265,7 +264,7 @@ class _Session:
                 clock = time.perf_counter()
             if not warned and self.train_s > SETTLED and feed.waited > INPUT_BOUND * self.train_s:
                 warned = True
-                self.console.warn(self._input_bound(feed))
+                self.console.warn(feed.bottleneck(self.train_s, self.trained))
         while flight:
             land()
         if signals.received and done < experiment.steps:  # the data source had not answered yet
@@ -325,20 +324,6 @@ class _Session:
                 self.experiment.task, state, feeding.read(data, n), examples, as_dtype(self.options.precision)
             )
 
-    def _input_bound(self, feed: feeding.Feed) -> str:
-        share = feed.waited / self.train_s
-        per = 1e3 / max(1, self.trained)
-        slow = "reading the data" if feed.reading >= feed.placing else "moving it to the device"
-        cure = (
-            "give the pipeline worker processes, or move work out of its load and augment functions"
-            if feed.reading >= feed.placing
-            else "move smaller types (uint8 images scaled on the device by `prepare`), or keep the data there: --resident on"
-        )
-        return (
-            f"the device waited for input {share:.0%} of the time, because of {slow}: {feed.reading * per:.1f} ms reading "
-            f"and {feed.placing * per:.1f} ms moving for each step of {self.train_s * per:.1f} ms; {cure}"
-        )
-
     # Evaluate, save, end
 
     def _evaluate(self, state: step.State, n: int, log: Log) -> None:
@@ -363,14 +348,6 @@ class _Session:
         return True
 
     def _save(self, state: step.State, n: int, *, best: bool, must: bool) -> None:
-        """Begins a checkpoint. One that fails is a warning, and the next is tried in its turn, unless it must not fail."""
-        if self.folder is None or n == self.saved_at:
-            return
-        checkpoints = self.folder.checkpoints
-        try:
-            checkpoints.wait()
-        except OSError as error:  # an earlier one
-            self.console.warn(f"{error} Training goes on.")
         assert self.interval is not None
         note = {
             "step": n,
@@ -379,31 +356,18 @@ class _Session:
             "names": self.interval.names,
             "interval": self.interval.sums.tolist(),
         }
-        try:
-            checkpoints.save(n, state, note, best=best)
-            self.saved_at = n
-        except OSError as error:
-            if must or n == self.experiment.steps:
-                raise _not_saved(error) from error
-            self.console.warn(f"{error} Training goes on.")
-
-    def _wait_saved(self) -> None:
-        if self.folder is not None:
-            try:
-                self.folder.checkpoints.wait()
-            except OSError as error:
-                raise _not_saved(error) from error
+        self.saver.save(n, state, note, best=best, must=must or n == self.experiment.steps)
 
     def _interrupted(self, number: int, n: int) -> Interrupted:
         if self.folder is not None:
             self.console.say(f"{signal_name(number)}: saving step {n:,} …", "bold")
-            self._wait_saved()
+            self.saver.wait()
         return Interrupted(number, n, self.folder is not None)
 
-    def finish(self, state: step.State, wall_s: float) -> Result:
-        """Waits for the last checkpoint and says what the run came to."""
+    def finish(self, state: step.State, begun: float) -> Result:
+        """Waits for the last checkpoint and says what the run came to. begun: when, by time.perf_counter."""
         experiment = self.experiment
-        self._wait_saved()
+        self.saver.wait()
         rate = self.trained * experiment.train.batch / self.train_s if self.train_s else None
         summary: dict[str, Any] = {
             "exit": "complete",
@@ -413,14 +377,14 @@ class _Session:
             "steps_per_dispatch": self.k,
             "train_s": self.train_s,
             "compile_s": self.programs.compile_s,
-            "wall_s": wall_s,
             "input_idle_s": round(self.feed.waited, 3) if self.feed else 0.0,
             "skipped": self.faults,
-            "peak_memory_bytes": peak_memory(),
+            "peak_memory_bytes": diagnose.peak_memory(),
             "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params)),
         }
         with self.console.busy("measuring the baselines"):
             summary["baselines"] = {k: dict(v) for k, v in experiment.baselines().items()}
+        summary["wall_s"] = time.perf_counter() - begun
         if self._ends_anew():
             self.folder.write_result(summary)  # type: ignore[union-attr]
         return Result(state, self.metrics, summary)
@@ -452,14 +416,3 @@ class _Session:
             spec = self.experiment.train.spec.items()
             batch = {k: jax.ShapeDtypeStruct((self.experiment.train.batch, *s), np.dtype(d)) for k, (s, d) in spec}
             raise MemoryError(diagnose.out_of_memory(error, self.abstract, batch, self.options.accumulate)) from error
-
-
-def peak_memory() -> int:
-    """Bytes: of the fullest device, where it tells, else of the process."""
-    stats = [d.memory_stats() or {} for d in jax.local_devices()]
-    on_device = max((s.get("peak_bytes_in_use", 0) for s in stats), default=0)
-    return on_device or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _not_saved(error: OSError) -> OSError:
-    return OSError(f"{error} Then give the same command again, to go on from there.")

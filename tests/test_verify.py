@@ -74,7 +74,6 @@ def test_a_run_without_a_checkpoint_to_go_on_from_is_refused():
         verify.verify_resume(tiny_mlp.__file__, every=24)
 
 
-@fast
 def test_a_run_that_ends_before_it_is_killed_is_no_proof(monkeypatch):
     monkeypatch.setattr(verify, "ATTEMPTS", 1)
     monkeypatch.setattr(verify, "_kill_later", lambda process, *rest, **how: process.communicate() and True)
