@@ -5,9 +5,9 @@
     python benchmarks/runner_overhead.py --quick    # does it work at all
 
 The bare loop calls the jitted step (state donated, dispatched ahead, waited for at the end) on a few batches that lie on
-the device already: no reading, no metrics fetched, no log. The runner's time is that between its calls of on_step, without
-the first quarter of them: what it reports itself, train_s, leaves out start, compiling and evaluation as well, but holds the
-first dispatch of a program, which takes about a step longer than the others (a run of one dispatch has no other). It
+the device already: no reading, no metrics fetched, no log. It is timed in the pauses of one run of the runner, a second or
+two of one and then of the other, since a virtual machine's speed drifts. Keras, PyTorch and the runner are timed in
+interleaved rounds; there the runner's time is that between its calls of on_step, without the first quarter of them. It
 chooses by itself how many steps make a dispatch, as in a long run. All run with large pages of memory where Linux offers
 them, as the command jaxmodels does. Keras and PyTorch are left out where they are not installed. The last line of stdout
 is JSON.
@@ -18,6 +18,7 @@ Dimensions: B batch, S steps.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import tempfile
@@ -108,8 +109,9 @@ LARGER = {"digits": digits, "mnist": mnist, "cnn": cnn, "gpt": gpt}
 class Runner:
     """The library's runner, from `runner.run`."""
 
-    def __init__(self, experiment: Experiment, steps: int, in_folder: bool):
+    def __init__(self, experiment: Experiment, steps: int, in_folder: bool, on_step: Callable[[int], None] | None = None):
         self.experiment = Experiment(**{**vars(experiment), "steps": steps})
+        self.on_step = on_step
         self.in_folder = in_folder
         self.train_s: list[float] = []  # seconds of a step, as the runner itself reports them
         self.dispatched: list[int] = []  # steps in a dispatch
@@ -124,7 +126,8 @@ class Runner:
 
     def __call__(self) -> float:
         calls: list[tuple[int, float]] = []
-        run = partial(runner.run, self.experiment, Options(), on_step=lambda n: calls.append((n, time.perf_counter())))
+        on_step = self.on_step or (lambda n: calls.append((n, time.perf_counter())))
+        run = partial(runner.run, self.experiment, Options(), on_step=on_step)
         if self.in_folder:
             with tempfile.TemporaryDirectory() as path:
                 folder = Folder(Path(path) / "run", keep=1)
@@ -269,23 +272,64 @@ def agreement(experiment: Experiment, bare: Bare) -> float:
     return float(np.linalg.norm(flat(ours.result.state.params) - flat(state.params)) / moved)
 
 
+class Enough(Exception):
+    """Ends a run of the runner from its own callback."""
+
+
+class Pairs:
+    """In one run of the runner, again and again: a few steps of it, and as many of the bare loop while it waits.
+
+    So both are timed within a second or two of each other: over longer a virtual machine's speed drifts by more than what is
+    looked for. The runner's steps are counted from the first dispatch after a pause to the last, as it goes on from there.
+    """
+
+    def __init__(self, bare: Bare, each: float, steps: int, rounds: int):
+        self.bare, self.each, self.steps, self.rounds = bare, each, steps, rounds
+        self.calls: list[tuple[int, float]] = []
+        self.got: dict[str, list[measure.Round]] = {"runner": [], "bare": []}
+        self.k = 1
+        self.watch = measure.Watch()
+
+    def __call__(self, n: int) -> None:
+        """The runner's on_step."""
+        self.calls.append((n, time.perf_counter()))
+        if len(self.calls) == 1:
+            self.watch.__enter__()
+            return
+        (first, begun), (before, _), (last, ended) = self.calls[0], self.calls[-2], self.calls[-1]
+        if last - first < self.steps:
+            return
+        self.watch.__exit__()
+        self.k = last - before
+        self.got["runner"].append(measure.Round((ended - begun) / (last - first), self.watch.foreign))
+        time.sleep(2 * self.k * self.each)  # what was dispatched last still runs
+        self.bare.steps = last - first
+        with measure.Watch() as watch:
+            seconds = self.bare()
+        self.got["bare"].append(measure.Round(seconds, watch.foreign))
+        self.calls.clear()
+        if len(self.got["bare"]) > self.rounds:
+            raise Enough
+
+
 def overhead(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
     """The runner against the bare loop."""
     bare = Bare(experiment)
     bare.steps = 10
     each = min(bare() for _ in range(1 if args.quick else 3))
-    bare.steps = max(5, int(args.seconds / each))
-    ours = Runner(experiment, bare.steps, args.folder)
-    if not args.quick:
-        ours.warm_up()
-    got = measure.interleaved({"runner": ours, "bare": bare}, args.rounds, args.patience)
+    pairs = Pairs(bare, each, max(5, int(args.seconds / each / 4)), 1 if args.quick else 6 * args.rounds)
+    with contextlib.suppress(Enough):
+        Runner(experiment, 10**9, args.folder, pairs)()
+    got = {name: rounds[1:] for name, rounds in pairs.got.items()}  # the first pair warms up
+    ratios = measure.ratio(got["runner"], got["bare"])
+    measure.note(f"  {len(got['bare'])} pairs of {bare.steps} steps: {ratios}")
     return {
+        "pairs": len(got["bare"]),
         "steps": bare.steps,
         "step_us": {name: measure.microseconds(rounds) for name, rounds in got.items()},
-        "train_s_us": measure.spread([1e6 * s for s in ours.train_s]),
-        "steps_per_dispatch": ours.dispatched,
+        "steps_per_dispatch": pairs.k,
         "bare": "jit" if bare.compiled is bare.jitted else "compiled executable",
-        "ratio": measure.ratio(got["runner"], got["bare"]),
+        "ratio": ratios,
         "agreement": agreement(experiment, bare),
         "foreign": measure.foreign(got),
     }
