@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import pytest
 from files import bare_jax, faulty, tiny_mlp
+from states import same_bits
 
 from jaxmodels import Options, checkpoint, cli, runner
 from jaxmodels.checkpoint import Checkpoints
@@ -70,16 +71,6 @@ def bad(fault: str, **knobs: Any) -> Experiment:
 
 def bare(**knobs: Any) -> Experiment:
     return bare_jax.build(bare_jax.Config(**{"save_every": 2, "steps": 12, **knobs}))
-
-
-def leaves(state: Any) -> dict[str, np.ndarray]:
-    plain = state._replace(key=jax.random.key_data(state.key))
-    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(plain)}
-
-
-def same_bits(a: Any, b: Any) -> None:
-    for name, x in leaves(a).items():
-        assert x.tobytes() == leaves(b)[name].tobytes(), name
 
 
 def saved(experiment: Experiment, folder: Path, step: int | None = None) -> tuple[int, Any]:

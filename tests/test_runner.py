@@ -14,6 +14,7 @@ import pytest
 from files import bare_jax, tiny_mlp
 from hypothesis import given
 from hypothesis import strategies as st
+from states import leaves, same_bits
 
 from jaxmodels import Evaluation, Experiment, Options, commands, optim, programs, runner, train
 from jaxmodels.checkpoint import Checkpoints
@@ -51,16 +52,6 @@ def logged(experiment: Experiment, **options: Any) -> tuple[runner.Result, list[
     got: list[tuple[int, dict]] = []
     options = Options(**{"mesh": ONE, **options})
     return runner.run(experiment, options, trackers=(lambda step, values: got.append((step, dict(values))),)), got
-
-
-def leaves(state: Any) -> dict[str, np.ndarray]:
-    plain = state._replace(key=jax.random.key_data(state.key))
-    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(plain)}
-
-
-def same_bits(a: Any, b: Any) -> None:
-    for name, x in leaves(a).items():
-        assert x.tobytes() == leaves(b)[name].tobytes(), name
 
 
 def close(a: Any, b: Any, tolerance: float = 1e-5) -> None:
