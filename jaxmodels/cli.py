@@ -20,7 +20,9 @@ usage: jaxmodels COMMAND …
 
   train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
   evaluate RUN                            evaluate a run's checkpoint
-  generate RUN --prompt TEXT              let a run's language model write
+  generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a Hugging Face folder, write
+  tokenize FILES OUT                      train a tokenizer on texts and write their tokens
+  convert FOLDER OUT                      check and rewrite a Hugging Face folder of weights
   verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
 
 jaxmodels COMMAND --help                  the options of a command
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "generate": _generate,
+        "tokenize": _tokenize,
+        "convert": _convert,
         "verify-resume": _verify,
     }
     if not argv or argv[0] in ("-h", "--help"):
@@ -193,9 +197,9 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     config = loading.make_config(file, json.loads((folder / "knobs.json").read_text())["knobs"])
     experiment = file.build(config)
     if experiment.decoder is not None and not console.quiet:
-        prompt, text = commands.sample(experiment, result.state, tokens=300)
-        console.say(f"\nA sample after {prompt!r}", "bold")
-        console.say(prompt + text)
+        [wrote] = commands.sample(experiment, result.state, tokens=300)
+        console.say(f"\nA sample after {wrote.prompt!r}", "bold")
+        console.say(wrote.text if experiment.decoder.source else wrote.prompt + wrote.text)
     console.say(f"\n{folder}", "bold")
     again = [word for word in rest if word not in ("--fresh", "--force")]
     console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *again])}")
@@ -205,10 +209,10 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
 
 
 def _evaluate(argv: list[str]) -> int:
-    from jaxmodels.options import Printing, Restoring
+    from jaxmodels.options import Printing, Restoring, Scoring
 
-    parts = {"restoring": Restoring, "printing": Printing}
-    about = "Evaluate a checkpoint of a run, with the run's own experiment."
+    parts = {"scoring": Scoring, "restoring": Restoring, "printing": Printing}
+    about = "Evaluate a checkpoint of a run with the run's own experiment, or a language model on given texts."
     run, rest = _first("evaluate", argv, "RUN", parts, about)
     got = _parse("evaluate", rest, run, parts, about=about)
 
@@ -217,7 +221,7 @@ def _evaluate(argv: list[str]) -> int:
     from jaxmodels.metrics import finite
 
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
-    metrics = commands.evaluate(run, console=console, **vars(got["restoring"]))
+    metrics = commands.evaluate(run, console=console, **vars(got["scoring"]), **vars(got["restoring"]))
     console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
     if got["printing"].json:
         print(json.dumps(finite({"run": run, "metrics": metrics})))
@@ -228,19 +232,71 @@ def _generate(argv: list[str]) -> int:
     from jaxmodels.options import Printing, Restoring, Sampling
 
     parts = {"sampling": Sampling, "restoring": Restoring, "printing": Printing}
-    about = "Let the language model of a run write."
+    about = "Let a language model write: a run's, or one in a Hugging Face folder."
     run, rest = _first("generate", argv, "RUN", parts, about)
     got = _parse("generate", rest, run, parts, about=about)
 
     from jaxmodels import commands
     from jaxmodels.console import Console
 
-    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
-    prompt, text = commands.generate(run, warn=console.warn, **vars(got["restoring"]), **vars(got["sampling"]))
-    if got["printing"].json:
-        print(json.dumps({"run": run, "prompt": prompt, "text": text}))
+    printing, how = got["printing"], vars(got["sampling"])
+    console = Console(quiet=printing.quiet, json=printing.json)
+    streams = not printing.json and len(how["prompt"]) == 1
+
+    def show(_: int, text: str) -> None:
+        print(text, end="", flush=True)
+
+    if streams:
+        show(0, how["prompt"][0])
+    texts = commands.generate(run, warn=console.warn, show=show if streams else None, **vars(got["restoring"]), **how)
+    if printing.json:
+        print(json.dumps({"run": run, "texts": [text._asdict() for text in texts]}))
+    elif streams:
+        print()
     else:
-        print(prompt + text)
+        print("\n\n".join(text.prompt + text.text for text in texts))
+    return 0
+
+
+def _tokenize(argv: list[str]) -> int:
+    from jaxmodels.options import Printing, Tokenizing
+
+    parts = {"tokenizing": Tokenizing, "printing": Printing}
+    about = "Train a tokenizer on text files, or load one, and write their tokens for training."
+    where, rest = _first("tokenize", argv, "FILES", parts, about)
+    out, rest = _first("tokenize FILES", rest, "OUT", parts, about)
+    got = _parse("tokenize", rest, f"{where} {out}", parts, about=about)
+
+    from jaxmodels.console import Console
+    from jaxmodels.data.tokenize import tokenize
+
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    facts = tokenize(where, out, **vars(got["tokenizing"]))
+    console.table(
+        out, ["", ""], [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in facts.items()]
+    )
+    if got["printing"].json:
+        print(json.dumps({"folder": out, **facts}))
+    return 0
+
+
+def _convert(argv: list[str]) -> int:
+    from jaxmodels.options import Printing
+
+    parts: dict[str, type] = {"printing": Printing}
+    about = "Read a folder of weights, check every tensor, and write it again as safetensors that transformers loads."
+    folder, rest = _first("convert", argv, "FOLDER", parts, about)
+    out, rest = _first("convert FOLDER", rest, "OUT", parts, about)
+    got = _parse("convert", rest, f"{folder} {out}", parts, about=about)
+
+    from jaxmodels.console import Console
+    from jaxmodels.convert.load import convert
+
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    parameters = convert(folder, out)
+    console.say(f"{folder} → {out}: {parameters:,} parameters", "bold")
+    if got["printing"].json:
+        print(json.dumps({"folder": out, "parameters": parameters}))
     return 0
 
 

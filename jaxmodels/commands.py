@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 from jaxmodels import loading, parallel, runner
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
-from jaxmodels.decoding import generate_text
+from jaxmodels.decoding import Written, write
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity, read_json
 from jaxmodels.options import Options, Place
 from jaxmodels.step import State, cast_floats, eval_params
+from jaxmodels.task import Decoder
 
 
 def train(experiment: str | Path | Experiment, *, console: Console | None = None, **arguments: Any) -> runner.Result:
@@ -93,42 +97,113 @@ def open_run(run: str | Path, *, step: int = -1, mesh: str = "", warn: Any = pri
 
 
 def evaluate(
-    run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "run", console: Console | None = None
+    run: str | Path,
+    *,
+    texts: Sequence[str | Path] = (),
+    step: int = -1,
+    mesh: str = "",
+    precision: str = "run",
+    console: Console | None = None,
 ) -> dict[str, float]:
-    """The evaluations of a run's experiment on one of its checkpoints, by "name/metric"."""
+    """The evaluations of a run's experiment on one of its checkpoints, by "name/metric".
+
+    texts: files of text that are scored instead, each by its name; then a Hugging Face folder will do as well as a run.
+    Every token but the first is scored once, with at least half of the model's length before it where there is as much.
+    """
     console = console or Console(quiet=True)
+    if _is_release(run):
+        if not texts:
+            raise ValueError(f"{run} holds a model and no experiment, so there is nothing to evaluate on; give --texts FILE")
+        made = _release(run)
+        experiment = Experiment(task=made.task, optimizer=optax.identity(), train=_scored(made.decoder, texts[0]), steps=0)
+        key = jax.random.key(0)
+        state = State(jnp.zeros((), jnp.int32), key, made.params, {}, (), jnp.zeros((), jnp.int32))
+        experiment = replace(experiment, evals=_by_name(made.decoder, texts))
+        return runner.evaluate(experiment, state, Options(mesh=mesh), console)
     experiment, state, n = open_run(run, step=step, mesh=mesh, warn=console.warn)
     console.say(f"checkpoint of step {n:,}", "dim")
+    if texts:
+        if experiment.decoder is None:
+            raise ValueError("this experiment's model reads no text: build() gave no decoder (see jaxmodels.tasks.language)")
+        experiment = replace(experiment, evals=_by_name(experiment.decoder, texts))
     options = Options(mesh=mesh, precision=_precision(run, precision))  # type: ignore[arg-type]
     return runner.evaluate(experiment, state, options, console)
 
 
-class Sample(NamedTuple):
-    """A prompt, and what a model wrote after it."""
+def _is_release(folder: str | Path) -> bool:
+    """Whether the folder holds a model from elsewhere and not a run."""
+    return (Path(folder) / "config.json").is_file() and not (Path(folder) / "knobs.json").is_file()
 
-    prompt: str
-    text: str
+
+def _release(folder: str | Path) -> Any:
+    from jaxmodels.convert.text import open_text_model
+
+    return open_text_model(folder)
+
+
+def _by_name(decoder: Decoder, texts: Sequence[str | Path]) -> dict[str, Any]:
+    names = [Path(text).name for text in texts]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of the texts have the same name, under which their scores would stand: {', '.join(names)}")
+    return {name: _scored(decoder, text) for name, text in zip(names, texts, strict=True)}
+
+
+def _scored(decoder: Decoder, text: str | Path) -> Any:
+    """A file's text as windows that overlap by half."""
+    from jaxmodels.data.pipeline import WindowPipeline
+
+    try:
+        tokens = list(decoder.encode(Path(text).read_text()))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{text} is no UTF-8 text ({error}); wanted text to score; convert it") from error
+    begin = [] if decoder.begin is None else [decoder.begin]
+    length = min(decoder.length, 1024, max(2, len(begin + tokens) - 1))
+    return WindowPipeline(
+        np.asarray(begin + tokens, np.int32), length=length, overlap=length // 2, batch=4 * jax.device_count()
+    )
 
 
 def generate(
-    run: str | Path, *, step: int = -1, mesh: str = "", precision: str = "run", warn: Any = print, **how: Any
-) -> Sample:
-    """What a run's model draws after a prompt; options as in jaxmodels.options.Sampling."""
+    run: str | Path,
+    *,
+    prompt: str | Sequence[str] | None = None,
+    step: int = -1,
+    mesh: str = "",
+    precision: str = "run",
+    warn: Any = print,
+    **how: Any,
+) -> list[Written]:
+    """What a run's model, or one in a Hugging Face folder, writes after each prompt; see jaxmodels.options.Sampling."""
+    if _is_release(run):
+        made = _release(run)
+        params = cast_floats(made.params, None if precision in ("run", "float32") else jnp.dtype(precision))
+        return write(made.decoder, params, {}, _prompts(made.decoder, prompt), **how)
     experiment, state, _ = open_run(run, step=step, mesh=mesh, warn=warn)
-    return sample(experiment, state, precision=_precision(run, precision), **how)
+    return sample(experiment, state, precision=_precision(run, precision), prompt=prompt, **how)
 
 
 def _precision(run: str | Path, asked: str) -> str:
     return read_json(Path(run) / "knobs.json")["options"]["precision"] if asked == "run" else asked
 
 
+def _prompts(decoder: Decoder, prompt: str | Sequence[str] | None) -> list[str]:
+    if prompt is None or (not isinstance(prompt, str) and not prompt):
+        return [decoder.prompt]
+    return [prompt] if isinstance(prompt, str) else list(prompt)
+
+
 def sample(
-    experiment: Experiment, state: State, *, precision: str = "float32", prompt: str | None = None, **how: Any
-) -> Sample:
-    """What an experiment's model draws in this state after a prompt, by default the experiment's own."""
+    experiment: Experiment,
+    state: State,
+    *,
+    precision: str = "float32",
+    prompt: str | Sequence[str] | None = None,
+    **how: Any,
+) -> list[Written]:
+    """What an experiment's model writes in this state after each prompt, by default the experiment's own."""
     if experiment.decoder is None:
         raise ValueError("this experiment's model does not generate: build() gave no decoder (see jaxmodels.tasks.language)")
     params = eval_params(experiment.optimizer, state)
     params = cast_floats(params, None if precision == "float32" else jnp.dtype(precision))
-    prompt = experiment.decoder.prompt if prompt is None else prompt
-    return Sample(prompt, generate_text(experiment.decoder, jax.device_put(params), state.extra, prompt, **how))
+    prompts = _prompts(experiment.decoder, prompt)
+    return write(experiment.decoder, jax.device_put(params), state.extra, prompts, **how)

@@ -184,7 +184,8 @@ def _clean(module: str) -> str:
     """GPT/blocks[3]/out, from the name stack transpose(jvp(GPT))[3]/blocks.layer/blocks/out."""
     bare = re.sub(r"transpose|jvp|vmap|checkpoint|rematted_computation|while|body|\(|\)", "", module)
     path = "/".join(part for part in bare.split("/") if part and "->" not in part)  # an einsum names itself
-    return re.sub(r"(\[\d+\])/(\w+)\.\w+/\2", r"/\2\1", path)
+    path = re.sub(r"(\[\d+\])/(\w+)\.\w+/\2", r"/\2\1", path)
+    return re.sub(r"\.\w+(?=/|$)", "", path)  # the method: GPT.hidden is GPT
 
 
 def is_out_of_memory(error: BaseException) -> bool:

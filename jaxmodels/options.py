@@ -69,11 +69,19 @@ class Restoring:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What is evaluated."""
+
+    texts: tuple[str, ...] = ()
+    """Files of text that the language model scores: loss and perplexity of each, instead of the experiment's own data."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How text is drawn."""
 
-    prompt: str | None = None
-    """The text to go on from; by default the experiment's own prompt."""
+    prompt: tuple[str, ...] = ()
+    """One or more texts to go on from; by default the experiment's own prompt."""
     tokens: int = 200
     """Tokens to draw at most."""
     temperature: float = 0.8
@@ -82,8 +90,34 @@ class Sampling:
     """Draw from the k likeliest tokens; 0 from all."""
     top_p: float = 1.0
     """Draw from the likeliest tokens that together have this probability."""
+    min_p: float = 0.0
+    """Draw from the tokens at least so probable as this part of the likeliest one's probability."""
+    repetition_penalty: float = 1.0
+    """Above 1: tokens that have occurred are less likely to come again."""
+    stop: tuple[str, ...] = ()
+    """Texts at which writing stops; they are left out."""
+    beams: int = 0
+    """Take the best text of a beam search of this width, instead of drawing."""
+    alpha: float = 0.6
+    """Of the beam search's length penalty: 0 prefers short texts."""
     seed: int = 0
     """Of the draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizing:
+    """How texts become tokens."""
+
+    tokenizer: str | None = None
+    """A tokenizer's file or folder; by default one is trained on the texts."""
+    vocabulary: int = 8192
+    """Tokens that the trained one knows."""
+    kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"
+    """bpe works on bytes, so that no text is lost."""
+    pattern: str = "**/*.txt"
+    """Which files of a folder are texts."""
+    fraction: float = 0.1
+    """Of the files, for validation."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,17 +67,21 @@ class Task(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """What sampling needs to know of an autoregressive model.
+    """What decoding needs to know of an autoregressive model.
 
-    start(batch, length) gives an empty cache for `batch` sequences of at most `length` tokens.
-    step(params, extra, tokens_BT, cache) gives (logits_BTV, cache): the tokens follow those already in the cache.
+    read(params, extra, tokens_BT, count_B, length) gives (logits_BV of the token after the prompt, cache): the first count_B
+        tokens of each row are its prompt; the cache has room for `length` tokens in all.
+    write(params, extra, tokens_B, cache) gives (logits_BV of the next token, cache with these tokens).
+
+    Every array of the cache has the batch as its second axis, so that beam search can reorder the rows.
     """
 
-    start: Callable[[int, int], Any]
-    step: Callable[[Params, Extra, Array, Any], tuple[Array, Any]]
+    read: Callable[[Params, Any, Array, Array, int], tuple[Array, Any]]
+    write: Callable[[Params, Any, Array, Any], tuple[Array, Any]]
     encode: Callable[[str], Sequence[int]]
     decode: Callable[[Sequence[int]], str]
-    length: int  # the most tokens that the model can see
+    length: int  # the most tokens that the model can see, or, with a source, write
     begin: int | None = None  # put before every prompt
     end: int | None = None  # ends a text
     prompt: str = ""  # used where nobody gives one
+    source: bool = False  # the prompt is a text to turn into another, not one to go on with

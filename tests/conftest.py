@@ -8,8 +8,10 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import hypothesis
+import pytest
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the first process makes it, pytest-xdist's workers inherit it
     _folder = tempfile.mkdtemp(prefix="jaxmodels-tests-")
@@ -29,3 +31,18 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # Compiling makes a first example slow, and a test that fails should fail again.
 hypothesis.settings.register_profile("jaxmodels", deadline=None, derandomize=True, database=None, max_examples=10)
 hypothesis.settings.load_profile("jaxmodels")
+
+
+@pytest.fixture
+def real():
+    """Real data, in $JAXMODELS_DATA, else in ../shared/data beside the repository.
+
+    real(name): the folder of a data set; skips the test where it is absent."""
+    root = Path(os.environ.get("JAXMODELS_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
+
+    def find(name):
+        if not (root / name).is_dir():
+            pytest.skip(f"no real data: {root / name} is absent; set JAXMODELS_DATA to the folder that holds {name}")
+        return root / name
+
+    return find

@@ -14,7 +14,9 @@ import numpy as np
 
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
+from jaxmodels.models.llama import Llama
 from jaxmodels.models.mlp import MLP
+from jaxmodels.models.moe import MoE
 from jaxmodels.task import Task
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
@@ -32,6 +34,7 @@ class Tiny:
     batch: dict[str, np.ndarray]
     outputs: Callable[[Any, Any, Any], Any] | None = None  # (params, extra, batch) to what evaluation sees, an example a row
     random: bool = False  # the training loss depends on the keys
+    float32: str = ""  # occurs in the shape of products that stay in float32 on purpose, such as a router's
     norm_per_device: bool = False  # training uses statistics of its batch: each micro-batch, each pmap device has its own
 
     def __str__(self) -> str:
@@ -81,12 +84,15 @@ def regressor(name: str, model: nn.Module) -> Tiny:
     return Tiny(name=name, task=regress(model), batch=features(), outputs=outputs_of(model, "features"))
 
 
-def language_model(name: str, model: nn.Module, *, random: bool = False) -> Tiny:
-    return Tiny(name=name, task=next_token(model), batch=tokens(), outputs=outputs_of(model, "inputs"), random=random)
+def language_model(name: str, model: nn.Module, *, random: bool = False, float32: str = "") -> Tiny:
+    outputs = outputs_of(model, "inputs")
+    return Tiny(name=name, task=next_token(model), batch=tokens(), outputs=outputs, random=random, float32=float32)
 
 
 CNN_SIZES = {"classes": K, "channels": (3, 4), "hidden": 6}
 GPT_SIZES = {"vocabulary": V, "length": T, "width": 8, "depth": 2, "heads": 2}
+LLAMA_SIZES = {**GPT_SIZES, "key_heads": 1}
+MOE_SIZES = {"experts": 4, "chosen": 2, "expert_width": 6, "shared_width": 5}
 
 TINY = [
     classifier("mlp", MLP((9, 6), K)),
@@ -95,5 +101,13 @@ TINY = [
     classifier("cnn", CNN(**CNN_SIZES)),
     classifier("cnn-norm-dropout", CNN(**CNN_SIZES, batch_norm=True, dropout=0.3), random=True, norm_per_device=True),
     language_model("gpt-dropout", GPT(**GPT_SIZES, dropout=0.2), random=True),
-    language_model("gpt-untied-remat-unroll", GPT(**GPT_SIZES, tied=False, remat=True, unroll=2)),
+    language_model("gpt-untied-remat-unroll", GPT(**GPT_SIZES, tied=False, remat="full", unroll=2)),
+    language_model(
+        "llama-window-biases", Llama(**LLAMA_SIZES, hidden_width=12, window=3, biases=("query", "key", "value"), tied=True)
+    ),
+    language_model(
+        "moe-shared-remat",
+        MoE(**LLAMA_SIZES, **MOE_SIZES, head_norm=True, balance=0.1, remat="full"),
+        float32="x4xf32",
+    ),
 ]

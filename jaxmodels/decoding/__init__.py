@@ -1,5 +1,6 @@
 """Decoding: text from any model that offers a `Decoder`."""
 
-from jaxmodels.decoding.sample import generate_text
+from jaxmodels.decoding.beam import Beams, beam
+from jaxmodels.decoding.write import Written, write
 
-__all__ = ["generate_text"]
+__all__ = ["Beams", "Written", "beam", "write"]

@@ -1,98 +1,205 @@
-"""Sampling one token after another, with a cache that is an explicit argument.
+"""Writing for several prompts at once, one token after another, in bursts that are one compiled program.
 
-Dimensions: B batch, T tokens, V vocabulary.
+    prompts ──read──► logits, cache ──choose──► tokens ──write──► logits, cache ──► …
+
+What a prompt gets does not depend on its neighbours: every row has its own length and its own random numbers. Numbers of
+rows, lengths of prompts and room in the cache are rounded up to powers of two, so that few programs serve all.
+Dimensions: B rows, T tokens of a prompt, N tokens of a burst, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxmodels.decoding.choose import keep_likely, penalise
 from jaxmodels.task import Decoder
 
+BURST = 16  # tokens between two looks of the host, at most
 
-def choose(logits_BV: jax.Array, key: jax.Array, *, temperature: float, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
-    """One token for each row: the likeliest at temperature 0, else drawn from the k likeliest or the top_p nucleus.
 
-    The nucleus (arXiv:1904.09751) is the smallest set of likeliest tokens whose probability reaches top_p.
+class How(NamedTuple):
+    """How tokens are drawn; see jaxmodels.options.Sampling."""
+
+    tokens: int = 200
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises a ValueError that names the option which is out of range."""
+        for name, good, wanted in (
+            ("tokens", self.tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 (all) or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0; 1 is none"),
+        ):
+            if not good:
+                raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; it must be {wanted}")
+
+
+class _Burst(NamedTuple):
+    n: jax.Array  # tokens of this burst so far
+    tokens_BN: jax.Array
+    logprobs_BN: jax.Array  # of the tokens, under the model itself
+    logits_BV: jax.Array
+    seen_BV: jax.Array
+    done_B: jax.Array
+    cache: Any
+
+
+def sample(
+    decoder: Decoder, params: Any, extra: Any, prompts: Sequence[Sequence[int]], how: How
+) -> Iterator[tuple[list[list[int]], list[list[float]], list[bool]]]:
+    """Bursts of (new tokens, their log-probabilities, whether the text has ended), each with an entry for every prompt.
+
+    Send back a list of booleans to end texts early. Where the model's length is full, a text goes on from the newer half of
+    what it has seen; with a source, it ends.
     """
-    logits_BV = logits_BV.astype(jnp.float32)
-    if temperature == 0:
-        return logits_BV.argmax(-1)
-    logits_BV = logits_BV / temperature
-    if top_k:
-        floor_B1 = jax.lax.top_k(logits_BV, min(top_k, logits_BV.shape[-1]))[0][:, -1:]
-        logits_BV = jnp.where(logits_BV < floor_B1, -jnp.inf, logits_BV)
-    if top_p < 1:
-        sorted_BV = -jnp.sort(-logits_BV, axis=-1)
-        before_BV = jnp.cumsum(jax.nn.softmax(sorted_BV, -1), -1) - jax.nn.softmax(sorted_BV, -1)
-        floor_B1 = jnp.where(before_BV < top_p, sorted_BV, jnp.inf).min(-1, keepdims=True)
-        logits_BV = jnp.where(logits_BV < floor_B1, -jnp.inf, logits_BV)
-    return jax.random.categorical(key, logits_BV)
+    how.check()
+    begin = [] if decoder.begin is None or decoder.source else [decoder.begin]
+    seen = [begin + list(prompt) for prompt in prompts]
+    if not all(seen):
+        raise ValueError("the prompt is empty and the model has no token to begin with; give --prompt some text")
+    read, go_on = _programs(decoder)
+    # Equal prompts get different texts, and each the same as alone.
+    number = [Counter(map(tuple, seen[:i]))[tuple(prompt)] for i, prompt in enumerate(seen)]
+    rows = _power(len(seen))
+    keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(how.seed)))(jnp.asarray(number + [0] * (rows - len(seen))))
+    options = jnp.array([how.temperature, how.top_p, how.min_p, how.repetition_penalty], jnp.float32)
+    limits = (how.temperature > 0, bool(how.top_k) or how.top_p < 1 or how.min_p > 0, how.repetition_penalty != 1)
+
+    written = [0] * len(seen)
+    done = [False] * len(seen)
+    left = min(how.tokens, decoder.length) if decoder.source else how.tokens
+    contexts = seen if decoder.source else [tokens[-max(1, decoder.length - 1) :] for tokens in seen]
+    state: _Burst | None = None
+    room = 0
+    while left and not all(done):
+        if state is None:
+            room = _room(decoder, contexts, left)
+            state = read(params, extra, *_padded(contexts, rows), room)
+            state = state._replace(done_B=jnp.asarray(done + [True] * (rows - len(done))))
+        used = [1 + max(written)] if decoder.source else [len(c) for c, d in zip(contexts, done, strict=True) if not d]
+        limit = min(BURST, left, room - max(used) + 1)
+        state = go_on(params, extra, state, keys_B, how.tokens - left, limit, options, how.top_k, limits)
+        tokens_BN, logprobs_BN = np.asarray(state.tokens_BN), np.asarray(state.logprobs_BN)
+        new: list[list[int]] = []
+        logprobs: list[list[float]] = []
+        for b, context in enumerate(contexts):
+            row = [] if done[b] else tokens_BN[b, :limit].tolist()
+            if decoder.end in row:
+                row, done[b] = row[: row.index(decoder.end)], True
+            new.append(row)
+            logprobs.append(logprobs_BN[b, : len(row)].tolist())
+            written[b] += len(row)
+            if not decoder.source:
+                seen[b] += row
+                context += row
+        left -= limit
+        ended = yield new, logprobs, list(done)
+        if ended is not None:
+            done = [one or other for one, other in zip(done, ended, strict=True)]
+        state = state._replace(done_B=jnp.asarray(done + [True] * (rows - len(done))))
+        full = [not d and len(context) > room for d, context in zip(done, contexts, strict=True)]
+        if not decoder.source and any(full):
+            half = max(1, decoder.length // 2)
+            contexts = [tokens[-half:] if f else c for tokens, f, c in zip(seen, full, contexts, strict=True)]
+            state = None
 
 
-def stream(
+@lru_cache(maxsize=8)
+def _programs(decoder: Decoder) -> tuple[Any, Any]:
+    """(read, go on), each compiled once for each shape. Arrays are arguments: closed over, they would be compiled in."""
+    return (
+        jax.jit(partial(_read, decoder), static_argnums=4),
+        jax.jit(partial(_go_on, decoder), static_argnums=8, donate_argnums=2),
+    )
+
+
+def _read(decoder: Decoder, params: Any, extra: Any, tokens_BT: jax.Array, count_B: jax.Array, room: int) -> _Burst:
+    logits_BV, cache = decoder.read(params, extra, tokens_BT, count_B, room)
+    B, V = logits_BV.shape
+    real_BT = jnp.arange(tokens_BT.shape[1]) < count_B[:, None]
+    seen_BV = jnp.zeros((B, V), bool)
+    if not decoder.source:
+        seen_BV = seen_BV.at[jnp.arange(B)[:, None], tokens_BT].max(real_BT)
+    nothing = jnp.zeros((B, BURST), jnp.int32), jnp.zeros((B, BURST), jnp.float32)
+    return _Burst(jnp.zeros((), jnp.int32), *nothing, logits_BV, seen_BV, jnp.zeros(B, bool), cache)
+
+
+def _go_on(
     decoder: Decoder,
     params: Any,
     extra: Any,
-    prompt: str,
-    *,
-    tokens: int = 200,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
-) -> Iterator[int]:
-    """Tokens after the prompt, one by one, until the decoder's end token or `tokens` of them.
+    state: _Burst,
+    keys_B: jax.Array,
+    before: Any,
+    limit: Any,
+    options: jax.Array,
+    top_k: Any,
+    limits: tuple[bool, bool, bool],
+) -> _Burst:
+    """At most `limit` more tokens in each row. limits: whether to draw, to keep the likely, to penalise repetition."""
+    draws, keeps, penalises = limits
+    temperature, top_p, min_p, penalty = options
+    rows = jnp.arange(len(keys_B))
 
-    Where the model's length is full, it goes on from the newer half of what it has seen.
-    """
-    _check(temperature, top_k, top_p, tokens)
-    seen = ([decoder.begin] if decoder.begin is not None else []) + list(decoder.encode(prompt))
-    if not seen:
-        raise ValueError("the prompt is empty and the model has no token to begin with; give --prompt some text")
-    # The arrays are arguments: closed over, they would be compiled into the program.
-    step = jax.jit(lambda p, e, tokens_BT, cache: decoder.step(p, e, tokens_BT, cache), donate_argnums=3)
-    pick: Callable = jax.jit(
-        lambda logits_BTV, key: choose(logits_BTV[:, -1], key, temperature=temperature, top_k=top_k, top_p=top_p)
-    )
-    key, cache, pending = jax.random.key(seed), None, seen
-    used = decoder.length
-    for n in range(tokens):
-        if used + len(pending) > decoder.length:
-            pending = seen[-max(1, decoder.length // 2) :] if cache is not None else seen[-max(1, decoder.length - 1) :]
-            cache, used = decoder.start(1, decoder.length), 0
-        # Powers of two, so that prompts of every length share a few compilations.
-        for size in _powers(len(pending)):
-            logits_BTV, cache = step(params, extra, jnp.asarray(pending[:size])[None], cache)
-            pending, used = pending[size:], used + size
-        token = int(pick(logits_BTV, jax.random.fold_in(key, n))[0])
-        if token == decoder.end:
-            return
-        seen.append(token)
-        pending = [token]
-        yield token
+    def step(state: _Burst) -> _Burst:
+        plain_BV = logits_BV = state.logits_BV.astype(jnp.float32)
+        if penalises:
+            logits_BV = penalise(logits_BV, state.seen_BV, penalty)
+        if draws:
+            logits_BV = logits_BV / temperature
+            if keeps:
+                logits_BV = keep_likely(logits_BV, top_k=top_k, top_p=top_p, min_p=min_p)
+            now_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, before + state.n)
+            token_B = jax.vmap(jax.random.categorical)(now_B, logits_BV)
+        else:
+            token_B = logits_BV.argmax(-1)
+        logprob_B = jax.nn.log_softmax(plain_BV)[rows, token_B]
+        done_B = state.done_B if decoder.end is None else state.done_B | (token_B == decoder.end)
+        logits_BV, cache = decoder.write(params, extra, token_B, state.cache)
+        return _Burst(
+            state.n + 1,
+            state.tokens_BN.at[:, state.n].set(token_B),
+            state.logprobs_BN.at[:, state.n].set(logprob_B),
+            logits_BV,
+            state.seen_BV.at[rows, token_B].set(True),
+            done_B,
+            cache,
+        )
 
-
-def generate_text(decoder: Decoder, params: Any, extra: Any, prompt: str, **how: Any) -> str:
-    """The text that follows the prompt; see stream for the options."""
-    return decoder.decode(list(stream(decoder, params, extra, prompt, **how)))
+    state = state._replace(n=jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(lambda state: (state.n < limit) & ~state.done_B.all(), step, state)
 
 
-def _powers(n: int) -> list[int]:
-    """n as a sum of powers of two, largest first."""
-    return [1 << i for i in range(n.bit_length() - 1, -1, -1) if n >> i & 1]
+def _power(n: int) -> int:
+    """The next power of two."""
+    return 1 << max(0, n - 1).bit_length()
 
 
-def _check(temperature: float, top_k: int, top_p: float, tokens: int) -> None:
-    for name, value, good, wanted in (
-        ("temperature", temperature, temperature >= 0, "0 or more"),
-        ("top-k", top_k, top_k >= 0, "0 (all) or more"),
-        ("top-p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
-        ("tokens", tokens, tokens >= 1, "at least 1"),
-    ):
-        if not good:
-            raise ValueError(f"{name} is {value}; it must be {wanted}")
+def _padded(contexts: Sequence[Sequence[int]], rows: int) -> tuple[jax.Array, jax.Array]:
+    """(tokens_BT, count_B): the prompts filled up with 0, and rows that only fill up with one token."""
+    tokens_BT = np.zeros((rows, _power(max(map(len, contexts)))), np.int32)
+    for row, context in zip(tokens_BT, contexts, strict=False):
+        row[: len(context)] = context
+    return jnp.asarray(tokens_BT), jnp.asarray([len(c) for c in contexts] + [1] * (rows - len(contexts)), jnp.int32)
+
+
+def _room(decoder: Decoder, contexts: Sequence[Sequence[int]], left: int) -> int:
+    """Places in the cache."""
+    if decoder.source:
+        return left + 1
+    return min(decoder.length, max(_power(max(map(len, contexts)) + left), 16))

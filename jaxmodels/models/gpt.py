@@ -1,29 +1,22 @@
 """GPT: a decoder-only transformer with learned positions and normalisation before each sublayer (Radford et al., 2019).
 
-Differs from GPT-2 in nothing but what the fields say. Layers are one block in a scan, so compile time does not grow with
-depth; `unroll` trades it back for speed where layers are small.
-Dimensions: B batch, T tokens, S tokens in the cache, L layers, H heads, D width of a head, M width, F hidden, V vocabulary.
+Differs from GPT-2 in nothing but what the fields say; GPT-3 (arXiv:2005.14165, table 2.1) is the same model with longer
+context, here with dense attention in every layer where the paper alternates with a sparse pattern.
+Dimensions: B batch, T tokens, S places in the cache, L layers, H heads, D width of a head, M width, F hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.attention import causal_attention
+from jaxmodels.layers.attention import attention
+from jaxmodels.layers.cache import Cache, places
 from jaxmodels.layers.dropout import dropout, fold
-
-
-class Cache(NamedTuple):
-    """Keys and values of the tokens seen so far, and how many those are."""
-
-    k_LBSHD: jax.Array
-    v_LBSHD: jax.Array
-    position: jax.Array
+from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 
 class Block(nn.Module):
@@ -35,7 +28,7 @@ class Block(nn.Module):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BTM: jax.Array, cache: Cache | None, keys_B: jax.Array | None):
+    def __call__(self, x_BTM, keys_B, cache: Cache | None, count_B, segments_BT):
         """(x, cache) after this block."""
         M = x_BTM.shape[-1]
         small = nn.initializers.normal(0.02)
@@ -45,15 +38,14 @@ class Block(nn.Module):
 
         qkv_BTM = dense(3 * M, kernel_init=small, name="qkv")(norm(name="norm_attention")(x_BTM))
         q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv_BTM, 3, axis=-1))
-        position: jax.Array | int = 0
+        offset_B = None
+        segments = None if segments_BT is None else (segments_BT, segments_BT)
         if cache is not None:
-            position = cache.position
-            k, v = (
-                jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), position, axis=1)
-                for old, new in ((cache.k_LBSHD, k), (cache.v_LBSHD, v))
-            )
-            cache = Cache(k, v, position)
-        y_BTM = causal_attention(q, k, v, position).reshape(x_BTM.shape).astype(x_BTM.dtype)  # a cache may be wider
+            offset_B = cache.length_LB
+            cache = cache.extend(k, v, count_B)
+            k, v = cache.k_LBSGD, cache.v_LBSGD
+        y_BTHD = attention(q, k, v, causal=True, offset_B=offset_B, segments=segments)
+        y_BTM = y_BTHD.reshape(x_BTM.shape).astype(x_BTM.dtype)  # a cache may be wider
         x_BTM += dropout(dense(M, kernel_init=last, name="out")(y_BTM), self.dropout, fold(keys_B, 0))
 
         y_BTF = nn.gelu(dense(4 * M, kernel_init=small, name="up")(norm(name="norm_mlp")(x_BTM)))
@@ -71,59 +63,73 @@ class GPT(nn.Module):
     heads: int
     dropout: float = 0.0
     tied: bool = True  # one matrix embeds tokens and scores them
-    remat: bool = False  # computes each block again in the backward pass instead of keeping its activations
+    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
     unroll: int = 1  # blocks of the scan that are laid out one after another
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
-    @nn.compact
-    def __call__(self, tokens_BT: jax.Array, keys_B: jax.Array | None = None, cache: Cache | None = None):
-        """Logits; keys, one per example, while training; tokens follow those in the cache."""
-        T = tokens_BT.shape[1]
-        if self.length < T or self.width % self.heads:
+    def setup(self):
+        """The parameters' owners."""
+        if self.width % self.heads:
             raise ValueError(
-                f"GPT: came {T} tokens, width {self.width} and {self.heads} heads; wanted at most {self.length} tokens and "
-                "a width that the heads divide: shorten the windows or change the sizes"
+                f"GPT: came width {self.width} and {self.heads} heads; wanted a width that the heads divide: change one"
             )
-        start = 0 if cache is None else cache.position
         small = nn.initializers.normal(0.02)
-        embed = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype, name="embed")
-        table_TM = self.param("position", nn.initializers.normal(0.01), (self.length, self.width))
-        x_BTM = embed(tokens_BT) + jax.lax.dynamic_slice_in_dim(table_TM, start, T)
+        self.embed = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype)
+        self.position = self.param("position", nn.initializers.normal(0.01), (self.length, self.width))
+        block = rematerialised(Block, self.remat)
+        self.blocks = block(self.heads, self.depth, self.dropout, self.dtype)
+        self.norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype)
+        if not self.tied:
+            self.head = self.param("head", small, (self.vocabulary, self.width))
+
+    def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
+        """Logits; keys, one per example, while training. With a cache the tokens follow those in it.
+
+        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers of the
+        documents that are packed into a row; a token sees only its own.
+        """
+        x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
+        table_VM = self.table()
+        logits_BTV = x_BTM @ table_VM.astype(x_BTM.dtype).T
+        return logits_BTV if cache is None else (logits_BTV, cache)
+
+    def hidden(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
+        """(x_BTM, cache): what the logits are products of."""
+        B, T = tokens_BT.shape
+        if self.length < T:
+            raise ValueError(
+                f"GPT: came {T} tokens; wanted at most {self.length}: shorten the windows or make the model longer"
+            )
+        if cache is not None and count_B is None:
+            count_B = jnp.full(B, T, jnp.int32)
+        x_BTM = self.embed(tokens_BT) + self.position[places(tokens_BT, cache, segments_BT)]
         if self.dtype:
             x_BTM = x_BTM.astype(self.dtype)
         x_BTM = dropout(x_BTM, self.dropout, fold(keys_B, 2**16))
+        x_BTM, cache = stack(self.blocks, self.depth, x_BTM, keys_B, cache, count_B, segments_BT, unroll=self.unroll)
+        return self.norm(x_BTM), cache
 
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
-
-        def layer(module, x_BTM, inputs):
-            number, cache = inputs
-            return module(x_BTM, cache, fold(keys_B, number))
-
-        layers = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=self.depth,
-            unroll=self.unroll,
-        )
-        per_layer = None if cache is None else cache._replace(position=jnp.full((self.depth,), cache.position))
-        blocks = block(self.heads, self.depth, self.dropout, self.dtype, name="blocks")
-        x_BTM, per_layer = layers(blocks, x_BTM, (jnp.arange(self.depth), per_layer))
-
-        x_BTM = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x_BTM)
-        if self.tied:
-            logits_BTV = embed.attend(x_BTM)
-        else:
-            logits_BTV = nn.Dense(self.vocabulary, use_bias=False, dtype=self.dtype, name="head")(x_BTM)
-        if cache is None:
-            return logits_BTV
-        return logits_BTV, per_layer._replace(position=cache.position + T)
+    def table(self) -> jax.Array:
+        """The matrix (V, M) whose product with hidden() is the logits."""
+        return self.embed.embedding if self.tied else self.head
 
     def start(self, batch: int, length: int) -> Cache:
-        """An empty cache for `batch` sequences of at most `length` tokens."""
-        shape = (self.depth, batch, length, self.heads, self.width // self.heads)
-        dtype = self.dtype or jnp.float32
-        return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((), jnp.int32))
+        """An empty cache for `batch` rows of at most `length` tokens."""
+        return Cache.empty(self.depth, batch, length, self.heads, self.width // self.heads, self.dtype)
 
 
-gpt2_small = partial(GPT, vocabulary=50257, length=1024, width=768, depth=12, heads=12)
+gpt2 = partial(GPT, vocabulary=50257, length=1024)
+gpt2_small = partial(gpt2, width=768, depth=12, heads=12)
+gpt2_medium = partial(gpt2, width=1024, depth=24, heads=16)
+gpt2_large = partial(gpt2, width=1280, depth=36, heads=20)
+gpt2_xl = partial(gpt2, width=1600, depth=48, heads=25)
+
+gpt3 = partial(GPT, vocabulary=50257, length=2048)
+gpt3_small = partial(gpt3, width=768, depth=12, heads=12)
+gpt3_medium = partial(gpt3, width=1024, depth=24, heads=16)
+gpt3_large = partial(gpt3, width=1536, depth=24, heads=16)
+gpt3_xl = partial(gpt3, width=2048, depth=24, heads=16)  # the paper's 24 heads of 128 do not fit its width of 2,048
+gpt3_2_7b = partial(gpt3, width=2560, depth=32, heads=32)
+gpt3_6_7b = partial(gpt3, width=4096, depth=32, heads=32)
+gpt3_13b = partial(gpt3, width=5120, depth=40, heads=40)  # the paper's table says 5,140, which 40 heads do not divide
+gpt3_175b = partial(gpt3, width=12288, depth=96, heads=96)

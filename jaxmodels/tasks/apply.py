@@ -15,6 +15,7 @@ def init_from(model: nn.Module, inputs: str) -> Callable[[Any, Any], tuple[Any, 
 
     def init(key, batch):
         extra = dict(model.init(key, batch[inputs]))
+        extra.pop("losses", None)  # what a model sows is no state
         return extra.pop("params"), extra
 
     return init

@@ -1,6 +1,8 @@
 """Language modelling: predict the next token.
 
-Dimensions: B batch, T tokens, V vocabulary.
+A model here has, besides its call, `hidden(tokens_BT, keys_B, cache, count_B, segments_BT)`, which gives (x_BTM, cache),
+`table()`, the matrix (V, M) whose product with x is the logits, `start(batch, length)`, an empty cache, and `length`.
+Dimensions: B batch, T tokens, M width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,33 +12,43 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import optax
+import jax
+import jax.numpy as jnp
 
 from jaxmodels.task import Decoder, Mean, Task
-from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.apply import init_from
+from jaxmodels.tasks.cross_entropy import cross_entropy
 
 
-def next_token(model: nn.Module, *, bytes_per_token: float | None = None) -> Task:
-    """Cross-entropy in nats of model(inputs) on batches of inputs, targets (BT, int) and weight (BT).
+def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smoothing: float = 0.0) -> Task:
+    """Cross-entropy in nats of the next token on batches of inputs, targets (BT, int) and weight (BT).
 
+    Where a batch has "segments" (BT, int), a token sees only those of its own number: documents packed into one row. A
+    weight of 0 leaves a token out of the loss: padding, or the questions of instruction data. What a model sows into the
+    collection "losses", one value for each example, is added to the loss of each of its tokens.
     bytes_per_token: adds "bits_per_byte" = loss / ln 2 / bytes_per_token; 1 where tokens are bytes.
     """
 
-    def measure(logits_BTV: Any, batch: Any) -> dict[str, Mean]:
-        logits_BTV = logits_BTV.astype("float32")
-        loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, batch["targets"])
-        metrics = {"loss": Mean.of(loss_BT, batch["weight"])}
-        metrics["accuracy"] = Mean.of(logits_BTV.argmax(-1) == batch["targets"], batch["weight"])
-        return metrics
+    def measure(params: Any, extra: Any, batch: Any, keys_B: Any, smoothing: float) -> tuple[Mean, dict[str, Mean]]:
+        variables = {"params": params, **extra}
+        inputs = (batch["inputs"], keys_B, None, None, batch.get("segments"))
+        (x_BTM, _), sown = model.apply(variables, *inputs, method="hidden", mutable=["losses"])
+        table_VM: Any = model.apply(variables, method="table")
+        weight_BT = batch["weight"]
+        loss, accuracy = cross_entropy(x_BTM, table_VM, batch["targets"], weight_BT, smoothing=smoothing)
+        metrics = {"loss": loss, "accuracy": accuracy}
+        if sown:
+            own_B = sum_of(sown["losses"], len(weight_BT))
+            metrics["auxiliary"] = Mean.of(jnp.broadcast_to(own_B[:, None], weight_BT.shape), weight_BT)
+            loss = Mean(loss.total + metrics["auxiliary"].total, loss.weight)
+        return loss, metrics
 
     def loss(params, extra, batch, keys_B):
-        logits_BTV, extra = apply(model, params, extra, batch["inputs"], keys_B)
-        metrics = measure(logits_BTV, batch)
-        return metrics["loss"], extra, metrics
+        total, metrics = measure(params, extra, batch, keys_B, smoothing)
+        return total, extra, metrics
 
     def evaluate(params, extra, batch):
-        logits_BTV, _ = apply(model, params, extra, batch["inputs"], None)
-        return measure(logits_BTV, batch)
+        return measure(params, extra, batch, None, 0.0)[1]
 
     def finish(metrics):
         if bytes_per_token:
@@ -44,6 +56,11 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None) -> Tas
         return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
 
     return Task(init_from(model, "inputs"), loss, evaluate, finish)
+
+
+def sum_of(losses: Any, batch: int) -> Any:
+    """All sown losses of each example, over layers and names; B."""
+    return sum(x.reshape(-1, batch).sum(0) for x in jax.tree.leaves(losses))
 
 
 def decoder(
@@ -55,9 +72,18 @@ def decoder(
     end: int | None = None,
     prompt: str = "",
 ) -> Decoder:
-    """What `jaxmodels generate` needs of a model that has `length`, `start(batch, length)` and a cache argument."""
+    """What `jaxmodels generate` needs of a language model."""
 
-    def step(params, extra, tokens_BT, cache):
-        return model.apply({"params": params, **extra}, tokens_BT, None, cache)
+    def logits(params, extra, tokens_BT, cache, count_B):
+        variables = {"params": params, **extra}
+        x_BTM, cache = model.apply(variables, tokens_BT, None, cache, count_B, method="hidden")
+        x_BM = jnp.take_along_axis(x_BTM, (count_B - 1)[:, None, None], 1)[:, 0]
+        return x_BM @ model.apply(variables, method="table").astype(x_BM.dtype).T, cache
 
-    return Decoder(model.start, step, encode, decode, model.length, begin, end, prompt)
+    def read(params, extra, tokens_BT, count_B, length):
+        return logits(params, extra, tokens_BT, model.start(len(tokens_BT), length), count_B)
+
+    def write(params, extra, tokens_B, cache):
+        return logits(params, extra, tokens_B[:, None], cache, jnp.ones_like(tokens_B))
+
+    return Decoder(read, write, encode, decode, model.length, begin, end, prompt)

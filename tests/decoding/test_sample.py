@@ -13,13 +13,24 @@ from files import tiny_gpt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.decoding.sample import choose, generate_text, stream
+from jaxmodels.decoding import write
+from jaxmodels.decoding.choose import keep_likely, penalise
 from jaxmodels.task import Decoder
 
 fast = pytest.mark.fast
 
 V = 7
 LOGITS_BV = np.random.default_rng(0).normal(size=(3, V)).astype(np.float32) * 2
+
+
+def choose(logits_BV, key, *, temperature: float = 1.0, **how):
+    """One token for each row, as the sampler draws it."""
+    logits_BV = logits_BV.astype(jnp.float32)
+    return jax.random.categorical(key, keep_likely(logits_BV / temperature, **how)) if temperature else logits_BV.argmax(-1)
+
+
+def generate_text(decoder, params, extra, prompt, **how):
+    return write(decoder, params, extra, [prompt], **how)[0].text
 
 
 def drawn(n: int = 3000, **how) -> np.ndarray:
@@ -165,13 +176,18 @@ def test_a_longer_text_begins_as_the_shorter_one(gpt):
 def counting(**options) -> Decoder:
     """A model that always says the number after the last one."""
 
-    def step(params, extra, tokens_BT, cache):
-        assert tokens_BT.shape[1] <= made.length
-        return jax.nn.one_hot((tokens_BT + 1) % 10, 10) * 100, cache
+    def logits(token_B):
+        return jax.nn.one_hot((token_B + 1) % 10, 10) * 100
+
+    def read(params, extra, tokens_BT, count_B, length):
+        assert length <= max(made.length, 2) or made.source
+        return logits(tokens_BT[jnp.arange(len(count_B)), count_B - 1]), {"empty": jnp.zeros((1, len(count_B)))}
 
     encode = lambda text: [int(c) for c in text]  # noqa: E731
     decode = lambda tokens: "".join(map(str, tokens))  # noqa: E731
-    made = Decoder(lambda batch, length: jnp.zeros(()), step, encode, decode, **{"length": 4, **options})
+    made = Decoder(
+        read, lambda params, extra, token_B, cache: (logits(token_B), cache), encode, decode, **{"length": 4, **options}
+    )
     return made
 
 
@@ -184,12 +200,6 @@ def test_an_end_token_ends_the_text_and_is_not_in_it():
 def test_a_begin_token_stands_before_every_prompt():
     assert generate_text(counting(begin=7), {}, {}, "", tokens=2) == "89"
     assert generate_text(counting(begin=7), {}, {}, "3", tokens=2) == "45"
-
-
-@fast
-def test_tokens_come_one_by_one():
-    texts = stream(counting(), {}, {}, "2", tokens=99)
-    assert [next(texts) for _ in range(3)] == [3, 4, 5]
 
 
 @fast
@@ -212,9 +222,92 @@ def test_an_empty_prompt_needs_a_token_to_begin_with():
         ("top_k", -1, "or more"),
         ("top_p", 0.0, "above 0 and at most 1"),
         ("top_p", 1.5, "above 0 and at most 1"),
+        ("min_p", -0.1, "from 0 to 1"),
+        ("repetition_penalty", 0.0, "above 0; 1 is none"),
         ("tokens", 0, "at least 1"),
     ],
 )
 def test_options_out_of_range_are_refused(option, value, wanted):
     with pytest.raises(ValueError, match=rf"{option.replace('_', '-')} is {value}; it must be .*{wanted}"):
         generate_text(counting(), {}, {}, "1", **{option: value})
+
+
+# Several prompts
+
+PROMPTS = ["a", "abcdefgh", "hgfedcbahgfedcba", "abc"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"temperature": 0},
+        {"temperature": 1.3, "top_k": 4},
+        {"temperature": 1.0, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.3},
+    ],
+    ids=str,
+)
+def test_a_prompt_gets_the_same_text_alone_and_in_a_batch(gpt, how):
+    decoder, params, _ = gpt
+    together = write(decoder, params, {}, PROMPTS, tokens=20, **how)
+    alone = [write(decoder, params, {}, [prompt], tokens=20, **how)[0] for prompt in PROMPTS]
+    assert [one.tokens for one in together] == [one.tokens for one in alone]
+    np.testing.assert_allclose(together[1].logprobs, alone[1].logprobs, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_prompts_get_different_texts(gpt):
+    decoder, params, _ = gpt
+    one, other = write(decoder, params, {}, ["ab", "ab"], tokens=30, temperature=2.0)
+    assert one.text != other.text
+
+
+def test_log_probabilities_are_those_of_the_model(gpt):
+    decoder, params, logits = gpt
+    [wrote] = write(decoder, params, {}, ["ab"], tokens=5, temperature=1.5, top_k=3)
+    seen = list(decoder.encode("ab"))
+    for token, got in zip(wrote.tokens, wrote.logprobs, strict=True):
+        assert got == pytest.approx(float(jax.nn.log_softmax(logits(seen))[token]), rel=1e-3, abs=1e-4)
+        seen.append(token)
+    assert wrote.score == pytest.approx(sum(wrote.logprobs))
+
+
+@fast
+@pytest.mark.parametrize(("stop", "text"), [(["56"], "34"), (["9", "78"], "3456"), (["x"], "34567890"), (["3"], "")])
+def test_a_stop_string_ends_its_text_and_is_not_in_it(stop, text):
+    assert write(counting(length=99), {}, {}, ["2"], tokens=8, stop=stop)[0].text == text
+
+
+@fast
+def test_text_is_shown_as_it_comes_and_adds_up_to_the_whole():
+    shown: list[list[str]] = [[], []]
+    texts = write(
+        counting(length=99), {}, {}, ["2", "5"], tokens=60, stop=["4567x"], show=lambda b, text: shown[b].append(text)
+    )
+    assert ["".join(parts) for parts in shown] == [wrote.text for wrote in texts]
+    assert len(shown[0]) > 2
+
+
+@fast
+def test_a_repetition_penalty_lowers_what_has_occurred_and_nothing_else():
+    seen_BV = np.zeros((3, V), bool)
+    seen_BV[:, 2] = True
+    got_BV = penalise(jnp.asarray(LOGITS_BV), seen_BV, 1.5)
+    assert (got_BV[:, 2] < LOGITS_BV[:, 2]).all()
+    np.testing.assert_array_equal(np.delete(got_BV, 2, 1), np.delete(LOGITS_BV, 2, 1))
+
+
+@fast
+def test_min_p_keeps_what_is_near_the_likeliest():
+    kept_BV = np.isfinite(keep_likely(jnp.asarray(LOGITS_BV), min_p=0.2))
+    p_BV = softmax(LOGITS_BV)
+    np.testing.assert_array_equal(kept_BV, p_BV >= 0.2 * p_BV.max(-1, keepdims=True))
+
+
+def test_prompts_of_many_lengths_share_few_programs(gpt):
+    from jaxmodels.decoding.sample import _programs
+
+    decoder, params, _ = gpt
+    read, _ = _programs(decoder)
+    read.clear_cache()
+    for n in range(1, 9):
+        write(decoder, params, {}, ["a" * n], tokens=4, temperature=0)
+    assert read._cache_size() <= 4

@@ -1,6 +1,8 @@
-"""Causal attention against loops in NumPy. Dimensions: as in jaxmodels/layers/attention.py."""
+"""Attention against loops in NumPy, and its forms against each other. Dimensions: as in jaxmodels/layers/attention.py."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,67 +11,185 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.layers.attention import causal_attention
+from jaxmodels.layers.attention import Sight, attention, blocks, lowered_for, plain
 
-pytestmark = pytest.mark.fast
+fast = pytest.mark.fast
 
-attend = jax.jit(causal_attention)
+causal = jax.jit(partial(attention, causal=True))
 
 
-def inputs(B=2, T=4, S=4, H=3, D=5, seed=0):
+def inputs(B=2, T=4, S=4, H=3, G=3, D=5, seed=0):
     random = np.random.default_rng(seed)
-    return [random.normal(size=(B, n, H, D)).astype(np.float32) for n in (T, S, S)]
+    return [jnp.asarray(random.normal(size=(B, n, h, D)), jnp.float32) for n, h in ((T, H), (S, G), (S, G))]
 
 
-def numpy_attention(q_BTHD, k_BSHD, v_BSHD, position):
-    """Equation 1 of arXiv:1706.03762, one query of one head at a time."""
-    out = np.zeros(q_BTHD.shape)
+def numpy_attention(q_BTHD, k_BSGD, v_BSGD, sees, scale=None, bias=None):
+    """Equation 1 of arXiv:1706.03762, one query of one head at a time; sees(b, t, s) says who sees whom."""
     B, T, H, D = q_BTHD.shape
+    S, G = k_BSGD.shape[1:3]
+    out = np.zeros(q_BTHD.shape)
     for b, t, h in np.ndindex(B, T, H):
-        seen = position + t + 1
-        scores = [np.dot(q_BTHD[b, t, h], k_BSHD[b, s, h]) / D**0.5 for s in range(seen)]
+        seen = [s for s in range(S) if sees(b, t, s)]
+        g = h // (H // G)
+        scores = np.array([np.dot(q_BTHD[b, t, h], k_BSGD[b, s, g]) * (scale or D**-0.5) for s in seen])
+        if bias is not None:
+            scores = scores + np.array([bias[h, t, s] for s in seen])
         weights = np.exp(scores) / np.exp(scores).sum()
-        out[b, t, h] = sum(w * v_BSHD[b, s, h] for s, w in enumerate(weights))
+        out[b, t, h] = sum((w * v_BSGD[b, s, g] for w, s in zip(weights, seen, strict=True)), np.zeros(D))
     return out
 
 
-@pytest.mark.parametrize(("T", "S", "position"), [(4, 4, 0), (1, 6, 5), (2, 6, 3), (1, 1, 0)])
-def test_it_equals_the_loop(T, S, position):
-    q, k, v = inputs(T=T, S=S)
-    np.testing.assert_allclose(attend(q, k, v, position), numpy_attention(q, k, v, position), rtol=1e-5, atol=1e-6)
+OFFSET = np.array([3, 1])
+TAGS = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 2, 2]])
 
 
-def test_a_query_sees_no_later_key():
-    q, k, v = inputs()
-    later_k, later_v = k.copy(), v.copy()
-    later_k[:, 2:], later_v[:, 2:] = 1e4, -1e4
-    before, after = attend(q, k, v), attend(q, later_k, later_v)
-    np.testing.assert_array_equal(after[:, :2], before[:, :2])
-    assert not np.allclose(after[:, 2:], before[:, 2:])
+@fast
+@pytest.mark.parametrize(
+    ("sizes", "how", "sees"),
+    [
+        ({}, {"causal": True}, lambda b, t, s: s <= t),
+        ({"S": 6}, {}, lambda b, t, s: True),
+        ({"T": 5, "S": 5}, {"causal": True, "window": 2}, lambda b, t, s: t - 2 < s <= t),
+        ({"T": 2, "S": 6}, {"causal": True, "offset_B": OFFSET}, lambda b, t, s: s <= OFFSET[b] + t),
+        ({"T": 5, "S": 5}, {"segments": (TAGS, TAGS)}, lambda b, t, s: TAGS[b, t] == TAGS[b, s]),
+        (
+            {"T": 5, "S": 5},
+            {"causal": True, "segments": (TAGS, TAGS)},
+            lambda b, t, s: s <= t and TAGS[b, t] == TAGS[b, s],
+        ),
+        ({"T": 3, "S": 5, "H": 4, "G": 2}, {"scale": 0.7}, lambda b, t, s: True),
+        ({"T": 3, "S": 5, "H": 4, "G": 1}, {"causal": True, "offset_B": OFFSET}, lambda b, t, s: s <= OFFSET[b] + t),
+        ({"T": 3, "S": 5}, {"segments": (TAGS[:, :3] * 0 + 7, TAGS)}, lambda b, t, s: False),
+    ],
+    ids=["causal", "all", "window", "offset", "segments", "packed", "grouped", "one-key-head", "nothing-seen"],
+)
+def test_it_equals_the_loop(sizes, how, sees):
+    q, k, v = inputs(**sizes)
+    want = numpy_attention(q, k, v, sees, how.get("scale"))
+    np.testing.assert_allclose(attention(q, k, v, **how), want, rtol=1e-5, atol=1e-6)
 
 
-def test_no_question_gives_the_mean_of_what_is_seen():
-    q, k, v = inputs()
-    means = np.cumsum(v, axis=1) / np.arange(1, 5)[:, None, None]
-    np.testing.assert_allclose(attend(np.zeros_like(q), k, v), means, rtol=1e-5, atol=1e-6)
+@fast
+def test_a_bias_is_added_to_the_scores():
+    q, k, v = inputs(T=3, S=5, H=4, G=2)
+    bias = np.random.default_rng(1).normal(size=(4, 3, 5)).astype(np.float32)
+    want = numpy_attention(q, k, v, lambda b, t, s: True, bias=bias)
+    np.testing.assert_allclose(attention(q, k, v, bias_HTS=bias), want, rtol=1e-5, atol=1e-6)
 
 
+def sights(T: int, S: int) -> dict[str, Sight]:
+    random = np.random.default_rng(2)
+    packed = jnp.asarray(np.sort(random.integers(1, 4, (2, T)), -1))
+    padded = jnp.asarray(np.arange(S) < random.integers(1, S, (2, 1)), jnp.int32)
+    return {
+        "causal": Sight(causal=True),
+        "all": Sight(),
+        "window": Sight(causal=True, window=9),
+        "offset": Sight(causal=True, offset_B=jnp.array([0, S - T])),
+        "offset-window": Sight(causal=True, window=5, offset_B=jnp.array([0, S - T])),
+        "packed": Sight(causal=True, segments=(packed, jnp.pad(packed, ((0, 0), (0, S - T))))),
+        "padded": Sight(segments=(jnp.ones((2, T), jnp.int32), padded)),
+    }
+
+
+@pytest.mark.parametrize("name", sights(4, 5))
+@pytest.mark.parametrize(("T", "S", "H", "G"), [(48, 48, 4, 4), (50, 61, 4, 2), (7, 40, 2, 1)])
+def test_blocks_equal_the_plain_form_in_values_and_gradients(name, T, S, H, G):
+    q, k, v = inputs(T=T, S=S, H=H, G=G, D=8)
+    sight = sights(T, S)[name]
+
+    def value(form):
+        return jax.jit(
+            jax.value_and_grad(lambda q, k, v: (jnp.sin(form(q, k, v, sight, 0.3)) * jnp.arange(8)).mean(), (0, 1, 2))
+        )
+
+    np.testing.assert_allclose(blocks(q, k, v, sight, 0.3, size=16), plain(q, k, v, sight, 0.3), rtol=1e-5, atol=1e-5)
+    for got, want in zip(value(partial(blocks, size=16))(q, k, v)[1], value(plain)(q, k, v)[1], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_long_sequences_go_through_blocks_and_come_out_the_same():
+    q, k, v = inputs(B=1, T=600, S=600, H=2, G=1, D=8)
+    got = causal(q, k, v)
+    np.testing.assert_allclose(got, plain(q, k, v, Sight(causal=True), 8**-0.5), rtol=1e-5, atol=1e-5)
+
+
+def temporary(form, T: int, size: int) -> int:
+    shape = jax.ShapeDtypeStruct((1, T, 2, 16), jnp.float32)
+    grad = jax.grad(lambda q, k, v: form(q, k, v, Sight(causal=True), 0.25).sum(), (0, 1, 2))
+    return jax.jit(grad).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_the_memory_of_blocks_is_linear_in_length():
+    small, large = (temporary(partial(blocks, size=64), T, 64) for T in (512, 4096))
+    assert large < 10 * small
+    assert large < temporary(plain, 4096, 64) / 20
+
+
+@fast
+def test_blocks_that_nobody_sees_are_not_computed():
+    """What is in them would be visible as NaN: even a weight of 0 times NaN is NaN."""
+    q, k, v = inputs(B=1, T=64, S=64, D=8)
+    poisoned = v.at[:, 32:].set(jnp.nan)
+    got = blocks(q, k, poisoned, Sight(causal=True), 0.3, size=16)
+    assert np.isfinite(got[:, :32]).all()
+    window = blocks(q, k, v.at[:, :16].set(jnp.nan), Sight(causal=True, window=4), 0.3, size=16)
+    assert np.isfinite(window[:, 32:]).all()
+
+
+@fast
 def test_large_scores_stay_finite():
-    q, k, v = inputs()
-    assert np.isfinite(attend(1e4 * q, 1e4 * k, v)).all()
+    q, k, v = inputs(T=40, S=40)
+    assert np.isfinite(causal(1e4 * q, 1e4 * k, v)).all()
+    assert np.isfinite(blocks(1e4 * q, 1e4 * k, v, Sight(causal=True), 1.0, size=16)).all()
 
 
+@fast
 def test_in_bfloat16_the_softmax_is_in_float32():
     """300 and 301 are one number in bfloat16, but two scores: the difference of 1 must reach the weights."""
     q = jnp.ones((1, 1, 1, 4), jnp.bfloat16) * 2
     k = jnp.stack([jnp.array([150, 150, 0, 0.0]), jnp.array([150, 150, 1, 0.0])])[None, :, None].astype(jnp.bfloat16)
     v = jnp.array([0.0, 1.0])[None, :, None, None].astype(jnp.bfloat16)
-    got = attend(q, k, v, 1)
+    got = attention(q, k, v)
     assert got.dtype == jnp.bfloat16
     assert float(got[0, 0, 0, 0]) == pytest.approx(1 / (1 + np.exp(-1)), rel=0.01)
 
 
-@given(st.integers(0, 3), st.integers(1, 3), st.integers(1, 5), st.integers(0, 4), st.integers(1, 3), st.integers(1, 4))
+@fast
+def test_a_tpu_gets_the_flash_kernel_and_a_short_sequence_does_not():
+    q, k, v = (jax.ShapeDtypeStruct((2, 256, h, 64), jnp.float32) for h in (4, 2, 2))
+    with lowered_for("tpu"):
+        assert "pallas_call" in str(jax.make_jaxpr(partial(attention, causal=True))(q, k, v))
+        short = [jax.ShapeDtypeStruct((2, 20, 4, 64), jnp.float32)] * 3
+        assert "pallas_call" not in str(jax.make_jaxpr(partial(attention, causal=True))(*short))
+
+
+@fast
+def test_a_gpu_gets_cudnn_for_16_bits(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda q, k, v, **how: asked.append(how) or q)
+    with lowered_for("gpu"):
+        x = jnp.zeros((1, 64, 2, 64), jnp.bfloat16)
+        attention(x, x, x, causal=True, window=8)
+        attention(x.astype(jnp.float32), x, x, causal=True)
+    assert [how["implementation"] for how in asked] == ["cudnn"]
+    assert (asked[0]["is_causal"], asked[0]["local_window_size"]) == (True, (7, 0))
+
+
+@fast
+@pytest.mark.parametrize(
+    ("sizes", "how", "message"),
+    [
+        ({"H": 3, "G": 2}, {}, "3 heads of queries and 2 of keys; wanted a multiple"),
+        ({}, {"window": 3}, "needs causal=True"),
+    ],
+)
+def test_what_cannot_be_is_refused(sizes, how, message):
+    with pytest.raises(ValueError, match=message):
+        attention(*inputs(**sizes), **how)
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(0, 4), st.integers(1, 3), st.integers(1, 4))
 def test_the_result_has_the_shape_of_the_queries(B, H, T, more, D, W):
     q, k, v = (jax.ShapeDtypeStruct((B, n, H, d), jnp.float32) for n, d in ((T, D), (T + more, D), (T + more, W)))
-    assert jax.eval_shape(causal_attention, q, k, v, more).shape == (B, T, H, W)
+    assert jax.eval_shape(attention, q, k, v).shape == (B, T, H, W)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxmodels.models import gpt
 from jaxmodels.models.gpt import GPT, gpt2_small
 
 B, T, V, M, H, L = 3, 6, 11, 8, 2, 2
@@ -100,8 +101,54 @@ def test_reading_in_chunks_with_a_cache_equals_reading_at_once(variables, sizes)
     for chunk in np.split(TOKENS, np.cumsum(sizes)[:-1], axis=1):
         logits, cache = apply(variables, chunk, cache)
         parts.append(logits)
-    assert int(cache.position) == T
+    np.testing.assert_array_equal(cache.length_LB, T)
     np.testing.assert_allclose(np.concatenate(parts, 1), jax.jit(model.apply)(variables, TOKENS), rtol=1e-4, atol=1e-5)
+
+
+@fast
+def test_rows_of_different_lengths_go_on_from_their_own_ends(variables):
+    model = GPT(**SIZES)
+    apply = jax.jit(lambda tokens, cache, count: model.apply(variables, tokens, None, cache, count))
+    counts = np.array([1, 4, 2], np.int32)
+    _, cache = apply(TOKENS[:, :4], model.start(B, T), counts)
+    got, _ = apply(TOKENS[:, 4:], cache, np.full(B, 2, np.int32))
+    for b, n in enumerate(counts):
+        alone = np.concatenate([TOKENS[b, :n], TOKENS[b, 4:]])[None]
+        np.testing.assert_allclose(got[b], model.apply(variables, alone)[0, n:], rtol=1e-4, atol=1e-5)
+
+
+@fast
+def test_documents_packed_into_a_row_do_not_see_each_other(variables):
+    model = GPT(**SIZES)
+    packed, segments = TOKENS[:1], np.array([[1, 1, 1, 1, 2, 2]], np.int32)
+    got = model.apply(variables, packed, segments_BT=segments)
+    want = [model.apply(variables, part) for part in (packed[:, :4], packed[:, 4:])]
+    np.testing.assert_allclose(got, np.concatenate(want, 1), rtol=1e-4, atol=1e-5)
+
+
+@fast
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        (gpt.gpt2_medium, 354_823_168),
+        (gpt.gpt2_large, 774_030_080),
+        (gpt.gpt2_xl, 1_557_611_200),
+        (gpt.gpt3_small, 125_226_240),
+        (gpt.gpt3_175b, 174_604_259_328),
+    ],
+)
+def test_sizes_match_the_hand_count(model, parameters):
+    """V M + T M + L (12 M^2 + 13 M) + 2 M."""
+    made = model()
+    M, L = made.width, made.depth
+    assert count(made) == 50257 * M + made.length * M + L * (12 * M * M + 13 * M) + 2 * M == parameters
+
+
+@fast
+@pytest.mark.parametrize("name", ["medium", "large", "xl", "2_7b", "6_7b", "13b"])
+def test_gpt3_sizes_are_within_three_percent_of_the_papers(name):
+    papers = {"medium": 350e6, "large": 760e6, "xl": 1.3e9, "2_7b": 2.7e9, "6_7b": 6.7e9, "13b": 13e9}
+    assert count(getattr(gpt, f"gpt3_{name}")()) == pytest.approx(papers[name], rel=0.03)
 
 
 @fast
@@ -127,7 +174,7 @@ def test_parameters_in_bfloat16_work_with_a_cache():
     shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS)
     half = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), shapes)
     logits, cache = jax.eval_shape(lambda v, c: model.apply(v, TOKENS, None, c), half, model.start(B, T))
-    assert logits.dtype == jnp.bfloat16 and cache.k_LBSHD.dtype == jnp.float32
+    assert logits.dtype == jnp.bfloat16 and cache.k_LBSGD.dtype == jnp.float32
 
 
 @fast
@@ -136,10 +183,10 @@ def test_dtype_sets_the_type_of_products_and_cache():
     logits, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), TOKENS))
     assert logits.dtype == jnp.bfloat16
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-    assert model.start(B, T).k_LBSHD.dtype == jnp.bfloat16
+    assert model.start(B, T).k_LBSGD.dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("options", [{"remat": True}, {"unroll": 2}], ids=str)
+@pytest.mark.parametrize("options", [{"remat": "full"}, {"remat": "dots"}, {"unroll": 2}], ids=str)
 def test_how_layers_are_laid_out_changes_no_gradient(variables, options):
     def gradient(model):
         return jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, TOKENS, keys_B) ** 2)))(variables)
@@ -160,7 +207,7 @@ def test_layers_that_end_a_residual_branch_start_smaller():
 
 @fast
 def test_more_tokens_than_positions_are_refused():
-    with pytest.raises(ValueError, match=r"GPT: came 7 tokens, .*at most 6 tokens.*shorten the windows"):
+    with pytest.raises(ValueError, match=r"GPT: came 7 tokens; wanted at most 6: shorten the windows"):
         jax.eval_shape(GPT(**SIZES).init, jax.random.key(0), np.zeros((1, T + 1), np.int32))
 
 

@@ -76,6 +76,23 @@ def test_the_inputs_may_have_another_name():
     assert evaluate(classify(Times(), inputs="features"), batch) == evaluate(classify(Times()))
 
 
+class Pool(nn.Module):
+    """The mean over the places of segment 1, times a parameter."""
+
+    @nn.compact
+    def __call__(self, x_BTK, keys_B=None, segments_BT=None):
+        real_BT1 = (segments_BT == 1)[..., None]
+        return (x_BTK * real_BT1).sum(1) / real_BT1.sum(1) * self.param("one", nn.initializers.ones, ())
+
+
+def test_the_model_gets_the_segments_of_the_batch():
+    """The second of two places is padding, and so without effect."""
+    inputs = np.stack([LOGITS, np.full_like(LOGITS, 7)], 1)
+    batch = {**BATCH, "image": inputs, "segments": np.tile(np.array([[1, 0]], np.int32), (4, 1))}
+    assert evaluate(classify(Pool()), batch) == evaluate(classify(Times()))
+    assert value(train(classify(Pool()), batch)[0]) == value(train(classify(Times()))[0])
+
+
 def test_training_changes_the_statistics_that_evaluation_uses():
     task = classify(CNN(3, channels=(2,), hidden=0, batch_norm=True))
     image = np.random.default_rng(0).normal(size=(4, 2, 2, 1)).astype(np.float32)

@@ -26,16 +26,32 @@ BATCH = {
 class Table(nn.Module):
     """The logits of the next token by the token alone."""
 
-    @nn.compact
-    def __call__(self, tokens_BT, keys_B=None):
-        return nn.Embed(V, V, name="table")(tokens_BT)
+    def setup(self):
+        self.scores = nn.Embed(V, V)
+
+    def __call__(self, tokens_BT):
+        return self.scores(tokens_BT)
+
+    def hidden(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
+        return self.scores(tokens_BT), cache
+
+    def table(self):
+        return np.eye(V, dtype=np.float32)
 
 
-PARAMS = {"table": {"embedding": np.random.default_rng(0).normal(size=(V, V)).astype(np.float32)}}
+class Sower(Table):
+    """Has a loss of its own: the first token of the example."""
+
+    def hidden(self, tokens_BT, *rest):
+        self.sow("losses", "mine", tokens_BT[:, 0].astype("float32"))
+        return super().hidden(tokens_BT, *rest)
+
+
+PARAMS = {"scores": {"embedding": np.random.default_rng(0).normal(size=(V, V)).astype(np.float32)}}
 
 
 def logits_BTV():
-    return PARAMS["table"]["embedding"].astype(np.float64)[BATCH["inputs"]]
+    return PARAMS["scores"]["embedding"].astype(np.float64)[BATCH["inputs"]]
 
 
 def by_hand():
@@ -68,7 +84,7 @@ def test_the_target_of_padding_may_be_anything(target):
     batch = {**BATCH, "targets": np.where(BATCH["weight"] > 0, BATCH["targets"], target)}
     keys_B = jax.random.split(jax.random.key(1), B)
     gradient = jax.jit(jax.grad(lambda p, batch: task.loss(p, {}, batch, keys_B)[0].total))
-    clean, dirty = (gradient(PARAMS, b)["table"]["embedding"] for b in (BATCH, batch))
+    clean, dirty = (gradient(PARAMS, b)["scores"]["embedding"] for b in (BATCH, batch))
     np.testing.assert_array_equal(dirty, clean)
 
 
@@ -98,9 +114,18 @@ def test_a_decoder_steps_through_the_model():
     abc = decoder(model, encode=lambda text: [ord(c) - 97 for c in text], decode=lambda ids: "abcd", begin=0, end=3)
     assert (abc.length, abc.begin, abc.end, abc.prompt) == (T, 0, 3, "")
     assert abc.encode("bad") == [1, 0, 3]
-    cache, parts, step = abc.start(B, T), [], jax.jit(abc.step)
-    for t in range(T):
-        logits, cache = step(params, extra, BATCH["inputs"][:, t : t + 1], cache)
-        parts.append(logits)
     want = jax.jit(model.apply)({"params": params}, BATCH["inputs"])
-    np.testing.assert_allclose(np.concatenate(parts, 1), want, rtol=1e-4, atol=1e-6)
+    logits, cache = jax.jit(abc.read, static_argnums=4)(params, extra, BATCH["inputs"][:, :2], np.array([1, 2]), T)
+    np.testing.assert_allclose(logits, [want[0, 0], want[1, 1]], rtol=1e-4, atol=1e-6)
+    logits, _ = jax.jit(abc.write)(params, extra, np.array([BATCH["inputs"][0, 1], BATCH["inputs"][1, 2]]), cache)
+    np.testing.assert_allclose(logits, [want[0, 1], want[1, 2]], rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_model_sows_is_added_for_each_token_and_shown():
+    keys_B = jax.random.split(jax.random.key(1), B)
+    task = next_token(Sower())
+    assert jax.eval_shape(task.init, jax.random.key(0), BATCH)[1] == {}
+    loss, _, metrics = jax.jit(task.loss)(PARAMS, {}, BATCH, keys_B)
+    own = (np.array([0, 3])[:, None] * BATCH["weight"]).sum() / 3.5
+    assert value(metrics["auxiliary"]) == pytest.approx(own)
+    assert value(loss) == pytest.approx(value(metrics["loss"]) + own)

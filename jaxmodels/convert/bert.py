@@ -1,0 +1,173 @@
+"""BERT and RoBERTa, with every head of models/bert.py, as Hugging Face folders hold them.
+
+An encoder alone is read without its pooler: only a classifier has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from jaxmodels.convert.family import Family, Weight, turned
+from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, TokenClassifier, gelu
+
+SIZES = {
+    "vocabulary": "vocab_size",
+    "width": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "hidden_width": "intermediate_size",
+    "types": "type_vocab_size",
+}
+FOLLOWED: dict[str, Any] = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+ACTIVATIONS = {"gelu": gelu, "gelu_new": nn.gelu, "gelu_pytorch_tanh": nn.gelu, "relu": nn.relu}
+HEADS: dict[str, type] = {
+    "Model": Bert,
+    "ForMaskedLM": MaskedLM,
+    "ForPreTraining": MaskedLM,
+    "ForSequenceClassification": TextClassifier,
+    "ForTokenClassification": TokenClassifier,
+    "ForQuestionAnswering": SpanModel,
+}
+MODULES = (Bert, MaskedLM, TextClassifier, TokenClassifier, SpanModel)
+Module = Bert | MaskedLM | TextClassifier | TokenClassifier | SpanModel
+
+
+def model(config: Mapping[str, Any]) -> Module:
+    """The model of a config.json; its "architectures" names the head."""
+    kind = config["model_type"]
+    for name, value in FOLLOWED.items():
+        if config.get(name, value) != value:
+            raise ValueError(f"{kind}: came {name} {config[name]!r}; wanted {value!r}, the only one followed here")
+    activation = config.get("hidden_act", "gelu")
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"{kind}: came hidden_act {activation!r}; wanted one of {', '.join(ACTIVATIONS)}: no other is known"
+        )
+    start = {"bert": "Bert", "roberta": "Roberta"}[kind]
+    named = (config.get("architectures") or [start + "Model"])[0]
+    head = HEADS.get(named.removeprefix(start))
+    if head is None:
+        known = ", ".join(start + name for name in HEADS)
+        raise ValueError(f"{kind}: came the architecture {named!r}; wanted one of {known}: take one of those")
+    sizes: dict[str, Any] = {ours: _size(config, name) for ours, name in SIZES.items()}
+    offset = 0 if kind == "bert" else config.get("pad_token_id", 1) + 1
+    encoder = Bert(
+        **sizes,
+        length=_size(config, "max_position_embeddings") - offset,
+        offset=offset,
+        activation=ACTIVATIONS[activation],
+        epsilon=config.get("layer_norm_eps", 1e-12),
+    )
+    if head is Bert:
+        return encoder
+    if head in (TextClassifier, TokenClassifier):
+        return head(encoder, config.get("num_labels") or len(config.get("id2label") or "01"))
+    if head is SpanModel and len(config.get("id2label") or "01") != 2:
+        raise ValueError(f"{kind}: came {len(config['id2label'])} labels; wanted 2, start and end: correct config.json")
+    return head(encoder)
+
+
+def _size(config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if type(value) is not int or not (0 if name == "type_vocab_size" else 1) <= value < 2**31:
+        raise ValueError(f"{config['model_type']}: came {name} {value!r}; wanted a positive number: correct config.json")
+    return value
+
+
+def _encoder(model: Module) -> Bert:
+    return model if isinstance(model, Bert) else model.encoder
+
+
+def config(model: Module) -> dict[str, Any]:
+    """What config.json must say of a model."""
+    encoder = _encoder(model)
+    kind, start = ("roberta", "Roberta") if encoder.offset else ("bert", "Bert")
+    head = next(name for name, module in HEADS.items() if type(model) is module)
+    activation = next((name for name, function in ACTIVATIONS.items() if function == encoder.activation), None)
+    if activation is None:
+        raise ValueError(
+            f"{kind}: came the activation {encoder.activation}; wanted one that has a name in config.json: "
+            f"{', '.join(ACTIVATIONS)}"
+        )
+    said = {
+        "model_type": kind,
+        "architectures": [start + head],
+        **{name: getattr(encoder, ours) for ours, name in SIZES.items()},
+        "max_position_embeddings": encoder.length + encoder.offset,
+        "hidden_act": activation,
+        "layer_norm_eps": encoder.epsilon,
+        "position_embedding_type": "absolute",
+        "tie_word_embeddings": True,
+    }
+    if encoder.offset:
+        said["pad_token_id"] = encoder.offset - 1
+    if isinstance(model, TextClassifier | TokenClassifier):
+        said["id2label"] = {str(i): f"LABEL_{i}" for i in range(model.classes)}
+        said["label2id"] = {f"LABEL_{i}": i for i in range(model.classes)}
+    return said
+
+
+def weights(model: Module) -> list[Weight]:
+    """Every parameter and its names there."""
+    encoder, bare = _encoder(model), isinstance(model, Bert)
+    ours, theirs = ("", "") if bare else ("encoder/", "roberta." if encoder.offset else "bert.")
+    names = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "out": "attention.output.dense",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+    }
+    norms = {"norm_attention": "attention.output.LayerNorm", "norm_mlp": "output.LayerNorm"}
+    layer = f"{theirs}encoder.layer.{{}}."
+    found = [
+        Weight(f"{ours}embed/embedding", (f"{theirs}embeddings.word_embeddings.weight",)),
+        Weight(f"{ours}position", (f"{theirs}embeddings.position_embeddings.weight",)),
+        *_norm(f"{ours}norm", f"{theirs}embeddings.LayerNorm"),
+    ]
+    if encoder.types:
+        found.append(Weight(f"{ours}type", (f"{theirs}embeddings.token_type_embeddings.weight",)))
+    for path, name in names.items():
+        found += _dense(f"{ours}blocks/{path}", layer + name)
+    for path, name in norms.items():
+        found += _norm(f"{ours}blocks/{path}", layer + name)
+    return found + _head(model, theirs)
+
+
+def _head(model: Module, encoder: str) -> list[Weight]:
+    roberta = encoder == "roberta."
+    if isinstance(model, MaskedLM):
+        start, norm = ("lm_head.", "layer_norm") if roberta else ("cls.predictions.transform.", "LayerNorm")
+        bias = "lm_head.bias" if roberta else "cls.predictions.bias"
+        return [*_dense("dense", f"{start}dense"), *_norm("norm", start + norm), Weight("bias", (bias,))]
+    if isinstance(model, TextClassifier):
+        pooler, head = ("classifier.dense", "classifier.out_proj") if roberta else ("bert.pooler.dense", "classifier")
+        return [*_dense("pooler", pooler), *_dense("head", head)]
+    if isinstance(model, TokenClassifier):
+        return _dense("head", "classifier")
+    return _dense("head", "qa_outputs") if isinstance(model, SpanModel) else []
+
+
+def _dense(ours: str, theirs: str) -> list[Weight]:
+    return [Weight(f"{ours}/kernel", (f"{theirs}.weight",), turned, turned), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+
+
+def _norm(ours: str, theirs: str) -> list[Weight]:
+    return [Weight(f"{ours}/scale", (f"{theirs}.weight",)), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+
+
+# Buffers, what is tied, the pooler of a model that has none here, and the head that says whether a sentence follows.
+IGNORED = (
+    r"embeddings\.position_ids$|(^|\.)pooler\.dense\.|^cls\.predictions\.decoder\.|^cls\.seq_relationship\."
+    r"|^lm_head\.decoder\."
+)
+FAMILIES = (Family(("bert", "roberta"), model, config, weights, IGNORED, ("bert.", "roberta."), MODULES),)

@@ -1,0 +1,147 @@
+"""Models and vocabularies of llama2.c (github.com/karpathy/llama2.c): its first, headerless format, and its tokenizer.
+
+Dimensions: L layers, H heads, D width of a head, M width, F hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmodels.models.llama import Llama
+
+
+def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
+    """(model, params) of a .bin file of version 0: seven numbers, then float32 weights.
+
+    The length of the file must be what its header asks for; that is checked before a weight is read.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(28)
+    header = struct.unpack("<7i", start) if len(start) == 28 else ()
+    M, F, L, H, G, V, T = header or [0] * 7
+    tied, V = V > 0, abs(V)
+    sound = min(M, F, L, H, G, V, T) > 0 and M % H == H % G == 0 and M // H % 2 == 0
+    if not sound:
+        raise ValueError(
+            f"{path}: came the header {header}; wanted width, hidden, layers, heads, heads of keys, vocabulary and length, "
+            "which fit each other: it is no llama2.c file of version 0, get another"
+        )
+    D = M // H
+    shapes: dict[str, tuple[int, ...]] = {
+        "embed": (V, M),
+        "norm_attention": (L, M),
+        "query": (L, H * D, M),
+        "key": (L, G * D, M),
+        "value": (L, G * D, M),
+        "out": (L, M, H * D),
+        "norm_mlp": (L, M),
+        "gate": (L, F, M),
+        "down": (L, M, F),
+        "up": (L, F, M),
+        "norm": (M,),
+        "cosines": (T, D // 2),
+        "sines": (T, D // 2),
+    }
+    if not tied:
+        shapes["head"] = (V, M)
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    want = 28 + 4 * sum(counts.values())
+    if size != want:
+        raise ValueError(
+            f"{path}: came {size:,} bytes; wanted {want:,}, by its header {header}: the file is cut short or of "
+            "another kind, get it again"
+        )
+    flat = np.fromfile(path, "<f4", offset=28)
+    ends = np.cumsum(list(counts.values()))[:-1]
+    w = {name: part.reshape(shapes[name]) for name, part in zip(shapes, np.split(flat, ends), strict=True)}
+
+    def kernel(name: str) -> dict[str, np.ndarray]:
+        return {"kernel": w[name].swapaxes(1, 2)}
+
+    # Here a pair that turns is (2 i, 2 i + 1), as in the paper; ours is (i, i + D / 2).
+    for name, heads in (("query", H), ("key", G)):
+        w[name] = w[name].reshape(L, heads, D // 2, 2, M).swapaxes(2, 3).reshape(L, heads * D, M)
+    params: dict[str, Any] = {
+        "embed": {"embedding": w["embed"]},
+        "norm": {"scale": w["norm"]},
+        "blocks": {
+            "attention": {name: kernel(name) for name in ("query", "key", "value", "out")},
+            **{name: kernel(name) for name in ("gate", "up", "down")},
+            **{name: {"scale": w[name]} for name in ("norm_attention", "norm_mlp")},
+        },
+    }
+    if not tied:
+        params["head"] = w["head"]
+    return Llama(V, T, M, L, H, G, F, tied=tied), params
+
+
+class Vocabulary(NamedTuple):
+    """Pieces and their scores; text is joined from bytes and letters by the best score, as in SentencePiece's BPE.
+
+    Token 1 begins a text, token 2 ends it, token 3 + b is the byte b.
+    """
+
+    pieces: tuple[bytes, ...]
+    scores: tuple[float, ...]
+    ids: dict[bytes, int]
+    begin: int = 1
+    end: int = 2
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens, without begin and end; a text that is not empty is read as if a space came first."""
+        tokens: list[int] = []
+        for letter in " " + text if text else "":
+            piece = letter.encode()
+            tokens += [self.ids[piece]] if piece in self.ids else [3 + byte for byte in piece]
+        while True:
+            joined = (self.ids.get(self.pieces[a] + self.pieces[b]) for a, b in pairwise(tokens))
+            found = [(-self.scores[token], at, token) for at, token in enumerate(joined) if token is not None]
+            if not found:
+                return tokens
+            _, at, token = min(found)
+            tokens[at : at + 2] = [token]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text; begin and end say nothing, and the space that encode put first is gone."""
+        parts = []
+        for token in tokens:
+            piece = self.pieces[token]
+            if 3 <= token < 259:
+                piece = bytes([token - 3])
+            parts.append(b"" if token in (self.begin, self.end) else piece)
+        return b"".join(parts).decode("utf-8", "replace").removeprefix(" ")
+
+
+def load_vocabulary(path: str | Path, size: int) -> Vocabulary:
+    """The tokenizer of a model with `size` tokens: a length, then for each token a float score, its length and its bytes."""
+    path = Path(path)
+    data = path.read_bytes()
+    place = 4
+    pieces: list[bytes] = []
+    scores: list[float] = []
+    while place + 8 <= len(data) and len(pieces) < size:
+        score, length = struct.unpack_from("<fi", data, place)
+        place += 8
+        if not 0 <= length <= len(data) - place:
+            break
+        pieces.append(data[place : place + length])
+        scores.append(score)
+        place += length
+    if place != len(data) or len(pieces) != size or size < 259:
+        raise ValueError(
+            f"{path}: came {len(pieces):,} whole tokens in {len(data):,} bytes, read to byte {place:,}; wanted {size:,}, "
+            "at least 259, tokens and nothing after them: take the tokenizer of this model"
+        )
+    ids: dict[bytes, int] = {}
+    for token, piece in enumerate(pieces):
+        ids.setdefault(piece, token)
+    return Vocabulary(tuple(pieces), tuple(scores), ids)

@@ -1,0 +1,83 @@
+"""BANKING77: 13,083 questions to a bank, each with one of 77 intents (arXiv:2003.04807; CC BY 4.0)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxmodels.data import cache as files
+from jaxmodels.data.pipeline import ArrayPipeline
+
+CLASSES = 77
+FILES: dict[str, tuple[int, str | None]] = {
+    "categories.json": (2036, "53261da888122daf2d120d925458631d9619e15d82e56052e7a42e535ce32b63"),
+    "train.csv": (839073, "b06e26ac675513959a63135f11b94ea7786ed02da65db93a5650d8838cbc664b"),
+    "test.csv": (239961, "d12d6e3bc4c3103966ae786dc435913c0c563dfa328f5a3646d0e62cfeeb474d"),
+}
+WHERE = "https://github.com/PolyAI-LDN/task-specific-datasets (banking_data)"
+
+Split = Literal["train", "test"]
+PathLike = str | os.PathLike[str]
+
+
+def banking77(
+    split: Split,
+    batch: int,
+    seed: int | None = None,
+    *,
+    encode: Callable[[str], Sequence[int]],
+    length: int = 64,
+    padding: int = 0,
+    folder: PathLike | None = None,
+) -> ArrayPipeline:
+    """Batches of "inputs" (int32, length) and "label" (int32).
+
+    encode: a text as tokens, with those that begin and end it; what is beyond `length` is cut off, before the last token.
+    padding: fills the rows. folder: where the files are; else $JAXMODELS_DATA/banking77, else
+    ~/.cache/jaxmodels/data/banking77.
+    """
+
+    def arrays() -> dict[str, np.ndarray]:
+        texts, label = examples(split, folder)
+        inputs = np.full((len(texts), length), padding, np.int32)
+        for row, text in zip(inputs, texts, strict=True):
+            tokens = list(encode(text))
+            if len(tokens) > length:
+                tokens = [*tokens[: length - 1], tokens[-1]]
+            row[: len(tokens)] = tokens
+        return {"inputs": inputs, "label": label}
+
+    spec = {"inputs": ((length,), np.dtype(np.int32)), "label": ((), np.dtype(np.int32))}
+    return ArrayPipeline(arrays, batch=batch, seed=seed, spec=spec)
+
+
+def examples(split: Split, folder: PathLike | None = None) -> tuple[list[str], np.ndarray]:
+    """Texts and their labels: places in categories.json."""
+    if split not in ("train", "test"):
+        raise ValueError(f"banking77: came split={split!r}, wanted train or test: give one of them")
+    return _read(files.folder("banking77", folder), split)
+
+
+@cache
+def _read(folder: Path, split: Split) -> tuple[list[str], np.ndarray]:
+    files.check(folder, FILES, where=WHERE)
+    number = {name: i for i, name in enumerate(json.loads((folder / "categories.json").read_text()))}
+    with (folder / f"{split}.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row["text"] for row in rows], np.array([number[row["category"]] for row in rows], np.int32)
+
+
+def nearest_mean_accuracy(embed: Callable[[list[str]], np.ndarray], folder: PathLike | None = None) -> float:
+    """Share of the test questions whose embedding lies nearest, by cosine, to their intent's mean: no training."""
+    (texts, label), (test, want) = examples("train", folder), examples("test", folder)
+    x = embed(texts)
+    means = np.stack([x[label == k].mean(0) for k in range(CLASSES)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    return float(((embed(test) @ means.T).argmax(1) == want).mean())

@@ -1,0 +1,219 @@
+"""Documents of different lengths packed into rows of one length, so that hardly anything is padding.
+
+    documents ──split or cut──► pieces ──best fit──► rows of pieces ──shuffle──► batches
+
+Best fit decreasing: the longest piece first, each into the fullest row with room for it ("Fewer Truncations Improve Language
+Modeling", arXiv:2404.10830). The plan asks for lengths only, and pieces of one length take each other's places from pass to
+pass. So every pass has as many rows, and any row of any step can be had alone.
+Dimensions: B rows of a batch, T tokens of a row, N pieces, R rows of a pass.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from jaxmodels.data.order import Order, Remainder, mix, permute
+from jaxmodels.data.pipeline import Arrays
+
+Long = Literal["split", "cut"]
+
+
+class Plan(NamedTuple):
+    """What one pass holds: the pieces by falling length, and which of their places each row has."""
+
+    place_N: np.ndarray  # of a piece's first token
+    size_N: np.ndarray  # its targets, which are one less than its tokens
+    member_N: np.ndarray  # places in the two above, row after row
+    first_R: np.ndarray  # where a row begins in member_N, and at last its length
+    documents: int
+    left_out: int  # tokens that are no target of any row although one stands before them
+
+
+class PackedPipeline:
+    """Rows of several documents, for language models that keep them apart by "segments".
+
+    open: the arrays, or a function that reads them, called on first use: "tokens" (those of all documents in a row, any
+    integer type; a memory map is not read whole), "offsets" (where each document starts, and at last where the last one
+    ends; for files of write_tokens() open_tokens() and open_documents() give them) and, where not every token is to be
+    learned, "answers" (one for each token: 1 for those that are).
+    length: tokens T of a row. long: a document with more than T targets is split into rows, or cut after the first T.
+    seed: shuffles each pass; None keeps one order. remainder: see Order; by default "wrap" when shuffled, else "pad".
+
+    A batch holds "inputs" and "targets" (int32, BT; the target is the next token of the same document, so n tokens take
+    n - 1 places), "segments" (int32, BT; 1, 2, ... by document, 0 is padding) and "weight" (float32, BT; 0 where there is
+    padding or a target that is no answer).
+    """
+
+    def __init__(
+        self,
+        open: Arrays | Callable[[], Arrays],
+        *,
+        length: int,
+        batch: int,
+        long: Long = "split",
+        seed: int | None = None,
+        remainder: Remainder | None = None,
+    ):
+        if length < 1:
+            raise ValueError(f"length is {length}; wanted at least 1 token in a row: raise it")
+        if long not in ("split", "cut"):
+            raise ValueError(f"long is {long!r}; wanted 'split' or 'cut', which says what becomes of a long document")
+        self._open = open
+        self.length, self.batch, self.long, self.seed = length, batch, long, seed
+        self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
+        self._passes: tuple[tuple[int, np.ndarray], ...] = ()  # the last two used: which piece is where
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays, read once."""
+        arrays = {name: np.asanyarray(x) for name, x in (self._open() if callable(self._open) else self._open).items()}
+        tokens, offsets = arrays["tokens"], arrays["offsets"]
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
+            raise ValueError(
+                f"the offsets of the documents are {offsets}; wanted numbers that never fall, from 0 to {len(tokens)}, the "
+                "number of tokens: look at how both were made"
+            )
+        if "answers" in arrays and len(arrays["answers"]) != len(tokens):
+            raise ValueError(
+                f"there are {len(tokens)} tokens and {len(arrays['answers'])} answers; wanted a 0 or 1 for each token: look "
+                "at how both were made"
+            )
+        return arrays
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The pieces and the rows that they make."""
+        offsets = self.arrays["offsets"].astype(np.int64)
+        targets = np.maximum(np.diff(offsets) - 1, 0)
+        total = int(targets.sum())
+        if not total:
+            raise ValueError("no document has two tokens; wanted one with a token to predict: look at how they were made")
+        if self.long == "cut":
+            targets = np.minimum(targets, self.length)
+        pieces = -(-targets // self.length)  # of each document
+        document_N = np.repeat(np.arange(len(targets)), pieces)
+        within_N = (np.arange(len(document_N)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * self.length
+        size_N = np.minimum(targets[document_N] - within_N, self.length)
+        falling_N = np.argsort(-size_N, kind="stable")
+        row_N = best_fit(np.bincount(size_N, minlength=self.length + 1), self.length)
+        member_N = np.argsort(row_N, kind="stable")
+        first_R = np.searchsorted(row_N[member_N], np.arange(row_N.max() + 2))
+        place_N = (offsets[document_N] + within_N)[falling_N]
+        return Plan(place_N, size_N[falling_N], member_N, first_R, len(targets), total - int(size_N.sum()))
+
+    @cached_property
+    def order(self) -> Order:
+        """Which row of the plan is where."""
+        return Order(len(self.plan.first_R) - 1, self.batch, self.seed, self.remainder)
+
+    @property
+    def steps(self) -> int:
+        """Batches in one pass."""
+        return self.order.steps
+
+    @property
+    def spec(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shape and type of each array of a batch, without the example axis."""
+        integers = dict.fromkeys(("inputs", "targets", "segments"), ((self.length,), np.dtype(np.int32)))
+        return {**integers, "weight": ((self.length,), np.dtype(np.float32))}
+
+    def indices(self, step: int | np.ndarray, start: int, stop: int) -> np.ndarray:
+        """The plan's rows in rows start to stop of batch `step`; -1 is padding."""
+        return self.order.indices(step, start, stop)
+
+    def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Rows start to stop of batch `step`."""
+        row_B = self.indices(step, start, stop)
+        if self.remainder == "wrap":
+            pass_B = (step * self.batch + np.arange(start, stop)) // self.order.n
+        else:
+            pass_B = np.full(stop - start, step // self.steps)
+        first_R, real_B = self.plan.first_R, row_B >= 0
+        count_B = np.where(real_B, first_R[row_B + 1] - first_R[row_B], 0)  # pieces in each row
+        owner_P = np.repeat(np.arange(len(row_B)), count_B)  # P: the pieces of these rows
+        number_P = np.arange(len(owner_P)) - np.repeat(np.cumsum(count_B) - count_B, count_B)
+        slot_P = self.plan.member_N[first_R[row_B][owner_P] + number_P]
+        place_P, size_P = self.plan.place_N[slot_P], self.plan.size_N[slot_P]
+        for n in np.unique(pass_B[owner_P]):
+            own = pass_B[owner_P] == n
+            place_P[own] = self.plan.place_N[self._pieces(int(n))[slot_P[own]]]
+        return self._fill(len(row_B), owner_P, number_P, place_P, size_P)
+
+    def _fill(self, rows: int, owner_P, number_P, place_P, size_P) -> dict[str, np.ndarray]:
+        """Rows of pieces: each its row, its number in it, its first token and its targets."""
+        piece_X = np.repeat(np.arange(len(size_P)), size_P)  # X: the places of these rows that are no padding
+        before_P = np.cumsum(size_P) - size_P
+        token_X = place_P[piece_X] + np.arange(len(piece_X)) - before_P[piece_X]
+        row_P = before_P[np.searchsorted(owner_P, owner_P)]  # where the row's first piece begins
+        at = owner_P[piece_X], np.arange(len(piece_X)) - row_P[piece_X]
+        batch = {name: np.zeros((rows, *shape), dtype) for name, (shape, dtype) in self.spec.items()}
+        tokens, answers = self.arrays["tokens"], self.arrays.get("answers")
+        batch["inputs"][at] = tokens[token_X]
+        batch["targets"][at] = tokens[token_X + 1]
+        batch["segments"][at] = number_P[piece_X] + 1
+        batch["weight"][at] = 1 if answers is None else answers[token_X + 1]
+        return batch
+
+    def _pieces(self, epoch: int) -> np.ndarray:
+        """Which piece takes the place of each in this pass: another one of its length; N."""
+        n = len(self.plan.size_N)
+        if self.seed is None:
+            return np.arange(n)
+        passes = self._passes  # read once: other threads may be elsewhere
+        for one, pieces in passes:
+            if one == epoch:
+                return pieces
+        key = int(mix(mix(np.uint64(self.seed % 2**64)) ^ np.uint64(epoch)))
+        shuffled = permute(np.arange(n), n, key)
+        pieces = shuffled[np.argsort(-self.plan.size_N[shuffled], kind="stable")]
+        self._passes = ((epoch, pieces), *passes[:1])
+        return pieces
+
+    def describe(self) -> str:
+        """The data and its batches, in one phrase."""
+        plan, rows = self.plan, self.order.n
+        full = plan.size_N.sum() / (rows * self.length)
+        cut = f", {plan.left_out:,} tokens cut off" if plan.left_out else ""
+        return f"{plan.documents:,} documents in rows of {self.length}, {full:.1%} full{cut}: {self.order.describe()}"
+
+
+def best_fit(count: np.ndarray, length: int) -> np.ndarray:
+    """The row of each piece, of which there are count[size], by falling size: best fit decreasing.
+
+    Rows with the same room are served together, so that the work grows with the number of sizes and not of pieces.
+    """
+    rooms: list[int] = []  # rising
+    rows_with: dict[int, list[np.ndarray]] = {}
+    rows, out = 0, [np.zeros(0, np.int64)]
+
+    def keep(room: int, these: np.ndarray) -> None:
+        if len(these):
+            if room not in rows_with:
+                insort(rooms, room)
+            rows_with.setdefault(room, []).append(these)
+
+    for size in np.nonzero(count)[0][::-1].tolist():
+        left = int(count[size])
+        while left:
+            i = bisect_left(rooms, size)
+            if i < len(rooms):
+                room = rooms.pop(i)
+                these = np.concatenate(rows_with.pop(room))
+            else:
+                room = length
+                these = np.arange(rows, rows - (-left // (length // size)))
+                rows += len(these)
+            each = room // size  # a row that took one is the fullest with room for the next
+            whole, rest = divmod(min(left, each * len(these)), each)
+            out += [np.repeat(these[:whole], each), np.repeat(these[whole : whole + 1], rest)]
+            left -= whole * each + rest
+            keep(room - each * size, these[:whole])
+            if rest:
+                keep(room - rest * size, these[whole : whole + 1])
+            keep(room, these[whole + bool(rest) :])
+    return np.concatenate(out)

@@ -1,0 +1,126 @@
+"""Beam search: the likeliest texts that a search of fixed width finds.
+
+Dimensions: B batch, K beams, N tokens written, V vocabulary, C = 2K candidates.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.task import Decoder
+
+
+class Beams(NamedTuple):
+    """What the search has found for each prompt, best first."""
+
+    tokens_BKN: jax.Array  # without the end token; 0 after the end
+    count_BK: jax.Array  # tokens
+    score_BK: jax.Array  # log-probability over the length penalty
+
+
+class _State(NamedTuple):
+    n: jax.Array
+    live_BKN: jax.Array
+    live_BK: jax.Array  # log-probabilities
+    done: Beams
+    logits: jax.Array  # of the next token of the live beams, B x K rows
+    cache: Any
+
+
+def penalty(length: Any, alpha: float) -> Any:
+    """((5 + length) / 6) ^ alpha (arXiv:1609.08144, equation 14)."""
+    return ((5 + length) / 6) ** alpha
+
+
+def beam(
+    decoder: Decoder,
+    params: Any,
+    extra: Any,
+    tokens_BT: Any,
+    count_B: Any,
+    *,
+    width: int = 4,
+    tokens: int = 64,
+    alpha: float = 0.6,
+) -> Beams:
+    """The best continuations of the prompts, or outputs for the sources: the first count_B tokens of each row.
+
+    At most `tokens` tokens each; a text that has not ended then counts as ended. One compilation for each shape.
+    """
+    if width < 1 or tokens < 1 or alpha < 0:
+        raise ValueError(
+            f"beam search: came width {width}, {tokens} tokens and alpha {alpha}; wanted at least 1, 1 and 0: change them"
+        )
+    room = tokens if decoder.source else tokens + tokens_BT.shape[1]
+    if room > decoder.length:
+        raise ValueError(
+            f"beam search: prompt and output take {room} tokens, the model sees {decoder.length}; ask for fewer tokens"
+        )
+    return _program(decoder)(params, extra, jnp.asarray(tokens_BT), jnp.asarray(count_B), width, tokens, alpha)
+
+
+@lru_cache(maxsize=8)
+def _program(decoder: Decoder) -> Any:
+    return jax.jit(partial(_search, decoder), static_argnums=(4, 5))
+
+
+def _search(decoder: Decoder, params: Any, extra: Any, tokens_BT: Any, count_B: Any, K: int, N: int, alpha: Any) -> Beams:
+    B, T = tokens_BT.shape
+    room = N + 1 if decoder.source else T + N
+    logits_BV, cache = decoder.read(params, extra, tokens_BT, count_B, room)
+    V = logits_BV.shape[-1]
+    end = -1 if decoder.end is None else decoder.end
+    rows = jnp.arange(B)[:, None]
+
+    def step(state: _State) -> _State:
+        logs_BKV = jax.nn.log_softmax(state.logits.reshape(B, K, V).astype(jnp.float32))
+        total_BKV = state.live_BK[..., None] + logs_BKV
+        # Twice as many as beams: at most K of them end, so K stay.
+        score_BC, flat_BC = jax.lax.top_k(total_BKV.reshape(B, K * V), min(2 * K, K * V))
+        parent_BC, token_BC = flat_BC // V, flat_BC % V
+        ends_BC = token_BC == end
+
+        old_BCN = state.live_BKN[rows, parent_BC]
+        new_BCN = old_BCN.at[:, :, state.n].set(token_BC)
+        among_K_C = jnp.arange(ends_BC.shape[1]) < K  # a text ends only where ending is among the K best
+        ended_BC = jnp.where(ends_BC & among_K_C, score_BC / penalty(state.n + 1, alpha), -jnp.inf)
+        done = _best(state.done, Beams(old_BCN, jnp.full(ended_BC.shape, state.n), ended_BC), K)
+
+        live_BK, at_BK = jax.lax.top_k(jnp.where(ends_BC, -jnp.inf, score_BC), K)
+        token_BK, parent_BK = token_BC[rows, at_BK], parent_BC[rows, at_BK]
+        place = (rows * K + parent_BK).reshape(-1)
+        cache = jax.tree.map(lambda x: x[:, place], state.cache)
+        logits, cache = decoder.write(params, extra, token_BK.reshape(-1), cache)
+        return _State(state.n + 1, new_BCN[rows, at_BK], live_BK, done, logits, cache)
+
+    def goes_on(state: _State) -> jax.Array:
+        # Scores only fall: the best that a live beam can still reach has its present probability and full length.
+        hope_B = state.live_BK[:, 0] / penalty(N, alpha)
+        return (state.n < N) & (hope_B > state.done.score_BK[:, -1]).any()
+
+    nothing = Beams(jnp.zeros((B, K, N), jnp.int32), jnp.zeros((B, K), jnp.int32), jnp.full((B, K), -jnp.inf))
+    first_BK = jnp.broadcast_to(jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf), (B, K))  # the beams are still one
+    repeat = partial(jnp.repeat, repeats=K)
+    start = _State(
+        jnp.zeros((), jnp.int32),
+        nothing.tokens_BKN,
+        first_BK,
+        nothing,
+        repeat(logits_BV, axis=0),
+        jax.tree.map(lambda x: repeat(x, axis=1), cache),
+    )
+    state = jax.lax.while_loop(goes_on, step, start)
+    live_BK = jnp.where(state.n == N, state.live_BK / penalty(N, alpha), -jnp.inf)  # cut off: counts as ended
+    return _best(state.done, Beams(state.live_BKN, jnp.full((B, K), N), live_BK), K)
+
+
+def _best(one: Beams, other: Beams, K: int) -> Beams:
+    """The K best of both."""
+    tokens, count, score = (jnp.concatenate([x, y], 1) for x, y in zip(one, other, strict=True))
+    score_BK, at_BK = jax.lax.top_k(score, K)
+    rows = jnp.arange(len(at_BK))[:, None]
+    return Beams(tokens[rows, at_BK], count[rows, at_BK], score_BK)

@@ -1,0 +1,52 @@
+"""A deep stack of equal blocks as one block in a scan, so that compile time does not grow with depth."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.dropout import fold
+
+Remat = Literal["none", "dots", "full"]  # kept for the backward pass: all, the matrix products, only the blocks' inputs
+
+_POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+
+
+def rematerialised(block: type[nn.Module], remat: Remat) -> type[nn.Module]:
+    """The block, which computes in the backward pass again what `remat` does not keep (arXiv:1604.06174)."""
+    if remat == "none":
+        return block
+    if remat not in _POLICIES:
+        raise ValueError(f"remat is {remat!r}; wanted none, dots or full")
+    return nn.remat(block, prevent_cse=False, policy=_POLICIES[remat])
+
+
+def stack(
+    block: nn.Module,
+    depth: int,
+    x: jax.Array,
+    keys_B: jax.Array | None,
+    per_layer: Any = None,
+    *shared: Any,
+    unroll: int = 1,
+) -> tuple[jax.Array, Any]:
+    """(x, outputs stacked) after block(x, keys_B, its part of per_layer, *shared) -> (x, output), `depth` times.
+
+    The parameters of all layers are stacked along a new first axis, as are the arrays of per_layer.
+    """
+
+    def layer(module, x, inputs):
+        number, mine = inputs
+        return module(x, fold(keys_B, number), mine, *shared)
+
+    layers = nn.scan(
+        layer,
+        variable_axes={"params": 0, "losses": 0},
+        split_rngs={"params": True},
+        length=depth,
+        unroll=min(unroll, depth),
+    )
+    return layers(block, x, (jnp.arange(depth), per_layer))

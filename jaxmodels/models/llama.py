@@ -1,0 +1,163 @@
+"""Llama: a decoder-only transformer with rotary positions, RMS norms and gated MLPs (arXiv:2302.13971, 2307.09288).
+
+The same by its fields: Llama 3 (arXiv:2407.21783), Mistral (arXiv:2310.06825: a window), Qwen 2 (arXiv:2407.10671: biases)
+and Qwen 3 (arXiv:2505.09388: norms of queries and keys). Nothing here has dropout, as in the papers.
+Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, D width of a head, M width, F hidden,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.cache import Cache, places
+from jaxmodels.layers.grouped_attention import GroupedAttention
+from jaxmodels.layers.rope import Scaling, rotations
+from jaxmodels.layers.stack import Remat, rematerialised, stack
+
+
+class Block(nn.Module):
+    """Attention, then a gated MLP (SwiGLU, arXiv:2002.05202); each is normalised going in and added coming out."""
+
+    attention: GroupedAttention
+    hidden: int
+    epsilon: float
+    depth: int
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x_BTM, keys_B, cache: Cache | None, rotation, count_B, segments_BT):
+        """(x, cache) after this block."""
+        small = nn.initializers.normal(0.02)
+        last = nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5)
+        dense = partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        norm = partial(nn.RMSNorm, epsilon=self.epsilon, dtype=self.dtype)
+
+        y_BTM, cache = self.attention(norm(name="norm_attention")(x_BTM), rotation, cache, count_B, segments_BT)
+        x_BTM += y_BTM
+        y_BTM = norm(name="norm_mlp")(x_BTM)
+        gate_BTF = dense(self.hidden, kernel_init=small, name="gate")(y_BTM)
+        up_BTF = dense(self.hidden, kernel_init=small, name="up")(y_BTM)
+        x_BTM += dense(x_BTM.shape[-1], kernel_init=last, name="down")(nn.silu(gate_BTF) * up_BTF)
+        return x_BTM, cache
+
+
+class Llama(nn.Module):
+    """Maps tokens to logits of the next token; with a cache, to (logits, cache)."""
+
+    vocabulary: int
+    length: int
+    width: int
+    depth: int
+    heads: int
+    key_heads: int
+    hidden_width: int
+    head_width: int | None = None  # None is width / heads
+    theta: float = 10_000.0
+    scaling: Scaling | None = None
+    epsilon: float = 1e-5
+    biases: tuple[str, ...] = ()  # of "query", "key", "value" and "out", those that have one
+    head_norm: bool = False  # each query and key is normalised
+    window: int | None = None  # a token sees itself and so many - 1 before it
+    tied: bool = False  # one matrix embeds tokens and scores them
+    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
+    unroll: int = 1  # blocks of the scan that are laid out one after another
+    dtype: jnp.dtype | None = None  # of the products; None follows the parameters
+
+    def setup(self):
+        """The parameters' owners."""
+        if self.heads % self.key_heads or (self.head_width is None and self.width % self.heads):
+            raise ValueError(
+                f"Llama: came width {self.width}, {self.heads} heads and {self.key_heads} of keys; wanted a width that the "
+                "heads divide, and heads that the heads of keys divide: change one, or give head_width"
+            )
+        small = nn.initializers.normal(0.02)
+        self.embed = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype)
+        attention = GroupedAttention(
+            heads=self.heads,
+            key_heads=self.key_heads,
+            head_width=self.head_width or self.width // self.heads,
+            biases=self.biases,
+            head_norm=self.epsilon if self.head_norm else None,
+            window=self.window,
+            last=nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5),  # as in GPT-2: residual layers start small
+            dtype=self.dtype,
+            parent=None,
+        )
+        block = rematerialised(Block, self.remat)
+        self.blocks = block(attention, self.hidden_width, self.epsilon, self.depth, self.dtype)
+        self.norm = nn.RMSNorm(epsilon=self.epsilon, dtype=self.dtype)
+        if not self.tied:
+            self.head = self.param("head", small, (self.vocabulary, self.width))
+
+    def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
+        """Logits. With a cache the tokens follow those in it. There is nothing random to use keys for.
+
+        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers of the
+        documents that are packed into a row; a token sees only its own.
+        """
+        x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
+        table_VM = self.table()
+        logits_BTV = x_BTM @ table_VM.astype(x_BTM.dtype).T
+        return logits_BTV if cache is None else (logits_BTV, cache)
+
+    def hidden(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
+        """(x_BTM, cache): what the logits are products of."""
+        B, T = tokens_BT.shape
+        if self.length < T:
+            raise ValueError(
+                f"Llama: came {T} tokens; wanted at most {self.length}: shorten the windows or make the model longer"
+            )
+        if cache is not None and count_B is None:
+            count_B = jnp.full(B, T, jnp.int32)
+        D = self.head_width or self.width // self.heads
+        rotation = rotations(places(tokens_BT, cache, segments_BT), D, self.theta, self.scaling)
+        x_BTM = self.embed(tokens_BT)
+        shared = (rotation, count_B, segments_BT)
+        x_BTM, cache = stack(self.blocks, self.depth, x_BTM, keys_B, cache, *shared, unroll=self.unroll)
+        return self.norm(x_BTM), cache
+
+    def table(self) -> jax.Array:
+        """The matrix (V, M) whose product with hidden() is the logits."""
+        return self.embed.embedding if self.tied else self.head
+
+    def start(self, batch: int, length: int) -> Cache:
+        """An empty cache for `batch` rows of at most `length` tokens."""
+        D = self.head_width or self.width // self.heads
+        return Cache.empty(self.depth, batch, length, self.key_heads, D, self.dtype)
+
+
+llama2 = partial(Llama, vocabulary=32000, length=4096)
+llama2_7b = partial(llama2, width=4096, depth=32, heads=32, key_heads=32, hidden_width=11008)
+llama2_13b = partial(llama2, width=5120, depth=40, heads=40, key_heads=40, hidden_width=13824)
+llama2_70b = partial(llama2, width=8192, depth=80, heads=64, key_heads=8, hidden_width=28672)
+
+llama3 = partial(Llama, vocabulary=128256, length=8192, theta=500_000.0)
+llama3_8b = partial(llama3, width=4096, depth=32, heads=32, key_heads=8, hidden_width=14336)
+llama3_70b = partial(llama3, width=8192, depth=80, heads=64, key_heads=8, hidden_width=28672)
+
+mistral_7b = partial(
+    Llama,
+    vocabulary=32000,
+    length=32768,
+    width=4096,
+    depth=32,
+    heads=32,
+    key_heads=8,
+    hidden_width=14336,
+    window=4096,
+)
+
+qwen2 = partial(
+    Llama, vocabulary=151936, length=131072, theta=1e6, epsilon=1e-6, biases=("query", "key", "value"), tied=True
+)
+qwen2_0_5b = partial(qwen2, width=896, depth=24, heads=14, key_heads=2, hidden_width=4864)
+qwen2_1_5b = partial(qwen2, width=1536, depth=28, heads=12, key_heads=2, hidden_width=8960)
+
+qwen3 = partial(Llama, vocabulary=151936, length=40960, theta=1e6, epsilon=1e-6, head_width=128, head_norm=True, tied=True)
+qwen3_0_6b = partial(qwen3, width=1024, depth=28, heads=16, key_heads=8, hidden_width=3072)
+qwen3_1_7b = partial(qwen3, width=2048, depth=28, heads=16, key_heads=8, hidden_width=6144)

@@ -1,0 +1,95 @@
+"""Cross-entropy of a linear head over a large vocabulary, in memory that does not grow with batch x length x vocabulary.
+
+The head and the loss are computed for a few tokens at a time, and their gradients with them: the loss is a weighted sum,
+so they are known up to a factor before the backward pass begins, and no logits are kept or computed again.
+Dimensions: B batch, T tokens, t tokens of a chunk, M width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.task import Mean
+
+CHUNK = 1 << 24  # logits computed at once, 64 MiB
+
+
+def cross_entropy(
+    x_BTM: jax.Array,
+    table_VM: jax.Array,
+    targets_BT: jax.Array,
+    weight_BT: jax.Array,
+    *,
+    smoothing: float = 0.0,
+    chunk: int = CHUNK,
+) -> tuple[Mean, Mean]:
+    """(loss in nats, accuracy) of the logits x table^T, under weights; a token with weight 0 counts nowhere.
+
+    smoothing: that part of the target's probability is spread evenly over the vocabulary (arXiv:1512.00567, section 7).
+    """
+    B, T, _ = x_BTM.shape
+    size = max(1, min(T, chunk // (B * len(table_VM))))
+    weight_BT = jnp.broadcast_to(weight_BT.astype(jnp.float32), (B, T))
+    if size == T:
+        loss, right = _whole(smoothing, x_BTM, table_VM, targets_BT, weight_BT)
+    else:
+        loss, right = _chunked(smoothing, size, x_BTM, table_VM, targets_BT, weight_BT)
+    return Mean(loss, weight_BT.sum()), Mean(right, weight_BT.sum())
+
+
+def _whole(smoothing: float, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any) -> tuple[jax.Array, jax.Array]:
+    """Sums over tokens of weight x loss and of the weights of those that are right."""
+    logits_BTV = jnp.einsum("BTM,VM->BTV", x_BTM, table_VM.astype(x_BTM.dtype), preferred_element_type=jnp.float32)
+    logs_BTV = jax.nn.log_softmax(logits_BTV)
+    loss_BT = -jnp.take_along_axis(logs_BTV, targets_BT[..., None], -1)[..., 0]
+    if not (isinstance(smoothing, float) and smoothing == 0):
+        loss_BT = (1 - smoothing) * loss_BT - smoothing * logs_BTV.mean(-1)
+    counts = weight_BT > 0
+    right_BT = logits_BTV.argmax(-1) == targets_BT
+    return (jnp.where(counts, loss_BT, 0.0) * weight_BT).sum(), (right_BT * weight_BT).sum()
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _chunked(smoothing: float, size: int, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any):
+    def add(sums, chunk):
+        return jax.tree.map(jnp.add, sums, _whole(smoothing, chunk[0], table_VM, *chunk[1:])), None
+
+    return jax.lax.scan(add, (jnp.zeros(()), jnp.zeros(())), _cut(size, x_BTM, targets_BT, weight_BT))[0]
+
+
+def _forward(smoothing: float, size: int, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any):
+    def add(carry, chunk):
+        x, targets, weight = chunk
+        sums, back, right = jax.vjp(lambda x, table: _whole(smoothing, x, table, targets, weight), x, table_VM, has_aux=True)
+        dx, dtable = back(jnp.ones(()))
+        return jax.tree.map(jnp.add, carry, (sums, right, dtable.astype(jnp.float32))), dx
+
+    start = jnp.zeros(()), jnp.zeros(()), jnp.zeros(table_VM.shape, jnp.float32)
+    (loss, right, dtable_VM), dx = jax.lax.scan(add, start, _cut(size, x_BTM, targets_BT, weight_BT))
+    B, T, M = x_BTM.shape
+    dx_BTM = dx.transpose(1, 0, 2, 3).reshape(B, -1, M)[:, :T]
+    return (loss, right), (dx_BTM, dtable_VM.astype(table_VM.dtype))
+
+
+def _backward(smoothing: float, size: int, kept: Any, cotangents: Any):
+    dx_BTM, dtable_VM = kept
+    factor = cotangents[0]
+    return (dx_BTM * factor).astype(dx_BTM.dtype), (dtable_VM * factor).astype(dtable_VM.dtype), None, None
+
+
+_chunked.defvjp(_forward, _backward)
+
+
+def _cut(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Arrays (B, T, …) as chunks (n, B, size, …); the last is filled with zeros, among them weights."""
+
+    def cut(x):
+        B, T = x.shape[:2]
+        x = jnp.pad(x, ((0, 0), (0, -T % size)) + ((0, 0),) * (x.ndim - 2))
+        return x.reshape(B, -1, size, *x.shape[2:]).swapaxes(0, 1)
+
+    return tuple(map(cut, arrays))

@@ -1,0 +1,138 @@
+"""LoRA: a small matrix product is learned beside each chosen kernel, which itself stays as it is (arXiv:2106.09685).
+
+    W' = W + alpha / rank x a @ b        a (I, rank) starts normal, b (rank, O) at zero: at first W' = W
+
+Differs from the paper: W' is formed in every step, instead of adding x @ a @ b to x @ W in the layer, so that any task can
+be adapted and the model knows nothing of it. The cost is memory, while a step runs, for a copy of the chosen kernels and for
+its gradient.
+Dimensions: I inputs, O outputs. Axes before these two are stacks of kernels, such as the layers of a scan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.task import Array, Params, Task
+
+Adapters = Mapping[str, Mapping[str, Array]]  # "blocks/qkv/kernel" -> {"a": (..., I, rank), "b": (..., rank, O)}
+
+
+def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"blocks/.*(qkv|query|value)/kernel") -> Task:
+    """The task, of whose parameters only adapters of the kernels with these paths are trained.
+
+    init gives (adapters, {**extra, "base": parameters}): gradients, optimizer state and averages exist for the adapters
+    alone. `merge(extra["base"], adapters, alpha / rank)` are the parameters that the task sees, in training and evaluation.
+    paths: a regular expression, searched in "blocks/qkv/kernel". alpha may be a traced value. Pretrained parameters come in
+    by `start_from` inside: lora(start_from(task, params), ...).
+
+    loss gives "base" back as it came. Only --compile pmap touches it afterwards: it takes the mean of extra over devices,
+    which rounds where their number is not a power of two.
+    """
+    if rank < 1:
+        raise ValueError(f"lora: rank is {rank}; wanted at least 1, the inner size of a @ b: 4 to 16 are usual")
+    scale = alpha / rank
+
+    def init(key, batch):
+        base, extra = task.init(key, batch)
+        return _start(jax.random.fold_in(key, 1), base, rank, paths), {**extra, "base": base}
+
+    def whole(adapters, extra):
+        own = {name: x for name, x in extra.items() if name != "base"}
+        return _as_cast(merge(extra["base"], adapters, scale), adapters), own
+
+    def loss(adapters, extra, batch, keys_B):
+        params, own = whole(adapters, extra)
+        mean, own, metrics = task.loss(params, own, batch, keys_B)
+        return mean, {**own, "base": extra["base"]}, metrics
+
+    def evaluate(adapters, extra, batch):
+        params, own = whole(adapters, extra)
+        return task.evaluate(params, own, batch)
+
+    return Task(init, loss, evaluate, task.finish)
+
+
+def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
+    """base with W + scale x a @ b for each adapted kernel, in W's type; base itself is not changed.
+
+    A `lora` task computes this and nothing else, so the inner task evaluates the merged parameters to the same bits (so on
+    a CPU; a compiler may choose another order of sums for another program). base is where the exact original remains.
+    """
+    return _shifted(base, adapters, scale)
+
+
+def unmerge(merged: Params, adapters: Adapters, scale: Any) -> Params:
+    """The base that gave these merged parameters, but for rounding: (W + d) - d is rounded twice.
+
+    An element is off by at most one unit in the last place of the larger of W and W + d: where d is large beside W, that is
+    many units of W's own. The exact original is the base that the task keeps.
+    """
+    return _shifted(merged, adapters, -scale)
+
+
+def _shifted(params: Params, adapters: Adapters, scale: Any) -> Params:
+    names = _names(params)
+    if strange := sorted(set(adapters) - set(names)):
+        raise ValueError(
+            f"lora: came an adapter of {strange[0]}, which the parameters have not; wanted paths such as {_some(names)}: "
+            "give the parameters that the adapters were made for"
+        )
+
+    def shift(path, w):
+        adapter = adapters.get(_name(path))
+        return w if adapter is None else _add(w, scale * adapter["a"], adapter["b"])
+
+    return jax.tree_util.tree_map_with_path(shift, params)
+
+
+@jax.jit  # as one program also where nothing else is compiled: else product and sum round apart there and together elsewhere
+def _add(w: Array, a: Array, b: Array) -> Array:
+    change = jnp.matmul(a, b, precision="highest", preferred_element_type=jnp.float32)
+    return (w + change).astype(w.dtype)
+
+
+def _start(key: Array, base: Params, rank: int, paths: str) -> Adapters:
+    """Adapters in float32 whatever the base's type: a is normal with variance 1 / I, b zero."""
+    names = _names(base)
+    chosen = {name: x for name, x in names.items() if re.search(paths, name)}
+    if not chosen:
+        raise ValueError(
+            f"lora: came paths={paths!r}, which no parameter has; wanted an expression that finds some of {_some(names)}: "
+            "change it"
+        )
+    adapters = {}
+    for n, (name, w) in enumerate(sorted(chosen.items())):
+        if w.ndim < 2:
+            raise ValueError(
+                f"lora: {name} came in the shape {w.shape}; wanted kernels, of two dimensions and more: "
+                f"narrow paths={paths!r}"
+            )
+        *stack, I, O = w.shape
+        a = jax.random.normal(jax.random.fold_in(key, n), (*stack, I, rank)) / I**0.5
+        adapters[name] = {"a": a, "b": jnp.zeros((*stack, rank, O))}
+    return adapters
+
+
+def _as_cast(params: Params, adapters: Adapters) -> Params:
+    """Under mixed precision adapters come narrower than the float32 in which they are kept; then so does everything."""
+    dtype = jax.tree.leaves(adapters)[0].dtype
+    if dtype == jnp.float32:
+        return params
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _names(params: Params) -> dict[str, Any]:
+    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def _some(names: Any) -> str:
+    return ", ".join(sorted(names)[:6])

@@ -1,0 +1,89 @@
+"""Masked language modelling: some tokens are hidden or changed, and the model says what they were (arXiv:1810.04805).
+
+A model here has, besides its call, `hidden(tokens_BT, keys_B, segments_BT)`, which gives x_BTN, and `table()`, the matrix
+(V, N) whose product with x is the logits.
+Dimensions: B batch, T tokens, N width of what the logits are products of, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels.task import Mean, Task
+from jaxmodels.tasks.apply import init_from
+from jaxmodels.tasks.cross_entropy import cross_entropy
+
+
+def corrupt(
+    keys_B: jax.Array, tokens_BT: jax.Array, open_BT: jax.Array, *, mask: int, vocabulary: int, rate: float
+) -> tuple[jax.Array, jax.Array]:
+    """(tokens, chosen), BT: each open token is chosen with probability `rate`.
+
+    Of the chosen, 80 % become `mask`, 10 % any token of the vocabulary and 10 % stay (section 3.1).
+    """
+
+    def row(key, tokens_T):
+        choose, change, draw = jax.random.split(key, 3)
+        T = len(tokens_T)
+        return (
+            jax.random.uniform(choose, (T,)) < rate,
+            jax.random.uniform(change, (T,)),
+            jax.random.randint(draw, (T,), 0, vocabulary, tokens_T.dtype),
+        )
+
+    chosen_BT, change_BT, drawn_BT = jax.vmap(row)(keys_B, tokens_BT)
+    chosen_BT &= open_BT
+    new_BT = jnp.where(change_BT < 0.8, mask, jnp.where(change_BT < 0.9, drawn_BT, tokens_BT))
+    return jnp.where(chosen_BT, new_BT, tokens_BT).astype(tokens_BT.dtype), chosen_BT
+
+
+def keys_of(tokens_BT: jax.Array) -> jax.Array:
+    """One key for each row, a function of its tokens alone: the same text is always changed in the same way."""
+    T = tokens_BT.shape[1]
+    # Odd factors that differ by place, so that the order counts; sums wrap around.
+    factor_T = jnp.asarray(np.arange(T, dtype=np.uint64) * 2654435769 * 2 + 1, jnp.uint32)
+    mixed_BT = (tokens_BT.astype(jnp.uint32) + 1) * factor_T
+    mixed_BT ^= mixed_BT >> 15
+    sum_B = (mixed_BT * jnp.uint32(2246822519)).sum(1, dtype=jnp.uint32)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), sum_B)
+
+
+def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[int] = (), rate: float = 0.15) -> Task:
+    """Cross-entropy in nats of the chosen tokens, on batches of inputs (BT, int) and weight (BT, or B for whole rows).
+
+    Other tokens are chosen each time a text is seen (RoBERTa, arXiv:1907.11692, section 4.1), by the example's key; in
+    evaluation by its tokens. special: tokens that are never chosen, such as those that begin, end and fill a text. A weight
+    of 0 leaves a token out of the choice. Where a batch has "segments" (BT, int), a token sees only those of its number;
+    else it sees those of weight above 0.
+    """
+
+    def measure(params: Any, extra: Any, batch: Any, corrupt_keys_B: Any, keys_B: Any) -> dict[str, Mean]:
+        tokens_BT = batch["inputs"]
+        weight_BT = jnp.broadcast_to(batch["weight"].reshape(len(tokens_BT), -1), tokens_BT.shape)
+        segments_BT = batch["segments"] if "segments" in batch else (weight_BT > 0).astype(jnp.int32)
+        open_BT = (weight_BT > 0) & ~jnp.isin(tokens_BT, jnp.asarray(special, tokens_BT.dtype))
+        inputs_BT, chosen_BT = corrupt(corrupt_keys_B, tokens_BT, open_BT, mask=mask, vocabulary=vocabulary, rate=rate)
+        variables = {"params": params, **extra}
+        x_BTN: Any = model.apply(variables, inputs_BT, keys_B, segments_BT, method="hidden")
+        table_VN: Any = model.apply(variables, method="table")
+        loss, accuracy = cross_entropy(x_BTN, table_VN, tokens_BT, weight_BT * chosen_BT)
+        return {"loss": loss, "accuracy": accuracy}
+
+    def loss(params, extra, batch, keys_B):
+        metrics = measure(params, extra, batch, jax.vmap(jax.random.fold_in, (0, None))(keys_B, 2**18), keys_B)
+        return metrics["loss"], extra, metrics
+
+    def evaluate(params, extra, batch):
+        return measure(params, extra, batch, keys_of(batch["inputs"]), None)
+
+    def finish(metrics):
+        return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
+
+    return Task(init_from(model, "inputs"), loss, evaluate, finish)

@@ -1,0 +1,40 @@
+"""Token classification: softmax cross-entropy over the classes of each token.
+
+Dimensions: B batch, T tokens, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import optax
+
+from jaxmodels.task import Mean, Task
+from jaxmodels.tasks.apply import apply, init_from
+
+
+def tag(model: nn.Module) -> Task:
+    """Cross-entropy and accuracy on batches of inputs (BT, int), segments (BT, 0 is padding), label (BT) and weight (BT).
+
+    A weight of 0 leaves a token out of loss and metrics: padding, or all but the first token of a word.
+    """
+
+    def measure(logits_BTK: Any, batch: Any) -> dict[str, Mean]:
+        label_BT = batch["label"]
+        loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTK.astype("float32"), label_BT)
+        values = {"loss": loss_BT, "accuracy": logits_BTK.argmax(-1) == label_BT}
+        return {name: Mean.of(value_BT, batch["weight"]) for name, value_BT in values.items()}
+
+    def logits(params, extra, batch, keys_B):
+        return apply(model, params, extra, batch["inputs"], keys_B, segments_BT=batch["segments"])
+
+    def loss(params, extra, batch, keys_B):
+        logits_BTK, extra = logits(params, extra, batch, keys_B)
+        metrics = measure(logits_BTK, batch)
+        return metrics["loss"], extra, metrics
+
+    def evaluate(params, extra, batch):
+        return measure(logits(params, extra, batch, None)[0], batch)
+
+    return Task(init_from(model, "inputs"), loss, evaluate)

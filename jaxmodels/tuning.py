@@ -1,0 +1,132 @@
+"""Which parameters of a pretrained model train, and how fast: optimizers around optimizers, by parameter path.
+
+A path is "blocks/qkv/kernel"; an expression is searched in it, so it need not match the whole. The rate stays in the state,
+where the log finds it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmodels.optim import Averaging
+
+
+def only(optimizer: Any, paths: str) -> Any:
+    """optimizer for the parameters with these paths; the others stay as they are and have no optimizer state.
+
+    The optimizer sees the trained ones alone, so clip is by their norm. An average of parameters (`optim.with_ema` and the
+    like) belongs inside: only(with_ema(...)) keeps none of what is frozen.
+    """
+    return _split("only", optimizer, paths, lambda found: found)
+
+
+def frozen(optimizer: Any, paths: str) -> Any:
+    """optimizer for all parameters but those with these paths: the opposite of `only`."""
+    return _split("frozen", optimizer, paths, lambda found: not found)
+
+
+def layerwise(
+    optimizer: optax.GradientTransformation, decay: Any, *, blocks: str = "blocks", first: str = r"embed|position|type"
+) -> optax.GradientTransformation:
+    """Layer-wise decay of the rate (arXiv:1801.06146, section 3.2, as in ELECTRA and BEiT).
+
+    The update of layer l = 0 ... L - 1 is multiplied by decay^(L - l): the last layer by decay, the first by decay^L;
+    what `first` finds outside the blocks, the embeddings, by decay^(L + 1); all else, such as a head, by 1. A head that is
+    tied to the embedding counts as embedding. Decoupled weight decay is part of the update and shrinks with it.
+
+    blocks: an expression for whole parts of paths, below which every parameter has the layers on its first axis, in equal
+    number. decay may be a traced value; the logged rate is the head's. An average of parameters belongs outside:
+    with_ema(layerwise(...)).
+    """
+    if hasattr(optimizer, "average"):
+        raise ValueError(
+            "layerwise: came an optimizer that averages parameters; wanted one without, as it would average updates before "
+            "their decay: write with_ema(layerwise(...))"
+        )
+    below = re.compile(rf"(^|/)({blocks})/")
+
+    def depth(names) -> int:
+        """L, the same for all parameters below blocks."""
+        found = {name: x.shape[0] if x.ndim else 0 for name, x in names.items() if below.search(name)}
+        if not found:
+            raise ValueError(
+                f"layerwise: came blocks={blocks!r}, which is part of no path; wanted the stacked layers' name in some "
+                f"of {_some(names)}: change it"
+            )
+        if len(set(found.values())) > 1:
+            low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+            raise ValueError(
+                f"layerwise: came {found[low]} layers in {low} and {found[high]} in {high}; wanted one number on all first "
+                "axes: choose blocks so that it finds one stack"
+            )
+        return next(iter(found.values()))
+
+    def init(params):
+        depth(_names(params))
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        L = depth(_names(updates))
+        base = jnp.asarray(decay, jnp.float32)
+
+        def slower(path, u):
+            name = _name(path)
+            if below.search(name):
+                factor = (base ** jnp.arange(L, 0, -1)).reshape(L, *(1,) * (u.ndim - 1))
+            elif re.search(first, name):
+                factor = base ** (L + 1)
+            else:
+                return u
+            return (factor * u).astype(u.dtype)
+
+        return jax.tree_util.tree_map_with_path(slower, updates), state
+
+    return optax.chain(optimizer, optax.GradientTransformation(init, update))
+
+
+def _split(who: str, optimizer: Any, paths: str, trained: Any) -> Any:
+    """optimizer where trained(whether the path is found), nothing elsewhere; averaging where optimizer is."""
+
+    def labels(params):
+        names = _names(params)
+        found = {name: bool(re.search(paths, name)) for name in names}
+        if not any(found.values()):
+            raise ValueError(
+                f"{who}: came paths={paths!r}, which no parameter has; wanted an expression that finds some of "
+                f"{_some(names)}: change it"
+            )
+        if not any(trained(x) for x in found.values()):
+            raise ValueError(
+                f"{who}: came paths={paths!r}, which finds every parameter; wanted some that are left to train: narrow it"
+            )
+        label = lambda path, _: "trained" if trained(found[_name(path)]) else "frozen"  # noqa: E731
+        return jax.tree_util.tree_map_with_path(label, params)
+
+    parts = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+    if not hasattr(optimizer, "average"):
+        return parts
+
+    def average(state, params):
+        hidden = jax.tree.map(lambda label, p: p if label == "trained" else optax.MaskedNode(), labels(params), params)
+        mine = optimizer.average(state.inner_states["trained"].inner_state, hidden)
+        is_hidden = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+        return jax.tree.map(lambda m, p: p if is_hidden(m) else m, mine, params, is_leaf=is_hidden)
+
+    return Averaging(parts.init, parts.update, average)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _names(params: Any) -> dict[str, Any]:
+    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def _some(names: Any) -> str:
+    return ", ".join(sorted(names)[:6])

@@ -1,0 +1,197 @@
+"""Folders of weights: what fits, what does not, and how much memory reading takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmodels import parallel
+from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
+from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
+from jaxmodels.models.gpt import GPT
+from jaxmodels.models.mlp import MLP
+
+MODEL = GPT(11, 16, 8, 2, 2)
+fast = pytest.mark.fast
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+
+
+@pytest.fixture
+def folder(tmp_path, params):
+    save_pretrained(tmp_path / "a", MODEL, params)
+    return tmp_path / "a"
+
+
+def change(folder, **changes):
+    """Writes the folder's tensors again: None leaves one out, an array replaces it."""
+    path = folder / "model.safetensors"
+    arrays = {name: np.array(tensor.read()) for name, tensor in open_file(path).items()} | changes
+    kept = {name: x for name, x in arrays.items() if x is not None}
+    write_file(path, {name: (x.shape, x.dtype, lambda x=x: x) for name, x in kept.items()})
+
+
+def set_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_what_is_written_is_read_again(folder, params):
+    model, got, config = load_pretrained(folder)
+    assert (model, config["model_type"]) == (MODEL, "gpt2")
+    same(got, params)
+
+
+def test_convert_writes_the_same_model_with_its_tokenizer(folder, params, tmp_path):
+    (folder / "tokenizer.json").write_text("{}")
+    assert convert(folder, tmp_path / "b") == sum(x.size for x in jax.tree.leaves(params))
+    same(load_pretrained(tmp_path / "b").params, params)
+    assert (tmp_path / "b" / "tokenizer.json").read_text() == "{}"
+
+
+def test_convert_overwrites_nothing(folder):
+    with pytest.raises(ValueError, match=r"is not empty; wanted a new folder"):
+        convert(folder, folder)
+
+
+def test_older_weights_in_the_folder_do_not_stay(folder, params):
+    other = jax.tree.map(lambda x: x + 1, params)
+    save_pretrained(folder, MODEL, other, shard=1000)
+    same(load_pretrained(folder).params, other)
+    save_pretrained(folder, MODEL, params)
+    same(load_pretrained(folder).params, params)
+
+
+def test_shardings_of_another_model_are_refused(folder):
+    with pytest.raises(ValueError, match=r"shardings and parameters differ in"):
+        load_pretrained(folder, shardings={"position": None})
+
+
+def test_names_may_lack_their_prefix(folder, params):
+    arrays = {name: np.array(tensor.read()) for name, tensor in open_file(folder / "model.safetensors").items()}
+    bare = {name.removeprefix("transformer."): x for name, x in arrays.items()}
+    write_file(folder / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in bare.items()})
+    same(load_pretrained(folder).params, params)
+
+
+def test_parameters_may_be_split_over_devices(folder, params):
+    mesh = parallel.make_mesh("fsdp=8")
+    shardings = parallel.state_shardings(jax.eval_shape(lambda: params), mesh)
+    got = load_pretrained(folder, shardings=shardings).params
+    same(got, params)
+    assert len(got["blocks"]["qkv"]["kernel"].sharding.device_set) == 8
+    assert not got["blocks"]["qkv"]["kernel"].sharding.is_fully_replicated
+
+
+@fast
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transformer.wpe.weight": None}, r"the tensor 'transformer.wpe.weight' is missing; wanted for position"),
+        ({"transformer.h.1.ln_1.bias": None}, r"'transformer.h.1.ln_1.bias' is missing"),
+        ({"extra": np.zeros(3, np.float32)}, r"1 tensors belong to nothing in a gpt2, such as extra"),
+        ({"transformer.h.2.ln_1.bias": np.zeros(8, np.float32)}, r"belong to nothing in a gpt2, such as transformer.h.2"),
+        ({"transformer.wpe.weight": np.zeros((8, 16), np.float32)}, r"has the shape \[8, 16\].*wanted \(16, 8\)"),
+        ({"transformer.h.1.ln_1.bias": np.zeros(9, np.float32)}, r"h.1.ln_1.bias has the shape \[9\].*wanted \(8,\)"),
+    ],
+    ids=["missing", "missing-layer", "extra", "extra-layer", "turned", "another-size"],
+)
+def test_tensors_that_do_not_fit_are_named(folder, changes, message):
+    change(folder, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(folder)
+
+
+@fast
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gptx"}, r"came the model_type 'gptx'; known are gpt2, .*llama"),
+        ({"model_type": ["gpt2"]}, r"came the model_type"),
+        ({"n_embd": "8"}, r"came n_embd '8'; wanted a positive number"),
+        ({"n_embd": -8}, r"came n_embd -8"),
+        ({"n_embd": None}, r"came n_embd None"),
+        ({"n_embd": {}}, r"came n_embd {}"),
+        ({"n_layer": 2**31 - 1}, r"came n_layer 2147483647"),
+        ({"n_layer": True}, r"came n_layer True"),
+        ({"n_layer": 10**12}, r"came n_layer 1000000000000"),
+        ({"n_layer": 3}, r"is missing"),
+        ({"n_positions": 10**9}, r"has the shape"),
+        ({"activation_function": "relu"}, r"came activation_function 'relu'"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_anything_is_made(folder, changes, message):
+    set_config(folder, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(folder)
+
+
+@fast
+def test_a_folder_without_config_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*config.json"):
+        load_pretrained(tmp_path)
+
+
+@fast
+def test_a_model_without_a_form_elsewhere_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="MLP has no form outside of jaxmodels"):
+        save_pretrained(tmp_path, MLP((3,), 2), {})
+
+
+@fast
+def test_nothing_is_unpickled(folder, monkeypatch):
+    import pickle
+
+    def refuse(*_, **__):
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    load_pretrained(folder)
+
+
+MEMORY = """
+import resource, sys
+import jax, jax.numpy as jnp
+from jaxmodels.convert.load import load_pretrained
+small, large = sys.argv[1:]
+load_pretrained(small)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+got = load_pretrained(large)
+jax.block_until_ready(got.params)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * 1024, sum(x.nbytes for x in jax.tree.leaves(got.params)))
+"""
+
+
+def test_reading_holds_one_tensor_beside_what_stays(tmp_path):
+    """394 MiB in 12 layers, the largest tensor 13 MiB. Pages of the file that were read count too, until the kernel wants
+    them; 48 MiB are for what compiling takes."""
+    for name, depth, width in (("small", 2, 64), ("large", 12, 832)):
+        model = GPT(4096, 64, width, depth, 8)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+        save_pretrained(tmp_path / name, model, jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes), shard=2**26)
+    largest = max(tensor.read().nbytes for tensor in open_folder(tmp_path / "large").values())
+    out = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path / "small"), str(tmp_path / "large")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    grew, stays = map(int, out.stdout.split())
+    assert (tmp_path / "large" / INDEX).is_file()
+    assert stays > 10 * largest
+    assert grew < stays + 1.3 * largest + 48 * 2**20, (grew / 2**20, stays / 2**20, largest / 2**20)

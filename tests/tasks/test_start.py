@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmodels import Experiment, optim, train
+from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.models.mlp import MLP
+from jaxmodels.tasks.regress import regress
+from jaxmodels.tasks.start import start_from
+
+pytestmark = pytest.mark.fast
+
+TASK = regress(MLP((300,), 2))
+BATCH = {"features": np.ones((8, 7), np.float32), "target": np.ones((8, 2), np.float32)}
+PARAMS = TASK.init(jax.random.key(7), BATCH)[0]
+FIRST, *REST = PARAMS
+PART = {FIRST: jax.tree.map(lambda x: x + 5, PARAMS[FIRST])}
+
+
+def test_the_given_parameters_are_there_and_the_others_are_the_tasks_own():
+    key = jax.random.key(0)
+    got = jax.jit(start_from(TASK, PART).init)(key, BATCH)[0]
+    own = TASK.init(key, BATCH)[0]
+    jax.tree.map(np.testing.assert_array_equal, got[FIRST], PART[FIRST])
+    for name in REST:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got[name], own[name])
+
+
+def test_no_array_is_written_into_the_program():
+    text = jax.jit(start_from(TASK, PART).init).lower(jax.random.key(0), BATCH).as_text()
+    bare = jax.jit(TASK.init).lower(jax.random.key(0), BATCH).as_text()
+    assert len(text) < len(bare) + 2_000 < len(bare) + 4 * sum(x.size for x in jax.tree.leaves(PART))
+
+
+def test_a_run_begins_with_them():
+    data = ArrayPipeline(BATCH, batch=8)
+    task = start_from(TASK, PART)
+    result = train(Experiment(task=task, optimizer=optim.sgd(0.0), train=data, steps=1))
+    jax.tree.map(np.testing.assert_array_equal, result.state.params[FIRST], PART[FIRST])
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"nowhere": np.ones(2)}, "came nowhere, which the task has not; wanted paths"),
+        (jax.tree.map(lambda x: x[:1], PART), r"came in the shape \(1.*\); wanted \("),
+        (np.ones(3), "came ndarray; wanted a nested mapping"),
+    ],
+)
+def test_what_does_not_fit_is_refused(given, text):
+    with pytest.raises(ValueError, match=text):
+        jax.eval_shape(start_from(TASK, given).init, jax.random.key(0), BATCH)

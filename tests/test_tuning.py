@@ -1,0 +1,286 @@
+"""Which parameters train and how fast: bits that must not change, state that must not exist, factors by SGD updates."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import GPT_SIZES, tokens
+
+from jaxmodels import Experiment, Options, optim, runner
+from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.models.gpt import GPT
+from jaxmodels.parallel import path_name
+from jaxmodels.step import eval_params, init, make_step
+from jaxmodels.task import value
+from jaxmodels.tasks.language import next_token
+from jaxmodels.tuning import frozen, layerwise, only
+
+fast = pytest.mark.fast
+
+TASK = next_token(GPT(**GPT_SIZES, tied=False))
+BATCH = tokens()
+HEAD = r"^(head|norm)"
+
+
+def by_name(tree):
+    return {path_name(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)}
+
+
+def run(optimizer, steps=3):
+    """The states before and after some real steps, and the rates that were logged."""
+    before = state = init(TASK, optimizer, 0, BATCH)
+    one, rates = jax.jit(make_step(TASK, optimizer)), []
+    for _ in range(steps):
+        state, metrics = one(state, BATCH)
+        rates.append(value(metrics["learning_rate"]))
+    return before, state, rates
+
+
+def moved(before, after):
+    """Names of the parameters of which a bit changed."""
+    after = by_name(after)
+    return {name for name, x in by_name(before).items() if x.tobytes() != after[name].tobytes()}
+
+
+HEADS = {"head", "norm/scale", "norm/bias"}
+
+
+def names():
+    return set(by_name(jax.eval_shape(TASK.init, jax.random.key(0), BATCH)[0]))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optim.adamw(0.1, weight_decay=0.3, clip=1.0),
+        optim.sgd(0.1, momentum=0.9, weight_decay=0.3),
+        optim.muon(0.1, adam_paths="norm", weight_decay=0.3),
+        optim.adafactor(0.1),
+        optim.with_ema(optim.adam(0.1)),
+        optim.schedule_free_adamw(0.1),
+    ],
+    ids=["adamw", "sgd", "muon", "adafactor", "ema", "schedule-free"],
+)
+def test_only_what_is_found_moves_and_all_else_keeps_its_bits(optimizer):
+    before, after, _ = run(only(optimizer, HEAD))
+    assert moved(before.params, after.params) == HEADS
+
+
+def test_frozen_is_the_opposite_of_only():
+    before, after, _ = run(frozen(optim.adamw(0.1), HEAD))
+    assert moved(before.params, after.params) == names() - HEADS
+
+
+def test_a_run_leaves_frozen_parameters_as_they_were():
+    pipeline = ArrayPipeline(BATCH, batch=8, seed=0)
+    experiment = Experiment(task=TASK, optimizer=frozen(optim.adamw(0.1), "embed|position"), train=pipeline, steps=3)
+    before = jax.jit(lambda: runner.initial(experiment))()
+    after = runner.run(experiment, Options(mesh="data=1")).state
+    assert moved(before.params, after.params) == names() - {"embed/embedding", "position"}
+
+
+@fast
+def test_adam_keeps_two_moments_of_what_trains_and_nothing_of_the_rest():
+    """head (11, 8), and norm's scale and bias of 8; besides them only counters and the rate."""
+    params = jax.eval_shape(TASK.init, jax.random.key(0), BATCH)[0]
+    state = jax.eval_shape(only(optim.adam(0.1), HEAD).init, params)
+    assert sum(x.size for x in jax.tree.leaves(state) if x.ndim) == 2 * (params["head"].size + 8 + 8)
+
+
+def test_what_trains_does_so_as_if_nothing_else_existed():
+    """Also the clip is by the norm of the trained parameters' gradient."""
+    params = {"head": jnp.ones((3, 2)), "body": jnp.ones((4, 4))}
+    grads = {"head": jnp.full((3, 2), 5.0), "body": jnp.full((4, 4), 1e6)}
+    inner, outer = optim.sgd(1.0, clip=0.5), only(optim.sgd(1.0, clip=0.5), "head")
+    got, _ = outer.update(grads, outer.init(params), params)
+    want, _ = inner.update({"head": grads["head"]}, inner.init({"head": params["head"]}), {"head": params["head"]})
+    np.testing.assert_array_equal(got["head"], want["head"])
+    assert not got["body"].any()
+
+
+WRAPPED = {
+    "only": lambda optimizer: only(optimizer, HEAD),
+    "frozen": lambda optimizer: frozen(optimizer, HEAD),
+    "layerwise": lambda optimizer: layerwise(optimizer, 0.5),
+    "layerwise-only": lambda optimizer: layerwise(only(optimizer, "blocks|head"), 0.5),
+    "only-layerwise": lambda optimizer: only(layerwise(optimizer, 0.5), "blocks|head"),
+    "ema-layerwise": lambda optimizer: optim.with_ema(layerwise(optimizer, 0.5), 0.9),
+    "only-ema": lambda optimizer: only(optim.with_ema(optimizer, 0.9), HEAD),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_the_log_finds_the_rate_of_each_step(name):
+    rate = optim.warmup_linear(0.4, warmup=4, steps=8)
+    np.testing.assert_allclose(run(WRAPPED[name](optim.adam(rate)))[2], [0.1, 0.2, 0.3], rtol=1e-5)
+
+
+# Averages
+
+
+def test_the_average_is_of_what_trains_and_the_rest_is_evaluated_as_it_is():
+    optimizer = only(optim.with_ema(optim.sgd(0.1), 0.5, warmup=False), HEAD)
+    state = init(TASK, optimizer, 0, BATCH)
+    one = jax.jit(make_step(TASK, optimizer))
+    average = by_name(state.params)
+    for _ in range(3):
+        state, _ = one(state, BATCH)
+        now = by_name(state.params)
+        average = {name: 0.5 * average[name] + 0.5 * now[name] if name in HEADS else now[name] for name in now}
+    got = by_name(eval_params(optimizer, state))
+    assert set(got) == names()
+    for name in names() - HEADS:
+        np.testing.assert_array_equal(got[name], average[name], err_msg=name)
+    for name in HEADS:
+        np.testing.assert_allclose(got[name], average[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        assert not np.array_equal(got[name], now[name])
+
+
+def test_the_average_of_schedule_free_iterates_is_that_of_the_trained_alone():
+    params = {"head": jnp.arange(6.0).reshape(3, 2), "body": jnp.ones((4, 4))}
+    inner = optim.schedule_free_sgd(0.1)
+    outer = only(inner, "head")
+    state, alone, head = outer.init(params), inner.init({"head": params["head"]}), {"head": params["head"]}
+    for n in range(3):
+        grads = {"head": jnp.full((3, 2), n + 1.0), "body": jnp.ones((4, 4))}
+        updates, state = outer.update(grads, state, params)
+        mine, alone = inner.update({"head": grads["head"]}, alone, head)
+        params, head = optax.apply_updates(params, updates), optax.apply_updates(head, mine)
+    got = outer.average(state, params)
+    np.testing.assert_allclose(got["head"], inner.average(alone, head)["head"], rtol=1e-6)
+    np.testing.assert_array_equal(got["body"], np.ones((4, 4)))
+    assert not np.array_equal(got["head"], params["head"])
+
+
+def test_a_layerwise_optimizer_may_be_averaged():
+    optimizer = optim.with_ema(layerwise(optim.sgd(0.1), 0.5), 0.5, warmup=False)
+    before, after, _ = run(optimizer, steps=1)
+    got, new = by_name(eval_params(optimizer, after)), by_name(after.params)
+    for name, old in by_name(before.params).items():
+        np.testing.assert_allclose(got[name], 0.5 * old + 0.5 * new[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@fast
+def test_decay_of_updates_that_were_averaged_already_is_an_error():
+    with pytest.raises(ValueError, match=r"averages parameters; wanted one without.*with_ema\(layerwise"):
+        layerwise(optim.with_ema(optim.sgd(0.1)), 0.5)
+
+
+# Factors
+
+LAYERS = 3
+STACKED = {
+    "embed": {"embedding": jnp.ones((5, 2))},
+    "position": jnp.ones((4, 2)),
+    "type": jnp.ones((2, 2)),
+    "blocks": {"up": {"kernel": jnp.ones((LAYERS, 2, 4)), "bias": jnp.ones((LAYERS, 4))}, "position": jnp.ones((LAYERS, 2))},
+    "norm": {"scale": jnp.ones(2)},
+    "head": {"kernel": jnp.ones((2, 5))},
+}
+
+
+def factors(params, decay, **options):
+    """What an SGD update of rate 1 is for a gradient of 1 everywhere, negated."""
+    optimizer = layerwise(optim.sgd(1.0), decay, **options)
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    return {name: -x for name, x in by_name(updates).items()}
+
+
+def constant(x):
+    assert (x == x.flat[0]).all()
+    return float(x.flat[0])
+
+
+@fast
+def test_of_three_layers_the_last_has_one_half_the_first_an_eighth_and_embeddings_a_sixteenth():
+    got = factors(STACKED, 0.5)
+    for name in ("blocks/up/kernel", "blocks/up/bias", "blocks/position"):
+        assert [constant(layer) for layer in got[name]] == [0.125, 0.25, 0.5], name
+    outside = {name: constant(x) for name, x in got.items() if not name.startswith("blocks/")}
+    assert outside == {
+        "embed/embedding": 0.0625,
+        "position": 0.0625,
+        "type": 0.0625,
+        "norm/scale": 1.0,
+        "head/kernel": 1.0,
+    }
+
+
+@fast
+def test_the_names_of_blocks_and_of_what_comes_first_may_be_others():
+    params = {"encoder": {"layers": {"w": jnp.ones((2, 3, 3))}, "norm": jnp.ones(3), "patch": jnp.ones((3, 3))}}
+    got = factors(params, 0.5, blocks="layers", first="patch|encoder/norm")
+    assert [constant(x) for x in got["encoder/layers/w"]] == [0.25, 0.5]
+    assert [constant(got[f"encoder/{name}"]) for name in ("norm", "patch")] == [0.125, 0.125]
+
+
+def test_real_updates_of_a_gpt_are_sgds_times_the_factors():
+    """Two layers: the embeddings by a cube, the layers by square and decay, the head by 1."""
+    before, plain, _ = run(optim.sgd(0.1), steps=1)
+    _, slower, _ = run(layerwise(optim.sgd(0.1), 0.5), steps=1)
+    old, plain, slower = (by_name(state.params) for state in (before, plain, slower))
+    for name in old:
+        factor = np.float32(1.0)
+        if name.startswith("blocks/"):
+            factor = np.array([0.25, 0.5], np.float32).reshape(2, *(1,) * (old[name].ndim - 1))
+        elif name in ("embed/embedding", "position"):
+            factor = np.float32(0.125)
+        np.testing.assert_allclose(slower[name] - old[name], factor * (plain[name] - old[name]), atol=3e-7, err_msg=name)
+
+
+@fast
+def test_weight_decay_shrinks_with_the_rate():
+    optimizer = layerwise(optim.adamw(1.0, weight_decay=0.1), 0.5)
+    zero = jax.tree.map(jnp.zeros_like, STACKED)
+    updates, _ = optimizer.update(zero, optimizer.init(STACKED), STACKED)
+    kernel = updates["blocks"]["up"]["kernel"]
+    np.testing.assert_allclose([constant(np.asarray(x)) for x in kernel], [-0.0125, -0.025, -0.05], rtol=1e-6)
+
+
+@fast
+def test_a_decay_of_one_changes_nothing():
+    assert all(constant(x) == 1.0 for x in factors(STACKED, 1.0).values())
+
+
+@fast
+def test_the_decay_may_be_a_traced_value_and_a_sweep():
+    def head_and_first(decay):
+        optimizer = layerwise(optim.sgd(1.0), decay)
+        updates, _ = optimizer.update(STACKED, optimizer.init(STACKED), STACKED)
+        return -updates["head"]["kernel"][0, 0], -updates["blocks"]["up"]["bias"][0, 0]
+
+    heads, firsts = jax.jit(jax.vmap(head_and_first))(jnp.array([0.5, 1.0, 0.1]))
+    np.testing.assert_array_equal(heads, np.ones(3))
+    np.testing.assert_allclose(firsts, [0.125, 1.0, 0.001], rtol=1e-5)
+
+
+# Errors
+
+
+@fast
+@pytest.mark.parametrize("make", [only, frozen])
+def test_an_expression_that_finds_nothing_is_an_error_that_shows_paths(make):
+    with pytest.raises(ValueError, match=r"'haed', which no parameter has; wanted .*blocks/up/bias"):
+        make(optim.sgd(0.1), "haed").init(STACKED)
+
+
+@fast
+def test_freezing_everything_is_an_error():
+    with pytest.raises(ValueError, match="finds every parameter; wanted some that are left to train"):
+        frozen(optim.sgd(0.1), "").init(STACKED)
+
+
+@fast
+def test_layers_that_are_not_there_are_an_error_that_shows_paths():
+    with pytest.raises(ValueError, match=r"blocks='layers', which is part of no path; wanted .*blocks/up/bias"):
+        layerwise(optim.sgd(0.1), 0.5, blocks="layers").init(STACKED)
+
+
+@fast
+def test_stacks_of_different_depth_are_an_error():
+    params = {"encoder": {"blocks": {"w": jnp.ones((2, 3))}}, "decoder": {"blocks": {"w": jnp.ones((3, 3))}}}
+    with pytest.raises(ValueError, match="2 layers in encoder/blocks/w and 3 in decoder/blocks/w; wanted one number"):
+        layerwise(optim.sgd(0.1), 0.5).init(params)
