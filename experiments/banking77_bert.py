@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from jaxmodels import Experiment, optim
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.banking77 import CLASSES, banking77, nearest_mean_accuracy
+from jaxmodels.data.lengths import Buckets
 from jaxmodels.models.bert import Embedder, TextClassifier
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.start import start_from
@@ -28,7 +29,7 @@ class Config:
     seed: int = 0
     steps: int = 1500
     batch: int = 32
-    length: int = 64  # tokens of a question
+    lengths: tuple[int, ...] = (16, 32, 64)  # tokens of a batch: the smallest that holds its questions
     lr: float = 1e-4
     dropout: float = 0.1
     eval_every: int = 500
@@ -46,29 +47,27 @@ def pretrained(folder: str) -> Path:
 def build(config: Config) -> Experiment:
     folder = pretrained(config.weights)
     encoder, params, _ = load_pretrained(folder)
-    encoder = encoder.clone(padding=0, dropout=config.dropout)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    data = {"encode": lambda text: tokenizer.encode(text).ids, "length": config.length}
 
-    def embed(texts: list[str]) -> np.ndarray:
-        model = jax.jit(Embedder(encoder).apply)
-        rows = np.zeros((-(-len(texts) // 256) * 256, config.length), np.int32)
-        for row, text in zip(rows, texts, strict=False):
-            tokens = tokenizer.encode(text).ids[: config.length]
-            row[: len(tokens)] = tokens
-        rows[len(texts) :] = rows[0]
-        parts = [model({"params": {"encoder": params}}, part) for part in rows.reshape(-1, 256, config.length)]
-        return np.concatenate(parts)[: len(texts)]
+    def data(split, batch, seed=None):
+        encode = lambda text: tokenizer.encode(text).ids  # noqa: E731
+        return Buckets(banking77(split, batch, seed, encode=encode, length=config.lengths[-1]), lengths=config.lengths)
 
+    def embed(split):
+        model, pipeline = jax.jit(Embedder(encoder).apply), data(split, 64)
+        batches = [pipeline.rows(step, 0, pipeline.batch) for step in range(pipeline.steps)]
+        vectors = [model({"params": {"encoder": params}}, x["inputs"], segments_BT=x["segments"]) for x in batches]
+        real = np.concatenate([x["weight"] for x in batches]) > 0
+        return np.concatenate(vectors)[real], np.concatenate([x["label"] for x in batches])[real]
+
+    model = TextClassifier(encoder.clone(dropout=config.dropout), CLASSES, dropout=config.dropout)
     return Experiment(
-        task=start_from(
-            classify(TextClassifier(encoder, CLASSES, dropout=config.dropout), inputs="inputs"), {"encoder": params}
-        ),
+        task=start_from(classify(model, inputs="inputs"), {"encoder": params}),
         optimizer=optim.adamw(optim.warmup_linear(config.lr, warmup=config.steps // 15, steps=config.steps), clip=1.0),
-        train=banking77("train", config.batch, config.seed, **data),
-        evals={"test": banking77("test", 64, **data)},
+        train=data("train", config.batch, config.seed),
+        evals={"test": data("test", 64)},
         steps=config.steps,
         eval_every=config.eval_every,
         seed=config.seed,

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.convert.load import load_pretrained
+from jaxmodels.data.lengths import Buckets
 from jaxmodels.data.squad import Squad, best_sentences
 from jaxmodels.models.bert import SpanModel
 from jaxmodels.tasks.span import predict, score, span
@@ -26,7 +27,7 @@ class Config:
     seed: int = 0
     steps: int = 2000
     batch: int = 16
-    length: int = 256  # tokens of a window
+    lengths: tuple[int, ...] = (128, 160, 192, 224, 256)  # tokens of a batch: the smallest that holds its windows
     stride: int = 96  # tokens of the context by which windows move
     longest: int = 30  # tokens of an answer
     lr: float = 1e-4
@@ -61,7 +62,7 @@ def build(config: Config) -> Experiment:
             encode=encode,
             first=tokenizer.token_to_id("[CLS]"),
             between=tokenizer.token_to_id("[SEP]"),
-            length=config.length,
+            length=config.lengths[-1],
             stride=config.stride,
         )
         for side in ("train", "test")
@@ -70,10 +71,10 @@ def build(config: Config) -> Experiment:
     return Experiment(
         task=start_from(span(model), {"encoder": params}),
         optimizer=optim.adamw(optim.warmup_linear(config.lr, warmup=config.steps // 15, steps=config.steps), clip=1.0),
-        train=data["train"].pipeline(config.batch, config.seed),
+        train=Buckets(data["train"].pipeline(config.batch, config.seed), lengths=config.lengths),
         evals={
             "test": Evaluation(
-                test.pipeline(32),
+                Buckets(test.pipeline(32), lengths=config.lengths),
                 predict(model, longest=config.longest),
                 lambda predictions, batches: score(test.texts(predictions, batches), test.answers()),
             ),

@@ -17,7 +17,8 @@ class Pipeline(Protocol):
 
     Building one reads nothing; it opens on first use. A pipeline may also offer `indices(step, start, stop)`, the examples
     in those rows, -1 for padding; and one whose whole content is a few arrays `resident()`, those arrays, and
-    `gather(arrays, indices)`, the batch: then it can live on the device.
+    `gather(arrays, indices)`, the batch: then it can live on the device. One whose batches have different shapes by design
+    says so by `lengths`, one number for each shape; `spec` has the largest.
     """
 
     batch: int

@@ -133,6 +133,11 @@ def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
 
 
+def is_bucketed(data: Pipeline) -> bool:
+    """Whether the batches have different shapes by design, so that each is a dispatch of its own."""
+    return len(getattr(data, "lengths", ())) > 1
+
+
 def can_reside(data: Pipeline) -> bool:
     """Whether the data set can lie on the device: it says how, and is small enough."""
     arrays = data.resident() if hasattr(data, "resident") else None

@@ -132,7 +132,14 @@ class Programs:
         moving = self._place(range(k))
         jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1)
         executable = jitted.lower(self.abstract, self.fixed, moving).compile()
-        return Watched(executable, moving, self.console.warn, lambda: jitted)
+        return Watched(executable, moving, lambda arguments, why: self._compile_again(jitted, arguments, why))
+
+    def _compile_again(self, jitted: Any, arguments: Any, why: str) -> Any:
+        if feeding.is_bucketed(self.experiment.train):
+            with self.timed(f"compiling the step again: {why}"):
+                return jitted.lower(*arguments).compile()
+        self.console.warn(f"the step is compiled again, because the batch has changed: {why}")
+        return jitted.lower(*arguments).compile()
 
     def _place(self, steps: range) -> Any:
         """The input of a dispatch, put on the devices here and now."""
@@ -148,6 +155,8 @@ class Programs:
 
         They can be far slower: XLA has its fast convolutions on CPUs for the outermost program alone, not in a scan.
         """
+        if feeding.is_bucketed(self.experiment.train):
+            return 1
         single = self._seconds(1, state)
         k = choose_k(single, self._batch_bytes(), events)
         return k if k == 1 or self._seconds(k, state) < k * single else 1
@@ -179,25 +188,30 @@ class Programs:
 
 
 class Watched:
-    """A compiled program that says so when it has to be compiled again, and why."""
+    """A compiled program that is compiled again where the batch's shapes or types change, and says how they did.
 
-    def __init__(self, executable: Any, moving: Any, warn: Callable[[str], None], jitted: Callable[[], Any]):
-        self._executable, self._warn, self._jitted = executable, warn, jitted
-        self._seen = _signature(moving)
+    compile(arguments, change) gives the program for these arguments; each is kept.
+    """
+
+    def __init__(self, executable: Any, moving: Any, compile: Callable[[Any, str], Any]):
+        self._compile, self._last = compile, _signature(moving)
+        self._executables = [(self._last, executable)]
 
     def __call__(self, state: Any, fixed: Any, moving: Any) -> Any:
         """The program on these arguments; the state's buffers are given away."""
         signature = _signature(moving)
-        if signature != self._seen:
+        executable = next((known for of, known in self._executables if of == signature), None)
+        if executable is None:
             show = lambda of, name: f"{of[name][0]}{list(of[name][1])}" if name in of else "absent"  # noqa: E731
             changes = [
-                f"{name} was {show(self._seen, name)}, is {show(signature, name)}"
-                for name in sorted({*self._seen, *signature})
-                if self._seen.get(name) != signature.get(name)
+                f"{name} was {show(self._last, name)}, is {show(signature, name)}"
+                for name in sorted({*self._last, *signature})
+                if self._last.get(name) != signature.get(name)
             ]
-            self._warn("the step is compiled again, because the batch has changed: " + "; ".join(changes))
-            self._executable, self._seen = self._jitted().lower(state, fixed, moving).compile(), signature
-        return self._executable(state, fixed, moving)
+            executable = self._compile((state, fixed, moving), "; ".join(changes))
+            self._executables.append((signature, executable))
+        self._last = signature
+        return executable(state, fixed, moving)
 
 
 def _signature(moving: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:

@@ -83,6 +83,10 @@ def check(experiment: Experiment, options: Options) -> Mesh:
         value = getattr(experiment, name)
         if value is not None and value < least:
             raise ValueError(f"the experiment's {name} is {value}; it must be at least {least}, or absent where it may be")
+    if options.steps_per_dispatch > 1 and feeding.is_bucketed(experiment.train):
+        raise ValueError(
+            f"--steps-per-dispatch {options.steps_per_dispatch}: it must be 1 for batches of different lengths, or absent"
+        )
     parallel.check_batch(mesh, experiment.train.batch, options.accumulate, "train")
     for name, evaluation in experiment.evals.items():
         parallel.check_batch(mesh, as_evaluation(evaluation).data.batch, 1, name)
@@ -239,7 +243,9 @@ class _Session:
                     land()
                 self.programs.get(stop - start)
                 clock = time.perf_counter()
+            compiling = self.programs.compile_s
             state, packed = self.programs.get(stop - start)(state, self.programs.fixed, moving)
+            clock += self.programs.compile_s - compiling  # for a batch of another length
             flight.append((start, stop, packed))
             done = stop
             while len(flight) > depth:

@@ -40,7 +40,10 @@ def put(params, path: str, value: float):
     return {**params, first: changed}
 
 
-@pytest.mark.parametrize("tiny", [t for t in TINY if not t.random], ids=str)
+SOME = ("cnn", "gpt-untied-remat-unroll", "moe-shared-remat", "gru-bidirectional", "transformer")
+
+
+@pytest.mark.parametrize("tiny", [t for t in TINY if t.name in SOME], ids=str)
 def test_a_finite_batch_blames_nobody_though_a_mask_holds_infinities(tiny):
     assert diagnose.first_not_finite(tiny.task, state_of(tiny.task, tiny.batch), tiny.batch) is None
 

@@ -18,8 +18,12 @@ from states import leaves, same_bits
 
 from jaxmodels import Evaluation, Experiment, Options, commands, optim, programs, runner, train
 from jaxmodels.checkpoint import Checkpoints
+from jaxmodels.console import Console
+from jaxmodels.data.lengths import Buckets, TextPipeline, join
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.folder import Folder, Identity
+from jaxmodels.models.textcnn import TextCNN
+from jaxmodels.tasks.classify import classify
 
 fast = pytest.mark.fast
 
@@ -294,6 +298,61 @@ def test_a_data_set_that_the_host_changes_cannot_lie_on_the_device():
     data = ArrayPipeline(bare_jax.arrays(52), batch=8, augment=(lambda batch, keys_B: batch,))
     with pytest.raises(ValueError, match="--resident on: this data set cannot lie on the device"):
         run(dataclasses.replace(bare(), train=data), resident="on")
+
+
+# Batches of different lengths
+
+
+class Uncut(Buckets):
+    """The same batches, all as long as the longest."""
+
+    def rows(self, step, start, stop):
+        return self.data.gather(self.data.arrays, self.indices(step, start, stop))
+
+
+def texts(kind: type[Buckets] = Buckets, steps: int = 12) -> Experiment:
+    random = np.random.default_rng(0)
+    words = [random.integers(1, 9, n).tolist() for n in random.integers(1, 13, 90)]
+    arrays = {**join(words), "label": np.array([sum(text) % 2 for text in words])}
+    data = [TextPipeline(arrays, length=12, batch=8, seed=seed) for seed in (0, None)]
+    train_data, test = (kind(one, lengths=(3, 6, 9, 12), pool=6) for one in data)
+    task = classify(TextCNN(9, 2, width=4, windows=(2,), maps=3, dropout=0.3), inputs="inputs")
+    return Experiment(task=task, optimizer=optim.adam(0.01), train=train_data, steps=steps, evals={"test": test})
+
+
+@pytest.mark.parametrize("options", [{}, {"mesh": "data=4"}, {"mesh": "data=2", "compile": "pmap"}], ids=str)
+def test_short_batches_give_the_parameters_of_padded_ones(options):
+    short, padded = run(texts(), **options), run(texts(Uncut))
+    close(short.state, padded.state)
+    assert short.metrics == pytest.approx(padded.metrics, rel=1e-5)
+
+
+def test_the_step_is_compiled_once_for_each_length_without_a_warning(capsys, monkeypatch):
+    again = []
+    compile_again = programs.Programs._compile_again
+
+    def counted(self, jitted, arguments, why):
+        again.append(why)
+        return compile_again(self, jitted, arguments, why)
+
+    monkeypatch.setattr(programs.Programs, "_compile_again", counted)
+    console = Console()
+    runner.run(texts(steps=24), Options(mesh=ONE), console=console)
+    assert len(again) == 3 and all("batch['inputs'] was int32[8, " in why for why in again)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_run_over_buckets_goes_on_with_the_same_bits(tmp_path):
+    whole = run(texts())
+    with pytest.raises(runner.Interrupted):
+        run(texts(), tmp_path, stop_at=5)
+    same_bits(run(texts(), tmp_path).state, whole.state)
+
+
+@fast
+def test_batches_of_different_lengths_do_not_share_a_dispatch():
+    with pytest.raises(ValueError, match="--steps-per-dispatch 4: it must be 1 for batches of different lengths"):
+        run(texts(), steps_per_dispatch=4)
 
 
 # Evaluation

@@ -12,15 +12,23 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.moe import MoE
+from jaxmodels.models.rnn import RNN, RNNClassifier
+from jaxmodels.models.t5 import T5
+from jaxmodels.models.textcnn import TextCNN
+from jaxmodels.models.transformer import Transformer
 from jaxmodels.task import Task
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
+from jaxmodels.tasks.masked import masked
 from jaxmodels.tasks.regress import regress
+from jaxmodels.tasks.span import span
+from jaxmodels.tasks.translate import translate
 
 B, K, V, T = 8, 5, 11, 6  # eight rows divide over two devices x two micro-batches
 
@@ -35,6 +43,7 @@ class Tiny:
     outputs: Callable[[Any, Any, Any], Any] | None = None  # (params, extra, batch) to what evaluation sees, an example a row
     random: bool = False  # the training loss depends on the keys
     float32: str = ""  # occurs in the shape of products that stay in float32 on purpose, such as a router's
+    idle: str = ""  # finds parameters without a gradient: a bias of keys adds the same to all scores of a softmax
     norm_per_device: bool = False  # training uses statistics of its batch: each micro-batch, each pmap device has its own
 
     def __str__(self) -> str:
@@ -89,10 +98,47 @@ def language_model(name: str, model: nn.Module, *, random: bool = False, float32
     return Tiny(name=name, task=next_token(model), batch=tokens(), outputs=outputs, random=random, float32=float32)
 
 
+def texts(**more: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of 1 to T tokens, and padding."""
+    real_BT = np.arange(T) < np.random.default_rng(1).integers(1, T + 1, B)[:, None]
+    inputs_BT = tokens()["inputs"] * real_BT
+    return {"inputs": inputs_BT, "segments": real_BT.astype(np.int32), "weight": np.ones(B, np.float32)} | more
+
+
+def of_texts(name: str, model: nn.Module, task: Task, batch: dict[str, np.ndarray], **options: Any) -> Tiny:
+    def outputs(params, extra, batch):
+        return model.apply({"params": params, **extra}, batch["inputs"], segments_BT=batch["segments"])
+
+    return Tiny(name=name, task=task, batch=batch, outputs=outputs, **options)
+
+
+def spans() -> dict[str, np.ndarray]:
+    batch = texts()
+    last_B = batch["segments"].sum(1, dtype=np.int32) - 1
+    return {**batch, "types": batch["segments"], "context": batch["segments"], "start": np.zeros_like(last_B), "end": last_B}
+
+
+def text_classifier(name: str, model: nn.Module, **options: Any) -> Tiny:
+    label_B = np.random.default_rng(2).integers(0, K, B, dtype=np.int32)
+    return of_texts(name, model, classify(model, inputs="inputs"), texts(label=label_B), **options)
+
+
+def translator(name: str, model: nn.Module) -> Tiny:
+    def outputs(params, extra, batch):
+        return model.apply({"params": params}, batch["source"], batch["inputs"], None, batch["source_segments"])
+
+    source = {"source": texts()["inputs"], "source_segments": texts()["segments"]}
+    return Tiny(name=name, task=translate(model, smoothing=0.1), batch={**source, **tokens()}, outputs=outputs)
+
+
 CNN_SIZES = {"classes": K, "channels": (3, 4), "hidden": 6}
 GPT_SIZES = {"vocabulary": V, "length": T, "width": 8, "depth": 2, "heads": 2}
 LLAMA_SIZES = {**GPT_SIZES, "key_heads": 1}
 MOE_SIZES = {"experts": 4, "chosen": 2, "expert_width": 6, "shared_width": 5}
+
+BERT = Bert(V, T, 8, 2, 2, 12)
+MASKED, SPAN = MaskedLM(BERT), SpanModel(BERT)
+KEYS = r"blocks'\]\['key'\]\['bias"
 
 TINY = [
     classifier("mlp", MLP((9, 6), K)),
@@ -110,4 +156,19 @@ TINY = [
         MoE(**LLAMA_SIZES, **MOE_SIZES, head_norm=True, balance=0.1, remat="full"),
         float32="x4xf32",
     ),
+    language_model("lstm-dropout", RNN(V, 8, 2, "lstm", dropout=0.2, tied=False), random=True),
+    text_classifier("gru-bidirectional", RNNClassifier(V, K, 8, cell="gru", bidirectional=True)),
+    text_classifier("textcnn-dropout", TextCNN(V, K, width=8, windows=(2, 3), maps=5, dropout=0.3), random=True),
+    of_texts(
+        "bert-masked",
+        MASKED,
+        masked(MASKED, mask=V - 1, vocabulary=V, rate=0.5),
+        texts(weight=texts()["segments"].astype(np.float32)),
+        random=True,
+        idle=KEYS,
+    ),
+    text_classifier("bert-classify-dropout", TextClassifier(BERT.clone(dropout=0.2), K), random=True, idle=KEYS),
+    of_texts("bert-span", SPAN, span(SPAN), spans(), idle=f"{KEYS}|head'\\]\\['bias"),
+    translator("transformer", Transformer(V, 8, 2, 2, 12)),
+    translator("t5-gated-untied", T5(V, 8, 2, 2, 4, 12, gated=True, tied=False)),
 ]

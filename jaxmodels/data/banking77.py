@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from jaxmodels.data import cache as files
-from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.data.lengths import TextPipeline, join
 
 CLASSES = 77
 FILES: dict[str, tuple[int, str | None]] = {
@@ -34,28 +34,21 @@ def banking77(
     *,
     encode: Callable[[str], Sequence[int]],
     length: int = 64,
-    padding: int = 0,
     folder: PathLike | None = None,
-) -> ArrayPipeline:
-    """Batches of "inputs" (int32, length) and "label" (int32).
+) -> TextPipeline:
+    """Batches of "inputs", "segments" (int32, both of `length`), "label" (int32) and "weight".
 
-    encode: a text as tokens, with those that begin and end it; what is beyond `length` is cut off, before the last token.
-    padding: fills the rows. folder: where the files are; else $JAXMODELS_DATA/banking77, else
-    ~/.cache/jaxmodels/data/banking77.
+    encode: a text as tokens, with those that begin and end it; a longer one is cut before its last token. folder: where the
+    files are; else $JAXMODELS_DATA/banking77, else ~/.cache/jaxmodels/data/banking77.
     """
 
     def arrays() -> dict[str, np.ndarray]:
         texts, label = examples(split, folder)
-        inputs = np.full((len(texts), length), padding, np.int32)
-        for row, text in zip(inputs, texts, strict=True):
-            tokens = list(encode(text))
-            if len(tokens) > length:
-                tokens = [*tokens[: length - 1], tokens[-1]]
-            row[: len(tokens)] = tokens
-        return {"inputs": inputs, "label": label}
+        tokens = [list(encode(text)) for text in texts]
+        return {**join([[*t[: length - 1], t[-1]] if len(t) > length else t for t in tokens]), "label": label}
 
-    spec = {"inputs": ((length,), np.dtype(np.int32)), "label": ((), np.dtype(np.int32))}
-    return ArrayPipeline(arrays, batch=batch, seed=seed, spec=spec)
+    spec = {"label": ((), np.dtype(np.int32))}
+    return TextPipeline(arrays, length=length, batch=batch, seed=seed, spec=spec)
 
 
 def examples(split: Split, folder: PathLike | None = None) -> tuple[list[str], np.ndarray]:
@@ -74,10 +67,12 @@ def _read(folder: Path, split: Split) -> tuple[list[str], np.ndarray]:
     return [row["text"] for row in rows], np.array([number[row["category"]] for row in rows], np.int32)
 
 
-def nearest_mean_accuracy(embed: Callable[[list[str]], np.ndarray], folder: PathLike | None = None) -> float:
-    """Share of the test questions whose embedding lies nearest, by cosine, to their intent's mean: no training."""
-    (texts, label), (test, want) = examples("train", folder), examples("test", folder)
-    x = embed(texts)
+def nearest_mean_accuracy(embed: Callable[[Split], tuple[np.ndarray, np.ndarray]]) -> float:
+    """Share of the test questions whose embedding lies nearest, by cosine, to their intent's mean: no training.
+
+    embed: a split's embeddings, each of length 1 in a row, and labels.
+    """
+    (x, label), (test, want) = embed("train"), embed("test")
     means = np.stack([x[label == k].mean(0) for k in range(CLASSES)])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    return float(((embed(test) @ means.T).argmax(1) == want).mean())
+    return float(((test @ means.T).argmax(1) == want).mean())

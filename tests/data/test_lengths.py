@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.data.lengths import TextPipeline, join
+from jaxmodels.data.lengths import Buckets, TextPipeline, join
 
 pytestmark = pytest.mark.fast
 
@@ -97,3 +97,58 @@ def test_texts_without_any_token_are_refused():
 def test_a_length_of_no_tokens_is_refused():
     with pytest.raises(ValueError, match=r"length is 0; wanted at least 1 token"):
         TextPipeline(ARRAYS, length=0, batch=2)
+
+
+# Buckets
+
+
+def several(seed=None, remainder=None, count=50, lengths=(2, 5, 8), batch=4, pool=3):
+    """Texts of 0 to 9 tokens, each told by its label; and their pipeline, in batches of 4, pools of 3."""
+    random = np.random.default_rng(1)
+    texts = [random.integers(1, 99, n).tolist() for n in random.integers(0, 10, count)]
+    arrays = {**join(texts), "label": np.arange(count)}
+    data = TextPipeline(arrays, length=8, batch=batch, seed=seed, remainder=remainder)
+    return texts, Buckets(data, lengths=lengths, pool=pool)
+
+
+@pytest.mark.parametrize("remainder", ["pad", "wrap", "drop"])
+@pytest.mark.parametrize("seed", [None, 0, -5])
+def test_buckets_hold_what_a_pass_without_them_holds(seed, remainder):
+    _, data = several(seed, remainder)
+    plain = data.data
+    assert data.steps == plain.steps
+    for turn in (0, 2):
+        steps = range(turn * data.steps, (turn + 1) * data.steps)
+        got, want = (sorted(np.concatenate([d.indices(n, 0, 4) for n in steps])) for d in (data, plain))
+        assert got == want
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_batch_is_as_long_as_the_smallest_bucket_that_holds_it(seed):
+    texts, data = several(seed)
+    found = set()
+    for step in range(2 * data.steps):
+        batch, indices = data.rows(step, 0, 4), data.indices(step, 0, 4)
+        most = max(len(texts[i]) for i in indices if i >= 0)
+        T = next((n for n in (2, 5, 8) if n >= most), 8)
+        assert batch["inputs"].shape == batch["segments"].shape == (4, T)
+        for row, real, i in zip(batch["inputs"], batch["segments"], indices, strict=True):
+            assert row[real > 0].tolist() == (texts[i][:8] if i >= 0 else [])
+        found.add(T)
+        part = several(seed)[1].rows(step, 1, 3)
+        assert all(np.array_equal(part[name], batch[name][1:3]) for name in batch)
+    assert len(found) > 1
+    assert data.spec["inputs"] == ((8,), np.dtype(np.int32))
+
+
+def test_texts_of_similar_length_meet_and_batches_come_in_no_order_of_length():
+    _, data = several(0, count=400, pool=25, batch=16, lengths=(1, 2, 3, 4, 5, 6, 7, 8))
+    lengths = [data.rows(step, 0, 16)["inputs"].shape[1] for step in range(data.steps)]
+    assert np.mean(lengths) < 5  # of 4.4 tokens; without pools nearly all batches have 8
+    assert lengths != sorted(lengths) and lengths != sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("lengths", [(), (8, 2), (8, 8), (2, 5)], ids=str)
+def test_lengths_that_do_not_rise_are_refused(lengths):
+    with pytest.raises(ValueError, match="wanted lengths that rise to 8"):
+        several(lengths=lengths)
