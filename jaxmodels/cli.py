@@ -20,9 +20,9 @@ usage: jaxmodels COMMAND …
 
   train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
   evaluate RUN                            evaluate a run's checkpoint
-  generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a Hugging Face folder, write
+  generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
   tokenize FILES OUT                      train a tokenizer on texts and write their tokens
-  convert FOLDER OUT                      check and rewrite a Hugging Face folder of weights
+  convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c
   verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
 
 jaxmodels COMMAND --help                  the options of a command
@@ -284,7 +284,10 @@ def _convert(argv: list[str]) -> int:
     from jaxmodels.options import Printing
 
     parts: dict[str, type] = {"printing": Printing}
-    about = "Read a folder of weights, check every tensor, and write it again as safetensors that transformers loads."
+    about = (
+        "Read a folder of weights, check every tensor, and write it again as safetensors that transformers loads. "
+        "A path in .bin is a file of llama2.c."
+    )
     folder, rest = _first("convert", argv, "FOLDER", parts, about)
     out, rest = _first("convert FOLDER", rest, "OUT", parts, about)
     got = _parse("convert", rest, f"{folder} {out}", parts, about=about)

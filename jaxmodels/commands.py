@@ -131,8 +131,9 @@ def evaluate(
 
 
 def _is_release(folder: str | Path) -> bool:
-    """Whether the folder holds a model from elsewhere and not a run."""
-    return (Path(folder) / "config.json").is_file() and not (Path(folder) / "knobs.json").is_file()
+    """Whether this is a model from elsewhere, in a folder or a file, and not a run."""
+    folder = Path(folder)
+    return folder.suffix == ".bin" or ((folder / "config.json").is_file() and not (folder / "knobs.json").is_file())
 
 
 def _release(folder: str | Path) -> Any:
@@ -152,8 +153,12 @@ def _scored(decoder: Decoder, text: str | Path) -> Any:
     """A file's text as windows that overlap by half."""
     from jaxmodels.data.pipeline import WindowPipeline
 
+    if decoder.source:
+        raise ValueError(
+            "this model turns one text into another, and scores none by itself; wanted one that goes on with texts"
+        )
     try:
-        tokens = list(decoder.encode(Path(text).read_text()))
+        tokens = list(decoder.encode(Path(text).read_text("utf-8")))
     except UnicodeDecodeError as error:
         raise ValueError(f"{text} is no UTF-8 text ({error}); wanted text to score; convert it") from error
     begin = [] if decoder.begin is None else [decoder.begin]
@@ -173,7 +178,7 @@ def generate(
     warn: Any = print,
     **how: Any,
 ) -> list[Written]:
-    """What a run's model, or one in a Hugging Face folder, writes after each prompt; see jaxmodels.options.Sampling."""
+    """What a run's model, or one from elsewhere, writes after each prompt; see jaxmodels.options.Sampling."""
     if _is_release(run):
         made = _release(run)
         params = cast_floats(made.params, None if precision in ("run", "float32") else jnp.dtype(precision))

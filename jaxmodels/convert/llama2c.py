@@ -6,6 +6,7 @@ Dimensions: L layers, H heads, D width of a head, M width, F hidden, V vocabular
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,7 +19,7 @@ from jaxmodels.models.llama import Llama
 
 
 def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
-    """(model, params) of a .bin file of version 0: seven numbers, then float32 weights.
+    """(model, params) of a .bin file of version 0: seven numbers, then float32 weights, which stay in the file until used.
 
     The length of the file must be what its header asks for; that is checked before a weight is read.
     """
@@ -35,6 +36,90 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
             f"{path}: came the header {header}; wanted width, hidden, layers, heads, heads of keys, vocabulary and length, "
             "which fit each other: it is no llama2.c file of version 0, get another"
         )
+    shapes = _shapes(M, F, L, H, G, V, T, tied)
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    want = 28 + 4 * sum(counts.values())
+    if size != want:
+        raise ValueError(
+            f"{path}: came {size:,} bytes; wanted {want:,}, by its header {header}: the file is cut short or of "
+            "another kind, get it again"
+        )
+    flat = np.memmap(path, "<f4", mode="r", offset=28)
+    ends = np.cumsum(list(counts.values()))[:-1]
+    w = {name: part.reshape(shapes[name]) for name, part in zip(shapes, np.split(flat, ends), strict=True)}
+
+    def kernel(name: str) -> dict[str, np.ndarray]:
+        return {"kernel": w[name].swapaxes(1, 2)}
+
+    # Here a pair that turns is (2 i, 2 i + 1), as in the paper; ours is (i, i + D / 2).
+    for name, heads in (("query", H), ("key", G)):
+        w[name] = w[name].reshape(L, heads, -1, 2, M).swapaxes(2, 3).reshape(L, -1, M)
+    params: dict[str, Any] = {
+        "embed": {"embedding": w["embed"]},
+        "norm": {"scale": w["norm"]},
+        "blocks": {
+            "attention": {name: kernel(name) for name in ("query", "key", "value", "out")},
+            **{name: kernel(name) for name in ("gate", "up", "down")},
+            **{name: {"scale": w[name]} for name in ("norm_attention", "norm_mlp")},
+        },
+    }
+    if not tied:
+        params["head"] = w["head"]
+    return Llama(V, T, M, L, H, G, F, tied=tied), params
+
+
+def save_llama2c(path: str | Path, model: Llama, params: Any) -> None:
+    """Writes a .bin file of version 0; a setting that the format has no place for is a ValueError."""
+    bare = Llama(
+        *(model.vocabulary, model.length, model.width, model.depth, model.heads, model.key_heads, model.hidden_width),
+        tied=model.tied,
+        remat=model.remat,
+        unroll=model.unroll,
+        dtype=model.dtype,
+    )
+    fields = [field for field in Llama.__dataclass_fields__ if field not in ("parent", "name", "head_width")]
+    other = [field for field in fields if getattr(model, field) != getattr(bare, field)]
+    other += ["head_width"] if model.head_width not in (None, model.width // model.heads) else []
+    if other:
+        raise ValueError(
+            f"llama2.c: came a model with {other[0]} {getattr(model, other[0])!r}; wanted what the format can say, a plain "
+            "Llama: write a Hugging Face folder instead"
+        )
+    V, T, M, L, H, G = bare.vocabulary, bare.length, bare.width, bare.depth, bare.heads, bare.key_heads
+    shapes = _shapes(M, bare.hidden_width, L, H, G, V, T, bare.tied)
+    angle_TN = np.arange(T)[:, None] * bare.theta ** -(np.arange(0, M // H, 2) / (M // H))
+    blocks, path = params["blocks"], Path(path)
+
+    def give(name: str) -> Any:
+        if name in ("cosines", "sines"):
+            return np.cos(angle_TN) if name == "cosines" else np.sin(angle_TN)
+        if name in ("query", "key", "value", "out"):
+            x = np.asarray(blocks["attention"][name]["kernel"]).swapaxes(1, 2)
+            heads = {"query": H, "key": G}.get(name)
+            return x.reshape(L, heads, 2, -1, M).swapaxes(2, 3) if heads else x
+        if name in ("gate", "up", "down"):
+            return np.asarray(blocks[name]["kernel"]).swapaxes(1, 2)
+        if name.startswith("norm_"):
+            return blocks[name]["scale"]
+        return {"embed": params["embed"]["embedding"], "norm": params["norm"]["scale"], "head": params.get("head")}[name]
+
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(struct.pack("<7i", M, bare.hidden_width, L, H, G, V if bare.tied else -V, T))
+            for name, shape in shapes.items():
+                x = np.ascontiguousarray(give(name), "<f4")
+                assert x.size == math.prod(shape), name
+                file.write(x.data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _shapes(M: int, F: int, L: int, H: int, G: int, V: int, T: int, tied: bool) -> dict[str, tuple[int, ...]]:
+    """The arrays of a file, in order."""
     D = M // H
     shapes: dict[str, tuple[int, ...]] = {
         "embed": (V, M),
@@ -51,37 +136,7 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
         "cosines": (T, D // 2),
         "sines": (T, D // 2),
     }
-    if not tied:
-        shapes["head"] = (V, M)
-    counts = {name: math.prod(shape) for name, shape in shapes.items()}
-    want = 28 + 4 * sum(counts.values())
-    if size != want:
-        raise ValueError(
-            f"{path}: came {size:,} bytes; wanted {want:,}, by its header {header}: the file is cut short or of "
-            "another kind, get it again"
-        )
-    flat = np.fromfile(path, "<f4", offset=28)
-    ends = np.cumsum(list(counts.values()))[:-1]
-    w = {name: part.reshape(shapes[name]) for name, part in zip(shapes, np.split(flat, ends), strict=True)}
-
-    def kernel(name: str) -> dict[str, np.ndarray]:
-        return {"kernel": w[name].swapaxes(1, 2)}
-
-    # Here a pair that turns is (2 i, 2 i + 1), as in the paper; ours is (i, i + D / 2).
-    for name, heads in (("query", H), ("key", G)):
-        w[name] = w[name].reshape(L, heads, D // 2, 2, M).swapaxes(2, 3).reshape(L, heads * D, M)
-    params: dict[str, Any] = {
-        "embed": {"embedding": w["embed"]},
-        "norm": {"scale": w["norm"]},
-        "blocks": {
-            "attention": {name: kernel(name) for name in ("query", "key", "value", "out")},
-            **{name: kernel(name) for name in ("gate", "up", "down")},
-            **{name: {"scale": w[name]} for name in ("norm_attention", "norm_mlp")},
-        },
-    }
-    if not tied:
-        params["head"] = w["head"]
-    return Llama(V, T, M, L, H, G, F, tied=tied), params
+    return shapes if tied else {**shapes, "head": (V, M)}
 
 
 class Vocabulary(NamedTuple):

@@ -23,7 +23,9 @@ import numpy as np
 
 from jaxmodels.convert import bert, gpt2, llama, t5
 from jaxmodels.convert.family import Family, Weight
+from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
 from jaxmodels.convert.tensors import INDEX, Tensor, names, open_folder, read_json, shards, write_file
+from jaxmodels.models.llama import Llama
 
 FAMILIES: tuple[Family, ...] = (gpt2.FAMILY, *llama.FAMILIES, *bert.FAMILIES, t5.FAMILY)
 TOKENIZERS = (
@@ -49,12 +51,14 @@ class Pretrained(NamedTuple):
 
 
 def load_pretrained(folder: str | os.PathLike[str], *, shardings: Any = None, dtype: Any = jnp.float32) -> Pretrained:
-    """The model of a Hugging Face folder: config.json, and safetensors in one file or in shards.
+    """The model of a Hugging Face folder: config.json, and safetensors in one file or in shards; or of a llama2.c file.
 
     shardings: a tree like the parameters that says where each lies; None is one device. dtype: of the parameters. A name
     that nothing asks for, one that is missing and a shape that does not fit are ValueErrors.
     """
     folder = Path(folder)
+    if folder.is_file():
+        return _llama2c(folder, shardings, dtype)
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
     family = next((family for family in FAMILIES if kind in family.kinds), None)
@@ -87,6 +91,14 @@ def load_pretrained(folder: str | os.PathLike[str], *, shardings: Any = None, dt
     absent = sorted(set(shapes) - set(found))
     assert not absent, absent
     return Pretrained(model, _nested({path: make() for path, make in found.items()}), config)
+
+
+def _llama2c(path: Path, shardings: Any, dtype: Any) -> Pretrained:
+    """The model of a file, each array read when its turn comes; in that format token 1 begins and token 2 ends a text."""
+    model, views = load_llama2c(path)
+    places = _flat(shardings) if shardings is not None else {}
+    params = {name: jax.device_put(jnp.asarray(x, dtype), places.get(name)) for name, x in _flat(views).items()}
+    return Pretrained(model, _nested(params), {**llama.FAMILIES[0].config(model), "bos_token_id": 1, "eos_token_id": 2})
 
 
 def _shapes(model: nn.Module, family: Family) -> dict[str, Any]:
@@ -230,8 +242,13 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
-    """Reads a folder, checks every tensor, and writes it again in float32; gives the number of parameters."""
+    """Reads a folder, checks every tensor, and writes it again in float32; gives the number of parameters.
+
+    A path that ends in .bin is a file of llama2.c, on either side.
+    """
     folder, out = Path(folder), Path(out)
+    if out.suffix == ".bin":
+        return _to_llama2c(folder, out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(
             f"{out} exists and is not empty; wanted a new folder, so that nothing is overwritten; choose another"
@@ -241,4 +258,14 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
     for name in TOKENIZERS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _to_llama2c(folder: Path, out: Path) -> int:
+    if out.exists():
+        raise ValueError(f"{out} exists; wanted a new file, so that nothing is overwritten; choose another")
+    model, params, config = load_pretrained(folder)
+    if not isinstance(model, Llama):
+        raise ValueError(f"{folder} holds a {config['model_type']}; wanted a llama, the only one that llama2.c can hold")
+    save_llama2c(out, model, params)
     return sum(x.size for x in jax.tree.leaves(params))

@@ -11,7 +11,7 @@ Dimensions: B rows of a batch, T tokens of a row, N pieces, R rows of a pass.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -180,6 +180,19 @@ class PackedPipeline:
         full = plan.size_N.sum() / (rows * self.length)
         cut = f", {plan.left_out:,} tokens cut off" if plan.left_out else ""
         return f"{plan.documents:,} documents in rows of {self.length}, {full:.1%} full{cut}: {self.order.describe()}"
+
+
+def dialogues(texts: Iterable[Sequence[tuple[Sequence[int], bool]]]) -> dict[str, np.ndarray]:
+    """Instruction data for PackedPipeline: each text in parts, as (tokens, whether they are an answer, to be learned)."""
+    tokens: list[int] = []
+    answers: list[bool] = []
+    offsets = [0]
+    for text in texts:
+        for part, answer in text:
+            tokens += part
+            answers += [answer] * len(part)
+        offsets.append(len(tokens))
+    return {"tokens": np.array(tokens, np.int32), "offsets": np.array(offsets), "answers": np.array(answers, np.uint8)}
 
 
 def best_fit(count: np.ndarray, length: int) -> np.ndarray:

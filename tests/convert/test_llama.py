@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxmodels.convert.llama import FAMILIES
-from jaxmodels.convert.llama2c import load_llama2c, load_vocabulary
-from jaxmodels.convert.load import load_pretrained, save_pretrained
+from jaxmodels.convert.llama2c import load_llama2c, load_vocabulary, save_llama2c
+from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
 from jaxmodels.models.llama import Llama
 
 transformers = pytest.importorskip("transformers")
@@ -260,6 +260,31 @@ def test_a_file_of_llama2c_gives_the_logits_of_the_model_it_was_written_from(tmp
     model, params = load_llama2c(llama2c_file(tmp_path / "model.bin", reference, shared=shared))
     got = jax.jit(model.apply)({"params": params}, TOKENS)
     np.testing.assert_allclose(got, answers(reference), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_file_of_llama2c_becomes_a_folder_and_the_same_file_again(tmp_path, shared):
+    reference = theirs("llama", 0, rms_norm_eps=1e-5, tie_word_embeddings=shared)
+    file = llama2c_file(tmp_path / "model.bin", reference, shared=shared)
+    assert convert(file, tmp_path / "folder") == convert(tmp_path / "folder", tmp_path / "again.bin")
+    (model, params, config), (_, again, _) = load_pretrained(tmp_path / "folder"), load_pretrained(tmp_path / "again.bin")
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    assert isinstance(model, Llama) and config["eos_token_id"] == 2
+    theirs_again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "folder")
+    np.testing.assert_allclose(answers(theirs_again), answers(reference), rtol=1e-5, atol=1e-5)
+
+
+def test_the_tables_of_angles_in_a_file_of_llama2c_are_those_of_the_published_one(stories, tmp_path):
+    assert convert(stories / "stories260K.bin", tmp_path / "again.bin") > 260_000
+    want, got = (np.fromfile(path, "<f4", offset=28) for path in (stories / "stories260K.bin", tmp_path / "again.bin"))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_model_that_a_file_of_llama2c_cannot_hold_is_refused(tmp_path):
+    model = Llama(37, 16, 8, 1, 2, 1, 12, window=4)
+    params = jax.jit(model.init)(jax.random.key(0), TOKENS)["params"]
+    with pytest.raises(ValueError, match="came a model with window 4; wanted what the format can say"):
+        save_llama2c(tmp_path / "a.bin", model, params)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ from jaxmodels.convert.load import save_pretrained
 from jaxmodels.convert.text import open_text_model
 from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.decoding import write
+from jaxmodels.models.bert import Bert
 from jaxmodels.models.gpt import GPT
+from jaxmodels.models.t5 import T5
 
 pytest.importorskip("tokenizers")
 
@@ -98,3 +101,58 @@ def test_a_special_token_that_is_no_number_is_refused(folder, tmp_path, value):
 
     with pytest.raises(ValueError, match=r"eos_token_id is .*; wanted the number of a token"):
         _token({"eos_token_id": value}, "eos_token_id", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def encoder_decoder(folder, tmp_path_factory):
+    """A T5 of random weights with the same tokenizer."""
+    out = tmp_path_factory.mktemp("t5")
+    tokenizer = Tokenizer.load(folder)
+    model = T5(tokenizer.vocabulary, 16, 2, 2, 8, 24)
+    params = jax.jit(model.init)(jax.random.key(1), *[jnp.zeros((1, 4), jnp.int32)] * 2)["params"]
+    save_pretrained(out, model, jax.tree.map(lambda x: 3 * x, params), config={"eos_token_id": 5})
+    tokenizer.save(out / "tokenizer.json")
+    return out
+
+
+def test_one_with_an_encoder_writes_what_it_makes_of_a_source(capsys, encoder_decoder):
+    made = open_text_model(encoder_decoder)
+    status, out = main(
+        capsys, "generate", encoder_decoder, "--prompt", "the cat", "--tokens", 4, "--temperature", 0, "--json"
+    )
+    assert status == 0
+    source, target = np.array([[*Tokenizer.load(encoder_decoder).encode("the cat"), 5]]), [0]
+    apply = jax.jit(made.model.apply)
+    for _ in range(4):
+        target.append(int(apply({"params": made.params}, source, np.array([target]))[0, -1].argmax()))
+    [wrote] = json.loads(out)["texts"]
+    assert wrote["tokens"] == target[1:]
+
+
+def test_one_with_an_encoder_scores_no_text(capsys, encoder_decoder, tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT)
+    assert cli.main(["evaluate", str(encoder_decoder), "--texts", str(tmp_path / "a.txt")]) == 2
+    assert "turns one text into another, and scores none by itself" in capsys.readouterr().err
+
+
+def test_an_encoder_alone_writes_nothing(capsys, folder, tmp_path):
+    encoder = Bert(11, 8, 8, 1, 2, 12)
+    params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    save_pretrained(tmp_path / "bert", encoder, params)
+    assert cli.main(["generate", str(tmp_path / "bert"), "--prompt", "a"]) == 2
+    assert "holds a bert, which does not write text; wanted one that does" in capsys.readouterr().err
+
+
+def test_a_file_of_llama2c_tells_its_published_story(capsys, real):
+    stories = real("weights/stories260K")
+    arguments = ("--prompt", "Once upon a time", "--tokens", 60, "--temperature", 0, "--json")
+    status, out = main(capsys, "generate", stories / "stories260K.bin", *arguments)
+    [wrote] = json.loads(out)["texts"]
+    assert status == 0
+    assert (stories / "expected_greedy.txt").read_text().startswith("Once upon a time" + wrote["text"])
+
+
+def test_a_file_of_llama2c_without_its_tokenizer_says_what_is_missing(capsys, real, tmp_path):
+    shutil.copyfile(real("weights/stories260K") / "stories260K.bin", tmp_path / "a.bin")
+    assert cli.main(["generate", str(tmp_path / "a.bin"), "--prompt", "a"]) == 1
+    assert "there is neither tok512.bin nor tokenizer.bin beside" in capsys.readouterr().err

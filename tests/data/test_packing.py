@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.data.packing import PackedPipeline, best_fit
+from jaxmodels.data.packing import PackedPipeline, best_fit, dialogues
 from jaxmodels.data.tokens import open_documents, open_tokens, write_tokens
 from jaxmodels.models.gpt import GPT
 from jaxmodels.tasks.language import next_token
@@ -140,6 +140,13 @@ def test_only_answers_weigh_where_there_are_some():
     assert batch["targets"].tolist() == [[1, 2, 3, 5, 6, 0]]
     assert batch["segments"].tolist() == [[1, 1, 1, 2, 2, 0]]
     assert batch["weight"].tolist() == [[0, 1, 1, 1, 1, 0]]
+
+
+def test_dialogues_are_learned_in_their_answers_alone():
+    data = PackedPipeline(dialogues([[([7, 8], False), ([9, 2], True), ([5], False), ([6], True)]]), length=6, batch=1)
+    batch = data.rows(0, 0, 1)
+    assert batch["targets"].tolist() == [[8, 9, 2, 5, 6, 0]]
+    assert batch["weight"].tolist() == [[0, 1, 1, 0, 1, 0]]
 
 
 def test_the_spec_is_that_of_the_batches_and_needs_no_data():
