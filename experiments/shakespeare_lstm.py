@@ -4,6 +4,9 @@
 65 M + 64 M + 4 (12 M^2 + 13 M) + 2 M = 809,856. Each window starts from states of zero.
 
 jaxmodels train experiments/shakespeare_lstm.py
+
+Result: validation loss 1.703 nats a character in 1:49 min; 1.979 with --lr 1e-3. (shakespeare_gpt.py: 1.615 with Muon, 1.909
+with Adam.) Python 3.11.7, two cores of an AMD EPYC virtual machine, at 0c6ca39.
 """
 
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ class Config:
     width: int = 224
     depth: int = 2
     dropout: float = 0.0
-    lr: float = 1e-3
+    lr: float = 4e-3
     weight_decay: float = 0.1
     eval_every: int = 500
 

@@ -4,6 +4,9 @@ Words, not parts of them: 8,189 for both languages. BLEU is sacrebleu's, on word
 of the best of four beams with the length penalty 0.6.
 
 jaxmodels train experiments/tanaka_translation.py
+
+Result: test BLEU 32.6 (dev 35.3) after 4,000 steps in 29 min; 24.9 after 2,000 (published for a transformer that saw three
+times as many pairs: 36.5). Python 3.11.7, two cores of an AMD EPYC virtual machine that did other work beside, at 0c6ca39.
 """
 
 from dataclasses import dataclass

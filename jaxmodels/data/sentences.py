@@ -1,0 +1,104 @@
+"""Sentences in two classes, for ten-fold cross-validation: opinions of films, and what is opinion and what is plot.
+
+"polarity" is the sentence polarity data v1.0 (Pang and Lee, 2005), 5,331 sentences of each kind; "subjectivity" their
+subjectivity data v1.0 (2004), 5,000 of each. Both as NLTK packs them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from jaxmodels.data import cache as files
+from jaxmodels.data.lengths import TextPipeline, join
+from jaxmodels.data.order import permute
+
+FOLDS = 10
+UNKNOWN = 1
+WHERE = "https://github.com/nltk/nltk_data (packages/corpora)"
+
+Name = Literal["polarity", "subjectivity"]
+Side = Literal["train", "held-out"]
+PathLike = str | os.PathLike[str]
+
+
+class _Set(NamedTuple):
+    package: str  # folder and file, as NLTK names them
+    members: tuple[str, str]  # of class 0 and of class 1
+    each: int  # sentences of a class
+    encoding: str
+
+
+SETS = {
+    "polarity": _Set("sentence_polarity", ("rt-polarity.neg", "rt-polarity.pos"), 5331, "utf-8"),
+    "subjectivity": _Set("subjectivity", ("plot.tok.gt9.5000", "quote.tok.gt9.5000"), 5000, "latin-1"),
+}
+
+
+def sentences(
+    name: Name,
+    side: Side,
+    batch: int,
+    seed: int | None = None,
+    *,
+    fold: int,
+    words: int = 20_000,
+    length: int = 64,
+    folder: PathLike | None = None,
+) -> TextPipeline:
+    """Batches of "inputs", "segments" (int32, both of `length`), "label" (int32) and "weight".
+
+    fold: of FOLDS, by a permutation that never changes, the one held out. A word is its place among the commonest of this
+    fold's training sentences, from 2 on and below `words`; UNKNOWN where it is not among them or occurs there once.
+    folder: where NLTK's .zip is; else $JAXMODELS_DATA/nltk_sentence_polarity or nltk_subjectivity, else in
+    ~/.cache/jaxmodels/data.
+    """
+    if name not in SETS or side not in ("train", "held-out") or not 0 <= fold < FOLDS:
+        raise ValueError(
+            f"sentences: came {name!r}, {side!r}, fold {fold}; wanted {' or '.join(SETS)}, train or held-out, and a fold "
+            f"from 0 to {FOLDS - 1}: change it"
+        )
+
+    def arrays() -> dict[str, np.ndarray]:
+        texts, label = _read(files.folder(f"nltk_{SETS[name].package}", folder), name)
+        held = permute(np.arange(len(texts)), len(texts), 0) % FOLDS == fold
+        number = _numbers([text for text, out in zip(texts, held, strict=True) if not out], words)
+        rows = np.flatnonzero(held if side == "held-out" else ~held)
+        return {**join([[number.get(word, UNKNOWN) for word in texts[i]] for i in rows]), "label": label[rows]}
+
+    return TextPipeline(arrays, length=length, batch=batch, seed=seed, spec={"label": ((), np.dtype(np.int32))})
+
+
+def _numbers(texts: Sequence[Sequence[str]], words: int) -> dict[str, int]:
+    counts = Counter(word for text in texts for word in text)
+    common = [word for word, count in counts.most_common(words - 2) if count > 1]
+    return {word: i + 2 for i, word in enumerate(common)}
+
+
+@cache
+def _read(folder: Path, name: Name) -> tuple[list[list[str]], np.ndarray]:
+    """All sentences as words, those of class 0 first, and their classes."""
+    package, members, each, encoding = SETS[name]
+    path = folder / f"{package}.zip"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} lacks {path.name}; get it from {WHERE}, and put it there or set $JAXMODELS_DATA")
+    texts: list[list[str]] = []
+    try:
+        with zipfile.ZipFile(path) as packed:
+            for member in members:
+                with packed.open(f"{package}/{member}") as file:
+                    lines = [line.lower().split() for line in io.TextIOWrapper(file, encoding, newline="\n")]
+                if len(lines) != each:
+                    raise ValueError(f"{path}: {member} has {len(lines):,} sentences, wanted {each:,}; get it from {WHERE}")
+                texts += lines
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not what NLTK packs ({error}); get it from {WHERE}") from error
+    return texts, np.repeat(np.arange(2, dtype=np.int32), each)
