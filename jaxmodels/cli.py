@@ -199,7 +199,7 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     if experiment.decoder is not None and not console.quiet:
         [wrote] = commands.sample(experiment, result.state, tokens=300)
         console.say(f"\nA sample after {wrote.prompt!r}", "bold")
-        console.say(wrote.text if experiment.decoder.source else wrote.prompt + wrote.text)
+        console.say(wrote.whole)
     console.say(f"\n{folder}", "bold")
     again = [word for word in rest if word not in ("--fresh", "--force")]
     console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *again])}")
@@ -232,7 +232,7 @@ def _generate(argv: list[str]) -> int:
     from jaxmodels.options import Printing, Restoring, Sampling
 
     parts = {"sampling": Sampling, "restoring": Restoring, "printing": Printing}
-    about = "Let a language model write: a run's, or one in a Hugging Face folder."
+    about = "Let a language model write: a run's, or one in a folder from elsewhere."
     run, rest = _first("generate", argv, "RUN", parts, about)
     got = _parse("generate", rest, run, parts, about=about)
 
@@ -246,15 +246,13 @@ def _generate(argv: list[str]) -> int:
     def show(_: int, text: str) -> None:
         print(text, end="", flush=True)
 
-    if streams:
-        show(0, how["prompt"][0])
     texts = commands.generate(run, warn=console.warn, show=show if streams else None, **vars(got["restoring"]), **how)
     if printing.json:
         print(json.dumps({"run": run, "texts": [text._asdict() for text in texts]}))
     elif streams:
         print()
     else:
-        print("\n\n".join(text.prompt + text.text for text in texts))
+        print("\n\n".join(text.whole for text in texts))
     return 0
 
 

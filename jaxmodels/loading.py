@@ -49,7 +49,13 @@ def load(path: str | Path) -> File:
     source = path.read_text()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or importlib.util.find_spec(package) is not None:  # a mistake in the name of a part
+            raise
+        raise ValueError(f"{path} needs the package {package}, which is not installed: install it") from error
     if not callable(getattr(module, "build", None)):
         raise ValueError(f"{path} has no function build; an experiment's file needs build(config) -> jaxmodels.Experiment")
     config = getattr(module, "Config", None)

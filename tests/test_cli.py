@@ -190,9 +190,18 @@ def test_a_knob_with_an_options_name_is_refused(capsys, tmp_path):
 @fast
 def test_a_mistake_in_the_experiments_own_code_keeps_its_traceback(tmp_path):
     path = tmp_path / "x.py"
-    path.write_text("import jaxmodels_of_another_name")
-    with pytest.raises(ModuleNotFoundError, match="jaxmodels_of_another_name"):
+    path.write_text("import jaxmodels.of_another_name")
+    with pytest.raises(ModuleNotFoundError, match="jaxmodels.of_another_name"):
         cli.main(["train", str(path)])
+
+
+@fast
+def test_a_package_that_is_not_installed_is_named(capsys, tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text("from absent_package.part import anything")
+    status, _, err = main(capsys, "train", path)
+    assert status == 2
+    assert f"{path} needs the package absent_package, which is not installed: install it" in err
 
 
 @fast

@@ -24,6 +24,8 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
     The length of the file must be what its header asks for; that is checked before a weight is read.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; wanted one of llama2.c; check the path")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(28)

@@ -57,7 +57,7 @@ def load_pretrained(folder: str | os.PathLike[str], *, shardings: Any = None, dt
     that nothing asks for, one that is missing and a shape that does not fit are ValueErrors.
     """
     folder = Path(folder)
-    if folder.is_file():
+    if folder.suffix == ".bin":
         return _llama2c(folder, shardings, dtype)
     config = read_json(folder / "config.json")
     kind = config.get("model_type")

@@ -20,6 +20,12 @@ class Written(NamedTuple):
     tokens: list[int]
     logprobs: list[float]  # of the tokens, natural logarithms; empty with beams
     score: float  # sum of the log-probabilities, or the beam's
+    source: bool = False  # whether the text is made of the prompt, instead of going on from it
+
+    @property
+    def whole(self) -> str:
+        """What there is to read: the text, behind the prompt where it goes on from it."""
+        return self.text if self.source else self.prompt + self.text
 
 
 def write(
@@ -37,13 +43,21 @@ def write(
     """One text for each prompt; how: see How.
 
     stop: strings that end a text and are not part of it. beams: the best of a beam search with the length penalty's alpha
-    (then nothing is drawn). show(number of the prompt, new text) is called as text comes.
+    (then nothing is drawn). show(number of the prompt, new text) is called as text comes, first with a prompt that it goes on
+    from.
     """
     if not prompts:
         raise ValueError("there is no prompt; wanted at least one; give --prompt some text")
     encoded = [list(decoder.encode(prompt)) for prompt in prompts]
+    if show is not None and not decoder.source:
+        for b, prompt in enumerate(prompts):
+            show(b, prompt)
     if beams:
-        return _search(decoder, params, extra, prompts, encoded, beams, alpha, How(**how))
+        found = _search(decoder, params, extra, prompts, encoded, beams, alpha, How(**how))
+        found = [wrote._replace(text=_until(stop, wrote.text)) for wrote in found]
+        for b, wrote in enumerate(found if show is not None else ()):
+            show(b, wrote.text)  # type: ignore[misc]
+        return found
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     texts, shown, stopped = [""] * len(prompts), [0] * len(prompts), [False] * len(prompts)
@@ -60,9 +74,8 @@ def write(
             tokens[b] += new[b]
             logprobs[b] += new_logprobs[b]
             texts[b] = decoder.decode(tokens[b])
-            places = [place for place in (texts[b].find(s) for s in stop if s) if place >= 0]
-            if places:
-                texts[b], stopped[b] = texts[b][: min(places)], True
+            whole, texts[b] = texts[b], _until(stop, texts[b])
+            stopped[b] = len(texts[b]) < len(whole)
             if show is not None:
                 settled = texts[b] if done[b] or stopped[b] else _settled(texts[b], stop)
                 if len(settled) > shown[b]:
@@ -73,7 +86,13 @@ def write(
         for b, text in enumerate(texts):
             if text[shown[b] :]:
                 show(b, text[shown[b] :])
-    return [Written(*row, sum(row[-1])) for row in zip(prompts, texts, tokens, logprobs, strict=True)]
+    return [Written(*row, sum(row[-1]), decoder.source) for row in zip(prompts, texts, tokens, logprobs, strict=True)]
+
+
+def _until(stop: Sequence[str], text: str) -> str:
+    """The text before the first of the stop strings."""
+    places = [place for place in (text.find(s) for s in stop if s) if place >= 0]
+    return text[: min(places)] if places else text
 
 
 def _settled(text: str, stop: Sequence[str]) -> str:
@@ -106,5 +125,5 @@ def _search(
     out = []
     for b, prompt in enumerate(prompts):
         tokens = np.asarray(found.tokens_BKN)[b, 0, : int(found.count_BK[b, 0])].tolist()
-        out.append(Written(prompt, decoder.decode(tokens), tokens, [], float(found.score_BK[b, 0])))
+        out.append(Written(prompt, decoder.decode(tokens), tokens, [], float(found.score_BK[b, 0]), decoder.source))
     return out

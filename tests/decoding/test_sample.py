@@ -282,8 +282,17 @@ def test_text_is_shown_as_it_comes_and_adds_up_to_the_whole():
     texts = write(
         counting(length=99), {}, {}, ["2", "5"], tokens=60, stop=["4567x"], show=lambda b, text: shown[b].append(text)
     )
-    assert ["".join(parts) for parts in shown] == [wrote.text for wrote in texts]
-    assert len(shown[0]) > 2
+    assert ["".join(parts) for parts in shown] == [wrote.whole for wrote in texts]
+    assert [wrote.whole[0] for wrote in texts] == ["2", "5"] and len(shown[0]) > 3
+
+
+@fast
+def test_beams_are_shown_whole_and_end_at_stop_strings():
+    shown: list[str] = []
+    [wrote] = write(
+        counting(length=99), {}, {}, ["2"], tokens=8, stop=["78"], beams=2, show=lambda b, text: shown.append(text)
+    )
+    assert wrote.text == "3456" and shown == ["2", "3456"]
 
 
 @fast
