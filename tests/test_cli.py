@@ -191,7 +191,7 @@ def test_a_knob_with_an_options_name_is_refused(capsys, tmp_path):
 def test_a_mistake_in_the_experiments_own_code_keeps_its_traceback(tmp_path):
     path = tmp_path / "x.py"
     path.write_text("import jaxmodels.of_another_name")
-    with pytest.raises(ModuleNotFoundError, match="jaxmodels.of_another_name"):
+    with pytest.raises(ModuleNotFoundError, match=r"jaxmodels\.of_another_name"):
         cli.main(["train", str(path)])
 
 

@@ -43,8 +43,8 @@ def write(
     """One text for each prompt; how: see How.
 
     stop: strings that end a text and are not part of it. beams: the best of a beam search with the length penalty's alpha
-    (then nothing is drawn). show(number of the prompt, new text) is called as text comes, first with a prompt that it goes on
-    from.
+    (then nothing is drawn). show(number of the prompt, new text) is called as text comes, first with the prompt where a text
+    goes on from it.
     """
     if not prompts:
         raise ValueError("there is no prompt; wanted at least one; give --prompt some text")
