@@ -4,6 +4,9 @@ jaxmodels train experiments/banking77_bert.py
 jaxmodels train experiments/banking77_bert.py --weights FOLDER    (of any BERT: config.json, safetensors, tokenizer.json)
 
 Baseline: the intent whose mean embedding is nearest, without training.
+
+Result: 92.2% test accuracy (baseline 84.9%; published for DistilBERT: 92) in 23 min. Python 3.11.7, two cores of an AMD EPYC
+virtual machine that ran tests beside, at 68af14e.
 """
 
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ KINDS = ("rouge1", "rouge2", "rougeL")
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    steps: int = 2000
+    steps: int = 1000
     batch: int = 16
     source_length: int = 256  # tokens; of a longer abstract the first
     target_length: int = 48
@@ -123,7 +123,7 @@ def build(config: Config) -> Experiment:
         train=data("train", config.batch, config.seed),
         evals={split: Evaluation(data(split, 50), predict, score(split)) for split in ("dev", "test")},
         steps=config.steps,
-        eval_every=1000,
+        eval_every=500,
         checkpoint_every=500,
         seed=config.seed,
         decoder=writer,

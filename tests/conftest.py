@@ -33,6 +33,13 @@ hypothesis.settings.register_profile("jaxmodels", deadline=None, derandomize=Tru
 hypothesis.settings.load_profile("jaxmodels")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file_alone():
+    """Lets go of a file's programs: each has memory maps, of which Linux gives a process 65,530 before it crashes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def real():
     """Real data, in $JAXMODELS_DATA, else in ../shared/data beside the repository.
