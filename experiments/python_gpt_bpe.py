@@ -2,8 +2,12 @@
 
 jaxmodels train experiments/python_gpt_bpe.py
 
-Compares with gpt_python.py, which predicts the same bytes one by one: bits per byte is the loss in bits for a token, times
-the validation tokens and divided by their bytes. The tokenizer is trained on first use and kept in ~/.cache/jaxmodels.
+Result: 1.562 validation bits per byte (order-0 entropy 4.854, lzma 1.398) in 1:57 min. gpt_python.py, which sees the same
+bytes one by one: 1.971 in 2:07 min, with the same blocks and twice the tokens in a step, so 1.6 times the arithmetic.
+Python 3.11.7, two cores of an AMD EPYC virtual machine, at 6a20751.
+
+Bits per byte is the loss in bits for a token, times the validation tokens and divided by their bytes. The tokenizer is
+trained on first use and kept in ~/.cache/jaxmodels.
 """
 
 import hashlib
