@@ -4,6 +4,10 @@ jaxmodels train experiments/squad_bert.py
 jaxmodels train experiments/squad_bert.py --weights FOLDER    (of any BERT: config.json, safetensors, tokenizer.json)
 
 Baseline: the sentence of the context that shares most words with the question, whole.
+
+Result: exact match 52.1, F1 65.9 on the test articles (baseline 0.3 and 20.5; 88.5 F1 is published for BERT-base, trained on
+ten times as many questions) in 37 min. Python 3.11.7, two cores of an AMD EPYC virtual machine that ran tests beside, at
+6a20751.
 """
 
 from dataclasses import dataclass
