@@ -4,6 +4,10 @@ Trained on 1,992 abstracts alone, so it learns how such a sentence sounds, hardl
 with stems, F1 in percent, each summary against that reference which it is most like.
 
 jaxmodels train experiments/scitldr_summary.py
+
+Result: the first sentence wins. Test ROUGE-1/2/L 23.7/8.1/22.3 against its 31.3/12.3/25.0, in 22 min: trained on these
+abstracts alone, the model writes what such sentences begin with. (Published for a pretrained BART: 43.3/20.8/35.0.)
+Python 3.11.7, two cores of an AMD EPYC virtual machine that ran tests beside, at 6a20751.
 """
 
 from dataclasses import dataclass
