@@ -10,7 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxmodels.convert.family import Family, Weight, turned
+from jaxmodels.convert.family import Family, Weight, number, turned
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, TokenClassifier, gelu
 
 SIZES = {
@@ -57,11 +57,11 @@ def model(config: Mapping[str, Any]) -> Module:
     if head is None:
         known = ", ".join(start + name for name in HEADS)
         raise ValueError(f"{kind}: came the architecture {named!r}; wanted one of {known}: take one of those")
-    sizes: dict[str, Any] = {ours: _size(config, name) for ours, name in SIZES.items()}
+    sizes: dict[str, Any] = {ours: number(config, name, above=-1 if ours == "types" else 0) for ours, name in SIZES.items()}
     offset = 0 if kind == "bert" else config.get("pad_token_id", 1) + 1
     encoder = Bert(
         **sizes,
-        length=_size(config, "max_position_embeddings") - offset,
+        length=number(config, "max_position_embeddings") - offset,
         offset=offset,
         activation=ACTIVATIONS[activation],
         epsilon=config.get("layer_norm_eps", 1e-12),
@@ -73,13 +73,6 @@ def model(config: Mapping[str, Any]) -> Module:
     if head is SpanModel and len(config.get("id2label") or "01") != 2:
         raise ValueError(f"{kind}: came {len(config['id2label'])} labels; wanted 2, start and end: correct config.json")
     return head(encoder)
-
-
-def _size(config: Mapping[str, Any], name: str) -> int:
-    value = config.get(name)
-    if type(value) is not int or not (0 if name == "type_vocab_size" else 1) <= value < 2**31:
-        raise ValueError(f"{config['model_type']}: came {name} {value!r}; wanted a positive number: correct config.json")
-    return value
 
 
 def _encoder(model: Module) -> Bert:

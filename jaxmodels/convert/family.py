@@ -24,6 +24,14 @@ def one_text() -> tuple:
     return (jnp.zeros((1, 2), jnp.int32),)
 
 
+def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int = 0) -> Any:
+    """A setting of config.json that must be there, as a number of this kind and above that one."""
+    value: Any = config.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool) or not above < value < 2**31:
+        raise ValueError(f"{config.get('model_type')}: came {name} {value!r}; wanted a positive number: correct config.json")
+    return value
+
+
 class Weight(NamedTuple):
     """One of our parameters, and the tensors elsewhere that it is made of.
 

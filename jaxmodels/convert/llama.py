@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmodels.convert.family import Family, Weight, turned
+from jaxmodels.convert.family import Family, Weight, number, turned
 from jaxmodels.layers.rope import Scaling
 from jaxmodels.models.llama import Llama
 from jaxmodels.models.moe import MoE
@@ -21,15 +21,6 @@ ARCHITECTURES = {
     "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
 }
-
-
-def _get(config: Mapping[str, Any], name: str, kind: Any = int) -> Any:
-    """A setting that must be there, as a positive number."""
-    value: Any = config.get(name)
-    fits = isinstance(value, kind) and not isinstance(value, bool)
-    if not fits or not 0 < value < 2**31:
-        raise ValueError(f"{config.get('model_type')}: came {name} {value!r}; wanted a positive number: correct config.json")
-    return value
 
 
 def _refuse(config: Mapping[str, Any], name: str, default: Any, *followed: Any) -> None:
@@ -50,25 +41,25 @@ def _rope(config: Mapping[str, Any], default: float) -> tuple[float, Scaling | N
     rope |= {name: value for name, value in said.items() if value is not None}
     rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
     rope["rope_type"] = kind = rope.get("rope_type", rope.get("type", "default"))
-    number = (int, float)
-    theta = float(_get(rope, "rope_theta", number))
+    real = (int, float)
+    theta = float(number(rope, "rope_theta", real))
     # "dynamic" frequencies change with the length of the text, which a cache of turned keys cannot follow.
     _refuse(rope, "rope_type", "default", "default", "linear", "llama3", "yarn")
     _refuse(rope, "partial_rotary_factor", 1.0, 1.0)
     if kind == "default":
         return theta, None
-    factor = float(_get(rope, "factor", number))
+    factor = float(number(rope, "factor", real))
     if kind == "linear":
         return theta, Scaling("linear", factor)
-    length = _get(rope, "original_max_position_embeddings")
+    length = number(rope, "original_max_position_embeddings")
     if kind == "llama3":
-        slow, fast = (float(_get(rope, name, number)) for name in ("low_freq_factor", "high_freq_factor"))
+        slow, fast = (float(number(rope, name, real)) for name in ("low_freq_factor", "high_freq_factor"))
         return theta, Scaling("llama3", factor, length, slow, fast)
     _refuse(rope, "truncate", True, True)
-    slow, fast = (float(_get({name: n, **rope}, name, number)) for name, n in (("beta_slow", 1), ("beta_fast", 32)))
-    attention = float(_get(rope, "attention_factor", number)) if "attention_factor" in rope else None
+    slow, fast = (float(number({name: n, **rope}, name, real)) for name, n in (("beta_slow", 1), ("beta_fast", 32)))
+    attention = float(number(rope, "attention_factor", real)) if "attention_factor" in rope else None
     if attention is None and rope.get("mscale") and rope.get("mscale_all_dim"):
-        mscales = [_get(rope, name, number) for name in ("mscale", "mscale_all_dim")]
+        mscales = [number(rope, name, real) for name in ("mscale", "mscale_all_dim")]
         over, under = (0.1 * mscale * math.log(max(factor, 1.0)) + 1 for mscale in mscales)
         attention = over / under
     return theta, Scaling("yarn", factor, length, slow, fast, attention)
@@ -95,26 +86,26 @@ def _window(config: Mapping[str, Any]) -> int | None:
             raise ValueError(
                 f"{kind}: came a window in some of {depth} layers; wanted it in all or none: take another model"
             )
-    return _get(config, "sliding_window") if "sliding_window" in config else window
+    return number(config, "sliding_window") if "sliding_window" in config else window
 
 
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """What Llama and MoE have in common."""
     kind = config["model_type"]
     _refuse(config, "hidden_act", "silu", "silu")
-    heads = _get(config, "num_attention_heads")
+    heads = number(config, "num_attention_heads")
     sizes = {
-        "vocabulary": _get(config, "vocab_size"),
-        "length": _get(config, "max_position_embeddings"),
-        "width": _get(config, "hidden_size"),
-        "depth": _get(config, "num_hidden_layers"),
+        "vocabulary": number(config, "vocab_size"),
+        "length": number(config, "max_position_embeddings"),
+        "width": number(config, "hidden_size"),
+        "depth": number(config, "num_hidden_layers"),
         "heads": heads,
-        "key_heads": heads if config.get("num_key_value_heads") is None else _get(config, "num_key_value_heads"),
+        "key_heads": heads if config.get("num_key_value_heads") is None else number(config, "num_key_value_heads"),
     }
     theta, scaling = _rope(config, 1e6 if kind == "mixtral" else 1e4)
     head_width = config.get("head_dim", 128 if kind == "qwen3" else None)
     if head_width is not None:
-        head_width = _get({**config, "head_dim": head_width}, "head_dim")
+        head_width = number({**config, "head_dim": head_width}, "head_dim")
     if kind == "qwen2" or (kind == "qwen2_moe" and config.get("qkv_bias", True)):
         biases: tuple[str, ...] = QKV
     else:
@@ -124,7 +115,7 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "head_width": head_width,
         "theta": theta,
         "scaling": scaling,
-        "epsilon": _get({"rms_norm_eps": 1e-5 if kind == "mixtral" else 1e-6, **config}, "rms_norm_eps", float),
+        "epsilon": number({"rms_norm_eps": 1e-5 if kind == "mixtral" else 1e-6, **config}, "rms_norm_eps", float),
         "biases": biases,
         "head_norm": kind.startswith("qwen3"),
         "window": _window(config),
@@ -134,7 +125,7 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _llama(config: Mapping[str, Any]) -> Llama:
     _refuse(config, "mlp_bias", False, False)
-    return Llama(**_fields(config), hidden_width=_get(config, "intermediate_size"))
+    return Llama(**_fields(config), hidden_width=number(config, "intermediate_size"))
 
 
 def _moe(config: Mapping[str, Any]) -> MoE:
@@ -145,10 +136,10 @@ def _moe(config: Mapping[str, Any]) -> MoE:
     experts = "num_local_experts" if mixtral or config.get("num_experts") is None else "num_experts"
     return MoE(
         **_fields(config),
-        experts=_get(config, experts),
-        chosen=_get(config, "num_experts_per_tok"),
-        expert_width=_get(config, "intermediate_size" if mixtral else "moe_intermediate_size"),
-        shared_width=_get(config, "shared_expert_intermediate_size") if kind == "qwen2_moe" else 0,
+        experts=number(config, experts),
+        chosen=number(config, "num_experts_per_tok"),
+        expert_width=number(config, "intermediate_size" if mixtral else "moe_intermediate_size"),
+        shared_width=number(config, "shared_expert_intermediate_size") if kind == "qwen2_moe" else 0,
         renormalise=mixtral or bool(config.get("norm_topk_prob", False)),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmodels.convert.family import Family, Weight, turned
+from jaxmodels.convert.family import Family, Weight, number, turned
 from jaxmodels.models.t5 import T5
 
 SIZES = {
@@ -28,9 +28,9 @@ FURTHEST = ("relative_attention_max_distance", 128)
 
 def model(config: Mapping[str, Any]) -> T5:
     """The model of a config.json."""
-    sizes: dict[str, Any] = {ours: _size(config, name) for ours, name in SIZES.items()}
+    sizes: dict[str, Any] = {ours: number(config, name) for ours, name in SIZES.items()}
     for ours, (name, default) in {**DEFAULTS, "furthest": FURTHEST}.items():
-        sizes[ours] = _size({"model_type": "t5", name: default, **config}, name)
+        sizes[ours] = number({"model_type": "t5", name: default, **config}, name)
     for name, wanted in (("num_decoder_layers", sizes["depth"]), ("layer_norm_epsilon", 1e-6)):
         if config.get(name, wanted) not in (wanted, None):
             raise ValueError(f"t5: came {name} {config[name]!r}; wanted {wanted!r}, the only one followed here")
@@ -39,13 +39,6 @@ def model(config: Mapping[str, Any]) -> T5:
         raise ValueError(f"t5: came feed_forward_proj {kind!r}; wanted {' or '.join(GATED)}: no other is known")
     tied = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
     return T5(**sizes, gated=GATED[kind], tied=bool(tied))
-
-
-def _size(config: Mapping[str, Any], name: str) -> int:
-    value = config.get(name)
-    if type(value) is not int or not 0 < value < 2**31:
-        raise ValueError(f"t5: came {name} {value!r}; wanted a positive number: correct config.json")
-    return value
 
 
 def config(model: T5) -> dict[str, Any]:

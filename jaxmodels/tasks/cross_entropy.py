@@ -7,6 +7,7 @@ Dimensions: B batch, T tokens, t tokens of a chunk, M width, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,11 @@ def cross_entropy(
     else:
         loss, right = _chunked(smoothing, size, x_BTM, table_VM, targets_BT, weight_BT)
     return Mean(loss, weight_BT.sum()), Mean(right, weight_BT.sum())
+
+
+def with_perplexity(metrics: dict[str, float]) -> dict[str, float]:
+    """Finished metrics, and the exponential of their loss; a loss that would overflow counts as 700."""
+    return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
 
 
 def _whole(smoothing: float, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any) -> tuple[jax.Array, jax.Array]:

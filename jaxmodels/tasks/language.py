@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Decoder, Mean, Task
 from jaxmodels.tasks.apply import init_from
-from jaxmodels.tasks.cross_entropy import cross_entropy
+from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
 
 
 def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smoothing: float = 0.0) -> Task:
@@ -53,7 +53,7 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
     def finish(metrics):
         if bytes_per_token:
             metrics = {**metrics, "bits_per_byte": metrics["loss"] / math.log(2) / bytes_per_token}
-        return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
+        return with_perplexity(metrics)
 
     return Task(init_from(model, "inputs"), loss, evaluate, finish)
 

@@ -7,7 +7,6 @@ Dimensions: B batch, T tokens, N width of what the logits are products of, V voc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import init_from
-from jaxmodels.tasks.cross_entropy import cross_entropy
+from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
 
 
 def corrupt(
@@ -83,7 +82,4 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
     def evaluate(params, extra, batch):
         return measure(params, extra, batch, keys_of(batch["inputs"]), None)
 
-    def finish(metrics):
-        return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
-
-    return Task(init_from(model, "inputs"), loss, evaluate, finish)
+    return Task(init_from(model, "inputs"), loss, evaluate, with_perplexity)

@@ -8,7 +8,6 @@ Dimensions: B batch, S tokens of the source, T of the target, M width, V vocabul
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxmodels.task import Decoder, Mean, Task
-from jaxmodels.tasks.cross_entropy import cross_entropy
+from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
 
 
 def translate(model: nn.Module, *, smoothing: float = 0.0) -> Task:
@@ -50,10 +49,7 @@ def translate(model: nn.Module, *, smoothing: float = 0.0) -> Task:
     def evaluate(params, extra, batch):
         return measure(params, extra, batch, None, 0.0)
 
-    def finish(metrics):
-        return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
-
-    return Task(init, loss, evaluate, finish)
+    return Task(init, loss, evaluate, with_perplexity)
 
 
 def decoder(
