@@ -17,9 +17,11 @@ _WHERE = {
     "Experiment": "experiment",
     "Mean": "task",
     "Options": "options",
+    "Predictor": "task",
     "Task": "task",
     "evaluate": "commands",
     "generate": "commands",
+    "predict": "commands",
     "train": "commands",
     "verify_resume": "verify",
 }

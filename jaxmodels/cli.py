@@ -20,6 +20,7 @@ usage: jaxmodels COMMAND …
 
   train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
   evaluate RUN                            evaluate a run's checkpoint
+  predict RUN FILES…                      what a run's model says of pictures, and drawings of it
   generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
   tokenize FILES OUT                      train a tokenizer on texts and write their tokens
   convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "evaluate": _evaluate,
+        "predict": _predict,
         "generate": _generate,
         "tokenize": _tokenize,
         "convert": _convert,
@@ -225,6 +227,38 @@ def _evaluate(argv: list[str]) -> int:
     console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
     if got["printing"].json:
         print(json.dumps(finite({"run": run, "metrics": metrics})))
+    return 0
+
+
+def _predict(argv: list[str]) -> int:
+    from jaxmodels.options import Printing, Restoring, Writing
+
+    parts = {"writing": Writing, "restoring": Restoring, "printing": Printing}
+    about = "What a run's model says of files, such as pictures; and drawings of it."
+    run, rest = _first("predict", argv, "RUN", parts, about)
+    count = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
+    files, rest = rest[:count], rest[count:]
+    if not files and not {"-h", "--help"} & set(rest):
+        _first("predict RUN", rest, "FILES", parts, about)
+    got = _parse("predict", rest, f"{run} {' '.join(files)}", parts, about=about)
+
+    from jaxmodels import commands
+    from jaxmodels.console import Console
+
+    printing = got["printing"]
+    console = Console(quiet=printing.quiet, json=printing.json)
+    said = commands.predict(run, files, warn=console.warn, **vars(got["writing"]), **vars(got["restoring"]))
+    for one in said:
+        console.say(one["file"], "bold")
+        for name, value in one.items():
+            if name == "likeliest":
+                value = ", ".join(f"{label} {probability:.1%}" for label, probability in value.items())
+            elif name == "probability":
+                value = f"{value:.1%}"
+            if name != "file":
+                console.say(f"  {name:12} {value}")
+    if printing.json:
+        print(json.dumps({"run": run, "predictions": said}))
     return 0
 
 

@@ -17,10 +17,10 @@ from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.decoding import Written, write
 from jaxmodels.experiment import Experiment
-from jaxmodels.folder import Folder, Identity, read_json
+from jaxmodels.folder import Folder, Identity, read_json, write_png
 from jaxmodels.options import Options, Place
 from jaxmodels.step import State, cast_floats, eval_params
-from jaxmodels.task import Decoder
+from jaxmodels.task import Decoder, Predictor
 
 
 def train(experiment: str | Path | Experiment, *, console: Console | None = None, **arguments: Any) -> runner.Result:
@@ -166,6 +166,49 @@ def _scored(decoder: Decoder, text: str | Path) -> Any:
     return WindowPipeline(
         np.asarray(begin + tokens, np.int32), length=length, overlap=length // 2, batch=4 * jax.device_count()
     )
+
+
+def predict(
+    run: str | Path,
+    files: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    step: int = -1,
+    mesh: str = "",
+    precision: str = "run",
+    warn: Any = print,
+) -> list[dict[str, Any]]:
+    """What a run's model says of files, such as pictures: for each a dict, with "file" and "picture" among the rest.
+
+    "picture" is the path of a drawing of the prediction, in the folder `out`; by default `predictions` in the run's folder.
+    """
+    experiment, state, _ = open_run(run, step=step, mesh=mesh, warn=warn)
+    if experiment.predictor is None:
+        raise ValueError("this experiment's model reads no files: build() gave no predictor (see jaxmodels.task.Predictor)")
+    how = _precision(run, precision)
+    params = cast_floats(eval_params(experiment.optimizer, state), None if how == "float32" else jnp.dtype(how))
+    folder = Path(out) if out else Path(run) / "predictions"
+    return predictions(experiment.predictor, jax.device_put(params), state.extra, files, folder)
+
+
+def predictions(
+    predictor: Predictor, params: Any, extra: Any, files: Sequence[str | Path], folder: Path
+) -> list[dict[str, Any]]:
+    """See predict."""
+    names = [Path(file).stem for file in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"two of the files are called {twice[0]}, under which their pictures would lie; give them one by one"
+        )
+    program = jax.jit(predictor.predict)
+    said = []
+    for file, name in zip(files, names, strict=True):
+        batch = {key: np.asarray(x)[None] for key, x in predictor.read(file).items()}
+        got = jax.tree.map(lambda x: np.asarray(x)[0], program(params, extra, batch))
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = write_png(folder / f"{name}.png", predictor.draw(file, got))
+        said.append({"file": str(file), **predictor.report(got), "picture": str(picture)})
+    return said
 
 
 def generate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ from jaxmodels.console import Console
 from jaxmodels.experiment import Evaluation, Experiment, Pipeline
 from jaxmodels.metrics import Sums, pack
 
+Show = Callable[[str, np.ndarray], object]
+
 
 class Evaluator:
     """Evaluates states of an experiment; compiles once for each of its evaluations, always by jit."""
@@ -23,16 +26,16 @@ class Evaluator:
         self.experiment, self.mesh, self.precision, self.console = experiment, mesh, precision, console
         self._programs: dict[str, Any] = {}
 
-    def __call__(self, state: step.State) -> dict[str, float]:
-        """All evaluations of the experiment, by "name/metric"."""
+    def __call__(self, state: step.State, show: Show | None = None) -> dict[str, float]:
+        """All evaluations of the experiment, by "name/metric"; show gets each picture, as "name-picture", and its pixels."""
         params = step.eval_params(self.experiment.optimizer, state)
         return {
             f"{name}/{k}": v
             for name, evaluation in self.experiment.evals.items()
-            for k, v in self._one(name, as_evaluation(evaluation), params, state.extra).items()
+            for k, v in self._one(name, as_evaluation(evaluation), params, state.extra, show).items()
         }
 
-    def _one(self, name: str, evaluation: Evaluation, params: Any, extra: Any) -> dict[str, float]:
+    def _one(self, name: str, evaluation: Evaluation, params: Any, extra: Any, show: Show | None) -> dict[str, float]:
         data, task = evaluation.data, self.experiment.task
         measure = step.make_evaluate(task, precision=self.precision)
         if name not in self._programs:
@@ -72,6 +75,9 @@ class Evaluator:
         metrics = sums.finish(task)
         if evaluation.score is not None:
             metrics |= evaluation.score(predictions, batches)
+        if evaluation.pictures is not None and show is not None:
+            for picture, pixels in evaluation.pictures(predictions, batches).items():
+                show(f"{name}-{picture}", pixels)
         return metrics
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxmodels.task import Decoder, Task
+from jaxmodels.task import Decoder, Predictor, Task
 
 
 @runtime_checkable
@@ -39,12 +39,15 @@ class Evaluation(NamedTuple):
     """One pass over `data`, and, where means do not do, a score of all predictions on the host.
 
     predict(params, extra, batch) gives a pytree of arrays with a leading example axis, without the padding afterwards;
-    score(predictions, batches) gets the lists of both, as numpy, and gives the metrics.
+    score(predictions, batches) gets the lists of both, as numpy, and gives the metrics;
+    pictures(predictions, batches) gives pictures by name (uint8, height x width x 1 or 3), which the runner writes into the
+    run's folder.
     """
 
     data: Pipeline
     predict: Callable[[Any, Any, Any], Any] | None = None
     score: Callable[[list[Any], list[Any]], dict[str, float]] | None = None
+    pictures: Callable[[list[Any], list[Any]], dict[str, np.ndarray]] | None = None
 
 
 def _no_baselines() -> Mapping[str, Mapping[str, float]]:
@@ -68,4 +71,6 @@ class Experiment:
     best: tuple[str, Callable[[float, float], float]] | None = None  # ("test/accuracy", max): also kept
     rules: Sequence[tuple[str, tuple]] = ()  # (regular expression of a parameter path, PartitionSpec)
     decoder: Decoder | None = None  # makes `jaxmodels generate` work
+    predictor: Predictor | None = None  # makes `jaxmodels predict` work
+    make_step: Callable[..., Any] | None = None  # in place of jaxmodels.step.make_step, for what no one loss describes
     baselines: Callable[[], Mapping[str, Mapping[str, float]]] = _no_baselines  # name -> metrics, shown beside the result

@@ -156,10 +156,28 @@ class Folder:
         """The final metrics and how the run ended."""
         self._write("result.json", json.dumps(finite(result), indent=1, default=str))
 
+    def write_picture(self, name: str, pixels: Any) -> Path:
+        """Writes pictures/<name>.png: uint8, height x width x 1 or 3."""
+        (self.path / "pictures").mkdir(exist_ok=True)
+        return write_png(self.path / "pictures" / f"{name}.png", pixels)
+
     def _write(self, name: str, text: str) -> None:
         new = self.path / f".{name}.new"
         new.write_text(text)
         new.replace(self.path / name)
+
+
+def write_png(path: Path, pixels: Any) -> Path:
+    """Writes a picture: uint8, height x width x 1 or 3."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("writing pictures needs pillow; pip install 'jaxmodels[data]'") from error
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    new = path.with_name(f".{path.name}.new")
+    Image.fromarray(pixels).save(new, "PNG")
+    new.replace(path)
+    return path
 
 
 def read_json(path: Path) -> dict[str, Any]:

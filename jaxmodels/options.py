@@ -77,6 +77,14 @@ class Scoring:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Writing:
+    """Where drawings go."""
+
+    out: str = ""
+    """A folder; by default predictions in the run's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How text is drawn."""
 

@@ -106,7 +106,7 @@ class Programs:
 
     def _compile(self, k: int) -> Any:
         experiment, options = self.experiment, self.options
-        one = step.make_step(
+        one = (experiment.make_step or step.make_step)(
             experiment.task,
             experiment.optimizer,
             accumulate=options.accumulate,

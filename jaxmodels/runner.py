@@ -333,7 +333,9 @@ class _Session:
     # Evaluate, save, end
 
     def _evaluate(self, state: step.State, n: int, log: Log) -> None:
-        self.metrics = self.evaluate(state)
+        folder = self.folder
+        show = None if folder is None else lambda name, pixels: folder.write_picture(f"{name}-{n}", pixels)
+        self.metrics = self.evaluate(state, show)
         if self.metrics:
             log(n, self.metrics)
         if self.metrics and n < self.experiment.steps:

@@ -66,6 +66,21 @@ class Task(NamedTuple):
     finish: Callable[[dict[str, float]], dict[str, float]] = _unchanged
 
 
+class Predictor(NamedTuple):
+    """What `jaxmodels predict` needs to know of a model that reads files, such as pictures.
+
+    read(path) gives the arrays of one example, without the example axis, prepared as in training.
+    predict(params, extra, batch) gives a pytree of arrays with a leading example axis; it is compiled.
+    report(prediction) gives what there is to say of one example, by name, fit for JSON.
+    draw(path, prediction) gives the file's picture with the prediction drawn on it: uint8, height x width x 3.
+    """
+
+    read: Callable[[Any], dict[str, Any]]
+    predict: Callable[[Params, Any, Batch], Any]
+    report: Callable[[Any], dict[str, Any]]
+    draw: Callable[[Any, Any], Any]
+
+
 class Decoder(NamedTuple):
     """What decoding needs to know of an autoregressive model.
 

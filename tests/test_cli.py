@@ -95,14 +95,14 @@ def test_help_is_there_in_half_a_second(argv):
 def test_help_names_every_command_and_every_status(capsys):
     status, out, _ = main(capsys, "--help")
     assert status == 0
-    for command in ("train FILE", "evaluate RUN", "generate RUN", "verify-resume FILE"):
+    for command in ("train FILE", "evaluate RUN", "predict RUN", "generate RUN", "verify-resume FILE"):
         assert command in out
     for number in ("0 done", "1 failed", "2 bad input", "3 the loss was not finite", "130", "143"):
         assert number in out
 
 
 @fast
-@pytest.mark.parametrize("command", ["train", "evaluate", "generate", "verify-resume"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "generate", "verify-resume"])
 def test_every_command_has_help(capsys, command):
     status, out, _ = main(capsys, command, "--help")
     assert status == 0

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from jaxmodels.data.lengths import Buckets, TextPipeline, join
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.folder import Folder, Identity
 from jaxmodels.models.textcnn import TextCNN
+from jaxmodels.step import make_step as usual_step
 from jaxmodels.tasks.classify import classify
 
 fast = pytest.mark.fast
@@ -525,3 +527,41 @@ def test_the_environment_of_a_run_is_written_down(tmp_path):
     assert said["versions"]["jax"] == jax.__version__
     assert said["options"]["resident"] == "off"
     assert said["devices"]["platform"] == jax.devices()[0].platform
+
+
+# Pictures, and a step of one's own
+
+
+def test_an_evaluations_pictures_land_in_the_runs_folder(tmp_path):
+    from files import tiny_pictures
+    from PIL import Image
+
+    train(tiny_pictures.__file__, folder=tmp_path / "run", mesh="data=1")
+    assert sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir()) == [
+        "test-first-10.png",
+        "test-first-20.png",
+    ]
+    with Image.open(tmp_path / "run" / "pictures" / "test-first-20.png") as picture:
+        assert (picture.size, picture.mode) == ((8, 8), "L")
+        np.testing.assert_array_equal(
+            np.asarray(picture), (255 * tiny_pictures.arrays(8)["image"][0, ..., 0]).astype(np.uint8)
+        )
+
+
+def test_an_experiment_may_bring_its_own_step():
+    """One that moves nothing but counts: the parameters stay where they began."""
+
+    def make_step(task, optimizer, **options):
+        usual = usual_step(task, optimizer, **options)
+
+        def still(state, batch):
+            new, metrics = usual(state, batch)
+            return new._replace(params=state.params), metrics
+
+        return still
+
+    experiment = tiny_mlp.build(tiny_mlp.Config(steps=4))
+    got = train(dataclasses.replace(experiment, make_step=make_step), mesh="data=1").state
+    assert int(got.step) == 4
+    first = jax.jit(lambda: runner.initial(experiment))()
+    chex.assert_trees_all_equal(got.params, first.params)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 
-def init_from(model: nn.Module, inputs: str) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Task.init of a model that sees batch[inputs]: (params, extra)."""
+def init_from(model: nn.Module, inputs: str, method: str | None = None) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Task.init of a model whose method, by default its call, sees batch[inputs]: (params, extra)."""
 
     def init(key, batch):
-        extra = dict(model.init(key, batch[inputs]))
+        extra = dict(model.init(key, batch[inputs], method=method))
         extra.pop("losses", None)  # what a model sows is no state
         return extra.pop("params"), extra
 

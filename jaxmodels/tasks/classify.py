@@ -5,39 +5,119 @@ Dimensions: B batch, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxmodels.task import Mean, Task
+from jaxmodels.task import Mean, Predictor, Task
 from jaxmodels.tasks.apply import apply, init_from
 
 
-def classify(model: nn.Module, *, inputs: str = "image", smoothing: float = 0.0) -> Task:
+def classify(
+    model: nn.Module,
+    *,
+    inputs: str = "image",
+    smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    auxiliary: float = 0.0,
+) -> Task:
     """Softmax cross-entropy of model(batch[inputs]) on batches of inputs, label (int) and weight.
 
     weight is 1 for an example and 0 for padding, so a padded batch changes no metric. smoothing moves that share of each
-    label to all classes alike (arXiv:1512.00567, section 7), in the training loss alone. Where a batch has "segments" (BT,
-    int; 0 is padding), the model gets them as segments_BT.
+    label to all classes alike (arXiv:1512.00567, section 7), in the training loss alone. class_weights: of the loss, one for
+    each class, for classes of different frequency; the mean is over the sum of the weights. auxiliary: weight of the loss of
+    each auxiliary head of a model with a method with_auxiliary, while training (arXiv:1409.4842, section 5).
+    Where a batch has "segments" (BT, int; 0 is padding), the model gets them as segments_BT. Where it has "other" (a second
+    label) and "share", that share of the label is the first and the rest the second, as in mixup. "top5" is the part of the
+    examples whose class is among the five likeliest, where there are more than five.
     """
 
     def options(batch: Any) -> dict[str, Any]:
         return {"segments_BT": batch["segments"]} if "segments" in batch else {}
 
-    def measure(logits_BK: Any, batch: Any, smoothing: float = 0.0) -> dict[str, Mean]:
-        label_BK = optax.smooth_labels(nn.one_hot(batch["label"], logits_BK.shape[-1]), smoothing)
-        loss_B = optax.softmax_cross_entropy(logits_BK.astype("float32"), label_BK)
-        values = {"loss": loss_B, "accuracy": logits_BK.argmax(-1) == batch["label"]}
-        return {name: Mean.of(value_B, batch["weight"]) for name, value_B in values.items()}
+    def target(batch: Any, classes: int, smoothing: float) -> jax.Array:
+        label_BK = nn.one_hot(batch["label"], classes)
+        if "other" in batch:
+            share_B1 = batch["share"].astype(jnp.float32)[:, None]
+            label_BK = share_B1 * label_BK + (1 - share_B1) * nn.one_hot(batch["other"], classes)
+        return optax.smooth_labels(label_BK, smoothing)
+
+    def cross_entropy(logits_BK: jax.Array, target_BK: jax.Array, batch: Any) -> Mean:
+        weight_B = batch["weight"]
+        if class_weights is not None:
+            if len(class_weights) != target_BK.shape[-1]:
+                raise ValueError(
+                    f"classify: came {len(class_weights)} class weights for {target_BK.shape[-1]} classes; "
+                    "wanted one for each class: give as many"
+                )
+            weight_B = weight_B * (target_BK @ jnp.asarray(class_weights, jnp.float32))
+        return Mean.of(optax.softmax_cross_entropy(logits_BK.astype(jnp.float32), target_BK), weight_B)
+
+    def measure(logits_BK: jax.Array, batch: Any, smoothing: float = 0.0) -> dict[str, Mean]:
+        classes = logits_BK.shape[-1]
+        right = {"accuracy": logits_BK.argmax(-1) == batch["label"]}
+        if classes > 5:
+            of_label_B1 = jnp.take_along_axis(logits_BK, batch["label"][:, None], -1)
+            right["top5"] = (logits_BK > of_label_B1).sum(-1) < 5
+        loss = cross_entropy(logits_BK, target(batch, classes, smoothing), batch)
+        return {"loss": loss, **{name: Mean.of(x_B, batch["weight"]) for name, x_B in right.items()}}
 
     def loss(params, extra, batch, keys_B):
-        logits_BK, extra = apply(model, params, extra, batch[inputs], keys_B, **options(batch))
+        if not (isinstance(auxiliary, int | float) and auxiliary == 0):
+            (logits_BK, others), extra = apply(
+                model, params, extra, batch[inputs], keys_B, **options(batch), method="with_auxiliary"
+            )
+        else:
+            (logits_BK, extra), others = apply(model, params, extra, batch[inputs], keys_B, **options(batch)), ()
         metrics = measure(logits_BK, batch, smoothing)
-        return metrics["loss"], extra, metrics
+        total, weight = metrics["loss"]
+        for other_BK in others:
+            total += auxiliary * cross_entropy(other_BK, target(batch, other_BK.shape[-1], smoothing), batch).total
+        return Mean(total, weight), extra, metrics
 
     def evaluate(params, extra, batch):
         logits_BK, _ = apply(model, params, extra, batch[inputs], None, **options(batch))
         return measure(logits_BK, batch)
 
-    return Task(init_from(model, inputs), loss, evaluate)
+    return Task(init_from(model, inputs, "with_auxiliary" if auxiliary else None), loss, evaluate)
+
+
+def probabilities(model: nn.Module, *, inputs: str = "image") -> Callable[[Any, Any, Any], jax.Array]:
+    """(params, extra, batch) to the classes' probabilities (BK), for Evaluation.predict."""
+
+    def predict(params, extra, batch):
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None)
+        return jax.nn.softmax(logits_BK.astype(jnp.float32))
+
+    return predict
+
+
+def predictor(
+    model: nn.Module,
+    classes: Sequence[str],
+    *,
+    read: Callable[[Any], dict[str, np.ndarray]],
+    caption: Callable[[Any, str], np.ndarray],
+    inputs: str = "image",
+) -> Predictor:
+    """What `jaxmodels predict` needs of a classifier.
+
+    read(path): a file as the arrays of one example, prepared as in training. caption(path, text): the file's picture with a
+    line of text.
+    """
+
+    def report(probability_K: np.ndarray) -> dict[str, Any]:
+        order = probability_K.argsort(kind="stable")[::-1][:5]
+        best = {classes[i]: round(float(probability_K[i]), 4) for i in order}
+        return {"class": classes[order[0]], "probability": round(float(probability_K[order[0]]), 4), "likeliest": best}
+
+    def draw(path: Any, probability_K: np.ndarray) -> np.ndarray:
+        said = report(probability_K)
+        return caption(path, f"{said['class']} {said['probability']:.1%}")
+
+    return Predictor(read, probabilities(model, inputs=inputs), report, draw)

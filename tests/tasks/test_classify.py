@@ -9,7 +9,7 @@ import pytest
 
 from jaxmodels.models.cnn import CNN
 from jaxmodels.task import value
-from jaxmodels.tasks.classify import classify
+from jaxmodels.tasks.classify import classify, predictor
 
 pytestmark = pytest.mark.fast
 
@@ -106,3 +106,76 @@ def test_training_changes_the_statistics_that_evaluation_uses():
 
 def test_finish_adds_nothing():
     assert classify(Times()).finish({"loss": 0.5, "accuracy": 0.9}) == {"loss": 0.5, "accuracy": 0.9}
+
+
+# Mixed and weighted examples, top five, auxiliary heads
+
+
+def test_a_mixed_label_is_the_weighted_mean_of_the_losses_of_both():
+    share = np.array([1, 0.25, 0.5, 0.3], np.float32)
+    other = np.array([2, 2, 1, 0], np.int32)
+    log_p = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
+    rows = np.arange(4)
+    want_B = -(share * log_p[rows, BATCH["label"]] + (1 - share) * log_p[rows, other])
+    loss, _, _ = train(classify(Times()), {**BATCH, "share": share, "other": other})
+    assert value(loss) == pytest.approx((want_B * BATCH["weight"]).sum() / 2.5, rel=1e-5)
+
+
+def test_class_weights_weigh_the_loss_and_its_mean_but_not_the_accuracy():
+    of_class = np.array([1, 5, 3], np.float32)
+    weight_B = BATCH["weight"] * of_class[BATCH["label"]]
+    task = classify(Times(), class_weights=tuple(of_class))
+    loss, _, metrics = train(task)
+    assert float(loss.weight) == weight_B.sum()
+    assert value(loss) == pytest.approx((cross_entropy() * weight_B).sum() / weight_B.sum(), rel=1e-5)
+    assert metrics["accuracy"] == evaluate(classify(Times()))["accuracy"]
+
+
+def test_there_must_be_a_weight_for_each_class():
+    with pytest.raises(ValueError, match=r"came 2 class weights for 3 classes; wanted one for each class: give as many"):
+        train(classify(Times(), class_weights=(1, 2)))
+
+
+def test_top_five_counts_where_fewer_than_five_classes_are_likelier():
+    logits = np.arange(7, dtype=np.float32)[::-1]
+    batch = {
+        "image": np.stack([logits] * 4),
+        "label": np.array([0, 4, 5, 6], np.int32),
+        "weight": np.array([1, 1, 1, 0], np.float32),
+    }
+    assert value(evaluate(classify(Times()), batch)["top5"]) == pytest.approx(2 / 3)
+    assert "top5" not in evaluate(classify(Times()))
+
+
+class TwoHeads(Times):
+    """Logits, and twice the logits by an auxiliary head."""
+
+    def with_auxiliary(self, x, keys_B=None):
+        y = self(x, keys_B)
+        return y, (2 * y,)
+
+
+def test_an_auxiliary_head_adds_its_share_of_loss_while_training_alone():
+    task = classify(TwoHeads(), auxiliary=0.3)
+    own, auxiliary = train(classify(Times()))[0], train(classify(Times()), {**BATCH, "image": 2 * LOGITS})[0]
+    loss, _, metrics = train(task)
+    assert value(loss) == pytest.approx(value(own) + 0.3 * value(auxiliary), rel=1e-5)
+    assert metrics["loss"] == own
+    assert evaluate(task) == evaluate(classify(Times()))
+
+
+def test_a_predictor_reports_the_likeliest_classes_and_draws_the_first(tmp_path):
+    captions = []
+
+    def caption(path, text):
+        captions.append((path, text))
+        return np.zeros((2, 2, 3), np.uint8)
+
+    reads = predictor(Times(), ["cat", "dog", "cow"], read=lambda path: {"image": LOGITS[2]}, caption=caption)
+    got = np.asarray(reads.predict(PARAMS, {}, {"image": LOGITS[2:3]}))[0]
+    np.testing.assert_allclose(got, np.exp(LOGITS[2]) / np.exp(LOGITS[2]).sum(), rtol=1e-5)
+    said = reads.report(got)
+    assert (said["class"], said["probability"]) == ("cow", 0.9517)
+    assert list(said["likeliest"]) == ["cow", "dog", "cat"]
+    reads.draw("a.png", got)
+    assert captions == [("a.png", "cow 95.2%")]

@@ -1,0 +1,132 @@
+"""Which form of a convolution's gradient is faster on this computer's CPU, and what that does to whole steps.
+
+For each shape: interleaved rounds of XLA's own gradient of the kernel and of the form in jaxmodels/layers/conv.py, whether
+or not its rule takes it there ("taken"). Then a step of two networks with flax's convolution and pooling, and with ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import measure
+import numpy as np
+
+from jaxmodels.layers import conv
+from jaxmodels.layers.conv import Conv, max_pool
+
+SAME = ((1, 1), (1, 1))
+# batch, height and width, channels, features of 3 x 3 kernels
+SHAPES = [
+    *((128, 28, c, f) for c, f in ((1, 32), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64))),
+    *((128, 14, c, f) for c, f in ((32, 32), (32, 64), (64, 64), (64, 128), (128, 128), (256, 256))),
+    *((128, 7, c, f) for c, f in ((64, 128), (128, 128), (256, 256))),
+    *((32, 56, c, f) for c, f in ((64, 64),)),
+]
+
+
+def random(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+def kernel_gradients(B: int, H: int, C: int, F: int) -> dict:
+    x, w, dy = random(B, H, H, C), random(3, 3, C, F), random(B, H, H, F)
+    own = jax.jit(lambda x, w, dy: jax.vjp(lambda w: conv._native(x, w, SAME), w)[1](dy)[0])
+    rows = jax.jit(lambda x, w, dy: conv._kernel_gradient(x, w.shape, dy, SAME))
+    return {"xla": lambda: own(x, w, dy), "rows": lambda: rows(x, w, dy)}
+
+
+class Plain(nn.Module):
+    """The textbook network: two convolutions, each pooled, and a dense layer."""
+
+    ours: bool
+
+    @nn.compact
+    def __call__(self, x):
+        layer, pool = (Conv, max_pool) if self.ours else (nn.Conv, lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)))
+        for features in (32, 64):
+            x = pool(nn.relu(layer(features, (3, 3))(x)))
+        return nn.Dense(10)(nn.relu(nn.Dense(128)(x.reshape(len(x), -1))))
+
+
+class Residual(nn.Module):
+    """A bottleneck network of three stages."""
+
+    ours: bool
+
+    @nn.compact
+    def __call__(self, x):
+        layer = Conv if self.ours else nn.Conv
+        x = layer(64, (3, 3))(x)
+        for stage, features in enumerate((64, 128, 256)):
+            for block in range(2):
+                y = nn.relu(layer(features // 2, (1, 1))(x))
+                stride = (2, 2) if stage and not block else (1, 1)
+                y = nn.relu(layer(features // 2, (3, 3), strides=stride)(y))
+                y = layer(features, (1, 1))(y)
+                x = nn.relu(y + (layer(features, (1, 1), strides=stride)(x) if x.shape != y.shape else x))
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+def steps(kind: type, batch: int) -> dict:
+    x = random(batch, 28, 28, 1)
+    found = {}
+    for name, net in {"flax": kind(False), "ours": kind(True)}.items():
+        params = jax.jit(net.init)(jax.random.key(0), x)
+        gradient = jax.jit(jax.grad(lambda p, x, net=net: (net.apply(p, x) ** 2).sum()))
+        found[name] = lambda gradient=gradient, params=params: gradient(params, x)
+    return found
+
+
+STEPS = {"textbook network": (Plain, 1.3), "bottlenecks": (Residual, 1.2)}
+
+
+def timed(fn: Callable[[], object]) -> Callable[[], float]:
+    """A case of measure.interleaved: seconds of one call, whose program is compiled before."""
+    jax.block_until_ready(fn())
+
+    def call() -> float:
+        begun = time.perf_counter()
+        jax.block_until_ready(fn())
+        return time.perf_counter() - begun
+
+    return call
+
+
+def run(made: dict, first: str, second: str, args: argparse.Namespace) -> dict:
+    got = measure.interleaved({name: timed(fn) for name, fn in made.items()}, args.rounds, args.patience)
+    return {
+        "us": {name: measure.microseconds(rounds) for name, rounds in got.items()},
+        "times_faster": measure.ratio(got[first], got[second]),
+        "foreign": measure.foreign(got),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=0, help="7 or more; 1 when quick")
+    parser.add_argument("--patience", type=int, default=3, help="times as many rounds where the machine is busy")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: few shapes, small batches, one round")
+    args = parser.parse_args()
+    args.rounds, args.patience = args.rounds or (1 if args.quick else 7), 1 if args.quick else args.patience
+    cases = {}
+    for B, H, C, F in SHAPES[5:7] if args.quick else SHAPES:
+        name = f"kernel gradient {H}x{H}x{C} to {F}"
+        measure.note(name)
+        taken = conv._suits_rows((B, H, H, C), (3, 3, C, F))
+        cases[name] = {**run(kernel_gradients(4 if args.quick else B, H, C, F), "xla", "rows", args), "taken": taken}
+    checks = []
+    for name, (kind, least) in STEPS.items():
+        measure.note(name)
+        cases[name] = run(steps(kind, 4 if args.quick else 128), "flax", "ours", args)
+        value = None if args.quick else cases[name]["times_faster"]["median"]
+        checks.append(measure.check(f"{name}: a step with flax's layers / with ours", value, least=least))
+    measure.report("convolution", args.quick, cases, checks)
+
+
+if __name__ == "__main__":
+    main()

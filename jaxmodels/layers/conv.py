@@ -1,0 +1,169 @@
+"""Convolution and pooling for all models of images: XLA's own, but for shapes and gradients where CPUs have a faster form.
+
+On CPUs, measured on two cores by benchmarks/convolution.py:
+
+- a 1 x 1 convolution is a matrix product, two to three times faster written as one;
+- the gradient of a kernel of 3 x 3 and more is a matrix product of unfolded inputs: for large images or many channels up to
+  twice as fast when it is made row by row of the image, so that what is unfolded stays in the cache;
+- the gradient of maximum pooling over windows that do not overlap needs no search through overlapping windows.
+
+Which one runs is decided when a program is lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree
+to rounding. A convolution in the rule's reach has no forward-mode derivative (jax.jvp).
+Dimensions: B batch, H W image, h w output, C channels, F features, k kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+Pads = tuple[tuple[int, int], ...]
+
+
+def conv_general_dilated(
+    x_BHWC: Any,
+    kernel: Any,
+    window_strides: Sequence[int],
+    padding: Any,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+) -> jax.Array:
+    """lax.conv_general_dilated of images, NHWC, with the gradients that suit the platform."""
+    plain = {*window_strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
+    if x_BHWC.ndim == 4 and plain and precision is None:
+        k = kernel.shape[:2]
+        pads = padding
+        if isinstance(pads, str):
+            pads = lax.padtype_to_pads(x_BHWC.shape[1:3], k, window_strides, pads)
+        pads = tuple((int(low), int(high)) for low, high in pads)
+        if k == (1, 1) and pads == ((0, 0), (0, 0)):
+            return _pointwise(x_BHWC, kernel)
+        if _suits_rows(x_BHWC.shape, kernel.shape) and min(map(min, pads)) >= 0:
+            return _by_rows(pads, x_BHWC, kernel)
+    return lax.conv_general_dilated(
+        x_BHWC,
+        kernel,
+        window_strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers or DIMENSIONS,
+        feature_group_count=feature_group_count,
+        precision=precision,
+    )
+
+
+Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)  # a linen Conv, with the same parameters
+
+
+def _suits_rows(x_shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
+    """Where the kernel's gradient is faster row by row: measured, see benchmarks/convolution.py."""
+    (_, H, W, C), (kh, kw, _, F) = x_shape, kernel_shape
+    large, many = H * W >= 784 and (C <= 4 or C >= 32), C >= 256
+    return 9 <= kh * kw <= 25 and F >= 32 and (large or many)
+
+
+def _native(x_BHWC: Any, kernel: Any, pads: Pads = ((0, 0), (0, 0))) -> jax.Array:
+    return lax.conv_general_dilated(x_BHWC, kernel, (1, 1), pads, dimension_numbers=DIMENSIONS)
+
+
+@jax.custom_vjp
+def _pointwise(x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.platform_dependent(x_BHWC, kernel, cpu=lambda x, w: jnp.einsum("BHWC,CF->BHWF", x, w[0, 0]), default=_native)
+
+
+def _pointwise_backward(kept: Any, dy_BHWF: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def products(x, w, dy):
+        return jnp.einsum("BHWF,CF->BHWC", dy, w[0, 0]), jnp.einsum("BHWC,BHWF->CF", x, dy)[None, None]
+
+    return lax.platform_dependent(*kept, dy_BHWF, cpu=products, default=lambda x, w, dy: jax.vjp(_native, x, w)[1](dy))
+
+
+_pointwise.defvjp(lambda x, w: (_pointwise(x, w), (x, w)), _pointwise_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _by_rows(pads: Pads, x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _native(x_BHWC, kernel, pads)
+
+
+def _by_rows_backward(pads: Pads, kept: Any, dy_BhwF: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_BHWC, kernel = kept
+    (dx_BHWC,) = jax.vjp(lambda x: _native(x, kernel, pads), x_BHWC)[1](dy_BhwF)
+    dkernel = lax.platform_dependent(
+        x_BHWC,
+        kernel,
+        dy_BhwF,
+        cpu=lambda x, w, dy: _kernel_gradient(x, w.shape, dy, pads).astype(w.dtype),
+        default=lambda x, w, dy: jax.vjp(lambda w: _native(x, w, pads), w)[1](dy)[0],
+    )
+    return dx_BHWC, dkernel
+
+
+_by_rows.defvjp(lambda pads, x, w: (_by_rows(pads, x, w), (x, w)), _by_rows_backward)
+
+
+def _kernel_gradient(x_BHWC: Any, shape: Sequence[int], dy_BhwF: Any, pads: Pads) -> jax.Array:
+    """Sum over rows of the output of (unfolded input)^T dy; rows, so that a batch split over devices stays split."""
+    kh, kw, C, F = shape
+    h, w = dy_BhwF.shape[1:3]
+    x_BHWC = jnp.pad(x_BHWC, ((0, 0), *pads, (0, 0)))
+
+    def add(total, row):
+        band = lax.dynamic_slice_in_dim(x_BHWC, row, kh, 1)
+        unfolded = jnp.concatenate([band[:, i, j : j + w] for i in range(kh) for j in range(kw)], -1)
+        dy_BwF = lax.dynamic_index_in_dim(dy_BhwF, row, 1, keepdims=False)
+        return total + jnp.einsum("BwK,BwF->KF", unfolded, dy_BwF, preferred_element_type=jnp.float32), None
+
+    return lax.scan(add, jnp.zeros((kh * kw * C, F)), jnp.arange(h))[0].reshape(tuple(shape))
+
+
+def max_pool(x_BHWC: jax.Array, window: int = 2) -> jax.Array:
+    """The largest value of each window x window square, side by side; what is left over at the edges is cut off.
+
+    The first of several largest values takes the gradient, as in XLA's own.
+    """
+    _, H, W, _ = x_BHWC.shape
+    return _max_pool(window, x_BHWC[:, : H - H % window, : W - W % window])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _max_pool(window: int, x_BHWC: jax.Array) -> jax.Array:
+    return nn.max_pool(x_BHWC, (window, window), strides=(window, window))
+
+
+def _max_pool_backward(window: int, kept: Any, dy_BhwC: jax.Array) -> tuple[jax.Array]:
+    def spread(x_BHWC, y_BhwC, dy_BhwC):
+        B, h, w, C = y_BhwC.shape
+        x = x_BHWC.reshape(B, h, window, w, window, C)
+        taken = jnp.zeros(y_BhwC.shape, bool)
+        parts = []
+        for i in range(window * window):
+            first = (x[:, :, i // window, :, i % window] == y_BhwC) & ~taken
+            parts.append(jnp.where(first, dy_BhwC, 0))
+            taken |= first
+        rows = [jnp.stack(parts[i * window : (i + 1) * window], 3) for i in range(window)]
+        return jnp.stack(rows, 2).reshape(x_BHWC.shape)
+
+    def search(x_BHWC, y_BhwC, dy_BhwC):
+        return jax.vjp(lambda x: nn.max_pool(x, (window, window), strides=(window, window)), x_BHWC)[1](dy_BhwC)[0]
+
+    return (lax.platform_dependent(*kept, dy_BhwC, cpu=spread, default=search),)
+
+
+def _max_pool_forward(window: int, x_BHWC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y_BhwC = _max_pool(window, x_BHWC)
+    return y_BhwC, (x_BHWC, y_BhwC)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
