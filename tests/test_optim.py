@@ -339,7 +339,7 @@ def test_decay_leaves_out_biases_and_scales_also_where_a_scan_stacks_them():
 def test_decay_takes_kernels_of_convolutions_and_no_batch_normalisation():
     shapes = jax.eval_shape(CNN(**CNN_SIZES, batch_norm=True).init, jax.random.key(0), images()["image"])["params"]
     decayed = {path_name(path) for path, yes in jax.tree.leaves_with_path(optim.matrices(shapes)) if yes}
-    assert decayed == {"conv_0/kernel", "conv_1/kernel", "hidden/kernel", "head/kernel"}
+    assert decayed == {"conv_0/kernel", "conv_1/kernel", "dense/kernel", "head/kernel"}
 
 
 @fast

@@ -1,6 +1,10 @@
-"""The textbook convolutional network: convolution, normalisation, ReLU and pooling, repeated; then a dense layer.
+"""Convolutional networks of the textbooks.
 
-After LeNet-5 (LeCun et al., 1998), with ReLU, maximum pooling, and optional batch normalisation (arXiv:1502.03167).
+CNN    convolution, normalisation, ReLU and pooling, repeated; then a dense layer. With optional batch normalisation
+       (arXiv:1502.03167).
+LeNet  LeNet-5 (LeCun et al., 1998) as it is taught: tanh, mean pooling, every map of the second convolution connected to all
+       of the first, and softmax in place of radial basis functions.
+
 Dimensions: B batch, H W C image, F features, K classes.
 """
 
@@ -12,13 +16,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.layers.conv import Conv, max_pool
 from jaxmodels.layers.dropout import dropout, fold
 
 
 class CNN(nn.Module):
     """Maps images to class logits; each stage halves height and width."""
 
-    classes: int
+    classes: int  # 0: the features before the head
     channels: Sequence[int] = (32, 64)
     kernel: int = 3
     hidden: int = 128
@@ -27,24 +32,71 @@ class CNN(nn.Module):
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     @nn.compact
-    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+    def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Maps by stage, each pooled: "stage_1", "stage_2", ...."""
         smallest = 2 ** len(self.channels)
         if x_BHWC.ndim != 4 or min(x_BHWC.shape[1:3]) < smallest:
             raise ValueError(
                 f"CNN: image batch has shape {x_BHWC.shape}; {len(self.channels)} stages need (batch, height, width, "
                 f"channels) of at least {smallest}x{smallest}: resize the images or use fewer stages"
             )
+        maps = {}
         for i, channels in enumerate(self.channels):
             size = (self.kernel, self.kernel)
-            x_BHWC = nn.Conv(channels, size, use_bias=not self.batch_norm, dtype=self.dtype, name=f"conv_{i}")(x_BHWC)
+            x_BHWC = Conv(channels, size, use_bias=not self.batch_norm, dtype=self.dtype, name=f"conv_{i}")(x_BHWC)
             if self.batch_norm:
                 # Statistics only while training; its momentum suits runs of a few hundred steps.
                 x_BHWC = nn.BatchNorm(keys_B is None, momentum=0.9, dtype=self.dtype, name=f"norm_{i}")(x_BHWC)
-            x_BHWC = nn.max_pool(nn.relu(x_BHWC), (2, 2), strides=(2, 2))
-        x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
-        x_BF = dropout(x_BF, self.dropout, fold(keys_B, 0))
+            x_BHWC = max_pool(nn.relu(x_BHWC))
+            maps[f"stage_{i + 1}"] = x_BHWC
+        return maps
+
+    def setup(self):
+        """The dense layers."""
         if self.hidden:
-            x_BF = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x_BF))
+            self.dense = nn.Dense(self.hidden, dtype=self.dtype)
+        if self.classes:
+            self.head = nn.Dense(self.classes, dtype=self.dtype)
+
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        """Logits of images; keys, one per example, while training."""
+        x_BHWC = self.features(x_BHWC, keys_B)[f"stage_{len(self.channels)}"]
+        x_BF = dropout(x_BHWC.reshape(x_BHWC.shape[0], -1), self.dropout, fold(keys_B, 0))
+        if self.hidden:
+            x_BF = nn.relu(self.dense(x_BF))
             x_BF = dropout(x_BF, self.dropout, fold(keys_B, 1))
-        return nn.Dense(self.classes, dtype=self.dtype, name="head")(x_BF)
+        return self.head(x_BF) if self.classes else x_BF
+
+
+class LeNet(nn.Module):
+    """Maps grey images of 32 x 32 (or of 28 x 28, which get a border of zeros) to class logits."""
+
+    classes: int = 10  # 0: the features before the head
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Maps by stage: "stage_1" and "stage_2" pooled, "stage_3" of one pixel."""
+        H, W = x_BHWC.shape[1:3]
+        if (H, W) not in ((28, 28), (32, 32)):
+            raise ValueError(f"LeNet: came images of {H}x{W}; wanted 32x32 or 28x28: resize the images")
+        border = (32 - H) // 2
+        x_BHWC = jnp.pad(x_BHWC, ((0, 0), (border, border), (border, border), (0, 0)))
+        maps = {}
+        for i, channels in enumerate((6, 16), 1):
+            x_BHWC = Conv(channels, (5, 5), padding="VALID", dtype=self.dtype, name=f"conv_{i}")(x_BHWC)
+            x_BHWC = nn.avg_pool(nn.tanh(x_BHWC), (2, 2), strides=(2, 2))
+            maps[f"stage_{i}"] = x_BHWC
+        maps["stage_3"] = nn.tanh(Conv(120, (5, 5), padding="VALID", dtype=self.dtype, name="conv_3")(x_BHWC))
+        return maps
+
+    def setup(self):
+        """The dense layers."""
+        self.hidden = nn.Dense(84, dtype=self.dtype)
+        if self.classes:
+            self.head = nn.Dense(self.classes, dtype=self.dtype)
+
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        """Logits of images."""
+        x_BF = nn.tanh(self.hidden(self.features(x_BHWC, keys_B)["stage_3"][:, 0, 0]))
+        return self.head(x_BF) if self.classes else x_BF

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.models.cnn import CNN
+from jaxmodels.models.cnn import CNN, LeNet
 
 pytestmark = pytest.mark.fast
 
@@ -58,7 +58,7 @@ def test_it_equals_the_loops():
     h = x
     for name in ("conv_0", "conv_1"):
         h = pooled(np.maximum(convolved(h, params[name]["kernel"], params[name]["bias"]), 0))
-    h = np.maximum(h.reshape(2, -1) @ params["hidden"]["kernel"] + params["hidden"]["bias"], 0)
+    h = np.maximum(h.reshape(2, -1) @ params["dense"]["kernel"] + params["dense"]["bias"], 0)
     want = h @ params["head"]["kernel"] + params["head"]["bias"]
     np.testing.assert_allclose(jax.jit(model.apply)({"params": params}, x), want, rtol=1e-4, atol=1e-5)
 
@@ -107,5 +107,49 @@ def test_any_image_gives_a_row_of_logits(B, H, W, C, channels, hidden):
     assert (y.shape, y.dtype) == ((B, 5), jnp.float32)
     n = len(channels)
     features = (H >> n) * (W >> n) * (channels[-1] if channels else C)
-    first = variables["params"]["hidden" if hidden else "head"]["kernel"]
+    first = variables["params"]["dense" if hidden else "head"]["kernel"]
     assert first.shape[0] == features
+
+
+def test_lenet_matches_the_hand_count():
+    """Convolutions 6 x 25 + 6, 16 x 150 + 16, 120 x 400 + 120; then 84 x 120 + 84 and 10 x 84 + 10."""
+    assert count(LeNet(), 1, 32, 32, 1) == count(LeNet(), 1, 28, 28, 1) == 156 + 2_416 + 48_120 + 10_164 + 850 == 61_706
+
+
+def test_lenet_sees_a_small_image_with_a_border_of_zeros():
+    model, x = LeNet(), images(2, 28, 28, 1)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    np.testing.assert_array_equal(jax.jit(model.apply)(variables, x), jax.jit(model.apply)(variables, padded))
+
+
+def test_lenet_refuses_other_sizes():
+    with pytest.raises(ValueError, match="LeNet: came images of 64x64; wanted 32x32 or 28x28: resize the images"):
+        count(LeNet(), 1, 64, 64, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        (CNN(5), {"stage_1": (14, 32), "stage_2": (7, 64)}),
+        (LeNet(5), {"stage_1": (14, 6), "stage_2": (5, 16), "stage_3": (1, 120)}),
+    ],
+)
+def test_features_are_maps_by_stage(model, sizes):
+    x = jnp.zeros((2, 28, 28, 1))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    maps = jax.eval_shape(lambda v: model.apply(v, x, method="features"), variables)
+    assert {name: m.shape for name, m in maps.items()} == {name: (2, H, H, C) for name, (H, C) in sizes.items()}
+
+
+@pytest.mark.parametrize(("model", "bare", "width"), [(CNN(5), CNN(0), 128), (LeNet(5), LeNet(0), 84)])
+def test_without_classes_there_is_no_head(model, bare, width):
+    x = images(2, 28, 28, 1)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    head = variables["params"]["head"]
+    rest = {"params": {name: p for name, p in variables["params"].items() if name != "head"}}
+    features = jax.jit(bare.apply)(rest, x)
+    assert features.shape == (2, width)
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(variables, x), features @ head["kernel"] + head["bias"], rtol=1e-4, atol=1e-5
+    )
