@@ -49,7 +49,7 @@ def pretrained(folder: str) -> Path:
 
 def build(config: Config) -> Experiment:
     folder = pretrained(config.weights)
-    encoder, params, _ = load_pretrained(folder)
+    encoder, params, _, _ = load_pretrained(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -50,7 +50,7 @@ def pretrained(folder: str) -> Path:
 
 def build(config: Config) -> Experiment:
     folder = pretrained(config.weights)
-    encoder, params, _ = load_pretrained(folder)
+    encoder, params, _, _ = load_pretrained(folder)
     model = SpanModel(encoder.clone(dropout=config.dropout))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()

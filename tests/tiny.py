@@ -18,11 +18,12 @@ from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.moe import MoE
-from jaxmodels.models.resnet import CifarResNet, ResNet, SqueezeExcite
+from jaxmodels.models.resnet import ResNet, SqueezeExcite
 from jaxmodels.models.rnn import RNN, RNNClassifier
 from jaxmodels.models.t5 import T5
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.models.transformer import Transformer
+from jaxmodels.models.vit import ViT
 from jaxmodels.task import Task
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
@@ -147,13 +148,13 @@ TINY = [
     regressor("mlp-regress", MLP((9,), 2, nn.tanh)),
     classifier("cnn", CNN(**CNN_SIZES)),
     classifier("cnn-norm-dropout", CNN(**CNN_SIZES, batch_norm=True, dropout=0.3), random=True, norm_per_device=True),
-    classifier("resnet-cifar", CifarResNet(K, 8, widths=(2, 3, 4)), norm_per_device=True),
     classifier(
         "resnet-excite-dropout",
-        ResNet(K, (1, 1), SqueezeExcite, widths=(4, 8), stem="plain", stem_width=4, groups=2, base_width=32, dropout=0.2),
+        ResNet(K, (1,), SqueezeExcite, widths=(16,), stem="plain", stem_width=4, groups=2, base_width=32, dropout=0.2),
         random=True,
         norm_per_device=True,
     ),
+    classifier("vit-registers-drops", ViT(K, 8, 2, 2, 4, size=8, registers=1, dropout=0.2, drop_path=0.3), random=True),
     language_model("gpt-dropout", GPT(**GPT_SIZES, dropout=0.2), random=True),
     language_model("gpt-untied-remat-unroll", GPT(**GPT_SIZES, tied=False, remat="full", unroll=2)),
     language_model(

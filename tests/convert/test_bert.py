@@ -75,7 +75,7 @@ def compare(got, want, segments=SEGMENTS, atol=1e-4):
 def test_every_head_gives_what_transformers_gives(kind, head, seed, tmp_path):
     other = theirs(kind, head, seed)
     other.save_pretrained(tmp_path)
-    model, params, _ = load_pretrained(tmp_path)
+    model, params, _, _ = load_pretrained(tmp_path)
     types = TYPES if kind == "Bert" else None
     compare(model.apply({"params": params}, TOKENS, None, SEGMENTS, types), outputs(other, TOKENS, SEGMENTS, types))
 
@@ -84,7 +84,7 @@ def test_every_head_gives_what_transformers_gives(kind, head, seed, tmp_path):
 def test_other_activations_and_epsilons_are_followed(name, other, tmp_path):
     reference = theirs("Bert", "ForMaskedLM", hidden_act=name, layer_norm_eps=1e-2)
     reference.save_pretrained(tmp_path)
-    model, params, _ = load_pretrained(tmp_path)
+    model, params, _, _ = load_pretrained(tmp_path)
     assert model.encoder.activation == other
     compare(model.apply({"params": params}, TOKENS, None, SEGMENTS), outputs(reference, TOKENS, SEGMENTS))
 
@@ -94,7 +94,7 @@ def test_other_activations_and_epsilons_are_followed(name, other, tmp_path):
 def test_transformers_loads_what_is_written(kind, head, tmp_path):
     other = theirs(kind, head)
     other.save_pretrained(tmp_path / "a")
-    model, params, _ = load_pretrained(tmp_path / "a")
+    model, params, _, _ = load_pretrained(tmp_path / "a")
     save_pretrained(tmp_path / "b", model, params)
     back = type(other).from_pretrained(tmp_path / "b").eval()
     np.testing.assert_array_equal(outputs(back, TOKENS, SEGMENTS), outputs(other, TOKENS, SEGMENTS))
@@ -145,7 +145,7 @@ def test_minilm_embeds_sentences_as_transformers_does():
     x = outputs(transformers.BertModel.from_pretrained(folder).eval(), tokens, segments)
     want = (x * segments[..., None]).sum(1) / segments.sum(1, keepdims=True)
     want /= np.linalg.norm(want, axis=1, keepdims=True)
-    encoder, params, _ = load_pretrained(folder)
+    encoder, params, _, _ = load_pretrained(folder)
     got = Embedder(encoder).apply({"params": {"encoder": params}}, tokens, None, segments)
     np.testing.assert_allclose(got, want, atol=1e-5)
     assert encoder.activation == gelu
@@ -188,7 +188,7 @@ def sapiens(real, chain, tmp_path):
     named = fairseq_names(arrays)
     write_file(tmp_path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in named.items()})
     (tmp_path / "config.json").write_text(json.dumps(fairseq_config(arrays, heads=heads)))
-    model, params, _ = load_pretrained(tmp_path)
+    model, params, _, _ = load_pretrained(tmp_path)
     return model, params, weights, heads
 
 

@@ -44,7 +44,7 @@ def logits(theirs, tokens):
 
 def test_logits_are_those_of_transformers(theirs, tmp_path):
     theirs.save_pretrained(tmp_path, max_shard_size="10KB")  # several shards
-    model, params, _ = load_pretrained(tmp_path)
+    model, params, _, _ = load_pretrained(tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     np.testing.assert_allclose(model.apply({"params": params}, TOKENS), logits(theirs, TOKENS), atol=1e-4)
 
@@ -52,7 +52,7 @@ def test_logits_are_those_of_transformers(theirs, tmp_path):
 def test_greedy_tokens_are_those_of_transformers(theirs, tmp_path):
     torch = pytest.importorskip("torch")
     theirs.save_pretrained(tmp_path)
-    model, params, _ = load_pretrained(tmp_path)
+    model, params, _, _ = load_pretrained(tmp_path)
     ids = torch.tensor(TOKENS)
     how = {"do_sample": False, "max_new_tokens": 15, "eos_token_id": None, "pad_token_id": 0}
     want = theirs.generate(ids, attention_mask=torch.ones_like(ids), **how)
@@ -64,7 +64,7 @@ def test_greedy_tokens_are_those_of_transformers(theirs, tmp_path):
 @pytest.mark.parametrize("limit", [10_000, 10**9])
 def test_transformers_loads_what_is_written(theirs, tmp_path, limit):
     theirs.save_pretrained(tmp_path / "a")
-    model, params, config = load_pretrained(tmp_path / "a")
+    model, params, _, config = load_pretrained(tmp_path / "a")
     save_pretrained(tmp_path / "b", model, params, config=config, shard=limit)
     back = type(theirs).from_pretrained(tmp_path / "b").eval()
     np.testing.assert_array_equal(logits(back, TOKENS), logits(theirs, TOKENS))
@@ -90,7 +90,7 @@ def test_every_stored_activation_of_a_trained_model_is_ours(real, tmp_path):
     names = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "vocab_size": "vocab_size"}
     config = {ours: sizes[name] for name, ours in names.items()} | {"n_positions": sizes["block_size"]}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "tie_word_embeddings": False, **config}))
-    model, params, _ = load_pretrained(tmp_path)
+    model, params, _, _ = load_pretrained(tmp_path)
 
     tokens = want["idx"].astype(np.int32)
     B, T = tokens.shape

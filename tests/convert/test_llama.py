@@ -104,7 +104,7 @@ def answers(model):
 def test_logits_equal_those_of_transformers(tmp_path, case, seed):
     reference = theirs(case, seed)
     reference.save_pretrained(tmp_path)
-    model, params, _ = load_pretrained(tmp_path)
+    model, params, _, _ = load_pretrained(tmp_path)
     want = answers(reference)
     assert np.abs(want).max() > 1
     got = jax.jit(model.apply)({"params": params}, TOKENS)
@@ -115,7 +115,7 @@ def test_logits_equal_those_of_transformers(tmp_path, case, seed):
 def test_transformers_reads_what_is_written(tmp_path, case):
     reference = theirs(case, 0)
     reference.save_pretrained(tmp_path / "theirs")
-    model, params, _ = load_pretrained(tmp_path / "theirs")
+    model, params, _, _ = load_pretrained(tmp_path / "theirs")
     save_pretrained(tmp_path / "ours", model, params)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
     np.testing.assert_allclose(answers(again), answers(reference), rtol=1e-5, atol=1e-5)
@@ -143,7 +143,7 @@ def test_an_old_folder_with_buffers_and_a_tied_head_is_read(tmp_path):
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     numpy_files.save_file(tensors, path)
-    model, params, _ = load_pretrained(tmp_path)
+    model, params, _, _ = load_pretrained(tmp_path)
     np.testing.assert_allclose(model.apply({"params": params}, TOKENS), answers(reference), rtol=1e-4, atol=1e-4)
 
 
@@ -267,7 +267,8 @@ def test_a_file_of_llama2c_becomes_a_folder_and_the_same_file_again(tmp_path, sh
     reference = theirs("llama", 0, rms_norm_eps=1e-5, tie_word_embeddings=shared)
     file = llama2c_file(tmp_path / "model.bin", reference, shared=shared)
     assert convert(file, tmp_path / "folder") == convert(tmp_path / "folder", tmp_path / "again.bin")
-    (model, params, config), (_, again, _) = load_pretrained(tmp_path / "folder"), load_pretrained(tmp_path / "again.bin")
+    model, params, _, config = load_pretrained(tmp_path / "folder")
+    again = load_pretrained(tmp_path / "again.bin").params
     jax.tree.map(np.testing.assert_array_equal, params, again)
     assert isinstance(model, Llama) and config["eos_token_id"] == 2
     theirs_again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "folder")

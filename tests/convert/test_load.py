@@ -50,7 +50,7 @@ def same(one, other):
 
 
 def test_what_is_written_is_read_again(folder, params):
-    model, got, config = load_pretrained(folder)
+    model, got, _, config = load_pretrained(folder)
     assert (model, config["model_type"]) == (MODEL, "gpt2")
     same(got, params)
 

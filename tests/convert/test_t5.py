@@ -103,7 +103,7 @@ def test_what_is_written_is_what_was_read(version):
     tensors = {name: x.numpy() for name, x in model.state_dict().items()}
     module, variables = ours(model)
     flat = {"/".join(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(variables["params"])}
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *FAMILY.inputs())["params"]
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *FAMILY.inputs(module))["params"]
     assert set(flat) == {"/".join(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)}
     for weight in FAMILY.weights(module):
         (name,) = weight.names
@@ -119,7 +119,7 @@ def test_transformers_loads_what_is_written(version, monkeypatch, tmp_path):
     monkeypatch.setattr(load, "FAMILIES", (FAMILY,))
     model = theirs(version, 1)
     model.save_pretrained(tmp_path / "a")
-    module, params, config = load.load_pretrained(tmp_path / "a")
+    module, params, _, config = load.load_pretrained(tmp_path / "a")
     load.save_pretrained(tmp_path / "b", module, params, config=config)
     back = type(model).from_pretrained(tmp_path / "b").eval()
     with torch.no_grad():

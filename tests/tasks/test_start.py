@@ -6,7 +6,9 @@ import pytest
 
 from jaxmodels import Experiment, optim, train
 from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.models.cnn import CNN
 from jaxmodels.models.mlp import MLP
+from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.regress import regress
 from jaxmodels.tasks.start import start_from
 
@@ -52,3 +54,36 @@ def test_a_run_begins_with_them():
 def test_what_does_not_fit_is_refused(given, text):
     with pytest.raises(ValueError, match=text):
         jax.eval_shape(start_from(TASK, given).init, jax.random.key(0), BATCH)
+
+
+IMAGES = {"image": np.ones((2, 4, 4, 1), np.float32), "label": np.zeros(2, np.int32), "weight": np.ones(2, np.float32)}
+NORMED = classify(CNN(3, (2,), hidden=0, batch_norm=True))
+STATISTICS = {"batch_stats": {"norm_0": {"mean": np.array([3.0, 4.0]), "var": np.array([5.0, 6.0])}}}
+
+
+def test_given_statistics_are_there_beside_the_tasks_own_parameters():
+    key = jax.random.key(0)
+    own, _ = NORMED.init(key, IMAGES)
+    params, extra = jax.jit(start_from(NORMED, {}, STATISTICS).init)(key, IMAGES)
+    jax.tree.map(np.testing.assert_array_equal, extra, STATISTICS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), params, own)
+    assert extra["batch_stats"]["norm_0"]["mean"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("task", "batch", "extra", "text"),
+    [
+        (
+            NORMED,
+            IMAGES,
+            {"batch_stats": {"norm_9": np.ones(2)}},
+            "came batch_stats/norm_9, which .* its other variables, such",
+        ),
+        (NORMED, IMAGES, {"batch_stats": {"norm_0": {"mean": np.ones(3)}}}, r"came in the shape \(3,\); wanted \(2,\)"),
+        (TASK, BATCH, STATISTICS, "wanted nothing, it has no other variables"),
+        (NORMED, IMAGES, np.ones(3), "came ndarray; wanted a nested mapping"),
+    ],
+)
+def test_other_variables_that_do_not_fit_are_refused(task, batch, extra, text):
+    with pytest.raises(ValueError, match=text):
+        jax.eval_shape(start_from(task, {}, extra).init, jax.random.key(0), batch)

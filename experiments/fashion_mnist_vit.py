@@ -1,0 +1,40 @@
+"""A vision transformer of 0.2 million parameters on Fashion-MNIST: 49 patches of 4 x 4.
+
+jaxmodels train experiments/fashion_mnist_vit.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
+"""
+
+from dataclasses import dataclass
+
+from jaxmodels import Experiment, optim
+from jaxmodels.data.augment import flip
+from jaxmodels.data.fashion_mnist import fashion_mnist
+from jaxmodels.models.vit import vit_28
+from jaxmodels.tasks.classify import classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+    epochs: int = 20
+    batch: int = 128
+    lr: float = 0.02  # peak, of Muon
+    adam_lr: float = 2e-3
+    smoothing: float = 0.1
+    data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
+
+
+def build(config: Config) -> Experiment:
+    steps = config.epochs * 60_000 // config.batch
+    rates = [optim.warmup_cosine(peak, warmup=400, steps=steps) for peak in (config.lr, config.adam_lr)]
+    folder = config.data or None
+    return Experiment(
+        task=classify(vit_28(10, dropout=0.1), smoothing=config.smoothing),
+        optimizer=optim.muon(rates[0], adam_rate=rates[1], weight_decay=0.05),
+        train=fashion_mnist("train", batch=config.batch, seed=config.seed, folder=folder, augment=(flip,)),
+        evals={"test": fashion_mnist("test", batch=250, folder=folder)},
+        steps=steps,
+        eval_every=60_000 // config.batch,
+        checkpoint_every=60_000 // config.batch,
+        seed=config.seed,
+        baselines=lambda: {"published, as many parameters": {"test/accuracy": 0.923}},
+    )
