@@ -17,7 +17,7 @@ Image = pytest.importorskip("PIL.Image", reason="needs pillow")
 def run(tmp_path_factory):
     """A trained run, and two pictures larger than what it was trained on."""
     folder = tmp_path_factory.mktemp("pictures")
-    train(tiny_pictures.__file__, folder=folder / "run", mesh="data=1")
+    train(tiny_pictures.__file__, folder=str(folder / "run"), mesh="data=1")
     for name, grey in (("dark", 20), ("light", 230)):
         Image.fromarray(np.full((40, 60, 3), grey, np.uint8)).save(folder / f"{name}.png")
     return folder
@@ -65,6 +65,6 @@ def test_bad_input_is_answered_in_one_message(run, words, said, capsys, monkeypa
 
 
 def test_a_model_that_reads_no_files_says_so(tmp_path, capsys):
-    train(tiny_mlp.__file__, folder=tmp_path / "run", mesh="data=1", steps=2)
+    train(tiny_mlp.__file__, folder=str(tmp_path / "run"), mesh="data=1", steps=4)
     assert cli.main(["predict", str(tmp_path / "run"), "x.png", "--mesh", "data=1"]) == 2
     assert "this experiment's model reads no files: build() gave no predictor" in capsys.readouterr().err

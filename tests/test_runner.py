@@ -536,7 +536,7 @@ def test_an_evaluations_pictures_land_in_the_runs_folder(tmp_path):
     from files import tiny_pictures
     from PIL import Image
 
-    train(tiny_pictures.__file__, folder=tmp_path / "run", mesh="data=1")
+    train(tiny_pictures.__file__, folder=str(tmp_path / "run"), mesh="data=1")
     assert sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir()) == [
         "test-first-10.png",
         "test-first-20.png",

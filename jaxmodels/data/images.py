@@ -115,21 +115,52 @@ class _Decode:
     channels: int
 
     def __call__(self, item: tuple[str, int]) -> dict[str, Any]:
-        try:
-            from PIL import Image, ImageOps
-        except ImportError as error:
-            raise ImportError("decoding pictures needs pillow; pip install 'jaxmodels[data]'") from error
         path, label = item
-        mode = "RGB" if self.channels == 3 else "L"
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > PIXELS:
-                raise ValueError(
-                    f"{picture.width} x {picture.height} pixels; wanted at most {PIXELS:,}; scale it down beforehand"
-                )
-            if picture.mode[0] in "IF":
-                raise ValueError(f"its pixels are of kind {picture.mode}; wanted 8 bits a channel; convert it beforehand")
-            picture.draft(mode, (self.width, self.height))  # JPEG can be unpacked at 1/2, 1/4 or 1/8 of its size
-            whole = ImageOps.exif_transpose(picture).convert(mode)
-        fitted = ImageOps.fit(whole, (self.width, self.height), Image.Resampling.BILINEAR)
-        image_HWC = np.asarray(fitted, np.float32).reshape(self.height, self.width, self.channels) / np.float32(255)
-        return {"image": image_HWC, "label": np.int32(label)}
+        whole = _decode(path, self.channels, (self.width, self.height))
+        return {"image": _fitted(whole, self.height, self.width), "label": np.int32(label)}
+
+
+def picture(path: str | os.PathLike[str], size: int | tuple[int, int], *, channels: Literal[1, 3] = 3) -> np.ndarray:
+    """A file's picture as image_folder prepares it: float32, 0 to 1, HWC, of this height and width."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return _fitted(_named(path, channels, (width, height)), height, width)
+
+
+def open_picture(path: str | os.PathLike[str]) -> Any:
+    """A file's picture in its own size, by pillow, as RGB and the right way up."""
+    return _named(path, 3, None)
+
+
+def _named(path: str | os.PathLike[str], channels: int, least: tuple[int, int] | None) -> Any:
+    """As _decode, with errors that say which file; a folder of many has its own way."""
+    try:
+        return _decode(path, channels, least)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path}; wanted a picture; check the path") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}); wanted one of {', '.join(FORMATS)}") from error
+
+
+def _decode(path: str | os.PathLike[str], channels: int, least: tuple[int, int] | None) -> Any:
+    """The picture of a file in this many channels; of a JPEG, where least is given, unpacked no larger than needed."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("decoding pictures needs pillow; pip install 'jaxmodels[data]'") from error
+    mode = "RGB" if channels == 3 else "L"
+    with Image.open(path, formats=FORMATS) as file:
+        if file.width * file.height > PIXELS:
+            raise ValueError(f"{file.width} x {file.height} pixels; wanted at most {PIXELS:,}; scale it down beforehand")
+        if file.mode[0] in "IF":
+            raise ValueError(f"its pixels are of kind {file.mode}; wanted 8 bits a channel; convert it beforehand")
+        if least is not None:
+            file.draft(mode, least)  # JPEG can be unpacked at 1/2, 1/4 or 1/8 of its size
+        return ImageOps.exif_transpose(file).convert(mode)
+
+
+def _fitted(whole: Any, height: int, width: int) -> np.ndarray:
+    """Scaled until it covers the size, and what then protrudes cut off evenly."""
+    from PIL import Image, ImageOps
+
+    fitted = ImageOps.fit(whole, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(fitted, np.float32).reshape(height, width, -1) / np.float32(255)
