@@ -51,7 +51,7 @@ ARROWS: dict[str, list[str]] = {
     "data": ["data"],
     "layers": ["layers"],
     "models": ["layers"],
-    "tasks": ["task", "tasks.apply", "tasks.cross_entropy"],
+    "tasks": ["task", "tasks.apply", "tasks.cross_entropy", "tasks.boxes"],
     "convert": ["convert", "models", "layers", "task", "tasks.language", "tasks.translate", "data.tokenizer"],
     "runner": RUNNER,
     "programs": RUNNER,

@@ -14,11 +14,12 @@ import numpy as np
 
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier
 from jaxmodels.models.cnn import CNN
+from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.moe import MoE
-from jaxmodels.models.resnet import ResNet, SqueezeExcite
+from jaxmodels.models.resnet import Basic, ResNet, SqueezeExcite
 from jaxmodels.models.rnn import RNN, RNNClassifier
 from jaxmodels.models.t5 import T5
 from jaxmodels.models.textcnn import TextCNN
@@ -26,6 +27,7 @@ from jaxmodels.models.transformer import Transformer
 from jaxmodels.models.vit import ViT
 from jaxmodels.task import Task
 from jaxmodels.tasks.classify import classify
+from jaxmodels.tasks.detect import detect
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.masked import masked
 from jaxmodels.tasks.regress import regress
@@ -61,6 +63,23 @@ def images(H: int = 8, W: int = 8, C: int = 1) -> dict[str, np.ndarray]:
     return {
         "image": random.normal(size=(B, H, W, C)).astype(np.float32),
         "label": random.integers(0, K, B, dtype=np.int32),
+        "weight": np.ones(B, np.float32),
+    }
+
+
+def boxes() -> dict[str, np.ndarray]:
+    """Images with one or two boxes, and padding."""
+    random = np.random.default_rng(1)
+    corner_BM2 = random.uniform(0, 3, (B, 3, 2))
+    boxes_BM4 = np.concatenate([corner_BM2, corner_BM2 + random.uniform(3, 5, (B, 3, 2))], -1).astype(np.float32)
+    present_BM = np.tile(np.array([1, 0, 0], np.float32), (B, 1))
+    present_BM[::2, 1] = 1
+    classes_BM = random.integers(0, 2, (B, 3), dtype=np.int32)
+    return {
+        "image": images()["image"],
+        "boxes": boxes_BM4,
+        "classes": classes_BM,
+        "present": present_BM,
         "weight": np.ones(B, np.float32),
     }
 
@@ -155,6 +174,14 @@ TINY = [
         norm_per_device=True,
     ),
     classifier("vit-registers-drops", ViT(K, 8, 2, 2, 4, size=8, registers=1, dropout=0.2, drop_path=0.3), random=True),
+    Tiny(
+        name="fcos",
+        task=detect(
+            FCOS(ResNet(0, (1,), Basic, (4,), "plain", 4), 2, ("stage_1",), FeaturePyramid(4, 1), 4, 1, 2), reach=3.0
+        ),
+        batch=boxes(),
+        norm_per_device=True,
+    ),
     language_model("gpt-dropout", GPT(**GPT_SIZES, dropout=0.2), random=True),
     language_model("gpt-untied-remat-unroll", GPT(**GPT_SIZES, tied=False, remat="full", unroll=2)),
     language_model(

@@ -140,7 +140,7 @@ class ViT(nn.Module):
     def _through(self, x_BHWC, keys_B, kept_Bn, collect: bool):
         """(tokens after all blocks, those after each or None)."""
         (h, w), (H, W) = self.grid, x_BHWC.shape[1:3]
-        if H != h * self.patch or W != w * self.patch:
+        if h * self.patch != H or w * self.patch != W:
             raise ValueError(
                 f"ViT: came images of {H}x{W}; wanted {h * self.patch}x{w * self.patch}, {h}x{w} patches of {self.patch}: "
                 "resize the images, or give the model another size"

@@ -1,0 +1,116 @@
+"""Detection without anchors: every place of a feature pyramid says which class is there and how far its box's edges are.
+
+FCOS (arXiv:1904.01355) on a feature pyramid (arXiv:1612.03144). Differs from the paper: the classes' scores stand for the
+overlap of their box too (arXiv:2006.04388), in place of a centre-ness beside them.
+Dimensions: B batch, H W image, h w places of a level, C channels of a map, D width, K classes, P places of all levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.conv import Conv
+
+
+class Places(NamedTuple):
+    """What a detector says at all places of all levels, the finest level first, row by row."""
+
+    logits_BPK: jax.Array
+    boxes_BP4: jax.Array  # y0 x0 y1 x1 in pixels of the image
+    center_P2: jax.Array  # y x of the place
+    stride_P: jax.Array  # pixels between the places of its level
+
+
+class FeaturePyramid(nn.Module):
+    """Maps of one width, coarse knowledge added to fine places (arXiv:1612.03144, section 3)."""
+
+    width: int
+    coarser: int = 0  # further levels, each at half the resolution
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
+        """One map for each that came, finest first, and the coarser ones."""
+        conv = partial(Conv, self.width, dtype=self.dtype)
+        sides = [conv((1, 1), name=f"side_{i}")(x) for i, x in enumerate(maps)]
+        for i in reversed(range(len(sides) - 1)):
+            B, h, w, D = sides[i].shape
+            sides[i] += jax.image.resize(sides[i + 1], (B, h, w, D), "nearest")
+        levels = [conv((3, 3), name=f"out_{i}")(x) for i, x in enumerate(sides)]
+        for i in range(self.coarser):
+            levels.append(conv((3, 3), strides=2, padding=((1, 1), (1, 1)), name=f"coarser_{i}")(nn.relu(levels[-1])))
+        return levels
+
+
+class SimplePyramid(nn.Module):
+    """Three maps of one width from one: at twice, once and half its resolution, for a ViT (arXiv:2203.16527, section 3)."""
+
+    width: int
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
+        """Maps of the last that came, finest first."""
+        x = maps[-1]
+        finer = nn.ConvTranspose(self.width, (2, 2), strides=(2, 2), dtype=self.dtype, name="finer")(x)
+        coarser = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+        conv = partial(Conv, self.width, (3, 3), dtype=self.dtype)
+        return [conv(name=f"out_{i}")(nn.relu(y)) for i, y in enumerate((finer, x, coarser))]
+
+
+class FCOS(nn.Module):
+    """Maps images to Places."""
+
+    backbone: nn.Module  # its method features gives maps by name
+    classes: int
+    levels: Sequence[str]  # names of the maps that the pyramid begins with, finest first
+    pyramid: nn.Module  # maps to maps of one width
+    width: int  # of the head
+    depth: int = 2  # convolutions of each of the head's two towers
+    groups: int = 8  # of the head's normalisation (arXiv:1803.08494)
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> Places:
+        """Scores and boxes at each place; keys, one per example, while training."""
+        maps = self.backbone.features(x_BHWC, keys_B)
+        levels = self.pyramid([maps[name] for name in self.levels])
+        small, rare = nn.initializers.normal(0.01), nn.initializers.constant(-math.log(99))
+        towers = {name: self._tower(name) for name in ("class", "box")}
+        score = Conv(self.classes, (3, 3), kernel_init=small, bias_init=rare, dtype=self.dtype, name="head")
+        reach = Conv(4, (3, 3), kernel_init=small, dtype=self.dtype, name="edges")
+        found = []
+        for i, x in enumerate(levels):
+            B, h, w, _ = x.shape
+            y, z = x, x
+            for (conv, norm), (other_conv, other_norm) in zip(towers["class"], towers["box"], strict=True):
+                y, z = nn.relu(norm(conv(y))), nn.relu(other_norm(other_conv(z)))
+            stride = x_BHWC.shape[1] / h
+            scale = self.param(f"scale_{i}", nn.initializers.ones, ())
+            edges_BP4 = nn.softplus(scale * reach(z).astype(jnp.float32) + 1.0).reshape(B, h * w, 4) * stride
+            center_P2 = (
+                jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij"), -1).reshape(-1, 2) + 0.5
+            ) * stride
+            boxes_BP4 = jnp.concatenate([center_P2 - edges_BP4[..., :2], center_P2 + edges_BP4[..., 2:]], -1)
+            found.append((score(y).reshape(B, h * w, -1), boxes_BP4, center_P2, jnp.full(h * w, stride)))
+        logits, boxes, centers, strides = zip(*found, strict=True)
+        return Places(
+            jnp.concatenate(logits, 1), jnp.concatenate(boxes, 1), jnp.concatenate(centers), jnp.concatenate(strides)
+        )
+
+    def _tower(self, name: str) -> list[tuple[nn.Module, nn.Module]]:
+        """Convolutions with their normalisations, shared by all levels."""
+        return [
+            (
+                Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name=f"{name}_conv_{i}"),
+                nn.GroupNorm(self.groups, dtype=self.dtype, name=f"{name}_norm_{i}"),
+            )
+            for i in range(self.depth)
+        ]
