@@ -45,10 +45,11 @@ def test_the_real_images_come_with_their_boxes(split, count):
     pytest.importorskip("PIL", reason="needs pillow")
     data = bccd(split, 8, size=(120, 160))
     batch = data.rows(0, 0, 8)
-    assert dict(data.spec) == {name: (x.shape[1:], x.dtype) for name, x in batch.items()}
+    got = {name: (x.shape[1:], x.dtype) for name, x in batch.items()}
+    assert got == dict(data.spec)
     assert len(data.arrays["image"]) == count and batch["image"].max() <= 1
     real = data.arrays["present"] > 0
-    assert 0 < real.sum(1).min() and real.sum(1).max() < MOST
+    assert real.sum(1).min() > 0 and real.sum(1).max() < MOST
     boxes = data.arrays["boxes"][real]
     assert boxes.min() >= 0 and (boxes[:, 2:] <= [120.01, 160.01]).all() and (boxes[:, 2:] > boxes[:, :2]).all()
 

@@ -1,0 +1,41 @@
+"""Random changes of images within the training loss, for data that stay on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+
+from jaxmodels.task import Task
+
+OWN = 2**20  # folded into an example's key, so that what is drawn here is drawn nowhere in the model
+
+
+class Change(Protocol):
+    """What jaxmodels.data.augment makes: a function of images and of some uniform numbers for each."""
+
+    @property
+    def numbers(self) -> int:
+        """How many."""
+
+    @property
+    def apply(self) -> Callable[[Any, Any], Any]:
+        """(image_BHWC, u_BN) to images."""
+
+
+def augmented(task: Task, changes: Sequence[Change], *, inputs: str = "image") -> Task:
+    """The task, trained on batch[inputs] changed by each of the changes in turn; evaluation sees it as it is."""
+
+    def loss(params, extra, batch, keys_B):
+        return task.loss(params, extra, {**batch, inputs: changed(batch[inputs], keys_B, changes)}, keys_B)
+
+    return task._replace(loss=loss)
+
+
+def changed(image_BHWC: jax.Array, keys_B: jax.Array, changes: Sequence[Change]) -> jax.Array:
+    """The images after each change, by numbers from the examples' keys."""
+    for i, change in enumerate(changes):
+        draw = lambda key, i=i, n=change.numbers: jax.random.uniform(jax.random.fold_in(key, OWN + i), (n,))  # noqa: E731
+        image_BHWC = change.apply(image_BHWC, jax.vmap(draw)(keys_B)).astype(image_BHWC.dtype)
+    return image_BHWC
