@@ -1,0 +1,96 @@
+"""A generative adversarial network on Fashion-MNIST, and images that it makes up.
+
+jaxmodels train experiments/fashion_mnist_gan.py --classifier runs/fashion_mnist_cnn
+
+The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made images are from real
+ones (comparable with the baseline and the other experiments here, not with published FIDs); without, it is left out. The
+samples are in the run's folder, pictures/. The two sides are updated in turn by the step of jaxmodels/adversarial.py.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels.adversarial import alternating, optimizers
+from jaxmodels.commands import open_run
+from jaxmodels.data.draw import grid
+from jaxmodels.data.fashion_mnist import fashion_mnist
+from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.models.cnn import CNN
+from jaxmodels.models.gan import Discriminator, Generator
+from jaxmodels.tasks import frechet
+from jaxmodels.tasks.gan import gan, sample
+
+SHAPE = 28, 28, 1
+SPEC = {
+    "image": (SHAPE, np.dtype(np.float32)),
+    "label": ((), np.dtype(np.int32)),
+    "index": ((), np.dtype(np.int32)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+    epochs: int = 5
+    batch: int = 64
+    lr: float = 1e-3  # peak, of both sides
+    penalty: float = 1.0
+    samples: int = 10_000  # for the distance
+    classifier: str = ""  # folder of a run of fashion_mnist_cnn.py
+    data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
+
+
+def images(split, rows, folder):
+    """The first so many test images, or training images, with a number that chooses the sample beside each."""
+    arrays = fashion_mnist(split, batch=1, folder=folder or None).arrays
+    label = arrays["label"][:rows]
+    return {"image": arrays["image"][:rows], "label": label, "index": np.arange(rows, dtype=np.int32)}
+
+
+def scale(batch):
+    return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}
+
+
+def features_of(run):
+    """What the trained classifier of fashion_mnist_cnn.py finds in images, before its last layer."""
+    _, state, _ = open_run(run)
+    model = CNN(0, channels=(24, 48, 64), hidden=64, batch_norm=True)
+    apply = jax.jit(lambda x: model.apply({"params": state.params, **state.extra}, x))
+    return lambda x: np.concatenate([apply(part) for part in np.split(x, range(500, len(x), 500))])
+
+
+def baselines(config):
+    """The distance of as many training images from the test images, which is the best that can be hoped for."""
+    if not config.classifier:
+        return {}
+    features = features_of(config.classifier)
+    real = [features(scale(images(split, config.samples, config.data))["image"]) for split in ("train", "test")]
+    return {"real against real": {"test/frechet": frechet.frechet(*real)}}
+
+
+def build(config: Config) -> Experiment:
+    steps = config.epochs * 60_000 // config.batch
+    rate = optim.warmup_cosine(config.lr, warmup=200, steps=steps, end=0.1)
+    generator = Generator(SHAPE)
+    both = gan(generator, Discriminator(), penalty=config.penalty)
+    test = Evaluation(
+        ArrayPipeline(lambda: images("test", config.samples, config.data), batch=250, prepare=scale, spec=SPEC),
+        predict=sample(generator),
+        score=frechet.score(features_of(config.classifier)) if config.classifier else None,
+        pictures=lambda made, batches: {"samples": grid(made[0][:100], 10, zoom=2)},
+    )
+    return Experiment(
+        task=both.task,
+        optimizer=optimizers(discriminator=optim.adam(rate, b1=0.0, b2=0.99), generator=optim.adam(rate, b1=0.0, b2=0.99)),
+        make_step=alternating(both.losses),
+        train=fashion_mnist("train", batch=config.batch, seed=config.seed, folder=config.data or None),
+        evals={"test": test},
+        steps=steps,
+        eval_every=max(1, steps // 8),
+        checkpoint_every=max(1, steps // 16),
+        seed=config.seed,
+        baselines=lambda: baselines(config),
+    )

@@ -1,0 +1,135 @@
+"""U-Net for diffusion: an image with noise, and how much, to what the task asks for (arXiv:2006.11239, appendix B).
+
+After arXiv:2102.09672 and arXiv:2105.05233: time scales and shifts the normalised maps, classes are added to time. The first
+level may work on squares of pixels (arXiv:2207.04316), which is cheaper by their number.
+Dimensions: B batch, H W image, h w map, C channels, F features, D width of the time's embedding, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.attention import attention
+from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.dropout import dropout, fold
+
+
+def waves(time_B: jax.Array, width: int) -> jax.Array:
+    """Sines and cosines (B, width) of a time from 0 to 1, as of positions 0 to 1000 (arXiv:1706.03762, section 3.5)."""
+    rate_D = jnp.exp(-math.log(10_000) * jnp.arange(width // 2) / (width // 2))
+    angle_BD = 1000 * time_B.astype(jnp.float32)[:, None] * rate_D
+    return jnp.concatenate([jnp.cos(angle_BD), jnp.sin(angle_BD)], -1)
+
+
+class Block(nn.Module):
+    """Two convolutions, time between them, added to the input."""
+
+    features: int
+    groups: int = 8
+    dropout: float = 0.0
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x_BhwC, time_BD, keys_B=None):
+        """The block's features."""
+        norm = partial(nn.GroupNorm, self.groups, dtype=self.dtype)
+        y = Conv(self.features, (3, 3), dtype=self.dtype, name="conv_1")(nn.silu(norm(name="norm_1")(x_BhwC)))
+        moments = nn.Dense(2 * self.features, dtype=self.dtype, name="time")(time_BD)[:, None, None]
+        scale, shift = jnp.split(moments, 2, -1)
+        y = dropout(nn.silu(norm(name="norm_2")(y) * (1 + scale) + shift), self.dropout, keys_B)
+        zeros = nn.initializers.zeros
+        y = Conv(self.features, (3, 3), kernel_init=zeros, dtype=self.dtype, name="conv_2")(y)
+        if x_BhwC.shape[-1] != self.features:
+            x_BhwC = Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")(x_BhwC)
+        return x_BhwC + y
+
+
+class Attention(nn.Module):
+    """Every place sees every place; added to the input."""
+
+    heads: int
+    groups: int = 8
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x_BhwC):
+        """The map after this layer."""
+        B, h, w, C = x_BhwC.shape
+        y = nn.GroupNorm(self.groups, dtype=self.dtype, name="norm")(x_BhwC).reshape(B, h * w, C)
+        qkv = nn.Dense(3 * C, dtype=self.dtype, name="qkv")(y)
+        q, k, v = (z.reshape(B, h * w, self.heads, -1) for z in jnp.split(qkv, 3, -1))
+        y = attention(q, k, v).reshape(B, h * w, C)
+        y = nn.Dense(C, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(y)
+        return x_BhwC + y.reshape(B, h, w, C)
+
+
+class UNet(nn.Module):
+    """Maps noisy images, a time from 0 to 1 for each and, where there are classes, their labels to maps of one shape."""
+
+    channels: Sequence[int] = (64, 128)  # of each level, each half as fine as the one before
+    depth: int = 1  # blocks of a level on the way down; one more on the way up
+    attention: Sequence[int] = (1,)  # levels with attention
+    heads: int = 4
+    patch: int = 1  # squares of so many pixels are the first level's places
+    classes: int = 0  # 0: without labels; label `classes` says that there is none
+    dropout: float = 0.0
+    dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
+
+    @nn.compact
+    def __call__(self, x_BHWC, keys_B=None, *, time_B, label_B=None):
+        """What belongs to each image; keys, one per example, while training."""
+        B, H, W, C = x_BHWC.shape
+        step = self.patch * 2 ** (len(self.channels) - 1)
+        if H % step or W % step:
+            raise ValueError(
+                f"UNet: came images of {H}x{W}; wanted multiples of {step}, by {len(self.channels)} levels and patches of "
+                f"{self.patch}: pad the images or use fewer levels"
+            )
+        width = 4 * self.channels[0]
+        dense = partial(nn.Dense, dtype=self.dtype)
+        time_BD = dense(width, name="time_1")(waves(time_B, self.channels[0]).astype(x_BHWC.dtype))
+        time_BD = dense(width, name="time_2")(nn.silu(time_BD))
+        if self.classes:
+            label_B = jnp.full(B, self.classes) if label_B is None else label_B
+            time_BD += nn.Embed(self.classes + 1, width, dtype=time_BD.dtype, name="label")(label_B)
+        time_BD = nn.silu(time_BD)
+
+        count = 0
+
+        def block(x, features, level):
+            nonlocal count
+            keys = fold(keys_B, count)
+            x = Block(features, dropout=self.dropout, dtype=self.dtype, name=f"block_{count}")(x, time_BD, keys)
+            if level in self.attention:
+                x = Attention(self.heads, dtype=self.dtype, name=f"attention_{count}")(x)
+            count += 1
+            return x
+
+        p = self.patch
+        x = x_BHWC.reshape(B, H // p, p, W // p, p, C).swapaxes(2, 3).reshape(B, H // p, W // p, p * p * C)
+        x = Conv(self.channels[0], (3, 3), dtype=self.dtype, name="first")(x)
+        kept = [x]
+        for level, features in enumerate(self.channels):
+            if level:
+                down = Conv(features, (3, 3), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype, name=f"down_{level}")
+                x = down(x)
+                kept.append(x)
+            for _ in range(self.depth):
+                x = block(x, features, level)
+                kept.append(x)
+        last = len(self.channels) - 1
+        x = block(block(x, self.channels[-1], last), self.channels[-1], -1)
+        for level, features in reversed(list(enumerate(self.channels))):
+            for _ in range(self.depth + 1):
+                x = block(jnp.concatenate([x, kept.pop()], -1), features, level)
+            if level:
+                x = Conv(features, (3, 3), dtype=self.dtype, name=f"up_{level}")(x.repeat(2, 1).repeat(2, 2))
+        x = nn.silu(nn.GroupNorm(8, dtype=self.dtype, name="norm")(x))
+        x = Conv(p * p * C, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="last")(x)
+        return x.reshape(B, H // p, W // p, p, p, C).swapaxes(2, 3).reshape(B, H, W, C)

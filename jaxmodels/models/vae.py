@@ -1,0 +1,75 @@
+"""Variational autoencoder: images from a few normal numbers, and the numbers from images (arXiv:1312.6114).
+
+Dimensions: B batch, H W image, C channels, D numbers of the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.conv import Conv
+
+
+class VAE(nn.Module):
+    """Maps images to (logits of the reconstruction, mean and log variance of the code).
+
+    Each stage halves height and width, rounding up; the decoder goes the same way back.
+    """
+
+    shape: tuple[int, int, int]  # H W C of the images
+    code: int = 16
+    channels: Sequence[int] = (32, 64)
+    hidden: int = 128
+    dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
+
+    def setup(self):
+        """The parameters' owners."""
+        self.down = [Conv(c, (3, 3), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype) for c in self.channels]
+        self.narrow = nn.Dense(self.hidden, dtype=self.dtype)
+        self.moments = nn.Dense(2 * self.code, dtype=self.dtype)
+        self.wide = nn.Dense(self.hidden, dtype=self.dtype)
+        sizes = self.sizes()
+        self.seed = nn.Dense(sizes[-1][0] * sizes[-1][1] * self.channels[-1], dtype=self.dtype)
+        self.up = [Conv(c, (3, 3), dtype=self.dtype) for c in (*reversed(self.channels[:-1]), self.channels[0])]
+        self.out = Conv(self.shape[-1], (3, 3), dtype=self.dtype)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width before and after each stage."""
+        found = [self.shape[:2]]
+        for _ in self.channels:
+            found.append((-(-found[-1][0] // 2), -(-found[-1][1] // 2)))
+        return found
+
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None):
+        """(logits BHWC, mean BD, log variance BD); keys, one per example, draw the code, whose mean is taken without."""
+        mean_BD, log_variance_BD = self.encode(x_BHWC)
+        z_BD = mean_BD
+        if keys_B is not None:
+            noise_BD = jax.vmap(lambda key: jax.random.normal(key, (self.code,)))(keys_B)
+            z_BD = mean_BD + jnp.exp(log_variance_BD / 2) * noise_BD
+        return self.decode(z_BD), mean_BD, log_variance_BD
+
+    def encode(self, x_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log variance of the code, float32."""
+        if x_BHWC.shape[1:] != tuple(self.shape):
+            raise ValueError(
+                f"VAE: came images of shape {x_BHWC.shape[1:]}; wanted {tuple(self.shape)}: give the model the images' shape"
+            )
+        for conv in self.down:
+            x_BHWC = nn.silu(conv(x_BHWC))
+        x_BF = nn.silu(self.narrow(x_BHWC.reshape(len(x_BHWC), -1)))
+        moments = self.moments(x_BF).astype(jnp.float32)
+        return tuple(jnp.split(moments, 2, -1))
+
+    def decode(self, z_BD: jax.Array) -> jax.Array:
+        """Logits of images, BHWC."""
+        sizes = self.sizes()
+        x = nn.silu(self.seed(nn.silu(self.wide(z_BD)))).reshape(len(z_BD), *sizes[-1], self.channels[-1])
+        for conv, (h, w) in zip(self.up, reversed(sizes[:-1]), strict=True):
+            x = x.repeat(2, 1).repeat(2, 2)[:, :h, :w]
+            x = nn.silu(conv(x))
+        return self.out(x)
