@@ -24,6 +24,7 @@ from jaxmodels.models.rnn import RNN, RNNClassifier
 from jaxmodels.models.t5 import T5
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.models.transformer import Transformer
+from jaxmodels.models.vae import VAE
 from jaxmodels.models.vit import ViT
 from jaxmodels.task import Task
 from jaxmodels.tasks.classify import classify
@@ -33,6 +34,7 @@ from jaxmodels.tasks.masked import masked
 from jaxmodels.tasks.regress import regress
 from jaxmodels.tasks.span import span
 from jaxmodels.tasks.translate import translate
+from jaxmodels.tasks.vae import vae
 
 B, K, V, T = 8, 5, 11, 6  # eight rows divide over two devices x two micro-batches
 
@@ -174,6 +176,12 @@ TINY = [
         norm_per_device=True,
     ),
     classifier("vit-registers-drops", ViT(K, 8, 2, 2, 4, size=8, registers=1, dropout=0.2, drop_path=0.3), random=True),
+    Tiny(
+        name="vae",
+        task=vae(VAE((8, 8, 1), code=3, channels=(4,), hidden=6), likelihood="gaussian", deviation=8.0, beta=0.1),
+        batch=images(),
+        random=True,
+    ),
     Tiny(
         name="fcos",
         task=detect(

@@ -10,7 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxmodels.convert.family import Family, Weight, number, turned
+from jaxmodels.convert.family import Family, Weight, dense, norm, number
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, TokenClassifier, gelu
 
 SIZES = {
@@ -125,37 +125,29 @@ def weights(model: Module) -> list[Weight]:
     found = [
         Weight(f"{ours}embed/embedding", (f"{theirs}embeddings.word_embeddings.weight",)),
         Weight(f"{ours}position", (f"{theirs}embeddings.position_embeddings.weight",)),
-        *_norm(f"{ours}norm", f"{theirs}embeddings.LayerNorm"),
+        *norm(f"{ours}norm", f"{theirs}embeddings.LayerNorm"),
     ]
     if encoder.types:
         found.append(Weight(f"{ours}type", (f"{theirs}embeddings.token_type_embeddings.weight",)))
     for path, name in names.items():
-        found += _dense(f"{ours}blocks/{path}", layer + name)
+        found += dense(f"{ours}blocks/{path}", layer + name)
     for path, name in norms.items():
-        found += _norm(f"{ours}blocks/{path}", layer + name)
+        found += norm(f"{ours}blocks/{path}", layer + name)
     return found + _head(model, theirs)
 
 
 def _head(model: Module, encoder: str) -> list[Weight]:
     roberta = encoder == "roberta."
     if isinstance(model, MaskedLM):
-        start, norm = ("lm_head.", "layer_norm") if roberta else ("cls.predictions.transform.", "LayerNorm")
+        start, last = ("lm_head.", "layer_norm") if roberta else ("cls.predictions.transform.", "LayerNorm")
         bias = "lm_head.bias" if roberta else "cls.predictions.bias"
-        return [*_dense("dense", f"{start}dense"), *_norm("norm", start + norm), Weight("bias", (bias,))]
+        return [*dense("dense", f"{start}dense"), *norm("norm", start + last), Weight("bias", (bias,))]
     if isinstance(model, TextClassifier):
         pooler, head = ("classifier.dense", "classifier.out_proj") if roberta else ("bert.pooler.dense", "classifier")
-        return [*_dense("pooler", pooler), *_dense("head", head)]
+        return [*dense("pooler", pooler), *dense("head", head)]
     if isinstance(model, TokenClassifier):
-        return _dense("head", "classifier")
-    return _dense("head", "qa_outputs") if isinstance(model, SpanModel) else []
-
-
-def _dense(ours: str, theirs: str) -> list[Weight]:
-    return [Weight(f"{ours}/kernel", (f"{theirs}.weight",), turned, turned), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
-
-
-def _norm(ours: str, theirs: str) -> list[Weight]:
-    return [Weight(f"{ours}/scale", (f"{theirs}.weight",)), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+        return dense("head", "classifier")
+    return dense("head", "qa_outputs") if isinstance(model, SpanModel) else []
 
 
 # Buffers, what is tied, the pooler of a model that has none here, and the head that says whether a sentence follows.

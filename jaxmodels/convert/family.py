@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -19,9 +20,27 @@ def turned(x: Any) -> Any:
     return x.T
 
 
-def one_text() -> tuple:
+def spatial_first(x: Any) -> Any:
+    """A convolution's kernel, PyTorch's (outputs, inputs, height, width), as ours (height, width, inputs, outputs).
+
+    In one dimension, in three and for groups of channels alike.
+    """
+    return x.transpose(*range(2, x.ndim), 1, 0)
+
+
+def spatial_last(x: Any) -> Any:
+    """The inverse of spatial_first."""
+    return x.transpose(x.ndim - 1, x.ndim - 2, *range(x.ndim - 2))
+
+
+def one_text(model: Any) -> tuple:
     """Two tokens of one text."""
     return (jnp.zeros((1, 2), jnp.int32),)
+
+
+def one_image(model: Any) -> tuple:
+    """An image of 224 x 224 pixels in three colours."""
+    return (jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),)
 
 
 def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int = 0) -> Any:
@@ -35,7 +54,8 @@ def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int 
 class Weight(NamedTuple):
     """One of our parameters, and the tensors elsewhere that it is made of.
 
-    path: ours, such as "blocks/qkv/kernel". names: theirs; where "{}" stands for the number of the layer, the results of
+    path: ours, such as "blocks/qkv/kernel"; of a variable that is not trained it begins with the collection, as in
+    "batch_stats/stem/norm/mean". names: theirs; where "{}" stands for the number of the layer, the results of
     all layers are stacked along a new first axis; "{}" twice stands for layer and expert, and gives two new axes.
     read(*tensors) gives our array for one layer, write(ours) their tensors (one, or a tuple) again; both work on NumPy and
     on JAX arrays.
@@ -48,13 +68,15 @@ class Weight(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A kind of model, as a Hugging Face folder describes it.
+    """A kind of model, as files from elsewhere hold it.
 
-    kinds: the values of "model_type" in config.json. model(config) gives our module, or raises a ValueError that names the
-    setting which it cannot follow. config(model) gives what config.json must say. weights(model) lists every parameter once.
-    modules: the classes of those modules. ignored: a regular expression of foreign names that hold nothing learned
-    (buffers). prefixes: parts that a foreign name may begin with or lack, such as "bert.". inputs() gives arguments of the
-    module's call, small ones.
+    kinds: what config.json calls it, see layout; () where there is no config.json. model(config) gives our module, or raises
+    a ValueError that names the setting which it cannot follow. config(model) gives what config.json must say. weights(model)
+    lists every parameter and every other variable once. modules: the classes of those modules. ignored: a regular expression
+    of foreign names that hold nothing learned (buffers; those that count batches are always ignored). prefixes: parts that a
+    foreign name may begin with or lack, such as "bert.". inputs(model) gives arguments of the module's call, small ones, or
+    their shapes. layout: whose files these are: "transformers", where kinds are values of "model_type"; "timm", where they
+    are values of "architecture"; any other, such as "torchvision", is a bare dictionary of tensors, for load_weights alone.
     """
 
     kinds: tuple[str, ...]
@@ -64,4 +86,82 @@ class Family(NamedTuple):
     ignored: str = r"(?!)"
     prefixes: tuple[str, ...] = ()
     modules: tuple[type, ...] = ()
-    inputs: Callable[[], tuple] = one_text
+    inputs: Callable[[Any], tuple] = one_text
+    layout: str = "transformers"
+
+
+FREE = ("dtype", "dropout", "drop_path", "norm_momentum", "remat", "unroll")  # fields that no file says
+
+
+def timm(
+    models: Mapping[str, Callable[..., Any]],
+    weights: Callable[[Any], list[Weight]],
+    modules: tuple[type, ...],
+    *,
+    ignored: str = r"(?!)",
+    inputs: Callable[[Any], tuple] = one_image,
+) -> Family:
+    """The family of folders that timm writes. models: "architecture" of config.json to what makes our module of classes=."""
+
+    def model(config: Mapping[str, Any]) -> Any:
+        name = config["architecture"]
+        if config.get("model_args"):
+            raise ValueError(f"{name}: came model_args {config['model_args']!r}; wanted none, the plain architecture alone")
+        nested = config.get("pretrained_cfg")
+        said = {"num_classes": 1000, **(nested if isinstance(nested, Mapping) else {}), **config, "model_type": name}
+        return models[name](classes=number(said, "num_classes", above=-1))
+
+    def config(model: Any) -> dict[str, Any]:
+        fields = {"classes": model.classes} | {name: getattr(model, name) for name in FREE if hasattr(model, name)}
+        name = next((name for name, make in models.items() if make(**fields) == model), None)
+        if name is None:
+            raise ValueError(
+                f"timm: came a {type(model).__name__} of other settings; wanted one of {', '.join(models)}: "
+                "keep it as a checkpoint"
+            )
+        return {"architecture": name, "num_classes": model.classes}
+
+    return Family(tuple(models), model, config, weights, ignored, (), modules, inputs, "timm")
+
+
+def state_dict(
+    weights: Callable[[Any], list[Weight]],
+    modules: tuple[type, ...],
+    *,
+    layout: str = "torchvision",
+    ignored: str = r"(?!)",
+    inputs: Callable[[Any], tuple] = one_image,
+) -> Family:
+    """The family of bare dictionaries of tensors in the names of this layout; they say nothing of their model."""
+
+    def model(config: Mapping[str, Any]) -> Any:
+        raise ValueError(f"{layout}: came a folder; wanted a model beside a file of tensors: call load_weights")
+
+    return Family((), model, lambda model: {}, weights, ignored, (), modules, inputs, layout)
+
+
+# What several families have. `ours` is the path of a module, `theirs` the beginning of its tensors' names.
+
+
+def conv(ours: str, theirs: str, bias: bool = False) -> list[Weight]:
+    """A convolution, plain, depthwise or in groups, of any number of dimensions."""
+    found = [Weight(f"{ours}/kernel", (f"{theirs}.weight",), spatial_first, spatial_last)]
+    return [*found, Weight(f"{ours}/bias", (f"{theirs}.bias",))] if bias else found
+
+
+def dense(ours: str, theirs: str, bias: bool = True) -> list[Weight]:
+    """A linear layer."""
+    found = [Weight(f"{ours}/kernel", (f"{theirs}.weight",), turned, turned)]
+    return [*found, Weight(f"{ours}/bias", (f"{theirs}.bias",))] if bias else found
+
+
+def norm(ours: str, theirs: str) -> list[Weight]:
+    """Layer or group normalisation."""
+    return [Weight(f"{ours}/scale", (f"{theirs}.weight",)), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+
+
+def batch_norm(ours: str, theirs: str) -> list[Weight]:
+    """Batch normalisation with its running statistics."""
+    statistics = {"mean": "running_mean", "var": "running_var"}
+    found = [Weight(f"batch_stats/{ours}/{name}", (f"{theirs}.{other}",)) for name, other in statistics.items()]
+    return [*norm(ours, theirs), *found]

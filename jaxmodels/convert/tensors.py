@@ -183,7 +183,7 @@ def write_file(path: str | os.PathLike[str], tensors: Mapping[str, tuple[tuple[i
         with part.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for shape, dtype, give in tensors.values():
-                x = np.ascontiguousarray(np.asarray(give()).astype(dtype, copy=False))
+                x = np.asarray(np.asarray(give()).astype(dtype, copy=False), order="C")  # a scalar stays one
                 assert x.shape == tuple(shape)
                 file.write(x.reshape(-1).view(np.uint8).data)
             file.flush()

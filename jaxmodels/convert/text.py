@@ -32,7 +32,7 @@ def open_text_model(folder: str | os.PathLike[str]) -> TextModel:
 
     One with an encoder, as T5, writes what it makes of a source.
     """
-    model, params, config = load_pretrained(folder)
+    model, params, _, config = load_pretrained(folder)
     if not hasattr(model, "start"):
         raise ValueError(
             f"{folder} holds a {config['model_type']}, which does not write text; wanted one that does, as gpt2 or llama"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -126,12 +126,12 @@ def picture(path: str | os.PathLike[str], size: int | tuple[int, int], *, channe
     return _fitted(_named(path, channels, (width, height)), height, width)
 
 
-def open_picture(path: str | os.PathLike[str]) -> Any:
+def open_picture(path: str | os.PathLike[str] | BinaryIO) -> Any:
     """A file's picture in its own size, by pillow, as RGB and the right way up."""
     return _named(path, 3, None)
 
 
-def _named(path: str | os.PathLike[str], channels: int, least: tuple[int, int] | None) -> Any:
+def _named(path: str | os.PathLike[str] | BinaryIO, channels: int, least: tuple[int, int] | None) -> Any:
     """As _decode, with errors that say which file; a folder of many has its own way."""
     try:
         return _decode(path, channels, least)
@@ -141,7 +141,7 @@ def _named(path: str | os.PathLike[str], channels: int, least: tuple[int, int] |
         raise ValueError(f"{path} cannot be read as a picture ({error}); wanted one of {', '.join(FORMATS)}") from error
 
 
-def _decode(path: str | os.PathLike[str], channels: int, least: tuple[int, int] | None) -> Any:
+def _decode(path: str | os.PathLike[str] | BinaryIO, channels: int, least: tuple[int, int] | None) -> Any:
     """The picture of a file in this many channels; of a JPEG, where least is given, unpacked no larger than needed."""
     try:
         from PIL import Image, ImageOps

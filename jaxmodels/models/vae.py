@@ -62,8 +62,8 @@ class VAE(nn.Module):
         for conv in self.down:
             x_BHWC = nn.silu(conv(x_BHWC))
         x_BF = nn.silu(self.narrow(x_BHWC.reshape(len(x_BHWC), -1)))
-        moments = self.moments(x_BF).astype(jnp.float32)
-        return tuple(jnp.split(moments, 2, -1))
+        mean_BD, log_variance_BD = jnp.split(self.moments(x_BF).astype(jnp.float32), 2, -1)
+        return mean_BD, log_variance_BD
 
     def decode(self, z_BD: jax.Array) -> jax.Array:
         """Logits of images, BHWC."""

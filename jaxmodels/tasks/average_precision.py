@@ -23,7 +23,7 @@ def average_precision(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], cl
         raise ImportError("average precision needs pycocotools; pip install 'jaxmodels[scores]'") from error
 
     def entries(kind: int) -> list[dict[str, Any]]:
-        out = []
+        out: list[dict[str, Any]] = []
         for image, pair in enumerate(pairs, 1):
             one = pair[kind]
             for i, (y0, x0, y1, x1) in enumerate(np.asarray(one["boxes"], float).reshape(-1, 4).tolist()):

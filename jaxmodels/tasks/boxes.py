@@ -48,12 +48,12 @@ def to_centers(boxes: jax.Array) -> jax.Array:
 
 
 class Detections(NamedTuple):
-    """What was found in an image, best first; what follows the first `count` is zero."""
+    """What was found in an image, best first; what follows the first `number` is zero."""
 
     boxes: jax.Array  # (most, 4)
     scores: jax.Array
     classes: jax.Array
-    count: jax.Array
+    number: jax.Array
 
 
 def nms(
@@ -81,5 +81,5 @@ def nms(
     short = most - len(score_M)
     if short > 0:
         pad = lambda x: jnp.pad(x, ((0, short),) + ((0, 0),) * (x.ndim - 1))  # noqa: E731
-        found = Detections(*map(pad, found[:3]), found.count)
+        found = Detections(pad(found.boxes), pad(found.scores), pad(found.classes), found.number)
     return found

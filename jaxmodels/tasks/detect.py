@@ -32,7 +32,11 @@ def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> 
     """
 
     def measure(places: Any, batch: Any) -> dict[str, Mean]:
-        score_BP, box_BP, positive_BP = jax.vmap(lambda *one: _losses(*one, places.center_P2, places.stride_P, reach))(
+        def one(*parts: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+            logits_PK, boxes_P4, true_M4, class_M, present_M = parts
+            return _losses(logits_PK, boxes_P4, true_M4, class_M, present_M, places.center_P2, places.stride_P, reach)
+
+        score_BP, box_BP, positive_BP = jax.vmap(one)(
             places.logits_BPK.astype(jnp.float32), places.boxes_BP4, batch["boxes"], batch["classes"], batch["present"]
         )
         weight_B = batch["weight"]
@@ -101,8 +105,8 @@ def pairs(predictions: Sequence[Any], batches: Sequence[Any]) -> list[tuple[dict
     """(found, true) of each image, as NumPy without padding, from what Evaluation.score and pictures get."""
     out = []
     for found, batch in zip(predictions, batches, strict=True):
-        for i in range(len(found.count)):
-            n, real = int(found.count[i]), batch["present"][i] > 0
+        for i in range(len(found.number)):
+            n, real = int(found.number[i]), batch["present"][i] > 0
             got = {"boxes": found.boxes[i][:n], "scores": found.scores[i][:n], "classes": found.classes[i][:n]}
             out.append((got, {"boxes": batch["boxes"][i][real], "classes": batch["classes"][i][real]}))
     return out

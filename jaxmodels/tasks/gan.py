@@ -43,9 +43,10 @@ def gan(generator: nn.Module, discriminator: nn.Module, *, penalty: float = 1.0)
         z_BD = codes(keys_B).astype(jax.tree.leaves(params["generator"])[0].dtype)
         return generator.apply({"params": params["generator"]}, z_BD)
 
-    def judge(params, image):
+    def judge(params: Any, image: Any) -> Any:
         image = image.astype(jax.tree.leaves(params["discriminator"])[0].dtype)
-        return discriminator.apply({"params": params["discriminator"]}, image).astype(jnp.float32)
+        logit_B: Any = discriminator.apply({"params": params["discriminator"]}, image)
+        return logit_B.astype(jnp.float32)
 
     def discriminator_loss(params, extra, batch, keys_B):
         logit_B, back = jax.vjp(lambda x: judge(params, x), batch["image"])

@@ -47,13 +47,13 @@ def vae(
         return {name: Mean.of(x_B, batch["weight"]) for name, x_B in values.items()}
 
     def loss(params, extra, batch, keys_B):
-        outputs, extra = apply(model, params, extra, batch["image"], keys_B)
-        metrics = measure(*outputs, batch)
+        (logits, mean, log_variance), extra = apply(model, params, extra, batch["image"], keys_B)
+        metrics = measure(logits, mean, log_variance, batch)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        outputs, _ = apply(model, params, extra, batch["image"], own_keys(batch["image"]))
-        return measure(*outputs, batch)
+        (logits, mean, log_variance), _ = apply(model, params, extra, batch["image"], own_keys(batch["image"]))
+        return measure(logits, mean, log_variance, batch)
 
     return Task(init_from(model, "image"), loss, evaluate)
 
@@ -63,6 +63,7 @@ def sample(model: nn.Module, *, inputs: str = "index") -> Callable[[Any, Any, An
 
     def predict(params, extra, batch):
         z_BD = jax.vmap(lambda key: jax.random.normal(key, (model.code,)))(own_keys(batch[inputs]))
-        return jax.nn.sigmoid(model.apply({"params": params, **extra}, z_BD, method="decode"))
+        logits: Any = model.apply({"params": params, **extra}, z_BD, method="decode")
+        return jax.nn.sigmoid(logits)
 
     return predict

@@ -76,7 +76,7 @@ def pairs(x_BD: np.ndarray, label_B: np.ndarray, count: int, seed: int = 0) -> t
             chosen.append(random.choice(several[random.integers(len(several))], 2, replace=False))
         else:
             a, b = random.choice(len(by_label), 2, replace=False)
-            chosen.append((random.choice(by_label[a]), random.choice(by_label[b])))
+            chosen.append(np.array([random.choice(by_label[a]), random.choice(by_label[b])]))
     first, second = np.array(chosen).T
     return (x_BD[first] * x_BD[second]).sum(-1), label_B[first] == label_B[second]
 

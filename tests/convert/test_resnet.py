@@ -145,7 +145,7 @@ FEW = {"resnet_tiny": partial(ResNet, block=Bottleneck, widths=(2, 3), **TINY)}
 def timm_folder(tmp_path, monkeypatch):
     """(folder as timm writes it, the model in PyTorch)."""
     family = timm(FEW, lambda model: convert_resnet._weights(model, convert_resnet.TORCHVISION), (ResNet,))
-    monkeypatch.setattr(load, "FAMILIES", (*load.FAMILIES, family))
+    monkeypatch.setattr(load, "FAMILIES", (family, *load.FAMILIES))
     theirs = shaken(Theirs(FEW["resnet_tiny"](classes=K)))
     arrays = {name: x.numpy() for name, x in theirs.state_dict().items()}
     folder = tmp_path / "timm"
@@ -192,7 +192,7 @@ def test_without_a_head_come_the_pooled_features(timm_folder):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"architecture": "resnet_giant"}, r"came the architecture 'resnet_giant'; known are resnet18, resnet34"),
+        ({"architecture": "resnet_giant"}, r"came the architecture 'resnet_giant'; known are resnet_tiny, resnet18"),
         ({"num_classes": "5"}, "came num_classes '5'; wanted a positive number"),
         ({"num_classes": 6}, r"fc.weight has the shape \[5, 12\], which gives \(12, 5\) for head/kernel; wanted \(12, 6\)"),
         ({"model_args": {"output_stride": 8}}, "came model_args .'output_stride': 8.; wanted none"),

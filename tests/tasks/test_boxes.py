@@ -70,7 +70,7 @@ def test_suppression_equals_the_loop(overlap):
     found, score = boxes(30), np.random.default_rng(1).uniform(0, 1, (30, 2)).astype(np.float32)
     got = jax.jit(lambda b, s: nms(b, s, most=50, overlap=overlap, least=0.4))(found, score)
     want = greedy(found, score, 50, overlap, 0.4)
-    assert int(got.count) == len(want) < (score > 0.4).sum()
+    assert int(got.number) == len(want) < (score > 0.4).sum()
     np.testing.assert_allclose(got.scores[: len(want)], [s for s, _, _ in want])
     np.testing.assert_array_equal(got.boxes[: len(want)], found[[n for _, n, _ in want]])
     np.testing.assert_array_equal(got.classes[: len(want)], [k for _, _, k in want])
@@ -79,6 +79,6 @@ def test_suppression_equals_the_loop(overlap):
 
 def test_no_more_than_asked_for_are_given_and_fewer_boxes_than_that_are_filled_up():
     found, score = boxes(30), np.full((30, 1), 0.9, np.float32)
-    assert jax.jit(lambda b, s: nms(b, s, most=3, overlap=1.0))(found, score).count == 3
+    assert jax.jit(lambda b, s: nms(b, s, most=3, overlap=1.0))(found, score).number == 3
     got = jax.jit(lambda b, s: nms(b, s, most=40, overlap=1.0))(found, score)
-    assert got.count == 30 and got.boxes.shape == (40, 4)
+    assert got.number == 30 and got.boxes.shape == (40, 4)

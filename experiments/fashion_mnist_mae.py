@@ -1,0 +1,93 @@
+"""A masked autoencoder on Fashion-MNIST: a small vision transformer that learns from images without labels.
+
+jaxmodels train experiments/fashion_mnist_mae.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
+
+test/probe is the accuracy of a linear classifier on the features, which saw 10,000 labels, and test/neighbours that of a
+vote of the 20 nearest of them; beside it stands the same of the untrained encoder. Restored images are in the run's folder,
+pictures/: what is there, what the model sees, what it makes of it.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels.data.augment import flip
+from jaxmodels.data.draw import grid
+from jaxmodels.data.fashion_mnist import fashion_mnist
+from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.models.mae import MAE
+from jaxmodels.models.vit import Block, vit_28
+from jaxmodels.tasks import representations
+from jaxmodels.tasks.augmented import augmented
+from jaxmodels.tasks.contrast import encoded
+from jaxmodels.tasks.mae import mae, restore
+
+ENCODER = vit_28(0)
+SPEC = {
+    "image": ((28, 28, 1), np.dtype(np.float32)),
+    "label": ((), np.dtype(np.int32)),
+    "known": ((), np.dtype(np.float32)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+    epochs: int = 20
+    batch: int = 256
+    lr: float = 2e-3  # peak
+    kept: float = 0.4  # part of the patches that the encoder sees
+    probed: int = 10_000  # labels that the probe sees, and test images
+    data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
+
+
+def probed(rows, folder):
+    """So many training images, whose labels the probe may see, and as many test images."""
+    parts = [fashion_mnist(split, batch=1, folder=folder or None).arrays for split in ("train", "test")]
+    joined = {name: np.concatenate([part[name][:rows] for part in parts]) for name in ("image", "label")}
+    return {**joined, "known": np.repeat(np.array([1, 0], np.float32), rows)}
+
+
+def scale(batch):
+    return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}
+
+
+def untrained(config):
+    """The same probe on the same encoder with its first, random parameters."""
+    data = scale(probed(config.probed, config.data))
+    variables = jax.jit(ENCODER.init)(jax.random.key(config.seed), data["image"][:1])
+    apply = jax.jit(lambda x: ENCODER.apply(variables, x))
+    features = np.concatenate([apply(data["image"][i : i + 500]) for i in range(0, len(data["image"]), 500)])
+    return {"untrained": {f"test/{name}": x for name, x in representations.score([features], [data]).items()}}
+
+
+def build(config: Config) -> Experiment:
+    steps = config.epochs * 60_000 // config.batch
+    rate = optim.warmup_cosine(config.lr, warmup=steps // 20, steps=steps)
+    model = MAE(ENCODER, Block(heads=4, hidden_width=96), ENCODER.patch**2)
+    encode, again = encoded(ENCODER), restore(model, patch=ENCODER.patch, kept=config.kept)
+    test = Evaluation(
+        ArrayPipeline(lambda: probed(config.probed, config.data), batch=250, prepare=scale, spec=SPEC),
+        predict=lambda params, extra, batch: {"features": encode(params, extra, batch), **again(params, extra, batch)},
+        score=lambda made, batches: representations.score([one["features"] for one in made], batches),
+        pictures=lambda made, batches: {
+            "restored": grid(
+                np.stack([batches[0]["image"], made[0]["masked"], made[0]["restored"]], 1)[:24].reshape(-1, 28, 28, 1),
+                12,
+                zoom=2,
+            )
+        },
+    )
+    return Experiment(
+        task=augmented(mae(model, patch=ENCODER.patch, kept=config.kept), (flip,)),
+        optimizer=optim.adamw(rate, b2=0.95, weight_decay=0.05, clip=1.0),
+        train=fashion_mnist("train", batch=config.batch, seed=config.seed, folder=config.data or None),
+        evals={"test": test},
+        steps=steps,
+        eval_every=max(1, steps // 4),
+        checkpoint_every=max(1, steps // 20),
+        seed=config.seed,
+        baselines=lambda: untrained(config),
+    )

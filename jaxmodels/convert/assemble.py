@@ -1,0 +1,124 @@
+"""Tensors from elsewhere as one variable each, checked by shape before they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels.convert.family import Family, Weight
+
+
+class Source(NamedTuple):
+    """Tensors, whose they are, and what says which ones are wanted."""
+
+    path: Path
+    tensors: Mapping[str, Any]  # name to Tensor, or what has its shape and read() too
+    family: Family
+    kind: str
+    described: str
+
+
+def shapes_of(model: nn.Module, family: Family, inputs: tuple | None) -> tuple[dict[str, Any], list[str]]:
+    """Shapes of all variables by path, and the collections of those that are not trained."""
+    variables = dict(jax.eval_shape(model.init, jax.random.key(0), *(inputs or family.inputs(model))))
+    variables.pop("losses", None)  # what a model sows is no state
+    params = variables.pop("params")
+    return {**flat(params), **flat(variables)}, sorted(variables)
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    """The leaves of nested mappings by path, such as "blocks/qkv/kernel"."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join(str(part.key) for part in path): leaf for path, leaf in leaves}
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of such paths."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def indices(weight: Weight, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """The layers (and experts) that a parameter is stacked of, one at a time; () where it is not."""
+    return iter(np.ndindex(shape[: weight.names[0].count("{}")]))
+
+
+def options(name: str, family: Family) -> list[str]:
+    """The names by which a tensor may go."""
+    bare = next((name.removeprefix(p) for p in family.prefixes if name.startswith(p)), name)
+    return [name, bare, *(p + bare for p in family.prefixes)]
+
+
+def find(weight: Weight, want: Any, source: Source) -> dict[tuple[int, ...], list[str]]:
+    """Names of the tensors for each layer, all checked."""
+    layout: dict[tuple[int, ...], list[str]] = {}
+    checked: set[tuple[tuple[int, ...], ...]] = set()
+    for index in indices(weight, want.shape):
+        group = []
+        for template in weight.names:
+            name = template.format(*index)
+            hit = next((option for option in options(name, source.family) if option in source.tensors), None)
+            if hit is None:
+                raise ValueError(
+                    f"{source.path}: the tensor {name!r} is missing; wanted for {weight.path}; get the whole release"
+                )
+            group.append(hit)
+        layout[index] = group
+        given = tuple(source.tensors[name].shape for name in group)
+        if given not in checked:
+            _check(weight, group, given, want.shape[len(index) :], source)
+            checked.add(given)
+    return layout
+
+
+def _check(
+    weight: Weight, group: list[str], given: tuple[tuple[int, ...], ...], want: tuple[int, ...], source: Source
+) -> None:
+    try:
+        got: Any = jax.eval_shape(weight.read, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in given)).shape
+    except (TypeError, ValueError):
+        got = "no such shape"
+    if got != want:
+        raise ValueError(
+            f"{source.path}: {group[0]} has the shape {list(given[0])}, which gives {got} for {weight.path}; wanted {want}, "
+            f"by {source.described}: look whether both are of one model"
+        )
+
+
+def assemble(
+    weight: Weight,
+    layout: Mapping[tuple[int, ...], list[str]],
+    shape: tuple[int, ...],
+    tensors: Mapping[str, Any],
+    sharding: Any,
+    dtype: Any,
+) -> jax.Array:
+    """One variable on its devices."""
+    if () in layout:  # not of layers: NumPy does it, without a program to compile
+        parts = (tensors[name].read() for name in layout[()])
+        return jax.device_put(np.array(weight.read(*parts), np.dtype(dtype), order="C"), sharding)
+
+    def put(whole, index, *parts):
+        piece = weight.read(*parts).astype(dtype)
+        return jax.lax.dynamic_update_slice(
+            whole, piece.reshape((1,) * len(index) + piece.shape), (*index, *[0] * piece.ndim)
+        )
+
+    whole = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+    update = jax.jit(put, donate_argnums=0, out_shardings=sharding)
+    for index, group in layout.items():
+        whole = update(whole, index, *(tensors[name].read() for name in group))
+        whole.block_until_ready()  # else the next tensors are read before this one is let go
+    return whole

@@ -1,0 +1,163 @@
+"""ResNets as transformers, timm, torchvision and, for CIFAR's images, github.com/akamaster/pytorch_resnet_cifar10 hold them.
+
+timm and torchvision have the same names. transformers knows neither groups nor squeeze-excite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from jaxmodels.convert.family import Family, Weight, batch_norm, conv, dense, number, one_image, state_dict, timm
+from jaxmodels.models import resnet
+from jaxmodels.models.resnet import Basic, Bottleneck, CifarResNet, ResNet, SqueezeExcite
+
+BLOCKS: dict[str, Any] = {"basic": Basic, "bottleneck": Bottleneck}
+FOLLOWED: dict[str, Any] = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
+HEADS = {"ResNetForImageClassification": True, "ResNetModel": False, "ResNetBackbone": False}
+TIMM = {
+    name: getattr(resnet, name)
+    for name in (
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+        *("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2", "seresnet50"),
+    )
+}
+
+
+def _model(config: Mapping[str, Any]) -> ResNet:
+    for name, value in FOLLOWED.items():
+        if config.get(name, value) != value:
+            raise ValueError(f"resnet: came {name} {config[name]!r}; wanted {value!r}, the only one followed here")
+    kind = config.get("layer_type", "bottleneck")
+    if kind not in BLOCKS:
+        raise ValueError(f"resnet: came layer_type {kind!r}; wanted {' or '.join(BLOCKS)}: no other is known")
+    named = (config.get("architectures") or ["ResNetModel"])[0]
+    if named not in HEADS:
+        raise ValueError(f"resnet: came the architecture {named!r}; wanted one of {', '.join(HEADS)}: take one of those")
+    block = BLOCKS[kind]
+    sizes, depths = _numbers(config, "hidden_sizes", 1_000_000), _numbers(config, "depths", 10_000)
+    if len(sizes) != len(depths) or any(size % block.expansion for size in sizes):
+        raise ValueError(
+            f"resnet: came hidden_sizes {sizes} and depths {depths}; wanted both for each stage, sizes divisible by "
+            f"{block.expansion}: correct config.json"
+        )
+    return ResNet(
+        classes=(config.get("num_labels") or len(config.get("id2label") or "01")) if HEADS[named] else 0,
+        depths=depths,
+        block=block,
+        widths=tuple(size // block.expansion for size in sizes),
+        stem_width=number(config, "embedding_size"),
+    )
+
+
+def _numbers(config: Mapping[str, Any], name: str, limit: int) -> tuple[int, ...]:
+    values = config.get(name)
+    if not isinstance(values, list | tuple) or not 0 < len(values) < 20:
+        raise ValueError(f"resnet: came {name} {values!r}; wanted a number for each stage: correct config.json")
+    if not all(type(value) is int and 0 < value < limit for value in values):
+        raise ValueError(f"resnet: came {name} {values!r}; wanted positive numbers below {limit:,}: correct config.json")
+    return tuple(values)
+
+
+def _config(model: ResNet) -> dict[str, Any]:
+    kind = next((name for name, block in BLOCKS.items() if model.block is block), None)
+    said = {"groups": model.groups, "base_width": model.base_width, "stem": model.stem}
+    if kind is None or said != {"groups": 1, "base_width": 64, "stem": "pool"}:
+        raise ValueError(
+            f"resnet: came blocks of {model.block.__name__} with {said}; wanted what transformers can say, plain ones and "
+            "the stem that pools: write timm's layout, or keep it as a checkpoint"
+        )
+    config: dict[str, Any] = {
+        "model_type": "resnet",
+        "architectures": ["ResNetForImageClassification" if model.classes else "ResNetModel"],
+        "embedding_size": model.stem_width,
+        "hidden_sizes": [width * BLOCKS[kind].expansion for width in model.widths],
+        "depths": list(model.depths),
+        "layer_type": kind,
+        **FOLLOWED,
+    }
+    if model.classes:
+        config["id2label"] = {str(i): f"LABEL_{i}" for i in range(model.classes)}
+        config["label2id"] = {f"LABEL_{i}": i for i in range(model.classes)}
+    return config
+
+
+class _Names(NamedTuple):
+    """Beginnings of names, of convolution and normalisation; {s}, {b} and {c} number stage, block and convolution."""
+
+    stem: tuple[str, str]
+    layer: tuple[str, str]
+    shortcut: tuple[str, str]
+    head: str
+    first: int  # stage and convolution
+
+
+THEIRS = "resnet.encoder.stages.{s}.layers.{b}."
+TRANSFORMERS = _Names(
+    ("resnet.embedder.embedder.convolution", "resnet.embedder.embedder.normalization"),
+    (THEIRS + "layer.{c}.convolution", THEIRS + "layer.{c}.normalization"),
+    (THEIRS + "shortcut.convolution", THEIRS + "shortcut.normalization"),
+    "classifier.1",
+    first=0,
+)
+TORCHVISION = _Names(
+    ("conv1", "bn1"),
+    ("layer{s}.{b}.conv{c}", "layer{s}.{b}.bn{c}"),
+    ("layer{s}.{b}.downsample.0", "layer{s}.{b}.downsample.1"),
+    "fc",
+    first=1,
+)
+AKAMASTER = TORCHVISION._replace(shortcut=("layer{s}.{b}.shortcut.0", "layer{s}.{b}.shortcut.1"), head="linear")
+
+
+def _stages(model: ResNet | CifarResNet) -> Iterator[tuple[int, int, bool]]:
+    """Depth, convolutions in a block, and whether the first block projects its shortcut."""
+    if isinstance(model, CifarResNet):
+        for stage in range(len(model.widths)):
+            yield (model.depth - 2) // 6, 2, stage > 0 and model.option == "B"
+        return
+    expansion = model.block.expansion  # type: ignore[attr-defined]
+    for stage, (depth, width) in enumerate(zip(model.depths, model.widths, strict=True)):
+        yield depth, 3 if expansion > 1 else 2, stage > 0 or width * expansion != model.stem_width
+
+
+def _weights(model: ResNet | CifarResNet, names: _Names) -> list[Weight]:
+    def layer(ours: str, theirs: tuple[str, str], s: int = 0, b: int = 0, c: int = 0) -> list[Weight]:
+        numbers = {"s": s + names.first, "b": b, "c": c + names.first}
+        of_conv, of_norm = (name.format(**numbers) for name in theirs)
+        return conv(f"{ours}/conv", of_conv) + batch_norm(f"{ours}/norm", of_norm)
+
+    found = layer("stem", names.stem)
+    for s, (depth, convolutions, projects) in enumerate(_stages(model)):
+        for b in range(depth):
+            block = f"stage_{s + 1}_block_{b}"
+            for c in range(convolutions):
+                found += layer(f"{block}/conv_{c + 1}", names.layer, s, b, c)
+            if b == 0 and projects:
+                found += layer(f"{block}/shortcut", names.shortcut, s)
+            if isinstance(model, ResNet) and issubclass(model.block, SqueezeExcite):
+                for ours, theirs in (("squeeze", "fc1"), ("excite", "fc2")):
+                    found += _pointwise(f"{block}/{ours}", f"layer{s + 1}.{b}.se.{theirs}")
+    return found + dense("head", names.head) if model.classes else found
+
+
+def _pointwise(ours: str, theirs: str) -> list[Weight]:
+    """A linear layer that they write as a 1 x 1 convolution."""
+    kernel = Weight(f"{ours}/kernel", (f"{theirs}.weight",), lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+    return [kernel, Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+
+
+FAMILIES = (
+    Family(
+        ("resnet",),
+        _model,
+        _config,
+        lambda model: _weights(model, TRANSFORMERS),
+        prefixes=("resnet.",),
+        modules=(ResNet,),
+        inputs=one_image,
+    ),
+    timm(TIMM, lambda model: _weights(model, TORCHVISION), (ResNet,)),
+    state_dict(lambda model: _weights(model, TORCHVISION), (ResNet,)),
+    state_dict(lambda model: _weights(model, AKAMASTER), (CifarResNet,), layout="akamaster"),
+)

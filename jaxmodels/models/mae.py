@@ -1,0 +1,41 @@
+"""Masked autoencoder: an image from a few of its patches (arXiv:2111.06377).
+
+Dimensions: B batch, H W image, N patches, n those that are kept, D width of the encoder, E width of the decoder, P numbers
+of a patch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.dropout import fold
+from jaxmodels.layers.stack import stack
+
+
+class MAE(nn.Module):
+    """Maps images and the numbers of the kept patches to all patches, BNP."""
+
+    encoder: Any  # with tokens(x, keys, kept), grid, before and patch, as models/vit.py has them
+    block: nn.Module  # of the decoder: (x, keys, its part of nothing, False) to (x, None), as vit.Block
+    outputs: int  # numbers of a patch
+    width: int = 48
+    depth: int = 2
+
+    @nn.compact
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None, *, kept_Bn: jax.Array) -> jax.Array:
+        """What every patch may look like."""
+        small = nn.initializers.truncated_normal(0.02)
+        h, w = self.encoder.grid
+        seen_BTD = self.encoder.tokens(x_BHWC, keys_B, kept_Bn)[:, self.encoder.before :]
+        seen_BnE = nn.Dense(self.width, name="narrow")(seen_BTD)
+        B = len(seen_BnE)
+        hidden_E = self.param("mask", small, (self.width,))
+        all_BNE = jnp.broadcast_to(hidden_E.astype(seen_BnE.dtype), (B, h * w, self.width))
+        all_BNE = all_BNE.at[jnp.arange(B)[:, None], kept_Bn].set(seen_BnE)
+        all_BNE += self.param("position", small, (h * w, self.width)).astype(all_BNE.dtype)
+        all_BNE, _ = stack(self.block, self.depth, all_BNE, fold(keys_B, 2**17), None, False)
+        return nn.Dense(self.outputs, name="out")(nn.LayerNorm(epsilon=1e-6, name="norm")(all_BNE))
