@@ -1,0 +1,94 @@
+"""AlexNet in one tower, as arXiv:1404.5997 has it (footnote 1): five convolutions and three dense layers.
+
+The network of 2012 (Krizhevsky, Sutskever and Hinton) has the same layers with 96, 256, 384, 384 and 256 channels in two
+towers that meet in the third, and local response normalisation, which is left out here.
+Dimensions: B batch, H W image, h w map, C channels, F features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.dropout import dropout, fold
+
+
+class AlexNet(nn.Module):
+    """Maps images to class logits."""
+
+    classes: int  # 0: the features before the head
+    channels: Sequence[int] = (64, 192, 384, 256, 256)
+    kernels: Sequence[int] = (11, 5, 3, 3, 3)
+    padding: Sequence[int] = (2, 2, 1, 1, 1)
+    stride: int = 4  # of the first convolution
+    pooled: Sequence[int] = (0, 1, 4)  # after these convolutions comes pooling, 3 x 3 at stride 2
+    final: int = 6  # height and width that the last map is brought to, by means
+    hidden: Sequence[int] = (4096, 4096)
+    dropout: float = 0.5  # before each hidden layer
+    dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
+
+    def setup(self):
+        """The dense layers."""
+        self.dense = [nn.Dense(width, dtype=self.dtype) for width in self.hidden]
+        if self.classes:
+            self.head = nn.Dense(self.classes, dtype=self.dtype)
+
+    @nn.compact
+    def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Maps by convolution, each pooled where it is: "stage_1" to "stage_5"."""
+        maps = {}
+        for i, (channels, kernel, pad) in enumerate(zip(self.channels, self.kernels, self.padding, strict=True)):
+            conv = Conv(
+                channels,
+                (kernel, kernel),
+                strides=self.stride if i == 0 else 1,
+                padding=((pad, pad), (pad, pad)),
+                dtype=self.dtype,
+                name=f"conv_{i + 1}",
+            )
+            x_BHWC = nn.relu(conv(x_BHWC))
+            if i in self.pooled:
+                x_BHWC = nn.max_pool(x_BHWC, (3, 3), strides=(2, 2))
+            maps[f"stage_{i + 1}"] = x_BHWC
+        return maps
+
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        """Logits of images; keys, one per example, while training."""
+        x_BhwC = self.features(x_BHWC, keys_B)[f"stage_{len(self.channels)}"]
+        if min(x_BhwC.shape[1:3]) < 1:
+            raise ValueError(
+                f"AlexNet: came images of {x_BHWC.shape[1]}x{x_BHWC.shape[2]}, of which the poolings leave nothing; wanted "
+                "at least 63x63 for the published size: resize the images, or use alexnet_28"
+            )
+        x_BF = means(x_BhwC, self.final).reshape(len(x_BHWC), -1)
+        for i, dense in enumerate(self.dense):
+            x_BF = nn.relu(dense(dropout(x_BF, self.dropout, fold(keys_B, i))))
+        return self.head(x_BF) if self.classes else x_BF
+
+
+def means(x_BhwC: jax.Array, size: int) -> jax.Array:
+    """The map brought to size x size: each place the mean of its part, parts overlap where the size does not divide."""
+
+    def along(x: jax.Array, axis: int) -> jax.Array:
+        n = x.shape[axis]
+        parts = [jax.lax.slice_in_dim(x, i * n // size, -(-(i + 1) * n // size), axis=axis).mean(axis) for i in range(size)]
+        return jnp.stack(parts, axis)
+
+    return x_BhwC if x_BhwC.shape[1:3] == (size, size) else along(along(x_BhwC, 1), 2)
+
+
+alexnet = partial(AlexNet)
+alexnet_28 = partial(  # reduced to images of 28 x 28: smaller kernels and strides, a quarter of the width
+    AlexNet,
+    channels=(32, 64, 128, 96, 96),
+    kernels=(5, 3, 3, 3, 3),
+    padding=(2, 1, 1, 1, 1),
+    stride=1,
+    final=3,
+    hidden=(256, 256),
+)
