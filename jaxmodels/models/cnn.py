@@ -60,7 +60,7 @@ class CNN(nn.Module):
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
         """Logits of images; keys, one per example, while training."""
-        x_BHWC = self.features(x_BHWC, keys_B)[f"stage_{len(self.channels)}"]
+        x_BHWC = self.features(x_BHWC, keys_B).get(f"stage_{len(self.channels)}", x_BHWC)  # no stages: the image itself
         x_BF = dropout(x_BHWC.reshape(x_BHWC.shape[0], -1), self.dropout, fold(keys_B, 0))
         if self.hidden:
             x_BF = nn.relu(self.dense(x_BF))

@@ -51,7 +51,7 @@ class VAE(nn.Module):
         if keys_B is not None:
             noise_BD = jax.vmap(lambda key: jax.random.normal(key, (self.code,)))(keys_B)
             z_BD = mean_BD + jnp.exp(log_variance_BD / 2) * noise_BD
-        return self.decode(z_BD), mean_BD, log_variance_BD
+        return self.decode(z_BD.astype(x_BHWC.dtype)), mean_BD, log_variance_BD
 
     def encode(self, x_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log variance of the code, float32."""

@@ -201,7 +201,7 @@ def test_a_checkpoint_holds_adapters_and_base(tmp_path):
 def test_other_state_of_the_task_goes_on_beside_the_base():
     """Batch statistics move in training; evaluation sees them."""
     inner = classify(CNN(classes=5, channels=(3,), hidden=6, batch_norm=True))
-    task, batch = lora(inner, rank=2, alpha=1, paths="hidden/kernel"), images()
+    task, batch = lora(inner, rank=2, alpha=1, paths="dense/kernel"), images()
     state = step.init(task, optim.sgd(0.1), 0, batch)
     state, _ = jax.jit(step.make_step(task, optim.sgd(0.1)))(state, batch)
     own = {name: x for name, x in state.extra.items() if name != "base"}
