@@ -51,6 +51,41 @@ def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int 
     return value
 
 
+def classes_of(config: Mapping[str, Any], heads: Mapping[str, bool]) -> int:
+    """Classes that a config.json says, 0 without a head. heads: known architectures, and whether each has one."""
+    named = (config.get("architectures") or [next(name for name, has in heads.items() if not has)])[0]
+    if named not in heads:
+        kind = config.get("model_type")
+        raise ValueError(f"{kind}: came the architecture {named!r}; wanted one of {', '.join(heads)}: take one of those")
+    return (config.get("num_labels") or len(config.get("id2label") or "01")) if heads[named] else 0
+
+
+def labels(classes: int) -> dict[str, Any]:
+    """What config.json says of that many classes without names."""
+    names = [f"LABEL_{i}" for i in range(classes)]
+    pairs = list(enumerate(names))
+    return {"id2label": {str(i): name for i, name in pairs}, "label2id": {name: i for i, name in pairs}} if classes else {}
+
+
+def follow(config: Mapping[str, Any], followed: Mapping[str, Any]) -> None:
+    """Settings that must have the one value which our module has, where they are said at all."""
+    for name, value in followed.items():
+        if config.get(name, value) != value:
+            raise ValueError(
+                f"{config.get('model_type')}: came {name} {config[name]!r}; wanted {value!r}, the only one followed here"
+            )
+
+
+def numbers(config: Mapping[str, Any], name: str, limit: int) -> tuple[int, ...]:
+    """A setting that is a positive number, below the limit, for each of a few stages."""
+    values, kind = config.get(name), config.get("model_type")
+    if not isinstance(values, list | tuple) or not 0 < len(values) < 20:
+        raise ValueError(f"{kind}: came {name} {values!r}; wanted a number for each stage: correct config.json")
+    if not all(type(value) is int and 0 < value < limit for value in values):
+        raise ValueError(f"{kind}: came {name} {values!r}; wanted positive numbers below {limit:,}: correct config.json")
+    return tuple(values)
+
+
 class Weight(NamedTuple):
     """One of our parameters, and the tensors elsewhere that it is made of.
 
@@ -165,3 +200,26 @@ def batch_norm(ours: str, theirs: str) -> list[Weight]:
     statistics = {"mean": "running_mean", "var": "running_var"}
     found = [Weight(f"batch_stats/{ours}/{name}", (f"{theirs}.{other}",)) for name, other in statistics.items()]
     return [*norm(ours, theirs), *found]
+
+
+def conv_norm(ours: str, of_conv: str, of_norm: str) -> list[Weight]:
+    """A convolution without bias and its normalisation, layers/conv_norm.py's."""
+    return conv(f"{ours}/conv", of_conv) + batch_norm(f"{ours}/norm", of_norm)
+
+
+def pointwise(ours: str, theirs: str) -> list[Weight]:
+    """A linear layer that they write as a 1 x 1 convolution."""
+    kernel = Weight(f"{ours}/kernel", (f"{theirs}.weight",), lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+    return [kernel, Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+
+
+def flattened(ours: str, theirs: str, size: int) -> list[Weight]:
+    """A linear layer on a map of size x size that they flatten channels first, we last."""
+
+    def read(x: Any) -> Any:
+        return x.reshape(x.shape[0], -1, size, size).transpose(2, 3, 1, 0).reshape(-1, x.shape[0])
+
+    def write(x: Any) -> Any:
+        return x.reshape(size, size, -1, x.shape[-1]).transpose(3, 2, 0, 1).reshape(x.shape[-1], -1)
+
+    return [Weight(f"{ours}/kernel", (f"{theirs}.weight",), read, write), Weight(f"{ours}/bias", (f"{theirs}.bias",))]

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.convert import bert, gpt2, llama, resnet, t5
+from jaxmodels.convert import alexnet, bert, convnext, gpt2, inception, llama, mixer, mobilenet, resnet, t5, vit
 from jaxmodels.convert.assemble import Source, assemble, find, flat, indices, nested, options, shapes_of
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
@@ -34,7 +34,7 @@ FAMILIES: tuple[Family, ...] = (
     *llama.FAMILIES,
     *bert.FAMILIES,
     t5.FAMILY,
-    *resnet.FAMILIES,
+    *(family for module in (alexnet, inception, resnet, mobilenet, vit, mixer, convnext) for family in module.FAMILIES),
 )
 TOKENIZERS = (
     "tokenizer.json",
@@ -171,7 +171,7 @@ def _read(
 
 
 def _of_head(path: str) -> bool:
-    return "head" in path.split("/")
+    return any(part == "head" or part.endswith("_head") for part in path.split("/"))
 
 
 def _with_head(model: nn.Module, classes: int, source: Source) -> nn.Module:

@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from jaxmodels.convert.family import Family, Weight, batch_norm, conv, dense, number, one_image, state_dict, timm
+from jaxmodels.convert.family import (
+    Family,
+    Weight,
+    classes_of,
+    conv_norm,
+    dense,
+    follow,
+    labels,
+    number,
+    numbers,
+    one_image,
+    pointwise,
+    state_dict,
+    timm,
+)
 from jaxmodels.models import resnet
 from jaxmodels.models.resnet import Basic, Bottleneck, CifarResNet, ResNet, SqueezeExcite
 
@@ -25,38 +39,24 @@ TIMM = {
 
 
 def _model(config: Mapping[str, Any]) -> ResNet:
-    for name, value in FOLLOWED.items():
-        if config.get(name, value) != value:
-            raise ValueError(f"resnet: came {name} {config[name]!r}; wanted {value!r}, the only one followed here")
+    follow(config, FOLLOWED)
     kind = config.get("layer_type", "bottleneck")
     if kind not in BLOCKS:
         raise ValueError(f"resnet: came layer_type {kind!r}; wanted {' or '.join(BLOCKS)}: no other is known")
-    named = (config.get("architectures") or ["ResNetModel"])[0]
-    if named not in HEADS:
-        raise ValueError(f"resnet: came the architecture {named!r}; wanted one of {', '.join(HEADS)}: take one of those")
     block = BLOCKS[kind]
-    sizes, depths = _numbers(config, "hidden_sizes", 1_000_000), _numbers(config, "depths", 10_000)
+    sizes, depths = numbers(config, "hidden_sizes", 1_000_000), numbers(config, "depths", 10_000)
     if len(sizes) != len(depths) or any(size % block.expansion for size in sizes):
         raise ValueError(
             f"resnet: came hidden_sizes {sizes} and depths {depths}; wanted both for each stage, sizes divisible by "
             f"{block.expansion}: correct config.json"
         )
     return ResNet(
-        classes=(config.get("num_labels") or len(config.get("id2label") or "01")) if HEADS[named] else 0,
+        classes=classes_of(config, HEADS),
         depths=depths,
         block=block,
         widths=tuple(size // block.expansion for size in sizes),
         stem_width=number(config, "embedding_size"),
     )
-
-
-def _numbers(config: Mapping[str, Any], name: str, limit: int) -> tuple[int, ...]:
-    values = config.get(name)
-    if not isinstance(values, list | tuple) or not 0 < len(values) < 20:
-        raise ValueError(f"resnet: came {name} {values!r}; wanted a number for each stage: correct config.json")
-    if not all(type(value) is int and 0 < value < limit for value in values):
-        raise ValueError(f"resnet: came {name} {values!r}; wanted positive numbers below {limit:,}: correct config.json")
-    return tuple(values)
 
 
 def _config(model: ResNet) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _config(model: ResNet) -> dict[str, Any]:
             f"resnet: came blocks of {model.block.__name__} with {said}; wanted what transformers can say, plain ones and "
             "the stem that pools: write timm's layout, or keep it as a checkpoint"
         )
-    config: dict[str, Any] = {
+    return {
         "model_type": "resnet",
         "architectures": ["ResNetForImageClassification" if model.classes else "ResNetModel"],
         "embedding_size": model.stem_width,
@@ -75,11 +75,8 @@ def _config(model: ResNet) -> dict[str, Any]:
         "depths": list(model.depths),
         "layer_type": kind,
         **FOLLOWED,
+        **labels(model.classes),
     }
-    if model.classes:
-        config["id2label"] = {str(i): f"LABEL_{i}" for i in range(model.classes)}
-        config["label2id"] = {f"LABEL_{i}": i for i in range(model.classes)}
-    return config
 
 
 class _Names(NamedTuple):
@@ -125,7 +122,7 @@ def _weights(model: ResNet | CifarResNet, names: _Names) -> list[Weight]:
     def layer(ours: str, theirs: tuple[str, str], s: int = 0, b: int = 0, c: int = 0) -> list[Weight]:
         numbers = {"s": s + names.first, "b": b, "c": c + names.first}
         of_conv, of_norm = (name.format(**numbers) for name in theirs)
-        return conv(f"{ours}/conv", of_conv) + batch_norm(f"{ours}/norm", of_norm)
+        return conv_norm(ours, of_conv, of_norm)
 
     found = layer("stem", names.stem)
     for s, (depth, convolutions, projects) in enumerate(_stages(model)):
@@ -137,14 +134,8 @@ def _weights(model: ResNet | CifarResNet, names: _Names) -> list[Weight]:
                 found += layer(f"{block}/shortcut", names.shortcut, s)
             if isinstance(model, ResNet) and issubclass(model.block, SqueezeExcite):
                 for ours, theirs in (("squeeze", "fc1"), ("excite", "fc2")):
-                    found += _pointwise(f"{block}/{ours}", f"layer{s + 1}.{b}.se.{theirs}")
+                    found += pointwise(f"{block}/{ours}", f"layer{s + 1}.{b}.se.{theirs}")
     return found + dense("head", names.head) if model.classes else found
-
-
-def _pointwise(ours: str, theirs: str) -> list[Weight]:
-    """A linear layer that they write as a 1 x 1 convolution."""
-    kernel = Weight(f"{ours}/kernel", (f"{theirs}.weight",), lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
-    return [kernel, Weight(f"{ours}/bias", (f"{theirs}.bias",))]
 
 
 FAMILIES = (

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.pool import means
 
 
 class AlexNet(nn.Module):
@@ -69,17 +70,6 @@ class AlexNet(nn.Module):
         for i, dense in enumerate(self.dense):
             x_BF = nn.relu(dense(dropout(x_BF, self.dropout, fold(keys_B, i))))
         return self.head(x_BF) if self.classes else x_BF
-
-
-def means(x_BhwC: jax.Array, size: int) -> jax.Array:
-    """The map brought to size x size: each place the mean of its part, parts overlap where the size does not divide."""
-
-    def along(x: jax.Array, axis: int) -> jax.Array:
-        n = x.shape[axis]
-        parts = [jax.lax.slice_in_dim(x, i * n // size, -(-(i + 1) * n // size), axis=axis).mean(axis) for i in range(size)]
-        return jnp.stack(parts, axis)
-
-    return x_BhwC if x_BhwC.shape[1:3] == (size, size) else along(along(x_BhwC, 1), 2)
 
 
 alexnet = partial(AlexNet)

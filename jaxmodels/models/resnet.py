@@ -20,47 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.conv_norm import HE, ConvNorm, batch_norm, same
 from jaxmodels.layers.dropout import dropout, fold
-
-HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # arXiv:1502.01852, as the paper trains
-
-
-def same(kernel: int) -> tuple[tuple[int, int], ...]:
-    """Padding that keeps the size at stride 1, the same on both sides also at other strides."""
-    return ((kernel // 2, kernel // 2),) * 2
-
-
-def batch_norm(keys_B: jax.Array | None, dtype: Any, **options: Any) -> nn.BatchNorm:
-    """Batch normalisation (arXiv:1502.03167) that uses and updates statistics of the batch while training."""
-    return nn.BatchNorm(use_running_average=keys_B is None, momentum=0.9, epsilon=1e-5, dtype=dtype, **options)
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias, then batch normalisation; statistics of the batch where keys are given."""
-
-    features: int
-    kernel: int = 3
-    stride: int = 1
-    groups: int = 1
-    last: bool = False  # of a residual branch: its scale begins at 0, so that a block begins as the identity
-    dtype: jnp.dtype | None = None
-
-    @nn.compact
-    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None) -> jax.Array:
-        """Normalised features."""
-        x_BhwF = Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            strides=self.stride,
-            padding=same(self.kernel),
-            feature_group_count=self.groups,
-            use_bias=False,
-            kernel_init=HE,
-            dtype=self.dtype,
-            name="conv",
-        )(x_BHWC)
-        scale = nn.initializers.zeros if self.last else nn.initializers.ones
-        return batch_norm(keys_B, self.dtype, scale_init=scale, name="norm")(x_BhwF)
 
 
 class Basic(nn.Module):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.models.alexnet import AlexNet, alexnet, alexnet_28, means
+from jaxmodels.layers.pool import means
+from jaxmodels.models.alexnet import AlexNet, alexnet, alexnet_28
 
 pytestmark = pytest.mark.fast
 

@@ -1,0 +1,58 @@
+"""Convolution, then batch normalisation (arXiv:1502.03167).
+
+Dimensions: B batch, H W image, h w map, C channels, F features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.layers.conv import Conv
+
+HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # arXiv:1502.01852
+
+
+def same(kernel: int | tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Padding that keeps the size at stride 1, the same on both sides also at other strides."""
+    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+    return (height // 2, height // 2), (width // 2, width // 2)
+
+
+def batch_norm(keys_B: jax.Array | None, dtype: Any, epsilon: float = 1e-5, **options: Any) -> nn.BatchNorm:
+    """Batch normalisation that uses and updates statistics of the batch while training."""
+    return nn.BatchNorm(use_running_average=keys_B is None, momentum=0.9, epsilon=epsilon, dtype=dtype, **options)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch normalisation; statistics of the batch where keys are given."""
+
+    features: int
+    kernel: int | tuple[int, int] = 3
+    stride: int = 1
+    groups: int = 1
+    padded: bool = True  # so that the size stays at stride 1; else not at all
+    last: bool = False  # of a residual branch: its scale begins at 0, so that a block begins as the identity
+    epsilon: float = 1e-5
+    kernel_init: Any = HE
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None) -> jax.Array:
+        """Normalised features."""
+        x_BhwF = Conv(
+            self.features,
+            (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel,
+            strides=self.stride,
+            padding=same(self.kernel) if self.padded else "VALID",
+            feature_group_count=self.groups,
+            use_bias=False,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="conv",
+        )(x_BHWC)
+        scale = nn.initializers.zeros if self.last else nn.initializers.ones
+        return batch_norm(keys_B, self.dtype, self.epsilon, scale_init=scale, name="norm")(x_BhwF)
