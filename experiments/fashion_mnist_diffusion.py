@@ -33,7 +33,7 @@ SPEC = {
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    steps: int = 4_000
+    steps: int = 3_000
     batch: int = 64
     lr: float = 2e-3  # peak
     sampling: int = 40  # steps of DDIM

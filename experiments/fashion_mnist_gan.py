@@ -34,7 +34,7 @@ SPEC = {
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    epochs: int = 5
+    epochs: int = 4
     batch: int = 64
     lr: float = 1e-3  # peak, of both sides
     penalty: float = 1.0

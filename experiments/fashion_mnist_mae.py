@@ -35,7 +35,7 @@ SPEC = {
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    epochs: int = 20
+    epochs: int = 10
     batch: int = 256
     lr: float = 2e-3  # peak
     kept: float = 0.4  # part of the patches that the encoder sees

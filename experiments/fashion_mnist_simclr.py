@@ -32,7 +32,7 @@ SPEC = {
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    epochs: int = 6
+    epochs: int = 4
     batch: int = 256
     lr: float = 2e-3  # peak
     temperature: float = 0.2

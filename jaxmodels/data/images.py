@@ -1,12 +1,14 @@
-"""Folders of pictures, one folder for each class, decoded as they are needed.
+"""Folders and archives of pictures, one folder for each class, decoded as they are needed.
 
 Dimensions: H W C image.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +16,10 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from jaxmodels.data.archive import is_archive, members
 from jaxmodels.data.grain_source import Change, GrainPipeline
 from jaxmodels.data.order import Remainder
+from jaxmodels.data.pipeline import Augment
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # the decoders that a file may call for
@@ -28,6 +32,7 @@ def image_folder(
     size: int | tuple[int, int],
     batch: int,
     seed: int | None = None,
+    area: tuple[float, float] | None = None,
     augment: Change | None = None,
     channels: Literal[1, 3] = 3,
     remainder: Remainder | None = None,
@@ -36,22 +41,47 @@ def image_folder(
 ) -> ImageFolder:
     """The pictures in folder/<class>/ and below it, as "image" (float32, 0 to 1, HWC) and "label" (int32).
 
-    Labels number the classes in the order of their names, `.classes`. A picture is scaled until it covers size (height
-    and width, or one number for both), and what then protrudes is cut off evenly. channels: 3 for RGB, 1 for grey. Names
-    that begin with a dot are passed over. augment, workers and the rest: see GrainPipeline. Needs pillow.
+    folder may be a .zip or .tar archive (see data/archive.py), whose files are held in memory and never unpacked to disk.
+    Labels number the classes in the order of their names, `.classes`. Names that begin with a dot are passed over. Needs
+    pillow.
+
+    size: height and width, or one number for both. A picture is scaled until it covers that, and what then protrudes is cut
+    off evenly. area: two shares; then a random part of the picture, of a share of its area between them and of sides in a
+    ratio of at most 4 to 3, is scaled to size (arXiv:1409.4842, section 6). channels: 3 for RGB, 1 for grey. augment: see
+    each. workers and the rest: see GrainPipeline.
     """
     height, width = (size, size) if isinstance(size, int) else size
+    decode = _Decode(height, width, channels)
+    if area is not None and not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(
+            f"image_folder: came area={area}; wanted two shares, above 0, up to 1, the smaller first: change it"
+        )
     return ImageFolder(
         Path(folder),
         batch=batch,
         seed=seed,
         remainder=remainder,
-        load=_Decode(height, width, channels),
-        augment=augment,
+        load=decode if area is None else _unread,
+        augment=augment if area is None else _Part(decode, area, augment),
         workers=workers,
         threads=threads,
         spec={"image": ((height, width, channels), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))},
     )
+
+
+@dataclass(frozen=True)
+class each:
+    """Changes of data/augment.py for examples that come one by one: image_folder(…, augment=each([flip, color()]))."""
+
+    changes: Sequence[Augment]
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """The example with its image changed."""
+        batch = {name: np.asarray(x)[None] for name, x in example.items()}
+        keys_B = rng.integers(2**64, size=1, dtype=np.uint64)
+        for change in self.changes:
+            batch = change(batch, keys_B)
+        return {name: x[0] for name, x in batch.items()}
 
 
 class ClassFolder(GrainPipeline):
@@ -69,8 +99,8 @@ class ClassFolder(GrainPipeline):
         return self._found[0]
 
     @cached_property
-    def _found(self) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
-        return find(self.folder, self.endings)
+    def _found(self) -> tuple[tuple[str, ...], list[tuple[Any, int]]]:
+        return (inside if is_archive(self.folder) else find)(self.folder, self.endings)
 
 
 class ImageFolder(ClassFolder):
@@ -97,6 +127,40 @@ def find(folder: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[
     return classes, items
 
 
+class Member:
+    """A file of an archive, in memory."""
+
+    def __init__(self, name: str, data: bytes):
+        self.name, self.data = name, data
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def inside(archive: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[Member, int]]]:
+    """As find, of an archive; folders that all files share, such as one of the archive's name, are passed over."""
+
+    def wanted(name: str) -> bool:
+        parts = name.split("/")
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts if part != ".")
+        return not hidden and len(parts) > 1 and name.lower().endswith(endings)
+
+    files = members(archive, wanted)
+    folders = [[part for part in name.split("/")[:-1] if part != "."] for name in files]
+    shared = next((i for i, level in enumerate(zip(*folders, strict=False)) if len(set(level)) > 1), math.inf)
+    if not isinstance(shared, int):
+        raise ValueError(
+            f"{archive} has {len(files)} files that end in {' '.join(endings)}, not all of them in a class's folder; wanted "
+            "two or more such folders with the files in them: pack it anew"
+        )
+    classes = tuple(sorted({parts[shared] for parts in folders}))
+    items = [
+        (Member(name, data), classes.index(parts[shared]))
+        for (name, data), parts in zip(files.items(), folders, strict=True)
+    ]
+    return classes, sorted(items, key=lambda item: (item[1], item[0].name))
+
+
 def files_below(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     """The wanted files in the folder and its folders, sorted by path, without those whose path has a part that is hidden."""
     found = []
@@ -104,6 +168,10 @@ def files_below(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(root, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if wanted(path) and path.is_file())
+
+
+def _unread(item: Any) -> dict[str, Any]:
+    return {"item": item}
 
 
 @dataclass(frozen=True)
@@ -114,10 +182,39 @@ class _Decode:
     width: int
     channels: int
 
-    def __call__(self, item: tuple[str, int]) -> dict[str, Any]:
+    def __call__(self, item: tuple[Any, int]) -> dict[str, Any]:
         path, label = item
-        whole = _decode(path, self.channels, (self.width, self.height))
+        whole = _decode(_opened(path), self.channels, (self.width, self.height))
         return {"image": _fitted(whole, self.height, self.width), "label": np.int32(label)}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A random part of the picture of {"item": (path, label)}; then whatever else changes it."""
+
+    decode: _Decode
+    area: tuple[float, float]
+    then: Change | None
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Any:
+        from PIL import Image
+
+        (path, label), size = example["item"], (self.decode.width, self.decode.height)
+        least = round(size[0] / self.area[0] ** 0.5), round(size[1] / self.area[0] ** 0.5)
+        whole = _decode(_opened(path), self.decode.channels, least)
+        share, shape = rng.uniform(*self.area), math.exp(rng.uniform(-1, 1) * math.log(4 / 3)) * size[0] / size[1]
+        width = min(whole.width, (share * whole.width * whole.height * shape) ** 0.5)
+        height = min(whole.height, (share * whole.width * whole.height / shape) ** 0.5)
+        left, top = rng.uniform(0, whole.width - width), rng.uniform(0, whole.height - height)
+        box = (left, top, left + width, top + height)
+        part = np.asarray(whole.resize(size, Image.Resampling.BILINEAR, box=box), np.float32)
+        image = part.reshape(self.decode.height, self.decode.width, -1) / np.float32(255)
+        example = {"image": image, "label": np.int32(label)}
+        return self.then(example, rng) if self.then is not None else example
+
+
+def _opened(path: Any) -> Any:
+    return io.BytesIO(path.data) if isinstance(path, Member) else path
 
 
 def picture(path: str | os.PathLike[str], size: int | tuple[int, int], *, channels: Literal[1, 3] = 3) -> np.ndarray:

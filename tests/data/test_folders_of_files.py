@@ -2,13 +2,15 @@
 
 import struct
 import wave
+import zipfile
 import zlib
 
 import numpy as np
 import pytest
 
 from jaxmodels.data.audio import audio_folder
-from jaxmodels.data.images import image_folder
+from jaxmodels.data.augment import flip
+from jaxmodels.data.images import each, image_folder
 from jaxmodels.data.text_folder import text_folder
 
 pytestmark = pytest.mark.fast
@@ -185,3 +187,72 @@ def test_texts_are_read_by_ones_own_tokenizer(tmp_path, workers):
     data = text_folder(texts(tmp_path), length=1, batch=2, encode=words, workers=workers)
     assert data.rows(0, 0, 2)["tokens"].tolist() == [[4], [0]]
     data.close()
+
+
+def zipped(path, folder, *, under=""):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, f"{under}{file.relative_to(folder)}")
+    return path
+
+
+@pytest.mark.parametrize("under", ["", "set/", "a/set/"])
+def test_an_archive_gives_what_its_folder_gives(tmp_path, under):
+    folder = pictures(tmp_path / "f")
+    data, packed = (image_folder(x, size=4, batch=3) for x in (folder, zipped(tmp_path / "a.zip", folder, under=under)))
+    assert packed.classes == data.classes
+    for name, x in data.rows(0, 0, 3).items():
+        assert np.array_equal(packed.rows(0, 0, 3)[name], x)
+
+
+def test_an_archive_whose_files_are_not_in_classes_is_refused(tmp_path):
+    picture(tmp_path / "f" / "one" / "a.png", (0, 0, 0))
+    with pytest.raises(ValueError, match=r"a.zip has 1 files that end in .jpg.*wanted two or more such folders"):
+        image_folder(zipped(tmp_path / "a.zip", tmp_path / "f"), size=4, batch=1).rows(0, 0, 1)
+
+
+def test_a_damaged_file_of_an_archive_is_named(tmp_path):
+    folder = pictures(tmp_path / "f")
+    (folder / "blue" / "c.PNG").write_bytes(b"no picture")
+    data = image_folder(zipped(tmp_path / "a.zip", folder), size=4, batch=3)
+    with pytest.raises(ValueError, match=r"example 0 .*blue/c.PNG.* could not be loaded"):
+        data.rows(0, 0, 3)
+
+
+def gradient(path):
+    """A picture of 40 x 60 whose red grows to the right and whose green grows downwards."""
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.arange(60) * 4, np.arange(40)[:, None] * 6
+    path.parent.mkdir(parents=True)
+    image.fromarray(pixels).save(path)
+
+
+def test_random_parts_have_the_area_and_the_sides_that_are_asked_for(tmp_path):
+    gradient(tmp_path / "x" / "a.png")
+    data = image_folder(tmp_path, size=16, batch=64, seed=3, area=(0.2, 0.5))
+    image = data.rows(0, 0, 64)["image"] * 255
+    width = (image[:, 8, -1, 0] - image[:, 8, 0, 0]) / 4 * 16 / 15
+    height = (image[:, -1, 8, 1] - image[:, 0, 8, 1]) / 6 * 16 / 15
+    share = width * height / 2_400
+    assert 0.17 < share.min() < 0.25 and 0.45 < share.max() < 0.53
+    assert (width / height).min() > 0.7 and (width / height).max() < 1.45
+    assert image[:, 8, 0, 0].std() > 20
+    np.testing.assert_array_equal(data.rows(0, 5, 9)["image"] * 255, image[5:9])
+
+
+def test_a_part_of_all_is_the_picture(tmp_path):
+    gradient(tmp_path / "x" / "a.png")
+    whole = image_folder(tmp_path, size=(40, 60), batch=4, seed=3, area=(1.0, 1.0)).rows(0, 0, 4)["image"]
+    assert whole.shape == (4, 40, 60, 3) and abs(whole.mean((0, 1, 2)) * 255 - [118, 117, 0]).max() < 12
+    with pytest.raises(ValueError, match=r"image_folder: came area=\(0.5, 0.2\); wanted two shares"):
+        image_folder(tmp_path, size=4, batch=1, area=(0.5, 0.2))
+
+
+def test_changes_of_batches_work_on_examples_one_by_one(tmp_path):
+    gradient(tmp_path / "x" / "a.png")
+    plain = image_folder(tmp_path, size=8, batch=32, seed=3).rows(0, 0, 32)["image"]
+    flipped = image_folder(tmp_path, size=8, batch=32, seed=3, augment=each([flip])).rows(0, 0, 32)["image"]
+    turned = (flipped == plain[:, :, ::-1]).all((1, 2, 3))
+    assert 8 < turned.sum() < 24 and (flipped[~turned] == plain[~turned]).all()

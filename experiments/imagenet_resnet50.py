@@ -1,0 +1,52 @@
+"""ResNet-50 on ImageNet, trained as arXiv:1706.02677 does it: 90 epochs, batches of 1,024, a warm-up of 5.
+
+jaxmodels train experiments/imagenet_resnet50.py --precision bfloat16
+    (JAXMODELS_DATA names the folder that holds imagenet/train/<class>/ and imagenet/val/<class>/)
+
+Published: 76.3% top-1 accuracy on the 50,000 images to validate. Not run here; made for an accelerator.
+"""
+
+from dataclasses import dataclass
+
+from jaxmodels import Experiment, optim
+from jaxmodels.data import cache
+from jaxmodels.data.augment import color, flip
+from jaxmodels.data.images import each, image_folder
+from jaxmodels.models.resnet import resnet50
+from jaxmodels.tasks.classify import classify
+
+IMAGES = 1_281_167
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+    epochs: int = 90
+    batch: int = 1024
+    size: int = 224
+    classes: int = 1000
+    lr: float = 0.1  # peak, for each 256 images of a batch
+    decay: float = 1e-4
+    workers: int = 0  # processes that decode
+    data: str = ""  # folder with train and val; by default imagenet in $JAXMODELS_DATA or the user's cache
+
+
+def build(config: Config) -> Experiment:
+    epoch = -(-IMAGES // config.batch)
+    steps = config.epochs * epoch
+    rate = optim.warmup_cosine(config.lr * config.batch / 256, warmup=5 * epoch, steps=steps)
+    folder = cache.folder("imagenet", config.data or None)
+    options = {"size": config.size, "batch": config.batch, "workers": config.workers}
+    return Experiment(
+        task=classify(resnet50(config.classes), smoothing=0.1),
+        optimizer=optim.sgd(rate, momentum=0.9, nesterov=True, weight_decay=config.decay),
+        train=image_folder(
+            folder / "train", seed=config.seed, area=(0.08, 1.0), augment=each([flip, color(0.4, 0.4, 0.4)]), **options
+        ),
+        evals={"val": image_folder(folder / "val", **options)},
+        steps=steps,
+        eval_every=epoch,
+        checkpoint_every=epoch,
+        seed=config.seed,
+        baselines=lambda: {"published": {"val/accuracy": 0.763}},
+    )
