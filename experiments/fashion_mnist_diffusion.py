@@ -1,4 +1,5 @@
-"""Diffusion on Fashion-MNIST by a U-Net on squares of 2 x 2 pixels, and images of each class that it makes up.
+"""Diffusion on Fashion-MNIST by a U-Net on squares of 2 x 2 pixels, or by a transformer (--model dit), and images of each
+class that it makes up.
 
 jaxmodels train experiments/fashion_mnist_diffusion.py --classifier runs/fashion_mnist_cnn
 
@@ -8,6 +9,7 @@ samples are in the run's folder, pictures/: a class in each row.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import numpy as np
@@ -18,6 +20,7 @@ from jaxmodels.data.draw import grid
 from jaxmodels.data.fashion_mnist import fashion_mnist
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.cnn import CNN
+from jaxmodels.models.dit import dit_28
 from jaxmodels.models.unet import UNet
 from jaxmodels.tasks import frechet
 from jaxmodels.tasks.diffusion import diffusion, sample
@@ -33,6 +36,7 @@ SPEC = {
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
+    model: Literal["unet", "dit"] = "unet"
     steps: int = 3_000
     batch: int = 64
     lr: float = 2e-3  # peak
@@ -79,7 +83,7 @@ def by_class(made, batches):
 
 def build(config: Config) -> Experiment:
     rate = optim.warmup_cosine(config.lr, warmup=200, steps=config.steps)
-    model = UNet(channels=(48, 96), patch=2, classes=10)
+    model = UNet(channels=(48, 96), patch=2, classes=10) if config.model == "unet" else dit_28(classes=10)
     predict = sample(model, SHAPE, steps=config.sampling, guidance=config.guidance)
     test = Evaluation(
         ArrayPipeline(lambda: images("test", config.samples, config.data), batch=250, prepare=scale, spec=SPEC),

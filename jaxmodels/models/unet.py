@@ -7,24 +7,16 @@ Dimensions: B batch, H W image, h w map, C channels, F features, D width of the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
-
-
-def waves(time_B: jax.Array, width: int) -> jax.Array:
-    """Sines and cosines (B, width) of a time from 0 to 1, as of positions 0 to 1000 (arXiv:1706.03762, section 3.5)."""
-    rate_D = jnp.exp(-math.log(10_000) * jnp.arange(width // 2) / (width // 2))
-    angle_BD = 1000 * time_B.astype(jnp.float32)[:, None] * rate_D
-    return jnp.concatenate([jnp.cos(angle_BD), jnp.sin(angle_BD)], -1)
+from jaxmodels.layers.waves import waves
 
 
 class Block(nn.Module):
