@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.convert import alexnet, bert, convnext, gpt2, inception, llama, mixer, mobilenet, resnet, t5, vit
+from jaxmodels.convert import alexnet, bert, convnext, gpt2, inception, llama, mixer, mobilenet, mtcnn, resnet, t5, vit
 from jaxmodels.convert.assemble import Source, assemble, find, flat, indices, nested, options, shapes_of
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
@@ -34,7 +34,11 @@ FAMILIES: tuple[Family, ...] = (
     *llama.FAMILIES,
     *bert.FAMILIES,
     t5.FAMILY,
-    *(family for module in (alexnet, inception, resnet, mobilenet, vit, mixer, convnext) for family in module.FAMILIES),
+    *(
+        family
+        for module in (alexnet, inception, resnet, mobilenet, vit, mixer, convnext, mtcnn)
+        for family in module.FAMILIES
+    ),
 )
 TOKENIZERS = (
     "tokenizer.json",
