@@ -234,7 +234,7 @@ def _predict(argv: list[str]) -> int:
     from jaxmodels.options import Printing, Restoring, Writing
 
     parts = {"writing": Writing, "restoring": Restoring, "printing": Printing}
-    about = "What a run's model says of files, such as pictures; and drawings of it."
+    about = "What a run's model, or one from elsewhere, says of files, such as pictures; and drawings of it."
     run, rest = _first("predict", argv, "RUN", parts, about)
     count = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
     files, rest = rest[:count], rest[count:]

@@ -178,10 +178,18 @@ def predict(
     precision: str = "run",
     warn: Any = print,
 ) -> list[dict[str, Any]]:
-    """What a run's model says of files, such as pictures: for each a dict, with "file" and "picture" among the rest.
+    """What a run's model, or one from elsewhere, says of files, such as pictures: for each a dict, with "file" and "picture"
+    among the rest.
 
-    "picture" is the path of a drawing of the prediction, in the folder `out`; by default `predictions` in the run's folder.
+    "picture" is the path of a drawing of the prediction, in the folder `out`; by default `predictions` in the run's folder,
+    or here where the model is from elsewhere.
     """
+    if _is_release(run):
+        from jaxmodels.convert.image import open_image_model
+
+        made = open_image_model(run)
+        params = cast_floats(made.params, None if precision in ("run", "float32") else jnp.dtype(precision))
+        return predictions(made.predictor, params, made.extra, files, Path(out) if out else Path("predictions"))
     experiment, state, _ = open_run(run, step=step, mesh=mesh, warn=warn)
     if experiment.predictor is None:
         raise ValueError("this experiment's model reads no files: build() gave no predictor (see jaxmodels.task.Predictor)")

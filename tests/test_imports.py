@@ -54,6 +54,7 @@ ARROWS: dict[str, list[str]] = {
     "models": ["layers"],
     "tasks": ["task", "tasks.apply", "tasks.cross_entropy", "tasks.boxes", "tasks.own_keys"],
     "convert": ["convert", "models", "layers", "task", "tasks.language", "tasks.translate", "data.tokenizer"],
+    "convert.image": ["convert", "task", "tasks.classify", "data.draw", "data.images"],
     "runner": RUNNER,
     "programs": RUNNER,
     "evaluating": RUNNER,

@@ -1,0 +1,129 @@
+"""Pictures prepared for models from elsewhere, as transformers prepares them, and what `jaxmodels predict` says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foreign import shaken
+
+from jaxmodels import cli, predict
+from jaxmodels.convert.image import Preparation, _of_timm, _of_transformers, preparation
+
+Image = pytest.importorskip("PIL.Image", reason="needs pillow")
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A smooth picture of 70 x 50."""
+    y, x = np.mgrid[:50, :70]
+    pixels = np.stack([x * 3, y * 5, (x + y) * 2], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+CASES = {
+    "ViT": ("ViTImageProcessorPil", {"size": {"height": 24, "width": 32}}),
+    "ViT, bicubic without normalising": (
+        "ViTImageProcessorPil",
+        {"size": {"height": 9, "width": 9}, "resample": 3, "do_normalize": False},
+    ),
+    "ConvNeXt, cut out": ("ConvNextImageProcessorPil", {"size": {"shortest_edge": 28}, "crop_pct": 0.8}),
+    "ConvNeXt, large": ("ConvNextImageProcessorPil", {"size": {"shortest_edge": 384}}),
+    "CLIP, shorter side and cut": (
+        "CLIPImageProcessorPil",
+        {"size": {"shortest_edge": 30}, "crop_size": {"height": 24, "width": 20}, "resample": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pictures_are_prepared_as_transformers_does(name, picture):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    kind, options = CASES[name]
+    if not hasattr(transformers, kind):
+        pytest.skip(f"this version of transformers has no {kind}")
+    theirs = getattr(transformers, kind)(**options, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25])
+    want = theirs(Image.open(picture), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    got = _of_transformers(json.loads(theirs.to_json_string()))(picture)["image"]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_pictures_are_prepared_as_timm_says(picture):
+    """Scaled until the shorter side is the size over crop_pct, bicubic, and cut out of the middle."""
+    said = {"input_size": [3, 24, 24], "crop_pct": 0.75, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"}
+    whole = Image.open(picture).resize((44, 32), Image.Resampling.BICUBIC).crop((10, 4, 34, 28))
+    want = (np.asarray(whole, np.float32) / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(_of_timm(said)(picture)["image"], want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("of", "change", "text"),
+    [
+        (_of_transformers, {"size": {"height": "x", "width": 9}}, "came a size of 'x'; wanted pixels, 1 to 4,096"),
+        (_of_transformers, {"size": None}, "came a size of None; wanted pixels"),
+        (_of_transformers, {"size": 9, "image_mean": [0.5, 0.5]}, r"came image_mean \[0.5, 0.5\]; wanted three numbers"),
+        (_of_transformers, {"size": 9, "resample": 17}, "came resample 17; wanted pillow's 0 to 5"),
+        (
+            _of_timm,
+            {"mean": [0] * 3, "std": [1] * 3, "input_size": [1, 9, 9]},
+            r"came input_size \[1, 9, 9\]; wanted 3, height",
+        ),
+        (
+            _of_timm,
+            {"mean": [0] * 3, "std": [1] * 3, "crop_mode": "border"},
+            "came crop_mode 'border'; wanted center or squash",
+        ),
+        (
+            _of_timm,
+            {"mean": [0] * 3, "std": [1] * 3, "interpolation": "random"},
+            "came interpolation 'random'; wanted one of",
+        ),
+        (_of_timm, {"mean": [0] * 3, "std": [1] * 3, "crop_pct": -1}, "came -1; wanted a positive number"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(of, change, text):
+    said = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **change}
+    with pytest.raises(ValueError, match=text):
+        of(said)
+
+
+def test_a_long_strip_is_not_scaled_without_bound(tmp_path):
+    Image.new("RGB", (4, 4000)).save(tmp_path / "a.png")
+    made = Preparation(64, (64, 64), 2, 1 / 255, (0.0,) * 3, (1.0,) * 3)(tmp_path / "a.png")
+    assert made["image"].shape == (64, 64, 3)
+
+
+def test_predict_reads_a_folder_of_transformers(picture, tmp_path, capsys, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
+    names = {0: "cat", 1: "dog", 2: "bird"}
+    theirs = shaken(transformers.ResNetForImageClassification(transformers.ResNetConfig(**sizes, id2label=names)))
+    theirs.save_pretrained(tmp_path / "model")
+    processor = transformers.ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.9)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*preprocessor_config.json; wanted what says how"):
+        preparation(Path(tmp_path / "model"), {"model_type": "resnet"})
+    processor.save_pretrained(tmp_path / "model")
+    if not (tmp_path / "model" / "preprocessor_config.json").is_file():
+        (tmp_path / "model" / "preprocessor_config.json").write_text(processor.to_json_string())
+    with torch.no_grad():
+        pixels = torch.tensor(processor(Image.open(picture), return_tensors="np")["pixel_values"])
+        want = torch.softmax(theirs(pixels).logits[0], -1)
+    [said] = predict(tmp_path / "model", [picture], out=tmp_path / "out")
+    assert said["class"] == names[int(want.argmax())]
+    assert said["likeliest"] == pytest.approx({names[i]: float(want[i]) for i in range(3)}, abs=1e-3)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["predict", str(tmp_path / "model"), str(picture)]) == 0
+    assert said["class"] in capsys.readouterr().out and (tmp_path / "predictions" / "a.png").is_file()
+
+
+def test_what_does_not_classify_pictures_is_refused(tmp_path, picture, capsys):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 11, "n_positions": 6, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "model")
+    assert cli.main(["predict", str(tmp_path / "model"), str(picture)]) == 2
+    assert "holds a gpt2, which does not classify pictures; wanted one that does" in capsys.readouterr().err
