@@ -37,7 +37,7 @@ SPEC = {
 class Config:
     seed: int = 0
     model: Literal["unet", "dit"] = "unet"
-    steps: int = 3_000
+    steps: int = 2_500
     batch: int = 64
     lr: float = 2e-3  # peak
     sampling: int = 40  # steps of DDIM

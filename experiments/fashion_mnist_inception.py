@@ -15,7 +15,7 @@ from jaxmodels.tasks.classify import classify
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    epochs: int = 12
+    epochs: int = 10
     batch: int = 128
     lr: float = 3e-3  # peak
     smoothing: float = 0.1

@@ -5,6 +5,9 @@ jaxmodels train experiments/fashion_mnist_vae.py --classifier runs/fashion_mnist
 The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made images are from real
 ones (comparable with the baseline and the other experiments here, not with published FIDs); without, it is left out. The
 samples are in the run's folder, pictures/.
+
+Result: test/frechet 54.6 (real against real: 0.14), reconstruction 219.9 and divergence 16.1 nats an image; 24:35 min beside
+other work; two cores of an AMD EPYC virtual machine, at d605575.
 """
 
 from dataclasses import dataclass

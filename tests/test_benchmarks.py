@@ -84,3 +84,9 @@ def test_of_all_rounds_the_least_disturbed_count(monkeypatch, made, kept):
     rounds = iter(range(len(made)))
     got = measure.interleaved({"case": lambda: 1.0 + next(rounds)}, 2, 2)
     assert [r.seconds - 1 for r in got["case"]] == kept
+
+
+def test_convolutions_are_measured_by_shape_and_in_whole_steps():
+    cases = report("convolution.py")["cases"]
+    assert {True, False} == {case["taken"] for case in cases.values() if "taken" in case}
+    assert all(case["times_faster"].keys() == SPREAD for case in cases.values())
