@@ -1,7 +1,7 @@
 """Which form of a convolution's gradient is faster on this computer's CPU, and what that does to whole steps.
 
 For each shape: interleaved rounds of XLA's own gradient of the kernel and of the form in jaxmodels/layers/conv.py, whether
-or not its rule takes it there ("taken"). Then a step of two networks with flax's convolution and pooling, and with ours.
+or not its rule takes it there ("taken"); the same for the gradient of pooling. Then a step of two networks with flax's convolution and pooling, and with ours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import measure
 import numpy as np
 
 from jaxmodels.layers import conv
-from jaxmodels.layers.conv import Conv, max_pool
+from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.pool import max_pool
 
 SAME = ((1, 1), (1, 1))
 # batch, height and width, channels, features of 3 x 3 kernels
@@ -31,6 +32,26 @@ SHAPES = [
 
 def random(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+# batch, height and width, channels, window, stride, padding
+POOLS = [
+    (128, 28, 32, 2, 2, 0),
+    (128, 14, 64, 3, 1, 1),
+    (128, 28, 32, 3, 2, 1),
+    (32, 112, 64, 3, 2, 1),
+]
+
+
+def pooling(B: int, H: int, C: int, window: int, stride: int, pad: int) -> dict:
+    """The gradient of maximum pooling."""
+    pads = ((pad, pad), (pad, pad))
+    x = jnp.maximum(random(B, H, H, C), 0)
+    dy = random(*jax.eval_shape(lambda x: max_pool(x, window, stride, pads), x).shape)
+    flax = lambda x: nn.max_pool(x, (window, window), (stride, stride), pads)  # noqa: E731
+    ways = {"xla": flax, "ours": lambda x: max_pool(x, window, stride, pads)}
+    programs = {name: jax.jit(lambda x, dy, fn=fn: jax.vjp(fn, x)[1](dy)[0]) for name, fn in ways.items()}
+    return {name: (lambda fn=fn: fn(x, dy)) for name, fn in programs.items()}
 
 
 def kernel_gradients(B: int, H: int, C: int, F: int) -> dict:
@@ -120,6 +141,12 @@ def main() -> None:
         taken = conv._suits_rows((B, H, H, C), (3, 3, C, F))
         cases[name] = {**run(kernel_gradients(4 if args.quick else B, H, C, F), "xla", "rows", args), "taken": taken}
     checks = []
+    for B, H, C, window, stride, pad in POOLS[:2] if args.quick else POOLS:
+        name = f"gradient of pooling {H}x{H}x{C} by {window} at {stride}"
+        measure.note(name)
+        cases[name] = run(pooling(4 if args.quick else B, H, C, window, stride, pad), "xla", "ours", args)
+        value = None if args.quick else cases[name]["times_faster"]["median"]
+        checks.append(measure.check(f"{name}: XLA's own / ours", value, least=2.0))
     for name, (kind, least) in STEPS.items():
         measure.note(name)
         cases[name] = run(steps(kind, 4 if args.quick else 128), "flax", "ours", args)

@@ -6,8 +6,8 @@ runs/error is the 20-way one-shot error of Lake et al.'s 20 runs, whose alphabet
 networks 8.0% and people 4.5%, published for training on 30 alphabets. The pairs under runs/ are of the same drawings; their
 threshold is chosen on the two drawers of the known alphabets that are held out.
 
-Result: 20-way one-shot error 5.5%; of pairs of drawings, equal error rate 3.0% and 97.3% right at that threshold; 33 min beside
-other work, stopped and resumed once; two cores of an AMD EPYC virtual machine, at 5f8a946.
+Result: 20-way one-shot error 5.5%; of pairs of drawings, equal error rate 3.0% and 97.3% right at that threshold; 33 min
+beside other work, stopped and resumed once; two cores of an AMD EPYC virtual machine, at 5f8a946.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,10 @@
-"""Convolution and pooling for all models of images: XLA's own, but for shapes and gradients where CPUs have a faster form.
+"""Convolution for all models of images: XLA's own, but for shapes and gradients where CPUs have a faster form.
 
 On CPUs, measured on two cores by benchmarks/convolution.py:
 
 - a 1 x 1 convolution is a matrix product, two to three times faster written as one;
 - the gradient of a kernel of 3 x 3 and more is a matrix product of unfolded inputs: for large images or many channels up to
-  twice as fast when it is made row by row of the image, so that what is unfolded stays in the cache;
-- the gradient of maximum pooling over windows that do not overlap needs no search through overlapping windows.
+  twice as fast when it is made row by row of the image, so that what is unfolded stays in the cache.
 
 Which one runs is decided when a program is lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree
 to rounding. A convolution in the rule's reach has no forward-mode derivative (jax.jvp).
@@ -126,44 +125,3 @@ def _kernel_gradient(x_BHWC: Any, shape: Sequence[int], dy_BhwF: Any, pads: Pads
         return total + jnp.einsum("BwK,BwF->KF", unfolded, dy_BwF, preferred_element_type=jnp.float32), None
 
     return lax.scan(add, jnp.zeros((kh * kw * C, F)), jnp.arange(h))[0].reshape(tuple(shape))
-
-
-def max_pool(x_BHWC: jax.Array, window: int = 2) -> jax.Array:
-    """The largest value of each window x window square, side by side; what is left over at the edges is cut off.
-
-    The first of several largest values takes the gradient, as in XLA's own.
-    """
-    _, H, W, _ = x_BHWC.shape
-    return _max_pool(window, x_BHWC[:, : H - H % window, : W - W % window])
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _max_pool(window: int, x_BHWC: jax.Array) -> jax.Array:
-    return nn.max_pool(x_BHWC, (window, window), strides=(window, window))
-
-
-def _max_pool_backward(window: int, kept: Any, dy_BhwC: jax.Array) -> tuple[jax.Array]:
-    def spread(x_BHWC, y_BhwC, dy_BhwC):
-        B, h, w, C = y_BhwC.shape
-        x = x_BHWC.reshape(B, h, window, w, window, C)
-        taken = jnp.zeros(y_BhwC.shape, bool)
-        parts = []
-        for i in range(window * window):
-            first = (x[:, :, i // window, :, i % window] == y_BhwC) & ~taken
-            parts.append(jnp.where(first, dy_BhwC, 0))
-            taken |= first
-        rows = [jnp.stack(parts[i * window : (i + 1) * window], 3) for i in range(window)]
-        return jnp.stack(rows, 2).reshape(x_BHWC.shape)
-
-    def search(x_BHWC, y_BhwC, dy_BhwC):
-        return jax.vjp(lambda x: nn.max_pool(x, (window, window), strides=(window, window)), x_BHWC)[1](dy_BhwC)[0]
-
-    return (lax.platform_dependent(*kept, dy_BhwC, cpu=spread, default=search),)
-
-
-def _max_pool_forward(window: int, x_BHWC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y_BhwC = _max_pool(window, x_BHWC)
-    return y_BhwC, (x_BHWC, y_BhwC)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -16,7 +16,7 @@ from jaxmodels.layers.conv import Conv
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # arXiv:1502.01852
 
 
-def same(kernel: int | tuple[int, int]) -> tuple[tuple[int, int], ...]:
+def same(kernel: int | tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Padding that keeps the size at stride 1, the same on both sides also at other strides."""
     height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
     return (height // 2, height // 2), (width // 2, width // 2)

@@ -1,12 +1,99 @@
-"""Pooling to a size, as PyTorch's adaptive pooling does it.
+"""Pooling: the largest values of windows, with a gradient that suits the platform, and means to a size.
 
-Dimensions: B batch, h w map, C channels.
+On CPUs, XLA's gradient of maximum pooling searches every window for itself; comparing shifted images with the result finds
+the same places several times faster (measured by benchmarks/convolution.py). Which one runs is decided when a program is
+lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree to rounding. max_pool has no forward-mode
+derivative (jax.jvp).
+Dimensions: B batch, H W image, h w output, C channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+SMALL = 1024  # places of an image; for larger ones XLA's own forward pass is faster
+
+
+def max_pool(x_BHWC: jax.Array, window: int = 2, stride: int | None = None, padding: Pads = ((0, 0), (0, 0))) -> jax.Array:
+    """The largest value of each window x window square, `stride` apart; by default side by side.
+
+    Places around the image, as many as padding says, are never the largest. What is left over at the far edges is cut off.
+    The first of several largest values takes the gradient, as in XLA's own.
+    """
+    stride, padding = stride or window, ((padding[0][0], padding[0][1]), (padding[1][0], padding[1][1]))
+    if any(n + sum(pads) < window for n, pads in zip(x_BHWC.shape[1:3], padding, strict=True)):
+        return _native(window, stride, padding, x_BHWC)  # nothing is left
+    return _max_pool(window, stride, padding, x_BHWC)
+
+
+def over(size: int, window: int, stride: int) -> tuple[int, int]:
+    """The padding of one axis that keeps what would be left over, as PyTorch's ceil_mode does."""
+    return 0, max(0, -(-(size - window) // stride) * stride + window - size)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _max_pool(window: int, stride: int, padding: Pads, x_BHWC: jax.Array) -> jax.Array:
+    def compare(x_BHWC):
+        if stride > 1 and x_BHWC.shape[1] * x_BHWC.shape[2] > SMALL:
+            return _native(window, stride, padding, x_BHWC)
+        parts = [part for _, _, part in _shifted(window, stride, _padded(x_BHWC, padding))]
+        return jax.tree.reduce(jnp.maximum, parts)
+
+    return lax.platform_dependent(x_BHWC, cpu=compare, default=partial(_native, window, stride, padding))
+
+
+def _native(window: int, stride: int, padding: Pads, x_BHWC: Any) -> jax.Array:
+    return nn.max_pool(x_BHWC, (window, window), (stride, stride), padding)
+
+
+def _padded(x_BHWC: Any, padding: Pads) -> jax.Array:
+    return jnp.pad(x_BHWC, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+
+
+def _shifted(window: int, stride: int, x_BHWC: Any) -> Iterator[tuple[int, int, jax.Array]]:
+    """(row, column, the values at that place of every window), row by row."""
+    B, H, W, C = x_BHWC.shape
+    down, across = (H - window) // stride * stride + 1, (W - window) // stride * stride + 1
+    for i in range(window):
+        for j in range(window):
+            yield i, j, lax.slice(x_BHWC, (0, i, j, 0), (B, i + down, j + across, C), (1, stride, stride, 1))
+
+
+def _forward(window: int, stride: int, padding: Pads, x_BHWC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y_BhwC = _max_pool(window, stride, padding, x_BHWC)
+    return y_BhwC, (x_BHWC, y_BhwC)
+
+
+def _backward(window: int, stride: int, padding: Pads, kept: Any, dy_BhwC: jax.Array) -> tuple[jax.Array]:
+    def spread(x_BHWC, y_BhwC, dy_BhwC):
+        x = _padded(x_BHWC, padding)
+        taken, dx = jnp.zeros(y_BhwC.shape, bool), jnp.zeros(x.shape, x.dtype)
+        for i, j, part in _shifted(window, stride, x):
+            first = (part == y_BhwC) & ~taken
+            taken |= first
+            edges = [
+                (at, n - at - (count - 1) * stride - 1, stride - 1)
+                for at, n, count in zip((i, j), x.shape[1:3], y_BhwC.shape[1:3], strict=True)
+            ]
+            dx += lax.pad(jnp.where(first, dy_BhwC, 0), jnp.zeros((), dx.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+        (top, bottom), (left, right) = padding
+        return dx[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+
+    def search(x_BHWC, y_BhwC, dy_BhwC):
+        return jax.vjp(partial(_native, window, stride, padding), x_BHWC)[1](dy_BhwC)[0]
+
+    return (lax.platform_dependent(*kept, dy_BhwC, cpu=spread, default=search),)
+
+
+_max_pool.defvjp(_forward, _backward)
 
 
 def means(x_BhwC: jax.Array, size: int) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
-from jaxmodels.layers.pool import means
+from jaxmodels.layers.pool import max_pool, means
 
 
 class AlexNet(nn.Module):
@@ -54,7 +54,7 @@ class AlexNet(nn.Module):
             )
             x_BHWC = nn.relu(conv(x_BHWC))
             if i in self.pooled:
-                x_BHWC = nn.max_pool(x_BHWC, (3, 3), strides=(2, 2))
+                x_BHWC = max_pool(x_BHWC, 3, 2)
             maps[f"stage_{i + 1}"] = x_BHWC
         return maps
 

@@ -16,8 +16,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.conv import Conv, max_pool
+from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.pool import max_pool
 
 
 class CNN(nn.Module):

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.pool import max_pool, over
 
 
 class Places(NamedTuple):
@@ -60,7 +61,7 @@ class SimplePyramid(nn.Module):
         """Maps of the last that came, finest first."""
         x = maps[-1]
         finer = nn.ConvTranspose(self.width, (2, 2), strides=(2, 2), dtype=self.dtype, name="finer")(x)
-        coarser = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+        coarser = max_pool(x, 2, 2, (over(x.shape[1], 2, 2), over(x.shape[2], 2, 2)))
         conv = partial(Conv, self.width, (3, 3), dtype=self.dtype)
         return [conv(name=f"out_{i}")(nn.relu(y)) for i, y in enumerate((finer, x, coarser))]
 

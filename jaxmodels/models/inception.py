@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.conv_norm import ConvNorm
 from jaxmodels.layers.dropout import dropout, fold
-from jaxmodels.layers.pool import means
+from jaxmodels.layers.pool import max_pool, means, over
 
 Size = tuple[int, int]
 SMALL = nn.initializers.truncated_normal(0.1)
@@ -63,17 +63,19 @@ class Block(nn.Module):
                     both = [_layer(*s, **options, name=f"branch_{i}_{j}{'ab'[k]}")(x, keys_B) for k, s in enumerate(step)]
                     x = jnp.concatenate(both, -1)
             out.append(x)
-        pool = nn.max_pool if self.maximum else nn.avg_pool
         pads = ((1, 1), (1, 1)) if self.stride == 1 else ((0, 0), (0, 0))
-        x = pool(x_BHWC, (3, 3), (self.stride, self.stride), pads)
+        if self.maximum:
+            x = max_pool(x_BHWC, 3, self.stride, pads)
+        else:
+            x = nn.avg_pool(x_BHWC, (3, 3), (self.stride, self.stride), pads)
         out.append(_layer(self.pooled, dtype=self.dtype, name="pooled")(x, keys_B) if self.pooled else x)
         return jnp.concatenate(out, -1)
 
 
 def _halved(x_BHWC: jax.Array, kernel: int = 3) -> jax.Array:
     """Largest values at stride 2, with windows that reach over the far edges."""
-    over = [(0, max(0, -(-(n - kernel) // 2) * 2 + kernel - n)) for n in x_BHWC.shape[1:3]]
-    return nn.max_pool(x_BHWC, (kernel, kernel), (2, 2), over)
+    H, W = x_BHWC.shape[1:3]
+    return max_pool(x_BHWC, kernel, 2, (over(H, kernel, 2), over(W, kernel, 2)))
 
 
 def google(one: int, narrow: int, three: int, narrower: int, five: int, pooled: int) -> Callable[..., Block]:
@@ -217,9 +219,9 @@ class InceptionV3(nn.Module):
         layer = partial(_layer, dtype=self.dtype)
         x = layer(32, THREE, stride=2, padded=False, name="stem_1")(x_BHWC, keys_B)
         x = layer(64, THREE, name="stem_3")(layer(32, THREE, padded=False, name="stem_2")(x, keys_B), keys_B)
-        x = nn.max_pool(x, (3, 3), (2, 2))
+        x = max_pool(x, 3, 2)
         x = layer(192, THREE, padded=False, name="stem_5")(layer(80, name="stem_4")(x, keys_B), keys_B)
-        x = nn.max_pool(x, (3, 3), (2, 2))
+        x = max_pool(x, 3, 2)
         maps = {"stem": x}
         for stage, blocks in enumerate(V3, 1):
             for i, block in enumerate(blocks):

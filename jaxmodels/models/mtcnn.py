@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.pool import max_pool, over
 
 
 class Said(NamedTuple):
@@ -56,8 +57,8 @@ class MTCNN(nn.Module):
             x = Conv(channels, (kernel, kernel), padding="VALID", dtype=self.dtype, name=f"conv_{i}")(x)
             x = PReLU(name=f"slope_{i}")(x)
             if pool:
-                over = [(0, max(0, -(-(n - pool) // 2) * 2 + pool - n)) for n in x.shape[1:3]]
-                x = nn.max_pool(x, (pool, pool), (2, 2), over)
+                h, w = x.shape[1:3]
+                x = max_pool(x, pool, 2, (over(h, pool, 2), over(w, pool, 2)))
         if self.dense:
             x = x.swapaxes(1, 2).reshape(len(x), -1)  # column by column, as the published weights want it
             x = PReLU(name="slope")(nn.Dense(self.dense, dtype=self.dtype, name="dense")(x))

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.conv_norm import HE, ConvNorm, batch_norm, same
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.pool import max_pool
 
 
 class Basic(nn.Module):
@@ -116,7 +117,7 @@ class ResNet(nn.Module):
         if self.stem == "pool":
             x = nn.relu(ConvNorm(self.stem_width, 7, 2, dtype=self.dtype, name="stem")(x_BHWC, keys_B))
             maps = {"stem": x}
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=same(3))
+            x = max_pool(x, 3, 2, same(3))
         else:
             x = nn.relu(ConvNorm(self.stem_width, 3, dtype=self.dtype, name="stem")(x_BHWC, keys_B))
             maps = {"stem": x}

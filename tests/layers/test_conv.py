@@ -12,7 +12,8 @@ import pytest
 
 from jaxmodels import parallel
 from jaxmodels.layers import conv
-from jaxmodels.layers.conv import Conv, conv_general_dilated, max_pool
+from jaxmodels.layers.conv import Conv, conv_general_dilated
+from jaxmodels.layers.pool import max_pool
 
 pytestmark = pytest.mark.fast
 
@@ -116,25 +117,6 @@ def test_a_batch_split_over_devices_stays_split():
     assert "all-reduce" in program.as_text() and "all-gather" not in program.as_text()
     want = jax.jit(jax.grad(loss))(w, x)
     np.testing.assert_allclose(program(w, x), want, rtol=1e-4, atol=1e-4 * float(np.abs(want).max()))
-
-
-@pytest.mark.parametrize(("shape", "window"), [((2, 6, 8, 3), 2), ((2, 7, 9, 3), 2), ((2, 7, 9, 3), 3)])
-def test_pooling_and_its_gradient_are_those_of_xla_also_where_values_are_equal(shape, window):
-    x = np.maximum(np.round(random(*shape), 0), 0)  # many ties
-    H, W = (n - n % window for n in shape[1:3])
-
-    def own(x):
-        return nn.max_pool(x[:, :H, :W], (window, window), strides=(window, window))
-
-    def value_and_grad(fn):
-        def run(x):
-            y, back = jax.vjp(fn, x)
-            return y, back(jnp.arange(y.size, dtype=jnp.float32).reshape(y.shape) + 1)[0]
-
-        return jax.jit(run)(x)
-
-    for a, b in zip(value_and_grad(lambda x: max_pool(x, window)), value_and_grad(own), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_vmap_over_kernels_as_a_sweep_makes_it_equals_a_loop():

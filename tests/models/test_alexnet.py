@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.layers.pool import means
 from jaxmodels.models.alexnet import AlexNet, alexnet, alexnet_28
 
 pytestmark = pytest.mark.fast
@@ -43,14 +42,6 @@ def test_features_are_maps_by_convolution():
     maps = jax.eval_shape(lambda v: model.apply(v, x, method="features"), variables)
     sizes = {"stage_1": (27, 64), "stage_2": (13, 192), "stage_3": (13, 384), "stage_4": (13, 256), "stage_5": (6, 256)}
     assert {name: m.shape for name, m in maps.items()} == {name: (2, H, H, C) for name, (H, C) in sizes.items()}
-
-
-@pytest.mark.parametrize(("n", "size"), [(6, 6), (13, 6), (2, 3), (7, 2)])
-def test_means_are_pytorchs_adaptive_average(n, size):
-    torch = pytest.importorskip("torch")
-    x = np.random.default_rng(0).normal(size=(2, n, n + 1, 3)).astype(np.float32)
-    want = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x.transpose(0, 3, 1, 2)), size).numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(jax.jit(means, static_argnums=1)(x, size), want, rtol=1e-5, atol=1e-6)
 
 
 def test_without_classes_the_last_hidden_layer_comes():
