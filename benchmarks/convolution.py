@@ -1,7 +1,8 @@
 """Which form of a convolution's gradient is faster on this computer's CPU, and what that does to whole steps.
 
 For each shape: interleaved rounds of XLA's own gradient of the kernel and of the form in jaxmodels/layers/conv.py, whether
-or not its rule takes it there ("taken"); the same for the gradient of pooling. Then a step of two networks with flax's convolution and pooling, and with ours.
+or not its rule takes it there ("taken"); the same for the gradient of pooling. Then a step of two networks with flax's
+convolution and pooling, and with ours.
 """
 
 from __future__ import annotations
