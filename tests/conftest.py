@@ -33,11 +33,22 @@ hypothesis.settings.register_profile("jaxmodels", deadline=None, derandomize=Tru
 hypothesis.settings.load_profile("jaxmodels")
 
 
+MAPS = Path("/proc/self/maps")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file_alone():
     """Lets go of a file's programs: each has memory maps, of which Linux gives a process 65,530 before it crashes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def programs_of_a_long_file():
+    """The same within a file, where there are many."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
 
 
 @pytest.fixture
