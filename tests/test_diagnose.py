@@ -40,7 +40,7 @@ def put(params, path: str, value: float):
     return {**params, first: changed}
 
 
-SOME = ("cnn", "gpt-untied-remat-unroll", "moe-shared-remat", "gru-bidirectional", "transformer")
+SOME = ("cnn-norm-dropout", "gpt-untied-remat-unroll", "moe-shared-remat", "gru-bidirectional", "transformer")
 
 
 @pytest.mark.parametrize("tiny", [t for t in TINY if t.name in SOME], ids=str)

@@ -165,10 +165,8 @@ MASKED, SPAN = MaskedLM(BERT), SpanModel(BERT)
 KEYS = r"blocks'\]\['key'\]\['bias"
 
 TINY = [
-    classifier("mlp", MLP((9, 6), K)),
     classifier("mlp-dropout", MLP((9, 6), K, dropout=0.3), random=True),
     regressor("mlp-regress", MLP((9,), 2, nn.tanh)),
-    classifier("cnn", CNN(**CNN_SIZES)),
     classifier("cnn-norm-dropout", CNN(**CNN_SIZES, batch_norm=True, dropout=0.3), random=True, norm_per_device=True),
     classifier(
         "resnet-excite-dropout",

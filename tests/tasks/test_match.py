@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tasks.test_detect import scenes
@@ -109,21 +108,18 @@ def test_fewer_queries_than_boxes_are_refused():
 
 
 def test_it_learns_to_find_what_is_on_images():
-    backbone = ResNet(0, (1, 1, 1), Basic, widths=(8, 16, 16), stem="plain", stem_width=8)
-    model = DETR(backbone, "stage_3", 2, queries=6, width=32, heads=2, depth=2, hidden_width=64, dropout=0.0)
+    backbone = ResNet(0, (1, 1), Basic, widths=(8, 16), stem="plain", stem_width=8)
+    model = DETR(backbone, "stage_2", 2, queries=4, width=32, heads=2, depth=1, hidden_width=64, dropout=0.0)
     task, optimizer = match(model), optim.adamw(3e-3, clip=1.0)
-    data = scenes(32)
-    state = init(task, optimizer, 0, {name: x[:8] for name, x in data.items()})
+    data = {name: x[:8] for name, x in scenes(8).items()}
+    data["image"] = data["image"][:, ::2, ::2]  # half as large
+    data["boxes"] = data["boxes"] / 2
+    state = init(task, optimizer, 0, data)
     step = jax.jit(make_step(task, optimizer))
-    first = last = None
-    for i in range(300):
-        rows = np.arange(8 * i, 8 * i + 8) % 32
-        state, metrics = step(state, {name: x[rows] for name, x in data.items()})
-        last = value(metrics["loss"])
-        first = last if first is None else first
-    assert last < first / 4
+    for _ in range(300):
+        state, metrics = step(state, data)
+    assert value(metrics["loss"]) < 0.5
     found = jax.device_get(jax.jit(predict(model))(state.params, state.extra, data))
     assert (np.diff(found.scores, axis=1) <= 0).all()
     pytest.importorskip("pycocotools", reason="needs pycocotools")
     assert average_precision(pairs([found], [data]), ("red", "blue"))["map50"] > 0.9
-    assert jnp.isfinite(last)
