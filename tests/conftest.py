@@ -34,6 +34,14 @@ hypothesis.settings.register_profile("jaxmodels", deadline=None, derandomize=Tru
 hypothesis.settings.load_profile("jaxmodels")
 
 
+FIRST = ("test_contract", "test_faults", "test_benchmarks", "test_accelerator_experiments")  # the files that take longest
+
+
+def pytest_collection_modifyitems(items):
+    """They begin, so that no process ends with one of them alone."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
 MAPS, TESTS = Path("/proc/self/maps"), itertools.count(1)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier
 from jaxmodels.models.cnn import CNN
-from jaxmodels.models.convnext import ConvNeXt
 from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
@@ -174,7 +173,6 @@ TINY = [
         random=True,
         norm_per_device=True,
     ),
-    classifier("convnext-drops", ConvNeXt(K, (1, 1), (8, 8), patch=2, drop_path=0.3, layer_scale=0.1), random=True),
     classifier("vit-registers-drops", ViT(K, 8, 2, 2, 4, size=8, registers=1, dropout=0.2, drop_path=0.3), random=True),
     Tiny(
         name="vae",

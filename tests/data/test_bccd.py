@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmodels.data import cache
 from jaxmodels.data.bccd import MOST, NAMES, bccd, read_voc
 
 pytestmark = pytest.mark.fast
@@ -39,11 +38,9 @@ def test_odd_annotations_are_refused(text, said):
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 205), ("val", 87), ("test", 72)])
-def test_the_real_images_come_with_their_boxes(split, count):
-    if not (cache.folder("bccd") / "bccd.tar.gz").is_file():
-        pytest.skip("needs bccd.tar.gz in $JAXMODELS_DATA/bccd")
+def test_the_real_images_come_with_their_boxes(split, count, real):
     pytest.importorskip("PIL", reason="needs pillow")
-    data = bccd(split, 8, size=(120, 160))
+    data = bccd(split, 8, size=(120, 160), folder=real("bccd"))
     batch = data.rows(0, 0, 8)
     got = {name: (x.shape[1:], x.dtype) for name, x in batch.items()}
     assert got == dict(data.spec)

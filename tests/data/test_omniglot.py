@@ -5,17 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmodels.data import cache
-from jaxmodels.data.omniglot import ALPHABETS, FILES, SMALL1, characters, one_shot_runs
+from jaxmodels.data.omniglot import ALPHABETS, SMALL1, characters, one_shot_runs
 
 pytestmark = pytest.mark.fast
 
 
 @pytest.fixture(autouse=True)
-def files():
+def files(real, monkeypatch):
     pytest.importorskip("PIL", reason="needs pillow")
-    if not all((cache.folder("omniglot") / name).is_file() for name in FILES):
-        pytest.skip("needs the zip files of Omniglot in $JAXMODELS_DATA/omniglot")
+    monkeypatch.setenv("JAXMODELS_DATA", str(real("omniglot").parent))
 
 
 def test_each_character_is_drawn_once_by_each_of_twenty_people():

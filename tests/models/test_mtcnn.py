@@ -61,6 +61,7 @@ def test_the_published_networks_say_what_pytorch_says(name, real):
 
 
 def test_the_published_networks_find_no_face_in_a_plain_picture(real):
+    pytest.importorskip("torch")
     image = pytest.importorskip("PIL.Image").new("RGB", (60, 40), (90, 120, 90))
     folder = real("weights") / "mtcnn"
     parts = [
