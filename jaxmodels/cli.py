@@ -77,7 +77,7 @@ def _explain(error: Exception) -> int | None:
         return _fail(str(error), NOT_FINITE)
     if isinstance(error, MemoryError | OSError):
         return _fail(str(error), FAILED)
-    if isinstance(error, ValueError) and _raised_here(error):
+    if isinstance(error, ValueError | ImportError) and _raised_here(error):  # ImportError: of a package that is an extra
         return _fail(str(error), BAD_INPUT)
     return None
 

@@ -18,6 +18,7 @@ from files import bare_jax, faulty, tiny_gpt, tiny_mlp
 
 from jaxmodels import __version__, cli, commands, runner
 from jaxmodels.checkpoint import Checkpoints
+from jaxmodels.data.images import picture
 
 fast = pytest.mark.fast
 
@@ -475,3 +476,12 @@ def test_simulated_devices_can_be_asked_for(tmp_path):
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
     said = subprocess.run([*argv, "--mesh", "data=2"], capture_output=True, text=True, check=True, env=env).stdout
     assert f"2 x {jax.devices()[0].device_kind} (data=2, jit)" in said
+
+
+@pytest.mark.fast
+def test_an_absent_package_is_named_in_one_message(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError) as caught:
+        picture(tmp_path / "a.png", 4)
+    assert cli._explain(caught.value) == 2
+    assert capsys.readouterr().err == "error: decoding pictures needs pillow; pip install 'jaxmodels[data]'\n"
