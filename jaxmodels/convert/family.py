@@ -43,6 +43,12 @@ def one_image(model: Any) -> tuple:
     return (jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),)
 
 
+def image_of_size(model: Any) -> tuple:
+    """An image of the model's own size in three colours."""
+    height, width = (model.size,) * 2 if isinstance(model.size, int) else model.size
+    return (jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32),)
+
+
 def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int = 0) -> Any:
     """A setting of config.json that must be there, as a number of this kind and above that one."""
     value: Any = config.get(name)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-
-from jaxmodels.convert.family import Weight, conv, dense, norm, timm
+from jaxmodels.convert.family import Weight, conv, dense, image_of_size, norm, timm
 from jaxmodels.models import mixer
 from jaxmodels.models.mixer import Mixer
 
@@ -24,10 +19,4 @@ def _weights(model: Mixer) -> list[Weight]:
     return found + dense("head", "head") if model.classes else found
 
 
-def _image(model: Any) -> tuple:
-    """An image of the model's size in three colours."""
-    height, width = (model.size,) * 2 if isinstance(model.size, int) else model.size
-    return (jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32),)
-
-
-FAMILIES = (timm(TIMM, _weights, (Mixer,), inputs=_image),)
+FAMILIES = (timm(TIMM, _weights, (Mixer,), inputs=image_of_size),)

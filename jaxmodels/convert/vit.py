@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxmodels.convert.family import (
@@ -19,6 +18,7 @@ from jaxmodels.convert.family import (
     conv,
     dense,
     follow,
+    image_of_size,
     labels,
     norm,
     number,
@@ -177,12 +177,6 @@ def _token(weights: Any) -> Any:
     return checked
 
 
-def _image(model: ViT) -> tuple:
-    """An image of the model's size in three colours."""
-    height, width = (model.size,) * 2 if isinstance(model.size, int) else model.size
-    return (jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32),)
-
-
 FAMILIES = (
     Family(
         ("vit",),
@@ -192,8 +186,8 @@ FAMILIES = (
         ignored=r"^(vit\.)?pooler\.|mask_token$",
         prefixes=("vit.",),
         modules=(ViT,),
-        inputs=_image,
+        inputs=image_of_size,
     ),
-    timm(TIMM, _token(_timm), (ViT,), inputs=_image),
-    state_dict(_token(_torchvision), (ViT,), inputs=_image),
+    timm(TIMM, _token(_timm), (ViT,), inputs=image_of_size),
+    state_dict(_token(_torchvision), (ViT,), inputs=image_of_size),
 )

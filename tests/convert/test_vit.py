@@ -10,7 +10,7 @@ from foreign import logits, ours, pictures, shaken
 
 from jaxmodels.convert import load
 from jaxmodels.convert import vit as convert_vit
-from jaxmodels.convert.family import timm
+from jaxmodels.convert.family import image_of_size, timm
 from jaxmodels.convert.load import load_pretrained, load_weights, save_pretrained
 from jaxmodels.convert.tensors import write_file
 from jaxmodels.models.vit import ViT
@@ -99,7 +99,7 @@ def test_a_state_dict_of_torchvision_gives_the_logits_of_pytorch(tmp_path):
 def test_a_folder_of_timm_gives_the_logits_of_pytorch(model, tmp_path, monkeypatch):
     """Layer scale is folded into the two output projections of PyTorch's, which have none."""
     make = lambda classes, **fields: model.clone(classes=classes, **fields)  # noqa: E731
-    family = timm({"vit_tiny": make}, convert_vit._timm, (ViT,), inputs=convert_vit._image)
+    family = timm({"vit_tiny": make}, convert_vit._timm, (ViT,), inputs=image_of_size)
     monkeypatch.setattr(load, "FAMILIES", (family,))
     theirs = shaken(Theirs(model))
     tensors = renamed(theirs, OF_TIMM)
