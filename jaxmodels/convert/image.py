@@ -101,7 +101,7 @@ def _of_transformers(said: Mapping[str, Any]) -> Preparation:
             scale = size
             if kind.startswith("ConvNext"):  # scaled to more than is cut out; from 384 on, to exactly the size
                 share = _positive(said.get("crop_pct") or 224 / 256)
-                scale, crop = (int(size / share), (size, size)) if size < 384 else ((size, size), None)
+                scale, crop = (_side(int(size / share)), (size, size)) if size < 384 else ((size, size), None)
         else:
             scale = _sides(size)
     if said.get("do_center_crop", False):
@@ -128,7 +128,7 @@ def _of_timm(said: Mapping[str, Any]) -> Preparation:
     resample = FILTERS.get(str(said.get("interpolation", "bicubic")))
     if resample is None:
         raise ValueError(f"config.json: came interpolation {said['interpolation']!r}; wanted one of {', '.join(FILTERS)}")
-    larger = int(height / share), int(width / share)
+    larger = _side(int(height / share)), _side(int(width / share))
     scale: tuple[int, int] | int = larger[0] if mode == "center" and height == width else larger
     mean, deviation = _three(said.get("mean"), "mean"), _three(said.get("std"), "std")
     return Preparation(scale, (height, width), resample, 1 / 255, mean, deviation)

@@ -54,9 +54,7 @@ def find_faces(
     if len(boxes):
         said = _windows(picture, boxes, mark, 48)
         boxes, scores, edges, points = (x[said.face > least[2]] for x in (boxes, said.face, said.edges, said.points))
-        points = np.concatenate([boxes[:, :1], boxes[:, 1:2]], 1).repeat(5, 1) + points * (
-            boxes[:, 2:] - boxes[:, :2]
-        ).repeat(5, 1)
+        points = boxes[:, :2].repeat(5, 1) + points * (boxes[:, 2:] - boxes[:, :2]).repeat(5, 1)
         boxes = moved(boxes, edges)
         kept = suppress(boxes, scores, 0.7, of_smaller=True)
         boxes, scores, points = boxes[kept], scores[kept], points[kept]

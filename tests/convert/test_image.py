@@ -83,6 +83,11 @@ def test_pictures_are_prepared_as_timm_says(picture):
             "came interpolation 'random'; wanted one of",
         ),
         (_of_timm, {"mean": [0] * 3, "std": [1] * 3, "crop_pct": -1}, "came -1; wanted a positive number"),
+        (
+            _of_timm,
+            {"mean": [0] * 3, "std": [1] * 3, "crop_pct": 1e-6},
+            "came a size of 224000000; wanted pixels, 1 to 4,096",
+        ),
     ],
 )
 def test_what_cannot_be_followed_is_refused(of, change, text):
