@@ -101,7 +101,7 @@ def _split_rows(x_BHWC: Any, kernel: Any, strides: tuple[int, ...], padding: Any
 def _suits_rows(x_shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
     """Where the kernel's gradient is faster row by row: measured, see benchmarks/convolution.py."""
     (_, H, W, C), (kh, kw, _, F) = x_shape, kernel_shape
-    large, many = H * W >= 784 and (C <= 4 or C >= 32), C >= 256
+    large, many = H * W >= 784 and (C <= 4 or (C >= 32 and C * F >= 2048)), C >= 256
     return 9 <= kh * kw <= 25 and F >= 32 and (large or many)
 
 
