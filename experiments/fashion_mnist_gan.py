@@ -5,6 +5,9 @@ jaxmodels train experiments/fashion_mnist_gan.py --classifier runs/fashion_mnist
 The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made images are from real
 ones (comparable with the baseline and the other experiments here, not with published FIDs); without, it is left out. The
 samples are in the run's folder, pictures/. The two sides are updated in turn by the step of jaxmodels/adversarial.py.
+
+Result: test/frechet 23.4 (real against real: 0.13), 56:10 min beside other work; one core of an AMD EPYC virtual machine,
+at 1b65aea.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,8 @@ class Options:
     """Where and how a run happens; none but precision changes its result beyond rounding."""
 
     mesh: str = ""
-    """Devices by axis, as in data=8 or data=2,fsdp=4; by default all of them on data."""
+    """Devices by axis, as in data=8 or fsdp=2,tensor=4; by default all of them on data. data, fsdp and expert split the
+    examples, fsdp also the state; tensor and pipeline split the model, context the sequence."""
     compile: Literal["jit", "pmap"] = "jit"
     """How the step is compiled: jit, or pmap with the batch split over all devices."""
     precision: Literal["float32", "bfloat16"] = "float32"
