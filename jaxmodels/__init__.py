@@ -12,7 +12,6 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Decoder": "task",
     "Evaluation": "experiment",
     "Experiment": "experiment",
     "Mean": "task",
@@ -21,9 +20,12 @@ _WHERE = {
     "Task": "task",
     "evaluate": "commands",
     "generate": "commands",
+    "launch": "launching",
     "predict": "commands",
+    "template": "templates",
     "train": "commands",
     "verify_resume": "verify",
+    "Decoder": "task",
 }
 __all__ = sorted(_WHERE)
 

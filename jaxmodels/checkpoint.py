@@ -5,7 +5,8 @@
     checkpoints/N/note.json      what goes with them: metrics, sums of the running log interval
     checkpoints/N/manifest.json  size and sha256 of every file above
 
-Every process writes its part of the arrays; all else is process 0's. A failure in one is an error in all, at the next wait.
+Every process writes its part of the arrays; all else is process 0's, and where that fails, the next wait raises in all. One
+that cannot write its part raises PartLost and has to end: Orbax lets the others wait for it.
 
 A checkpoint is built in a folder with another name and renamed when every byte, the manifest included, is on the disk. Orbax
 notices no flipped bit, so a restore compares every file with the manifest; a damaged checkpoint is set aside and named.
@@ -36,6 +37,10 @@ ROOM = 256 << 10  # bytes beside the arrays
 
 class Damaged(ValueError):
     """A checkpoint whose files are not what its manifest says."""
+
+
+class PartLost(Exception):
+    """One of several processes could not write its part of a checkpoint."""
 
 
 class Checkpoints:
@@ -80,11 +85,9 @@ class Checkpoints:
             began = True
             self._writer.save((building / "state").absolute(), args=ocp.args.StandardSave(_without_keys(state)))
         except Exception as error:
+            if began and processes.count() > 1:
+                raise self._part_lost(error) from error
             self._error = error
-            if began and processes.count() > 1:  # perhaps here alone: the next wait, which all come to, tells the others
-                self._done = threading.Event()
-                self._done.set()
-                return
             shutil.rmtree(building, ignore_errors=True)
             self.wait()
         self._done = threading.Event()
@@ -105,7 +108,12 @@ class Checkpoints:
 
     def _finish(self, step: int, building: Path, note: dict[str, Any], best: bool, done: threading.Event) -> None:
         try:
-            self._writer.wait_until_finished()
+            try:
+                self._writer.wait_until_finished()
+            except Exception as error:
+                if processes.count() > 1:
+                    raise self._part_lost(error) from error
+                raise
             if not processes.first():
                 return
             (building / "note.json").write_text(json.dumps(note))
@@ -133,6 +141,8 @@ class Checkpoints:
         if self._done is not None:
             self._done.wait()  # unlike Thread.join, it can be interrupted by a signal and waited for again
             self._done = None
+            if isinstance(self._error, PartLost):
+                raise self._error
             self._error = processes.shared_failure(self._error)
         self._raise()
 
@@ -147,8 +157,14 @@ class Checkpoints:
                 + " Make room there, or move the folder and name it with --folder."
             ) from error
 
+    def _part_lost(self, error: Exception) -> PartLost:
+        return PartLost(
+            f"this process could not write its part of a checkpoint to {self.folder}: {_reason(error)}. All processes stop. "
+            "Make room there, or move the folder and name it with --folder; then the same command goes on"
+        )
+
     def close(self) -> None:
-        """Waits for what this process writes, and lets go of Orbax's threads; the others may have failed, and not come here."""
+        """Waits for this process's writing, and lets go of Orbax's threads; others may have failed, and not come here."""
         try:
             if self._done is not None:
                 self._done.wait()

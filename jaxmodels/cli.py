@@ -85,11 +85,11 @@ def _explain(error: Exception) -> int | None:
     if kind == "FirstFailed":  # process 0 has said it
         kinds = {"NotFinite": NOT_FINITE, "ValueError": BAD_INPUT, "ImportError": BAD_INPUT, "Damaged": BAD_INPUT}
         return kinds.get(error.kind, FAILED)  # type: ignore[attr-defined]
-    if kind == "JaxRuntimeError" and _in_company():
+    if _in_company() and _of_xla(error):
         return _fail(f"a computation across processes failed: {str(error).splitlines()[0][:300]}", PEER_LOST)
     if kind == "NotFinite":
         return _fail(str(error), NOT_FINITE)
-    if isinstance(error, MemoryError | OSError):
+    if isinstance(error, MemoryError | OSError) or kind == "PartLost":
         return _fail(str(error), FAILED)
     if isinstance(error, ValueError | ImportError) and _raised_here(error):  # ImportError: of a package that is an extra
         return _fail(str(error), BAD_INPUT)
@@ -103,6 +103,14 @@ def _raised_here(error: BaseException) -> bool:
         trace = trace.tb_next
     here = str(Path(__file__).resolve().parent) + os.sep
     return trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()).startswith(here)
+
+
+def _of_xla(error: Exception) -> bool:
+    """Whether XLA's runtime has failed; JAX hands its status on as one or another type."""
+    import re
+
+    status = re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error)) is not None
+    return type(error).__name__ == "JaxRuntimeError" or (status and not _raised_here(error))
 
 
 def _in_company() -> bool:
@@ -181,14 +189,19 @@ def _train(argv: list[str]) -> int:
 
 
 def _launch(argv: list[str]) -> int:
+    import dataclasses
+
     from jaxmodels.options import Launching, Options, Place, Printing
 
     parts = {"launching": Launching, "running": Options, "place": Place, "printing": Printing}
-    about = "Train an experiment's file in several processes on this computer; its knobs and train's options are options too."
-    words = list(argv)
-    if words and words[0].partition("=")[0] == "--processes":  # before the file
-        at = 1 if "=" in words[0] else 2
-        words = [*words[at:], *words[:at]]
+    about = (
+        "Train an experiment's file in several processes on this computer; knobs and train's options are options too."
+    )
+    words, ours = list(argv), [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Launching)]
+    for _ in range(len(words)):  # what comes before the file
+        if words[0].partition("=")[0] in ours:
+            at = 1 if "=" in words[0] else 2
+            words = [*words[at:], *words[:at]]
     path, rest = _first("launch", words, "FILE", parts, about)
 
     from jaxmodels import loading
@@ -197,7 +210,6 @@ def _launch(argv: list[str]) -> int:
 
     file, got, knobs = _knobs("launch", path, rest, parts)
     folder = got["place"].folder or str(Path("runs") / loading.run_name(file, file.config(**knobs)))
-    ours = [f"--{name.replace('_', '-')}" for name in vars(got["launching"])]
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
     return launch([path, *_without(rest, ours)], Path(folder), console=console, **vars(got["launching"]))
 

@@ -57,6 +57,8 @@ def stand(words: Sequence[str]) -> bool:
     if child == 0:
         os.close(read)
         _to_guard = write
+        sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)  # Gloo greets on the standard output, which may be wanted as JSON
         threading.Thread(target=_end_with, args=(parent,), name="guarded", daemon=True).start()
         return True
     os.close(write)
@@ -76,15 +78,17 @@ def work(main: Callable[[], int]) -> int:
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
-        traceback.print_exc()
         status = 1
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     if status in IN_ORDER:
         return status
     leaving = threading.Thread(target=_shut_down, daemon=True)
     leaving.start()
     leaving.join(GRACE)  # over at once where all leave
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)
 
 

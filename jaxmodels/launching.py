@@ -40,8 +40,8 @@ def launch(
     """
     if processes < 1 or devices_each < 1 or restarts < 0 or lost_after <= 0:
         raise ValueError(
-            f"launch: came processes={processes}, devices_each={devices_each}, restarts={restarts}, lost_after={lost_after}; "
-            "wanted at least one process and device, 0 restarts or more, and a time above 0"
+            f"launch: came processes={processes}, devices_each={devices_each}, restarts={restarts}, lost_after={lost_after}"
+            "; wanted at least one process and device, 0 restarts or more, and a time above 0"
         )
     console = console or Console(quiet=True)
     for attempt in range(restarts + 1):

@@ -165,11 +165,9 @@ class Templating:
     """What a cluster is asked for."""
 
     nodes: int = 1
-    """Computers; of a Cloud TPU slice its hosts, which its type decides."""
-    each: int = 1
-    """Processes on each: one for each GPU, one for a whole TPU host."""
+    """Computers; of a Cloud TPU slice its type decides how many."""
     gpus: int = 0
-    """GPUs of each computer; 0 asks for none."""
+    """GPUs of each computer; Slurm starts a process for each, Kubernetes one for all of a pod's."""
     cores: int = 8
     """CPU cores of each process."""
     memory: str = "32G"
