@@ -194,9 +194,7 @@ def _launch(argv: list[str]) -> int:
     from jaxmodels.options import Launching, Options, Place, Printing
 
     parts = {"launching": Launching, "running": Options, "place": Place, "printing": Printing}
-    about = (
-        "Train an experiment's file in several processes on this computer; knobs and train's options are options too."
-    )
+    about = "Train an experiment's file in several processes on this computer; knobs and train's options are options too."
     words, ours = list(argv), [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Launching)]
     for _ in range(len(words)):  # what comes before the file
         if words[0].partition("=")[0] in ours:

@@ -48,7 +48,7 @@ def stand(words: Sequence[str]) -> bool:
     try:
         if cluster.find(words, os.environ) is None:
             return False
-        lost_after = float(cluster.option(words, "--lost-after") or cluster.LOST_AFTER)
+        lost_after = max(1.0, float(cluster.option(words, "--lost-after") or cluster.LOST_AFTER))
     except ValueError:
         return False  # the command will say what is wrong
     read, write = os.pipe()

@@ -61,9 +61,9 @@ def _slurm(name: str, train: str, nodes: int, gpus: int, cores: int, memory: str
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-# One process for each GPU, as JAX has it under Slurm; they find each other by what srun tells them. SIGTERM, {SAVE_S} s before
-# the time is up or at a preemption, saves; then, and where a process was lost (76, 134, 137) or stalled (75), the job queues
-# itself again and goes on.
+# One process for each GPU, as JAX has it under Slurm; they find each other by what srun says. SIGTERM saves, {SAVE_S} s
+# before the time is up or at a preemption. Then, and where a process was lost (76, 134, 137) or stalled (75), the job goes
+# back into the queue, to go on.
 srun --kill-on-bad-exit=0 --cpus-per-task={cores} \\
     {train}
 status=$?

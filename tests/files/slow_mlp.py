@@ -22,6 +22,7 @@ from jaxmodels import Evaluation, Experiment
 @dataclass(frozen=True, kw_only=True)
 class Config(tiny_mlp.Config):
     seconds: float = 0.02  # of reading a batch
+    scoring: float = 0.0  # seconds
     asked: str = ""  # a folder: which rows each process read
     fails: int = -1  # the process whose data breaks at step 8
     hangs: int = -1  # the process whose data never comes at step 8
@@ -69,5 +70,10 @@ def pictures(predictions: list[Any], batches: list[Any]) -> dict[str, np.ndarray
 
 def build(config: Config) -> Experiment:
     built = tiny_mlp.build(config)
-    evaluation = Evaluation(built.evals["test"], predict=predict, score=score, pictures=pictures)
+
+    def slowly(predictions: list[Any], batches: list[Any]) -> dict[str, float]:
+        time.sleep(config.scoring)
+        return score(predictions, batches)
+
+    evaluation = Evaluation(built.evals["test"], predict=predict, score=slowly, pictures=pictures)
     return replace(built, train=Slow(built.train, config), evals={"test": evaluation})
