@@ -77,10 +77,9 @@ def _endpoints(environ: Mapping[str, str]) -> str:
     import urllib.request
 
     where = f"http://{environ.get('GCE_METADATA_IP', 'metadata.google.internal')}/{METADATA}"
+    asked = urllib.request.Request(where, headers={"Metadata-Flavor": "Google"})
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(where, headers={"Metadata-Flavor": "Google"}), timeout=2
-        ) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=2) as answer:
             return answer.read().decode()
     except OSError:
         return ""

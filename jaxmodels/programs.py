@@ -75,9 +75,9 @@ class Programs:
         abstract: Any,
         shardings: Any,
         console: Console,
-        stall: Stall,
+        stall: Stall | None = None,
     ):
-        self.stall = stall
+        self.stall = stall or Stall(0)
         self.experiment, self.options, self.mesh, self.console = experiment, options, mesh, console
         self.abstract, self.shardings = abstract, shardings
         self.names: list[str] = []

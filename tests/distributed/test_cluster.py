@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,26 @@ def test_kubernetes_is_asked_only_in_an_indexed_job_and_with_its_client(monkeypa
     assert cluster.detect({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) is None
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
     assert cluster.detect(POD) is None
+
+
+@pytest.mark.parametrize(("hosts", "kind"), [("a:1:10.0.0.1,b:2:10.0.0.2", "tpu"), ("a:1:10.0.0.1", None)])
+def test_a_cloud_tpu_host_asks_its_metadata_server_how_many_there_are(monkeypatch, hosts, kind):
+    class Metadata(BaseHTTPRequestHandler):
+        def do_GET(self):
+            right = self.path.endswith("attributes/worker-network-endpoints") and self.headers["Metadata-Flavor"] == "Google"
+            self.send_response(200 if right else 404)
+            self.end_headers()
+            self.wfile.write(hosts.encode())
+
+        def log_message(self, *words):
+            pass
+
+    monkeypatch.setattr(cluster, "_has_tpu", lambda: True)
+    with HTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        found = cluster.detect({"GCE_METADATA_IP": f"127.0.0.1:{server.server_port}"})
+    assert (found and found.kind) == kind
+    assert cluster.detect({"GCE_METADATA_IP": "127.0.0.1:1"}) is None  # nobody answers
 
 
 def test_options_go_before_the_environment():
