@@ -21,7 +21,9 @@ _WHERE = {
     "Task": "task",
     "evaluate": "commands",
     "generate": "commands",
+    "launch": "launching",
     "predict": "commands",
+    "template": "templates",
     "train": "commands",
     "verify_resume": "verify",
 }

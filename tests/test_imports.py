@@ -34,6 +34,7 @@ RUNNER = [
         "metrics",
         "trackers",
     ),
+    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
     *("sweep", "plan", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
 ]
 
@@ -46,7 +47,14 @@ ARROWS: dict[str, list[str]] = {
     "step": ["task"],
     "adversarial": ["step", "task"],
     "parallel": ["task", "axes"],
-    "checkpoint": ["task"],
+    "checkpoint": ["task", "processes"],
+    "cluster": [],
+    "guard": ["cluster"],
+    "processes": ["cluster", "guard"],
+    "stall": [],
+    "elastic": ["axes"],
+    "launching": RUNNER,
+    "templates": [],
     "metrics": ["task"],
     "trackers": ["metrics"],
     "optim": [],
@@ -76,7 +84,7 @@ ARROWS: dict[str, list[str]] = {
     "plan": RUNNER,
     "report": RUNNER,
     "cli": ["", *RUNNER, "convert", "data.tokenize"],
-    "__main__": ["cli", "hugepages"],
+    "__main__": ["cli", "guard", "hugepages"],
     "hugepages": [],
     "": ["commands"],  # jaxmodels/__init__.py
 }
