@@ -204,7 +204,7 @@ def test_the_keys_matter_where_the_model_is_random_and_nowhere_else(tiny):
     assert (moved(later.opt_state, state.opt_state) > 0) == tiny.random
 
 
-@every
+@pytest.mark.parametrize("tiny", TINY[::4], ids=str)  # the step is the same for all
 def test_a_scan_over_steps_equals_single_steps(tiny):
     c = case(tiny)
     batches = [batch_at(tiny, i) for i in range(5)]
@@ -272,19 +272,14 @@ def agrees_on(axes: str, tiny: Tiny, mode: str, weight_B=None):
 
 
 @every
-def test_two_devices_under_jit_equal_one(tiny):
-    agrees_on("data=2", tiny, "jit")
-
-
-@every
-def test_two_devices_under_jit_equal_one_though_one_holds_mostly_padding(tiny):
-    agrees_on("data=2", tiny, "jit", [1, 0, 0, 0, 1, 1, 1, 1])
-
-
-@every
-def test_parameters_split_over_devices_equal_whole_ones(tiny):
+def test_four_devices_under_jit_that_split_batch_and_parameters_equal_one(tiny):
     state = agrees_on("data=2,fsdp=2", tiny, "jit")
     assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
+
+
+@every
+def test_four_devices_under_jit_equal_one_though_one_holds_only_padding(tiny):
+    agrees_on("data=2,fsdp=2", tiny, "jit", [1, 0, 0, 0, 1, 1, 1, 1])
 
 
 @every_sum
