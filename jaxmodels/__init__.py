@@ -21,6 +21,7 @@ _WHERE = {
     "Task": "task",
     "evaluate": "commands",
     "generate": "commands",
+    "plan": "planning.command",
     "predict": "commands",
     "train": "commands",
     "verify_resume": "verify",

@@ -34,7 +34,7 @@ RUNNER = [
         "metrics",
         "trackers",
     ),
-    *("sweep", "plan", "report", "generate", "decoding", "task", "experiment", "step", "parallel"),
+    *("sweep", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -71,7 +71,7 @@ ARROWS: dict[str, list[str]] = {
     "generate": RUNNER,
     "decoding": RUNNER,
     "sweep": RUNNER,
-    "plan": RUNNER,
+    "planning": ["", *RUNNER, "layers.attention"],  # which attention is traced depends on the target
     "report": RUNNER,
     "cli": ["", *RUNNER, "convert", "data.tokenize"],
     "__main__": ["cli", "hugepages"],
