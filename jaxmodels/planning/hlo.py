@@ -60,7 +60,7 @@ class Instruction(NamedTuple):
     rest: str
 
 
-_LINE = re.compile(r"^\s+(?:ROOT )?%(\S+) = (\(.*?\)|\S+) ([a-z][-a-z]*)\((.*)$")
+_LINE = re.compile(r"^\s+(?:ROOT )?%?(\S+) = (\(.*?\)|\S+) ([a-z][-a-z]*)\((.*)$")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 
 
@@ -106,14 +106,15 @@ def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
             inside, _, rest = match[4].partition(")")
             if match[3] == "constant":
                 rest = inside
-            current.append(Instruction(match[1], match[2], match[3], re.findall(r"%([^\s,()]+)", inside), rest))
+            operands = [part.strip().lstrip("%") for part in re.sub(r"/\*.*?\*/", "", inside).split(",")]
+            current.append(Instruction(match[1], match[2], match[3], operands, rest))
     return found, entry
 
 
 def _visit(name: str, n: int, computations: dict, trips: Counter, unknown: set[str]) -> None:
     trips[name] += n
     for i in computations[name]:
-        called = dict(re.findall(r"(\w+)=%([^\s,{}()]+)", i.rest))
+        called = dict(re.findall(r"(\w+)=%?([^\s,{}()]+)", i.rest))
         if i.operation == "while":
             count = _trips(computations[called["condition"]])
             body = called["body"]
@@ -121,7 +122,7 @@ def _visit(name: str, n: int, computations: dict, trips: Counter, unknown: set[s
                 unknown.add(body)
             _visit(body, n * (count or 1), computations, trips, unknown)
         elif i.operation == "conditional":
-            names = re.findall(r"%([^\s,{}]+)", re.search(r"branch_computations=\{([^}]*)\}", i.rest)[1])  # type: ignore[index]
+            names = re.search(r"branch_computations=\{([^}]*)\}", i.rest)[1].replace("%", "").split(", ")  # type: ignore[index]
             for branch in names[-1:]:
                 _visit(branch, n, computations, trips, unknown)
         elif i.operation in ("call", "fusion"):
@@ -181,17 +182,17 @@ def _exchange(i: Instruction, shapes: dict, mesh: Mapping[str, int], used: dict)
     size = sum(_size(shapes[o]) for o in i.operands)
     if kind == "collective-permute":
         pairs = re.findall(r"\{(\d+),(\d+)\}", i.rest)
-        axes = _axes([list(map(int, p)) for p in pairs], mesh)
+        axes = axes_of([list(map(int, p)) for p in pairs], mesh)
         return kind, axes, size if axes else 0.0
-    groups = _groups(i.rest, math.prod(mesh.values()))
-    axes, n = _axes(groups[:1], mesh), len(groups[0])
+    groups = replica_groups(i.rest, math.prod(mesh.values()))
+    axes, n = axes_of(groups[:1], mesh), len(groups[0])
     if kind == "all-reduce" and used.get(i.name) and set(used[i.name]) <= {"dynamic-slice"}:
         kind = "reduce-scatter"  # each device takes its part alone: the accelerators' compilers make one of the two
     ring = {"all-gather": n - 1.0, "all-reduce": 2 * (n - 1) / n, "reduce-scatter": (n - 1) / n, "all-to-all": (n - 1) / n}
     return kind, axes, size * ring[kind]
 
 
-def _axes(groups: list[list[int]], mesh: Mapping[str, int]) -> tuple[str, ...]:
+def axes_of(groups: list[list[int]], mesh: Mapping[str, int]) -> tuple[str, ...]:
     """The mesh axes along which the devices of a group differ."""
     sizes, names = tuple(mesh.values()), tuple(mesh)
     varied: set[str] = set()
@@ -201,7 +202,7 @@ def _axes(groups: list[list[int]], mesh: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(name for name in names if name in varied)
 
 
-def _groups(rest: str, n: int) -> list[list[int]]:
+def replica_groups(rest: str, n: int) -> list[list[int]]:
     """replica_groups in any of HLO's three notations."""
     if match := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\[[^)]*\))\))?,? ?\{([^}]*)\}", rest):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}

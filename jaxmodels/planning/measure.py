@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
     say(f"partitioning it over {machine.devices:,} devices")
     with lowered_for("definition"):
         lowered = _lower(experiment, request, mesh, abstract, shardings)
-    work = hlo.Work(**_cached(lowered, "partition", "", lambda: _partition(lowered, sizes)))
+    work = hlo.Work(**_cached(lowered, "partition", "", lambda: partition(lowered, sizes)))
     collectives = [hlo.Collective(*c) for c in work.collectives]
 
     own = machine.device.platform != "cpu" and compilers.missing(machine) is None
@@ -160,7 +161,7 @@ def _per_step(experiment: Experiment) -> dict[str, int]:
     return found
 
 
-def _partition(lowered: Any, sizes: dict[str, int]) -> dict[str, Any]:
+def partition(lowered: Any, sizes: dict[str, int]) -> dict[str, Any]:
     """The work of one device, from the program that the partitioner makes for simulated devices."""
     with tempfile.TemporaryDirectory(prefix="jaxmodels-plan-") as folder:
         lowered.compile(
@@ -191,16 +192,16 @@ def _memory(
         notes.append(f"memory is an estimate, as XLA lays the program out for CPUs{more}")
     kernels = [machine.device.platform, "cpu"] if own else ["cpu"]
     say(f"compiling it for {machine.name}")
+    chosen, version = compilers.options(machine) if own else {}, compilers.version(machine)
+    facts: dict[str, Any] = {"compiler": version, "own": own, "notes": notes}
     for kernel in kernels:
         try:
             with lowered_for(kernel):
                 lowered = _lower(experiment, request, mesh, abstract, shardings)
-            chosen = compilers.options(machine) if own else {}
-            stats = _cached(lowered, machine.name, f"{compilers.version(machine)} {chosen}", lambda: _stats(lowered, chosen))  # noqa: B023
-            return {**stats, "compiler": compilers.version(machine), "own": own, "notes": notes}
+            return {**_cached(lowered, machine.name, f"{version} {chosen}", partial(memory_of, lowered, chosen)), **facts}
         except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
-            if kernel == kernels[-1]:
-                return {"error": _short(error), "own": own, "notes": notes, "compiler": compilers.version(machine)}
+            if kernel == kernels[-1] or "RESOURCE_EXHAUSTED" in str(error):
+                return {"error": _short(error), **facts}
             notes.append(
                 f"the attention kernel of this target does not compile over several devices ({_short(error)}); "
                 "attention is planned in blocks, as on CPUs, and training as it stands would fail there"
@@ -214,7 +215,8 @@ def _short(error: BaseException) -> str:
     return (named or lines or [type(error).__name__])[-1][:300]
 
 
-def _stats(lowered: Any, chosen: dict[str, Any]) -> dict[str, Any]:
+def memory_of(lowered: Any, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of a device, as a compiler's memory analysis has them."""
     stats = lowered.compile(compiler_options=chosen).memory_analysis()
     names = ("argument", "output", "alias", "temp", "generated_code")
     return {name: int(getattr(stats, f"{name}_size_in_bytes")) for name in names}
