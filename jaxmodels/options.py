@@ -71,6 +71,8 @@ class Planning:
     """Micro-batches that a batch is computed in, one after another."""
     compile: Literal["on", "off"] = "on"
     """Whether the target's compiler says what memory it takes; off is quicker."""
+    search: bool = False
+    """Look for the mesh, the micro-batches and the rematerialisation that fit and are fastest."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,19 +1,13 @@
 """What can be known of an experiment's step without running it: counts, the partitioned program, the compiler's memory.
 
-Runs in a process of its own, because JAX must be told of the devices before it starts: a request as JSON on stdin, the
-answer as JSON on stdout.
+Runs in a process of its own (see serve.py), because JAX must be told of the devices before it starts.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
-import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels import __version__, loading, parallel, runner, step
+from jaxmodels import loading, parallel, runner, step
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.planning import compilers, flops, hlo, links
+from jaxmodels.planning.cache import cached
 from jaxmodels.planning.targets import Target, target
 from jaxmodels.programs import as_dtype
 
@@ -40,32 +35,31 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
     experiment = file.build(loading.make_config(file, request["knobs"]))
     machine = target(request["on"])
     text = request["mesh"] or f"fsdp={machine.devices}"
-    mesh, sizes = _mesh(text, machine, jax.devices())
+    mesh, sizes = mesh_of(text, machine, jax.devices())
     parallel.check_batch(mesh, experiment.train.batch, request["accumulate"], "train")
     say("tracing the step")
     abstract, shardings = runner.abstract_state(experiment, mesh)
-    precision = as_dtype(request["precision"])
     with lowered_for("definition"):
-        counts = _counts(experiment, abstract, precision, request["accumulate"])
+        counted = counts(experiment, request, abstract)
     facts: dict[str, Any] = {
         "target": machine.name,
         "mesh": sizes,
         "batch": experiment.train.batch,
         "steps": experiment.steps,
         "examples": _per_step(experiment),
-        "state": _state(abstract),
+        "state": sizes_of(abstract),
         "batch_bytes": _batch_bytes(experiment),
-        "flops": counts,
+        "flops": counted,
     }
     say(f"partitioning it over {machine.devices:,} devices")
     with lowered_for("definition"):
         lowered = _lower(experiment, request, mesh, abstract, shardings)
-    work = hlo.Work(**_cached(lowered, "partition", "", lambda: partition(lowered, sizes)))
+    work = hlo.Work(**cached(lowered, "partition", "", lambda: partition(lowered, sizes)))
     collectives = [hlo.Collective(*c) for c in work.collectives]
 
     own = machine.device.platform != "cpu" and compilers.missing(machine) is None
     found = compilers.devices(machine) if own else None
-    real, _ = _mesh(text, machine, found) if found else (mesh, sizes)
+    real, _ = mesh_of(text, machine, found) if found else (mesh, sizes)
     where = links.places(machine, np.asarray(real.devices) if found else None, sizes)
     facts["work"] = {"flops": work.flops, "traffic": work.traffic, "loops": work.loops}
     facts["collectives"] = [
@@ -76,7 +70,8 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
     return facts
 
 
-def _mesh(text: str, machine: Target, devices: Any) -> tuple[Any, dict[str, int]]:
+def mesh_of(text: str, machine: Target, devices: Any) -> tuple[Any, dict[str, int]]:
+    """(the mesh, its sizes by axis) of the target's devices; raises where the sizes do not make them up."""
     sizes = parallel.mesh_sizes(text)
     if math.prod(sizes.values()) != machine.devices:
         product = " x ".join(map(str, sizes.values()))
@@ -90,7 +85,8 @@ def _mesh(text: str, machine: Target, devices: Any) -> tuple[Any, dict[str, int]
     return parallel.make_mesh(text, list(devices)[: machine.devices]), sizes
 
 
-def _step(experiment: Experiment, request: dict[str, Any]) -> Callable:
+def step_of(experiment: Experiment, request: dict[str, Any]) -> Callable:
+    """The training step that the request asks for."""
     return (experiment.make_step or step.make_step)(
         experiment.task,
         experiment.optimizer,
@@ -99,28 +95,26 @@ def _step(experiment: Experiment, request: dict[str, Any]) -> Callable:
     )
 
 
-def _batch(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_of(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of a whole batch."""
     B = experiment.train.batch
     spec = experiment.train.spec.items()
     return {name: jax.ShapeDtypeStruct((B, *shape), jax.dtypes.canonicalize_dtype(dtype)) for name, (shape, dtype) in spec}
 
 
 def _lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract: Any, shardings: Any) -> Any:
-    one = _step(experiment, request)
+    one = step_of(experiment, request)
     jitted = parallel.compile_step(lambda state, _, batch: one(state, batch), "jit", mesh, shardings, leading=0)
-    return jitted.lower(abstract, {}, _batch(experiment))
+    return jitted.lower(abstract, {}, batch_of(experiment))
 
 
-def _counts(experiment: Experiment, state: Any, precision: Any, accumulate: int) -> dict[str, Any]:
+def counts(experiment: Experiment, request: dict[str, Any], state: Any) -> dict[str, Any]:
     """FLOPs of the whole batch: what the model must do, and what the step does."""
-    batch = _batch(experiment)
-    one = (experiment.make_step or step.make_step)(
-        experiment.task, experiment.optimizer, accumulate=accumulate, precision=precision
-    )
-    whole = flops.count(jax.make_jaxpr(one)(state, batch))
-    counts: dict[str, Any] = {"hardware": whole.by_type(), "loops": whole.loops, "grouped": whole.grouped}
+    batch, precision = batch_of(experiment), as_dtype(request["precision"])
+    whole = flops.count(jax.make_jaxpr(step_of(experiment, request))(state, batch))
+    found: dict[str, Any] = {"hardware": whole.by_type(), "loops": whole.loops, "grouped": whole.grouped}
     if experiment.make_step is not None:  # no one loss: what the step does is what there is to do
-        return {**counts, "model": whole.by_type()}
+        return {**found, "model": whole.by_type()}
 
     def loss(params, extra, batch, key):
         keys_B = step.example_keys(key, jnp.zeros((), jnp.int32), jnp.arange(experiment.train.batch))
@@ -129,10 +123,10 @@ def _counts(experiment: Experiment, state: Any, precision: Any, accumulate: int)
     forward = jax.make_jaxpr(loss)(state.params, state.extra, batch, state.key)
     trained = len(jax.tree.leaves(state.params))
     active = [i < trained for i in range(len(forward.jaxpr.invars))]
-    return {**counts, "model": flops.count(forward, active).by_type()}
+    return {**found, "model": flops.count(forward, active).by_type()}
 
 
-def _state(abstract: Any) -> dict[str, Any]:
+def sizes_of(abstract: Any) -> dict[str, Any]:
     """Bytes of the parts of the state: of all, and of what one device holds."""
 
     def sizes(tree: Any) -> dict[str, int]:
@@ -149,7 +143,7 @@ def _state(abstract: Any) -> dict[str, Any]:
 
 
 def _batch_bytes(experiment: Experiment) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in _batch(experiment).values())
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in batch_of(experiment).values())
 
 
 def _per_step(experiment: Experiment) -> dict[str, int]:
@@ -198,7 +192,7 @@ def _memory(
         try:
             with lowered_for(kernel):
                 lowered = _lower(experiment, request, mesh, abstract, shardings)
-            return {**_cached(lowered, machine.name, f"{version} {chosen}", partial(memory_of, lowered, chosen)), **facts}
+            return {**cached(lowered, machine.name, f"{version} {chosen}", partial(memory_of, lowered, chosen)), **facts}
         except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
             if kernel == kernels[-1] or "RESOURCE_EXHAUSTED" in str(error):
                 return {"error": _short(error), **facts}
@@ -220,54 +214,3 @@ def memory_of(lowered: Any, chosen: dict[str, Any]) -> dict[str, Any]:
     stats = lowered.compile(compiler_options=chosen).memory_analysis()
     names = ("argument", "output", "alias", "temp", "generated_code")
     return {name: int(getattr(stats, f"{name}_size_in_bytes")) for name in names}
-
-
-def _cached(lowered: Any, what: str, how: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """make(), or what it gave before for the same program, by its content."""
-    content = "\n".join([what, how, jax.__version__, __version__, lowered.as_text()])
-    path = cache_folder() / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text())
-    made = make()
-    with contextlib.suppress(OSError):  # a full or read-only disk costs the next run time, not this one its result
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(made))
-        os.replace(part, path)
-    return made
-
-
-def cache_folder() -> Path:
-    """Where plans of programs that have been seen before lie."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmodels" / "plans"
-
-
-@contextlib.contextmanager
-def _own_stdout() -> Iterator[Any]:
-    """Compilers print to the process's stdout: it is theirs, and the answer goes to a copy of it."""
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    try:
-        yield answer
-    finally:
-        answer.close()
-
-
-def main() -> int:
-    """Answers the requests on stdin, one a line."""
-    with _own_stdout() as answer:
-
-        def say(text: str) -> None:
-            print(json.dumps({"doing": text}), file=answer, flush=True)
-
-        for line in sys.stdin:
-            try:
-                reply: dict[str, Any] = {"facts": measure(json.loads(line), say)}
-            except (ValueError, OSError) as error:
-                reply = {"error": str(error)}
-            print(json.dumps(reply), file=answer, flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

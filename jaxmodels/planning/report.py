@@ -11,6 +11,11 @@ from jaxmodels.planning.targets import target
 
 def show(plan: dict[str, Any], console: Console) -> None:
     """Prints it."""
+    if "search" in plan:
+        _search(plan["search"], console)
+    if "mesh" not in plan:
+        console.say("Nothing that was tried fits; take more devices, or a smaller batch.", "bold red")
+        return
     forecast, memory = plan["forecast"], plan.get("memory", {})
     mesh = ",".join(f"{name}={size}" for name, size in plan["mesh"].items())
     console.say(f"{plan['machine']}, mesh {mesh}", "bold")
@@ -22,10 +27,29 @@ def show(plan: dict[str, Any], console: Console) -> None:
     _memory(forecast, memory, console)
     _exchanges(plan, console)
     _speed(plan, console)
+    if "command" in plan:
+        console.say(f"\n{plan['command']}", "bold")
     for note in memory.get("notes", []):
         console.warn(note)
     if plan["work"]["loops"]:
         console.warn(f"{plan['work']['loops']} loops run as often as their data says; they were counted once")
+
+
+def _search(found: dict[str, Any], console: Console) -> None:
+    rows = [
+        [
+            row["mesh"],
+            row["remat"],
+            str(row["accumulate"]),
+            "" if row["step_s"] is None else seconds(row["step_s"]),
+            "" if row["bytes"] is None else size(row["bytes"]),
+            "" if row["mfu"] is None else f"{row['mfu']:.1%}",
+            row["why"],
+        ]
+        for row in found["rows"]
+    ]
+    columns = ["mesh", "remat", "micro-batches", "a step", "memory", "MFU", ""]
+    console.table(f"The best of {found['considered']:,} ways, and what others lost by", columns, rows)
 
 
 def _memory(forecast: dict[str, Any], memory: dict[str, Any], console: Console) -> None:

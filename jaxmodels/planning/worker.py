@@ -23,7 +23,7 @@ class Worker:
         self._console = console
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jaxmodels.planning.measure"],
+            [sys.executable, "-m", "jaxmodels.planning.serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

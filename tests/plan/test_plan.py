@@ -94,7 +94,7 @@ def test_exchanges_between_products_add_to_the_time_and_those_of_gradients_do_no
 
 def test_a_pipeline_waits_while_it_fills(facts):
     h200 = target("h200-8")
-    piped = {**facts, "mesh": {"pipeline": 4}}
+    piped = {**facts, "mesh": {"pipeline": 4}, "collectives": []}
     assert predict(piped, h200, 12)["bubble"] == pytest.approx(3 / 15)
 
 
@@ -132,7 +132,12 @@ def test_a_mistake_that_the_process_finds_reaches_the_caller():
 
 
 def test_a_person_reads_memory_and_time(facts, capsys):
-    plan = {**facts, "target": "h200-8", "machine": "8 NVIDIA H200", "forecast": predict(facts, target("h200-8"), 1)}
+    h200 = target("h200-8")
+    fast = {
+        **facts,
+        "collectives": [{**c, **links.Road("NVLink", h200.device.link, 1)._asdict()} for c in facts["collectives"]],
+    }
+    plan = {**fast, "target": h200.name, "machine": h200.describe(), "forecast": predict(fast, h200, 1)}
     report.show(plan, Console())
     out = capsys.readouterr().out
     assert "141 GiB" in out
