@@ -122,4 +122,4 @@ def size(n: float) -> str:
 
 def seconds(t: float) -> str:
     """Of a step."""
-    return f"{t:.3g} s" if t >= 1 else f"{t * 1e3:.3g} ms"
+    return f"{t:.3g} s" if t >= 1 else f"{t * 1e3:.3g} ms" if t >= 1e-3 else f"{t * 1e6:.3g} µs"
