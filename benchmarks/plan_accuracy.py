@@ -1,8 +1,8 @@
 """How near `jaxmodels plan` comes: forecasts beside published runs, and its memory beside what a CPU then takes.
 
-Published: MaxText's table of optimized models (github.com/AI-Hypercomputer/maxtext, docs/reference/models/tiering.md), runs in
-bfloat16 that were not ours: their rematerialisation moves some activations to the host, which a forecast of ours does not.
-The part of the peak that predict.REACHED names was chosen with these rows in view, so they show its spread, no more.
+Published: MaxText's table of optimized models (github.com/AI-Hypercomputer/maxtext, docs/reference/models/tiering.md), which
+are not ours: they move some activations to the host, where a forecast of ours computes them again. The part of the peak
+that predict.REACHED names was chosen with these rows in view, so they show its spread, no more.
 
 Memory: a step of a small GPT-3 in one process, once planned for one simulated device and once run.
 

@@ -29,7 +29,7 @@ def known(**changes):
 def facts(choice, used):
     work = {"flops": {"bfloat16": 6e6 * COUNT / 64}, "traffic": 1e9, "loops": 0}
     state = {name: {**part, "device": part["bytes"] // 64} for name, part in known()["state"].items()}
-    memory = {"argument": used, "output": 0, "alias": 0, "temp": 0, "generated_code": 0}
+    memory = {"argument": used, "output": 0, "alias": 0, "temp": 0, "generated_code": 0, "own": False}
     rest = {"mesh": dict(choice.mesh), "steps": 10, "batch_bytes": 1, "examples": {"examples": 512}, "collectives": []}
     return {"flops": known()["flops"], "state": state, "work": work, "memory": memory, **rest}
 
@@ -113,7 +113,7 @@ class Canned:
     def ask(self, request, about=""):
         if request.get("survey"):
             return known(kept_bytes=3e11)
-        sizes = dict((axis, int(n)) for axis, n in (part.split("=") for part in request["mesh"].split(",")))
+        sizes = {axis: int(n) for axis, n in (part.split("=") for part in request["mesh"].split(","))}
         return {**facts(Choice(tuple(sizes.items()), "", 1), 1 << 30), "target": self.machine.name}
 
 
