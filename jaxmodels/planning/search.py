@@ -146,14 +146,16 @@ def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
 
     A device holds its part of the state, of the gradients and of what the backward pass needs, and two gathered layers.
     Over fsdp each layer is gathered twice for every micro-batch and its gradient scattered once; over data gradients are
-    reduced; over tensor the inputs of each layer are reduced four times in both passes, as in arXiv:1909.08053.
+    reduced; over tensor the input of each layer is reduced four times, as in arXiv:1909.08053, once more where it is all
+    computed again.
     """
     sizes = dict(choice.mesh)
     data, fsdp, tensor = (sizes.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
     count, state = known["state"]["parameters"]["count"], sum(part["bytes"] for part in known["state"].values())
     gradients = known["state"]["parameters"]["bytes"]
-    mine = data * fsdp * tensor * choice.accumulate
-    held = (state + gradients) / (fsdp * tensor) + known["kept_bytes"] / mine
+    inputs = known["input_bytes"]  # of layers, which every device of a tensor axis keeps whole
+    kept = (inputs + (known["kept_bytes"] - inputs) / tensor) / (data * fsdp * choice.accumulate)
+    held = (state + gradients) / (fsdp * tensor) + kept
     gathered = 2 * 2 * count / known["layers"] / tensor
     device, share = target.device, target.device.devices
     if not device.peak:
@@ -168,8 +170,7 @@ def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
     moved = {
         "fsdp": (2 * 2 * count * choice.accumulate + gradients) * (fsdp - 1) / fsdp / tensor,
         "data": 2 * gradients * (data - 1) / data / fsdp / tensor,
-        # The input of a layer, in 16 bits: what a step that computes all again keeps of it.
-        "tensor": known["input_bytes"] * 8 * (tensor - 1) / tensor / (data * fsdp),
+        "tensor": inputs * 2 * (5 if choice.remat == "full" else 4) * (tensor - 1) / tensor / (data * fsdp),
     }
     hidden, between = moved["fsdp"] / rate("fsdp") + moved["data"] / rate("data"), moved["tensor"] / rate("tensor")
     terms = {"compute": compute, "memory": memory, "network": hidden + between}
