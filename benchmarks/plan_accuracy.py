@@ -51,17 +51,15 @@ class Config:
     size: str = "gpt3-125m"
     length: int = 512
     batch: int = 2
-    remat: str = "full"
 
 
 def build(config: Config) -> Experiment:
-    model = SIZES[config.size](length=config.length, remat=config.remat)
-    rules = model.rules() if hasattr(model, "rules") else ()
+    model = SIZES[config.size](length=config.length, remat="full")
     return Experiment(
         task=next_token(model),
         optimizer=optim.adamw(1e-4, b2=0.95, weight_decay=0.1, clip=1.0),
         train=WindowPipeline(np.zeros(1 << 20, np.uint16), length=config.length, batch=config.batch, stride=1, seed=0),
-        rules=rules,
+        rules=model.rules(),
         steps=100,
     )
 
@@ -83,7 +81,7 @@ def planned_memory(knobs: dict[str, Any]) -> int:
     return plan(__file__, on="cpu:1", mesh="data=1", precision="float32", **knobs)["forecast"]["device_bytes"]["used"]
 
 
-def live_memory(knobs: dict[str, Any]) -> None:
+def live_memory(knobs: dict[str, Any], remat: str) -> None:
     """Prints by how much the process grows at most from before there is a state to after two steps."""
     import jax
 
@@ -94,7 +92,7 @@ def live_memory(knobs: dict[str, Any]) -> None:
     abstract, shardings = runner.abstract_state(experiment, mesh)
     one = step.make_step(experiment.task, experiment.optimizer)
     batch = experiment.train.rows(0, 0, experiment.train.batch)
-    jitted = parallel.compile_step(lambda state, _, batch: one(state, batch), "jit", mesh, shardings, leading=0)
+    jitted = parallel.compile_step(lambda state, _, batch: one(state, batch), "jit", mesh, shardings, leading=0, remat=remat)
     compiled = jitted.lower(abstract, {}, batch).compile()
     first = jax.jit(lambda: runner.initial(experiment), out_shardings=shardings).lower().compile()
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -108,11 +106,11 @@ def live_memory(knobs: dict[str, Any]) -> None:
     print(grown - before)
 
 
-def memory(knobs: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--live", json.dumps(knobs)]
+def memory(knobs: dict[str, Any], remat: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--live", json.dumps([knobs, remat])]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    planned, live = planned_memory(knobs), int(done.stdout.split()[-1])
+    planned, live = planned_memory({**knobs, "remat": remat}), int(done.stdout.split()[-1])
     return {"bytes": {"planned": planned, "live": live}, "planned_over_live": planned / live}
 
 
@@ -124,7 +122,7 @@ def main() -> None:
     parser.add_argument("--live", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.live:
-        live_memory(json.loads(args.live))
+        live_memory(*json.loads(args.live))
         return
     cases, checks = {}, []
     for name in () if args.quick else PUBLISHED:
@@ -136,7 +134,7 @@ def main() -> None:
     for remat in ("none", "full"):
         name = f"memory of GPT-3 125M, remat {remat}"
         measure.note(name)
-        cases[name] = memory({"length": 128 if args.quick else 512, "batch": 2 if args.quick else 8, "remat": remat})
+        cases[name] = memory({"length": 128 if args.quick else 512, "batch": 2 if args.quick else 8}, remat)
         value = None if args.quick else cases[name]["planned_over_live"]
         checks.append(measure.check(f"{name}: planned / live", value, most=1.15))
         checks.append(measure.check(f"{name}: planned / live", value, least=0.85))

@@ -70,6 +70,7 @@ def build(config: Config) -> Experiment:
     model = TextClassifier(encoder.clone(dropout=config.dropout), CLASSES, dropout=config.dropout)
     return Experiment(
         task=start_from(classify(model, inputs="inputs"), {"encoder": params}),
+        rules=encoder.rules(),
         optimizer=optim.adamw(optim.warmup_linear(config.lr, warmup=config.steps // 15, steps=config.steps), clip=1.0),
         train=data("train", config.batch, config.seed),
         evals={"test": data("test", 64)},

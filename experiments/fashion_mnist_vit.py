@@ -27,8 +27,10 @@ def build(config: Config) -> Experiment:
     steps = config.epochs * 60_000 // config.batch
     rates = [optim.warmup_cosine(peak, warmup=400, steps=steps) for peak in (config.lr, config.adam_lr)]
     folder = config.data or None
+    model = vit_28(10, dropout=0.1)
     return Experiment(
-        task=classify(vit_28(10, dropout=0.1), smoothing=config.smoothing),
+        task=classify(model, smoothing=config.smoothing),
+        rules=model.rules(),
         optimizer=optim.muon(rates[0], adam_rate=rates[1], weight_decay=0.05),
         train=fashion_mnist("train", batch=config.batch, seed=config.seed, folder=folder, augment=(flip,)),
         evals={"test": fashion_mnist("test", batch=250, folder=folder)},

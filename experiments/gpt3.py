@@ -50,13 +50,12 @@ class Config:
     tokens: float = 300e9  # to train on
     batch: int = 0  # windows; 0 is the paper's for the size
     lr: float = 0.0  # peak; 0 is the paper's for the size
-    remat: Literal["none", "dots", "full"] = "full"  # kept for the backward pass: all, products, the blocks' inputs
     data: str = ""  # folder of `jaxmodels tokenize`; by default gpt3 in $JAXMODELS_DATA or the user's cache
 
 
 def build(config: Config) -> Experiment:
     size, folder = SIZES[config.size], cache.folder("gpt3", config.data or None)
-    model, batch = size.model(remat=config.remat), config.batch or size.batch
+    model, batch = size.model(remat="full"), config.batch or size.batch
     steps = round(config.tokens / (batch * LENGTH))
     warmup = max(1, round(375e6 / (batch * LENGTH)))
     rate = optim.warmup_cosine(config.lr or size.lr, warmup=warmup, steps=steps, end=0.1)
@@ -68,6 +67,7 @@ def build(config: Config) -> Experiment:
         train=window(lambda: open_tokens(folder / "train.npy"), seed=config.seed),
         evals={"validation": window(lambda: open_tokens(folder / "validation.npy"))},
         steps=steps,
+        rules=model.rules(),
         eval_every=2000,
         checkpoint_every=1000,
         seed=config.seed,

@@ -51,6 +51,7 @@ def build(config: Config) -> Experiment:
     rate, adam_rate = (optim.warmup_linear(lr, warmup=50, steps=config.steps) for lr in (config.lr, config.adam_lr))
     return Experiment(
         task=next_token(model, bytes_per_token=1),
+        rules=model.rules(),
         optimizer=optim.muon(rate, adam_rate=adam_rate, clip=1.0),
         train=WindowPipeline(
             lambda: python_source("train"), length=config.length, stride=1, batch=config.batch, seed=config.seed

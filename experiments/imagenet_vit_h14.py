@@ -8,7 +8,6 @@ Published: 83.1% top-1 accuracy on the 50,000 images to validate. Not run here; 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data import cache
@@ -31,7 +30,6 @@ class Config:
     lr: float = 1e-4  # peak, for each 256 images of a batch
     decay: float = 0.3
     drop_path: float = 0.2
-    remat: Literal["none", "dots", "full"] = "full"  # kept for the backward pass: all, products, the blocks' inputs
     workers: int = 0  # processes that decode
     data: str = ""  # folder with train and val; by default imagenet in $JAXMODELS_DATA or the user's cache
 
@@ -43,7 +41,7 @@ def build(config: Config) -> Experiment:
     folder = cache.folder("imagenet", config.data or None)
     options = {"size": config.size, "batch": config.batch, "workers": config.workers}
     changes = each([flip, rand_augment(2, 9.0)])
-    model = vit_h14(config.classes, size=config.size, drop_path=config.drop_path, remat=config.remat)
+    model = vit_h14(config.classes, size=config.size, drop_path=config.drop_path, remat="full")
     train = image_folder(folder / "train", seed=config.seed, area=(0.08, 1.0), augment=changes, **options)
     return Experiment(
         task=classify(model, smoothing=0.1),
@@ -51,6 +49,7 @@ def build(config: Config) -> Experiment:
         train=Mixed(train, mixup=0.8, cutmix=1.0),
         evals={"val": image_folder(folder / "val", **options)},
         steps=steps,
+        rules=model.rules(),
         eval_every=epoch,
         checkpoint_every=epoch,
         seed=config.seed,

@@ -42,8 +42,10 @@ def build(config: Config) -> Experiment:
     options = {"size": config.size, "batch": config.batch, "workers": config.workers}
     changes = each([flip, rand_augment(2, 9.0), erase(0.25)])
     train = image_folder(folder / "train", seed=config.seed, area=(0.08, 1.0), augment=changes, **options)
+    model = vit_s16(config.classes, size=config.size, drop_path=config.drop_path)
     return Experiment(
-        task=classify(vit_s16(config.classes, size=config.size, drop_path=config.drop_path), smoothing=0.1),
+        task=classify(model, smoothing=0.1),
+        rules=model.rules(),
         optimizer=optim.adamw(rate, weight_decay=config.decay),
         train=Mixed(train, mixup=0.8, cutmix=1.0),
         evals={"val": image_folder(folder / "val", **options)},

@@ -46,13 +46,12 @@ class Config:
     batch: int = 1024  # windows
     length: int = 8192  # tokens of a window
     lr: float = 0.0  # peak; 0 is the paper's for the size
-    remat: Literal["none", "dots", "full"] = "full"  # kept for the backward pass: all, products, the blocks' inputs
     data: str = ""  # folder of `jaxmodels tokenize`; by default llama3 in $JAXMODELS_DATA or the user's cache
 
 
 def build(config: Config) -> Experiment:
     size, folder = SIZES[config.size], cache.folder("llama3", config.data or None)
-    model = size.model(length=config.length, remat=config.remat)
+    model = size.model(length=config.length, remat="full")
     steps = round(config.tokens / (config.batch * config.length))
     rate = optim.warmup_cosine(config.lr or size.lr, warmup=min(8000, steps), steps=steps, end=0.01)
     window = partial(WindowPipeline, length=config.length, batch=config.batch)
@@ -63,6 +62,7 @@ def build(config: Config) -> Experiment:
         train=window(lambda: open_tokens(folder / "train.npy"), seed=config.seed),
         evals={"validation": window(lambda: open_tokens(folder / "validation.npy"))},
         steps=steps,
+        rules=model.rules(),
         eval_every=2000,
         checkpoint_every=1000,
         seed=config.seed,

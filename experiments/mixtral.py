@@ -10,7 +10,6 @@ The paper does not say how it was trained; optimizer, rate, batch and number of 
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data import cache
@@ -30,13 +29,12 @@ class Config:
     depth: int = 32
     lr: float = 1.5e-4  # peak
     balance: float = 0.001  # of the loss that spreads tokens over experts
-    remat: Literal["none", "dots", "full"] = "full"  # kept for the backward pass: all, products, the blocks' inputs
     data: str = ""  # folder of `jaxmodels tokenize`; by default mixtral in $JAXMODELS_DATA or the user's cache
 
 
 def build(config: Config) -> Experiment:
     folder = cache.folder("mixtral", config.data or None)
-    model = mixtral_8x7b(length=config.length, depth=config.depth, balance=config.balance, remat=config.remat)
+    model = mixtral_8x7b(length=config.length, depth=config.depth, balance=config.balance, remat="full")
     steps = round(config.tokens / (config.batch * config.length))
     rate = optim.warmup_cosine(config.lr, warmup=min(2000, steps), steps=steps, end=0.1)
     window = partial(WindowPipeline, length=config.length, batch=config.batch)
@@ -47,6 +45,7 @@ def build(config: Config) -> Experiment:
         train=window(lambda: open_tokens(folder / "train.npy"), seed=config.seed),
         evals={"validation": window(lambda: open_tokens(folder / "validation.npy"))},
         steps=steps,
+        rules=model.rules(),
         eval_every=2000,
         checkpoint_every=1000,
         seed=config.seed,

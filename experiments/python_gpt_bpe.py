@@ -100,6 +100,7 @@ def build(config: Config) -> Experiment:
 
     return Experiment(
         task=task._replace(finish=finish),
+        rules=model.rules(),
         optimizer=optim.muon(rate, adam_rate=adam_rate, clip=1.0),
         train=WindowPipeline(
             lambda: encoded(files(python_source("train"))),

@@ -121,6 +121,7 @@ def build(config: Config) -> Experiment:
 
     return Experiment(
         task=translate(model, smoothing=config.smoothing),
+        rules=model.rules(),
         optimizer=optim.adamw(
             optim.warmup_cosine(config.lr, warmup=config.warmup, steps=config.steps), weight_decay=0.1, b2=0.98, clip=1.0
         ),

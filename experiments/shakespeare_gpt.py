@@ -53,6 +53,7 @@ def build(config: Config) -> Experiment:
     )
     return Experiment(
         task=next_token(model),
+        rules=model.rules(),
         optimizer=muon if config.muon else adam,
         train=WindowPipeline(
             lambda: tinyshakespeare("train"), length=config.length, stride=1, batch=config.batch, seed=config.seed

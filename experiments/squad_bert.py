@@ -76,6 +76,7 @@ def build(config: Config) -> Experiment:
     test = data["test"]
     return Experiment(
         task=start_from(span(model), {"encoder": params}),
+        rules=encoder.rules(),
         optimizer=optim.adamw(optim.warmup_linear(config.lr, warmup=config.steps // 15, steps=config.steps), clip=1.0),
         train=Buckets(data["train"].pipeline(config.batch, config.seed), lengths=config.lengths),
         evals={

@@ -94,6 +94,7 @@ def build(config: Config) -> Experiment:
 
     return Experiment(
         task=translate(model, smoothing=config.smoothing),
+        rules=model.rules(),
         optimizer=optim.adam(optim.warmup_rsqrt(config.lr, warmup=config.warmup), b2=0.98, eps=1e-9),
         train=data("train", config.batch, config.seed),
         evals={split: Evaluation(data(split, 100), predict, bleu(split)) for split in ("dev", "test")},

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from jaxmodels.parallel import path_name
+from jaxmodels.sharding import path_name
 from jaxmodels.step import State, cast_floats, example_keys
 from jaxmodels.task import Task
 

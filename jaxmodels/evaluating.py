@@ -42,12 +42,13 @@ class Evaluator:
             names: list[str] = []
 
             def program(params, extra, batch):
+                batch = parallel.split_places(batch, self.mesh, leading=1)
                 metrics = measure(params, extra, jax.tree.map(lambda x: x[0], batch))
                 names[:] = sorted(metrics)
                 return pack(metrics)
 
             predict = jax.jit(evaluation.predict) if evaluation.predict else None
-            self._programs[name] = jax.jit(program), names, predict
+            self._programs[name] = jax.jit(parallel.traced_for(self.mesh, program)), names, predict
         program, names, predict = self._programs[name]
         feed = feeding.Feed(data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False)
         predictions: list[Any] = []

@@ -16,6 +16,11 @@ class Options:
     """How the step is compiled: jit, or pmap with the batch split over all devices."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of parameters and activations inside the model; master parameters and updates keep their type."""
+    remat: Literal["model", "none", "dots", "offload", "full"] = "model"
+    """What the backward pass of a stack of blocks computes again: nothing, all but products with parameters (kept on the
+    device, or offloaded to the host), or all; model leaves it to the model."""
+    offload: Literal["nothing", "optimizer"] = "nothing"
+    """What lies in the host's memory between updates."""
     accumulate: int = 1
     """Micro-batches that a batch is computed in, one after another."""
     steps_per_dispatch: int = 0
@@ -67,6 +72,8 @@ class Planning:
     """Devices by axis, as in data=2,fsdp=256; by default all of them on fsdp."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of parameters and activations inside the model."""
+    remat: Literal["model", "none", "dots", "offload", "full"] = "model"
+    """What the backward pass of a stack of blocks computes again, as for train."""
     accumulate: int = 1
     """Micro-batches that a batch is computed in, one after another."""
     compile: Literal["on", "off"] = "on"

@@ -1,7 +1,6 @@
-"""Devices: the mesh, where each array lies on it, how batches reach it, and how a step is compiled for it.
+"""Devices: the mesh, how batches reach it, and how a step is compiled for it.
 
-Models name no mesh axis. A batch is split over the axes `data` and `fsdp`; parameters follow rules by path, then `fsdp`
-splits the largest dimension that it divides, and whatever is left is on every device.
+Models name no mesh axis. A batch is split over the axes `data`, `fsdp` and `expert`; where the state lies is in sharding.py.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxmodels import axes
+
 Compile = Literal["jit", "pmap"]
-BATCH_AXES = ("data", "fsdp")
 PMAP_AXIS = "devices"
 
 
@@ -32,13 +32,13 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
             f"choose sizes whose product is {len(devices)}"
             + ("" if devices[0].platform != "cpu" else f", or simulate them: JAX_NUM_CPU_DEVICES={wanted}")
         )
-    axes = (AxisType.Auto,) * len(sizes)
+    types = (AxisType.Auto,) * len(sizes)
     shape, devices = tuple(sizes.values()), devices[:wanted]
     try:
-        return jax.make_mesh(shape, tuple(sizes), axis_types=axes, devices=devices)
+        return jax.make_mesh(shape, tuple(sizes), axis_types=types, devices=devices)
     except NotImplementedError:  # an axis that is no whole side of a TPU's torus
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-        return Mesh(grid, tuple(sizes), axis_types=axes)
+        return Mesh(grid, tuple(sizes), axis_types=types)
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
@@ -56,7 +56,7 @@ def mesh_sizes(text: str) -> dict[str, int]:
 
 def ways(mesh: Mesh) -> int:
     """Over how many parts a batch is split."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis in mesh.shape)
+    return math.prod(mesh.shape[axis] for axis in axes.BATCH if axis in mesh.shape)
 
 
 def check_batch(mesh: Mesh, batch: int, accumulate: int, name: str) -> None:
@@ -79,41 +79,31 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
     """The example axis, after `leading` others, split over the batch axes."""
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.shape)
-    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, axes))
+    split = tuple(axis for axis in axes.BATCH if axis in mesh.shape)
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, split))
 
 
-def path_name(path: Sequence[Any]) -> str:
-    """A parameter's path as text: blocks/attention/kernel."""
-    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+def traced_for(mesh: Mesh | None, fn: Callable, remat: str = "") -> Callable:
+    """fn, traced as axes.traced says."""
+
+    def traced(*arguments):
+        with axes.traced(mesh, remat):
+            return fn(*arguments)
+
+    return traced
 
 
-def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[tuple[str, Any]] = ()) -> Any:
-    """A NamedSharding for every array of a state, by its path (optimizer moments end in their parameter's path)."""
-    compiled = [(re.compile(pattern), PartitionSpec(*spec)) for pattern, spec in rules]
+def split_places(batch: Any, mesh: Mesh, *, leading: int) -> Any:
+    """A batch whose places, the axis after the examples, are split over `context` where that divides them; to be traced."""
+    n = mesh.shape.get(axes.CONTEXT, 1)
+    at, examples = leading + 1, batch_sharding(mesh, leading).spec
 
-    def place(path, leaf):
-        name = path_name(path)
-        for pattern, spec in compiled:
-            if pattern.search(name) and len(spec) <= len(leaf.shape):
-                return NamedSharding(mesh, _present(spec, mesh))
-        return NamedSharding(mesh, _fully_sharded(leaf.shape, mesh))
+    def split(x: jax.Array) -> jax.Array:
+        if x.ndim <= at or x.shape[at] % n:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*examples, axes.CONTEXT)))
 
-    return jax.tree_util.tree_map_with_path(place, shapes)
-
-
-def _present(spec: PartitionSpec, mesh: Mesh) -> PartitionSpec:
-    """The spec without axes that this mesh does not have."""
-    return PartitionSpec(*(axis if axis in mesh.shape else None for axis in spec))
-
-
-def _fully_sharded(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    n = mesh.shape.get("fsdp", 1)
-    sizes = [size if size % n == 0 else 0 for size in shape]
-    if n == 1 or not any(sizes):
-        return PartitionSpec()
-    at = sizes.index(max(sizes))
-    return PartitionSpec(*(None,) * at, "fsdp")
+    return batch if n == 1 else jax.tree.map(split, batch)
 
 
 def put(rows: Callable[[int, int], Mapping[str, np.ndarray]], batch: int, mesh: Mesh, *, leading: int = 0) -> Any:
@@ -132,21 +122,22 @@ def put(rows: Callable[[int, int], Mapping[str, np.ndarray]], batch: int, mesh: 
 
 
 def compile_step(
-    fn: Callable, mode: Compile, mesh: Mesh, state: Any, *, leading: int, donate: bool = True
+    fn: Callable, mode: Compile, mesh: Mesh, state: Any, *, leading: int, donate: bool = True, remat: str = ""
 ) -> jax.stages.Wrapped:
     """fn(state, fixed, moving) -> (state, metrics), compiled by jit with shardings or by pmap.
 
     state: its shardings, under jit. fixed: arrays that every device holds. moving: its example axis, behind `leading`
-    others, is split. Under pmap fn sees one device's part and must add over PMAP_AXIS itself.
+    others, is split. remat: see axes.traced. Under pmap fn sees one device's part and must add over PMAP_AXIS itself.
     """
     whole = replicated(mesh)
     gone = (0,) if donate else ()
     if mode == "jit":
         moving = batch_sharding(mesh, leading)
+        fn = traced_for(mesh, fn, remat)
         return jax.jit(fn, in_shardings=(state, whole, moving), out_shardings=(state, whole), donate_argnums=gone)
     n = mesh.size
     mapped = jax.pmap(
-        fn,
+        traced_for(None, fn, remat),
         axis_name=PMAP_AXIS,
         in_axes=(None, None, leading),
         out_axes=None,
@@ -157,13 +148,12 @@ def compile_step(
     return jax.jit(lambda s, f, m: mapped(s, f, jax.tree.map(by_device, m)), donate_argnums=gone)
 
 
-def check_pmap(mesh: Mesh, rules: Sequence[Any]) -> None:
+def check_pmap(mesh: Mesh) -> None:
     """pmap knows one axis, over which the batch is split: nothing else can be."""
-    if set(mesh.shape) != {"data"} or rules:
+    if set(mesh.shape) != {"data"}:
         got = ",".join(f"{k}={v}" for k, v in mesh.shape.items())
         raise ValueError(
-            f"--compile pmap splits the batch and nothing else; came mesh {got}{' and sharding rules' if rules else ''}. "
-            "Use --mesh data=N, or --compile jit"
+            f"--compile pmap splits the batch and nothing else; came mesh {got}. Use --mesh data=N, or --compile jit"
         )
 
 

@@ -115,6 +115,7 @@ class Programs:
             axis=parallel.PMAP_AXIS if options.compile == "pmap" else None,
         )
         split = parallel.batch_sharding(self.mesh, 1) if options.compile == "jit" else None
+        on_device = jax.tree.map(lambda s: s.with_memory_kind("device"), self.shardings)
         unpack = feeding.unpack(experiment.train, self.resident, split)
 
         def packed_step(state, batch):
@@ -123,14 +124,18 @@ class Programs:
             return state, pack(metrics)
 
         def dispatch(state, fixed, moving):
+            state = jax.device_put(state, on_device) if options.offload != "nothing" else state
             batches = unpack(fixed, moving)
+            if options.compile == "jit":
+                batches = parallel.split_places(batches, self.mesh, leading=1)
             if k > 1:
                 return jax.lax.scan(packed_step, state, batches)
             state, metrics = packed_step(state, jax.tree.map(lambda x: x[0], batches))
             return state, metrics[None]
 
         moving = self._place(range(k))
-        jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1)
+        how = "" if options.remat == "model" else options.remat
+        jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1, remat=how)
         executable = jitted.lower(self.abstract, self.fixed, moving).compile()
         return Watched(executable, moving, lambda arguments, why: self._compile_again(jitted, arguments, why))
 

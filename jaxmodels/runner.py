@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodels import diagnose, parallel, step
+from jaxmodels import axes, diagnose, parallel, sharding, step
 from jaxmodels import feed as feeding
 from jaxmodels.console import Console
 from jaxmodels.evaluating import Evaluator, as_evaluation
@@ -62,10 +62,13 @@ def initial(experiment: Experiment) -> step.State:
     return step.init(experiment.task, experiment.optimizer, experiment.seed, example)
 
 
-def abstract_state(experiment: Experiment, mesh: Mesh) -> tuple[step.State, Any]:
-    """Shapes and types of the state, with where each array lies; and the latter alone."""
+def abstract_state(experiment: Experiment, mesh: Mesh, offload: str = "nothing") -> tuple[step.State, Any]:
+    """Shapes and types of the state, with where each array lies; and the latter alone. offload: see Options."""
     shapes = jax.eval_shape(lambda: initial(experiment))
-    shardings = parallel.state_shardings(shapes, mesh, experiment.rules)
+    shardings = sharding.state_shardings(shapes, mesh, experiment.rules)
+    if offload == "optimizer":
+        hosted = jax.tree.map(lambda s: s.with_memory_kind("pinned_host"), shardings.opt_state)
+        shardings = shardings._replace(opt_state=hosted)
     return jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings), shardings
 
 
@@ -73,7 +76,9 @@ def check(experiment: Experiment, options: Options) -> Mesh:
     """The mesh that the options name; raises where the experiment does not fit it."""
     mesh = parallel.make_mesh(options.mesh)
     if options.compile == "pmap":
-        parallel.check_pmap(mesh, experiment.rules)
+        parallel.check_pmap(mesh)
+        if options.offload != "nothing":
+            raise ValueError(f"--offload {options.offload}: pmap places whole arrays on the device; use --compile jit")
     if options.accumulate < 1:
         raise ValueError(f"--accumulate {options.accumulate}: it must be at least 1, the number of micro-batches")
     for name in ("steps_per_dispatch", "checkpoint_every", "keep", "stop_at"):
@@ -147,7 +152,7 @@ class _Session:
     def __init__(self, experiment: Experiment, options: Options, folder: Folder | None, console: Console):
         self.experiment, self.options, self.folder, self.console = experiment, options, folder, console
         self.mesh = check(experiment, options)
-        self.abstract, self.shardings = abstract_state(experiment, self.mesh)
+        self.abstract, self.shardings = abstract_state(experiment, self.mesh, options.offload)
         self.programs = Programs(experiment, options, self.mesh, self.abstract, self.shardings, console)
         self.evaluate = Evaluator(experiment, self.mesh, as_dtype(options.precision), console)
         self.saver = Saver(folder, console)
@@ -202,6 +207,10 @@ class _Session:
         kind = self.mesh.devices.flat[0].device_kind
         data = self.experiment.train
         described = data.describe() if hasattr(data, "describe") else f"batches of {data.batch:,}"
+        stages = self.mesh.shape.get(axes.PIPELINE, 1)
+        if stages > 1:
+            n = axes.micro_batches(data.batch // self.options.accumulate, stages, parallel.ways(self.mesh))
+            described += f"\n{stages} stages, {n} micro-batches; each stage waits {axes.bubble(stages, n):.0%} of its time"
         return f"{parameters:,} parameters on {self.mesh.size} x {kind} ({mesh}, {self.options.compile})\n{described}"
 
     # Train

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmodels import loading, parallel, runner
+from jaxmodels import loading, parallel, runner, sharding
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.folder import Folder
@@ -171,7 +171,7 @@ def _compare(experiment: Any, whole: Path, killed: Path, kills: int) -> Outcome:
         pairs = zip(*(jax.tree_util.tree_leaves_with_path(_plain(s[1])) for s in (first, second)), strict=True)
         for (path, x), (_, y) in pairs:
             if np.asarray(x).tobytes() != np.asarray(y).tobytes():
-                name = parallel.path_name(path)
+                name = sharding.path_name(path)
                 apart = np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)))
                 text = f"FAIL: step {n}, array {name} differs, by up to {apart:.3g}"
                 return Outcome(False, text, common, kills, n, name)

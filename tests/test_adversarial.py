@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import Experiment, optim, parallel, train
+from jaxmodels import Experiment, optim, parallel, sharding, train
 from jaxmodels.adversarial import alternating, optimizers
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gan import Discriminator, Generator
@@ -64,7 +64,7 @@ def test_two_devices_equal_one(mode):
     mesh = parallel.make_mesh("data=2")
     state = jax.jit(lambda: init(TASK, sides(), 0, BATCH))()
     want, _ = jax.jit(STEP(TASK, sides()))(state, BATCH)
-    shardings = parallel.state_shardings(state, mesh)
+    shardings = sharding.state_shardings(state, mesh)
     step = STEP(TASK, sides(), axis=parallel.PMAP_AXIS if mode == "pmap" else None)
     run = parallel.compile_step(lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False)
     moving = parallel.put(lambda start, stop: {name: x[start:stop] for name, x in BATCH.items()}, B, mesh)

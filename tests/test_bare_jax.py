@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import optim, parallel
+from jaxmodels import optim, parallel, sharding
 from jaxmodels.step import State, init, make_evaluate, make_step
 from jaxmodels.task import Mean, Task, value
 
@@ -99,7 +99,7 @@ def test_its_extra_variables_go_from_step_to_step(step, start):
 def test_it_runs_on_two_devices(step, start, mode):
     mesh = parallel.make_mesh("data=2")
     fn = make_step(TASK, SGD, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
-    shardings = parallel.state_shardings(start, mesh)
+    shardings = sharding.state_shardings(start, mesh)
     compiled = parallel.compile_step(lambda s, _, b: fn(s, b), mode, mesh, shardings, leading=0, donate=False)
     data = batch(0.3)
     moving = parallel.put(lambda first, last: {name: x[first:last] for name, x in data.items()}, B, mesh)

@@ -18,7 +18,7 @@ import optax
 import pytest
 from tiny import TINY, B, Tiny
 
-from jaxmodels import parallel
+from jaxmodels import parallel, sharding
 from jaxmodels.step import cast_floats, example_keys, init, make_evaluate, make_step
 from jaxmodels.task import Mean
 
@@ -83,7 +83,7 @@ class Case:
     def divided(self, mode: str, axes: str):
         """(state on the mesh, its compiled step, the mesh)."""
         mesh = parallel.make_mesh(axes)
-        shardings = parallel.state_shardings(self.state, mesh)
+        shardings = sharding.state_shardings(self.state, mesh)
         step = make_step(self.task, SGD, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
         compiled = parallel.compile_step(lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False)
         state = jax.device_put(self.state, shardings)

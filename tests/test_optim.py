@@ -17,7 +17,7 @@ from tiny import CNN_SIZES, GPT_SIZES, images, tokens
 from jaxmodels import optim
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
-from jaxmodels.parallel import path_name
+from jaxmodels.sharding import path_name
 from jaxmodels.step import eval_params, init, make_step
 from jaxmodels.task import Mean, Task, value
 

@@ -12,7 +12,7 @@ from tiny import GPT_SIZES, tokens
 from jaxmodels import Experiment, Options, optim, runner
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gpt import GPT
-from jaxmodels.parallel import path_name
+from jaxmodels.sharding import path_name
 from jaxmodels.step import eval_params, init, make_step
 from jaxmodels.task import value
 from jaxmodels.tasks.language import next_token

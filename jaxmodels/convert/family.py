@@ -33,6 +33,16 @@ def spatial_last(x: Any) -> Any:
     return x.transpose(x.ndim - 1, x.ndim - 2, *range(x.ndim - 2))
 
 
+def heads_apart(heads: int) -> Callable[[Any], Any]:
+    """Columns of queries, then of keys, then of values, to those of each head side by side, as models/gpt.py has them."""
+    return lambda x: x.reshape(*x.shape[:-1], 3, heads, -1).swapaxes(-3, -2).reshape(x.shape)
+
+
+def heads_together(heads: int) -> Callable[[Any], Any]:
+    """The inverse of heads_apart."""
+    return lambda x: x.reshape(*x.shape[:-1], heads, 3, -1).swapaxes(-3, -2).reshape(x.shape)
+
+
 def one_text(model: Any) -> tuple:
     """Two tokens of one text."""
     return (jnp.zeros((1, 2), jnp.int32),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmodels.convert.family import Family, Weight
+from jaxmodels.convert.family import Family, Weight, heads_apart, heads_together, same
 from jaxmodels.models.gpt import GPT
 
 SIZES = {
@@ -69,8 +69,9 @@ def weights(model: GPT) -> list[Weight]:
     ]
     for ours, theirs in layers.items():
         kernel = "scale" if ours.startswith("norm") else "kernel"
-        found.append(Weight(f"blocks/{ours}/{kernel}", (f"transformer.h.{{}}.{theirs}.weight",)))
-        found.append(Weight(f"blocks/{ours}/bias", (f"transformer.h.{{}}.{theirs}.bias",)))
+        how = (heads_apart(model.heads), heads_together(model.heads)) if ours == "qkv" else (same, same)
+        found.append(Weight(f"blocks/{ours}/{kernel}", (f"transformer.h.{{}}.{theirs}.weight",), *how))
+        found.append(Weight(f"blocks/{ours}/bias", (f"transformer.h.{{}}.{theirs}.bias",), *how))
     return found if model.tied else [*found, Weight("head", ("lm_head.weight",))]
 
 

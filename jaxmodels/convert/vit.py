@@ -18,6 +18,8 @@ from jaxmodels.convert.family import (
     conv,
     dense,
     follow,
+    heads_apart,
+    heads_together,
     image_of_size,
     labels,
     norm,
@@ -89,21 +91,33 @@ def _row(ours: str, theirs: str) -> Weight:
     return Weight(ours, (theirs,), lambda x: x[0], lambda x: x[None])
 
 
-def _thirds(template: str) -> list[Weight]:
+def _thirds(template: str, heads: int) -> list[Weight]:
     """Queries, keys and values, which they keep apart. template: of a name, without the last part."""
     found = []
     for leaf, theirs in (("kernel", "weight"), ("bias", "bias")):
         names = tuple(f"{template.format(part)}.{theirs}" for part in ("query", "key", "value"))
 
         def read(*parts: Any) -> Any:
-            return jnp.concatenate([part.T for part in parts], -1)
+            return heads_apart(heads)(jnp.concatenate([part.T for part in parts], -1))
 
         def write(x: Any) -> Any:
-            D = x.shape[-1] // 3
+            x, D = heads_together(heads)(x), x.shape[-1] // 3
             return tuple(x[..., i * D : (i + 1) * D].T for i in range(3))
 
         found.append(Weight(f"blocks/qkv/{leaf}", names, read, write))
     return found
+
+
+def _joined(kernel: str, bias: str, heads: int) -> list[Weight]:
+    """Queries, keys and values, which they keep one after another."""
+
+    def read(x: Any) -> Any:
+        return heads_apart(heads)(x.T)
+
+    def write(x: Any) -> Any:
+        return heads_together(heads)(x).T
+
+    return [Weight(f"blocks/qkv/{leaf}", (name,), read, write) for leaf, name in (("kernel", kernel), ("bias", bias))]
 
 
 def _transformers(model: ViT) -> list[Weight]:
@@ -112,7 +126,7 @@ def _transformers(model: ViT) -> list[Weight]:
         _row("token", "vit.embeddings.cls_token"),
         _row("position", "vit.embeddings.position_embeddings"),
         *conv("embed", "vit.embeddings.patch_embeddings.projection", bias=True),
-        *_thirds("vit.encoder.layer.{{}}.attention.attention.{}"),
+        *_thirds("vit.encoder.layer.{{}}.attention.attention.{}", model.heads),
         *dense("blocks/out", layer + "attention.output.dense"),
         *dense("blocks/up", layer + "intermediate.dense"),
         *dense("blocks/down", layer + "output.dense"),
@@ -129,7 +143,7 @@ def _timm(model: ViT) -> list[Weight]:
         _row("token", "cls_token"),
         _row("position", "pos_embed"),
         *conv("embed", "patch_embed.proj", bias=True),
-        *dense("blocks/qkv", layer + "attn.qkv"),
+        *_joined(layer + "attn.qkv.weight", layer + "attn.qkv.bias", model.heads),
         *dense("blocks/out", layer + "attn.proj"),
         *dense("blocks/up", layer + "mlp.fc1"),
         *dense("blocks/down", layer + "mlp.fc2"),
@@ -144,15 +158,11 @@ def _timm(model: ViT) -> list[Weight]:
 
 def _torchvision(model: ViT) -> list[Weight]:
     layer = "encoder.layers.encoder_layer_{}."
-    qkv = [
-        Weight(f"blocks/qkv/{leaf}", (f"{layer}self_attention.in_proj_{theirs}",), lambda x: x.T, lambda x: x.T)
-        for leaf, theirs in (("kernel", "weight"), ("bias", "bias"))
-    ]
     found = [
         _row("token", "class_token"),
         _row("position", "encoder.pos_embedding"),
         *conv("embed", "conv_proj", bias=True),
-        *qkv,
+        *_joined(layer + "self_attention.in_proj_weight", layer + "self_attention.in_proj_bias", model.heads),
         *dense("blocks/out", layer + "self_attention.out_proj"),
         *dense("blocks/up", layer + "mlp.0"),
         *dense("blocks/down", layer + "mlp.3"),

@@ -22,6 +22,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from jaxmodels import axes
 
 BLOCK = 256  # queries and keys of a block
 LONG = 256  # from so many keys on the plain form is left
@@ -57,7 +60,7 @@ def attention(
     query among its keys; None is 0. segments: numbers of queries (BT) and keys (BS); one sees the other where they are
     equal, which serves packed documents and, with 0 for padding, texts of different lengths. scale: 1 / sqrt(D) if None.
     """
-    T, S, H, G = q_BTHD.shape[1], k_BSGD.shape[1], q_BTHD.shape[2], k_BSGD.shape[2]
+    H, G = q_BTHD.shape[2], k_BSGD.shape[2]
     if H % G:
         raise ValueError(f"attention: came {H} heads of queries and {G} of keys; wanted a multiple: change the heads")
     if window is not None and not causal:
@@ -65,6 +68,12 @@ def attention(
     if scale is None:
         scale = 1 / math.sqrt(q_BTHD.shape[-1])
     sight = Sight(causal, window, offset_B, segments)
+    return _on_mesh(q_BTHD, k_BSGD, v_BSGD, sight, scale, bias_HTS)
+
+
+def _chosen(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, bias_HTS: Any) -> jax.Array:
+    """By the form that suits the platform."""
+    T, S = q_BTHD.shape[1], k_BSGD.shape[1]
     platform = _platform.get() or jax.default_backend()
     if platform in ("gpu", "cuda") and _suits_cudnn(q_BTHD, k_BSGD, sight, bias_HTS):
         return _cudnn(q_BTHD, k_BSGD, v_BSGD, sight, scale)
@@ -73,6 +82,42 @@ def attention(
     if S >= LONG and T > 1 and bias_HTS is None and platform != "definition":
         return blocks(q_BTHD, k_BSGD, v_BSGD, sight, scale)
     return plain(q_BTHD, k_BSGD, v_BSGD, sight, scale, bias_HTS)
+
+
+def _on_mesh(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, bias_HTS: Any) -> jax.Array:
+    """On each device for its examples, heads and queries: no kernel needs to know how it is split.
+
+    Over `context` a device has a part of the queries and gets all keys (arXiv:2407.21783, section 3.3.2), so the result is
+    exact, whatever the queries see.
+    """
+    B, T, _, _ = q_BTHD.shape
+    S, G = k_BSGD.shape[1:3]
+    examples = axes.batch() if B % axes.ways() == 0 else ()
+    context = [axis for axis in (axes.CONTEXT,) if T % axes.size(axis) == S % axes.size(axis) == 0 and axes.size(axis) > 1]
+    heads = [axis for axis in (axes.TENSOR,) if axes.size(axis) > 1 and G % axes.size(axis) == 0]
+    if not (examples or context or heads):
+        return _chosen(q_BTHD, k_BSGD, v_BSGD, sight, scale, bias_HTS)
+    rows, places, of_heads = (tuple(part) or None for part in (examples, context, heads))
+    by_row = lambda x, *rest: x if x is None else P(None if len(x) == 1 else rows, *rest)  # noqa: E731
+    specs = (
+        P(rows, places, of_heads),
+        P(rows, places, of_heads),
+        P(rows, places, of_heads),
+        by_row(sight.offset_B),
+        sight.segments and (by_row(sight.segments[0], places), by_row(sight.segments[1], places)),
+        None if bias_HTS is None else P(of_heads, places),
+    )
+
+    def local(q, k, v, offset_B, segments, bias):
+        for axis in context:
+            k, v = (jax.lax.all_gather(x, axis, axis=1, tiled=True) for x in (k, v))
+            segments = segments and (segments[0], jax.lax.all_gather(segments[1], axis, axis=1, tiled=True))
+            before = jax.lax.axis_index(axis) * q.shape[1]
+            offset_B = before[None] if offset_B is None else offset_B + before
+        return _chosen(q, k, v, sight._replace(offset_B=offset_B, segments=segments), scale, bias)
+
+    split = jax.shard_map(local, in_specs=specs, out_specs=P(rows, places, of_heads), check_vma=False)
+    return split(q_BTHD, k_BSGD, v_BSGD, sight.offset_B, sight.segments, bias_HTS)
 
 
 class Sight(NamedTuple):

@@ -21,6 +21,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from jaxmodels import axes
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 Pads = tuple[tuple[int, int], ...]
@@ -38,6 +41,9 @@ def conv_general_dilated(
     precision: Any = None,
 ) -> jax.Array:
     """lax.conv_general_dilated of images, NHWC, with the gradients that suit the platform."""
+    if x_BHWC.ndim == 4 and axes.size(axes.CONTEXT) > 1:
+        more = {"rhs_dilation": rhs_dilation, "feature_group_count": feature_group_count, "precision": precision}
+        return _split_rows(x_BHWC, kernel, tuple(window_strides), padding, lhs_dilation, more)
     plain = {*window_strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
     if x_BHWC.ndim == 4 and plain and precision is None:
         k = kernel.shape[:2]
@@ -65,10 +71,37 @@ def conv_general_dilated(
 Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)  # a linen Conv, with the same parameters
 
 
+def _split_rows(x_BHWC: Any, kernel: Any, strides: tuple[int, ...], padding: Any, lhs_dilation: Any, more: Any) -> jax.Array:
+    """Each device along `context` computes its rows of the output, from all rows of the input.
+
+    XLA would split this by itself, but where another axis of the mesh has the same rows several times, its gradient of the
+    kernel counts each of them (seen with jax 0.10.2 and 0.12.0.1).
+    """
+    dilation = more["rhs_dilation"] or (1, 1)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)]
+    pads = lax.padtype_to_pads(x_BHWC.shape[1:3], spans, strides, padding) if isinstance(padding, str) else padding
+    pads = tuple((int(low), int(high)) for low, high in pads)
+    n, rows = axes.size(axes.CONTEXT), (x_BHWC.shape[1] + sum(pads[0]) - spans[0]) // strides[0] + 1
+    plain = {*(lhs_dilation or (1,))} == {1} and min(pads[0]) >= 0 and rows % n == 0 and len(x_BHWC) % axes.ways() == 0
+    each, split = rows // n, P(axes.batch() or None, axes.CONTEXT if plain else None)
+
+    def local(x, w):
+        if not plain:
+            return conv_general_dilated(x, w, strides, pads, lhs_dilation, **more)
+        x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0)))
+        first = lax.axis_index(axes.CONTEXT) * each * strides[0]
+        x = lax.dynamic_slice_in_dim(x, first, (each - 1) * strides[0] + spans[0], 1)
+        return conv_general_dilated(x, w, strides, ((0, 0), pads[1]), **more)
+
+    whole = P(split[0] if len(x_BHWC) % axes.ways() == 0 else None)
+    out = split if plain else whole
+    return jax.shard_map(local, in_specs=(whole, P()), out_specs=out, check_vma=False)(x_BHWC, kernel)
+
+
 def _suits_rows(x_shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
     """Where the kernel's gradient is faster row by row: measured, see benchmarks/convolution.py."""
     (_, H, W, C), (kh, kw, _, F) = x_shape, kernel_shape
-    large, many = H * W >= 784 and (C <= 4 or C >= 32), C >= 256
+    large, many = H * W >= 784 and (C <= 4 or (C >= 32 and C * F >= 2048)), C >= 256
     return 9 <= kh * kw <= 25 and F >= 32 and (large or many)
 
 

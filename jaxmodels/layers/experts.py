@@ -7,9 +7,14 @@ Dimensions: B batch, T tokens, M width, F hidden, E experts, K experts of a toke
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from jaxmodels import axes
 
 
 class Experts(nn.Module):
@@ -26,21 +31,20 @@ class Experts(nn.Module):
     @nn.compact
     def __call__(self, x_BTM: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
         """real_BT: which tokens count in the balance loss; None is all."""
-        B, T, M = x_BTM.shape
+        M = x_BTM.shape[-1]
         E, K = self.experts, self.chosen
         if not 1 <= K <= E:
             raise ValueError(f"Experts: came {K} of {E} experts for a token; wanted from 1 to all of them: change one")
         small = nn.initializers.normal(0.02)
         router = nn.Dense(E, use_bias=False, kernel_init=small, dtype=jnp.float32, name="router")
         scores_BTE = nn.softmax(router(x_BTM))
-        weight_BTK, expert_BTK = jax.lax.top_k(scores_BTE, K)
+        # Of all scores together XLA would make one sorting on every device.
+        weight_BTK, expert_BTK = axes.each(lambda scores: jax.lax.top_k(scores, K), scores_BTE)
         if self.renormalise:
             weight_BTK /= weight_BTK.sum(-1, keepdims=True)
         used_BTE = jax.nn.one_hot(expert_BTK, E).sum(-2)
         self.sow("losses", "balance", self.balance * imbalance(scores_BTE, used_BTE / K, real_BT))
 
-        order_N = jnp.argsort(expert_BTK.ravel())
-        sizes_E = jnp.bincount(expert_BTK.ravel(), length=E).astype(jnp.int32)
         last = nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5)
         shapes = {
             "gate": (small, (E, M, self.hidden)),
@@ -48,11 +52,57 @@ class Experts(nn.Module):
             "down": (last, (E, self.hidden, M)),
         }
         gate, up, down = (self.param(name, *rest) for name, rest in shapes.items())
-        x_NM, gate, up, down = nn.dtypes.promote_dtype(x_BTM.reshape(-1, M)[order_N // K], gate, up, down, dtype=self.dtype)
-        y_NF = nn.silu(jax.lax.ragged_dot(x_NM, gate, sizes_E)) * jax.lax.ragged_dot(x_NM, up, sizes_E)
-        y_NM = jax.lax.ragged_dot(y_NF, down, sizes_E)
-        y_BTKM = y_NM[jnp.argsort(order_N)].reshape(B, T, K, M)
-        return jnp.einsum("BTKM,BTK->BTM", y_BTKM, weight_BTK.astype(y_BTKM.dtype))
+        x_BTM, gate, up, down = nn.dtypes.promote_dtype(x_BTM, gate, up, down, dtype=self.dtype)
+        return mixed(x_BTM, gate, up, down, expert_BTK, weight_BTK)
+
+
+def mixed(x_BTM: Any, gate_EMF: Any, up_EMF: Any, down_EFM: Any, expert_BTK: Any, weight_BTK: Any) -> jax.Array:
+    """The weighted sum of what its experts make of each token.
+
+    On a mesh each device sorts its own tokens. Over `expert` the devices bring their tokens together, each computes what its
+    experts make of them, and each gets the sums of its own tokens back; over `tensor` each has a part of the hidden units.
+    """
+    examples = axes.batch() if len(x_BTM) % axes.ways() == 0 else ()
+    context = [axis for axis in (axes.CONTEXT,) if axes.size(axis) > 1 and x_BTM.shape[1] % axes.size(axis) == 0]
+    hidden = [axis for axis in (axes.TENSOR,) if axes.size(axis) > 1]
+    if not (examples or context or hidden):
+        return grouped(x_BTM, gate_EMF, up_EMF, down_EFM, expert_BTK, weight_BTK, 0)
+    rows, places, units = (tuple(part) or None for part in (examples, context, hidden))
+    owners = axes.EXPERT if axes.EXPERT in examples else None
+    token, matrix = P(rows, places), P(owners, None, units)
+
+    def local(x, gate, up, down, expert, weight):
+        if owners is None:
+            y = grouped(x, gate, up, down, expert, weight, 0)
+        else:
+            x, expert, weight = (jax.lax.all_gather(a, owners, tiled=True) for a in (x, expert, weight))
+            y = grouped(x, gate, up, down, expert, weight, jax.lax.axis_index(owners) * len(gate))
+            y = jax.lax.psum_scatter(y, owners, tiled=True)
+        return jax.lax.psum(y, units) if units else y
+
+    split = jax.shard_map(
+        local,
+        in_specs=(token, matrix, matrix, P(owners, units), token, token),
+        out_specs=token,
+        check_vma=False,
+    )
+    return split(x_BTM, gate_EMF, up_EMF, down_EFM, expert_BTK, weight_BTK)
+
+
+def grouped(x_BTM: Any, gate: Any, up: Any, down: Any, expert_BTK: Any, weight_BTK: Any, first: Any) -> jax.Array:
+    """The same by experts `first` and following alone, of as many as there are matrices."""
+    B, T, M = x_BTM.shape
+    E, K = len(gate), expert_BTK.shape[-1]
+    here_N = expert_BTK.ravel() - first
+    here_N = jnp.where((here_N >= 0) & (here_N < E), here_N, E)  # those of others come last, in no group
+    order_N = jnp.argsort(here_N)
+    sizes_E = jnp.bincount(here_N, length=E + 1)[:E].astype(jnp.int32)
+    x_NM = x_BTM.reshape(-1, M)[order_N // K]
+    y_NF = nn.silu(jax.lax.ragged_dot(x_NM, gate, sizes_E)) * jax.lax.ragged_dot(x_NM, up, sizes_E)
+    y_NM = jax.lax.ragged_dot(y_NF, down, sizes_E)
+    y_BTKM = y_NM[jnp.argsort(order_N)].reshape(B, T, K, M)
+    weight_BTK = weight_BTK * (here_N.reshape(B, T, K) < E)
+    return jnp.einsum("BTKM,BTK->BTM", y_BTKM, weight_BTK.astype(y_BTKM.dtype))
 
 
 def imbalance(scores_BTE: jax.Array, share_BTE: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:

@@ -8,19 +8,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels import axes
 from jaxmodels.layers.dropout import fold
+from jaxmodels.layers.pipeline import pipelined
 
-Remat = Literal["none", "dots", "full"]  # kept for the backward pass: all, the matrix products, only the blocks' inputs
+# Kept for the backward pass: all, the products with parameters (offload: in the host's memory), only the blocks' inputs.
+Remat = Literal["none", "dots", "offload", "full"]
 
-_POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+_POLICIES: dict[str, Any] = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+    "full": None,
+}
 
 
 def rematerialised(block: type[nn.Module], remat: Remat) -> type[nn.Module]:
-    """The block, which computes in the backward pass again what `remat` does not keep (arXiv:1604.06174)."""
+    """The block, which computes in the backward pass again what `remat` does not keep (arXiv:1604.06174).
+
+    A run's option comes before a model's field.
+    """
+    remat = axes.remat.get() or remat  # type: ignore[assignment]
     if remat == "none":
         return block
     if remat not in _POLICIES:
-        raise ValueError(f"remat is {remat!r}; wanted none, dots or full")
+        raise ValueError(f"remat is {remat!r}; wanted none, dots, offload or full")
     return nn.remat(block, prevent_cse=False, policy=_POLICIES[remat])
 
 
@@ -35,12 +46,16 @@ def stack(
 ) -> tuple[jax.Array, Any]:
     """(x, outputs stacked) after block(x, keys_B, its part of per_layer, *shared) -> (x, output), `depth` times.
 
-    The parameters of all layers are stacked along a new first axis, as are the arrays of per_layer.
+    The parameters of all layers are stacked along a new first axis, as are the arrays of per_layer. Arrays of shared have
+    the examples first, or an axis of length 1.
     """
+    if axes.size(axes.PIPELINE) > 1 and not block.is_initializing():
+        return pipelined(block, depth, x, keys_B, per_layer, shared, fold)
 
     def layer(module, x, inputs):
         number, mine = inputs
-        return module(x, fold(keys_B, number), mine, *shared)
+        x, out = module(x, fold(keys_B, number), mine, *shared)
+        return axes.places(x), out
 
     layers = nn.scan(
         layer,

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.cache import places
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 small = nn.initializers.normal(0.02)
@@ -115,6 +116,10 @@ class Bert(nn.Module):
     def table(self) -> jax.Array:
         """The matrix (V, M) that embeds tokens."""
         return self.embed.embedding
+
+    def rules(self):
+        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        return transformer_rules(self.heads)
 
 
 class MaskedLM(nn.Module):

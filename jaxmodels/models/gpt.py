@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.cache import Cache, places
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 
@@ -37,7 +38,9 @@ class Block(nn.Module):
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
 
         qkv_BTM = dense(3 * M, kernel_init=small, name="qkv")(norm(name="norm_attention")(x_BTM))
-        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv_BTM, 3, axis=-1))
+        q, k, v = jnp.moveaxis(
+            qkv_BTM.reshape(*qkv_BTM.shape[:2], self.heads, 3, -1), 3, 0
+        )  # by heads, which a mesh may split
         offset_B = None
         segments = None if segments_BT is None else (segments_BT, segments_BT)
         if cache is not None:
@@ -116,6 +119,10 @@ class GPT(nn.Module):
     def start(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` rows of at most `length` tokens."""
         return Cache.empty(self.depth, batch, length, self.heads, self.width // self.heads, self.dtype)
+
+    def rules(self):
+        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        return transformer_rules(self.heads)
 
 
 gpt2 = partial(GPT, vocabulary=50257, length=1024)

@@ -19,6 +19,7 @@ from jaxmodels.layers.cache import Cache, places
 from jaxmodels.layers.experts import Experts
 from jaxmodels.layers.grouped_attention import GroupedAttention
 from jaxmodels.layers.rope import Scaling, rotations
+from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 
@@ -145,6 +146,10 @@ class MoE(nn.Module):
         """An empty cache for `batch` rows of at most `length` tokens."""
         D = self.head_width or self.width // self.heads
         return Cache.empty(self.depth, batch, length, self.key_heads, D, self.dtype)
+
+    def rules(self):
+        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        return transformer_rules(self.heads, self.key_heads)
 
 
 mixtral_8x7b = partial(

@@ -19,6 +19,7 @@ import numpy as np
 from jaxmodels.layers import cache as self_cache
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 
@@ -96,12 +97,12 @@ class EncoderBlock(Block):
     """Attention to the whole source, then MLP."""
 
     @nn.compact
-    def __call__(self, x_BSM, keys_B, _, bias_HSS, segments_BS):
+    def __call__(self, x_BSM, keys_B, _, bias_1HSS, segments_BS):
         """(x, None) after this block."""
         y_BSM = self.norm(x_BSM, "norm_attention")
         q, k, v = (self.project(y_BSM, name) for name in ("query", "key", "value"))
         segments = None if segments_BS is None else (segments_BS, segments_BS)
-        y_BSHD = attention(q, k, v, segments=segments, bias_HTS=bias_HSS, scale=1.0)
+        y_BSHD = attention(q, k, v, segments=segments, bias_HTS=bias_1HSS[0], scale=1.0)
         x_BSM = self.out(y_BSHD, x_BSM, fold(keys_B, 0), "out")
         return self.mlp(x_BSM, fold(keys_B, 1)), None
 
@@ -111,13 +112,13 @@ class DecoderBlock(Block):
 
     @nn.compact
     def __call__(self, x_BTM, keys_B, cache, bias, count_B, memory_BSM, source_segments_BS, segments_BT):
-        """(x, cache) after this block; bias: HTT, or BHTC with a cache; without a memory the cache has the source."""
+        """(x, cache) after this block; bias: 1HTT, or BHTC with a cache; without a memory the cache has the source."""
         y_BTM = self.norm(x_BTM, "norm_attention")
         q, k, v = (self.project(y_BTM, name) for name in ("query", "key", "value"))
         own = None
         if cache is None:
             mine = None if segments_BT is None else (segments_BT, segments_BT)
-            y_BTHD = attention(q, k, v, causal=True, segments=mine, bias_HTS=bias, scale=1.0)
+            y_BTHD = attention(q, k, v, causal=True, segments=mine, bias_HTS=bias[0], scale=1.0)
         else:
             own = cache.own.extend(k, v, count_B)
             y_BTHD = _each(q, own.k_LBSGD, own.v_LBSGD, cache.own.length_LB, bias)
@@ -196,9 +197,9 @@ class T5(nn.Module):
         """What the decoder sees of the source, BSM."""
         keys = partial(fold, fold(keys_B, 0))
         place_S = jnp.arange(source_BS.shape[1])
-        bias_HSS = self._bias(self.encoder_bias, place_S - place_S[:, None], both_ways=True)
+        bias_1HSS = self._bias(self.encoder_bias, place_S - place_S[:, None], both_ways=True)[None]
         x_BSM = dropout(self.embed(source_BS), self.dropout, keys(2**16))
-        x_BSM, _ = stack(self.encoder, self.depth, x_BSM, keys(0), None, bias_HSS, segments_BS, unroll=self.unroll)
+        x_BSM, _ = stack(self.encoder, self.depth, x_BSM, keys(0), None, bias_1HSS, segments_BS, unroll=self.unroll)
         return dropout(self.norm_encoder(x_BSM), self.dropout, keys(2**16 + 1))
 
     def hidden(self, target_BT, memory_BSM, source_segments_BS, keys_B=None, cache=None, count_B=None, segments_BT=None):
@@ -209,7 +210,8 @@ class T5(nn.Module):
         """
         B, T = target_BT.shape
         keys = partial(fold, fold(keys_B, 1))
-        place = key_place = jnp.arange(T)
+        key_place = jnp.arange(T)
+        place = key_place[None]
         if cache is not None:
             count_B = jnp.full(B, T, jnp.int32) if count_B is None else count_B
             place = self_cache.places(target_BT, cache.own)
@@ -233,6 +235,10 @@ class T5(nn.Module):
     def start(self, batch: int, length: int) -> Cache:
         """A cache for `batch` rows of at most `length` tokens, without a source yet."""
         return Cache(self_cache.Cache.empty(self.depth, batch, length, self.heads, self.head_width, self.dtype))
+
+    def rules(self):
+        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        return transformer_rules(self.heads, stacks="encoder|decoder")
 
 
 t5 = partial(T5, vocabulary=32128, head_width=64, dropout=0.1)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxmodels.layers import cache as self_cache
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 xavier = nn.initializers.xavier_uniform()
@@ -183,6 +184,10 @@ class Transformer(nn.Module):
         """A cache for `batch` rows of at most `length` tokens, without a source yet."""
         D = self.width // self.heads
         return Cache(self_cache.Cache.empty(self.depth, batch, length, self.heads, D, self.dtype))
+
+    def rules(self):
+        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        return transformer_rules(self.heads, stacks="encoder|decoder")
 
 
 transformer = partial(Transformer, vocabulary=37000)  # section 5.1: English and German pairs of bytes, shared

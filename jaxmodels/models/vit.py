@@ -19,6 +19,7 @@ from jaxmodels.layers.attention import attention
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.drop_path import drop_path
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 small = nn.initializers.truncated_normal(0.02)
@@ -42,7 +43,9 @@ class Block(nn.Module):
         norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
 
         qkv_BTD = dense(3 * D, name="qkv")(norm(name="norm_attention")(x_BTD))
-        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv_BTD, 3, axis=-1))
+        q, k, v = jnp.moveaxis(
+            qkv_BTD.reshape(*qkv_BTD.shape[:2], self.heads, 3, -1), 3, 0
+        )  # by heads, which a mesh may split
         y_BTD = dense(D, name="out")(attention(q, k, v).reshape(x_BTD.shape))
         x_BTD += self.branch(y_BTD, "scale_attention", keys_B, rate, 0)
 
@@ -163,6 +166,10 @@ class ViT(nn.Module):
         if not (isinstance(self.drop_path, int | float) and self.drop_path == 0):
             rate_L = self.drop_path * jnp.arange(self.depth) / max(1, self.depth - 1)
         return stack(self.blocks, self.depth, x_BTD, keys_B, rate_L, collect, unroll=self.unroll)
+
+    def rules(self):
+        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        return transformer_rules(self.heads)
 
 
 vit_ti = partial(ViT, width=192, depth=12, heads=3)

@@ -19,6 +19,7 @@ def plan(
     on: str,
     mesh: str = "",
     precision: str = "bfloat16",
+    remat: str = "model",
     accumulate: int = 1,
     compile: str = "on",
     search: bool = False,
@@ -28,48 +29,44 @@ def plan(
     """The plan of an experiment's file on a machine such as "v5p-512" (chips), "v5p:8x8x8", "h200-256" or "cpu:8".
 
     Nothing of the model is ever allocated. mesh: by default fsdp over everything. compile: "off" leaves out the memory that
-    only the target's compiler knows. search: mesh, micro-batches and the knob `remat` are chosen. knobs: the file's. Facts
+    only the target's compiler knows. search: mesh, rematerialisation and micro-batches are chosen. knobs: the file's. Facts
     and forecast in one dict of JSON's types.
     """
     machine = check(on, accumulate)
-    request = make_request(experiment, machine, knobs, mesh, precision, accumulate, compile)
+    request = make_request(experiment, machine, knobs, mesh, precision, remat, accumulate, compile)
     with Worker(machine, console or Console(quiet=True)) as worker:
         if search:
             return _search(experiment, machine, request, worker)
         facts = worker.ask(request)
-    return {**facts, "machine": machine.describe(), "forecast": predict(facts, machine, accumulate)}
+    return {**facts, "machine": machine.describe(), "forecast": predict(facts, machine)}
 
 
 def _search(experiment: str | Path, machine: Target, request: dict[str, Any], worker: Worker) -> dict[str, Any]:
-    """The best plan that was found, and "search", what was compared with it; mesh, micro-batches and `remat` are chosen."""
+    """The best plan that was found, and "search", what was compared with it."""
     file = loading.load(experiment)
-    knob = searching.KNOB in request["knobs"]
-
-    def asked(remat: str, **more: Any) -> dict[str, Any]:
-        knobs = request["knobs"] | ({searching.KNOB: remat} if knob else {})
-        loading.make_config(file, knobs)
-        return {**request, "knobs": knobs, **more}
-
-    remats = searching.REMAT if knob else ("",)
-    surveys = {r: worker.ask(asked(r, survey=True, accumulate=1), f"remat {r}: " if r else "") for r in remats}
+    surveys = {
+        remat: worker.ask({**request, "survey": True, "accumulate": 1, "remat": remat}, f"remat {remat}: ")
+        for remat in searching.REMAT
+    }
+    if surveys["none"]["flops"] == surveys["full"]["flops"]:  # no stack of blocks
+        surveys = {"model": surveys["none"]}
     for known in surveys.values():  # with all computed again, the inputs of the layers are what is kept
         known["input_bytes"] = min(s["kept_bytes"] for s in surveys.values())
 
     def ask(choice: searching.Choice) -> dict[str, Any]:
-        about = f"{choice.text}, {f'remat {choice.remat}, ' if knob else ''}{choice.accumulate} micro-batches: "
-        return worker.ask(asked(choice.remat, mesh=choice.text, accumulate=choice.accumulate), about)
+        about = f"{choice.text}, remat {choice.remat}, {choice.accumulate} micro-batches: "
+        return worker.ask({**request, "mesh": choice.text, "remat": choice.remat, "accumulate": choice.accumulate}, about)
 
     found = searching.search(machine, surveys, ask)
     best = found.pop("best")
     if best is None:
         return {"target": machine.name, "machine": machine.describe(), "search": found}
-    given = loading.knobs_of(file.config())
-    knobs = request["knobs"] | ({searching.KNOB: best["choice"]["remat"]} if knob else {})
-    changed = [f"--{k.replace('_', '-')} {v}" for k, v in knobs.items() if v != given[k]]
-    accumulated = best["choice"]["accumulate"]
-    options = [f"--mesh {','.join(f'{k}={v}' for k, v in best['mesh'].items())}", f"--precision {request['precision']}"]
-    options += [f"--accumulate {accumulated}"] if accumulated > 1 else []
-    return {**best, "search": found, "command": " ".join(["jaxmodels train", str(experiment), *changed, *options])}
+    given, chosen = loading.knobs_of(file.config()), best["choice"]
+    options = [f"--{k.replace('_', '-')} {v}" for k, v in request["knobs"].items() if v != given[k]]
+    options += [f"--mesh {','.join(f'{k}={v}' for k, v in best['mesh'].items())}", f"--precision {request['precision']}"]
+    options += [f"--remat {chosen['remat']}"] if chosen["remat"] != "model" else []
+    options += [f"--accumulate {chosen['accumulate']}"] if chosen["accumulate"] > 1 else []
+    return {**best, "search": found, "command": " ".join(["jaxmodels train", str(experiment), *options])}
 
 
 def check(on: str, accumulate: int) -> Target:
@@ -82,7 +79,14 @@ def check(on: str, accumulate: int) -> Target:
 
 
 def make_request(
-    experiment: str | Path, machine: Target, knobs: dict[str, Any], mesh: str, precision: str, accumulate: int, compile: str
+    experiment: str | Path,
+    machine: Target,
+    knobs: dict[str, Any],
+    mesh: str,
+    precision: str,
+    remat: str,
+    accumulate: int,
+    compile: str,
 ) -> dict[str, Any]:
     """What the process that measures is asked; the knobs are checked here."""
     file = loading.load(experiment)
@@ -93,6 +97,7 @@ def make_request(
         "on": machine.name,
         "mesh": mesh,
         "precision": precision,
+        "remat": remat,
         "accumulate": accumulate,
         "compile": compile == "on",
     }

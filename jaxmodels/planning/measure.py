@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels import loading, parallel, runner, step
+from jaxmodels import axes, loading, parallel, runner, step
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.planning import compilers, flops, hlo, links
@@ -28,8 +28,8 @@ from jaxmodels.programs import as_dtype
 def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """The facts of one experiment on one target and mesh.
 
-    request: file, knobs, on, mesh ("" is fsdp over everything), precision, accumulate, compile (False leaves the target's
-    compiler out). Every number is JSON's.
+    request: file, knobs, on, mesh ("" is fsdp over everything), precision, remat, accumulate, compile (False leaves the
+    target's compiler out). Every number is JSON's.
     """
     file = loading.load(request["file"])
     experiment = file.build(loading.make_config(file, request["knobs"]))
@@ -39,8 +39,7 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
     parallel.check_batch(mesh, experiment.train.batch, request["accumulate"], "train")
     say("tracing the step")
     abstract, shardings = runner.abstract_state(experiment, mesh)
-    with lowered_for("definition"):
-        counted = counts(experiment, request, abstract)
+    counted = counts(experiment, request, abstract)
     facts: dict[str, Any] = {
         "target": machine.name,
         "mesh": sizes,
@@ -104,14 +103,24 @@ def batch_of(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
 
 def _lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract: Any, shardings: Any) -> Any:
     one = step_of(experiment, request)
-    jitted = parallel.compile_step(lambda state, _, batch: one(state, batch), "jit", mesh, shardings, leading=0)
+
+    def program(state, _, batch):
+        return one(state, parallel.split_places(batch, mesh, leading=0))
+
+    jitted = parallel.compile_step(program, "jit", mesh, shardings, leading=0, remat=remat_of(request))
     return jitted.lower(abstract, {}, batch_of(experiment))
+
+
+def remat_of(request: dict[str, Any]) -> str:
+    """What axes.traced wants to know of the option."""
+    return "" if request["remat"] == "model" else request["remat"]
 
 
 def counts(experiment: Experiment, request: dict[str, Any], state: Any) -> dict[str, Any]:
     """FLOPs of the whole batch: what the model must do, and what the step does."""
     batch, precision = batch_of(experiment), as_dtype(request["precision"])
-    whole = flops.count(jax.make_jaxpr(step_of(experiment, request))(state, batch))
+    with lowered_for("definition"), axes.traced(None, remat_of(request)):
+        whole = flops.count(jax.make_jaxpr(step_of(experiment, request))(state, batch))
     found: dict[str, Any] = {"hardware": whole.by_type(), "loops": whole.loops, "grouped": whole.grouped}
     if experiment.make_step is not None:  # no one loss: what the step does is what there is to do
         return {**found, "model": whole.by_type()}
@@ -120,7 +129,8 @@ def counts(experiment: Experiment, request: dict[str, Any], state: Any) -> dict[
         keys_B = step.example_keys(key, jnp.zeros((), jnp.int32), jnp.arange(experiment.train.batch))
         return experiment.task.loss(step.cast_floats(params, precision), extra, batch, keys_B)[0].total
 
-    forward = jax.make_jaxpr(loss)(state.params, state.extra, batch, state.key)
+    with lowered_for("definition"):
+        forward = jax.make_jaxpr(loss)(state.params, state.extra, batch, state.key)
     trained = len(jax.tree.leaves(state.params))
     active = [i < trained for i in range(len(forward.jaxpr.invars))]
     return {**found, "model": flops.count(forward, active).by_type()}

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxmodels import axes
 from jaxmodels.planning.targets import Target
 
-# Part of the vendor's peak that large products reach; chosen from published runs, see benchmarks/plan_accuracy.py.
-REACHED = {"tpu": 0.75, "gpu": 0.70}
-HIDDEN = {"data", "fsdp"}
+# Part of the vendor's peak that products reach; chosen from four published runs on TPUs, see benchmarks/plan_accuracy.py.
+REACHED = 0.65
+HIDDEN = {axes.DATA, axes.FSDP}
 
 
-def predict(facts: dict[str, Any], target: Target, accumulate: int) -> dict[str, Any]:
+def predict(facts: dict[str, Any], target: Target) -> dict[str, Any]:
     """The forecast; "step_s" is None for simulated devices, of which no speed is known."""
-    return {**_sizes(facts, target), **_speed(facts, target, accumulate)}
+    return {**_sizes(facts, target), **_speed(facts, target)}
 
 
 def device_flops(facts: dict[str, Any], target: Target) -> dict[str, float]:
@@ -34,12 +35,11 @@ def exchange_s(collective: dict[str, Any]) -> float:
     return crowd * collective["bytes"] / collective["rate"]
 
 
-def _speed(facts: dict[str, Any], target: Target, accumulate: int) -> dict[str, Any]:
+def _speed(facts: dict[str, Any], target: Target) -> dict[str, Any]:
     device, share = target.device, target.device.devices
     if not device.peak:
         return {"step_s": None}
-    reached = REACHED[device.platform]
-    compute = sum(n / (device.peak[_known(kind)] / share * reached) for kind, n in device_flops(facts, target).items())
+    compute = sum(n / (device.peak[_known(kind)] / share * REACHED) for kind, n in device_flops(facts, target).items())
     parts = {name: part["device"] for name, part in facts["state"].items()}
     moved = facts["work"]["traffic"] + 2 * (2 * parts["parameters"] + parts["optimizer"])  # read and written by the update
     memory = moved / (device.bandwidth / share)
@@ -47,7 +47,7 @@ def _speed(facts: dict[str, Any], target: Target, accumulate: int) -> dict[str, 
     between = sum(exchange_s(c) for c in facts["collectives"] if not set(c["axes"]) <= HIDDEN)
     terms = {"compute": compute, "memory": memory, "network": hidden + between}
     stages = facts["mesh"].get("pipeline", 1)
-    bubble = (stages - 1) / (accumulate + stages - 1)  # GPipe's, arXiv:1811.06965
+    bubble = (stages - 1) / (axes.TURNS * stages + stages - 1)  # GPipe's, arXiv:1811.06965
     step = (max(compute, memory, hidden) + between) / (1 - bubble)
     model = sum(facts["flops"]["model"].values())
     per_s = {f"{name}_per_s": n / step for name, n in facts["examples"].items()}

@@ -6,7 +6,6 @@ from typing import Any
 
 from jaxmodels.console import Console, duration
 from jaxmodels.planning.predict import REACHED, exchange_s
-from jaxmodels.planning.targets import target
 
 
 def show(plan: dict[str, Any], console: Console) -> None:
@@ -84,7 +83,7 @@ def _exchanges(plan: dict[str, Any], console: Console) -> None:
 
 
 def _speed(plan: dict[str, Any], console: Console) -> None:
-    forecast, machine = plan["forecast"], target(plan["target"])
+    forecast = plan["forecast"]
     if forecast["step_s"] is None:
         console.say("No speed is forecast for simulated devices.", "dim")
         return
@@ -98,8 +97,7 @@ def _speed(plan: dict[str, Any], console: Console) -> None:
         [f"the run of {plan['steps']:,} steps", f"{duration(forecast['run_s'])}, {forecast['device_hours']:,.0f} chip-hours"]
     ]
     rows += [["input to be read", f"{size(forecast['input_bytes_per_s'])}/s"]]
-    part = REACHED[machine.device.platform]
-    console.table(f"Forecast, with products at {part:.0%} of the peak", ["", ""], rows)
+    console.table(f"Forecast, with products at {REACHED:.0%} of the peak", ["", ""], rows)
 
 
 def count(n: float) -> str:

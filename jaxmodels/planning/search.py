@@ -15,7 +15,6 @@ from jaxmodels.planning import links
 from jaxmodels.planning.predict import REACHED, predict
 from jaxmodels.planning.targets import Target
 
-KNOB = "remat"  # of an experiment that can choose what its backward pass computes again
 REMAT = ("none", "dots", "full")
 ACCUMULATE = (1, 2, 4, 8, 16, 32)
 CONFIRMED = 3  # choices that are compiled
@@ -24,7 +23,7 @@ ROOM = 0.9  # of a device's memory that the estimate may fill
 
 
 class Choice(NamedTuple):
-    """One way to use the machine; remat is "" where the experiment cannot choose."""
+    """One way to use the machine; remat is "model" where it makes no difference."""
 
     mesh: tuple[tuple[str, int], ...]
     remat: str
@@ -76,7 +75,7 @@ def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Ch
     rows, best, fastest = [], None, math.inf
     for one in [*_different(fitting), *(others[:1] if not fitting else [])][:CONFIRMED]:
         facts = ask(one.choice)
-        forecast = predict(facts, target, one.choice.accumulate)
+        forecast = predict(facts, target)
         used = forecast.get("device_bytes", {}).get("used")
         step = forecast["step_s"] if forecast["step_s"] is not None else one.step_s
         fits = forecast["fits"] is not False and "error" not in facts.get("memory", {})
@@ -160,7 +159,7 @@ def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
     device, share = target.device, target.device.devices
     if not device.peak:
         return Estimate(choice, sum(known["flops"]["hardware"].values()), held + gathered, 0.0, "compute")
-    peak = device.peak["bfloat16"] / share * REACHED[device.platform]
+    peak = device.peak["bfloat16"] / share * REACHED
     compute = sum(known["flops"]["hardware"].values()) / target.devices / peak
     memory = (2 * (state + gradients) / (fsdp * tensor) + 3 * 2 * count * choice.accumulate / tensor) / (
         device.bandwidth / share

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from jaxmodels import loading, parallel, runner
+from jaxmodels import axes, loading, parallel, runner
 from jaxmodels.layers.attention import lowered_for
-from jaxmodels.planning.measure import batch_of, counts, sizes_of, step_of
+from jaxmodels.planning.measure import batch_of, counts, remat_of, sizes_of, step_of
 
 
 def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -19,9 +19,8 @@ def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None)
     experiment = file.build(loading.make_config(file, request["knobs"]))
     say("tracing the step")
     abstract, _ = runner.abstract_state(experiment, parallel.make_mesh("data=1", jax.devices()[:1]))
-    with lowered_for("definition"):
-        counted = counts(experiment, request, abstract)
-    with lowered_for("cpu"):  # whose attention keeps what a kernel would
+    counted = counts(experiment, request, abstract)
+    with lowered_for("cpu"), axes.traced(None, remat_of(request)):  # whose attention keeps what a kernel would
         jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, batch_of(experiment)).jaxpr
     kept, layers = _scans(jaxpr)
     return {

@@ -105,13 +105,13 @@ def test_every_stored_activation_of_a_trained_model_is_ours(real, tmp_path):
         got[f"block{i}"] = x
         if i == 0:
             inner = {name: value["__call__"][0] for name, value in seen["intermediates"].items() if name != "__call__"}
-    q, k, v = (y.reshape(B, T, H, -1) for y in jnp.split(inner["qkv"], 3, -1))
+    q, k, v = jnp.moveaxis(inner["qkv"].reshape(B, T, H, 3, -1), 3, 0)
     keys = jnp.broadcast_to(jnp.eye(T)[None, :, None], (B, T, H, T))  # values that name their keys: the weights come out
     weights = attention(q, k, keys, causal=True)
     scores = jnp.einsum("BTHD,BSHD->BHTS", q, k) / q.shape[-1] ** 0.5
     got |= {
         "ln1": inner["norm_attention"],
-        "qkv": inner["qkv"],
+        "qkv": jnp.concatenate([y.reshape(B, T, -1) for y in (q, k, v)], -1),
         **{name: y.swapaxes(1, 2) for name, y in zip("qkv", (q, k, v), strict=True)},
         "att": jnp.where(jnp.tri(T, dtype=bool), scores, -jnp.inf),
         "attSm": weights.swapaxes(1, 2),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import parallel
+from jaxmodels import parallel, sharding
 from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
 from jaxmodels.models.gpt import GPT
@@ -89,7 +89,7 @@ def test_names_may_lack_their_prefix(folder, params):
 
 def test_parameters_may_be_split_over_devices(folder, params):
     mesh = parallel.make_mesh("fsdp=8")
-    shardings = parallel.state_shardings(jax.eval_shape(lambda: params), mesh)
+    shardings = sharding.state_shardings(jax.eval_shape(lambda: params), mesh)
     got = load_pretrained(folder, shardings=shardings).params
     same(got, params)
     assert len(got["blocks"]["qkv"]["kernel"].sharding.device_set) == 8

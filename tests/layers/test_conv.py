@@ -42,7 +42,7 @@ def both(x, w, strides=(1, 1), padding="SAME", **options):
     [
         ((2, 28, 29, 1), (3, 3, 1, 32), "SAME"),
         ((2, 30, 28, 2), (5, 5, 2, 32), "VALID"),
-        ((2, 28, 28, 32), (3, 4, 32, 32), ((0, 2), (3, 1))),
+        ((2, 28, 28, 32), (3, 4, 32, 64), ((0, 2), (3, 1))),
         ((3, 4, 5, 256), (3, 3, 256, 33), ((1, 1), (1, 1))),
         ((3, 5, 4, 6), (1, 1, 6, 7), "SAME"),
     ],
@@ -88,7 +88,7 @@ def test_the_layer_has_the_parameters_and_outputs_of_flax():
 
 
 def test_accelerators_get_xlas_own_gradient_and_cpus_a_product():
-    x, w = random(2, 28, 28, 32), random(3, 3, 32, 32)
+    x, w = random(2, 28, 28, 32), random(3, 3, 32, 64)
     gradient = jax.jit(jax.grad(lambda w, x: conv_general_dilated(x, w, (1, 1), "SAME").sum()))
 
     def operations(platform: str) -> set[str]:
@@ -100,7 +100,7 @@ def test_accelerators_get_xlas_own_gradient_and_cpus_a_product():
 
 
 def test_in_bfloat16_the_sums_are_in_float32_and_the_gradient_in_bfloat16():
-    x, w, dy = (random(*shape).astype(jnp.bfloat16) for shape in ((2, 28, 28, 32), (3, 3, 32, 32), (2, 28, 28, 32)))
+    x, w, dy = (random(*shape).astype(jnp.bfloat16) for shape in ((2, 28, 28, 32), (3, 3, 32, 64), (2, 28, 28, 64)))
     gradient = jax.jit(lambda w, x, dy: jax.vjp(lambda w: conv_general_dilated(x, w, (1, 1), "SAME"), w)[1](dy)[0])
     ours, exact = gradient(w, x, dy), gradient(*(a.astype(np.float32) for a in (w, x, dy)))
     assert ours.dtype == jnp.bfloat16
@@ -111,7 +111,7 @@ def test_a_batch_split_over_devices_stays_split():
     """No program gathers the batch: the kernel's gradient is summed over the devices."""
     mesh = parallel.make_mesh("data=2")
     split, whole = parallel.batch_sharding(mesh, 0), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    x, w = random(4, 28, 28, 32), random(3, 3, 32, 32)
+    x, w = random(4, 28, 28, 32), random(3, 3, 32, 64)
     loss = lambda w, x: (max_pool(conv_general_dilated(x, w, (1, 1), "SAME")) ** 2).sum()  # noqa: E731
     program = jax.jit(jax.grad(loss), in_shardings=(whole, split), out_shardings=whole).lower(w, x).compile()
     assert "all-reduce" in program.as_text() and "all-gather" not in program.as_text()
@@ -130,4 +130,5 @@ def test_vmap_over_kernels_as_a_sweep_makes_it_equals_a_loop():
 
 def test_the_rule_takes_large_images_and_many_channels():
     assert conv._suits_rows((128, 28, 28, 64), (3, 3, 64, 64)) and conv._suits_rows((8, 7, 7, 256), (3, 3, 256, 256))
+    assert not conv._suits_rows((128, 28, 28, 32), (3, 3, 32, 32))  # too few features for the products to be large
     assert not conv._suits_rows((128, 14, 14, 64), (3, 3, 64, 64)) and not conv._suits_rows((8, 7, 7, 64), (3, 3, 64, 256))

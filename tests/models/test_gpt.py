@@ -61,7 +61,8 @@ def numpy_gpt(p, tokens_T):
     x = p["embed"]["embedding"][tokens_T] + p["position"][:n]
     for i in range(L):
         block = jax.tree.map(lambda a: a[i], p["blocks"])  # noqa: B023
-        q, k, v = np.split(dense(norm(x, block["norm_attention"]), block["qkv"]), 3, axis=-1)
+        qkv = dense(norm(x, block["norm_attention"]), block["qkv"]).reshape(n, H, 3, -1)
+        q, k, v = (qkv[:, :, j].reshape(n, -1) for j in range(3))
         heads = []
         for h in range(H):
             at = slice(h * M // H, (h + 1) * M // H)

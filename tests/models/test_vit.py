@@ -76,7 +76,7 @@ def numpy_vit(p, image_BHWC, heads=2, patch=4):
     for layer in range(3):
         q = jax.tree.map(lambda a: a[layer], p["blocks"])  # noqa: B023
         y = dense(norm(x, q["norm_attention"]), q["qkv"])
-        query, key, value = (a.reshape(B, -1, heads, 8 // heads) for a in np.split(y, 3, -1))
+        query, key, value = np.moveaxis(y.reshape(B, -1, heads, 3, 8 // heads), 3, 0)
         score = np.einsum("bthd,bshd->bhts", query, key) / np.sqrt(8 // heads)
         weight = np.exp(score) / np.exp(score).sum(-1, keepdims=True)
         x = x + dense(np.einsum("bhts,bshd->bthd", weight, value).reshape(x.shape), q["out"])

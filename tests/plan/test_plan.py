@@ -19,7 +19,7 @@ FILE = str(Path(__file__).parents[1] / "files" / "tiny_gpt.py")
 
 
 def request(**changes):
-    wanted = {"mesh": "", "precision": "float32", "accumulate": 1, "compile": "on", **changes}
+    wanted = {"mesh": "", "precision": "float32", "remat": "model", "accumulate": 1, "compile": "on", **changes}
     on, knobs = target(wanted.pop("on", "cpu:8")), wanted.pop("knobs", {})
     return command.make_request(FILE, on, knobs, **wanted)
 
@@ -74,28 +74,28 @@ def test_a_program_that_was_seen_before_is_not_compiled_again(facts, monkeypatch
 
 
 def test_a_forecast_of_simulated_devices_names_no_speed(facts):
-    assert predict(facts, target("cpu:8"), 1)["step_s"] is None
+    assert predict(facts, target("cpu:8"))["step_s"] is None
 
 
 def test_the_same_work_is_bound_by_what_is_slowest(facts):
     h200 = target("h200-8")
     exchange = {"kind": "all-reduce", "axes": ["data"], "bytes": 1e12, "times": 1, **links.Road("network", 1e9, 1)._asdict()}
-    assert predict({**facts, "collectives": []}, h200, 1)["bound"] == "memory"
-    assert predict({**facts, "collectives": [exchange]}, h200, 1)["step_s"] == pytest.approx(1000)
+    assert predict({**facts, "collectives": []}, h200)["bound"] == "memory"
+    assert predict({**facts, "collectives": [exchange]}, h200)["step_s"] == pytest.approx(1000)
 
 
 def test_exchanges_between_products_add_to_the_time_and_those_of_gradients_do_not(facts):
     h200 = target("h200-8")
-    least = predict({**facts, "collectives": []}, h200, 1)["step_s"]
+    least = predict({**facts, "collectives": []}, h200)["step_s"]
     one = {"kind": "all-reduce", "bytes": least * 1e9, "times": 1, **links.Road("NVLink", 1e9, 1)._asdict()}
-    with_axes = lambda *axes: predict({**facts, "collectives": [{**one, "axes": axes}]}, h200, 1)["step_s"]  # noqa: E731
+    with_axes = lambda *axes: predict({**facts, "collectives": [{**one, "axes": axes}]}, h200)["step_s"]  # noqa: E731
     assert (with_axes("fsdp"), with_axes("tensor")) == (pytest.approx(least), pytest.approx(2 * least))
 
 
 def test_a_pipeline_waits_while_it_fills(facts):
     h200 = target("h200-8")
     piped = {**facts, "mesh": {"pipeline": 4}, "collectives": []}
-    assert predict(piped, h200, 12)["bubble"] == pytest.approx(3 / 15)
+    assert predict(piped, h200)["bubble"] == pytest.approx(3 / 19)
 
 
 @pytest.mark.fast
@@ -137,7 +137,7 @@ def test_a_person_reads_memory_and_time(facts, capsys):
         **facts,
         "collectives": [{**c, **links.Road("NVLink", h200.device.link, 1)._asdict()} for c in facts["collectives"]],
     }
-    plan = {**fast, "target": h200.name, "machine": h200.describe(), "forecast": predict(fast, h200, 1)}
+    plan = {**fast, "target": h200.name, "machine": h200.describe(), "forecast": predict(fast, h200)}
     report.show(plan, Console())
     out = capsys.readouterr().out
     assert "141 GiB" in out
