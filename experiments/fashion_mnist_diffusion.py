@@ -17,8 +17,7 @@ import numpy as np
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.commands import open_run
 from jaxmodels.data.draw import grid
-from jaxmodels.data.fashion_mnist import fashion_mnist
-from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.data.fashion_mnist import fashion_mnist, numbered
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.dit import dit_28
 from jaxmodels.models.unet import UNet
@@ -26,11 +25,6 @@ from jaxmodels.tasks import frechet
 from jaxmodels.tasks.diffusion import diffusion, sample
 
 SHAPE = 28, 28, 1
-SPEC = {
-    "image": (SHAPE, np.dtype(np.float32)),
-    "label": ((), np.dtype(np.int32)),
-    "index": ((), np.dtype(np.int32)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +41,6 @@ class Config:
     data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
 
 
-def images(split, rows, folder):
-    """The first so many test images, or training images, with a number that chooses the sample beside each."""
-    arrays = fashion_mnist(split, batch=1, folder=folder or None).arrays
-    label = arrays["label"][:rows]
-    return {"image": arrays["image"][:rows], "label": label, "index": np.arange(rows, dtype=np.int32)}
-
-
-def scale(batch):
-    return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}
-
-
 def features_of(run):
     """What the trained classifier of fashion_mnist_cnn.py finds in images, before its last layer."""
     _, state, _ = open_run(run)
@@ -71,7 +54,8 @@ def baselines(config):
     if not config.classifier:
         return {}
     features = features_of(config.classifier)
-    real = [features(scale(images(split, config.samples, config.data))["image"]) for split in ("train", "test")]
+    parts = [numbered(split, config.samples, config.samples, folder=config.data or None) for split in ("train", "test")]
+    real = [features(part.rows(0, 0, config.samples)["image"]) for part in parts]
     return {"real against real": {"test/frechet": frechet.frechet(*real)}}
 
 
@@ -86,7 +70,7 @@ def build(config: Config) -> Experiment:
     model = UNet(channels=(48, 96), patch=2, classes=10) if config.model == "unet" else dit_28(classes=10)
     predict = sample(model, SHAPE, steps=config.sampling, guidance=config.guidance)
     test = Evaluation(
-        ArrayPipeline(lambda: images("test", config.samples, config.data), batch=250, prepare=scale, spec=SPEC),
+        numbered("test", config.samples, 250, folder=config.data or None),
         predict=predict,
         score=frechet.score(features_of(config.classifier)) if config.classifier else None,
         pictures=lambda made, batches: {"samples": by_class(made, batches)},

@@ -5,6 +5,9 @@ jaxmodels train experiments/fashion_mnist_gan.py --classifier runs/fashion_mnist
 The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made images are from real
 ones (comparable with the baseline and the other experiments here, not with published FIDs); without, it is left out. The
 samples are in the run's folder, pictures/. The two sides are updated in turn by the step of jaxmodels/adversarial.py.
+
+Result: test/frechet 23.4 (real against real: 0.13), 56:10 min beside other work; one core of an AMD EPYC virtual machine,
+at 1b65aea.
 """
 
 from dataclasses import dataclass
@@ -16,19 +19,13 @@ from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.adversarial import alternating, optimizers
 from jaxmodels.commands import open_run
 from jaxmodels.data.draw import grid
-from jaxmodels.data.fashion_mnist import fashion_mnist
-from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.data.fashion_mnist import fashion_mnist, numbered
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gan import Discriminator, Generator
 from jaxmodels.tasks import frechet
 from jaxmodels.tasks.gan import gan, sample
 
 SHAPE = 28, 28, 1
-SPEC = {
-    "image": (SHAPE, np.dtype(np.float32)),
-    "label": ((), np.dtype(np.int32)),
-    "index": ((), np.dtype(np.int32)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +38,6 @@ class Config:
     samples: int = 10_000  # for the distance
     classifier: str = ""  # folder of a run of fashion_mnist_cnn.py
     data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
-
-
-def images(split, rows, folder):
-    """The first so many test images, or training images, with a number that chooses the sample beside each."""
-    arrays = fashion_mnist(split, batch=1, folder=folder or None).arrays
-    label = arrays["label"][:rows]
-    return {"image": arrays["image"][:rows], "label": label, "index": np.arange(rows, dtype=np.int32)}
-
-
-def scale(batch):
-    return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}
 
 
 def features_of(run):
@@ -67,7 +53,8 @@ def baselines(config):
     if not config.classifier:
         return {}
     features = features_of(config.classifier)
-    real = [features(scale(images(split, config.samples, config.data))["image"]) for split in ("train", "test")]
+    parts = [numbered(split, config.samples, config.samples, folder=config.data or None) for split in ("train", "test")]
+    real = [features(part.rows(0, 0, config.samples)["image"]) for part in parts]
     return {"real against real": {"test/frechet": frechet.frechet(*real)}}
 
 
@@ -77,7 +64,7 @@ def build(config: Config) -> Experiment:
     generator = Generator(SHAPE)
     both = gan(generator, Discriminator(), penalty=config.penalty)
     test = Evaluation(
-        ArrayPipeline(lambda: images("test", config.samples, config.data), batch=250, prepare=scale, spec=SPEC),
+        numbered("test", config.samples, 250, folder=config.data or None),
         predict=sample(generator),
         score=frechet.score(features_of(config.classifier)) if config.classifier else None,
         pictures=lambda made, batches: {"samples": grid(made[0][:100], 10, zoom=2)},

@@ -9,14 +9,12 @@ pictures/: what is there, what the model sees, what it makes of it.
 
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.data.augment import flip
 from jaxmodels.data.draw import grid
-from jaxmodels.data.fashion_mnist import fashion_mnist
-from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.data.fashion_mnist import fashion_mnist, half_known
 from jaxmodels.models.mae import MAE
 from jaxmodels.models.vit import Block, vit_28
 from jaxmodels.tasks import representations
@@ -25,11 +23,6 @@ from jaxmodels.tasks.contrast import encoded
 from jaxmodels.tasks.mae import mae, restore
 
 ENCODER = vit_28(0)
-SPEC = {
-    "image": ((28, 28, 1), np.dtype(np.float32)),
-    "label": ((), np.dtype(np.int32)),
-    "known": ((), np.dtype(np.float32)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,24 +36,11 @@ class Config:
     data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
 
 
-def probed(rows, folder):
-    """So many training images, whose labels the probe may see, and as many test images."""
-    parts = [fashion_mnist(split, batch=1, folder=folder or None).arrays for split in ("train", "test")]
-    joined = {name: np.concatenate([part[name][:rows] for part in parts]) for name in ("image", "label")}
-    return {**joined, "known": np.repeat(np.array([1, 0], np.float32), rows)}
-
-
-def scale(batch):
-    return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}
-
-
 def untrained(config):
     """The same probe on the same encoder with its first, random parameters."""
-    data = scale(probed(config.probed, config.data))
-    variables = jax.jit(ENCODER.init)(jax.random.key(config.seed), data["image"][:1])
-    apply = jax.jit(lambda x: ENCODER.apply(variables, x))
-    features = np.concatenate([apply(data["image"][i : i + 500]) for i in range(0, len(data["image"]), 500)])
-    return {"untrained": {f"test/{name}": x for name, x in representations.score([features], [data]).items()}}
+    rows = 2 * config.probed
+    data = half_known(config.probed, rows, folder=config.data or None).rows(0, 0, rows)
+    return {"untrained": {f"test/{name}": x for name, x in representations.untrained(ENCODER, config.seed, data).items()}}
 
 
 def build(config: Config) -> Experiment:
@@ -69,7 +49,7 @@ def build(config: Config) -> Experiment:
     model = MAE(ENCODER, Block(heads=4, hidden_width=96), ENCODER.patch**2)
     encode, again = encoded(ENCODER), restore(model, patch=ENCODER.patch, kept=config.kept)
     test = Evaluation(
-        ArrayPipeline(lambda: probed(config.probed, config.data), batch=250, prepare=scale, spec=SPEC),
+        half_known(config.probed, 250, folder=config.data or None),
         predict=lambda params, extra, batch: {"features": encode(params, extra, batch), **again(params, extra, batch)},
         score=lambda made, batches: representations.score([one["features"] for one in made], batches),
         pictures=lambda made, batches: {

@@ -8,13 +8,9 @@ vote of the 20 nearest of them; beside it stands the same of the untrained encod
 
 from dataclasses import dataclass
 
-import jax
-import numpy as np
-
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.data.augment import color, flip, resized_crop
-from jaxmodels.data.fashion_mnist import fashion_mnist
-from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.data.fashion_mnist import fashion_mnist, half_known
 from jaxmodels.models.resnet import Basic, ResNet
 from jaxmodels.tasks import representations
 from jaxmodels.tasks.augmented import changed
@@ -22,11 +18,6 @@ from jaxmodels.tasks.contrast import Projected, encoded, simclr
 
 ENCODER = ResNet(0, (1, 1, 1), Basic, widths=(16, 48, 96), stem="plain", stem_width=16)
 CHANGES = (resized_crop((0.25, 1.0)), flip, color(0.5, 0.5, 0.0))
-SPEC = {
-    "image": ((28, 28, 1), np.dtype(np.float32)),
-    "label": ((), np.dtype(np.int32)),
-    "known": ((), np.dtype(np.float32)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,30 +31,17 @@ class Config:
     data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
 
 
-def probed(rows, folder):
-    """So many training images, whose labels the probe may see, and as many test images."""
-    parts = [fashion_mnist(split, batch=1, folder=folder or None).arrays for split in ("train", "test")]
-    joined = {name: np.concatenate([part[name][:rows] for part in parts]) for name in ("image", "label")}
-    return {**joined, "known": np.repeat(np.array([1, 0], np.float32), rows)}
-
-
-def scale(batch):
-    return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}
-
-
 def untrained(config):
     """The same probe on the same encoder with its first, random parameters."""
-    data = scale(probed(config.probed, config.data))
-    variables = jax.jit(ENCODER.init)(jax.random.key(config.seed), data["image"][:1])
-    apply = jax.jit(lambda x: ENCODER.apply(variables, x))
-    features = np.concatenate([apply(data["image"][i : i + 500]) for i in range(0, len(data["image"]), 500)])
-    return {"untrained": {f"test/{name}": x for name, x in representations.score([features], [data]).items()}}
+    rows = 2 * config.probed
+    data = half_known(config.probed, rows, folder=config.data or None).rows(0, 0, rows)
+    return {"untrained": {f"test/{name}": x for name, x in representations.untrained(ENCODER, config.seed, data).items()}}
 
 
 def build(config: Config) -> Experiment:
     steps = config.epochs * 60_000 // config.batch
     rate = optim.warmup_cosine(config.lr, warmup=steps // 20, steps=steps)
-    test = ArrayPipeline(lambda: probed(config.probed, config.data), batch=250, prepare=scale, spec=SPEC)
+    test = half_known(config.probed, 250, folder=config.data or None)
     return Experiment(
         task=simclr(Projected(ENCODER), lambda image, keys: changed(image, keys, CHANGES), temperature=config.temperature),
         optimizer=optim.adamw(rate, weight_decay=0.01),

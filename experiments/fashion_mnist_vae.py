@@ -18,19 +18,13 @@ import numpy as np
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.commands import open_run
 from jaxmodels.data.draw import grid
-from jaxmodels.data.fashion_mnist import fashion_mnist
-from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.data.fashion_mnist import fashion_mnist, numbered
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.vae import VAE
 from jaxmodels.tasks import frechet
 from jaxmodels.tasks.vae import sample, vae
 
 SHAPE = 28, 28, 1
-SPEC = {
-    "image": (SHAPE, np.dtype(np.float32)),
-    "label": ((), np.dtype(np.int32)),
-    "index": ((), np.dtype(np.int32)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +37,6 @@ class Config:
     samples: int = 10_000  # for the distance
     classifier: str = ""  # folder of a run of fashion_mnist_cnn.py
     data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
-
-
-def images(split, rows, folder):
-    """The first so many test images, or training images, with a number that chooses the sample beside each."""
-    arrays = fashion_mnist(split, batch=1, folder=folder or None).arrays
-    label = arrays["label"][:rows]
-    return {"image": arrays["image"][:rows], "label": label, "index": np.arange(rows, dtype=np.int32)}
-
-
-def scale(batch):
-    return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}
 
 
 def features_of(run):
@@ -69,7 +52,8 @@ def baselines(config):
     if not config.classifier:
         return {}
     features = features_of(config.classifier)
-    real = [features(scale(images(split, config.samples, config.data))["image"]) for split in ("train", "test")]
+    parts = [numbered(split, config.samples, config.samples, folder=config.data or None) for split in ("train", "test")]
+    real = [features(part.rows(0, 0, config.samples)["image"]) for part in parts]
     return {"real against real": {"test/frechet": frechet.frechet(*real)}}
 
 
@@ -78,7 +62,7 @@ def build(config: Config) -> Experiment:
     rate = optim.warmup_cosine(config.lr, warmup=200, steps=steps)
     model = VAE(SHAPE, code=config.code)
     test = Evaluation(
-        ArrayPipeline(lambda: images("test", config.samples, config.data), batch=250, prepare=scale, spec=SPEC),
+        numbered("test", config.samples, 250, folder=config.data or None),
         predict=sample(model),
         score=frechet.score(features_of(config.classifier)) if config.classifier else None,
         pictures=lambda made, batches: {"samples": grid(made[0][:100], 10, zoom=2)},

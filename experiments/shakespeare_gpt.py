@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from jaxmodels import Experiment, optim
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.data.tinyshakespeare import ALPHABET, decode, encode, tinyshakespeare
+from jaxmodels.layers.quantize import Products, quantized
 from jaxmodels.models.gpt import GPT
 from jaxmodels.tasks.language import decoder, next_token
 
@@ -31,6 +32,7 @@ class Config:
     muon: float = 0.02  # of Muon, for the matrices; 0: Adam for all, as nanoGPT has it
     weight_decay: float = 0.1
     eval_every: int = 1000
+    products: Products = "float"  # of the blocks; int8 and float8 need the library qwix
 
 
 def build(config: Config) -> Experiment:
@@ -43,6 +45,7 @@ def build(config: Config) -> Experiment:
         dropout=config.dropout,
         unroll=config.depth,
     )
+    model = quantized(model, config.products)
     rate = optim.warmup_cosine(config.lr, warmup=100, steps=config.steps, end=0.1)
     adam = optim.adamw(rate, weight_decay=config.weight_decay, b2=0.99, clip=1.0)
     muon = optim.muon(

@@ -21,8 +21,10 @@ _WHERE = {
     "Task": "task",
     "evaluate": "commands",
     "generate": "commands",
+    "launch": "launching",
     "plan": "planning.command",
     "predict": "commands",
+    "template": "templates",
     "train": "commands",
     "verify_resume": "verify",
 }

@@ -1,12 +1,14 @@
 """The command jaxmodels, and python -m jaxmodels."""
 
-from jaxmodels import cli, hugepages
+import sys
+
+from jaxmodels import cli, guard, hugepages
 
 
 def main() -> int:
     """Runs one command of this process's own arguments and gives its exit status."""
     hugepages.restart()
-    return cli.main()
+    return guard.work(cli.main) if guard.stand(sys.argv[1:]) else cli.main()
 
 
 if __name__ == "__main__":

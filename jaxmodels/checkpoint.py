@@ -5,6 +5,9 @@
     checkpoints/N/note.json      what goes with them: metrics, sums of the running log interval
     checkpoints/N/manifest.json  size and sha256 of every file above
 
+Every process writes its part of the arrays; all else is process 0's, and where that fails, the next wait raises in all. One
+that cannot write its part raises PartLost and has to end: Orbax lets the others wait for it.
+
 A checkpoint is built in a folder with another name and renamed when every byte, the manifest included, is on the disk. Orbax
 notices no flipped bit, so a restore compares every file with the manifest; a damaged checkpoint is set aside and named.
 """
@@ -26,12 +29,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmodels import processes
+
 MANIFEST = "manifest.json"
 ROOM = 256 << 10  # bytes beside the arrays
 
 
 class Damaged(ValueError):
     """A checkpoint whose files are not what its manifest says."""
+
+
+class PartLost(Exception):
+    """One of several processes could not write its part of a checkpoint."""
 
 
 class Checkpoints:
@@ -70,30 +79,43 @@ class Checkpoints:
         if self._writer is None:
             _silence_orbax()
             self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-        building = self.folder / f".saving-{step}"
-        shutil.rmtree(building, ignore_errors=True)
+        building, began = self.folder / f".saving-{step}", False
         try:
-            self._check_room(state)
-            building.mkdir(parents=True)
-            (building / "tree.json").write_text(json.dumps(_tree(state)))
+            processes.by_first(lambda: self._begin(building, state))
+            began = True
             self._writer.save((building / "state").absolute(), args=ocp.args.StandardSave(_without_keys(state)))
         except Exception as error:
-            shutil.rmtree(building, ignore_errors=True)
+            if began and processes.count() > 1:
+                raise self._part_lost(error) from error
             self._error = error
+            shutil.rmtree(building, ignore_errors=True)
             self.wait()
         self._done = threading.Event()
         threading.Thread(target=self._finish, args=(step, building, note, best, self._done), name="checkpoint").start()
 
+    def _begin(self, building: Path, state: Any) -> None:
+        shutil.rmtree(building, ignore_errors=True)
+        self._check_room(state)
+        building.mkdir(parents=True)
+        (building / "tree.json").write_text(json.dumps(_tree(state)))
+
     def _check_room(self, state: Any) -> None:
         """Raises OSError where the disk is too full; Orbax would notice too, but over a thousand lines of tracebacks."""
         place = next(p for p in (self.folder, *self.folder.parents) if p.exists())
-        needed = sum(x.nbytes for x in jax.tree.leaves(_without_keys(state))) // jax.process_count()
+        needed = sum(x.nbytes for x in jax.tree.leaves(_without_keys(state)))
         if shutil.disk_usage(place).free < needed + ROOM:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _finish(self, step: int, building: Path, note: dict[str, Any], best: bool, done: threading.Event) -> None:
         try:
-            self._writer.wait_until_finished()
+            try:
+                self._writer.wait_until_finished()
+            except Exception as error:
+                if processes.count() > 1:
+                    raise self._part_lost(error) from error
+                raise
+            if not processes.first():
+                return
             (building / "note.json").write_text(json.dumps(note))
             (building / MANIFEST).write_text(json.dumps(_digests(building)))
             for path in [*building.rglob("*"), building]:
@@ -109,15 +131,22 @@ class Checkpoints:
             self._prune()
         except BaseException as error:  # reported by the next wait, in the run's own thread
             self._error = error
-            shutil.rmtree(building, ignore_errors=True)
+            if processes.first():
+                shutil.rmtree(building, ignore_errors=True)
         finally:
             done.set()
 
     def wait(self) -> None:
-        """Returns when everything saved so far is on the disk; raises OSError where that failed."""
+        """Returns when everything saved so far is on the disk; raises OSError where that failed, in whatever process."""
         if self._done is not None:
             self._done.wait()  # unlike Thread.join, it can be interrupted by a signal and waited for again
             self._done = None
+            if isinstance(self._error, PartLost):
+                raise self._error
+            self._error = processes.shared_failure(self._error)
+        self._raise()
+
+    def _raise(self) -> None:
         error, self._error = self._error, None
         if error is not None:
             self._writer = None
@@ -128,10 +157,19 @@ class Checkpoints:
                 + " Make room there, or move the folder and name it with --folder."
             ) from error
 
+    def _part_lost(self, error: Exception) -> PartLost:
+        return PartLost(
+            f"this process could not write its part of a checkpoint to {self.folder}: {_reason(error)}. All processes stop. "
+            "Make room there, or move the folder and name it with --folder; then the same command goes on"
+        )
+
     def close(self) -> None:
-        """Waits, and lets go of Orbax's threads."""
+        """Waits for this process's writing, and lets go of Orbax's threads; others may have failed, and not come here."""
         try:
-            self.wait()
+            if self._done is not None:
+                self._done.wait()
+                self._done = None
+            self._raise()
         finally:
             if self._writer is not None:
                 self._writer.close()
@@ -162,6 +200,14 @@ class Checkpoints:
         used; where one was asked for by its step, or all are damaged, raises Damaged. Raises ValueError where the state is
         not like this.
         """
+        n = processes.by_first(lambda: self._choose(step))
+        if n is None:
+            return None
+        self._check(n, like)
+        return n, _read(self.folder / str(n) / "state", like), self.note(n)
+
+    def _choose(self, step: int | None) -> int | None:
+        """The step that restore takes."""
         damage: dict[int, Damaged] = {}
         for n in self.steps()[::-1] if step is None else [step]:
             try:
@@ -176,8 +222,7 @@ class Checkpoints:
             for bad, damaged in damage.items():  # not before: with none left, the next start must not begin at 0
                 aside = self._set_aside(bad)
                 self.warn(f"{damaged}; {f'set aside as {aside}, ' if aside else ''}using that of step {n}")
-            self._check(n, like)
-            return n, _read(self.folder / str(n) / "state", like), self.note(n)
+            return n
         if damage:
             raise Damaged(
                 f"no sound checkpoint is left in {self.folder}: {'; '.join(map(str, damage.values()))}. Copy one back from "

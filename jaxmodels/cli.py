@@ -1,7 +1,7 @@
 """The command line. Nothing heavy is imported before a command is known to need it.
 
-Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite, 130 stopped by Ctrl-C and saved, 143 stopped by
-SIGTERM and saved.
+Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite, 75 no step came to its end (--stall-after), 76 another
+process of the run was lost, 130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxmodels import cluster
+from jaxmodels.guard import PEER_LOST
+
 FAILED, BAD_INPUT, NOT_FINITE = 1, 2, 3
 
 HELP = """\
@@ -20,6 +23,8 @@ usage: jaxmodels COMMAND …
 
   train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
   plan FILE --on v5p-512 [options]        memory, speed and cost of training on a machine that is not here
+  launch FILE --processes N …             the same in N processes on this computer
+  template slurm|jobset|tpu FILE …        a script that trains it on a cluster
   evaluate RUN                            evaluate a run's checkpoint
   predict RUN FILES…                      what a run's model says of pictures, and drawings of it
   generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
@@ -31,7 +36,8 @@ jaxmodels COMMAND --help                  the options of a command
 jaxmodels train FILE --help               the knobs of a file, with types and defaults
 
 Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite,
-130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
+75 no step came to its end within --stall-after, 76 another process of the run was lost
+(both: the same command goes on), 130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
 """
 
 
@@ -41,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "plan": _plan,
+        "launch": _launch,
+        "template": _template,
         "evaluate": _evaluate,
         "predict": _predict,
         "generate": _generate,
@@ -75,9 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _explain(error: Exception) -> int | None:
     """The exit status after a user's mistake or the world's fault in one message; None for anything else."""
-    if type(error).__name__ == "NotFinite":
+    kind = type(error).__name__
+    if kind == "FirstFailed":  # process 0 has said it
+        kinds = {"NotFinite": NOT_FINITE, "ValueError": BAD_INPUT, "ImportError": BAD_INPUT, "Damaged": BAD_INPUT}
+        return kinds.get(error.kind, FAILED)  # type: ignore[attr-defined]
+    if _in_company() and _of_xla(error):
+        return _fail(f"a computation across processes failed: {str(error).splitlines()[0][:300]}", PEER_LOST)
+    if kind == "NotFinite":
         return _fail(str(error), NOT_FINITE)
-    if isinstance(error, MemoryError | OSError):
+    if isinstance(error, MemoryError | OSError) or kind == "PartLost":
         return _fail(str(error), FAILED)
     if isinstance(error, ValueError | ImportError) and _raised_here(error):  # ImportError: of a package that is an extra
         return _fail(str(error), BAD_INPUT)
@@ -91,6 +105,20 @@ def _raised_here(error: BaseException) -> bool:
         trace = trace.tb_next
     here = str(Path(__file__).resolve().parent) + os.sep
     return trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()).startswith(here)
+
+
+def _of_xla(error: Exception) -> bool:
+    """Whether XLA's runtime has failed; JAX hands its status on as one or another type."""
+    import re
+
+    status = re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error)) is not None
+    return type(error).__name__ == "JaxRuntimeError" or (status and not _raised_here(error))
+
+
+def _in_company() -> bool:
+    from jaxmodels import processes
+
+    return processes.count() > 1
 
 
 def _fail(text: str, status: int) -> int:
@@ -127,19 +155,21 @@ def _first(command: str, argv: list[str], what: str, parts: dict[str, type], abo
 
 
 def _train(argv: list[str]) -> int:
-    from jaxmodels.options import Options, Place, Printing
+    from jaxmodels.options import Joining, Options, Place, Printing
 
-    parts = {"running": Options, "place": Place, "printing": Printing}
+    parts = {"running": Options, "place": Place, "joining": Joining, "printing": Printing}
     about = "Train an experiment's file. Its knobs are options too: jaxmodels train FILE --help lists them."
     path, rest = _first("train", argv, "FILE", parts, about)
 
-    from jaxmodels import commands, loading, runner
+    from jaxmodels import commands, loading, processes, runner
     from jaxmodels.console import Console
     from jaxmodels.metrics import finite
 
+    if not {"-h", "--help"} & {*rest}:
+        processes.join(cluster.find(rest, os.environ))  # before the file is run, which may use a device
     file, got, knobs = _knobs("train", path, rest, parts)
     printing = got["printing"]
-    console = Console(quiet=printing.quiet, json=printing.json)
+    console = Console(quiet=printing.quiet, json=printing.json, muted=not processes.first())
     place = got["place"]
     folder = Path(place.folder or Path("runs") / loading.run_name(file, file.config(**knobs)))
     console.say(f"{file.path} → {folder}", "bold")
@@ -149,12 +179,64 @@ def _train(argv: list[str]) -> int:
         )
     except runner.Interrupted as stop:
         console.say(f"saved at step {stop.step:,} in {folder}; the same command goes on from there", "bold")
-        if printing.json:
+        if printing.json and processes.first():
             print(json.dumps({"folder": str(folder), "exit": str(stop), "step": stop.step}))
         return 128 + stop.number if stop.number > 0 else 0
+    if not processes.first():
+        return 0
     _report(console, file, folder, result, rest)
     if printing.json:
         print(json.dumps(finite({"folder": str(folder), **result.summary})))
+    return 0
+
+
+def _launch(argv: list[str]) -> int:
+    import dataclasses
+
+    from jaxmodels.options import Launching, Options, Place, Printing
+
+    parts = {"launching": Launching, "running": Options, "place": Place, "printing": Printing}
+    about = "Train an experiment's file in several processes on this computer; knobs and train's options are options too."
+    words, ours = list(argv), [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Launching)]
+    for _ in range(len(words)):  # what comes before the file
+        if words[0].partition("=")[0] in ours:
+            at = 1 if "=" in words[0] else 2
+            words = [*words[at:], *words[:at]]
+    path, rest = _first("launch", words, "FILE", parts, about)
+
+    from jaxmodels import loading
+    from jaxmodels.console import Console
+    from jaxmodels.launching import launch
+
+    file, got, knobs = _knobs("launch", path, rest, parts)
+    folder = got["place"].folder or str(Path("runs") / loading.run_name(file, file.config(**knobs)))
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    return launch([path, *_without(rest, ours)], Path(folder), console=console, **vars(got["launching"]))
+
+
+def _without(words: list[str], options: list[str]) -> list[str]:
+    """The command line without these options and their values."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word.partition("=")[0] not in options:
+            kept.append(word)
+        skip = not skip and word in options
+    return kept
+
+
+def _template(argv: list[str]) -> int:
+    from jaxmodels.options import Templating
+
+    parts: dict[str, type] = {"templating": Templating}
+    about = "Print a script that trains an experiment's file on a cluster; what follows -- are train's options and knobs."
+    kind, rest = _first("template", argv, "slurm|jobset|tpu", parts, about)
+    path, rest = _first(f"template {kind}", rest, "FILE", parts, about)
+    at = rest.index("--") if "--" in rest else len(rest)
+    got = _parse(f"template {kind}", rest[:at], path, parts, about=about)["templating"]
+
+    from jaxmodels.templates import template
+
+    print(template(kind, path, rest[at + 1 :], **vars(got)), end="")
     return 0
 
 
@@ -198,6 +280,11 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     if summary["skipped"]:
         facts += [f"{summary['skipped']} batches skipped as not finite"]
     console.say("\n" + ", ".join(facts))
+    if _in_company():  # the parameters may lie on all of them
+        console.say(f"\n{folder}", "bold")
+        console.say("  go on    the same command, given to all processes")
+        console.say(f"  evaluate jaxmodels evaluate {folder}")
+        return
     config = loading.make_config(file, json.loads((folder / "knobs.json").read_text())["knobs"])
     experiment = file.build(config)
     if experiment.decoder is not None and not console.quiet:
@@ -232,21 +319,22 @@ def _plan(argv: list[str]) -> int:
 
 
 def _evaluate(argv: list[str]) -> int:
-    from jaxmodels.options import Printing, Restoring, Scoring
+    from jaxmodels.options import Joining, Printing, Restoring, Scoring
 
-    parts = {"scoring": Scoring, "restoring": Restoring, "printing": Printing}
+    parts = {"scoring": Scoring, "restoring": Restoring, "joining": Joining, "printing": Printing}
     about = "Evaluate a checkpoint of a run with the run's own experiment, or a language model on given texts."
     run, rest = _first("evaluate", argv, "RUN", parts, about)
     got = _parse("evaluate", rest, run, parts, about=about)
 
-    from jaxmodels import commands
+    from jaxmodels import commands, processes
     from jaxmodels.console import Console, number
     from jaxmodels.metrics import finite
 
-    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    processes.join(cluster.find(rest, os.environ), preemption=False)
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json, muted=not processes.first())
     metrics = commands.evaluate(run, console=console, **vars(got["scoring"]), **vars(got["restoring"]))
     console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
-    if got["printing"].json:
+    if got["printing"].json and processes.first():
         print(json.dumps(finite({"run": run, "metrics": metrics})))
     return 0
 

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmodels import loading, parallel, runner
+from jaxmodels import cluster, loading, parallel, processes, runner
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.decoding import Written, write
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity, read_json, write_png
-from jaxmodels.options import Options, Place
+from jaxmodels.options import Joining, Options, Place
 from jaxmodels.step import State, cast_floats, eval_params
 from jaxmodels.task import Decoder, Predictor
 
@@ -27,10 +27,12 @@ def train(experiment: str | Path | Experiment, *, console: Console | None = None
     """Trains an experiment's file, or an Experiment, and goes on where its folder's run stopped.
 
     arguments: the file's knobs, and every option of `jaxmodels train` (see jaxmodels.options), by name. An Experiment has
-    no knobs, and writes nothing where no folder is given.
+    no knobs, and writes nothing where no folder is given. With coordinator, process and processes it joins others, which
+    must be before anything has used a device.
     """
-    console = console or Console(quiet=True)
-    options, place, knobs = _sort(arguments)
+    options, place, joining, knobs = _sort(arguments)
+    processes.join(cluster.given(joining.coordinator, joining.process, joining.processes))
+    console = console or Console(quiet=True, muted=not processes.first())
     if isinstance(experiment, Experiment):
         if knobs:
             raise ValueError(
@@ -50,13 +52,14 @@ def train(experiment: str | Path | Experiment, *, console: Console | None = None
     folder = Folder(path, keep=options.keep or built.keep, warn=console.warn)
     try:
         folder.open(identity, fresh=place.fresh, force=place.force)
+        processes.watch(path)
         return runner.run(built, options, folder=folder, console=console, name=name, knobs=dict(identity.knobs))
     finally:
         folder.close()
 
 
-def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, dict[str, Any]]:
-    """Arguments by what they are for: options, the place, and the rest, which are knobs."""
+def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, Joining, dict[str, Any]]:
+    """Arguments by what they are for: options, the place, other processes, and the rest, which are knobs."""
 
     def of(kind: type) -> dict[str, Any]:
         hints = get_type_hints(kind)
@@ -65,8 +68,9 @@ def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, dict[str, Any]]
             loading.check_type(name, value, hints[name])
         return found
 
-    options, place = of(Options), of(Place)
-    return Options(**options), Place(**place), {k: v for k, v in arguments.items() if k not in options and k not in place}
+    options, place, joining = of(Options), of(Place), of(Joining)
+    knobs = {k: v for k, v in arguments.items() if k not in {**options, **place, **joining}}
+    return Options(**options), Place(**place), Joining(**joining), knobs
 
 
 def open_run(run: str | Path, *, step: int = -1, mesh: str = "", warn: Any = print) -> tuple[Experiment, State, int]:
@@ -112,6 +116,10 @@ def evaluate(
     """
     console = console or Console(quiet=True)
     if _is_release(run):
+        if processes.count() > 1:
+            raise ValueError(
+                f"{run} holds a model from elsewhere, and there are {processes.count()} processes; wanted one; start it once"
+            )
         if not texts:
             raise ValueError(f"{run} holds a model and no experiment, so there is nothing to evaluate on; give --texts FILE")
         made = _release(run)

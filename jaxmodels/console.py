@@ -18,12 +18,12 @@ EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
 class Console:
-    """Prints to stdout, or to stderr where stdout carries JSON; quiet prints warnings alone."""
+    """Prints to stdout, or to stderr where stdout carries JSON; quiet prints warnings alone, and muted nothing at all."""
 
-    def __init__(self, *, quiet: bool = False, json: bool = False):
+    def __init__(self, *, quiet: bool = False, json: bool = False, muted: bool = False):
         self._rich = Rich(stderr=json, highlight=False, soft_wrap=True)
         self._errors = Rich(stderr=True, highlight=False, soft_wrap=True)
-        self.quiet = quiet
+        self.quiet, self.muted = quiet or muted, muted
         self._progress: Progress | None = None
         self._bar: Any = None
         self._steps = 0
@@ -36,6 +36,8 @@ class Console:
 
     def warn(self, text: str) -> None:
         """One line that nobody should miss."""
+        if self.muted:  # of several processes the first one speaks
+            return
         (self._progress.console if self._progress else self._errors).print(Text(f"warning: {text}", style="yellow"))
 
     @contextlib.contextmanager

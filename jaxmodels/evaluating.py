@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmodels import feed as feeding
-from jaxmodels import parallel, step
+from jaxmodels import parallel, processes, step
 from jaxmodels.console import Console
 from jaxmodels.experiment import Evaluation, Experiment, Pipeline
 from jaxmodels.metrics import Sums, pack
@@ -47,8 +47,9 @@ class Evaluator:
                 names[:] = sorted(metrics)
                 return pack(metrics)
 
-            predict = jax.jit(evaluation.predict) if evaluation.predict else None
-            self._programs[name] = jax.jit(parallel.traced_for(self.mesh, program)), names, predict
+            predict = self._predict(evaluation.predict) if evaluation.predict else None
+            traced = parallel.traced_for(self.mesh, program)
+            self._programs[name] = jax.jit(traced, out_shardings=parallel.replicated(self.mesh)), names, predict
         program, names, predict = self._programs[name]
         feed = feeding.Feed(data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False)
         predictions: list[Any] = []
@@ -62,11 +63,13 @@ class Evaluator:
                     if len(flight) > parallel.in_flight(self.mesh):
                         total = _plus(total, flight.popleft())
                     if predict is not None:
-                        batch = feeding.read(data, given.start)
-                        real = feeding.real_rows(data, given.start)
-                        keep = lambda tree, real=real: jax.tree.map(lambda x: np.asarray(x)[real], tree)  # noqa: E731
-                        predictions.append(keep(predict(params, extra, batch)))
-                        batches.append(keep(batch))
+                        batch = feeding.read(data, given.start) if processes.first() else {}
+                        predicted = predict(params, extra, batch if processes.count() == 1 else given.moving)
+                        if processes.first():
+                            real = feeding.real_rows(data, given.start)
+                            keep = lambda tree, real=real: jax.tree.map(lambda x: np.asarray(x)[real], tree)  # noqa: E731
+                            predictions.append(keep(predicted))
+                            batches.append(keep(batch))
             finally:
                 feed.close()
         for packed in flight:
@@ -74,12 +77,25 @@ class Evaluator:
         sums = Sums(names)
         sums.sums = total
         metrics = sums.finish(task)
-        if evaluation.score is not None:
-            metrics |= evaluation.score(predictions, batches)
-        if evaluation.pictures is not None and show is not None:
-            for picture, pixels in evaluation.pictures(predictions, batches).items():
-                show(f"{name}-{picture}", pixels)
-        return metrics
+        return metrics | processes.by_first(lambda: _finish(name, evaluation, predictions, batches, show))
+
+    def _predict(self, predict: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+        """Predictions from a batch on the host; of several processes, from what moves to the devices, and whole in each."""
+        if processes.count() == 1:
+            return jax.jit(predict)
+        first_of = lambda params, extra, moving: predict(params, extra, jax.tree.map(lambda x: x[0], moving))  # noqa: E731
+        return jax.jit(first_of, out_shardings=parallel.replicated(self.mesh))
+
+
+def _finish(
+    name: str, evaluation: Evaluation, predictions: list[Any], batches: list[Any], show: Show | None
+) -> dict[str, float]:
+    """The score of all predictions, and their pictures shown."""
+    score = evaluation.score(predictions, batches) if evaluation.score is not None else {}
+    if evaluation.pictures is not None and show is not None:
+        for picture, pixels in evaluation.pictures(predictions, batches).items():
+            show(f"{name}-{picture}", pixels)
+    return dict(score)
 
 
 def as_evaluation(evaluation: Pipeline | Evaluation) -> Evaluation:

@@ -2,7 +2,7 @@
 
     experiment.py  knobs.json  environment.json   metrics.jsonl   checkpoints/N/   result.json
 
-A folder belongs to one experiment, and one process at a time trains in it.
+A folder belongs to one experiment, and one run at a time trains in it. Of several processes, the first one writes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxmodels import processes
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.metrics import finite, truncate
 
@@ -46,6 +47,9 @@ class Folder:
 
         fresh: an old run is moved aside, to NAME.1 and so on. force: go on with it though it is another experiment's.
         """
+        return processes.by_first(lambda: self._open(identity, fresh, force))
+
+    def _open(self, identity: Identity, fresh: bool, force: bool) -> bool:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._take()
@@ -139,11 +143,13 @@ class Folder:
 
     def write_environment(self, **more: Any) -> None:
         """Versions, devices, command and commit of this start."""
-        self._write("environment.json", json.dumps({**describe_environment(), **more}, indent=1, default=str))
+        if processes.first():
+            self._write("environment.json", json.dumps({**describe_environment(), **more}, indent=1, default=str))
 
     def resume_metrics(self, step: int) -> None:
         """Drops what the log says of steps after the restored one."""
-        truncate(self.path / "metrics.jsonl", step)
+        if processes.first():
+            truncate(self.path / "metrics.jsonl", step)
 
     def result(self) -> dict[str, Any]:
         """What result.json says; {} before the first end, or where it cannot be read."""
@@ -154,7 +160,8 @@ class Folder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The final metrics and how the run ended."""
-        self._write("result.json", json.dumps(finite(result), indent=1, default=str))
+        if processes.first():
+            self._write("result.json", json.dumps(finite(result), indent=1, default=str))
 
     def write_picture(self, name: str, pixels: Any) -> Path:
         """Writes pictures/<name>.png: uint8, height x width x 1 or 3."""

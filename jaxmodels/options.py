@@ -11,7 +11,8 @@ class Options:
     """Where and how a run happens; none but precision changes its result beyond rounding."""
 
     mesh: str = ""
-    """Devices by axis, as in data=8 or data=2,fsdp=4; by default all of them on data."""
+    """Devices by axis, as in data=8 or fsdp=2,tensor=4; by default all of them on data. data, fsdp and expert split the
+    examples, fsdp also the state; tensor and pipeline split the model, context the sequence."""
     compile: Literal["jit", "pmap"] = "jit"
     """How the step is compiled: jit, or pmap with the batch split over all devices."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -35,8 +36,26 @@ class Options:
     """Newest checkpoints that stay; 0 leaves it to the experiment."""
     stop_at: int = 0
     """Save and stop at this step, as SIGTERM would, with the schedule unchanged; 0 goes to the end."""
+    stall_after: float = 0.0
+    """Seconds without a step after which all stacks are printed and the run ends with status 75; 0 waits for ever."""
+    elastic: bool = False
+    """Let the mesh's data axis take the devices that are there: a run goes on with fewer or more of them."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Where metrics go beside metrics.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joining:
+    """How this process finds others to train with; Slurm, Open MPI, Kubernetes and Cloud TPU are detected."""
+
+    coordinator: str = ""
+    """The address of process 0, HOST:PORT."""
+    process: int = -1
+    """This process's number, from 0 on."""
+    processes: int = 0
+    """How many there are."""
+    lost_after: float = 20.0
+    """Seconds without a sign of life after which a process counts as lost, and the others stop with status 76."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +171,46 @@ class Tokenizing:
     """Which files of a folder are texts."""
     fraction: float = 0.1
     """Of the files, for validation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launching:
+    """How many processes are started on this computer."""
+
+    processes: int = 2
+    """How many."""
+    devices_each: int = 1
+    """GPUs of each process; of no meaning on CPUs, where JAX_NUM_CPU_DEVICES says how many each simulates."""
+    restarts: int = 0
+    """Times that all are started again after one was lost or stalled."""
+    lost_after: float = 20.0
+    """Seconds without a sign of life after which a process counts as lost, and the others stop with status 76."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Templating:
+    """What a cluster is asked for."""
+
+    nodes: int = 1
+    """Computers; of a Cloud TPU slice its type decides how many."""
+    gpus: int = 0
+    """GPUs of each computer; Slurm starts a process for each, Kubernetes one for all of a pod's."""
+    cores: int = 8
+    """CPU cores of each process."""
+    memory: str = "32G"
+    """Of each computer."""
+    hours: int = 24
+    """After which the cluster stops the job; it is saved before."""
+    folder: str = ""
+    """The run's folder, on a file system that all computers share."""
+    image: str = "IMAGE"
+    """Kubernetes: the container image, with jaxmodels in it."""
+    claim: str = "runs"
+    """Kubernetes: the volume claim (ReadWriteMany) that is mounted at /work."""
+    accelerator: str = "v5litepod-16"
+    """Cloud TPU: the slice's type."""
+    zone: str = "us-central1-a"
+    """Cloud TPU: where."""
 
 
 @dataclass(frozen=True, kw_only=True)

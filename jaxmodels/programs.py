@@ -17,11 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmodels import feed as feeding
-from jaxmodels import parallel, step
+from jaxmodels import parallel, processes, step
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.metrics import pack
 from jaxmodels.options import Options
+from jaxmodels.stall import Stall
 
 SHORT = 0.025  # seconds; a step at least this long is worth a dispatch of its own
 LONG = 0.05  # seconds that a dispatch of many steps should take
@@ -67,8 +68,16 @@ class Programs:
     """
 
     def __init__(
-        self, experiment: Experiment, options: Options, mesh: Mesh, abstract: Any, shardings: Any, console: Console
+        self,
+        experiment: Experiment,
+        options: Options,
+        mesh: Mesh,
+        abstract: Any,
+        shardings: Any,
+        console: Console,
+        stall: Stall | None = None,
     ):
+        self.stall = stall or Stall(0)
         self.experiment, self.options, self.mesh, self.console = experiment, options, mesh, console
         self.abstract, self.shardings = abstract, shardings
         self.names: list[str] = []
@@ -144,7 +153,8 @@ class Programs:
             with self.timed(f"compiling the step again: {why}"):
                 return jitted.lower(*arguments).compile()
         self.console.warn(f"the step is compiled again, because the batch has changed: {why}")
-        return jitted.lower(*arguments).compile()
+        with self.stall.paused():
+            return jitted.lower(*arguments).compile()
 
     def _place(self, steps: range) -> Any:
         """The input of a dispatch, put on the devices here and now."""
@@ -167,7 +177,7 @@ class Programs:
         return k if k == 1 or self._seconds(k, state) < k * single else 1
 
     def _seconds(self, k: int, state: step.State) -> float:
-        """The time of a dispatch of k steps, on a copy of the state."""
+        """The time of a dispatch of k steps, on a copy of the state, as process 0 has measured it."""
         self.lay_data(k)
         program, moving = self.get(k), self._place(range(k))
         scratch, times = jax.tree.map(jnp.copy, state), []
@@ -176,7 +186,7 @@ class Programs:
             scratch, _ = program(scratch, self.fixed, moving)
             jax.block_until_ready(scratch)
             times.append(time.perf_counter() - begun)
-        return min(times[1:])
+        return processes.by_first(lambda: min(times[1:]))
 
     def _batch_bytes(self) -> int:
         return self.experiment.train.batch * sum(
@@ -187,7 +197,7 @@ class Programs:
     def timed(self, what: str) -> Iterator[None]:
         """Shows what takes long, and counts it as compilation."""
         begun = time.perf_counter()
-        with self.console.busy(what):
+        with self.console.busy(what), self.stall.paused():
             yield
         self.compile_s += time.perf_counter() - begun
 

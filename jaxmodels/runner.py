@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodels import axes, diagnose, parallel, sharding, step
+from jaxmodels import axes, diagnose, elastic, parallel, processes, sharding, step
 from jaxmodels import feed as feeding
 from jaxmodels.console import Console
 from jaxmodels.evaluating import Evaluator, as_evaluation
@@ -32,6 +32,7 @@ from jaxmodels.options import Options
 from jaxmodels.programs import Programs, as_dtype, segments
 from jaxmodels.saving import Saver
 from jaxmodels.signals import STOP_AT, Signals, signal_name
+from jaxmodels.stall import Stall
 from jaxmodels.trackers import tracker
 
 WORTH = 4000  # steps still to do that pay for compiling a second program
@@ -74,14 +75,16 @@ def abstract_state(experiment: Experiment, mesh: Mesh, offload: str = "nothing")
 
 def check(experiment: Experiment, options: Options) -> Mesh:
     """The mesh that the options name; raises where the experiment does not fit it."""
-    mesh = parallel.make_mesh(options.mesh)
+    mesh = parallel.make_mesh(_elastic(experiment, options) if options.elastic else options.mesh)
     if options.compile == "pmap":
+        if processes.count() > 1:
+            raise ValueError(f"--compile pmap: there are {processes.count()} processes, it works in one; use --compile jit")
         parallel.check_pmap(mesh)
         if options.offload != "nothing":
             raise ValueError(f"--offload {options.offload}: pmap places whole arrays on the device; use --compile jit")
     if options.accumulate < 1:
         raise ValueError(f"--accumulate {options.accumulate}: it must be at least 1, the number of micro-batches")
-    for name in ("steps_per_dispatch", "checkpoint_every", "keep", "stop_at"):
+    for name in ("steps_per_dispatch", "checkpoint_every", "keep", "stop_at", "stall_after"):
         if getattr(options, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it must be 0 or more")
     for name, least in (("steps", 0), ("log_every", 1), ("eval_every", 1), ("checkpoint_every", 1), ("keep", 1)):
@@ -96,6 +99,13 @@ def check(experiment: Experiment, options: Options) -> Mesh:
     for name, evaluation in experiment.evals.items():
         parallel.check_batch(mesh, as_evaluation(evaluation).data.batch, 1, name)
     return mesh
+
+
+def _elastic(experiment: Experiment, options: Options) -> str:
+    """The mesh for the devices that are there."""
+    batches = [experiment.train.batch // max(1, options.accumulate)]
+    batches += [as_evaluation(evaluation).data.batch for evaluation in experiment.evals.values()]
+    return elastic.fit(options.mesh, jax.device_count(), batches, every=processes.count() > 1)
 
 
 def evaluate(experiment: Experiment, state: step.State, options: Options, console: Console) -> dict[str, float]:
@@ -126,15 +136,15 @@ def run(
     writers: list[Tracker] = []
     if folder is None and options.track:
         raise ValueError(f"track is {', '.join(options.track)}, but the run has no folder; give one: folder='runs/mine'")
-    if folder is not None:
+    if folder is not None and processes.first():
         writers += [json_lines(folder.path / "metrics.jsonl", console.warn)]  # the first, which checkpoints wait for
         writers += [tracker(kind, folder.path, name, knobs or {}) for kind in options.track]
     with session.clear_errors():
         state, n = session.start()
-    log = Log([*writers, *trackers], console.warn)
+    log = Log([*writers, *trackers] if processes.first() else [], console.warn)
     signals = Signals()
     try:
-        with session.clear_errors(), signals, console.progress(n, experiment.steps):
+        with session.clear_errors(), signals, session.stall, console.progress(n, experiment.steps):
             state = session.train(state, n, log, signals, on_step)
         log.flush_first()
         return session.finish(state, begun)
@@ -153,7 +163,8 @@ class _Session:
         self.experiment, self.options, self.folder, self.console = experiment, options, folder, console
         self.mesh = check(experiment, options)
         self.abstract, self.shardings = abstract_state(experiment, self.mesh, options.offload)
-        self.programs = Programs(experiment, options, self.mesh, self.abstract, self.shardings, console)
+        self.stall = Stall(options.stall_after)
+        self.programs = Programs(experiment, options, self.mesh, self.abstract, self.shardings, console, self.stall)
         self.evaluate = Evaluator(experiment, self.mesh, as_dtype(options.precision), console)
         self.saver = Saver(folder, console)
         self.train_s = 0.0
@@ -174,7 +185,7 @@ class _Session:
         self.console.say(self._headline(), "dim")
         restored = None
         if self.folder is not None:
-            known = self.folder.environment()
+            known = processes.by_first(self.folder.environment)
             self.k = self.k or known.get("steps_per_dispatch", 0)
             self.checkpoint_every = self.options.checkpoint_every or known.get("checkpoint_every") or self.checkpoint_every
             restored = self.folder.checkpoints.restore(self.abstract)
@@ -225,6 +236,8 @@ class _Session:
         )
         for start, stop in segments(n, min(n + self.k, experiment.steps), self.k, events):
             self.programs.get(stop - start)  # compiled before the clock starts
+        processes.barrier("compiled")
+        self.stall.progress()
         clock = time.perf_counter()
         done, warned = n, False
         if 0 < self.options.stop_at <= n < experiment.steps:
@@ -240,6 +253,7 @@ class _Session:
             nonlocal clock
             start, stop, packed = flight.popleft()
             self._account(start, np.asarray(packed), state, log)
+            self.stall.progress()
             now = time.perf_counter()
             self.train_s += now - clock
             self.trained += stop - start
@@ -261,21 +275,23 @@ class _Session:
                 land()
             if on_step is not None:
                 on_step(stop)
+            signals.poll()
             if 0 < self.options.stop_at <= stop < experiment.steps:
                 signals.received = signals.received or STOP_AT
             at_event = any(stop % e == 0 for e in events) or stop == experiment.steps
             if at_event or signals.received:
                 while flight:
                     land()
-                if at_event and self._due(stop, experiment.eval_every):
-                    self._evaluate(state, stop, log)
-                best = at_event and self._is_best(stop)
-                stopped_by = signals.received  # read once: what comes later is acted on after the next dispatch
-                if stopped_by or best or self._due(stop, self.checkpoint_every):
-                    log.flush_first()  # a checkpoint must not outlive log lines that a resumed run will not write again
-                    self._save(state, stop, best=best, must=bool(stopped_by))
-                if stopped_by:
-                    raise self._interrupted(stopped_by, stop)
+                with self.stall.paused():
+                    if at_event and self._due(stop, experiment.eval_every):
+                        self._evaluate(state, stop, log)
+                    best = at_event and self._is_best(stop)
+                    stopped_by = signals.received  # read once: what comes later is acted on after the next dispatch
+                    if stopped_by or best or self._due(stop, self.checkpoint_every):
+                        log.flush_first()  # a checkpoint must not outlive log lines that a resumed run will not write again
+                        self._save(state, stop, best=best, must=bool(stopped_by))
+                    if stopped_by:
+                        raise self._interrupted(stopped_by, stop)
                 clock = time.perf_counter()
             if not warned and self.train_s > SETTLED and feed.waited > INPUT_BOUND * self.train_s:
                 warned = True
@@ -283,11 +299,13 @@ class _Session:
         while flight:
             land()
         if signals.received and done < experiment.steps:  # the data source had not answered yet
-            log.flush_first()
-            self._save(state, done, best=False, must=True)
-            raise self._interrupted(signals.received, done)
+            with self.stall.paused():
+                log.flush_first()
+                self._save(state, done, best=False, must=True)
+                raise self._interrupted(signals.received, done)
         if n == experiment.steps and not self.metrics:
-            self._evaluate(state, n, log)
+            with self.stall.paused():
+                self._evaluate(state, n, log)
         return state
 
     def _events(self) -> tuple[int, ...]:
@@ -330,7 +348,12 @@ class _Session:
             )
 
     def _explain(self, state: step.State) -> str:
-        """The state is frozen as it was before the step that failed: that batch again, slowly."""
+        """The state is frozen as it was before the step that failed: that batch again, slowly, in process 0."""
+        state = processes.whole(state, self.mesh)
+        with self.stall.paused():
+            return processes.by_first(lambda: self._explained(state))
+
+    def _explained(self, state: step.State) -> str:
         state = jax.device_get(jax.tree.map(lambda x: x, state)._replace(key=None))._replace(key=state.key)
         n, data = int(state.step), self.experiment.train
         examples = data.indices(n, 0, data.batch) if hasattr(data, "indices") else None
@@ -400,7 +423,7 @@ class _Session:
             "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params)),
         }
         with self.console.busy("measuring the baselines"):
-            summary["baselines"] = {k: dict(v) for k, v in experiment.baselines().items()}
+            summary["baselines"] = processes.by_first(lambda: {k: dict(v) for k, v in experiment.baselines().items()})
         summary["wall_s"] = time.perf_counter() - begun
         if self._ends_anew():
             self.folder.write_result(summary)  # type: ignore[union-attr]
@@ -415,6 +438,8 @@ class _Session:
 
     def _ends_anew(self) -> bool:
         """Whether result.json is this process's to write: a run that had ended before keeps what it said."""
+        if not processes.first():
+            return False
         return self.folder is not None and (self.trained > 0 or self.folder.result().get("exit") != "complete")
 
     def close(self) -> None:

@@ -1,12 +1,23 @@
-"""Signals that end a run in good order: noted when they come, acted on between dispatches."""
+"""Signals that end a run in good order: noted when they come, acted on between dispatches.
+
+With several processes SIGTERM is JAX's: it tells all of them, and names a dispatch that none has reached yet, at which they
+stop together.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import threading
 from typing import Any
 
+from jax.experimental import multihost_utils
+
+from jaxmodels import processes
+
 STOP_AT = -1  # stands for a signal where --stop-at ends the run
+_DISPATCHES = itertools.count(1)  # of this process, the same in all
 
 
 class Signals:
@@ -14,16 +25,26 @@ class Signals:
 
     def __init__(self) -> None:
         self.received = 0
+        self._many = processes.count() > 1
         self._before: dict[int, Any] = {}
 
+    def poll(self) -> None:
+        """Asks, after each dispatch, whether all processes are to stop here."""
+        if self._many and multihost_utils.reached_preemption_sync_point(next(_DISPATCHES)):
+            self.received = self.received or signal.SIGTERM
+
     def _note(self, number: int, frame: Any) -> None:
+        if self._many:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         if self.received:
             raise KeyboardInterrupt
         self.received = number
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+            noted = (signal.SIGINT,) if self._many else (signal.SIGTERM, signal.SIGINT)
+            self._before = {s: signal.signal(s, self._note) for s in noted}
         return self
 
     def __exit__(self, *_: Any) -> None:

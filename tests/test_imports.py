@@ -35,6 +35,7 @@ RUNNER = [
         "trackers",
     ),
     *("sweep", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
+    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -46,7 +47,14 @@ ARROWS: dict[str, list[str]] = {
     "step": ["task"],
     "adversarial": ["step", "task"],
     "parallel": ["task", "axes"],
-    "checkpoint": ["task"],
+    "checkpoint": ["task", "processes"],
+    "cluster": [],
+    "guard": ["cluster"],
+    "processes": ["cluster", "guard"],
+    "stall": [],
+    "elastic": ["axes"],
+    "launching": RUNNER,
+    "templates": [],
     "metrics": ["task"],
     "trackers": ["metrics"],
     "optim": [],
@@ -76,7 +84,7 @@ ARROWS: dict[str, list[str]] = {
     "planning": ["", *RUNNER, "layers.attention"],  # which attention is traced depends on the target
     "report": RUNNER,
     "cli": ["", *RUNNER, "convert", "data.tokenize"],
-    "__main__": ["cli", "hugepages"],
+    "__main__": ["cli", "guard", "hugepages"],
     "hugepages": [],
     "": ["commands"],  # jaxmodels/__init__.py
 }

@@ -42,14 +42,38 @@ def fashion_mnist(
     """
     if split not in FILES:
         raise ValueError(f"fashion_mnist: came split={split!r}, wanted one of {', '.join(FILES)}")
+    return ArrayPipeline(lambda: _read(split, folder), batch=batch, seed=seed, prepare=_scale, augment=augment, spec=SPEC)
+
+
+def numbered(
+    split: Literal["train", "test"], rows: int, batch: int, *, folder: str | os.PathLike[str] | None = None
+) -> ArrayPipeline:
+    """The first so many pictures in order, with "index" (int32), a number that chooses what a model makes up beside each."""
 
     def open() -> dict[str, np.ndarray]:
-        where = cache.folder("fashion_mnist", folder)
-        cache.check(where, FILES[split], where=WHERE)
-        images, labels = (read_idx(where / name) for name in FILES[split])
-        return {"image": images[..., None], "label": labels.astype(np.int32)}
+        arrays = {name: x[:rows] for name, x in _read(split, folder).items()}
+        return {**arrays, "index": np.arange(len(arrays["label"]), dtype=np.int32)}
 
-    return ArrayPipeline(open, batch=batch, seed=seed, prepare=_scale, augment=augment, spec=SPEC)
+    return ArrayPipeline(open, batch=batch, prepare=_scale, spec={**SPEC, "index": ((), np.dtype(np.int32))})
+
+
+def half_known(rows: int, batch: int, *, folder: str | os.PathLike[str] | None = None) -> ArrayPipeline:
+    """So many training pictures, then as many test pictures; "known" (float32) is 1 where a probe may see the label."""
+
+    def open() -> dict[str, np.ndarray]:
+        parts = [{name: x[:rows] for name, x in _read(split, folder).items()} for split in ("train", "test")]
+        known = [np.full(len(part["label"]), 1 - i, np.float32) for i, part in enumerate(parts)]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {**joined, "known": np.concatenate(known)}
+
+    return ArrayPipeline(open, batch=batch, prepare=_scale, spec={**SPEC, "known": ((), np.dtype(np.float32))})
+
+
+def _read(split: str, folder: str | os.PathLike[str] | None) -> dict[str, np.ndarray]:
+    where = cache.folder("fashion_mnist", folder)
+    cache.check(where, FILES[split], where=WHERE)
+    images, labels = (read_idx(where / name) for name in FILES[split])
+    return {"image": images[..., None], "label": labels.astype(np.int32)}
 
 
 def _scale(batch: dict[str, Any]) -> dict[str, Any]:

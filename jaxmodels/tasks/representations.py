@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
+import jax
 import numpy as np
+
+PART = 500  # examples that an untrained encoder sees at once
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # as in arXiv:2104.14294, section 4.1
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # inverse of the probe's regularisation
@@ -24,6 +28,15 @@ def score(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, np.ndar
     known_N = known_N > 0
     parts = x_NF[known_N], label_N[known_N], x_NF[~known_N], label_N[~known_N]
     return {"probe": linear_probe(*parts), "neighbours": nearest_neighbours(*parts)}
+
+
+def untrained(encoder: nn.Module, seed: int, batch: dict[str, np.ndarray]) -> dict[str, float]:
+    """The same of an encoder with its first, random parameters, on one batch of all examples, with "image"."""
+    image = batch["image"]
+    variables = jax.jit(encoder.init)(jax.random.key(seed), image[:1])
+    apply = jax.jit(lambda x: encoder.apply(variables, x))
+    features = np.concatenate([apply(part) for part in np.split(image, range(PART, len(image), PART))])
+    return score([features], [batch])
 
 
 def linear_probe(train_NF: np.ndarray, train_N: np.ndarray, test_NF: np.ndarray, test_N: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from jaxmodels.data.california_housing import SCALE, california_housing, linear_regression_rmse
 from jaxmodels.data.digits import digits, digits_arrays
-from jaxmodels.data.fashion_mnist import fashion_mnist
+from jaxmodels.data.fashion_mnist import fashion_mnist, half_known, numbered
 from jaxmodels.data.python_source import lzma_bits_per_byte, order0_bits_per_byte, python_source
 
 pytestmark = pytest.mark.fast
@@ -60,6 +60,26 @@ def test_fashion_mnist_is_whole_and_the_device_sees_what_the_host_sees(real):
     arrays = {name: jnp.asarray(x[:500]) for name, x in data.arrays.items()}
     device = data.gather(arrays, jnp.arange(300, 400))
     assert batch["image"].max() == 1 and all(np.array_equal(batch[name], device[name]) for name in batch)
+
+
+def test_pictures_beside_which_others_are_made_have_numbers(real):
+    folder = real("fashion_mnist")
+    data, plain = numbered("test", 7, 4, folder=folder), fashion_mnist("test", 4, folder=folder)
+    assert data.rows(1, 0, 4)["index"].tolist()[:3] == [4, 5, 6] and data.rows(1, 0, 4)["weight"].tolist() == [1, 1, 1, 0]
+    assert {name: np.dtype(kind) for name, (_, kind) in data.spec.items()} == {
+        k: x.dtype for k, x in data.rows(0, 0, 4).items()
+    }
+    for name in ("image", "label"):
+        np.testing.assert_array_equal(data.rows(0, 0, 4)[name], plain.rows(0, 0, 4)[name])
+
+
+def test_a_probe_knows_the_labels_of_training_pictures_alone(real):
+    folder = real("fashion_mnist")
+    got = half_known(3, 6, folder=folder).rows(0, 0, 6)
+    assert got["known"].tolist() == [1, 1, 1, 0, 0, 0]
+    parts = [fashion_mnist(split, 3, folder=folder).rows(0, 0, 3) for split in ("train", "test")]
+    for name in ("image", "label"):
+        np.testing.assert_array_equal(got[name], np.concatenate([part[name] for part in parts]))
 
 
 def test_a_damaged_fashion_mnist_file_is_named(real, tmp_path):

@@ -1,0 +1,39 @@
+"""Training with the products of a model's blocks in 8 bits, by the library qwix.
+
+Parameters stay in their type; what a product takes is scaled by its largest value and rounded, so that a matrix unit for 8
+bits can be used; its gradient's products take float8 too, with "int8" they stay as they are. Embedding and head are left
+out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import flax.linen as nn
+
+Products = Literal["float", "int8", "float8"]
+
+M = TypeVar("M", bound=nn.Module)
+
+_TYPES: dict[str, dict[str, Any]] = {
+    "int8": {"weight_qtype": "int8", "act_qtype": "int8"},
+    "float8": {"weight_qtype": "float8_e4m3fn", "act_qtype": "float8_e4m3fn", "bwd_qtype": "float8_e4m3fn"},
+}
+
+
+def quantized(model: M, products: Products, *, blocks: str = ".*blocks.*", methods: tuple[str, ...] = ("hidden",)) -> M:
+    """The model, whose products are in that type; "float" gives the model itself.
+
+    blocks: a regular expression of the paths of the modules that are meant. methods: of the model, that a task calls.
+    Raises ImportError without qwix.
+    """
+    if products == "float":
+        return model
+    if products not in _TYPES:
+        raise ValueError(f"products: came {products!r}; wanted float, int8 or float8: choose one")
+    try:
+        import qwix
+    except ImportError as error:
+        raise ImportError("products in 8 bits need qwix; pip install 'jaxmodels[quant]'") from error
+    rule = qwix.QtRule(module_path=blocks, **_TYPES[products])
+    return qwix.quantize_model(model, qwix.QtProvider([rule]), methods=("__call__", *methods))
