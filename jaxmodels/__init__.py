@@ -22,6 +22,7 @@ _WHERE = {
     "evaluate": "commands",
     "generate": "commands",
     "launch": "launching",
+    "plan": "planning.command",
     "predict": "commands",
     "template": "templates",
     "train": "commands",

@@ -22,6 +22,7 @@ HELP = """\
 usage: jaxmodels COMMAND …
 
   train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
+  plan FILE --on v5p-512 [options]        memory, speed and cost of training on a machine that is not here
   launch FILE --processes N …             the same in N processes on this computer
   template slurm|jobset|tpu FILE …        a script that trains it on a cluster
   evaluate RUN                            evaluate a run's checkpoint
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
+        "plan": _plan,
         "launch": _launch,
         "template": _template,
         "evaluate": _evaluate,
@@ -295,6 +297,25 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     console.say(f"  evaluate jaxmodels evaluate {folder}")
     if experiment.decoder is not None:
         console.say(f"  sample   jaxmodels generate {folder} --prompt {experiment.decoder.prompt!r}")
+
+
+def _plan(argv: list[str]) -> int:
+    from jaxmodels.options import Planning, Printing
+
+    parts = {"planning": Planning, "printing": Printing}
+    about = "What training an experiment's file would take on a machine that is not here; its knobs are options too."
+    path, rest = _first("plan", argv, "FILE", parts, about)
+
+    from jaxmodels.console import Console
+    from jaxmodels.planning import command, report
+
+    _, got, knobs = _knobs("plan", path, rest, parts)
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    planned = command.plan(path, console=console, **vars(got["planning"]), **knobs)
+    report.show(planned, console)
+    if got["printing"].json:
+        print(json.dumps(planned))
+    return 0
 
 
 def _evaluate(argv: list[str]) -> int:

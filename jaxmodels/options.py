@@ -81,6 +81,27 @@ class Printing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planning:
+    """For which machine, and how it would be used."""
+
+    on: str = ""
+    """The machine: v5p-512, v5p:8x8x8, 2xv5p-256, h200-256 or cpu:8. Numbers count chips, where Google's own names of v4,
+    v5p and tpu7x slices count two cores to a chip."""
+    mesh: str = ""
+    """Devices by axis, as in data=2,fsdp=256; by default all of them on fsdp."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of parameters and activations inside the model."""
+    remat: Literal["model", "none", "dots", "offload", "full"] = "model"
+    """What the backward pass of a stack of blocks computes again, as for train."""
+    accumulate: int = 1
+    """Micro-batches that a batch is computed in, one after another."""
+    compile: Literal["on", "off"] = "on"
+    """Whether the target's compiler says what memory it takes; off is quicker."""
+    search: bool = False
+    """Look for the mesh, the micro-batches and the rematerialisation that fit and are fastest."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Restoring:
     """Which checkpoint of a run is used, and where."""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels import axes
@@ -23,7 +24,7 @@ PMAP_AXIS = "devices"
 def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of "data=4,fsdp=2"; "" puts every device on the data axis."""
     devices = jax.devices() if devices is None else list(devices)
-    sizes = _sizes(text) if text else {"data": len(devices)}
+    sizes = mesh_sizes(text) if text else {"data": len(devices)}
     wanted = math.prod(sizes.values())
     if wanted > len(devices) or (jax.process_count() > 1 and wanted != len(devices)):
         raise ValueError(
@@ -32,10 +33,16 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
             + ("" if devices[0].platform != "cpu" else f", or simulate them: JAX_NUM_CPU_DEVICES={wanted}")
         )
     types = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices[:wanted])
+    shape, devices = tuple(sizes.values()), devices[:wanted]
+    try:
+        return jax.make_mesh(shape, tuple(sizes), axis_types=types, devices=devices)
+    except NotImplementedError:  # an axis that is no whole side of a TPU's torus
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(grid, tuple(sizes), axis_types=types)
 
 
-def _sizes(text: str) -> dict[str, int]:
+def mesh_sizes(text: str) -> dict[str, int]:
+    """The axes and their sizes, in order."""
     sizes: dict[str, int] = {}
     for part in text.split(","):
         name, _, size = part.partition("=")

@@ -140,7 +140,8 @@ def test_it_tells_its_version(capsys):
         (["trian"], "there is no command 'trian'; did you mean train?"),
         (
             ["zzz"],
-            "there is no command 'zzz'; choose from train, evaluate, predict, generate, tokenize, convert, verify-resume",
+            "there is no command 'zzz'; choose from train, plan, launch, template, evaluate, predict, generate, tokenize, "
+            "convert, verify-resume",
         ),
         (["train"], "jaxmodels train needs FILE first; see jaxmodels train --help"),
         (["train", "--lr", "1"], "jaxmodels train needs FILE first"),

@@ -34,8 +34,8 @@ RUNNER = [
         "metrics",
         "trackers",
     ),
+    *("sweep", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
     *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
-    *("sweep", "plan", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -81,7 +81,7 @@ ARROWS: dict[str, list[str]] = {
     "generate": RUNNER,
     "decoding": RUNNER,
     "sweep": RUNNER,
-    "plan": RUNNER,
+    "planning": ["", *RUNNER, "layers.attention"],  # which attention is traced depends on the target
     "report": RUNNER,
     "cli": ["", *RUNNER, "convert", "data.tokenize"],
     "__main__": ["cli", "guard", "hugepages"],

@@ -34,7 +34,7 @@ _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform
 
 @contextlib.contextmanager
 def lowered_for(platform: str) -> Iterator[None]:
-    """Within, attention is traced for "cpu", "gpu" or "tpu", whatever this machine has."""
+    """Within, attention is traced for "cpu", "gpu" or "tpu", whatever this machine has; as its "definition" for counting."""
     token = _platform.set(platform)
     try:
         yield
@@ -79,7 +79,7 @@ def _chosen(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, b
         return _cudnn(q_BTHD, k_BSGD, v_BSGD, sight, scale)
     if platform == "tpu" and _suits_tpu(q_BTHD, k_BSGD, sight, bias_HTS):
         return _tpu(q_BTHD, k_BSGD, v_BSGD, sight, scale)
-    if S >= LONG and T > 1 and bias_HTS is None:
+    if S >= LONG and T > 1 and bias_HTS is None and platform != "definition":
         return blocks(q_BTHD, k_BSGD, v_BSGD, sight, scale)
     return plain(q_BTHD, k_BSGD, v_BSGD, sight, scale, bias_HTS)
 

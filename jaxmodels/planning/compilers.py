@@ -1,0 +1,88 @@
+"""Compilers of hardware that is not there: libtpu's and CUDA's, and the CPU's for simulated devices.
+
+Each gives the devices of a target to lower for. The environment that they need must be set before JAX is imported; see
+`environment`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmodels.planning.targets import Target
+
+EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda13", "plan-cuda")}
+
+
+def environment(target: Target) -> dict[str, str]:
+    """What a process must have in its environment before it imports JAX, so that no real accelerator is looked for."""
+    return {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(target.devices),
+        "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5p-8",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TPU_STDERR_LOG_LEVEL": "3",
+    }
+
+
+def missing(target: Target) -> str | None:
+    """The extra that would bring the target's own compiler, where it is absent; "" where no extra does."""
+    if not target.device.compiled:
+        return ""
+    package, extra = EXTRAS.get(target.device.platform, (None, ""))
+    if package is None:
+        return None
+    try:
+        return None if importlib.util.find_spec(package) else extra
+    except ModuleNotFoundError:
+        return extra
+
+
+def version(target: Target) -> str:
+    """Of the target's own compiler."""
+    names = {"tpu": ["libtpu"], "gpu": ["jax-cuda13-plugin", "nvidia-cudnn-cu13"]}.get(target.device.platform, [])
+    return ", ".join([f"{name} {importlib.metadata.version(name)}" for name in ["jaxlib", *names]])
+
+
+def devices(target: Target) -> list[Any]:
+    """The target's devices, for its own compiler; they compile and cannot run."""
+    from jax.experimental import topologies
+
+    if target.device.platform == "tpu":
+        more = {"num_slices": target.slices} if target.slices > 1 else {}
+        found = topologies.get_topology_desc(target.topology, platform="tpu", **more).devices
+    else:
+        found = topologies.get_topology_desc(
+            target.device.name, platform="cuda", target_config=target.device.config, topology=target.topology
+        ).devices
+    assert len(found) == target.devices, (len(found), target.devices)
+    return list(found)
+
+
+def options(target: Target) -> dict[str, Any]:
+    """For the target's compiler: choosing kernels by trying them out needs a GPU."""
+    return {"xla_gpu_autotune_level": 0} if target.device.platform == "gpu" else {}
+
+
+def arrange(target: Target, found: Sequence[Any], sizes: dict[str, int]) -> np.ndarray | None:
+    """Devices of several slices as an array with the mesh's axes, of which the first runs over the slices; None for one."""
+    if target.slices == 1:
+        return None
+    from jax.experimental import mesh_utils
+
+    names, first = list(sizes), next(iter(sizes.values()))
+    if first % target.slices:
+        raise ValueError(
+            f"mesh {','.join(f'{k}={v}' for k, v in sizes.items())}: its first axis goes over the {target.slices} slices of "
+            f"{target.name}, which do not divide {first}; begin with data={target.slices}"
+        )
+    inside = [first // target.slices, *(sizes[name] for name in names[1:])]
+    across = [target.slices, *(1 for _ in names[1:])]
+    return mesh_utils.create_hybrid_device_mesh(inside, across, list(found), allow_split_physical_axes=True)

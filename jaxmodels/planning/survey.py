@@ -1,0 +1,54 @@
+"""What a search has to know of an experiment before it has chosen a mesh: nothing is compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxmodels import axes, loading, parallel, runner
+from jaxmodels.layers.attention import lowered_for
+from jaxmodels.planning.measure import batch_of, counts, remat_of, sizes_of, step_of
+
+
+def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Sizes of the state, FLOPs, bytes that the forward pass keeps for the backward one, layers, and the rules."""
+    file = loading.load(request["file"])
+    experiment = file.build(loading.make_config(file, request["knobs"]))
+    say("tracing the step")
+    abstract, _ = runner.abstract_state(experiment, parallel.make_mesh("data=1", jax.devices()[:1]))
+    counted = counts(experiment, request, abstract)
+    with lowered_for("cpu"), axes.traced(None, remat_of(request)):  # whose attention keeps what a kernel would
+        jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, batch_of(experiment)).jaxpr
+    kept, layers = _scans(jaxpr)
+    return {
+        "batch": experiment.train.batch,
+        "steps": experiment.steps,
+        "state": sizes_of(abstract),
+        "flops": counted,
+        "kept_bytes": kept,
+        "layers": layers,
+        "rules": str(experiment.rules),
+    }
+
+
+def _scans(jaxpr: Any) -> tuple[float, int]:
+    """(bytes of what the scans of the step stack up, without that which has a parameter's shape; trips of the longest)."""
+    shapes = {v.aval.shape for v in jaxpr.invars}
+    kept, layers = 0.0, 1
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "scan":
+            carries = eqn.params["num_carry"]
+            layers = max(layers, eqn.params["length"])
+            kept += sum(
+                math.prod(v.aval.shape) * v.aval.dtype.itemsize
+                for v in eqn.outvars[carries:]
+                if v.aval.shape not in shapes and hasattr(v.aval.dtype, "itemsize")
+            )
+        for inner in (eqn.params.get("jaxpr"), eqn.params.get("call_jaxpr")):
+            if inner is not None and eqn.primitive.name not in ("scan", "pallas_call"):
+                more, length = _scans(getattr(inner, "jaxpr", inner))
+                kept, layers = kept + more, max(layers, length)
+    return kept, layers
