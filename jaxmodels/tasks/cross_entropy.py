@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from jaxmodels import axes
 from jaxmodels.task import Mean
 
 CHUNK = 1 << 24  # logits that a device computes at once, 64 MiB
-_SPLIT = (*axes.BATCH, axes.CONTEXT)
 
 
 def cross_entropy(
@@ -35,14 +35,31 @@ def cross_entropy(
     smoothing: that part of the target's probability is spread evenly over the vocabulary (arXiv:1512.00567, section 7).
     """
     B, T, _ = x_BTM.shape
-    size = max(1, min(T, chunk * axes.ways(_SPLIT) // (B * len(table_VM))))
-    size = min(T, -(-size // axes.size(axes.CONTEXT)) * axes.size(axes.CONTEXT))
     weight_BT = jnp.broadcast_to(weight_BT.astype(jnp.float32), (B, T))
-    if size == T:
-        loss, right = _whole(smoothing, x_BTM, table_VM, targets_BT, weight_BT)
-    else:
-        loss, right = _chunked(smoothing, size, x_BTM, table_VM, targets_BT, weight_BT)
+    examples = axes.batch() if B % axes.ways() == 0 else ()
+    places = (axes.CONTEXT,) if axes.size(axes.CONTEXT) > 1 and T % axes.size(axes.CONTEXT) == 0 else ()
+    split = (*examples, *places)
+    token = P(examples or None, places or None)
+
+    def local(x_BTM, table_VM, targets_BT, weight_BT):
+        sums = _sums(smoothing, chunk, x_BTM, table_VM, targets_BT, weight_BT)
+        return jax.lax.psum(sums, split) if split else sums
+
+    # Each device adds up its own tokens, so that matrix and gradient are exchanged once, not for every chunk.
+    if split:
+        local = jax.shard_map(
+            local, in_specs=(token, P(), token, token), out_specs=P(), axis_names={*split}, check_vma=False
+        )
+    loss, right = local(x_BTM, table_VM, targets_BT, weight_BT)
     return Mean(loss, weight_BT.sum()), Mean(right, weight_BT.sum())
+
+
+def _sums(smoothing: float, chunk: int, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any) -> Any:
+    B, T, _ = x_BTM.shape
+    size = max(1, min(T, chunk // (B * len(table_VM))))
+    if size == T:
+        return _whole(smoothing, x_BTM, table_VM, targets_BT, weight_BT)
+    return _chunked(smoothing, size, x_BTM, table_VM, targets_BT, weight_BT)
 
 
 def with_perplexity(metrics: dict[str, float]) -> dict[str, float]:
@@ -80,7 +97,7 @@ def _forward(smoothing: float, size: int, x_BTM: Any, table_VM: Any, targets_BT:
     start = jnp.zeros(()), jnp.zeros(()), jnp.zeros(table_VM.shape, jnp.float32)
     (loss, right, dtable_VM), dx = jax.lax.scan(add, start, _cut(size, x_BTM, targets_BT, weight_BT))
     B, T, M = x_BTM.shape
-    dx_BTM = dx.transpose(1, 2, 0, 3).reshape(B, -1, M)[:, :T]
+    dx_BTM = dx.transpose(1, 0, 2, 3).reshape(B, -1, M)[:, :T]
     return (loss, right), (dx_BTM, dtable_VM.astype(table_VM.dtype))
 
 
@@ -94,14 +111,11 @@ _chunked.defvjp(_forward, _backward)
 
 
 def _cut(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Arrays (B, T, …) as chunks (n, B, size, …), filled up with zeros, among them weights.
-
-    Chunk j holds tokens j, j + n, ...: where the places are split over devices, each keeps those that it has.
-    """
+    """Arrays (B, T, …) as chunks (n, B, size, …); the last is filled with zeros, among them weights."""
 
     def cut(x):
         B, T = x.shape[:2]
         x = jnp.pad(x, ((0, 0), (0, -T % size)) + ((0, 0),) * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(B, size, -1, *x.shape[2:]), 2, 0)
+        return x.reshape(B, -1, size, *x.shape[2:]).swapaxes(0, 1)
 
     return tuple(map(cut, arrays))
