@@ -96,9 +96,9 @@ def test_help_is_there_in_half_a_second(argv):
 def test_help_names_every_command_and_every_status(capsys):
     status, out, _ = main(capsys, "--help")
     assert status == 0
-    for command in ("train FILE", "evaluate RUN", "predict RUN", "generate RUN", "verify-resume FILE"):
+    for command in ("train FILE", "launch FILE", "template slurm|jobset|tpu FILE", "evaluate RUN", "predict RUN", "generate RUN"):
         assert command in out
-    for number in ("0 done", "1 failed", "2 bad input", "3 the loss was not finite", "130", "143"):
+    for number in ("0 done", "1 failed", "2 bad input", "3 the loss was not finite", "75 no step", "76 another", "130", "143"):
         assert number in out
 
 
@@ -140,7 +140,7 @@ def test_it_tells_its_version(capsys):
         (["trian"], "there is no command 'trian'; did you mean train?"),
         (
             ["zzz"],
-            "there is no command 'zzz'; choose from train, evaluate, predict, generate, tokenize, convert, verify-resume",
+            "there is no command 'zzz'; choose from train, launch, template, evaluate, predict",
         ),
         (["train"], "jaxmodels train needs FILE first; see jaxmodels train --help"),
         (["train", "--lr", "1"], "jaxmodels train needs FILE first"),
