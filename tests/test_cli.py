@@ -96,9 +96,11 @@ def test_help_is_there_in_half_a_second(argv):
 def test_help_names_every_command_and_every_status(capsys):
     status, out, _ = main(capsys, "--help")
     assert status == 0
-    for command in ("train FILE", "evaluate RUN", "predict RUN", "generate RUN", "verify-resume FILE"):
+    commands = ("train FILE", "launch FILE", "template slurm|jobset|tpu FILE", "evaluate RUN", "predict RUN", "generate RUN")
+    for command in (*commands, "verify-resume FILE"):
         assert command in out
-    for number in ("0 done", "1 failed", "2 bad input", "3 the loss was not finite", "130", "143"):
+    failures = ("1 failed", "2 bad input", "3 the loss was not finite", "75 no step", "76 another", "130", "143")
+    for number in ("0 done", *failures):
         assert number in out
 
 
