@@ -34,11 +34,29 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
         )
     types = (AxisType.Auto,) * len(sizes)
     shape, devices = tuple(sizes.values()), devices[:wanted]
+    if slices_of(devices) > 1:
+        return Mesh(_over_slices(text, sizes, devices), tuple(sizes), axis_types=types)
     try:
         return jax.make_mesh(shape, tuple(sizes), axis_types=types, devices=devices)
     except NotImplementedError:  # an axis that is no whole side of a TPU's torus
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return Mesh(grid, tuple(sizes), axis_types=types)
+
+
+def slices_of(devices: Sequence[Any]) -> int:
+    """How many slices of TPUs, joined by a slower network, these devices are of."""
+    return len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+
+
+def _over_slices(text: str, sizes: dict[str, int], devices: Sequence[Any]) -> np.ndarray:
+    """The devices as an array of the mesh's sizes, of which the first axis runs over the slices and the rest inside."""
+    slices, (first, *rest) = slices_of(devices), sizes.values()
+    if first % slices:
+        raise ValueError(
+            f"mesh {text}: its first axis goes over {slices} slices, which do not divide {first}; begin with data={slices}"
+        )
+    inside, across = [first // slices, *rest], [slices, *(1 for _ in rest)]
+    return mesh_utils.create_hybrid_device_mesh(inside, across, list(devices), allow_split_physical_axes=True)
 
 
 def mesh_sizes(text: str) -> dict[str, int]:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from jaxmodels.planning.targets import Target
 
@@ -69,20 +66,3 @@ def devices(target: Target) -> list[Any]:
 def options(target: Target) -> dict[str, Any]:
     """For the target's compiler: choosing kernels by trying them out needs a GPU."""
     return {"xla_gpu_autotune_level": 0} if target.device.platform == "gpu" else {}
-
-
-def arrange(target: Target, found: Sequence[Any], sizes: dict[str, int]) -> np.ndarray | None:
-    """Devices of several slices as an array with the mesh's axes, of which the first runs over the slices; None for one."""
-    if target.slices == 1:
-        return None
-    from jax.experimental import mesh_utils
-
-    names, first = list(sizes), next(iter(sizes.values()))
-    if first % target.slices:
-        raise ValueError(
-            f"mesh {','.join(f'{k}={v}' for k, v in sizes.items())}: its first axis goes over the {target.slices} slices of "
-            f"{target.name}, which do not divide {first}; begin with data={target.slices}"
-        )
-    inside = [first // target.slices, *(sizes[name] for name in names[1:])]
-    across = [target.slices, *(1 for _ in names[1:])]
-    return mesh_utils.create_hybrid_device_mesh(inside, across, list(found), allow_split_physical_axes=True)

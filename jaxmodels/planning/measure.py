@@ -78,9 +78,11 @@ def mesh_of(text: str, machine: Target, devices: Any) -> tuple[Any, dict[str, in
             f"mesh {text}: {product} is {math.prod(sizes.values())}; {machine.name} has {machine.devices} devices: "
             f"choose sizes whose product is {machine.devices}"
         )
-    arranged = compilers.arrange(machine, devices, sizes) if devices[0].platform != "cpu" else None
-    if arranged is not None:
-        return jax.sharding.Mesh(arranged, tuple(sizes)), sizes
+    if next(iter(sizes.values())) % machine.slices:
+        raise ValueError(
+            f"mesh {text}: its first axis goes over the {machine.slices} slices of {machine.name}; begin with "
+            f"data={machine.slices}"
+        )
     return parallel.make_mesh(text, list(devices)[: machine.devices]), sizes
 
 

@@ -42,15 +42,17 @@ def cross_entropy(
     token = P(examples or None, places or None)
 
     def local(x_BTM, table_VM, targets_BT, weight_BT):
-        sums = _sums(smoothing, chunk, x_BTM, table_VM, targets_BT, weight_BT)
-        return jax.lax.psum(sums, split) if split else sums
+        sums = _sums(smoothing, chunk, x_BTM, table_VM.astype(x_BTM.dtype), targets_BT, weight_BT)
+        return jax.lax.psum(sums, split)
 
-    # Each device adds up its own tokens, so that matrix and gradient are exchanged once, not for every chunk.
-    if split:
-        local = jax.shard_map(
-            local, in_specs=(token, P(), token, token), out_specs=P(), axis_names={*split}, check_vma=False
-        )
-    loss, right = local(x_BTM, table_VM, targets_BT, weight_BT)
+    if not split:
+        loss, right = _sums(smoothing, chunk, x_BTM, table_VM, targets_BT, weight_BT)
+    else:
+        # Each device adds up its own tokens, so that matrix and gradient are exchanged once, not for every chunk. In float32:
+        # XLA's compiler for CPUs crashes on sums in 16 bits over some of a mesh's axes.
+        specs = token, P(), token, token
+        summed = jax.shard_map(local, in_specs=specs, out_specs=P(), axis_names={*split}, check_vma=False)
+        loss, right = summed(x_BTM, table_VM.astype(jnp.float32), targets_BT, weight_BT)
     return Mean(loss, weight_BT.sum()), Mean(right, weight_BT.sum())
 
 

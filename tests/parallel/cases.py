@@ -106,12 +106,12 @@ def start(case: Case) -> stepping.State:
     return stepping.init(case.task, OPTIMIZER, 0, case.batch)
 
 
-def compiled(case: Case, axes: str, *, accumulate: int = 1) -> tuple[Any, Any, Any]:
+def compiled(case: Case, axes: str, *, accumulate: int = 1, precision: Any = None) -> tuple[Any, Any, Any]:
     """(the compiled step, the state's shardings, the mesh)."""
     mesh = parallel.make_mesh(axes)
     shapes = jax.eval_shape(lambda: start(case))
     placed = sharding.state_shardings(shapes, mesh, case.rules)
-    one = stepping.make_step(case.task, OPTIMIZER, accumulate=accumulate)
+    one = stepping.make_step(case.task, OPTIMIZER, accumulate=accumulate, precision=precision)
 
     def step(state, _, batch):
         return one(state, parallel.split_places(batch, mesh, leading=0))
@@ -121,9 +121,9 @@ def compiled(case: Case, axes: str, *, accumulate: int = 1) -> tuple[Any, Any, A
     return jitted.lower(shapes, {}, batch).compile(), placed, mesh
 
 
-def losses(case: Case, axes: str, *, accumulate: int = 1) -> list[float]:
+def losses(case: Case, axes: str, **options: Any) -> list[float]:
     """The loss of ten steps on this mesh."""
-    program, placed, mesh = compiled(case, axes, accumulate=accumulate)
+    program, placed, mesh = compiled(case, axes, **options)
     state = jax.device_put(jax.jit(lambda: start(case))(), placed)
     found = []
     for i in range(STEPS):

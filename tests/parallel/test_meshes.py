@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import jax.numpy as jnp
 import pytest
 from parallel.cases import BY_NAME, Case, alone, losses
 
@@ -37,6 +38,12 @@ def test_ten_losses_on_a_mesh_are_those_of_one_device(name, axes):
 
 def test_micro_batches_on_a_mesh_change_nothing():
     agrees(BY_NAME["gpt"], "data=2,tensor=2", accumulate=2)
+
+
+def test_in_bfloat16_a_mesh_differs_by_rounding_alone():
+    half = {"precision": jnp.bfloat16}
+    one, several = (losses(BY_NAME["gpt"], axes, **half) for axes in ("data=1", "data=2,fsdp=2,tensor=2"))
+    assert several == pytest.approx(one, abs=5e-3) and one != alone(BY_NAME["gpt"])
 
 
 def products(axes: tuple[str, ...], devices: int = 8) -> list[str]:
