@@ -48,8 +48,8 @@ def cross_entropy(
     if not split:
         loss, right = _sums(smoothing, chunk, x_BTM, table_VM, targets_BT, weight_BT)
     else:
-        # Each device adds up its own tokens, so that matrix and gradient are exchanged once, not for every chunk. In float32:
-        # XLA's compiler for CPUs crashes on sums in 16 bits over some of a mesh's axes.
+        # Each device adds up its own tokens, so that matrix and gradient are exchanged once, not for every chunk.
+        # In float32: XLA's compiler for CPUs crashes on sums in 16 bits over some of a mesh's axes.
         specs = token, P(), token, token
         summed = jax.shard_map(local, in_specs=specs, out_specs=P(), axis_names={*split}, check_vma=False)
         loss, right = summed(x_BTM, table_VM.astype(jnp.float32), targets_BT, weight_BT)
