@@ -45,7 +45,7 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
 
 def slices_of(devices: Sequence[Any]) -> int:
     """How many slices of TPUs, joined by a slower network, these devices are of."""
-    return len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    return len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
 
 
 def _over_slices(text: str, sizes: dict[str, int], devices: Sequence[Any]) -> np.ndarray:
