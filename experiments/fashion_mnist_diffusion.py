@@ -6,6 +6,9 @@ jaxmodels train experiments/fashion_mnist_diffusion.py --classifier runs/fashion
 The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made images are from real
 ones (comparable with the baseline and the other experiments here, not with published FIDs); without, it is left out. The
 samples are in the run's folder, pictures/: a class in each row.
+
+Result: test/frechet 16.3 (real against real, as few images: 0.73), 49:33 min beside other work; one core of an AMD EPYC
+virtual machine, at 1b65aea. The transformer was not measured.
 """
 
 from dataclasses import dataclass

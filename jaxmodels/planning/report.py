@@ -31,7 +31,7 @@ def show(plan: dict[str, Any], console: Console) -> None:
     for note in memory.get("notes", []):
         console.warn(note)
     if plan["work"]["loops"]:
-        console.warn(f"{plan['work']['loops']} loops run as often as their data says; they were counted once")
+        console.warn(f"loops that run as often as their data says were counted once: {plan['work']['loops']}")
 
 
 def _search(found: dict[str, Any], console: Console) -> None:
