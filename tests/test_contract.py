@@ -24,9 +24,10 @@ from jaxmodels.task import Mean
 
 RATE = 0.3
 
-every = pytest.mark.parametrize("tiny", TINY, ids=str)
-every_sum = pytest.mark.parametrize("tiny", [t for t in TINY if not t.norm_per_device], ids=str)
-every_norm = pytest.mark.parametrize("tiny", [t for t in TINY if t.norm_per_device], ids=str)
+ALL = [pytest.param(tiny, id=tiny.name, marks=[pytest.mark.thorough] if tiny.second else []) for tiny in TINY]
+every = pytest.mark.parametrize("tiny", ALL)
+every_sum = pytest.mark.parametrize("tiny", [p for p in ALL if not p.values[0].norm_per_device])
+every_norm = pytest.mark.parametrize("tiny", [p for p in ALL if p.values[0].norm_per_device])
 
 
 def _show(grads, state, params=None):

@@ -50,6 +50,7 @@ class Tiny:
     random: bool = False  # the training loss depends on the keys
     float32: str = ""  # occurs in the shape of products that stay in float32 on purpose, such as a router's
     idle: str = ""  # finds parameters without a gradient: a bias of keys adds the same to all scores of a softmax
+    second: bool = False  # another of its family is in the list: tested where there is time
     norm_per_device: bool = False  # training uses statistics of its batch: each micro-batch, each pmap device has its own
 
     def __str__(self) -> str:
@@ -112,13 +113,12 @@ def classifier(name: str, model: nn.Module, *, random: bool = False, norm_per_de
     )
 
 
-def regressor(name: str, model: nn.Module) -> Tiny:
-    return Tiny(name=name, task=regress(model), batch=features(), outputs=outputs_of(model, "features"))
+def regressor(name: str, model: nn.Module, **options: Any) -> Tiny:
+    return Tiny(name=name, task=regress(model), batch=features(), outputs=outputs_of(model, "features"), **options)
 
 
-def language_model(name: str, model: nn.Module, *, random: bool = False, float32: str = "") -> Tiny:
-    outputs = outputs_of(model, "inputs")
-    return Tiny(name=name, task=next_token(model), batch=tokens(), outputs=outputs, random=random, float32=float32)
+def language_model(name: str, model: nn.Module, **options: Any) -> Tiny:
+    return Tiny(name=name, task=next_token(model), batch=tokens(), outputs=outputs_of(model, "inputs"), **options)
 
 
 def texts(**more: np.ndarray) -> dict[str, np.ndarray]:
@@ -165,7 +165,7 @@ KEYS = r"blocks'\]\['key'\]\['bias"
 
 TINY = [
     classifier("mlp-dropout", MLP((9, 6), K, dropout=0.3), random=True),
-    regressor("mlp-regress", MLP((9,), 2, nn.tanh)),
+    regressor("mlp-regress", MLP((9,), 2, nn.tanh), second=True),
     classifier("cnn-norm-dropout", CNN(**CNN_SIZES, batch_norm=True, dropout=0.3), random=True, norm_per_device=True),
     classifier(
         "resnet-excite-dropout",
@@ -189,7 +189,7 @@ TINY = [
         norm_per_device=True,
     ),
     language_model("gpt-dropout", GPT(**GPT_SIZES, dropout=0.2), random=True),
-    language_model("gpt-untied-remat-unroll", GPT(**GPT_SIZES, tied=False, remat="full", unroll=2)),
+    language_model("gpt-untied-remat-unroll", GPT(**GPT_SIZES, tied=False, remat="full", unroll=2), second=True),
     language_model(
         "llama-window-biases", Llama(**LLAMA_SIZES, hidden_width=12, window=3, biases=("query", "key", "value"), tied=True)
     ),
@@ -209,8 +209,10 @@ TINY = [
         random=True,
         idle=KEYS,
     ),
-    text_classifier("bert-classify-dropout", TextClassifier(BERT.clone(dropout=0.2), K), random=True, idle=KEYS),
-    of_texts("bert-span", SPAN, span(SPAN), spans(), idle=f"{KEYS}|head'\\]\\['bias"),
+    text_classifier(
+        "bert-classify-dropout", TextClassifier(BERT.clone(dropout=0.2), K), random=True, idle=KEYS, second=True
+    ),
+    of_texts("bert-span", SPAN, span(SPAN), spans(), idle=f"{KEYS}|head'\\]\\['bias", second=True),
     translator("transformer", Transformer(V, 8, 2, 2, 12)),
     translator("t5-gated-untied", T5(V, 8, 2, 2, 4, 12, gated=True, tied=False)),
 ]

@@ -36,6 +36,7 @@ def test_it_learns_almost_the_same(products):
     assert got == pytest.approx(alone(CASE), abs=0.02) and got != alone(CASE)
 
 
+@pytest.mark.thorough
 def test_on_a_mesh_it_learns_the_same_to_the_steps_of_rounding():
     assert losses(case("int8"), "data=2,tensor=2") == pytest.approx(losses(case("int8"), "data=1"), abs=2e-3)
 

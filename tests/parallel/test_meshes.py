@@ -18,7 +18,6 @@ SOME = [
     ("gpt", "pipeline=2,context=2,tensor=2"),
     ("llama", "fsdp=2,expert=2,tensor=2"),
     ("llama", "pipeline=2,expert=2,context=2"),
-    ("bert", "data=2,pipeline=4"),
     ("bert", "fsdp=4,context=2"),
     ("vit", "data=2,context=2,tensor=2"),
     ("resnet", "fsdp=4,context=2"),
