@@ -5,6 +5,9 @@ jaxmodels train experiments/fashion_mnist_mae.py   (JAXMODELS_DATA names the fol
 test/probe is the accuracy of a linear classifier on the features, which saw 10,000 labels, and test/neighbours that of a
 vote of the 20 nearest of them; beside it stands the same of the untrained encoder. Restored images are in the run's folder,
 pictures/: what is there, what the model sees, what it makes of it.
+
+Result of --epochs 5: probe 79.8%, 3.1 points above the untrained encoder's 76.6%, neighbours 78.0% (untrained 68.4%), 20:32
+min beside other work; two cores of an AMD EPYC virtual machine, at 1b65aea. The whole run was not measured.
 """
 
 from dataclasses import dataclass
