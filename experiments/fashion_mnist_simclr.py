@@ -4,6 +4,9 @@ jaxmodels train experiments/fashion_mnist_simclr.py   (JAXMODELS_DATA names the 
 
 test/probe is the accuracy of a linear classifier on the features, which saw 10,000 labels, and test/neighbours that of a
 vote of the 20 nearest of them; beside it stands the same of the untrained encoder.
+
+Result: probe 82.6%, 21.1 points above the untrained encoder's 61.5%, neighbours 79.9% (untrained 47.6%), 38:46 min beside
+other work; one core of an AMD EPYC virtual machine, at 1b65aea.
 """
 
 from dataclasses import dataclass
