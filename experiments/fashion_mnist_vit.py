@@ -1,6 +1,9 @@
 """A vision transformer of 0.2 million parameters on Fashion-MNIST: 49 patches of 4 x 4.
 
 jaxmodels train experiments/fashion_mnist_vit.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
+
+Result: 90.04% test accuracy with 205,834 parameters (published for as many: 92.3%), 87:06 min beside other work; one core of
+an AMD EPYC virtual machine, at 1b65aea. It was 85% until the rate fell, and rose to the end: these rates are too high.
 """
 
 from dataclasses import dataclass
