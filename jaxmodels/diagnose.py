@@ -114,7 +114,7 @@ def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], prefix: str, re
     for eqn in jaxpr.eqns:
         given = eqn.invars
         if eqn.primitive.name == "scan":  # what a loop shares between its turns (a mask, say) is not handed on
-            fixed, carry = _scanned(eqn)
+            fixed, carry = scanned(eqn)
             given = given[fixed : fixed + carry]
         for v in given:
             if not isinstance(v, Literal):
@@ -152,7 +152,7 @@ def _one(jaxpr: Any, eqn: Any, inputs: Sequence[Any]) -> list[Any]:
     return jax.core.eval_jaxpr(alone, (), *given.values())
 
 
-def _scanned(eqn: Any) -> tuple[int, int]:
+def scanned(eqn: Any) -> tuple[int, int]:
     """How many of a scan's inputs are constants, and how many are carried; then come those it runs over.
 
     Read from the shapes, since JAX's own names for these numbers differ between its versions.
@@ -166,7 +166,7 @@ def _scanned(eqn: Any) -> tuple[int, int]:
 def _run_scan(eqn: Any, inputs: Sequence[Any], module: str) -> list[Any]:
     length, closed = eqn.params["length"], eqn.params["jaxpr"]
     body, body_consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
-    fixed, carried = _scanned(eqn)
+    fixed, carried = scanned(eqn)
     consts, carry, xs = inputs[:fixed], list(inputs[fixed : fixed + carried]), inputs[fixed + carried :]
     ys: list[Any] = [None] * length
     for i in range(length)[:: -1 if eqn.params["reverse"] else 1]:

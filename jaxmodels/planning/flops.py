@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.diagnose import scanned
+
 
 class Flops(NamedTuple):
     """By type of the operands; backward: of the products that gradients add.
@@ -80,11 +82,11 @@ def _equation(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
     if name == "stop_gradient":
         return Flops(Counter(), Counter()), [False]
     if name == "scan":
-        return _scan(params, active)
+        return _scan(eqn, active)
     if name == "while":
         return _while(params, active)
     if name == "cond":
-        branches = [_jaxpr(b.jaxpr, active[1:]) for b in params["branches"]]
+        branches = [_jaxpr(_open(b), active[1:]) for b in params["branches"]]
         most = max(branches, key=lambda b: b[0].total)
         return most[0], [any(flags) for flags in zip(*(b[1] for b in branches), strict=True)]
     if name == "pallas_call":
@@ -94,7 +96,7 @@ def _equation(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
     inner = next((params[key] for key in ("call_jaxpr", "jaxpr", "fun_jaxpr") if key in params), None)
     if inner is None:
         return Flops(Counter(), Counter()), every
-    inner = getattr(inner, "jaxpr", inner)
+    inner = _open(inner)
     if len(inner.invars) != len(active):  # a kernel's call may bring arguments of its own
         return _jaxpr(inner, [any(active)] * len(inner.invars))[0], every
     flops, out = _jaxpr(inner, active)
@@ -104,19 +106,19 @@ def _equation(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
     return flops, out if len(out) == len(eqn.outvars) else every
 
 
-def _scan(params: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
-    body, consts, carries = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
+def _scan(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
+    body, (consts, carries) = _open(eqn.params["jaxpr"]), scanned(eqn)
     flags = list(active)
     while True:  # what a carry takes up in one trip flows in the next
         flops, out = _jaxpr(body, flags)
         carried = [a or b for a, b in zip(flags[consts : consts + carries], out[:carries], strict=True)]
         if carried == flags[consts : consts + carries]:
-            return flops.times(params["length"]), out
+            return flops.times(eqn.params["length"]), out
         flags[consts : consts + carries] = carried
 
 
 def _while(params: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
-    body, skipped = params["body_jaxpr"].jaxpr, params["cond_nconsts"]
+    body, skipped = _open(params["body_jaxpr"]), params["cond_nconsts"]
     flops, out = _jaxpr(body, active[skipped:])
     return (flops._replace(loops=flops.loops + 1) if flops.total else flops), out
 
@@ -144,6 +146,11 @@ def _convolution(eqn: Any) -> int:
 
 
 _PRODUCTS = {"dot_general": _dot, "ragged_dot_general": _ragged, "conv_general_dilated": _convolution}
+
+
+def _open(jaxpr: Any) -> Any:
+    """Without its constants; JAX's versions differ in where they keep a jaxpr with them."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
 
 
 def _is_literal(v: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxmodels import axes, loading, parallel, runner
+from jaxmodels.diagnose import scanned
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.planning.measure import batch_of, counts, remat_of, sizes_of, step_of
 
@@ -40,7 +41,7 @@ def _scans(jaxpr: Any) -> tuple[float, int]:
     kept, layers = 0.0, 1
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "scan":
-            carries = eqn.params["num_carry"]
+            _, carries = scanned(eqn)
             layers = max(layers, eqn.params["length"])
             kept += sum(
                 math.prod(v.aval.shape) * v.aval.dtype.itemsize
