@@ -37,5 +37,5 @@ class MAE(nn.Module):
         all_BNE = jnp.broadcast_to(hidden_E.astype(seen_BnE.dtype), (B, h * w, self.width))
         all_BNE = all_BNE.at[jnp.arange(B)[:, None], kept_Bn].set(seen_BnE)
         all_BNE += self.param("position", small, (h * w, self.width)).astype(all_BNE.dtype)
-        all_BNE, _ = stack(self.block, self.depth, all_BNE, fold(keys_B, 2**17), None, False)
+        all_BNE, _ = stack(self.block, self.depth, all_BNE, fold(keys_B, 2**17), None, None)
         return nn.Dense(self.outputs, name="out")(nn.LayerNorm(epsilon=1e-6, name="norm")(all_BNE))

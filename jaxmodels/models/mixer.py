@@ -26,7 +26,7 @@ class Block(nn.Module):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BND, keys_B, rate, collect: bool):
+    def __call__(self, x_BND, keys_B, rate, collect: tuple[()] | None):
         """(x, x or None) after this block; rate is of stochastic depth, None where there is none."""
         dense = partial(nn.Dense, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
@@ -40,7 +40,7 @@ class Block(nn.Module):
         y_BDN = mlp(norm(name="norm_token")(x_BND).swapaxes(1, 2), self.token_hidden, "token")
         x_BND += added(y_BDN.swapaxes(1, 2), 0)
         x_BND += added(mlp(norm(name="norm_channel")(x_BND), self.hidden_width, "channel"), 1)
-        return x_BND, x_BND if collect else None
+        return x_BND, None if collect is None else x_BND
 
 
 class Mixer(nn.Module):
@@ -101,7 +101,7 @@ class Mixer(nn.Module):
         rate_L = None
         if not (isinstance(self.drop_path, int | float) and self.drop_path == 0):
             rate_L = self.drop_path * jnp.arange(self.depth) / max(1, self.depth - 1)
-        return stack(self.blocks, self.depth, x_BND, keys_B, rate_L, collect, unroll=self.unroll)
+        return stack(self.blocks, self.depth, x_BND, keys_B, rate_L, () if collect else None, unroll=self.unroll)
 
 
 mixer_s32, mixer_s16 = (partial(Mixer, width=512, depth=8, patch=patch) for patch in (32, 16))

@@ -36,8 +36,11 @@ class Block(nn.Module):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BTD, keys_B, rate, collect: bool):
-        """(x, x or None) after this block; rate is of stochastic depth, None where there is none."""
+    def __call__(self, x_BTD, keys_B, rate, collect: tuple[()] | None):
+        """(x, x or None) after this block; rate is of stochastic depth, None where there is none.
+
+        collect: () or None, as rematerialisation would trace a bool.
+        """
         D = x_BTD.shape[-1]
         dense = partial(nn.Dense, kernel_init=small, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
@@ -52,7 +55,7 @@ class Block(nn.Module):
         y_BTF = nn.gelu(dense(self.hidden_width, name="up")(norm(name="norm_mlp")(x_BTD)), approximate=False)
         y_BTD = dense(D, name="down")(dropout(y_BTF, self.dropout, fold(keys_B, 4)))
         x_BTD += self.branch(y_BTD, "scale_mlp", keys_B, rate, 1)
-        return x_BTD, x_BTD if collect else None
+        return x_BTD, None if collect is None else x_BTD
 
     def branch(self, y_BTD, name: str, keys_B, rate, number: int):
         """What is added: scaled, thinned out, or not at all for some examples."""
@@ -165,7 +168,7 @@ class ViT(nn.Module):
         rate_L = None
         if not (isinstance(self.drop_path, int | float) and self.drop_path == 0):
             rate_L = self.drop_path * jnp.arange(self.depth) / max(1, self.depth - 1)
-        return stack(self.blocks, self.depth, x_BTD, keys_B, rate_L, collect, unroll=self.unroll)
+        return stack(self.blocks, self.depth, x_BTD, keys_B, rate_L, () if collect else None, unroll=self.unroll)
 
     def rules(self):
         """How the parameters are split over a mesh; see jaxmodels.sharding."""
