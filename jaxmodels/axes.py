@@ -25,14 +25,13 @@ BATCH = ("data", "fsdp", "expert")  # the example axis is split over all of thes
 DATA, FSDP, EXPERT = BATCH
 CONTEXT, TENSOR, PIPELINE = "context", "tensor", "pipeline"
 
-
 TURNS = 4  # micro-batches of each stage, where the batch has as many: the bubble is then below a fifth
-remat: contextvars.ContextVar[str] = contextvars.ContextVar("remat", default="")  # in place of what a model says, if any
+remat: contextvars.ContextVar[str] = contextvars.ContextVar("remat", default="model")  # "model": as the model says
 
 
 @contextlib.contextmanager
-def traced(mesh: Mesh | None, how: str = "") -> Iterator[None]:
-    """Within, what is traced sees that it runs on this mesh, and blocks are rematerialised in this way, not the model's."""
+def traced(mesh: Mesh | None, how: str = "model") -> Iterator[None]:
+    """Within, what is traced sees that it runs on this mesh, and blocks are rematerialised in this way."""
     token = remat.set(how)
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if mesh else contextlib.nullcontext():
@@ -53,9 +52,9 @@ def ways(names: tuple[str, ...] = BATCH) -> int:
     return math.prod(map(size, names))
 
 
-def batch() -> tuple[str, ...]:
-    """The axes of this mesh that the example axis is split over."""
-    return tuple(axis for axis in BATCH if size(axis) > 1)
+def dividing(names: tuple[str, ...], *sizes: int) -> tuple[str, ...]:
+    """Those of the axes that this mesh has, where all of them together divide each of the sizes; else none."""
+    return tuple(axis for axis in names if size(axis) > 1) if all(n % ways(names) == 0 for n in sizes) else ()
 
 
 def micro_batches(batch: int, stages: int, ways: int) -> int:
@@ -71,10 +70,8 @@ def bubble(stages: int, count: int) -> float:
 
 def constrained(x: jax.Array, *spec: str | tuple[str, ...] | None) -> jax.Array:
     """x, split as said where these axes are there and divide it; elsewhere x as it is."""
-    fitting: list[tuple[str, ...] | None] = []
-    for n, part in zip(x.shape, spec, strict=False):
-        names = tuple(axis for axis in ((part,) if isinstance(part, str) else part or ()) if size(axis) > 1)
-        fitting.append(names if names and n % ways(names) == 0 else None)
+    parts = [(part,) if isinstance(part, str) else part or () for part in spec]
+    fitting = [dividing(part, n) or None for n, part in zip(x.shape, parts, strict=False)]
     if not any(fitting):
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*fitting))
@@ -82,10 +79,7 @@ def constrained(x: jax.Array, *spec: str | tuple[str, ...] | None) -> jax.Array:
 
 def each(fn: Callable[[jax.Array], Any], x: jax.Array) -> Any:
     """fn of B x T x …, on each device for its own examples and places; fn must look at each place alone."""
-    B, T = x.shape[:2]
-    spec = PartitionSpec(
-        batch() if batch() and B % ways() == 0 else None, CONTEXT if size(CONTEXT) > 1 and T % size(CONTEXT) == 0 else None
-    )
+    spec = PartitionSpec(dividing(BATCH, x.shape[0]) or None, dividing((CONTEXT,), x.shape[1]) or None)
     return jax.shard_map(fn, in_specs=spec, out_specs=spec, check_vma=False)(x) if any(spec) else fn(x)
 
 

@@ -116,9 +116,9 @@ def _of_xla(error: Exception) -> bool:
 
 
 def _in_company() -> bool:
-    from jaxmodels import processes
-
-    return processes.count() > 1
+    """Whether this process trains with others; it joined them by a module that is then there."""
+    processes = sys.modules.get("jaxmodels.processes")
+    return processes is not None and processes.count() > 1
 
 
 def _fail(text: str, status: int) -> int:

@@ -101,7 +101,7 @@ def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, split))
 
 
-def traced_for(mesh: Mesh | None, fn: Callable, remat: str = "") -> Callable:
+def traced_for(mesh: Mesh | None, fn: Callable, remat: str = "model") -> Callable:
     """fn, traced as axes.traced says."""
 
     def traced(*arguments):
@@ -140,7 +140,7 @@ def put(rows: Callable[[int, int], Mapping[str, np.ndarray]], batch: int, mesh: 
 
 
 def compile_step(
-    fn: Callable, mode: Compile, mesh: Mesh, state: Any, *, leading: int, donate: bool = True, remat: str = ""
+    fn: Callable, mode: Compile, mesh: Mesh, state: Any, *, leading: int, donate: bool = True, remat: str = "model"
 ) -> jax.stages.Wrapped:
     """fn(state, fixed, moving) -> (state, metrics), compiled by jit with shardings or by pmap.
 

@@ -143,8 +143,7 @@ class Programs:
             return state, metrics[None]
 
         moving = self._place(range(k))
-        how = "" if options.remat == "model" else options.remat
-        jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1, remat=how)
+        jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1, remat=options.remat)
         executable = jitted.lower(self.abstract, self.fixed, moving).compile()
         return Watched(executable, moving, lambda arguments, why: self._compile_again(jitted, arguments, why))
 

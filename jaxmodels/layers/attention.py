@@ -92,12 +92,11 @@ def _on_mesh(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, 
     """
     B, T, _, _ = q_BTHD.shape
     S, G = k_BSGD.shape[1:3]
-    examples = axes.batch() if B % axes.ways() == 0 else ()
-    context = [axis for axis in (axes.CONTEXT,) if T % axes.size(axis) == S % axes.size(axis) == 0 and axes.size(axis) > 1]
-    heads = [axis for axis in (axes.TENSOR,) if axes.size(axis) > 1 and G % axes.size(axis) == 0]
+    examples, context = axes.dividing(axes.BATCH, B), axes.dividing((axes.CONTEXT,), T, S)
+    heads = axes.dividing((axes.TENSOR,), G)
     if not (examples or context or heads):
         return _chosen(q_BTHD, k_BSGD, v_BSGD, sight, scale, bias_HTS)
-    rows, places, of_heads = (tuple(part) or None for part in (examples, context, heads))
+    rows, places, of_heads = (part or None for part in (examples, context, heads))
     by_row = lambda x, *rest: x if x is None else P(None if len(x) == 1 else rows, *rest)  # noqa: E731
     specs = (
         P(rows, places, of_heads),

@@ -81,9 +81,9 @@ def _split_rows(x_BHWC: Any, kernel: Any, strides: tuple[int, ...], padding: Any
     spans = [(k - 1) * d + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)]
     pads = lax.padtype_to_pads(x_BHWC.shape[1:3], spans, strides, padding) if isinstance(padding, str) else padding
     pads = tuple((int(low), int(high)) for low, high in pads)
-    n, rows = axes.size(axes.CONTEXT), (x_BHWC.shape[1] + sum(pads[0]) - spans[0]) // strides[0] + 1
-    plain = {*(lhs_dilation or (1,))} == {1} and min(pads[0]) >= 0 and rows % n == 0 and len(x_BHWC) % axes.ways() == 0
-    each, split = rows // n, P(axes.batch() or None, axes.CONTEXT if plain else None)
+    rows, examples = (x_BHWC.shape[1] + sum(pads[0]) - spans[0]) // strides[0] + 1, axes.dividing(axes.BATCH, len(x_BHWC))
+    plain = {*(lhs_dilation or (1,))} == {1} and min(pads[0]) >= 0 and rows % axes.size(axes.CONTEXT) == 0
+    each = rows // axes.size(axes.CONTEXT)
 
     def local(x, w):
         if not plain:
@@ -93,9 +93,8 @@ def _split_rows(x_BHWC: Any, kernel: Any, strides: tuple[int, ...], padding: Any
         x = lax.dynamic_slice_in_dim(x, first, (each - 1) * strides[0] + spans[0], 1)
         return conv_general_dilated(x, w, strides, ((0, 0), pads[1]), **more)
 
-    whole = P(split[0] if len(x_BHWC) % axes.ways() == 0 else None)
-    out = split if plain else whole
-    return jax.shard_map(local, in_specs=(whole, P()), out_specs=out, check_vma=False)(x_BHWC, kernel)
+    whole, split = P(examples or None), P(examples or None, axes.CONTEXT if plain else None)
+    return jax.shard_map(local, in_specs=(whole, P()), out_specs=split, check_vma=False)(x_BHWC, kernel)
 
 
 def _suits_rows(x_shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:

@@ -62,12 +62,11 @@ def mixed(x_BTM: Any, gate_EMF: Any, up_EMF: Any, down_EFM: Any, expert_BTK: Any
     On a mesh each device sorts its own tokens. Over `expert` the devices bring their tokens together, each computes what its
     experts make of them, and each gets the sums of its own tokens back; over `tensor` each has a part of the hidden units.
     """
-    examples = axes.batch() if len(x_BTM) % axes.ways() == 0 else ()
-    context = [axis for axis in (axes.CONTEXT,) if axes.size(axis) > 1 and x_BTM.shape[1] % axes.size(axis) == 0]
-    hidden = [axis for axis in (axes.TENSOR,) if axes.size(axis) > 1]
+    examples, context = axes.dividing(axes.BATCH, x_BTM.shape[0]), axes.dividing((axes.CONTEXT,), x_BTM.shape[1])
+    hidden = axes.dividing((axes.TENSOR,))
     if not (examples or context or hidden):
         return grouped(x_BTM, gate_EMF, up_EMF, down_EFM, expert_BTK, weight_BTK, 0)
-    rows, places, units = (tuple(part) or None for part in (examples, context, hidden))
+    rows, places, units = (part or None for part in (examples, context, hidden))
     owners = axes.EXPERT if axes.EXPERT in examples else None
     token, matrix = P(rows, places), P(owners, None, units)
 

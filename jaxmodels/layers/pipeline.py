@@ -8,7 +8,6 @@ Dimensions: S stages, n micro-batches, L layers, B batch, b examples of a micro-
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -16,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels import axes
+from jaxmodels.layers.dropout import fold
 
 
-def pipelined(block: nn.Module, depth: int, x: jax.Array, keys_B: Any, per_layer: Any, shared: tuple, fold: Callable) -> Any:
+def pipelined(block: nn.Module, depth: int, x: jax.Array, keys_B: Any, per_layer: Any, shared: tuple) -> Any:
     """(x, None) after the blocks, as from layers.stack.stack; raises where they give more than x."""
     S, B = axes.size(axes.PIPELINE), len(x)
     n = axes.micro_batches(B, S, axes.ways())

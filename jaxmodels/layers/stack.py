@@ -27,7 +27,8 @@ def rematerialised(block: type[nn.Module], remat: Remat) -> type[nn.Module]:
 
     A run's option comes before a model's field.
     """
-    remat = axes.remat.get() or remat  # type: ignore[assignment]
+    asked = axes.remat.get()
+    remat = remat if asked == "model" else asked  # type: ignore[assignment]
     if remat == "none":
         return block
     if remat not in _POLICIES:
@@ -50,7 +51,7 @@ def stack(
     the examples first, or an axis of length 1.
     """
     if axes.size(axes.PIPELINE) > 1 and not block.is_initializing():
-        return pipelined(block, depth, x, keys_B, per_layer, shared, fold)
+        return pipelined(block, depth, x, keys_B, per_layer, shared)
 
     def layer(module, x, inputs):
         number, mine = inputs

@@ -109,19 +109,14 @@ def _lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract:
     def program(state, _, batch):
         return one(state, parallel.split_places(batch, mesh, leading=0))
 
-    jitted = parallel.compile_step(program, "jit", mesh, shardings, leading=0, remat=remat_of(request))
+    jitted = parallel.compile_step(program, "jit", mesh, shardings, leading=0, remat=request["remat"])
     return jitted.lower(abstract, {}, batch_of(experiment))
-
-
-def remat_of(request: dict[str, Any]) -> str:
-    """What axes.traced wants to know of the option."""
-    return "" if request["remat"] == "model" else request["remat"]
 
 
 def counts(experiment: Experiment, request: dict[str, Any], state: Any) -> dict[str, Any]:
     """FLOPs of the whole batch: what the model must do, and what the step does."""
     batch, precision = batch_of(experiment), as_dtype(request["precision"])
-    with lowered_for("definition"), axes.traced(None, remat_of(request)):
+    with lowered_for("definition"), axes.traced(None, request["remat"]):
         whole = flops.count(jax.make_jaxpr(step_of(experiment, request))(state, batch))
     found: dict[str, Any] = {"hardware": whole.by_type(), "loops": whole.loops, "grouped": whole.grouped}
     if experiment.make_step is not None:  # no one loss: what the step does is what there is to do

@@ -11,7 +11,7 @@ import jax
 from jaxmodels import axes, loading, parallel, runner
 from jaxmodels.diagnose import scanned
 from jaxmodels.layers.attention import lowered_for
-from jaxmodels.planning.measure import batch_of, counts, remat_of, sizes_of, step_of
+from jaxmodels.planning.measure import batch_of, counts, sizes_of, step_of
 
 
 def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None)
     say("tracing the step")
     abstract, _ = runner.abstract_state(experiment, parallel.make_mesh("data=1", jax.devices()[:1]))
     counted = counts(experiment, request, abstract)
-    with lowered_for("cpu"), axes.traced(None, remat_of(request)):  # whose attention keeps what a kernel would
+    with lowered_for("cpu"), axes.traced(None, request["remat"]):  # whose attention keeps what a kernel would
         jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, batch_of(experiment)).jaxpr
     kept, layers = _scans(jaxpr)
     return {

@@ -36,8 +36,7 @@ def cross_entropy(
     """
     B, T, _ = x_BTM.shape
     weight_BT = jnp.broadcast_to(weight_BT.astype(jnp.float32), (B, T))
-    examples = axes.batch() if B % axes.ways() == 0 else ()
-    places = (axes.CONTEXT,) if axes.size(axes.CONTEXT) > 1 and T % axes.size(axes.CONTEXT) == 0 else ()
+    examples, places = axes.dividing(axes.BATCH, B), axes.dividing((axes.CONTEXT,), T)
     split = (*examples, *places)
     token = P(examples or None, places or None)
 
