@@ -16,18 +16,21 @@ import jax
 import jax.numpy as jnp
 import measure
 import numpy as np
+from jax import lax
 
 from jaxmodels.layers import conv
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.pool import max_pool
 
-SAME = ((1, 1), (1, 1))
-# batch, height and width, channels, features of 3 x 3 kernels
+# batch, height and width, channels, features, size of the kernel, stride
 SHAPES = [
-    *((128, 28, c, f) for c, f in ((1, 32), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64))),
-    *((128, 14, c, f) for c, f in ((32, 32), (32, 64), (64, 64), (64, 128), (128, 128), (256, 256))),
-    *((128, 7, c, f) for c, f in ((64, 128), (128, 128), (256, 256))),
-    *((32, 56, c, f) for c, f in ((64, 64),)),
+    *((128, 28, c, f, 3, 1) for c, f in ((1, 32), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64))),
+    *((128, 14, c, f, 3, 1) for c, f in ((32, 32), (32, 64), (64, 64), (64, 128), (128, 128), (256, 256))),
+    *((128, 7, c, f, 3, 1) for c, f in ((64, 128), (128, 128), (256, 256))),
+    (32, 56, 64, 64, 3, 1),
+    (32, 56, 128, 128, 3, 2),
+    (64, 16, 128, 256, 3, 2),
+    (32, 224, 3, 64, 7, 2),
 ]
 
 
@@ -55,10 +58,11 @@ def pooling(B: int, H: int, C: int, window: int, stride: int, pad: int) -> dict:
     return {name: (lambda fn=fn: fn(x, dy)) for name, fn in programs.items()}
 
 
-def kernel_gradients(B: int, H: int, C: int, F: int) -> dict:
-    x, w, dy = random(B, H, H, C), random(3, 3, C, F), random(B, H, H, F)
-    own = jax.jit(lambda x, w, dy: jax.vjp(lambda w: conv._native(x, w, SAME), w)[1](dy)[0])
-    rows = jax.jit(lambda x, w, dy: conv._kernel_gradient(x, w.shape, dy, SAME))
+def kernel_gradients(B: int, H: int, C: int, F: int, k: int, stride: int) -> dict:
+    strides, pads = (stride, stride), lax.padtype_to_pads((H, H), (k, k), (stride, stride), "SAME")
+    x, w, dy = random(B, H, H, C), random(k, k, C, F), random(B, -(-H // stride), -(-H // stride), F)
+    own = jax.jit(lambda x, w, dy: jax.vjp(lambda w: conv._native(x, w, strides, pads), w)[1](dy)[0])
+    rows = jax.jit(lambda x, w, dy: conv._kernel_gradient(x, w.shape, dy, strides, pads))
     return {"xla": lambda: own(x, w, dy), "rows": lambda: rows(x, w, dy)}
 
 
@@ -143,11 +147,12 @@ def main() -> None:
     args = parser.parse_args()
     args.rounds, args.patience = args.rounds or (1 if args.quick else 7), 1 if args.quick else args.patience
     cases = {}
-    for B, H, C, F in SHAPES[5:7] if args.quick else SHAPES:
-        name = f"kernel gradient {H}x{H}x{C} to {F}"
+    for B, H, C, F, k, stride in SHAPES[5:7] if args.quick else SHAPES:
+        name = f"kernel gradient {H}x{H}x{C} to {F}, {k}x{k} at {stride}"
         measure.note(name)
-        taken = conv._suits_rows((B, H, H, C), (3, 3, C, F))
-        cases[name] = {**run(kernel_gradients(4 if args.quick else B, H, C, F), "xla", "rows", args), "taken": taken}
+        taken = conv._suits_rows((B, H, H, C), (k, k, C, F))
+        made = kernel_gradients(4 if args.quick else B, H, C, F, k, stride)
+        cases[name] = {**run(made, "xla", "rows", args), "taken": taken}
     checks = []
     for B, H, C, window, stride, pad in POOLS[:2] if args.quick else POOLS:
         name = f"gradient of pooling {H}x{H}x{C} by {window} at {stride}"

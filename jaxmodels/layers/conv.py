@@ -3,8 +3,8 @@
 On CPUs, measured on two cores by benchmarks/convolution.py:
 
 - a 1 x 1 convolution is a matrix product, two to three times faster written as one;
-- the gradient of a kernel of 3 x 3 and more is a matrix product of unfolded inputs: for large images or many channels up to
-  twice as fast when it is made row by row of the image, so that what is unfolded stays in the cache.
+- the gradient of a kernel of 3 x 3 and more is a matrix product of unfolded inputs: for images of 14 x 14 and more up to
+  three times as fast when it is made row by row of the image, so that what is unfolded stays in the cache.
 
 Which one runs is decided when a program is lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree
 to rounding. A convolution in the rule's reach has no forward-mode derivative (jax.jvp).
@@ -44,17 +44,17 @@ def conv_general_dilated(
     if x_BHWC.ndim == 4 and axes.size(axes.CONTEXT) > 1:
         more = {"rhs_dilation": rhs_dilation, "feature_group_count": feature_group_count, "precision": precision}
         return _split_rows(x_BHWC, kernel, tuple(window_strides), padding, lhs_dilation, more)
-    plain = {*window_strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
+    plain = {*(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
     if x_BHWC.ndim == 4 and plain and precision is None:
-        k = kernel.shape[:2]
+        k, strides = kernel.shape[:2], (int(window_strides[0]), int(window_strides[1]))
         pads = padding
         if isinstance(pads, str):
             pads = lax.padtype_to_pads(x_BHWC.shape[1:3], k, window_strides, pads)
         pads = tuple((int(low), int(high)) for low, high in pads)
         if k == (1, 1) and pads == ((0, 0), (0, 0)):
-            return _pointwise(x_BHWC, kernel)
+            return _pointwise(strides, x_BHWC, kernel)
         if _suits_rows(x_BHWC.shape, kernel.shape) and min(map(min, pads)) >= 0:
-            return _by_rows(pads, x_BHWC, kernel)
+            return _by_rows(strides, pads, x_BHWC, kernel)
     return lax.conv_general_dilated(
         x_BHWC,
         kernel,
@@ -100,60 +100,68 @@ def _split_rows(x_BHWC: Any, kernel: Any, strides: tuple[int, ...], padding: Any
 def _suits_rows(x_shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
     """Where the kernel's gradient is faster row by row: measured, see benchmarks/convolution.py."""
     (_, H, W, C), (kh, kw, _, F) = x_shape, kernel_shape
-    large, many = H * W >= 784 and (C <= 4 or (C >= 32 and C * F >= 2048)), C >= 256
-    return 9 <= kh * kw <= 25 and F >= 32 and (large or many)
+    return 9 <= kh * kw <= 49 and F >= 32 and ((H * W >= 196 and C >= 16) or (H * W >= 784 and C <= 4))
 
 
-def _native(x_BHWC: Any, kernel: Any, pads: Pads = ((0, 0), (0, 0))) -> jax.Array:
-    return lax.conv_general_dilated(x_BHWC, kernel, (1, 1), pads, dimension_numbers=DIMENSIONS)
-
-
-@jax.custom_vjp
-def _pointwise(x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.platform_dependent(x_BHWC, kernel, cpu=lambda x, w: jnp.einsum("BHWC,CF->BHWF", x, w[0, 0]), default=_native)
-
-
-def _pointwise_backward(kept: Any, dy_BHWF: jax.Array) -> tuple[jax.Array, jax.Array]:
-    def products(x, w, dy):
-        return jnp.einsum("BHWF,CF->BHWC", dy, w[0, 0]), jnp.einsum("BHWC,BHWF->CF", x, dy)[None, None]
-
-    return lax.platform_dependent(*kept, dy_BHWF, cpu=products, default=lambda x, w, dy: jax.vjp(_native, x, w)[1](dy))
-
-
-_pointwise.defvjp(lambda x, w: (_pointwise(x, w), (x, w)), _pointwise_backward)
+def _native(x_BHWC: Any, kernel: Any, strides: tuple[int, int] = (1, 1), pads: Pads = ((0, 0), (0, 0))) -> jax.Array:
+    return lax.conv_general_dilated(x_BHWC, kernel, strides, pads, dimension_numbers=DIMENSIONS)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _by_rows(pads: Pads, x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _native(x_BHWC, kernel, pads)
+def _pointwise(strides: tuple[int, int], x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.platform_dependent(
+        x_BHWC, kernel, cpu=partial(_product, strides), default=lambda x, w: _native(x, w, strides)
+    )
 
 
-def _by_rows_backward(pads: Pads, kept: Any, dy_BhwF: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _product(strides: tuple[int, int], x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jnp.einsum("BhwC,CF->BhwF", x_BHWC[:, :: strides[0], :: strides[1]], kernel[0, 0])
+
+
+def _pointwise_backward(strides: tuple[int, int], kept: Any, dy_BhwF: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return lax.platform_dependent(
+        *kept,
+        dy_BhwF,
+        cpu=lambda x, w, dy: jax.vjp(partial(_product, strides), x, w)[1](dy),
+        default=lambda x, w, dy: jax.vjp(lambda x, w: _native(x, w, strides), x, w)[1](dy),
+    )
+
+
+_pointwise.defvjp(lambda strides, x, w: (_pointwise(strides, x, w), (x, w)), _pointwise_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _by_rows(strides: tuple[int, int], pads: Pads, x_BHWC: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _native(x_BHWC, kernel, strides, pads)
+
+
+def _by_rows_backward(strides: tuple[int, int], pads: Pads, kept: Any, dy_BhwF: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_BHWC, kernel = kept
-    (dx_BHWC,) = jax.vjp(lambda x: _native(x, kernel, pads), x_BHWC)[1](dy_BhwF)
+    (dx_BHWC,) = jax.vjp(lambda x: _native(x, kernel, strides, pads), x_BHWC)[1](dy_BhwF)
     dkernel = lax.platform_dependent(
         x_BHWC,
         kernel,
         dy_BhwF,
-        cpu=lambda x, w, dy: _kernel_gradient(x, w.shape, dy, pads).astype(w.dtype),
-        default=lambda x, w, dy: jax.vjp(lambda w: _native(x, w, pads), w)[1](dy)[0],
+        cpu=lambda x, w, dy: _kernel_gradient(x, w.shape, dy, strides, pads).astype(w.dtype),
+        default=lambda x, w, dy: jax.vjp(lambda w: _native(x, w, strides, pads), w)[1](dy)[0],
     )
     return dx_BHWC, dkernel
 
 
-_by_rows.defvjp(lambda pads, x, w: (_by_rows(pads, x, w), (x, w)), _by_rows_backward)
+_by_rows.defvjp(lambda strides, pads, x, w: (_by_rows(strides, pads, x, w), (x, w)), _by_rows_backward)
 
 
-def _kernel_gradient(x_BHWC: Any, shape: Sequence[int], dy_BhwF: Any, pads: Pads) -> jax.Array:
-    """Sum over rows of the output of (unfolded input)^T dy; rows, so that a batch split over devices stays split."""
-    kh, kw, C, F = shape
+def _kernel_gradient(x_BHWC: Any, shape: Sequence[int], dy_BhwF: Any, strides: tuple[int, int], pads: Pads) -> jax.Array:
+    """Sum over rows of the output of dy^T (unfolded input); rows, so that a batch split over devices stays split."""
+    (kh, kw, C, F), (down, across) = shape, strides
     h, w = dy_BhwF.shape[1:3]
     x_BHWC = jnp.pad(x_BHWC, ((0, 0), *pads, (0, 0)))
 
     def add(total, row):
-        band = lax.dynamic_slice_in_dim(x_BHWC, row, kh, 1)
-        unfolded = jnp.concatenate([band[:, i, j : j + w] for i in range(kh) for j in range(kw)], -1)
+        band = lax.dynamic_slice_in_dim(x_BHWC, row * down, kh, 1)
+        places = [band[:, i, j : j + (w - 1) * across + 1 : across] for i in range(kh) for j in range(kw)]
+        unfolded = jnp.concatenate(places, -1)
         dy_BwF = lax.dynamic_index_in_dim(dy_BhwF, row, 1, keepdims=False)
-        return total + jnp.einsum("BwK,BwF->KF", unfolded, dy_BwF, preferred_element_type=jnp.float32), None
+        return total + jnp.einsum("BwF,BwK->FK", dy_BwF, unfolded, preferred_element_type=jnp.float32), None
 
-    return lax.scan(add, jnp.zeros((kh * kw * C, F)), jnp.arange(h))[0].reshape(tuple(shape))
+    return lax.scan(add, jnp.zeros((F, kh * kw * C)), jnp.arange(h))[0].T.reshape(tuple(shape))
