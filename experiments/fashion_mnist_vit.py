@@ -19,18 +19,18 @@ from jaxmodels.tasks.classify import classify
 class Config:
     seed: int = 0
     epochs: int = 20
-    batch: int = 128
-    lr: float = 0.02  # peak, of Muon
-    adam_lr: float = 2e-3
+    batch: int = 32
+    lr: float = 5e-3  # peak, of Muon
+    adam_lr: float = 1e-3
     smoothing: float = 0.1
     data: str = ""  # folder of the files; by default fashion_mnist in $JAXMODELS_DATA or the user's cache
 
 
 def build(config: Config) -> Experiment:
     steps = config.epochs * 60_000 // config.batch
-    rates = [optim.warmup_cosine(peak, warmup=400, steps=steps) for peak in (config.lr, config.adam_lr)]
+    rates = [optim.warmup_cosine(peak, warmup=1000, steps=steps) for peak in (config.lr, config.adam_lr)]
     folder = config.data or None
-    model = vit_28(10, dropout=0.1)
+    model = vit_28(10)
     return Experiment(
         task=classify(model, smoothing=config.smoothing),
         rules=model.rules(),

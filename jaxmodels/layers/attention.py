@@ -306,10 +306,17 @@ def _suits_cudnn(q: jax.Array, k: jax.Array, sight: Sight, bias: Any) -> bool:
 
 
 def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, sight: Sight, scale: float) -> jax.Array:
+    """jax's call of the kernel differentiates even lengths alone: odd ones get a place that no query sees."""
+    (B, T), S = q.shape[:2], k.shape[1]
     window = None if sight.window is None else (sight.window - 1, 0)
-    return jax.nn.dot_product_attention(
-        q, k, v, scale=scale, is_causal=sight.causal, local_window_size=window, implementation="cudnn"
+    lengths: dict[str, Any] = {}
+    if T % 2 or S % 2:
+        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+        lengths = {"query_seq_lengths": jnp.full(B, T, jnp.int32), "key_value_seq_lengths": jnp.full(B, S, jnp.int32)}
+    y = jax.nn.dot_product_attention(
+        q, k, v, scale=scale, is_causal=sight.causal, local_window_size=window, implementation="cudnn", **lengths
     )
+    return y[:, :T]
 
 
 def _suits_tpu(q: jax.Array, k: jax.Array, sight: Sight, bias: Any) -> bool:

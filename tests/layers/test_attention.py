@@ -177,6 +177,25 @@ def test_a_gpu_gets_cudnn_for_16_bits(monkeypatch):
 
 
 @fast
+def test_cudnn_gets_even_lengths_and_no_query_sees_the_place_that_is_added(monkeypatch):
+    own = jax.nn.dot_product_attention
+    asked = []
+
+    def by_xla(q, k, v, implementation, **how):
+        asked.append((implementation, q.shape[1], k.shape[1]))
+        return own(q, k, v, implementation="xla", **how)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
+    q, k, v = (jnp.asarray(np.random.default_rng(i).normal(size=(2, 17, 2, 8)), jnp.bfloat16) for i in range(3))
+    for causal in (False, True):
+        with lowered_for("gpu"):
+            ours = attention(q, k, v, causal=causal)
+        want = own(q, k, v, is_causal=causal)
+        np.testing.assert_allclose(ours.astype(jnp.float32), want.astype(jnp.float32), rtol=0.02, atol=0.02)
+    assert asked == [("cudnn", 18, 18)] * 2
+
+
+@fast
 @pytest.mark.parametrize(
     ("sizes", "how", "message"),
     [
