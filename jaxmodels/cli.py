@@ -22,6 +22,7 @@ HELP = """\
 usage: jaxmodels COMMAND …
 
   train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
+  sweep FILE --knob V1,V2,… [options]     train many settings together, and compare them
   plan FILE --on v5p-512 [options]        memory, speed and cost of training on a machine that is not here
   launch FILE --processes N …             the same in N processes on this computer
   template slurm|jobset|tpu FILE …        a script that trains it on a cluster
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
+        "sweep": _sweep,
         "plan": _plan,
         "launch": _launch,
         "template": _template,
@@ -297,6 +299,18 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     console.say(f"  evaluate jaxmodels evaluate {folder}")
     if experiment.decoder is not None:
         console.say(f"  sample   jaxmodels generate {folder} --prompt {experiment.decoder.prompt!r}")
+
+
+def _sweep(argv: list[str]) -> int:
+    from jaxmodels.options import Printing, Sweeping
+
+    parts = {"sweeping": Sweeping, "printing": Printing}
+    about = "Train many settings of an experiment's knobs together, as in --lr 1e-4,3e-4 --seed 0..7."
+    path, rest = _first("sweep", argv, "FILE", parts, about)
+
+    from jaxmodels.sweep import show
+
+    return show.main(path, rest, lambda words: _parse("sweep", words, path, parts, about=about))
 
 
 def _plan(argv: list[str]) -> int:

@@ -225,3 +225,27 @@ class Verifying:
     """Times that the second run is killed with SIGKILL."""
     kill_seed: int = 0
     """Of the moments of the kills."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweeping:
+    """Which members there are, and what they are compared by."""
+
+    search: Literal["grid", "random", "halton"] = "grid"
+    """All combinations of the values, or --trials of them drawn at random or evenly (Halton's sequence)."""
+    trials: int = 0
+    """How many settings are drawn; each is trained with every seed."""
+    draws: int = 0
+    """The seed of what is drawn."""
+    metric: str = ""
+    """What members are compared by, as test/accuracy; by default the experiment's best, else the first accuracy."""
+    goal: Literal["", "max", "min"] = ""
+    """Whether much or little of it is wanted; by default its name says so."""
+    folder: str = ""
+    """The sweep's folder; by default runs/sweep-NAME."""
+    take: str = ""
+    """Makes a run's folder of this member, FILE being the sweep's folder, at --folder."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """As for train."""
+    accumulate: int = 1
+    """As for train."""

@@ -1,0 +1,165 @@
+"""The compiled programs of a group: its members' float knobs and seeds are inputs, with a leading axis of members.
+
+size members run in one program, by vmap; one alone runs without it, so that nothing of it is batched that CPUs are slow at.
+Dimensions: M members of a program, D data orders among them, k steps, B batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmodels import axes, parallel, runner, step
+from jaxmodels.evaluating import as_evaluation
+from jaxmodels.loading import File
+from jaxmodels.metrics import pack
+from jaxmodels.options import Options
+from jaxmodels.programs import as_dtype, choose_k
+from jaxmodels.sweep.tracing import Group, one_step
+
+LARGE = 8 << 30  # bytes of states on a CPU above which members are not tried together
+
+
+class GroupPrograms:
+    """Compiled once for each number of members together, whoever they are."""
+
+    def __init__(self, file: File, configs: Sequence[Any], group: Group, options: Options, mesh: Mesh):
+        self.file, self.inputs, self.options, self.mesh = file, group.inputs, options, mesh
+        self.config = configs[group.at[0]]
+        self.experiment = file.build(self.config)
+        self.names: list[str] = []
+        self.eval_names: dict[str, list[str]] = {}
+        self._compiled: dict[Any, Any] = {}
+        self.compile_s = 0.0
+
+    def values(self, configs: Sequence[Any]) -> dict[str, jax.Array]:
+        """The inputs of these members: their float knobs (M)."""
+        return {name: jnp.asarray([getattr(c, name) for c in configs], jnp.float32) for name in self.inputs}
+
+    def _built(self, values: dict[str, Any]) -> Any:
+        return self.file.build(dataclasses.replace(self.config, **values))
+
+    def start(self, configs: Sequence[Any], seeds: Sequence[int]) -> step.State:
+        """The members' states before their first step."""
+
+        def one(values, seed):
+            return runner.initial(dataclasses.replace(self._built(values), seed=seed))
+
+        arguments = self.values(configs), jnp.asarray(seeds)
+        return self._call(("start", len(configs)), _members(one, len(configs)), arguments, (True, True))
+
+    def like(self, M: int) -> step.State:
+        """Shapes and types of M members' states."""
+        one = jax.eval_shape(lambda: runner.initial(self.experiment))
+        placed = self._split(M)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((M, *x.shape), x.dtype, sharding=placed), one)
+
+    def steps(self, values: Any, state: Any, batches: Any, which: jax.Array, k: int) -> tuple[Any, jax.Array]:
+        """(states, packed metrics (M, k, names, 2)) after k steps on batches (D, k, B, ...); the states are given away."""
+        M, D = len(which), len(jax.tree.leaves(batches)[0])
+
+        def one(values, state, batches, which):
+            mine = batches if D == M else jax.tree.map(lambda x: x[which], batches)
+            built = self._built(values)
+            advance = one_step(built, self.options)
+
+            def packed(state, batch):
+                state, metrics = advance(state, batch)
+                self.names = sorted(metrics)
+                return state, pack(metrics)
+
+            if k > 1:
+                return jax.lax.scan(packed, state, mine)
+            state, metrics = packed(state, jax.tree.map(lambda x: x[0], mine))
+            return state, metrics[None]
+
+        by = (True, True, D == M, True)
+        return self._call(("steps", M, D, k), _members(one, M, by), (values, state, batches, which), by, donate=(1,))
+
+    def measure(self, name: str, values: Any, state: Any, batch: Any) -> tuple[jax.Array, Any]:
+        """(packed metrics (M, names, 2), predictions or None) of an evaluation on one batch."""
+        predict = as_evaluation(self.experiment.evals[name]).predict
+
+        def one(values, state, batch):
+            built = self._built(values)
+            params = step.eval_params(built.optimizer, state)
+            metrics = step.make_evaluate(built.task, precision=as_dtype(self.options.precision))(params, state.extra, batch)
+            self.eval_names[name] = sorted(metrics)
+            return pack(metrics), predict(params, state.extra, batch) if predict else None
+
+        M, by = len(state.step), (True, True, False)
+        return self._call(("measure", name, M), _members(one, M, by), (values, state, batch), by)
+
+    def _split(self, M: int) -> NamedSharding:
+        """Members over all devices, where those divide them."""
+        return NamedSharding(self.mesh, PartitionSpec(axes.DATA if M % self.mesh.size == 0 else None))
+
+    def _call(self, key: Any, fn: Callable, arguments: Any, by: Sequence[bool], donate: tuple[int, ...] = ()) -> Any:
+        if key not in self._compiled:
+            begun, M = time.perf_counter(), key[1] if key[0] != "measure" else key[2]
+            whole, split = parallel.replicated(self.mesh), self._split(M)
+            shardings = tuple(split if of_members else whole for of_members in by)
+            traced = parallel.traced_for(None, fn, self.options.remat)
+            jitted = jax.jit(traced, in_shardings=shardings, out_shardings=split, donate_argnums=donate)
+            self._compiled[key] = jitted.lower(*arguments).compile()
+            self.compile_s += time.perf_counter() - begun
+        return self._compiled[key](*arguments)
+
+    def choose(self, configs: Sequence[Any], batches: Callable, events: tuple[int, ...]) -> tuple[int, int]:
+        """(members together, steps in a dispatch) that are fastest for these members; batches(size, k) gives some to try.
+
+        Accelerators take all together: one program of theirs has room for many small members.
+        """
+        M, spec = len(configs), self.experiment.train.spec.values()
+        batch_bytes = self.experiment.train.batch * sum(math.prod(s) * np.dtype(d).itemsize for s, d in spec)
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu" and self.mesh.size == 1
+        size = 1 if on_cpu else M
+        state = self.start(configs[:size], [0] * size) if self._large(M) else self.start(configs, [0] * M)
+        single = self._seconds(state, size, 1, batches)
+        k = choose_k(single, batch_bytes * size, events)
+        many = self._seconds(state, size, k, batches) / k if k > 1 else math.inf
+        scans = many < single or k == 1  # XLA has its fast convolutions on CPUs for the outermost program alone
+        alone, k = (many, k) if many < single else (single, 1)
+        if size == M or self._large(M):
+            return size, k
+        k_of_all = choose_k(alone * M / 2, batch_bytes * M, events) if scans else 1
+        together = self._seconds(state, M, k_of_all, batches) / k_of_all
+        return (M, k_of_all) if together < M * alone else (1, k)
+
+    def _large(self, M: int) -> bool:
+        """Whether that many states do not fit a CPU's memory well."""
+        one = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(self.like(1)))
+        return self.mesh.devices.flat[0].platform == "cpu" and M * one > LARGE
+
+    def _seconds(self, state: Any, size: int, k: int, batches: Callable[[int, int], Any]) -> float:
+        """The time of a dispatch, on a copy of the first states."""
+        state = jax.tree.map(lambda x: jnp.copy(x[:size]), state)
+        values, (moving, which) = self.values([self.config] * size), batches(size, k)
+        times = []
+        for _ in range(4):
+            begun = time.perf_counter()
+            state, _ = self.steps(values, state, moving, which, k)
+            jax.block_until_ready(state)
+            times.append(time.perf_counter() - begun)
+        return min(times[1:])
+
+
+def _members(one: Callable, M: int, by: Sequence[bool] = (True, True)) -> Callable:
+    """one, for M members: by says which arguments have an axis of them; a single member's is taken off and put back."""
+    if M > 1:
+        return jax.vmap(one, [0 if of_members else None for of_members in by])
+    first = lambda x, of_members: jax.tree.map(lambda leaf: leaf[0], x) if of_members else x  # noqa: E731
+
+    def alone(*arguments):
+        result = one(*(first(x, of_members) for x, of_members in zip(arguments, by, strict=True)))
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    return alone

@@ -1,0 +1,93 @@
+"""The command line of a sweep, and its table for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jaxmodels import loading
+from jaxmodels.console import Console, duration, number
+from jaxmodels.metrics import finite
+from jaxmodels.options import Options
+from jaxmodels.sweep.command import sweep, take
+from jaxmodels.sweep.together import Stopped
+
+SHOWN = 20  # settings in the table
+
+
+def main(path: str, words: list[str], parse: Callable[[list[str]], dict[str, Any]]) -> int:
+    """jaxmodels sweep FILE WORDS; parse reads the options among them."""
+    if Path(path).is_dir():
+        given = parse(words)["sweeping"]
+        if not given.take:
+            raise ValueError(
+                f"{path} is a folder; give the experiment's file to sweep, or --take MEMBER to take one out of it"
+            )
+        made = take(path, given.take, given.folder or Path("runs") / given.take)
+        print(f"{made}: go on with jaxmodels train {made / 'experiment.py'} --folder {made}, and the same knobs")
+        return 0
+    file = loading.load(path)
+    names = [f.name for f in fields(file.config)]
+    knobs, rest = _knobs(words, names)
+    got = parse(rest)
+    given, printing = got["sweeping"], got["printing"]
+    console = Console(quiet=printing.quiet, json=printing.json)
+    options = Options(precision=given.precision, accumulate=given.accumulate)
+    chosen = {k: v for k, v in vars(given).items() if k not in ("take", "precision", "accumulate")}
+    try:
+        table = sweep(path, options=options, console=console, **chosen, **knobs)
+    except Stopped as stop:
+        console.say(f"saved at step {stop.step:,}; the same command goes on from there", "bold")
+        return 128 + stop.number
+    _show(table, console)
+    if printing.json:
+        print(json.dumps(finite(table), default=str))
+    return 0
+
+
+def _knobs(words: list[str], names: list[str]) -> tuple[dict[str, str], list[str]]:
+    """(values of knobs as they were written, the other words)."""
+    knobs: dict[str, str] = {}
+    rest = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not word.startswith("--") or name not in names:
+            rest.append(word)
+        elif not equals and not words:
+            raise ValueError(f"{word} has no value; give one or several, as in {word} 1,2,3")
+        else:
+            knobs[name] = value if equals else words.pop(0)
+    return knobs, rest
+
+
+def _show(table: dict[str, Any], console: Console) -> None:
+    metric, rows = table["metric"], []
+    knobs = list(table["settings"][0]["knobs"])
+    for s in table["settings"][:SHOWN]:
+        mean = number(s["mean"]) + (f" ± {number(s['interval'])}" if s["interval"] is not None else "")
+        p = "best" if s["best"] else "" if s["p"] is None else f"{s['p']:.2g}"
+        lost = str(s["diverged"]) if s["diverged"] else ""
+        rows.append([" ".join(f"{k}={s['knobs'][k]}" for k in knobs) or "all", mean, str(len(s["values"])), p, lost])
+    console.say()
+    more = len(table["settings"]) - SHOWN
+    title = f"{metric}, mean and 95% interval" + (f"; {more} more settings in result.json" if more > 0 else "")
+    console.table(title, ["", metric, "seeds", "p", "diverged"], rows)
+    console.say(f"\n{table['verdict']}")
+    spent = f"{len(table['members'])} members in {duration(table['wall_s'])}, {table['compile_s']:.0f} s of it compiling"
+    console.say(f"\n{spent}")
+    console.say(f"\n{table['folder']}", "bold")
+    best = min(
+        (m for m in table["members"] if m["metrics"]),
+        key=lambda m: m["metrics"][metric] * (-1 if table["goal"] == "max" else 1),
+        default=None,
+    )
+    if best is not None:
+        console.say(f"  take one out   jaxmodels sweep {table['folder']} --take {best['name']} --folder runs/{best['name']}")
+    sys.stdout.flush()

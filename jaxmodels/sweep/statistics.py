@@ -1,0 +1,120 @@
+"""What seeds allow to be said of settings: means with intervals, and paired tests against the best one.
+
+A setting is its knobs without the seed. The interval is Student's, 95%. Tests are paired t-tests over the seeds that both
+settings have, corrected for their number by Holm (doi:10.2307/4615733).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05  # of the tests, all together
+POWER = 0.8  # chance of telling settings apart that differ as much as these seem to
+
+
+class Setting(NamedTuple):
+    """knobs; values of the metric by seed, without members that diverged; interval: half of its width, None for one seed."""
+
+    knobs: dict[str, Any]
+    values: dict[Any, float]
+    diverged: int
+    mean: float
+    interval: float | None
+
+
+class Comparison(NamedTuple):
+    """A setting against the reference, over common seeds. p: Holm's; None where it cannot be had. enough: seeds wanted."""
+
+    knobs: dict[str, Any]
+    difference: float
+    p: float | None
+    enough: int | None
+
+
+def settings(members: Sequence[Mapping[str, Any]], seed: str, metric: str) -> list[Setting]:
+    """By setting, in the order in which they first come. members: knobs and metrics; seed: the name of that knob."""
+    found: dict[str, tuple[dict[str, Any], dict[Any, float], list[Any]]] = {}
+    for member in members:
+        knobs = {k: v for k, v in member["knobs"].items() if k != seed}
+        _, values, lost = found.setdefault(repr(knobs), (knobs, {}, []))
+        value = member["metrics"].get(metric)
+        if member["exit"] != "complete" or value is None or not math.isfinite(value):
+            lost.append(member)
+        else:
+            values[member["knobs"].get(seed)] = value
+    return [_setting(knobs, values, len(lost)) for knobs, values, lost in found.values()]
+
+
+def _setting(knobs: dict[str, Any], values: dict[Any, float], lost: int) -> Setting:
+    x, n = np.asarray(list(values.values())), len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * x.std(ddof=1) / math.sqrt(n)) if n > 1 else None
+    return Setting(knobs, values, lost, float(x.mean()) if n else math.nan, half)
+
+
+def compare(
+    all_of: Sequence[Setting], goal: str, reference: Setting | None = None
+) -> tuple[Setting | None, list[Comparison]]:
+    """(the reference, by default the best mean; every other setting against it)."""
+    usable = [s for s in all_of if s.values]
+    if not usable:
+        return None, []
+    better = max if goal == "max" else min
+    reference = reference or better(usable, key=lambda s: s.mean)
+    others = [s for s in usable if s is not reference]
+    raw = [_paired(s, reference) for s in others]
+    corrected = holm([p for _, p, _ in raw])
+    return reference, [
+        Comparison(s.knobs, difference, p, _enough(differences, len(others)))
+        for s, (difference, _, differences), p in zip(others, raw, corrected, strict=True)
+    ]
+
+
+def _paired(setting: Setting, reference: Setting) -> tuple[float, float | None, np.ndarray]:
+    common = [seed for seed in setting.values if seed in reference.values]
+    differences = np.asarray([setting.values[s] - reference.values[s] for s in common])
+    if len(common) < 2:
+        return setting.mean - reference.mean, None, differences
+    if np.ptp(differences) == 0:
+        return float(differences.mean()), 0.0 if differences[0] else 1.0, differences
+    return float(differences.mean()), float(stats.ttest_1samp(differences, 0.0).pvalue), differences
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction: the smallest p times their number, the next times one less, never below the one before."""
+    known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    found: list[float | None] = [None] * len(ps)
+    highest = 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        found[i] = highest
+    return found
+
+
+def _enough(differences: np.ndarray, tests: int) -> int | None:
+    """Seeds with which a difference as seen would show with the chance POWER at the level LEVEL / tests."""
+    if len(differences) < 2 or differences.mean() == 0:
+        return None
+    z = stats.norm.ppf(1 - LEVEL / tests / 2) + stats.norm.ppf(POWER)
+    return max(2, math.ceil((z * differences.std(ddof=1) / differences.mean()) ** 2) + 1)
+
+
+def verdict(reference: Setting | None, compared: Sequence[Comparison]) -> str:
+    """What may be said, in a sentence or two."""
+    if reference is None:
+        return "no member came to a finite result"
+    if len(reference.values) < 2 or all(c.p is None for c in compared):
+        return "one seed for each setting says nothing of chance; repeat it with --seed 0..4 to tell settings apart"
+    unsure = [c for c in compared if c.p is None or c.p > LEVEL]
+    if not unsure:
+        return f"every other setting differs from the best (paired t-tests, Holm's correction for {len(compared)}, 5%)"
+    counts = [c.enough for c in unsure if c.enough is not None]
+    more = f"; about {min(counts)} seeds would tell the first of them apart" if counts else ""
+    return (
+        f"{len(unsure)} of {len(compared)} other settings cannot be told from the best with {len(reference.values)} seeds "
+        f"(paired t-tests, Holm's correction, 5%){more}"
+    )

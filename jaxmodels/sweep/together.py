@@ -1,0 +1,273 @@
+"""Members trained in lockstep: one loop, one checkpoint of all their states, and a log for each.
+
+SWEEP/members/NAME/metrics.jsonl, result.json     of each member, as in a run's folder
+SWEEP/together/N/checkpoints, members.json        of the members that share a loop
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels import feed as feeding
+from jaxmodels import parallel, step
+from jaxmodels.checkpoint import Checkpoints
+from jaxmodels.console import Console
+from jaxmodels.evaluating import as_evaluation
+from jaxmodels.experiment import Experiment, Pipeline
+from jaxmodels.metrics import Sums, finite, json_lines, truncate
+from jaxmodels.programs import segments
+from jaxmodels.signals import Signals
+from jaxmodels.sweep.programs import GroupPrograms
+from jaxmodels.sweep.tracing import same
+
+
+class Member(NamedTuple):
+    """One setting of the knobs. knobs: those that are swept."""
+
+    name: str
+    knobs: dict[str, Any]
+    config: Any
+
+
+class Stopped(Exception):
+    """A signal ended the loop after it was saved."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(number)
+        self.number, self.step = number, step
+
+
+class Together:
+    """A loop of members that share programs. folder: of this loop; members: of all members' logs."""
+
+    def __init__(
+        self, programs: GroupPrograms, members: Sequence[Member], k: int, folder: Path, logs: Path, console: Console
+    ):
+        self.programs, self.members, self.k, self.console, self.folder = programs, list(members), k, console, folder
+        self.experiments = [programs.file.build(m.config) for m in members]
+        self.first: Experiment = self.experiments[0]
+        self.values = programs.values([m.config for m in members])
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=1, warn=console.warn)
+        self.logs = [logs / m.name for m in members]
+        self.intervals: list[Sums] = []
+        self.metrics: list[dict[str, float]] = [{} for _ in members]
+        self.diverged: list[int | None] = [None] * len(members)  # the step at which a member was no longer finite
+        self.train_s, self.trained = 0.0, 0
+        self.orders, self.which = distinct([e.train for e in self.experiments])
+        self.tests = {
+            name: distinct([as_evaluation(e.evals[name]).data for e in self.experiments]) for name in self.first.evals
+        }
+
+    def start(self) -> tuple[step.State, int]:
+        """The members' states, from the newest checkpoint or new, and their step."""
+        restored = self.checkpoints.restore(self.programs.like(len(self.members)))
+        if restored is None:
+            n, state = 0, self.programs.start([m.config for m in self.members], [e.seed for e in self.experiments])
+        else:
+            n, state, note = restored
+            for i, kept in enumerate(note["members"]):
+                sums = Sums(note["names"])
+                sums.sums = np.asarray(kept["interval"], np.float64)
+                self.intervals.append(sums)
+                self.metrics[i], self.diverged[i] = kept["metrics"], kept["diverged"]
+        self.writers = []
+        for member, path in zip(self.members, self.logs, strict=True):
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "knobs.json").write_text(json.dumps(member.knobs, default=str))
+            truncate(path / "metrics.jsonl", n)
+            self.writers.append(json_lines(path / "metrics.jsonl", self.console.warn))
+        return state, n
+
+    def run(self, until: int | None = None) -> step.State:
+        """Trains to the end, or to that step, and gives the states."""
+        first, until = self.first, until or self.first.steps
+        state, n = self.start()
+        events = tuple(e for e in (first.eval_every, first.checkpoint_every) if e)
+        if until < first.steps:
+            events = (*events, until)
+        spans = list(segments(n, until, self.k, events))
+        feeds = [feeding.Feed(data, self.programs.mesh, spans, resident=False) for data in self.orders]
+        which, signals = jnp.asarray(self.which, jnp.int32), Signals()
+        pending: tuple[int, Any] | None = None
+        try:
+            with signals:
+                clock = time.perf_counter()
+                for start, stop in spans:
+                    moving = stacked([feed.get(lambda: True).moving for feed in feeds])  # type: ignore[union-attr]
+                    compiling = self.programs.compile_s
+                    state, packed = self.programs.steps(self.values, state, moving, which, stop - start)
+                    clock += self.programs.compile_s - compiling
+                    if pending:
+                        self._account(*pending)
+                    pending = (start, packed)
+                    signals.poll()
+                    at_event = any(stop % e == 0 for e in events) or stop == until
+                    if not (at_event or signals.received):
+                        continue
+                    self._account(*pending)
+                    pending = None
+                    now = time.perf_counter()
+                    self.train_s, self.trained = self.train_s + now - clock, self.trained + stop - n
+                    n = stop
+                    if at_event and (stop == until or _due(stop, first.eval_every)):
+                        self._evaluate(state, stop)
+                    if signals.received or stop == until or _due(stop, first.checkpoint_every):
+                        self._save(state, stop)
+                    if signals.received and stop < until:
+                        self.checkpoints.wait()
+                        raise Stopped(signals.received, stop)
+                    clock = time.perf_counter()
+            self.checkpoints.wait()
+        finally:
+            for feed in feeds:
+                feed.close()
+            self.checkpoints.close()
+        return state
+
+    def _account(self, start: int, packed: Any) -> None:
+        """Adds the metrics (M, k, names, 2) of a dispatch's steps, and logs those that end an interval."""
+        rows, names = np.asarray(packed), self.programs.names
+        faults = names.index("faults")
+        every, steps = self.first.log_every, self.first.steps
+        if not self.intervals:
+            self.intervals = [Sums(names) for _ in self.members]
+        for i, of in enumerate(rows):
+            if self.diverged[i] is not None:
+                continue
+            n, stop = start, start + len(of)
+            while n < stop:
+                end = min(stop, (n // every + 1) * every)
+                bad = np.nonzero(of[n - start : end - start, faults, 0])[0]
+                if len(bad):
+                    self.diverged[i] = n + int(bad[0])
+                    break
+                self.intervals[i].add(of[n - start : end - start])
+                if end % every == 0 or end == steps:
+                    values = self.intervals[i].finish(self.experiments[i].task)
+                    shown = {f"train/{k}": v for k, v in values.items() if k != "faults"}
+                    self.writers[i](end, {**shown, "seconds": round(self.train_s, 3)})
+                    self.intervals[i] = Sums(names)
+                n = end
+        self.console.update(
+            start + rows.shape[1],
+            {"loss": float(np.nanmedian(_means(rows[:, :, names.index("loss")])))},
+            len(self.members) * self.first.train.batch * self.trained / self.train_s if self.train_s else math.inf,
+            math.nan,
+        )
+
+    def _evaluate(self, state: step.State, n: int) -> None:
+        found: list[dict[str, float]] = [{} for _ in self.members]
+        for name, (pipelines, which) in self.tests.items():
+            for d, data in enumerate(pipelines):
+                for i, metrics in self._one(name, data, [i for i, w in enumerate(which) if w == d], state).items():
+                    found[i].update({f"{name}/{k}": v for k, v in metrics.items()})
+        for i, metrics in enumerate(found):
+            if self.diverged[i] is None and metrics:
+                self.metrics[i] = metrics
+                self.writers[i](n, metrics)
+
+    def _one(self, name: str, data: Pipeline, which: list[int], state: step.State) -> dict[int, dict[str, float]]:
+        """Metrics of these members on one evaluation's data; all members go through the program."""
+        total: Any = 0.0
+        predictions: list[list[Any]] = [[] for _ in self.members]
+        batches = []
+        for n in range(data.steps):
+            batch = feeding.read(data, n)
+            packed, predicted = self.programs.measure(name, self.values, state, batch)
+            total = total + np.asarray(packed, np.float64)
+            if predicted is not None:
+                real, host = feeding.real_rows(data, n), jax.device_get(predicted)
+                batches.append(jax.tree.map(lambda x, real=real: np.asarray(x)[real], batch))
+                for i in which:
+                    predictions[i].append(jax.tree.map(lambda x, i=i, real=real: x[i][real], host))
+        found = {}
+        for i in which:
+            sums = Sums(self.programs.eval_names[name])
+            sums.sums = total[i]
+            score = as_evaluation(self.experiments[i].evals[name]).score
+            found[i] = sums.finish(self.experiments[i].task) | (dict(score(predictions[i], batches)) if score else {})
+        return found
+
+    def _save(self, state: step.State, n: int) -> None:
+        kept = [
+            {"metrics": finite(m), "interval": s.sums.tolist(), "diverged": d}
+            for m, s, d in zip(self.metrics, self.intervals, self.diverged, strict=True)
+        ]
+        note = {"step": n, "names": self.programs.names, "members": kept}
+        self.checkpoints.save(n, state, note)
+
+    def results(self) -> list[dict[str, Any]]:
+        """What result.json says of each member; written by `finish`."""
+        each = self.train_s / len(self.members)
+        rate = self.trained * self.first.train.batch / each if each else None
+        return [
+            {
+                "exit": "complete" if d is None else f"NotFinite: the loss or gradient of step {d:,} is not finite",
+                "metrics": m,
+                "steps": self.first.steps,
+                "examples_per_s": rate,
+                "train_s": each,
+                "parameters": sum(math.prod(x.shape[1:]) for x in jax.tree.leaves(self.programs.like(1).params)),
+                "together": self.folder.name,
+                "place": i,
+            }
+            for i, (m, d) in enumerate(zip(self.metrics, self.diverged, strict=True))
+        ]
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Writes every member's result.json."""
+        found = self.results()
+        for path, result in zip(self.logs, found, strict=True):
+            new = path / ".result.new"
+            new.write_text(json.dumps(finite(result), indent=1))
+            new.replace(path / "result.json")
+        return found
+
+
+def distinct(pipelines: Sequence[Pipeline]) -> tuple[list[Pipeline], list[int]]:
+    """(pipelines that differ, which of them each one is)."""
+    kept: list[Pipeline] = []
+    which = []
+    for data in pipelines:
+        at = next((i for i, other in enumerate(kept) if same(data, other)), None)
+        if at is None:
+            at = len(kept)
+            kept.append(data)
+        which.append(at)
+    return kept, which
+
+
+def stacked(moving: list[Any]) -> Any:
+    """Batches (k, B, ...) of each order behind one another on a first axis."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *moving)
+
+
+def trial(experiments: Sequence[Experiment], mesh: Any) -> Callable[[int, int], tuple[Any, jax.Array]]:
+    """batches(size, k) for as many members as a program takes: those of the first `size` members' first k steps."""
+    orders, which = distinct([e.train for e in experiments])
+
+    def batches(size: int, k: int) -> tuple[Any, jax.Array]:
+        used = sorted({*which[:size]})
+        read = [feeding.stack([feeding.read(orders[d], n) for n in range(k)]) for d in used]
+        placed = jax.device_put(stacked(read), parallel.replicated(mesh))
+        return placed, jnp.asarray([used.index(w) for w in which[:size]], jnp.int32)
+
+    return batches
+
+
+def _means(rows: np.ndarray) -> np.ndarray:
+    total, weight = rows.astype(np.float64).sum(1).T
+    return np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
+
+
+def _due(n: int, every: int | None) -> bool:
+    return bool(every and n % every == 0)
