@@ -279,13 +279,7 @@ def take(swept: str | Path, name: str, folder: str | Path) -> Path:
         options = {"precision": kept["options"]["precision"]}
         run.open(Identity(file.source, loading.knobs_of(config), options))
         member = note["members"][at]
-        noted = {
-            "step": n,
-            "metrics": member["metrics"],
-            "best": None,
-            "names": note["names"],
-            "interval": member["interval"],
-        }
+        noted = {"step": n, "best": None, "names": note["names"], **{k: member[k] for k in ("metrics", "interval")}}
         run.checkpoints.save(n, jax.tree.map(lambda x: x[at], state), noted)
         (path / "metrics.jsonl").write_bytes((swept / "members" / name / "metrics.jsonl").read_bytes())
         run.write_environment(steps_per_dispatch=here["k"], checkpoint_every=built.checkpoint_every)

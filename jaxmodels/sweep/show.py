@@ -49,9 +49,9 @@ def main(path: str, words: list[str], parse: Callable[[list[str]], dict[str, Any
     return 0
 
 
-def _knobs(words: list[str], names: list[str]) -> tuple[dict[str, str], list[str]]:
+def _knobs(words: list[str], names: list[str]) -> tuple[dict[str, Any], list[str]]:
     """(values of knobs as they were written, the other words)."""
-    knobs: dict[str, str] = {}
+    knobs: dict[str, Any] = {}
     rest = []
     words = list(words)
     while words:

@@ -1,4 +1,4 @@
-"""Values of knobs as a command line gives them: 1e-4,3e-4 is a list, 0..7 all whole numbers of a range, 1e-4..1e-1 a range."""
+"""Values of knobs as a command line gives them: a list 1e-4,3e-4, whole numbers 0..7, a range to draw from 1e-4..1e-1."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def grid(values: Mapping[str, Values]) -> list[dict[str, Any]]:
     for name, of in values.items():
         if isinstance(of, Range):
             raise ValueError(
-                f"--{name} {of.low:g}..{of.high:g} is a range and a grid needs values: list them, or draw from the range with "
-                "--search random, halton or tpe, and --trials"
+                f"--{name} {of.low:g}..{of.high:g} is a range and a grid needs values: list them, or draw from it with "
+                "--search random or halton, and --trials"
             )
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 

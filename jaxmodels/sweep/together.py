@@ -159,7 +159,7 @@ class Together:
                 n = end
         self.console.update(
             start + rows.shape[1],
-            {"loss": float(np.nanmedian(_means(rows[:, :, names.index("loss")])))},
+            {"loss": _median(rows[:, :, names.index("loss")])},
             len(self.members) * self.first.train.batch * self.trained / self.train_s if self.train_s else math.inf,
             math.nan,
         )
@@ -264,9 +264,11 @@ def trial(experiments: Sequence[Experiment], mesh: Any) -> Callable[[int, int], 
     return batches
 
 
-def _means(rows: np.ndarray) -> np.ndarray:
+def _median(rows: np.ndarray) -> float:
+    """Of the members' means (M, k, 2), where there is a finite one."""
     total, weight = rows.astype(np.float64).sum(1).T
-    return np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
+    means = total[weight > 0] / weight[weight > 0]
+    return float(np.median(means[np.isfinite(means)])) if np.isfinite(means).any() else math.nan
 
 
 def _due(n: int, every: int | None) -> bool:
