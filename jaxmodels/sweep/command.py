@@ -177,7 +177,7 @@ def _group(file: loading.File, members: list[Member], programs: GroupPrograms, p
     experiment = programs.experiment
     events = tuple(e for e in (experiment.eval_every, experiment.checkpoint_every) if e) or (experiment.steps,)
     with console.busy("finding out how many train together best"):
-        batches = trial([file.build(m.config) for m in members], programs.mesh)
+        batches = trial([file.build(m.config) for m in members])
         size, k = programs.choose([m.config for m in members], batches, events)
     console.say(f"{size} together, {k} steps in a dispatch", "dim")
     numbers = [int(p.name) for p in (path / "together").glob("*") if p.name.isdigit()]

@@ -53,8 +53,7 @@ class GroupPrograms:
         def one(values, seed):
             return runner.initial(dataclasses.replace(self._built(values), seed=seed))
 
-        arguments = self.values(configs), jnp.asarray(seeds)
-        return self._call(("start", len(configs)), _members(one, len(configs)), arguments, (True, True))
+        return self._call(("start", len(configs)), one, (self.values(configs), jnp.asarray(seeds)), (0, 0))
 
     def like(self, M: int) -> step.State:
         """Shapes and types of M members' states."""
@@ -63,11 +62,13 @@ class GroupPrograms:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((M, *x.shape), x.dtype, sharding=placed), one)
 
     def steps(self, values: Any, state: Any, batches: Any, which: jax.Array, k: int) -> tuple[Any, jax.Array]:
-        """(states, packed metrics (M, k, names, 2)) after k steps on batches (D, k, B, ...); the states are given away."""
-        M, D = len(which), len(jax.tree.leaves(batches)[0])
+        """(states, packed metrics (M, k, names, 2)) after k steps on batches (k, D, B, ...); the states are given away."""
+        M, D = len(which), jax.tree.leaves(batches)[0].shape[1]
+        ones = 1 if D == M else None  # each member's own order, or the one that it names
+        batches = jax.device_put(batches, self._split(M, 1) if D == M else parallel.replicated(self.mesh))
 
         def one(values, state, batches, which):
-            mine = batches if D == M else jax.tree.map(lambda x: x[which], batches)
+            mine = batches if ones else jax.tree.map(lambda x: x[:, which], batches)
             built = self._built(values)
             advance = one_step(built, self.options)
 
@@ -81,8 +82,8 @@ class GroupPrograms:
             state, metrics = packed(state, jax.tree.map(lambda x: x[0], mine))
             return state, metrics[None]
 
-        by = (True, True, D == M, True)
-        return self._call(("steps", M, D, k), _members(one, M, by), (values, state, batches, which), by, donate=(1,))
+        by = (0, 0, ones, 0)
+        return self._call(("steps", M, D, k), one, (values, state, batches, which), by, donate=(1,))
 
     def measure(self, name: str, values: Any, state: Any, batch: Any) -> tuple[jax.Array, Any]:
         """(packed metrics (M, names, 2), predictions or None) of an evaluation on one batch."""
@@ -95,19 +96,19 @@ class GroupPrograms:
             self.eval_names[name] = sorted(metrics)
             return pack(metrics), predict(params, state.extra, batch) if predict else None
 
-        M, by = len(state.step), (True, True, False)
-        return self._call(("measure", name, M), _members(one, M, by), (values, state, batch), by)
+        return self._call(("measure", len(state.step), name), one, (values, state, batch), (0, 0, None))
 
-    def _split(self, M: int) -> NamedSharding:
-        """Members over all devices, where those divide them."""
-        return NamedSharding(self.mesh, PartitionSpec(axes.DATA if M % self.mesh.size == 0 else None))
+    def _split(self, M: int, at: int = 0) -> NamedSharding:
+        """Members, on the axis `at`, over all devices, where those divide them."""
+        return NamedSharding(self.mesh, PartitionSpec(*(None,) * at, axes.DATA if M % self.mesh.size == 0 else None))
 
-    def _call(self, key: Any, fn: Callable, arguments: Any, by: Sequence[bool], donate: tuple[int, ...] = ()) -> Any:
+    def _call(self, key: Any, one: Callable, arguments: Any, by: Sequence[int | None], donate: tuple[int, ...] = ()) -> Any:
+        """one(...) for key[1] members; by: at which axis each argument has them."""
         if key not in self._compiled:
-            begun, M = time.perf_counter(), key[1] if key[0] != "measure" else key[2]
+            begun, M = time.perf_counter(), key[1]
             whole, split = parallel.replicated(self.mesh), self._split(M)
-            shardings = tuple(split if of_members else whole for of_members in by)
-            traced = parallel.traced_for(None, fn, self.options.remat)
+            shardings = tuple(whole if at is None else self._split(M, at) for at in by)
+            traced = parallel.traced_for(None, _members(one, M, by), self.options.remat)
             jitted = jax.jit(traced, in_shardings=shardings, out_shardings=split, donate_argnums=donate)
             self._compiled[key] = jitted.lower(*arguments).compile()
             self.compile_s += time.perf_counter() - begun
@@ -152,14 +153,13 @@ class GroupPrograms:
         return min(times[1:])
 
 
-def _members(one: Callable, M: int, by: Sequence[bool] = (True, True)) -> Callable:
-    """one, for M members: by says which arguments have an axis of them; a single member's is taken off and put back."""
+def _members(one: Callable, M: int, by: Sequence[int | None]) -> Callable:
+    """one, for M members; a single one's axis is taken off and put back."""
     if M > 1:
-        return jax.vmap(one, [0 if of_members else None for of_members in by])
-    first = lambda x, of_members: jax.tree.map(lambda leaf: leaf[0], x) if of_members else x  # noqa: E731
+        return jax.vmap(one, by)
 
     def alone(*arguments):
-        result = one(*(first(x, of_members) for x, of_members in zip(arguments, by, strict=True)))
-        return jax.tree.map(lambda leaf: leaf[None], result)
+        mine = [x if at is None else jax.tree.map(lambda leaf, at=at: leaf.take(0, at), x) for x, at in zip(arguments, by)]
+        return jax.tree.map(lambda leaf: leaf[None], one(*mine))
 
     return alone

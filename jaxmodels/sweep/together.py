@@ -95,14 +95,15 @@ class Together:
         if until < first.steps:
             events = (*events, until)
         spans = list(segments(n, until, self.k, events))
-        feeds = [feeding.Feed(data, self.programs.mesh, spans, resident=False) for data in self.orders]
+        near = parallel.make_mesh("data=1", jax.devices()[:1])
+        feed = feeding.Feed(Orders(self.orders), near, spans, resident=False)
         which, signals = jnp.asarray(self.which, jnp.int32), Signals()
         pending: tuple[int, Any] | None = None
         try:
             with signals:
                 clock = time.perf_counter()
                 for start, stop in spans:
-                    moving = stacked([feed.get(lambda: True).moving for feed in feeds])  # type: ignore[union-attr]
+                    moving = feed.get(lambda: True).moving  # type: ignore[union-attr]
                     compiling = self.programs.compile_s
                     state, packed = self.programs.steps(self.values, state, moving, which, stop - start)
                     clock += self.programs.compile_s - compiling
@@ -128,8 +129,7 @@ class Together:
                     clock = time.perf_counter()
             self.checkpoints.wait()
         finally:
-            for feed in feeds:
-                feed.close()
+            feed.close()
             self.checkpoints.close()
         return state
 
@@ -246,20 +246,28 @@ def distinct(pipelines: Sequence[Pipeline]) -> tuple[list[Pipeline], list[int]]:
     return kept, which
 
 
-def stacked(moving: list[Any]) -> Any:
-    """Batches (k, B, ...) of each order behind one another on a first axis."""
-    return jax.tree.map(lambda *x: jnp.stack(x), *moving)
+class Orders:
+    """The batches of several pipelines, on a first axis of as many, as one pipeline for a feed."""
+
+    def __init__(self, of: Sequence[Pipeline]):
+        self._of, self.steps, self.spec = of, of[0].steps, of[0].spec
+        self.batch = len(of)  # what a feed takes for examples
+
+    def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Whole batches of the pipelines start to stop."""
+        read = [feeding.read(data, step) for data in self._of[start:stop]]
+        return {name: np.stack([batch[name] for batch in read]) for name in read[0]}
 
 
-def trial(experiments: Sequence[Experiment], mesh: Any) -> Callable[[int, int], tuple[Any, jax.Array]]:
-    """batches(size, k) for as many members as a program takes: those of the first `size` members' first k steps."""
+def trial(experiments: Sequence[Experiment]) -> Callable[[int, int], tuple[Any, jax.Array]]:
+    """batches(size, k): those of the first k steps of the first `size` members, and which of them is each one's."""
     orders, which = distinct([e.train for e in experiments])
 
     def batches(size: int, k: int) -> tuple[Any, jax.Array]:
         used = sorted({*which[:size]})
-        read = [feeding.stack([feeding.read(orders[d], n) for n in range(k)]) for d in used]
-        placed = jax.device_put(stacked(read), parallel.replicated(mesh))
-        return placed, jnp.asarray([used.index(w) for w in which[:size]], jnp.int32)
+        of = Orders([orders[d] for d in used])
+        read = feeding.stack([of.rows(n, 0, of.batch) for n in range(k)])
+        return jax.device_put(read), jnp.asarray([used.index(w) for w in which[:size]], jnp.int32)
 
     return batches
 
