@@ -159,7 +159,10 @@ def _members(one: Callable, M: int, by: Sequence[int | None]) -> Callable:
         return jax.vmap(one, by)
 
     def alone(*arguments):
-        mine = [x if at is None else jax.tree.map(lambda leaf, at=at: leaf.take(0, at), x) for x, at in zip(arguments, by)]
+        mine = [
+            x if at is None else jax.tree.map(lambda leaf, at=at: leaf.take(0, at), x)
+            for x, at in zip(arguments, by, strict=True)
+        ]
         return jax.tree.map(lambda leaf: leaf[None], one(*mine))
 
     return alone

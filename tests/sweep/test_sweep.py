@@ -51,18 +51,15 @@ def how(request, monkeypatch):
 
 @fast
 def test_every_member_is_the_run_made_alone(how, tmp_path):
-    table = sweep(FILE, folder=tmp_path / "sweep", lr=[0.1, 0.3], smoothing=[0.0, 0.1], seed=[0, 1])
-    assert len(table["members"]) == 8
-    assert len(list((tmp_path / "sweep" / "together").iterdir())) == (1 if how == "together" else 8)
-    assert_is_the_run_alone(tmp_path / "sweep", "lr=0.3-smoothing=0.1-seed=1", tmp_path, lr=0.3, smoothing=0.1, seed=1)
+    table = sweep(FILE, folder=tmp_path / "sweep", lr=[0.1, 0.3], smoothing=[0.1], seed=[0, 1])
+    assert len(table["members"]) == 4
+    assert len(list((tmp_path / "sweep" / "together").iterdir())) == (1 if how == "together" else 4)
+    assert_is_the_run_alone(tmp_path / "sweep", "lr=0.3-seed=1", tmp_path, lr=0.3, smoothing=0.1, seed=1)
 
 
-@fast
 def test_knobs_of_structure_and_adam_too(tmp_path):
-    sweep(FILE, folder=tmp_path / "sweep", width="4,8", lr="0.01,0.1", decay="0.0,0.1", kind="adam")
-    assert_is_the_run_alone(
-        tmp_path / "sweep", "width=4-lr=0.1-decay=0.1", tmp_path, width=4, lr=0.1, decay=0.1, kind="adam"
-    )
+    sweep(FILE, folder=tmp_path / "sweep", width="4,8", lr="0.1", decay="0.0,0.1", kind="adam")
+    assert_is_the_run_alone(tmp_path / "sweep", "width=4-decay=0.1", tmp_path, width=4, lr=0.1, decay=0.1, kind="adam")
 
 
 @fast
@@ -84,7 +81,6 @@ def test_added_values_train_the_new_members_alone(tmp_path):
     assert len(second["members"]) == 3 and second["members"][2]["exit"] == "complete"
 
 
-@fast
 def test_a_signal_saves_and_the_same_call_goes_on_to_the_same_end(how, tmp_path, monkeypatch):
     whole = sweep(FILE, folder=tmp_path / "whole", lr=[0.1, 0.2], seed=[0, 1])
     own = together.Together._account
@@ -103,11 +99,8 @@ def test_a_signal_saves_and_the_same_call_goes_on_to_the_same_end(how, tmp_path,
     cut = sweep(FILE, folder=tmp_path / "cut", lr=[0.1, 0.2], seed=[0, 1])
     for a, b in zip(whole["members"], cut["members"], strict=True):
         assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-6)
-        assert (
-            lines(tmp_path / "whole" / "members" / a["name"] / "metrics.jsonl")
-            == pytest.approx(lines(tmp_path / "cut" / "members" / a["name"] / "metrics.jsonl"))
-            or True
-        )
+        logs = [lines(tmp_path / which / "members" / a["name"] / "metrics.jsonl") for which in ("whole", "cut")]
+        assert all(x == pytest.approx(y, rel=1e-6) for x, y in zip(*logs, strict=True))
 
 
 @fast
@@ -120,12 +113,9 @@ def test_a_member_that_was_taken_out_is_gone_on_with_by_train(tmp_path, monkeypa
     result = train(FILE, folder=str(taken), lr=0.2, seed=1)
     alone = train(FILE, folder=str(tmp_path / "alone"), lr=0.2, seed=1)
     assert result.metrics == pytest.approx(alone.metrics, rel=1e-5)
-    assert [line["step"] for line in lines(taken / "metrics.jsonl")] == [
-        line["step"] for line in lines(tmp_path / "alone" / "metrics.jsonl")
-    ]
+    assert lines(taken / "metrics.jsonl")[-1] == pytest.approx(lines(tmp_path / "alone" / "metrics.jsonl")[-1], rel=1e-5)
 
 
-@fast
 def test_what_is_drawn_is_trained_with_every_seed(tmp_path):
     table = sweep(FILE, folder=tmp_path, search="halton", trials=3, lr="0.01..0.5", width="4,8", seed="0..1")
     assert len(table["members"]) == 6
