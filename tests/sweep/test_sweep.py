@@ -20,7 +20,7 @@ fast = pytest.mark.fast
 
 
 def lines(path: Path) -> list[dict]:
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.open()]
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
 
 
 def assert_is_the_run_alone(swept: Path, name: str, tmp_path: Path, **knobs):
