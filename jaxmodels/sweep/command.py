@@ -27,7 +27,7 @@ from jaxmodels.options import Options
 from jaxmodels.sweep import space
 from jaxmodels.sweep.programs import GroupPrograms
 from jaxmodels.sweep.statistics import compare, settings, verdict
-from jaxmodels.sweep.together import Member, Together, trial
+from jaxmodels.sweep.together import How, Member, Together, trial
 from jaxmodels.sweep.tracing import groups
 
 LOWER = ("loss", "error", "perplexity", "bits", "mse", "mae", "distance", "rate")  # words of metrics that should be small
@@ -151,15 +151,21 @@ def _result(folder: Path) -> dict[str, Any] | None:
 def _train(file: loading.File, left: Sequence[Member], path: Path, options: Options, mesh: Any, console: Console) -> float:
     """Trains the members that are left, those that had begun together first; gives the seconds spent on compiling."""
     by_name, spent = {m.name: m for m in left}, 0.0
-    for loop in sorted((path / "together").glob("*/members.json"), key=lambda p: int(p.parent.name)):
-        known = read_json(loop)
+    for folder in sorted((p.parent for p in (path / "together").glob("*/members.json")), key=lambda p: int(p.name)):
+        known = read_json(folder / "members.json")
         if all(name in by_name for name in known["members"]):
-            spent += _go(file, [by_name.pop(name) for name in known["members"]], known["size"], known["k"], path, options,
-                         mesh, console, loop.parent)  # fmt: skip
+            members = [by_name.pop(name) for name in known["members"]]
+            console.say(f"going on with {len(members)} members", "bold")
+            configs = [m.config for m in members]
+            [group], _ = groups(file, configs, options)
+            programs = GroupPrograms(file, configs, group, options, mesh)
+            _loop(programs, members, How(*known["how"]), folder, path, console)
+            spent += programs.compile_s
     left = list(by_name.values())
     if not left:
         return spent
-    found, notes = groups(file, [m.config for m in left], options)
+    configs = [m.config for m in left]
+    found, notes = groups(file, configs, options)
     for note in notes:
         console.warn(note)
     for i, group in enumerate(found):
@@ -168,44 +174,35 @@ def _train(file: loading.File, left: Sequence[Member], path: Path, options: Opti
         console.say(
             f"program {i + 1} of {len(found)}: {len(members)} members" + (f", {', '.join(varying)} vary" if varying else "")
         )
-        spent += _group(file, members, GroupPrograms(file, [m.config for m in left], group, options, mesh), path, console)
+        programs = GroupPrograms(file, configs, group, options, mesh)
+        _group(programs, members, path, console)
+        spent += programs.compile_s
     return spent
 
 
-def _group(file: loading.File, members: list[Member], programs: GroupPrograms, path: Path, console: Console) -> float:
-    """Trains a group's members, as many together as is fastest."""
+def _group(programs: GroupPrograms, members: list[Member], path: Path, console: Console) -> None:
+    """Trains a group's members, so many in a program as is fastest."""
     experiment = programs.experiment
     events = tuple(e for e in (experiment.eval_every, experiment.checkpoint_every) if e) or (experiment.steps,)
-    with console.busy("finding out how many train together best"):
-        batches = trial([file.build(m.config) for m in members])
-        size, k = programs.choose([m.config for m in members], batches, events)
-    console.say(f"{size} together, {k} steps in a dispatch", "dim")
+    lockstep = programs.lockstep()
+    with console.busy("finding out how many members make the fastest program"):
+        some = members[:lockstep]
+        batches = trial([programs.file.build(m.config) for m in some])
+        how = How(*programs.choose([m.config for m in some], batches, events), lockstep)
+    console.say(f"{how.size} in a program, {how.k} steps in a dispatch", "dim")
     numbers = [int(p.name) for p in (path / "together").glob("*") if p.name.isdigit()]
-    for first in range(0, len(members), size):
-        folder = path / "together" / str(max(numbers, default=0) + 1 + first // size)
-        _loop(programs, members[first : first + size], k, folder, path, console)
-    return programs.compile_s
+    for i in range(0, len(members), lockstep):
+        folder = path / "together" / str(max(numbers, default=0) + 1 + i // lockstep)
+        _loop(programs, members[i : i + lockstep], how, folder, path, console)
 
 
-def _go(
-    file: loading.File, members: list[Member], size: int, k: int, path: Path, options: Options, mesh: Any,
-    console: Console, folder: Path,
-) -> float:  # fmt: skip
-    """Goes on with members that had begun together."""
-    [group], _ = groups(file, [m.config for m in members], options)
-    programs = GroupPrograms(file, [m.config for m in members], group, options, mesh)
-    console.say(f"going on with {len(members)} members", "bold")
-    _loop(programs, members, k, folder, path, console)
-    return programs.compile_s
-
-
-def _loop(programs: GroupPrograms, members: list[Member], k: int, folder: Path, path: Path, console: Console) -> None:
+def _loop(programs: GroupPrograms, members: list[Member], how: How, folder: Path, path: Path, console: Console) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "members.json").exists():
         new = folder / ".members.new"
-        new.write_text(json.dumps({"members": [m.name for m in members], "size": len(members), "k": k}))
+        new.write_text(json.dumps({"members": [m.name for m in members], "how": how}))
         new.replace(folder / "members.json")
-    loop = Together(programs, members, k, folder, path / "members", console)
+    loop = Together(programs, members, how, folder, path / "members", console)
     with console.progress(0, programs.experiment.steps):
         loop.run()
     lost = [m.name for m, d in zip(members, loop.diverged, strict=True) if d is not None]
@@ -282,7 +279,7 @@ def take(swept: str | Path, name: str, folder: str | Path) -> Path:
         noted = {"step": n, "best": None, "names": note["names"], **{k: member[k] for k in ("metrics", "interval")}}
         run.checkpoints.save(n, jax.tree.map(lambda x: x[at], state), noted)
         (path / "metrics.jsonl").write_bytes((swept / "members" / name / "metrics.jsonl").read_bytes())
-        run.write_environment(steps_per_dispatch=here["k"], checkpoint_every=built.checkpoint_every)
+        run.write_environment(steps_per_dispatch=How(*here["how"]).k, checkpoint_every=built.checkpoint_every)
         if result is not None:
             run.write_result(result)
     finally:

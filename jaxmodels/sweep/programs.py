@@ -25,7 +25,8 @@ from jaxmodels.options import Options
 from jaxmodels.programs import as_dtype, choose_k
 from jaxmodels.sweep.tracing import Group, one_step
 
-LARGE = 8 << 30  # bytes of states on a CPU above which members are not tried together
+FEW = 8  # members, at most, that are tried in one program between one and all
+LARGE = 4 << 30  # bytes of states that are in memory at a time
 
 
 class GroupPrograms:
@@ -115,30 +116,33 @@ class GroupPrograms:
         return self._compiled[key](*arguments)
 
     def choose(self, configs: Sequence[Any], batches: Callable, events: tuple[int, ...]) -> tuple[int, int]:
-        """(members together, steps in a dispatch) that are fastest for these members; batches(size, k) gives some to try.
+        """(members of a program, steps of a dispatch) that are fastest for these; batches(size, k) gives some to try.
 
-        Accelerators take all together: one program of theirs has room for many small members.
+        Accelerators take all in one program: it has room for many small members. CPUs take one at a time, a few whose
+        states fit the caches, or all.
         """
         M, spec = len(configs), self.experiment.train.spec.values()
         batch_bytes = self.experiment.train.batch * sum(math.prod(s) * np.dtype(d).itemsize for s, d in spec)
         on_cpu = self.mesh.devices.flat[0].platform == "cpu" and self.mesh.size == 1
-        size = 1 if on_cpu else M
-        state = self.start(configs[:size], [0] * size) if self._large(M) else self.start(configs, [0] * M)
-        single = self._seconds(state, size, 1, batches)
-        k = choose_k(single, batch_bytes * size, events)
-        many = self._seconds(state, size, k, batches) / k if k > 1 else math.inf
+        first, *others = sorted({1, max(d for d in range(1, FEW + 1) if M % d == 0), M}) if on_cpu else [M]
+        state = self.start(configs, [0] * M)
+        single = self._seconds(state, first, 1, batches)
+        k = choose_k(single, batch_bytes * first, events)
+        many = self._seconds(state, first, k, batches) / k if k > 1 else math.inf
         scans = many < single or k == 1  # XLA has its fast convolutions on CPUs for the outermost program alone
-        alone, k = (many, k) if many < single else (single, 1)
-        if size == M or self._large(M):
-            return size, k
-        k_of_all = choose_k(alone * M / 2, batch_bytes * M, events) if scans else 1
-        together = self._seconds(state, M, k_of_all, batches) / k_of_all
-        return (M, k_of_all) if together < M * alone else (1, k)
+        each, best = min((single / first, (first, 1)), (many / first, (first, k)))
+        for size in others:
+            k = choose_k(each * size / 2, batch_bytes * size, events) if scans else 1
+            took = self._seconds(state, size, k, batches) / k / size
+            if took > each:
+                break
+            each, best = took, (size, k)
+        return best
 
-    def _large(self, M: int) -> bool:
-        """Whether that many states do not fit a CPU's memory well."""
+    def lockstep(self) -> int:
+        """How many members' states fit into LARGE."""
         one = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(self.like(1)))
-        return self.mesh.devices.flat[0].platform == "cpu" and M * one > LARGE
+        return max(1, LARGE // one)
 
     def _seconds(self, state: Any, size: int, k: int, batches: Callable[[int, int], Any]) -> float:
         """The time of a dispatch, on a copy of the first states."""

@@ -1,4 +1,4 @@
-"""Members trained in lockstep: one loop, one checkpoint of all their states, and a log for each.
+"""Members trained in lockstep, so many in a program: one loop, one checkpoint of all states, and a log for each.
 
 SWEEP/members/NAME/metrics.jsonl, result.json     of each member, as in a run's folder
 SWEEP/together/N/checkpoints, members.json        of the members that share a loop
@@ -38,6 +38,14 @@ class Member(NamedTuple):
     config: Any
 
 
+class How(NamedTuple):
+    """size: members of a program; k: steps of a dispatch; lockstep: members whose states are in memory at a time."""
+
+    size: int
+    k: int
+    lockstep: int
+
+
 class Stopped(Exception):
     """A signal ended the loop after it was saved."""
 
@@ -50,12 +58,13 @@ class Together:
     """A loop of members that share programs. folder: of this loop; members: of all members' logs."""
 
     def __init__(
-        self, programs: GroupPrograms, members: Sequence[Member], k: int, folder: Path, logs: Path, console: Console
+        self, programs: GroupPrograms, members: Sequence[Member], how: How, folder: Path, logs: Path, console: Console
     ):
-        self.programs, self.members, self.k, self.console, self.folder = programs, list(members), k, console, folder
+        self.programs, self.members, self.how, self.console, self.folder = programs, list(members), how, console, folder
+        self.parts = [slice(i, i + how.size) for i in range(0, len(members), how.size)]
         self.experiments = [programs.file.build(m.config) for m in members]
         self.first: Experiment = self.experiments[0]
-        self.values = programs.values([m.config for m in members])
+        self.values = [programs.values([m.config for m in self.members[part]]) for part in self.parts]
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=1, warn=console.warn)
         self.logs = [logs / m.name for m in members]
         self.intervals: list[Sums] = []
@@ -67,8 +76,8 @@ class Together:
             name: distinct([as_evaluation(e.evals[name]).data for e in self.experiments]) for name in self.first.evals
         }
 
-    def start(self) -> tuple[step.State, int]:
-        """The members' states, from the newest checkpoint or new, and their step."""
+    def start(self) -> tuple[list[step.State], int]:
+        """The members' states by program, from the newest checkpoint or new, and their step."""
         restored = self.checkpoints.restore(self.programs.like(len(self.members)))
         if restored is None:
             n, state = 0, self.programs.start([m.config for m in self.members], [e.seed for e in self.experiments])
@@ -85,27 +94,30 @@ class Together:
             (path / "knobs.json").write_text(json.dumps(member.knobs, default=str))
             truncate(path / "metrics.jsonl", n)
             self.writers.append(json_lines(path / "metrics.jsonl", self.console.warn))
-        return state, n
+        return [jax.tree.map(lambda x, part=part: x[part], state) for part in self.parts], n
 
     def run(self, until: int | None = None) -> step.State:
         """Trains to the end, or to that step, and gives the states."""
         first, until = self.first, until or self.first.steps
-        state, n = self.start()
+        states, n = self.start()
         events = tuple(e for e in (first.eval_every, first.checkpoint_every) if e)
         if until < first.steps:
             events = (*events, until)
-        spans = list(segments(n, until, self.k, events))
+        spans = list(segments(n, until, self.how.k, events))
         near = parallel.make_mesh("data=1", jax.devices()[:1])
         feed = feeding.Feed(Orders(self.orders), near, spans, resident=False)
-        which, signals = jnp.asarray(self.which, jnp.int32), Signals()
-        pending: tuple[int, Any] | None = None
+        which, signals = [jnp.asarray(self.which[part], jnp.int32) for part in self.parts], Signals()
+        pending: tuple[int, list[Any]] | None = None
         try:
             with signals:
                 clock = time.perf_counter()
                 for start, stop in spans:
                     moving = feed.get(lambda: True).moving  # type: ignore[union-attr]
                     compiling = self.programs.compile_s
-                    state, packed = self.programs.steps(self.values, state, moving, which, stop - start)
+                    packed: list[Any] = []
+                    for i, (values, orders) in enumerate(zip(self.values, which, strict=True)):
+                        states[i], metrics = self.programs.steps(values, states[i], moving, orders, stop - start)
+                        packed.append(metrics)
                     clock += self.programs.compile_s - compiling
                     if pending:
                         self._account(*pending)
@@ -120,9 +132,9 @@ class Together:
                     self.train_s, self.trained = self.train_s + now - clock, self.trained + stop - n
                     n = stop
                     if at_event and (stop == until or _due(stop, first.eval_every)):
-                        self._evaluate(state, stop)
+                        self._evaluate(states, stop)
                     if signals.received or stop == until or _due(stop, first.checkpoint_every):
-                        self._save(state, stop)
+                        self._save(states, stop)
                     if signals.received and stop < until:
                         self.checkpoints.wait()
                         raise Stopped(signals.received, stop)
@@ -131,11 +143,11 @@ class Together:
         finally:
             feed.close()
             self.checkpoints.close()
-        return state
+        return _joined(states)
 
-    def _account(self, start: int, packed: Any) -> None:
-        """Adds the metrics (M, k, names, 2) of a dispatch's steps, and logs those that end an interval."""
-        rows, names = np.asarray(packed), self.programs.names
+    def _account(self, start: int, packed: list[Any]) -> None:
+        """Adds the metrics (M, k, names, 2), by program, of a dispatch's steps, and logs those that end an interval."""
+        rows, names = np.concatenate([np.asarray(x) for x in packed]), self.programs.names
         faults = names.index("faults")
         every, steps = self.first.log_every, self.first.steps
         if not self.intervals:
@@ -164,28 +176,29 @@ class Together:
             math.nan,
         )
 
-    def _evaluate(self, state: step.State, n: int) -> None:
+    def _evaluate(self, states: list[step.State], n: int) -> None:
         found: list[dict[str, float]] = [{} for _ in self.members]
         for name, (pipelines, which) in self.tests.items():
             for d, data in enumerate(pipelines):
-                for i, metrics in self._one(name, data, [i for i, w in enumerate(which) if w == d], state).items():
+                mine = [i for i, w in enumerate(which) if w == d and self.diverged[i] is None]
+                for i, metrics in self._one(name, data, mine, states).items():
                     found[i].update({f"{name}/{k}": v for k, v in metrics.items()})
         for i, metrics in enumerate(found):
-            if self.diverged[i] is None and metrics:
+            if metrics:
                 self.metrics[i] = metrics
                 self.writers[i](n, metrics)
 
-    def _one(self, name: str, data: Pipeline, which: list[int], state: step.State) -> dict[int, dict[str, float]]:
+    def _one(self, name: str, data: Pipeline, which: list[int], states: list[step.State]) -> dict[int, dict[str, float]]:
         """Metrics of these members on one evaluation's data; all members go through the program."""
         total: Any = 0.0
         predictions: list[list[Any]] = [[] for _ in self.members]
         batches = []
         for n in range(data.steps):
             batch = feeding.read(data, n)
-            packed, predicted = self.programs.measure(name, self.values, state, batch)
-            total = total + np.asarray(packed, np.float64)
-            if predicted is not None:
-                real, host = feeding.real_rows(data, n), jax.device_get(predicted)
+            got = [self.programs.measure(name, v, s, batch) for v, s in zip(self.values, states, strict=True)]
+            total = total + np.concatenate([np.asarray(packed, np.float64) for packed, _ in got])
+            if got[0][1] is not None:
+                real, host = feeding.real_rows(data, n), _joined(jax.device_get([predicted for _, predicted in got]))
                 batches.append(jax.tree.map(lambda x, real=real: np.asarray(x)[real], batch))
                 for i in which:
                     predictions[i].append(jax.tree.map(lambda x, i=i, real=real: x[i][real], host))
@@ -197,13 +210,13 @@ class Together:
             found[i] = sums.finish(self.experiments[i].task) | (dict(score(predictions[i], batches)) if score else {})
         return found
 
-    def _save(self, state: step.State, n: int) -> None:
+    def _save(self, states: list[step.State], n: int) -> None:
         kept = [
             {"metrics": finite(m), "interval": s.sums.tolist(), "diverged": d}
             for m, s, d in zip(self.metrics, self.intervals, self.diverged, strict=True)
         ]
         note = {"step": n, "names": self.programs.names, "members": kept}
-        self.checkpoints.save(n, state, note)
+        self.checkpoints.save(n, _joined(states), note)
 
     def results(self) -> list[dict[str, Any]]:
         """What result.json says of each member; written by `finish`."""
@@ -270,6 +283,14 @@ def trial(experiments: Sequence[Experiment]) -> Callable[[int, int], tuple[Any, 
         return jax.device_put(read), jnp.asarray([used.index(w) for w in which[:size]], jnp.int32)
 
     return batches
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Trees of members, all in one."""
+    if len(parts) == 1:
+        return parts[0]
+    join = lambda *x: np.concatenate(x) if isinstance(x[0], np.ndarray) else jnp.concatenate(x)  # noqa: E731
+    return jax.tree.map(join, *parts)
 
 
 def _median(rows: np.ndarray) -> float:
