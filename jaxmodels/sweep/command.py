@@ -15,20 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import jax
 import numpy as np
 
 from jaxmodels import loading, parallel, runner
-from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
-from jaxmodels.folder import Folder, Identity, read_json
+from jaxmodels.folder import Folder, Identity
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
 from jaxmodels.sweep import space
-from jaxmodels.sweep.programs import GroupPrograms
 from jaxmodels.sweep.statistics import compare, settings, verdict
-from jaxmodels.sweep.together import How, Member, Together, trial
-from jaxmodels.sweep.tracing import groups
+from jaxmodels.sweep.together import Member
+from jaxmodels.sweep.training import Setup, result_of, train_members
 
 LOWER = ("loss", "error", "perplexity", "bits", "mse", "mae", "distance", "rate")  # words of metrics that should be small
 
@@ -69,13 +66,13 @@ def sweep(
     same_results = {"precision": options.precision, "accumulate": options.accumulate}
     with _held(path, Identity(file.source, kept, same_results), console):
         begun = time.perf_counter()
-        done = {m.name: found for m in members if (found := _result(path / "members" / m.name))}
+        done = {m.name: found for m in members if (found := result_of(path / "members" / m.name))}
         left = [m for m in members if m.name not in done]
         console.say(f"{len(members)} members" + (f", {len(done)} of them done before" if done else ""), "bold")
-        compile_s = _train(file, left, path, options, mesh, console)
+        compile_s = train_members(Setup(file, path, options, mesh, console), left)
         seeded = next((k for k in values if all(file.build(m.config).seed == m.knobs[k] for m in members)), "")
         rows = [
-            {"name": m.name, "knobs": m.knobs, **(_result(path / "members" / m.name) or {"exit": "absent", "metrics": {}})}
+            {"name": m.name, "knobs": m.knobs, **(result_of(path / "members" / m.name) or {"exit": "absent", "metrics": {}})}
             for m in members
         ]
         table = {
@@ -143,74 +140,6 @@ def _held(path: Path, identity: Identity, console: Console) -> Iterator[None]:
         holder.close()
 
 
-def _result(folder: Path) -> dict[str, Any] | None:
-    path = folder / "result.json"
-    return read_json(path) if path.is_file() else None
-
-
-def _train(file: loading.File, left: Sequence[Member], path: Path, options: Options, mesh: Any, console: Console) -> float:
-    """Trains the members that are left, those that had begun together first; gives the seconds spent on compiling."""
-    by_name, spent = {m.name: m for m in left}, 0.0
-    for folder in sorted((p.parent for p in (path / "together").glob("*/members.json")), key=lambda p: int(p.name)):
-        known = read_json(folder / "members.json")
-        if all(name in by_name for name in known["members"]):
-            members = [by_name.pop(name) for name in known["members"]]
-            console.say(f"going on with {len(members)} members", "bold")
-            configs = [m.config for m in members]
-            [group], _ = groups(file, configs, options)
-            programs = GroupPrograms(file, configs, group, options, mesh)
-            _loop(programs, members, How(*known["how"]), folder, path, console)
-            spent += programs.compile_s
-    left = list(by_name.values())
-    if not left:
-        return spent
-    configs = [m.config for m in left]
-    found, notes = groups(file, configs, options)
-    for note in notes:
-        console.warn(note)
-    for i, group in enumerate(found):
-        members = [left[at] for at in group.at]
-        varying = [k for k in members[0].knobs if len({repr(m.knobs[k]) for m in members}) > 1]
-        console.say(
-            f"program {i + 1} of {len(found)}: {len(members)} members" + (f", {', '.join(varying)} vary" if varying else "")
-        )
-        programs = GroupPrograms(file, configs, group, options, mesh)
-        _group(programs, members, path, console)
-        spent += programs.compile_s
-    return spent
-
-
-def _group(programs: GroupPrograms, members: list[Member], path: Path, console: Console) -> None:
-    """Trains a group's members, so many in a program as is fastest."""
-    experiment = programs.experiment
-    events = tuple(e for e in (experiment.eval_every, experiment.checkpoint_every) if e) or (experiment.steps,)
-    lockstep = programs.lockstep()
-    with console.busy("finding out how many members make the fastest program"):
-        some = members[:lockstep]
-        batches = trial([programs.file.build(m.config) for m in some])
-        how = How(*programs.choose([m.config for m in some], batches, events), lockstep)
-    console.say(f"{how.size} in a program, {how.k} steps in a dispatch", "dim")
-    numbers = [int(p.name) for p in (path / "together").glob("*") if p.name.isdigit()]
-    for i in range(0, len(members), lockstep):
-        folder = path / "together" / str(max(numbers, default=0) + 1 + i // lockstep)
-        _loop(programs, members[i : i + lockstep], how, folder, path, console)
-
-
-def _loop(programs: GroupPrograms, members: list[Member], how: How, folder: Path, path: Path, console: Console) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "members.json").exists():
-        new = folder / ".members.new"
-        new.write_text(json.dumps({"members": [m.name for m in members], "how": how}))
-        new.replace(folder / "members.json")
-    loop = Together(programs, members, how, folder, path / "members", console)
-    with console.progress(0, programs.experiment.steps):
-        loop.run()
-    lost = [m.name for m, d in zip(members, loop.diverged, strict=True) if d is not None]
-    if lost:
-        console.warn(f"{len(lost)} diverged and were frozen: {', '.join(lost[:4])}{' …' if len(lost) > 4 else ''}")
-    loop.finish()
-
-
 def _metric(experiment: Any, rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(next((row["metrics"] for row in rows if row["metrics"]), {}))
     if experiment.best is not None:
@@ -245,43 +174,3 @@ def summary(rows: Sequence[Mapping[str, Any]], seed: str, metric: str, goal: str
         "diverged": sum(row["exit"].startswith("NotFinite") for row in rows),
         "verdict": verdict(reference, compared),
     }
-
-
-def take(swept: str | Path, name: str, folder: str | Path) -> Path:
-    """Makes a run's folder of one member of a sweep, to evaluate it, or to go on with it by `jaxmodels train`."""
-    swept, path = Path(swept), Path(folder)
-    known = {p.name for p in (swept / "members").glob("*")} if swept.is_dir() else set()
-    if name not in known:
-        raise ValueError(f"{swept} has no member {name!r}; it has {', '.join(sorted(known)[:8]) or 'none: is it a sweep?'}")
-    loops = [p.parent for p in (swept / "together").glob("*/members.json") if name in read_json(p)["members"]]
-    kept = read_json(swept / "knobs.json")
-    file = loading.load(swept / "experiment.py")
-    result = _result(swept / "members" / name)
-    loop = max(loops, key=lambda p: int(p.name))
-    here = read_json(loop / "members.json")
-    swept_knobs = read_json(swept / "members" / name / "knobs.json")
-    config = loading.make_config(file, {**kept["knobs"], **swept_knobs})
-    built = file.build(config)
-    mesh = parallel.make_mesh("data=1", jax.devices()[:1])
-    one, at = runner.abstract_state(built, mesh)[0], here["members"].index(name)
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((len(here["members"]), *x.shape), x.dtype, sharding=parallel.replicated(mesh)), one
-    )
-    restored = Checkpoints(loop / "checkpoints").restore(like)
-    if restored is None:
-        raise ValueError(f"{name} has no checkpoint yet; let the sweep go on until its first one")
-    n, state, note = restored
-    run = Folder(path, keep=built.keep)
-    try:
-        options = {"precision": kept["options"]["precision"]}
-        run.open(Identity(file.source, loading.knobs_of(config), options))
-        member = note["members"][at]
-        noted = {"step": n, "best": None, "names": note["names"], **{k: member[k] for k in ("metrics", "interval")}}
-        run.checkpoints.save(n, jax.tree.map(lambda x: x[at], state), noted)
-        (path / "metrics.jsonl").write_bytes((swept / "members" / name / "metrics.jsonl").read_bytes())
-        run.write_environment(steps_per_dispatch=How(*here["how"]).k, checkpoint_every=built.checkpoint_every)
-        if result is not None:
-            run.write_result(result)
-    finally:
-        run.close()
-    return path

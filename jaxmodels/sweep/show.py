@@ -13,7 +13,8 @@ from jaxmodels import loading
 from jaxmodels.console import Console, duration, number
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
-from jaxmodels.sweep.command import sweep, take
+from jaxmodels.sweep.command import sweep
+from jaxmodels.sweep.taking import take
 from jaxmodels.sweep.together import Stopped
 
 SHOWN = 20  # settings in the table

@@ -13,7 +13,8 @@ import pytest
 
 from jaxmodels import cli, commands, train
 from jaxmodels.sweep import programs, together
-from jaxmodels.sweep.command import sweep, take
+from jaxmodels.sweep.command import sweep
+from jaxmodels.sweep.taking import take
 
 FILE = str(Path(__file__).parents[1] / "files" / "swept.py")
 fast = pytest.mark.fast
