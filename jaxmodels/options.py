@@ -231,12 +231,15 @@ class Verifying:
 class Sweeping:
     """Which members there are, and what they are compared by."""
 
-    search: Literal["grid", "random", "halton"] = "grid"
-    """All combinations of the values, or --trials of them drawn at random or evenly (Halton's sequence)."""
+    search: Literal["grid", "random", "halton", "halving", "hyperband", "pbt"] = "grid"
+    """All combinations of the values, or --trials of them drawn at random or evenly (Halton's sequence); halving and
+    hyperband stop the worse ones early, pbt lets the worst take over the best's states and changes their knobs."""
     trials: int = 0
     """How many settings are drawn; each is trained with every seed."""
     draws: int = 0
     """The seed of what is drawn."""
+    every: int = 0
+    """Steps between generations of pbt; 0 is a tenth of all."""
     metric: str = ""
     """What members are compared by, as test/accuracy; by default the experiment's best, else the first accuracy."""
     goal: Literal["", "max", "min"] = ""

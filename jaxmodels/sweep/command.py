@@ -23,10 +23,13 @@ from jaxmodels.folder import Folder, Identity
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
 from jaxmodels.sweep import space
+from jaxmodels.sweep.halving import brackets, halve
+from jaxmodels.sweep.pbt import evolve
 from jaxmodels.sweep.statistics import compare, settings, verdict
 from jaxmodels.sweep.together import Member
 from jaxmodels.sweep.training import Setup, result_of, train_members
 
+EARLY = ("halving", "hyperband", "pbt")  # kinds of search that stop or change members on the way
 LOWER = ("loss", "error", "perplexity", "bits", "mse", "mae", "distance", "rate")  # words of metrics that should be small
 
 
@@ -37,6 +40,7 @@ def sweep(
     search: str = "grid",
     trials: int = 0,
     draws: int = 0,
+    every: int = 0,
     metric: str = "",
     goal: str = "",
     options: Options | None = None,
@@ -46,8 +50,10 @@ def sweep(
     """Trains every setting of the knobs and compares them; goes on where it stopped, and trains only what is new.
 
     knobs: of the file; a list or a space.Range is swept, and so is a string such as "1e-4,3e-4" or "0..7" where the knob is
-    no string; anything else is fixed. search: "grid" takes all combinations, "random" and "halton" draw `trials` from them.
-    draws: the seed of what is drawn. metric: by default the experiment's best, else the first accuracy or the first metric.
+    no string; anything else is fixed. search: "grid" takes all combinations, "random" and "halton" draw `trials` from them;
+    "halving", "hyperband" and "pbt" take all, or draw with trials, and stop or change members on the way. draws: the seed
+    of what is drawn. every: steps between generations of pbt. metric: by default the experiment's best, else the first
+    accuracy or the first metric.
     Gives {"members": [...], "settings": [...], "verdict": ...}.
     """
     options, console = options or Options(), console or Console(quiet=True)
@@ -69,14 +75,23 @@ def sweep(
         done = {m.name: found for m in members if (found := result_of(path / "members" / m.name))}
         left = [m for m in members if m.name not in done]
         console.say(f"{len(members)} members" + (f", {len(done)} of them done before" if done else ""), "bold")
-        compile_s = train_members(Setup(file, path, options, mesh, console), left)
-        seeded = next((k for k in values if all(file.build(m.config).seed == m.knobs[k] for m in members)), "")
+        seed = next((k for k in values if all(file.build(m.config).seed == m.knobs[k] for m in members)), "")
+        setup = Setup(file, path, options, mesh, console)
+        wanted = metric or (file.build(base).best or ("test/accuracy",))[0]
+        if search == "halving":
+            compile_s = halve(setup, members, seed, wanted, goal or goal_of(wanted))
+        elif search == "hyperband":
+            compile_s = sum(halve(setup, of, seed, wanted, goal or goal_of(wanted), i) for of, i in brackets(members, seed))
+        elif search == "pbt":
+            compile_s = evolve(setup, left, wanted, goal or goal_of(wanted), every, draws)
+        else:
+            compile_s = train_members(setup, left)
         rows = [
             {"name": m.name, "knobs": m.knobs, **(result_of(path / "members" / m.name) or {"exit": "absent", "metrics": {}})}
             for m in members
         ]
         table = {
-            **summary(rows, seeded, metric or _metric(file.build(members[0].config), rows), goal),
+            **summary(rows, seed, metric or _metric(file.build(members[0].config), rows), goal),
             "wall_s": time.perf_counter() - begun,
             "compile_s": compile_s,
             "folder": str(path),
@@ -108,7 +123,7 @@ def _sorted(file: loading.File, knobs: Mapping[str, Any]) -> tuple[dict[str, Any
 
 
 def _chosen(values: Mapping[str, space.Values], search: str, trials: int, draws: int) -> list[dict[str, Any]]:
-    if search == "grid":
+    if search == "grid" or (search in EARLY and not trials):
         if trials:
             raise ValueError(
                 f"--trials {trials}: a grid has all combinations; draw from them with --search random or halton"
@@ -122,10 +137,10 @@ def _chosen(values: Mapping[str, space.Values], search: str, trials: int, draws:
     free = {k: v for k, v in values.items() if k != "seed" or isinstance(v, space.Range)}
     if search == "random":
         units = np.random.default_rng(draws).random((trials, len(free)))
-    elif search == "halton":
+    elif search == "halton" or search in EARLY:
         units = qmc.Halton(len(free), rng=draws).random(trials)
     else:
-        raise ValueError(f"--search {search}: wanted grid, random or halton")
+        raise ValueError(f"--search {search}: wanted grid, random, halton, {', '.join(EARLY)}")
     drawn = {repr(d): d for d in (space.draw(free, row) for row in units.tolist())}
     return [{**d, **rest} for d in drawn.values() for rest in space.grid({k: v for k, v in values.items() if k not in free})]
 
@@ -147,16 +162,22 @@ def _metric(experiment: Any, rows: Sequence[Mapping[str, Any]]) -> str:
     return next((name for name in names if "accuracy" in name), names[0] if names else "loss")
 
 
+def goal_of(metric: str) -> str:
+    """Whether much or little of a metric is wanted, by its name."""
+    return "min" if any(word in metric.rpartition("/")[2] for word in LOWER) else "max"
+
+
 def summary(rows: Sequence[Mapping[str, Any]], seed: str, metric: str, goal: str) -> dict[str, Any]:
     """The members, the settings with their statistics, and what may be said of them."""
     names = {name for row in rows for name in row["metrics"]}
     if names and metric not in names:
         raise ValueError(f"--metric {metric}: the evaluations give {', '.join(sorted(names))}; take one of those")
-    goal = goal or ("min" if any(word in metric.rpartition("/")[2] for word in LOWER) else "max")
+    goal = goal or goal_of(metric)
     found = settings(rows, seed, metric)
     reference, compared = compare(found, goal)
     by = {repr(c.knobs): c for c in compared}
-    ranked = sorted(found, key=lambda s: (s.mean != s.mean, -s.mean if goal == "max" else s.mean))
+    better = lambda s: (s.mean != s.mean, -(s.stopped or 1 << 62), -s.mean if goal == "max" else s.mean)  # noqa: E731
+    ranked = sorted(found, key=better)
     return {
         "metric": metric,
         "goal": goal,

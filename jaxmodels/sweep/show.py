@@ -74,12 +74,12 @@ def _show(table: dict[str, Any], console: Console) -> None:
     for s in table["settings"][:SHOWN]:
         mean = number(s["mean"]) + (f" ± {number(s['interval'])}" if s["interval"] is not None else "")
         p = "best" if s["best"] else "" if s["p"] is None else f"{s['p']:.2g}"
-        lost = str(s["diverged"]) if s["diverged"] else ""
+        lost = f"{s['diverged']} diverged" if s["diverged"] else f"stopped at {s['stopped']:,}" if s["stopped"] else ""
         rows.append([" ".join(f"{k}={s['knobs'][k]}" for k in knobs) or "all", mean, str(len(s["values"])), p, lost])
     console.say()
     more = len(table["settings"]) - SHOWN
     title = f"{metric}, mean and 95% interval" + (f"; {more} more settings in result.json" if more > 0 else "")
-    console.table(title, ["", metric, "seeds", "p", "diverged"], rows)
+    console.table(title, ["", metric, "seeds", "p", ""], rows)
     console.say(f"\n{table['verdict']}")
     spent = f"{len(table['members'])} members in {duration(table['wall_s'])}, {table['compile_s']:.0f} s of it compiling"
     console.say(f"\n{spent}")

@@ -7,6 +7,7 @@ settings have, corrected for their number by Holm (doi:10.2307/4615733).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,15 +15,20 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05  # of the tests, all together
+STOPPED = re.compile(r"stopped at step ([\d,]+)")  # the exit of a member that halving has ended
 POWER = 0.8  # chance of telling settings apart that differ as much as these seem to
 
 
 class Setting(NamedTuple):
-    """knobs; values of the metric by seed, without members that diverged; interval: half of its width, None for one seed."""
+    """knobs; values of the metric by seed, without members that diverged; interval: half of its width, None for one seed.
+
+    stopped: the step at which halving ended it, whose values these are then.
+    """
 
     knobs: dict[str, Any]
     values: dict[Any, float]
     diverged: int
+    stopped: int | None
     mean: float
     interval: float | None
 
@@ -38,29 +44,31 @@ class Comparison(NamedTuple):
 
 def settings(members: Sequence[Mapping[str, Any]], seed: str, metric: str) -> list[Setting]:
     """By setting, in the order in which they first come. members: knobs and metrics; seed: the name of that knob."""
-    found: dict[str, tuple[dict[str, Any], dict[Any, float], list[Any]]] = {}
+    found: dict[str, tuple[dict[str, Any], dict[Any, float], list[Any], list[int]]] = {}
     for member in members:
         knobs = {k: v for k, v in member["knobs"].items() if k != seed}
-        _, values, lost = found.setdefault(repr(knobs), (knobs, {}, []))
+        _, values, lost, early = found.setdefault(repr(knobs), (knobs, {}, [], []))
         value = member["metrics"].get(metric)
-        if member["exit"] != "complete" or value is None or not math.isfinite(value):
+        stopped = STOPPED.fullmatch(member["exit"])
+        if (member["exit"] != "complete" and not stopped) or value is None or not math.isfinite(value):
             lost.append(member)
         else:
             values[member["knobs"].get(seed)] = value
-    return [_setting(knobs, values, len(lost)) for knobs, values, lost in found.values()]
+            early += [int(stopped[1].replace(",", ""))] if stopped else []
+    return [_setting(knobs, values, len(lost), max(early, default=None)) for knobs, values, lost, early in found.values()]
 
 
-def _setting(knobs: dict[str, Any], values: dict[Any, float], lost: int) -> Setting:
+def _setting(knobs: dict[str, Any], values: dict[Any, float], lost: int, stopped: int | None) -> Setting:
     x, n = np.asarray(list(values.values())), len(values)
     half = float(stats.t.ppf(0.975, n - 1) * x.std(ddof=1) / math.sqrt(n)) if n > 1 else None
-    return Setting(knobs, values, lost, float(x.mean()) if n else math.nan, half)
+    return Setting(knobs, values, lost, stopped, float(x.mean()) if n else math.nan, half)
 
 
 def compare(
     all_of: Sequence[Setting], goal: str, reference: Setting | None = None
 ) -> tuple[Setting | None, list[Comparison]]:
     """(the reference, by default the best mean; every other setting against it)."""
-    usable = [s for s in all_of if s.values]
+    usable = [s for s in all_of if s.values and s.stopped is None]
     if not usable:
         return None, []
     better = max if goal == "max" else min

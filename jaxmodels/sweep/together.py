@@ -70,11 +70,20 @@ class Together:
         self.intervals: list[Sums] = []
         self.metrics: list[dict[str, float]] = [{} for _ in members]
         self.diverged: list[int | None] = [None] * len(members)  # the step at which a member was no longer finite
+        self.history: list[list[dict[str, Any]]] = [[] for _ in members]  # of knobs that were changed on the way
         self.train_s, self.trained = 0.0, 0
         self.orders, self.which = distinct([e.train for e in self.experiments])
         self.tests = {
             name: distinct([as_evaluation(e.evals[name]).data for e in self.experiments]) for name in self.first.evals
         }
+
+    def claim(self) -> None:
+        """Notes on the disk whose loop this is."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "members.json").exists():
+            new = self.folder / ".members.new"
+            new.write_text(json.dumps({"members": [m.name for m in self.members], "how": self.how}))
+            new.replace(self.folder / "members.json")
 
     def start(self) -> tuple[list[step.State], int]:
         """The members' states by program, from the newest checkpoint or new, and their step."""
@@ -83,11 +92,14 @@ class Together:
             n, state = 0, self.programs.start([m.config for m in self.members], [e.seed for e in self.experiments])
         else:
             n, state, note = restored
+            self.intervals = []
             for i, kept in enumerate(note["members"]):
                 sums = Sums(note["names"])
                 sums.sums = np.asarray(kept["interval"], np.float64)
                 self.intervals.append(sums)
-                self.metrics[i], self.diverged[i] = kept["metrics"], kept["diverged"]
+                self.metrics[i], self.diverged[i], self.history[i] = kept["metrics"], kept["diverged"], kept["history"]
+            if note["values"] is not None:
+                self._set_values(note["values"])
         self.writers = []
         for member, path in zip(self.members, self.logs, strict=True):
             path.mkdir(parents=True, exist_ok=True)
@@ -212,10 +224,11 @@ class Together:
 
     def _save(self, states: list[step.State], n: int) -> None:
         kept = [
-            {"metrics": finite(m), "interval": s.sums.tolist(), "diverged": d}
-            for m, s, d in zip(self.metrics, self.intervals, self.diverged, strict=True)
+            {"metrics": finite(m), "interval": s.sums.tolist(), "diverged": d, "history": h}
+            for m, s, d, h in zip(self.metrics, self.intervals, self.diverged, self.history, strict=True)
         ]
-        note = {"step": n, "names": self.programs.names, "members": kept}
+        values = self.current_values() if any(self.history) else None
+        note = {"step": n, "names": self.intervals[0].names, "members": kept, "values": values}
         self.checkpoints.save(n, _joined(states), note)
 
     def results(self) -> list[dict[str, Any]]:
@@ -232,18 +245,61 @@ class Together:
                 "parameters": sum(math.prod(x.shape[1:]) for x in jax.tree.leaves(self.programs.like(1).params)),
                 "together": self.folder.name,
                 "place": i,
+                **({"history": h} if h else {}),
             }
-            for i, (m, d) in enumerate(zip(self.metrics, self.diverged, strict=True))
+            for i, (m, d, h) in enumerate(zip(self.metrics, self.diverged, self.history, strict=True))
         ]
 
-    def finish(self) -> list[dict[str, Any]]:
-        """Writes every member's result.json."""
-        found = self.results()
-        for path, result in zip(self.logs, found, strict=True):
-            new = path / ".result.new"
-            new.write_text(json.dumps(finite(result), indent=1))
-            new.replace(path / "result.json")
-        return found
+    def finish(self, why: dict[int, str] | None = None) -> None:
+        """Writes every member's result.json; or of some alone, that were stopped, and why they were."""
+        for i, (path, result) in enumerate(zip(self.logs, self.results(), strict=True)):
+            if why is None or i in why:
+                result = result if why is None or self.diverged[i] is not None else {**result, "exit": why[i]}
+                new = path / ".result.new"
+                new.write_text(json.dumps(finite(result), indent=1))
+                new.replace(path / "result.json")
+
+    # A population that changes on the way
+
+    def narrowed(self, states: step.State, n: int, places: list[int], folder: Path) -> Together:
+        """A loop of these members alone, from step n on; states: of all members."""
+        how = self.how._replace(size=min(self.how.size, len(places)))
+        members = [self.members[i] for i in places]
+        other = Together(self.programs, members, how, folder, self.logs[0].parent, self.console)
+        other.intervals = [self.intervals[i] for i in places]
+        other.metrics = [self.metrics[i] for i in places]
+        other.diverged = [self.diverged[i] for i in places]
+        other.train_s, other.trained = self.train_s * len(places) / len(self.members), self.trained
+        at = np.asarray(places)
+        other._keep(jax.tree.map(lambda x: x[at], states), n)
+        other.claim()
+        return other
+
+    def current_values(self) -> list[dict[str, float]]:
+        """The float knobs of each member as they are now."""
+        parts = [{k: np.asarray(x).tolist() for k, x in values.items()} for values in self.values]
+        return [{k: x[i] for k, x in part.items()} for part in parts for i in range(len(next(iter(part.values()), [])))]
+
+    def take_over(self, states: step.State, n: int, source: list[int], values: list[dict[str, float]]) -> None:
+        """Makes these the states and knobs at step n; source: whose each one was."""
+        for i, (at, of) in enumerate(zip(source, values, strict=True)):
+            if at != i:
+                self.history[i] = [*self.history[at], {"step": n, "from": self.members[at].name, **of}]
+        self.diverged = [self.diverged[at] for at in source]
+        self._set_values(values)
+        self._keep(states, n)
+
+    def _set_values(self, values: list[dict[str, float]]) -> None:
+        names = self.programs.inputs
+        self.values = [
+            {name: jnp.asarray([of[name] for of in values[part]], jnp.float32) for name in names} for part in self.parts
+        ]
+
+    def _keep(self, states: step.State, n: int) -> None:
+        """Saves them in place of what was saved of that step."""
+        self._save([states], n)
+        self.checkpoints.wait()
+        self.checkpoints.close()
 
 
 def distinct(pipelines: Sequence[Pipeline]) -> tuple[list[Pipeline], list[int]]:

@@ -51,7 +51,7 @@ def build(config: Config) -> Experiment:
             "scored": Evaluation(
                 data(20),
                 predict=lambda params, extra, batch: jnp.full(8, sum(p.sum() for p in jax.tree.leaves(params))),
-                score=lambda predictions, batches: {"sum": float(np.concatenate(predictions).mean())},
+                score=lambda predictions, batches: {"sum": float(np.concatenate(predictions).mean(dtype=np.float64))},
             ),
         },
         steps=config.steps,

@@ -105,7 +105,7 @@ def test_a_signal_saves_and_the_same_call_goes_on_to_the_same_end(how, tmp_path,
 
 @fast
 def test_a_member_that_was_taken_out_is_gone_on_with_by_train(tmp_path, monkeypatch):
-    monkeypatch.setattr(together.Together, "finish", lambda self: [])
+    monkeypatch.setattr(together.Together, "finish", lambda self: None)
     own = together.Together.run
     monkeypatch.setattr(together.Together, "run", lambda self: own(self, 8))
     sweep(FILE, folder=tmp_path / "sweep", lr=[0.1, 0.2], seed=[0, 1])
