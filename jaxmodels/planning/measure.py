@@ -24,6 +24,8 @@ from jaxmodels.planning.cache import cached
 from jaxmodels.planning.targets import Target, target
 from jaxmodels.programs import as_dtype
 
+SIMULATED = 2048  # devices of a computer's CPU that JAX gives one process
+
 
 def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """The facts of one experiment on one target and mesh.
@@ -51,9 +53,16 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
         "flops": counted,
     }
     say(f"partitioning it over {machine.devices:,} devices")
+    few, B = simulated(sizes, experiment.train.batch)
     with lowered_for("definition"):
-        lowered = _lower(experiment, request, mesh, abstract, shardings)
-    work = hlo.Work(**cached(lowered, "partition", "", lambda: partition(lowered, sizes)))
+        if few == sizes:
+            lowered = _lower(experiment, request, mesh, abstract, shardings)
+        else:
+            small = parallel.make_mesh(
+                ",".join(f"{k}={n}" for k, n in few.items()), jax.devices()[: math.prod(few.values())]
+            )
+            lowered = _lower(experiment, request, small, *runner.abstract_state(experiment, small), B)
+    work = hlo.Work(**cached(lowered, "partition", "", lambda: partition(lowered, few)))
     collectives = [hlo.Collective(*c) for c in work.collectives]
 
     own = machine.device.platform != "cpu" and compilers.missing(machine) is None
@@ -86,6 +95,23 @@ def mesh_of(text: str, machine: Target, devices: Any) -> tuple[Any, dict[str, in
     return parallel.make_mesh(text, list(devices)[: machine.devices]), sizes
 
 
+def simulated(sizes: dict[str, int], B: int) -> tuple[dict[str, int], int]:
+    """(sizes of the mesh, examples) of no more devices than JAX simulates.
+
+    Axes over which the examples are split are halved, and the examples with them: what one device does stays as it is.
+    """
+    few = dict(sizes)
+    while math.prod(few.values()) > SIMULATED:
+        axis = next((a for a in (axes.DATA, axes.FSDP) if few.get(a, 1) % 2 == 0), None)
+        if axis is None or B % 2:
+            raise ValueError(
+                f"{math.prod(sizes.values()):,} devices: up to {SIMULATED:,} are simulated, and more where data or fsdp and "
+                f"the batch can be halved often enough; came {sizes} and a batch of {B}: take powers of two"
+            )
+        few[axis], B = few[axis] // 2, B // 2
+    return few, B
+
+
 def step_of(experiment: Experiment, request: dict[str, Any]) -> Callable:
     """The training step that the request asks for."""
     return (experiment.make_step or step.make_step)(
@@ -96,21 +122,21 @@ def step_of(experiment: Experiment, request: dict[str, Any]) -> Callable:
     )
 
 
-def batch_of(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of a whole batch."""
-    B = experiment.train.batch
+def batch_of(experiment: Experiment, B: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of a whole batch, or of B examples."""
+    B = B or experiment.train.batch
     spec = experiment.train.spec.items()
     return {name: jax.ShapeDtypeStruct((B, *shape), jax.dtypes.canonicalize_dtype(dtype)) for name, (shape, dtype) in spec}
 
 
-def _lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract: Any, shardings: Any) -> Any:
+def _lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract: Any, shardings: Any, B: int = 0) -> Any:
     one = step_of(experiment, request)
 
     def program(state, _, batch):
         return one(state, parallel.split_places(batch, mesh, leading=0))
 
     jitted = parallel.compile_step(program, "jit", mesh, shardings, leading=0, remat=request["remat"])
-    return jitted.lower(abstract, {}, batch_of(experiment))
+    return jitted.lower(abstract, {}, batch_of(experiment, B))
 
 
 def counts(experiment: Experiment, request: dict[str, Any], state: Any) -> dict[str, Any]:

@@ -175,3 +175,11 @@ def test_libtpu_says_what_memory_a_tpu_takes():
     planned = jaxmodels.plan(FILE, on="v5e-4")
     assert planned["memory"]["own"]
     assert planned["forecast"]["fits"] and np.isfinite(planned["forecast"]["step_s"])
+
+
+@pytest.mark.fast
+def test_more_devices_than_can_be_simulated_are_planned_by_half_as_many_with_half_the_batch():
+    assert measure.simulated({"data": 4, "fsdp": 1024, "tensor": 4}, 64) == ({"data": 1, "fsdp": 512, "tensor": 4}, 8)
+    assert measure.simulated({"fsdp": 8}, 7) == ({"fsdp": 8}, 7)
+    with pytest.raises(ValueError, match="take powers of two"):
+        measure.simulated({"data": 4096}, 4095)
