@@ -40,15 +40,15 @@ def both(x, w, strides=(1, 1), padding="SAME", **options):
 @pytest.mark.parametrize(
     ("shape", "kernel", "strides", "padding"),
     [
-        ((2, 28, 29, 1), (3, 3, 1, 32), (1, 1), "SAME"),
-        ((2, 30, 28, 2), (5, 5, 2, 32), (1, 1), "VALID"),
+        ((2, 14, 15, 16), (3, 3, 16, 32), (1, 1), "SAME"),
+        ((2, 30, 28, 6), (5, 5, 6, 32), (1, 1), "VALID"),
         ((2, 14, 14, 32), (3, 4, 32, 64), (1, 1), ((0, 2), (3, 1))),
         ((2, 15, 18, 16), (3, 3, 16, 33), (2, 3), "SAME"),
         ((2, 40, 40, 3), (7, 7, 3, 32), (2, 2), ((3, 3), (3, 3))),
         ((3, 5, 4, 6), (1, 1, 6, 7), (1, 1), "SAME"),
         ((3, 5, 4, 6), (1, 1, 6, 7), (2, 3), "SAME"),
     ],
-    ids=["grey", "wide", "odd", "strided", "stem", "pointwise", "strided pointwise"],
+    ids=["square", "wide", "odd", "strided", "stem", "pointwise", "strided pointwise"],
 )
 def test_values_and_gradients_are_those_of_xla_where_the_rule_takes_another_form(shape, kernel, strides, padding):
     ours, xla = both(random(*shape), random(*kernel, seed=1), strides, padding)
@@ -112,7 +112,7 @@ def test_a_batch_split_over_devices_stays_split():
 
 
 def test_vmap_over_kernels_as_a_sweep_makes_it_equals_a_loop():
-    x, w = random(2, 28, 28, 1), random(3, 3, 3, 1, 32)
+    x, w = random(2, 14, 14, 16), random(3, 3, 3, 16, 32)
     gradient = jax.grad(lambda w, x: (conv_general_dilated(x, w, (1, 1), "SAME") ** 2).sum())
     many = jax.jit(jax.vmap(gradient, (0, None)))(w, x)
     one = jax.jit(gradient)
@@ -123,4 +123,5 @@ def test_vmap_over_kernels_as_a_sweep_makes_it_equals_a_loop():
 def test_the_rule_takes_images_of_14_x_14_and_more():
     assert conv._suits_rows((128, 14, 14, 32), (3, 3, 32, 64)) and conv._suits_rows((8, 224, 224, 3), (7, 7, 3, 64))
     assert not conv._suits_rows((128, 28, 28, 32), (3, 3, 32, 16))  # too few features for the products to be large
+    assert not conv._suits_rows((128, 28, 28, 1), (3, 3, 1, 32))  # or too few of what is unfolded
     assert not conv._suits_rows((128, 8, 8, 256), (3, 3, 256, 256))  # XLA's own unfolds so little well enough
