@@ -96,7 +96,15 @@ def test_help_is_there_in_half_a_second(argv):
 def test_help_names_every_command_and_every_status(capsys):
     status, out, _ = main(capsys, "--help")
     assert status == 0
-    commands = ("train FILE", "launch FILE", "template slurm|jobset|tpu FILE", "evaluate RUN", "predict RUN", "generate RUN")
+    commands = (
+        "train FILE",
+        "launch FILE",
+        "template slurm|jobset|tpu FILE",
+        "evaluate RUN",
+        "predict RUN",
+        "generate RUN",
+        "report RUN",
+    )
     for command in (*commands, "verify-resume FILE"):
         assert command in out
     failures = ("1 failed", "2 bad input", "3 the loss was not finite", "75 no step", "76 another", "130", "143")
@@ -105,7 +113,7 @@ def test_help_names_every_command_and_every_status(capsys):
 
 
 @fast
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "generate", "verify-resume"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "generate", "report", "verify-resume"])
 def test_every_command_has_help(capsys, command):
     status, out, _ = main(capsys, command, "--help")
     assert status == 0
