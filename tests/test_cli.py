@@ -150,8 +150,8 @@ def test_it_tells_its_version(capsys):
         (["trian"], "there is no command 'trian'; did you mean train?"),
         (
             ["zzz"],
-            "there is no command 'zzz'; choose from train, plan, launch, template, evaluate, predict, generate, tokenize, "
-            "convert, verify-resume",
+            "there is no command 'zzz'; choose from train, sweep, plan, launch, template, evaluate, predict, generate, "
+            "report, tokenize, convert, verify-resume",
         ),
         (["train"], "jaxmodels train needs FILE first; see jaxmodels train --help"),
         (["train", "--lr", "1"], "jaxmodels train needs FILE first"),
@@ -180,6 +180,7 @@ def test_it_tells_its_version(capsys):
         (["train", MLP, "--eval-every", "-1"], "the experiment's eval_every is -1; it must be at least 1"),
         (["evaluate", "."], ". is not a run's folder: it has no knobs.json"),
         (["generate", "."], ". is not a run's folder: it has no knobs.json"),
+        (["report", "."], ". is not a run's folder: it has neither knobs.json nor metrics.jsonl"),
         (["verify-resume", MLP, "--every", "0"], "came through=40, every=0, kills=3; wanted 1 <= every <= through"),
     ],
     ids=lambda x: " ".join(x)[-60:] if isinstance(x, list) else "",

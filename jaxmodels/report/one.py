@@ -119,6 +119,8 @@ def _result(run: Run) -> str:
         rows.append([name, number(value), *beside, *ends])
     if not rows:
         return '<p class="muted">Nothing has been evaluated yet.</p>'
+    if not any(row[-1] for row in rows):  # one evaluation
+        return page.table(["", "this run", *others], [row[:-2] for row in rows])
     table = page.table(["", "this run", *others, "lowest", "highest"], rows)
     return f'{table}<p class="muted">Lowest and highest: of all its evaluations.</p>'
 
@@ -151,7 +153,7 @@ def _pictures(run: Run) -> str:
     ]
     parts = (figures[: run.newest], figures[run.newest :])
     newest, older = (f'<div class="pictures">{"".join(part)}</div>' if part else "" for part in parts)
-    return newest + (page.folded(f"{len(figures) - run.newest} earlier ones", older, shown=False) if older else "")
+    return newest + (page.folded(f"earlier: {len(figures) - run.newest}", older, shown=False) if older else "")
 
 
 def _model(model: Model) -> str:

@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jaxmodels import __version__
 from jaxmodels.report.charts import Figure
 
 STYLE, SCRIPT = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
@@ -68,7 +67,9 @@ class Page:
     def _chart(self, figure: Figure) -> str:
         i = len(self.figures)
         self.figures.append(figure)
-        legend = "".join(f"{dot(at, name)} <b>{escaped(value)}</b>" for at, name, value in figure["legend"])
+        legend = "".join(f"<span>{dot(at, name)} <b>{escaped(value)}</b></span>" for at, name, value in figure["legend"])
+        if any(name for _, name, _ in figure["legend"]):
+            legend = f'<div class="legend">{legend}</div>'
         note = f"<p>{escaped(figure['note'])}</p>" if figure["note"] else ""
         caption = f"<figcaption><strong>{escaped(figure['title'])}</strong>{legend}{note}</figcaption>"
         plot = f'<div class="plot" id="f{i}" role="img" aria-label="{escaped(figure["title"])}"></div>'
@@ -86,7 +87,7 @@ class Page:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="jaxmodels {escaped(__version__)}">
+<meta name="generator" content="jaxmodels">
 <title>{escaped(self.title)}</title>
 <link rel="icon" href="data:,">
 <style>{STYLE}</style>

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from files import tiny_mlp
+from files import tiny_mlp, tiny_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 from report.runs import HOSTILE, made
@@ -218,7 +218,7 @@ def test_pictures_and_texts_of_the_folder_are_in_the_page(tmp_path):
     (run / "sample.txt").write_text("Once upon a time")
     said = opened(run)
     assert [attrs["alt"] for tag, attrs in said.tags if tag == "img"] == ["test-boxes-40", "test-boxes-5"]
-    assert "1 earlier ones" in said.text and "Once upon a time" in said.text
+    assert "earlier: 1" in said.text and "Once upon a time" in said.text
     assert "1 of 3 pictures are left out" in said.text
 
 
@@ -326,6 +326,18 @@ def test_the_command_writes_a_real_run_with_its_model(trained, tmp_path, capsys)
     assert re.search(r"all\s*121", said.text)  # 10 * 10 + 10 + 10 + 1
     assert [attrs["value"] for _, attrs in said.tags if attrs.get("name") == "x"] == ["step", "seconds", "flops"]
     assert "time waited for input" in [figure["title"] for figure in said.figures]
+
+
+def test_a_checkpoint_is_asked_about_every_example_where_that_is_wanted(tmp_path):
+    folder = tmp_path / "run"
+    assert cli.main(["train", tiny_pictures.__file__, "--folder", str(folder), "--mesh", "data=1", "--quiet"]) == 0
+    said = opened(folder, evaluate=True, model="on")
+    assert "8 examples, checkpoint of step 20: accuracy 1.0000" in said.text
+    assert [figure["title"] for figure in said.figures[-3:]] == ["Confusions", "Reliability", "ROC"]
+    assert said.figures[-3]["data"][0]["text"] == [["4", ""], ["", "4"]]
+    assert said.figures[-3]["layout"]["xaxis"]["ticktext"] == ["dark", "light"]
+    images = [attrs["alt"] for tag, attrs in said.tags if tag == "img"]
+    assert len([alt for alt in images if alt.startswith("example ")]) == 8 + 2  # the worst, and the best of each class
 
 
 def test_a_task_that_says_nothing_of_examples_is_a_sentence(trained, tmp_path):
