@@ -29,6 +29,7 @@ usage: jaxmodels COMMAND …
   evaluate RUN                            evaluate a run's checkpoint
   predict RUN FILES…                      what a run's model says of pictures, and drawings of it
   generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
+  report RUN… -o report.html              one HTML file of a run, or of several beside each other
   tokenize FILES OUT                      train a tokenizer on texts and write their tokens
   convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c
   verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": _evaluate,
         "predict": _predict,
         "generate": _generate,
+        "report": _make_report,
         "tokenize": _tokenize,
         "convert": _convert,
         "verify-resume": _verify,
@@ -291,12 +293,14 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     experiment = file.build(config)
     if experiment.decoder is not None and not console.quiet:
         [wrote] = commands.sample(experiment, result.state, tokens=300)
+        (folder / "sample.txt").write_text(wrote.whole, "utf-8")
         console.say(f"\nA sample after {wrote.prompt!r}", "bold")
         console.say(wrote.whole)
     console.say(f"\n{folder}", "bold")
     again = [word for word in rest if word not in ("--fresh", "--force")]
     console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *again])}")
     console.say(f"  evaluate jaxmodels evaluate {folder}")
+    console.say(f"  look     jaxmodels report {folder}")
     if experiment.decoder is not None:
         console.say(f"  sample   jaxmodels generate {folder} --prompt {experiment.decoder.prompt!r}")
 
@@ -353,14 +357,19 @@ def _evaluate(argv: list[str]) -> int:
     return 0
 
 
+def _names(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words before the first option, and the rest."""
+    count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:count], words[count:]
+
+
 def _predict(argv: list[str]) -> int:
     from jaxmodels.options import Printing, Restoring, Writing
 
     parts = {"writing": Writing, "restoring": Restoring, "printing": Printing}
     about = "What a run's model, or one from elsewhere, says of files, such as pictures; and drawings of it."
     run, rest = _first("predict", argv, "RUN", parts, about)
-    count = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
-    files, rest = rest[:count], rest[count:]
+    files, rest = _names(rest)
     if not files and not {"-h", "--help"} & set(rest):
         _first("predict RUN", rest, "FILES", parts, about)
     got = _parse("predict", rest, f"{run} {' '.join(files)}", parts, about=about)
@@ -410,6 +419,27 @@ def _generate(argv: list[str]) -> int:
         print()
     else:
         print("\n\n".join(text.whole for text in texts))
+    return 0
+
+
+def _make_report(argv: list[str]) -> int:
+    from jaxmodels.options import Printing, Reporting
+
+    parts = {"reporting": Reporting, "printing": Printing}
+    about = "One HTML file of a run, or of several beside each other, that needs neither a server nor a network."
+    argv = ["--out" if word == "-o" else word for word in argv]
+    run, rest = _first("report", argv, "RUN", parts, about)
+    runs, rest = _names(rest)
+    got = _parse("report", rest, " ".join([run, *runs]), parts, about=about)
+
+    from jaxmodels.console import Console
+    from jaxmodels.report.command import report
+
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    path = report([run, *runs], console=console, **vars(got["reporting"]))
+    console.say(f"{path}, {path.stat().st_size / 1e6:.1f} MB: open it in a browser", "bold")
+    if got["printing"].json:
+        print(json.dumps({"runs": [run, *runs], "report": str(path)}))
     return 0
 
 

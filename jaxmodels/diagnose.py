@@ -175,6 +175,12 @@ def _run_scan(eqn: Any, inputs: Sequence[Any], module: str) -> list[Any]:
     return [*carry, *(jnp.stack(y) for y in zip(*ys, strict=True))]
 
 
+def module_path(prefix: str, eqn: Any) -> tuple[str, str]:
+    """(name stack, path) of the module in which an equation was traced. prefix: the name stack of what calls its jaxpr."""
+    stack = _module(prefix, eqn)
+    return stack, _clean(stack)
+
+
 def _module(prefix: str, eqn: Any) -> str:
     own = str(eqn.source_info.name_stack)
     return "/".join(part for part in (prefix, own) if part)

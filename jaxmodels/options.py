@@ -122,6 +122,18 @@ class Scoring:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reporting:
+    """What the page shows."""
+
+    out: str = ""
+    """The HTML file, also -o; by default report.html in the folder of the one run, or here."""
+    evaluate: bool = False
+    """Also ask the run's best or newest checkpoint about every example: confusions, calibration, the worst and the best."""
+    model: Literal["on", "off"] = "on"
+    """Whether the run's experiment.py is run, which the model's table and FLOPs need."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Writing:
     """Where drawings go."""
 

@@ -333,7 +333,8 @@ class _Session:
                 values = {f"train/{k}": v for k, v in self.interval.finish(self.experiment.task).items() if k != "faults"}
                 if self.faults:
                     values["train/skipped"] = self.faults
-                log(end, {**values, "seconds": round(self.train_s, 3)})
+                waited = round(self.feed.waited, 3) if self.feed else 0.0
+                log(end, {**values, "seconds": round(self.train_s, 3), "seconds_waited": waited})
                 self.interval = Sums(self.programs.names)
             n = end
         loss = self.programs.names.index("loss")

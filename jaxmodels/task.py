@@ -56,6 +56,8 @@ class Task(NamedTuple):
         that no result depends on how a batch is divided over devices or micro-batches.
     evaluate(params, extra, batch) gives metrics: deterministic; no example sees another, padding (weight 0) counts nowhere.
     finish(metrics) runs on the host, on finished means: adds what is a function of means, such as a perplexity.
+    examine(params, extra, batch) gives, where a task has it, what a report shows of each example, as arrays with a leading
+        example axis: "probability" of each class, the true "label", and the "input", drawn where it is a picture.
 
     Under mixed precision `params` come in bfloat16: cast the inputs to match, and give Means of float32.
     """
@@ -64,6 +66,7 @@ class Task(NamedTuple):
     loss: Callable[[Params, Extra, Batch, Array], tuple[Mean, Extra, dict[str, Mean]]]
     evaluate: Callable[[Params, Extra, Batch], dict[str, Mean]]
     finish: Callable[[dict[str, float]], dict[str, float]] = _unchanged
+    examine: Callable[[Params, Extra, Batch], dict[str, Array]] | None = None
 
 
 class Predictor(NamedTuple):

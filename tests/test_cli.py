@@ -96,7 +96,15 @@ def test_help_is_there_in_half_a_second(argv):
 def test_help_names_every_command_and_every_status(capsys):
     status, out, _ = main(capsys, "--help")
     assert status == 0
-    commands = ("train FILE", "launch FILE", "template slurm|jobset|tpu FILE", "evaluate RUN", "predict RUN", "generate RUN")
+    commands = (
+        "train FILE",
+        "launch FILE",
+        "template slurm|jobset|tpu FILE",
+        "evaluate RUN",
+        "predict RUN",
+        "generate RUN",
+        "report RUN",
+    )
     for command in (*commands, "verify-resume FILE"):
         assert command in out
     failures = ("1 failed", "2 bad input", "3 the loss was not finite", "75 no step", "76 another", "130", "143")
@@ -105,7 +113,7 @@ def test_help_names_every_command_and_every_status(capsys):
 
 
 @fast
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "generate", "verify-resume"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "generate", "report", "verify-resume"])
 def test_every_command_has_help(capsys, command):
     status, out, _ = main(capsys, command, "--help")
     assert status == 0
@@ -142,8 +150,8 @@ def test_it_tells_its_version(capsys):
         (["trian"], "there is no command 'trian'; did you mean train?"),
         (
             ["zzz"],
-            "there is no command 'zzz'; choose from train, plan, launch, template, evaluate, predict, generate, tokenize, "
-            "convert, verify-resume",
+            "there is no command 'zzz'; choose from train, sweep, plan, launch, template, evaluate, predict, generate, "
+            "report, tokenize, convert, verify-resume",
         ),
         (["train"], "jaxmodels train needs FILE first; see jaxmodels train --help"),
         (["train", "--lr", "1"], "jaxmodels train needs FILE first"),
@@ -172,6 +180,7 @@ def test_it_tells_its_version(capsys):
         (["train", MLP, "--eval-every", "-1"], "the experiment's eval_every is -1; it must be at least 1"),
         (["evaluate", "."], ". is not a run's folder: it has no knobs.json"),
         (["generate", "."], ". is not a run's folder: it has no knobs.json"),
+        (["report", "."], ". is not a run's folder: it has neither knobs.json nor metrics.jsonl"),
         (["verify-resume", MLP, "--every", "0"], "came through=40, every=0, kills=3; wanted 1 <= every <= through"),
     ],
     ids=lambda x: " ".join(x)[-60:] if isinstance(x, list) else "",

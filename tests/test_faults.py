@@ -81,7 +81,7 @@ def saved(experiment: Experiment, folder: Path, step: int | None = None) -> tupl
 
 def lines(folder: Path) -> list[dict]:
     parsed = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in parsed]
+    return [{name: value for name, value in line.items() if not name.startswith("seconds")} for line in parsed]
 
 
 def main(capsys, *words: str) -> tuple[int, str, str]:

@@ -54,6 +54,11 @@ def count(closed: Any, active: list[bool] | None = None) -> Flops:
     return _jaxpr(jaxpr, [False] * len(jaxpr.invars) if active is None else active)[0]
 
 
+def of_equation(eqn: Any) -> float:
+    """Of one equation of a jaxpr alone, with what it calls."""
+    return _equation(eqn, [False] * len(eqn.invars))[0].total
+
+
 def _jaxpr(jaxpr: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
     """(FLOPs, which outputs depend on an active input); equations whose results nobody uses do not count."""
     flowing = {v for v, a in zip(jaxpr.invars, active, strict=True) if a}

@@ -84,7 +84,12 @@ def classify(
         logits_BK, _ = apply(model, params, extra, batch[inputs], None, **options(batch))
         return measure(logits_BK, batch)
 
-    return Task(init_from(model, inputs, "with_auxiliary" if auxiliary else None), loss, evaluate)
+    def examine(params, extra, batch):
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **options(batch))
+        probability_BK = jax.nn.softmax(logits_BK.astype(jnp.float32))
+        return {"probability": probability_BK, "label": batch["label"], "input": batch[inputs]}
+
+    return Task(init_from(model, inputs, "with_auxiliary" if auxiliary else None), loss, evaluate, examine=examine)
 
 
 def probabilities(model: nn.Module, *, inputs: str = "image") -> Callable[[Any, Any, Any], jax.Array]:

@@ -21,7 +21,8 @@ fast = pytest.mark.fast
 
 
 def lines(path: Path) -> list[dict]:
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+    parsed = map(json.loads, path.read_text().splitlines())
+    return [{k: v for k, v in line.items() if not k.startswith("seconds")} for line in parsed]
 
 
 def assert_is_the_run_alone(swept: Path, name: str, tmp_path: Path, **knobs):

@@ -147,6 +147,13 @@ def test_top_five_counts_where_fewer_than_five_classes_are_likelier():
     assert "top5" not in evaluate(classify(Times()))
 
 
+def test_an_example_is_told_by_its_probabilities_its_label_and_its_input():
+    seen = classify(Times()).examine(PARAMS, {}, BATCH)
+    np.testing.assert_allclose(seen["probability"], np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_array_equal(seen["label"], BATCH["label"])
+    np.testing.assert_array_equal(seen["input"], BATCH["image"])
+
+
 class TwoHeads(Times):
     """Logits, and twice the logits by an auxiliary head."""
 

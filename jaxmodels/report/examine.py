@@ -1,0 +1,85 @@
+"""What a run's checkpoint says of every example of its evaluations, by its task's own `examine`."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels import feed
+from jaxmodels.commands import open_run
+from jaxmodels.console import Console
+from jaxmodels.evaluating import as_evaluation
+from jaxmodels.report.classes import Seen, judge
+from jaxmodels.step import cast_floats, eval_params
+
+WORST, BEST = 24, 12  # examples shown; the best are of different classes
+
+
+def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str, Seen]]:
+    """(step of the checkpoint, what was seen by evaluation) of the best checkpoint, else the newest."""
+    experiment, state, step = open_run(run, warn=console.warn)
+    look = experiment.task.examine
+    if look is None:
+        raise ValueError("this task tells nothing of single examples (see examine in jaxmodels.task.Task)")
+    params = cast_floats(eval_params(experiment.optimizer, state), None if precision == "float32" else jnp.dtype(precision))
+    params, program, only = jax.device_put(params), jax.jit(look), ("probability", "label")
+    seen = {}
+    for name, evaluation in experiment.evals.items():
+        data = as_evaluation(evaluation).data
+
+        def one(n: int, names: tuple[str, ...], data: Any = data) -> list[np.ndarray]:
+            got, real = program(params, state.extra, feed.read(data, n)), feed.real_rows(data, n)
+            return [np.asarray(got[name])[real] for name in names]
+
+        with console.busy(f"looking at the examples of {name}"):
+            parts = [one(n, only) for n in range(data.steps)]
+            probability_BK, label_B = (np.concatenate(column) for column in zip(*parts, strict=True))
+            classes = _classes(experiment.predictor, probability_BK.shape[1])
+            ends = np.cumsum([len(label) for _, label in parts])
+            order = np.argsort(probability_BK[np.arange(len(label_B)), label_B], kind="stable")
+            best = order[::-1][np.sort(np.unique(label_B[order[::-1]], return_index=True)[1])]
+            chosen = {"worst": order[:WORST].tolist(), "best": best[:BEST].tolist()}
+            inputs: dict[int, np.ndarray] = {}
+            for n in {int(np.searchsorted(ends, i, "right")) for which in chosen.values() for i in which}:
+                rows = one(n, ("input",))[0]
+                inputs |= {int(ends[n]) - len(rows) + j: x for j, x in enumerate(rows)}
+            pictures = _pictures({i: inputs[i] for which in chosen.values() for i in which})
+            seen[name] = judge(probability_BK, label_B, classes, chosen, pictures)
+    return step, seen
+
+
+def _classes(predictor: Any, count: int) -> list[str]:
+    """The names of the classes, where the experiment's predictor says what each one-hot prediction is; else numbers."""
+    names = [str(k) for k in range(count)]
+    if predictor is not None:
+        for k, one in enumerate(np.eye(count)):
+            said = predictor.report(one)
+            names[k] = str(said.get("class", k))
+    return names
+
+
+def _pictures(inputs: dict[int, np.ndarray]) -> dict[int, bytes]:
+    """PNG files of the inputs that are pictures, all on one scale; none of other inputs."""
+    whole = np.stack(list(inputs.values())) if inputs else np.zeros(0)
+    if whole.ndim != 4 or whole.shape[-1] not in (1, 3):
+        return {}
+    if whole.dtype != np.uint8:
+        whole = np.nan_to_num(whole.astype(np.float64))
+        low, high = whole.min(), whole.max()
+        whole = ((whole - low) * (255 / (high - low or 1.0))).round().astype(np.uint8)
+    return {i: png(x) for i, x in zip(inputs, whole, strict=True)}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A picture (uint8, height x width x 1 or 3) as the bytes of a PNG file."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
+    head = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
