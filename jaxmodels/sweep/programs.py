@@ -62,14 +62,17 @@ class GroupPrograms:
         placed = self._split(M)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((M, *x.shape), x.dtype, sharding=placed), one)
 
-    def steps(self, values: Any, state: Any, batches: Any, which: jax.Array, k: int) -> tuple[Any, jax.Array]:
-        """(states, packed metrics (M, k, names, 2)) after k steps on batches (k, D, B, ...); the states are given away."""
+    def steps(self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int) -> tuple[Any, jax.Array]:
+        """(states, packed metrics (M, k, names, 2)) after k steps; the states are given away.
+
+        batches: (k, D, B, ...); which: of the D orders each member's (M).
+        """
         M, D = len(which), jax.tree.leaves(batches)[0].shape[1]
-        ones = 1 if D == M else None  # each member's own order, or the one that it names
-        batches = jax.device_put(batches, self._split(M, 1) if D == M else parallel.replicated(self.mesh))
+        in_order = np.array_equal(which, np.arange(D))  # then each member gets its own, and none is gathered
+        batches = jax.device_put(batches, self._split(M, 1) if in_order else parallel.replicated(self.mesh))
 
         def one(values, state, batches, which):
-            mine = batches if ones else jax.tree.map(lambda x: x[:, which], batches)
+            mine = batches if in_order else jax.tree.map(lambda x: x[:, which], batches)
             built = self._built(values)
             advance = one_step(built, self.options)
 
@@ -83,8 +86,8 @@ class GroupPrograms:
             state, metrics = packed(state, jax.tree.map(lambda x: x[0], mine))
             return state, metrics[None]
 
-        by = (0, 0, ones, 0)
-        return self._call(("steps", M, D, k), one, (values, state, batches, which), by, donate=(1,))
+        by = (0, 0, 1 if in_order else None, 0)
+        return self._call(("steps", M, D, k, in_order), one, (values, state, batches, which), by, donate=(1,))
 
     def measure(self, name: str, values: Any, state: Any, batch: Any) -> tuple[jax.Array, Any]:
         """(packed metrics (M, names, 2), predictions or None) of an evaluation on one batch."""

@@ -54,7 +54,7 @@ def settings(members: Sequence[Mapping[str, Any]], seed: str, metric: str) -> li
             lost.append(member)
         else:
             values[member["knobs"].get(seed)] = value
-            early += [int(stopped[1].replace(",", ""))] if stopped else []
+        early += [int(stopped[1].replace(",", ""))] if stopped else []
     return [_setting(knobs, values, len(lost), max(early, default=None)) for knobs, values, lost, early in found.values()]
 
 

@@ -118,7 +118,7 @@ class Together:
         spans = list(segments(n, until, self.how.k, events))
         near = parallel.make_mesh("data=1", jax.devices()[:1])
         feed = feeding.Feed(Orders(self.orders), near, spans, resident=False)
-        which, signals = [jnp.asarray(self.which[part], jnp.int32) for part in self.parts], Signals()
+        which, signals = [np.asarray(self.which[part], np.int32) for part in self.parts], Signals()
         pending: tuple[int, list[Any]] | None = None
         try:
             with signals:
@@ -328,15 +328,15 @@ class Orders:
         return {name: np.stack([batch[name] for batch in read]) for name in read[0]}
 
 
-def trial(experiments: Sequence[Experiment]) -> Callable[[int, int], tuple[Any, jax.Array]]:
+def trial(experiments: Sequence[Experiment]) -> Callable[[int, int], tuple[Any, np.ndarray]]:
     """batches(size, k): those of the first k steps of the first `size` members, and which of them is each one's."""
     orders, which = distinct([e.train for e in experiments])
 
-    def batches(size: int, k: int) -> tuple[Any, jax.Array]:
+    def batches(size: int, k: int) -> tuple[Any, np.ndarray]:
         used = sorted({*which[:size]})
         of = Orders([orders[d] for d in used])
         read = feeding.stack([of.rows(n, 0, of.batch) for n in range(k)])
-        return jax.device_put(read), jnp.asarray([used.index(w) for w in which[:size]], jnp.int32)
+        return jax.device_put(read), np.asarray([used.index(w) for w in which[:size]], np.int32)
 
     return batches
 

@@ -58,6 +58,15 @@ def test_every_member_is_the_run_made_alone(how, tmp_path):
     assert_is_the_run_alone(tmp_path / "sweep", "lr=0.3-seed=1", tmp_path, lr=0.3, smoothing=0.1, seed=1)
 
 
+@fast
+@pytest.mark.parametrize("seeds", [[0, 1], [0, 1, 2]])
+def test_a_program_takes_some_of_the_orders_or_one_twice(seeds, tmp_path, monkeypatch):
+    """Programs of two members whose data orders are as many as the members, but not one for each."""
+    monkeypatch.setattr(programs.GroupPrograms, "choose", lambda self, configs, batches, events: (2, 2))
+    sweep(FILE, folder=tmp_path / "sweep", seed=seeds, lr=[0.1, 0.3])
+    assert_is_the_run_alone(tmp_path / "sweep", "seed=0-lr=0.3", tmp_path, lr=0.3, seed=0)
+
+
 def test_knobs_of_structure_and_adam_too(tmp_path):
     sweep(FILE, folder=tmp_path / "sweep", width="4,8", lr="0.1", decay="0.0,0.1", kind="adam")
     assert_is_the_run_alone(tmp_path / "sweep", "width=4-decay=0.1", tmp_path, width=4, lr=0.1, decay=0.1, kind="adam")
