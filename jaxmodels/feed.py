@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
@@ -166,6 +167,17 @@ def real_rows(data: Pipeline, step: int) -> np.ndarray:
     if not hasattr(data, "indices"):
         return np.ones(data.batch, bool)
     return data.indices(step, 0, data.batch) >= 0
+
+
+def shapes(data: Pipeline, B: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of a whole batch, or of B examples, on the device."""
+    kinds = data.spec.items()
+    return {k: jax.ShapeDtypeStruct((B or data.batch, *s), jax.dtypes.canonicalize_dtype(d)) for k, (s, d) in kinds}
+
+
+def zeros(data: Pipeline, B: int) -> dict[str, jax.Array]:
+    """B examples of nothing, to be traced."""
+    return {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes(data, B).items()}
 
 
 def read(data: Pipeline, step: int) -> dict[str, np.ndarray]:

@@ -169,9 +169,14 @@ class Folder:
         return write_png(self.path / "pictures" / f"{name}.png", pixels)
 
     def _write(self, name: str, text: str) -> None:
-        new = self.path / f".{name}.new"
-        new.write_text(text)
-        new.replace(self.path / name)
+        write_text(self.path / name, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is at every moment the old one or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, "utf-8")
+    new.replace(path)
 
 
 def write_png(path: Path, pixels: Any) -> Path:

@@ -58,9 +58,7 @@ class Interrupted(Exception):
 
 def initial(experiment: Experiment) -> step.State:
     """The experiment's state before its first step; to be traced."""
-    spec = experiment.train.spec.items()
-    example = {name: jnp.zeros((1, *shape), jax.dtypes.canonicalize_dtype(dtype)) for name, (shape, dtype) in spec}
-    return step.init(experiment.task, experiment.optimizer, experiment.seed, example)
+    return step.init(experiment.task, experiment.optimizer, experiment.seed, feeding.zeros(experiment.train, 1))
 
 
 def abstract_state(experiment: Experiment, mesh: Mesh, offload: str = "nothing") -> tuple[step.State, Any]:
@@ -456,6 +454,5 @@ class _Session:
         except Exception as error:
             if isinstance(error, OSError) or not diagnose.is_out_of_memory(error):
                 raise
-            spec = self.experiment.train.spec.items()
-            batch = {k: jax.ShapeDtypeStruct((self.experiment.train.batch, *s), np.dtype(d)) for k, (s, d) in spec}
+            batch = feeding.shapes(self.experiment.train)
             raise MemoryError(diagnose.out_of_memory(error, self.abstract, batch, self.options.accumulate)) from error

@@ -103,7 +103,7 @@ def _suits_rows(x_shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
     return 9 <= kh * kw <= 49 and F >= 32 and H * W >= 196 and kh * kw * C >= 144
 
 
-def _native(x_BHWC: Any, kernel: Any, strides: tuple[int, int] = (1, 1), pads: Pads = ((0, 0), (0, 0))) -> jax.Array:
+def _native(x_BHWC: Any, kernel: Any, strides: tuple[int, int], pads: Pads = ((0, 0), (0, 0))) -> jax.Array:
     return lax.conv_general_dilated(x_BHWC, kernel, strides, pads, dimension_numbers=DIMENSIONS)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels import axes, loading, parallel, runner, step
+from jaxmodels import feed as feeding
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.planning import compilers, flops, hlo, links
@@ -122,13 +123,6 @@ def step_of(experiment: Experiment, request: dict[str, Any]) -> Callable:
     )
 
 
-def batch_of(experiment: Experiment, B: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of a whole batch, or of B examples."""
-    B = B or experiment.train.batch
-    spec = experiment.train.spec.items()
-    return {name: jax.ShapeDtypeStruct((B, *shape), jax.dtypes.canonicalize_dtype(dtype)) for name, (shape, dtype) in spec}
-
-
 def _lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract: Any, shardings: Any, B: int = 0) -> Any:
     one = step_of(experiment, request)
 
@@ -136,12 +130,12 @@ def _lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract:
         return one(state, parallel.split_places(batch, mesh, leading=0))
 
     jitted = parallel.compile_step(program, "jit", mesh, shardings, leading=0, remat=request["remat"])
-    return jitted.lower(abstract, {}, batch_of(experiment, B))
+    return jitted.lower(abstract, {}, feeding.shapes(experiment.train, B))
 
 
 def counts(experiment: Experiment, request: dict[str, Any], state: Any) -> dict[str, Any]:
     """FLOPs of the whole batch: what the model must do, and what the step does."""
-    batch, precision = batch_of(experiment), as_dtype(request["precision"])
+    batch, precision = feeding.shapes(experiment.train), as_dtype(request["precision"])
     with lowered_for("definition"), axes.traced(None, request["remat"]):
         whole = flops.count(jax.make_jaxpr(step_of(experiment, request))(state, batch))
     found: dict[str, Any] = {"hardware": whole.by_type(), "loops": whole.loops, "grouped": whole.grouped}
@@ -176,7 +170,7 @@ def sizes_of(abstract: Any) -> dict[str, Any]:
 
 
 def _batch_bytes(experiment: Experiment) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in batch_of(experiment).values())
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in feeding.shapes(experiment.train).values())
 
 
 def _per_step(experiment: Experiment) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxmodels import feed as feeding
 from jaxmodels import runner
 from jaxmodels.diagnose import module_path
 from jaxmodels.experiment import Experiment
@@ -42,8 +43,7 @@ def modules(experiment: Experiment) -> list[Module]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes.params):
         module, _, name = path_name(path).rpartition("/")
         parameters.setdefault(module, {})[name] = leaf.shape
-    spec = experiment.train.spec.items()
-    batch = {k: jax.ShapeDtypeStruct((1, *shape), jax.dtypes.canonicalize_dtype(dtype)) for k, (shape, dtype) in spec}
+    batch = feeding.shapes(experiment.train, 1)
     with lowered_for("definition"):
         traced = jax.make_jaxpr(experiment.task.evaluate)(shapes.params, shapes.extra, batch)
     work: dict[str, list[Any]] = {}  # path -> [FLOPs, shape of the newest output]

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 
 from jaxmodels import axes, loading, parallel, runner
+from jaxmodels import feed as feeding
 from jaxmodels.diagnose import scanned
 from jaxmodels.layers.attention import lowered_for
-from jaxmodels.planning.measure import batch_of, counts, sizes_of, step_of
+from jaxmodels.planning.measure import counts, sizes_of, step_of
 
 
 def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None)
     abstract, _ = runner.abstract_state(experiment, parallel.make_mesh("data=1", jax.devices()[:1]))
     counted = counts(experiment, request, abstract)
     with lowered_for("cpu"), axes.traced(None, request["remat"]):  # whose attention keeps what a kernel would
-        jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, batch_of(experiment)).jaxpr
+        jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, feeding.shapes(experiment.train)).jaxpr
     kept, layers = _scans(jaxpr)
     return {
         "batch": experiment.train.batch,

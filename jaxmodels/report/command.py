@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxmodels.console import Console
+from jaxmodels.folder import write_text
 from jaxmodels.report import page
 from jaxmodels.report.classes import Seen
 from jaxmodels.report.model import model_of
@@ -39,9 +40,7 @@ def report(
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
     made = page_of(found, evaluate, model == "on", console)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(made.html(), "utf-8")
-    new.replace(path)
+    write_text(path, made.html())
     for run in found:
         for note in run.notes:
             console.warn(f"{run.name}: {note}")

@@ -19,13 +19,13 @@ import numpy as np
 
 from jaxmodels import loading, parallel, runner
 from jaxmodels.console import Console
-from jaxmodels.folder import Folder, Identity
+from jaxmodels.folder import Folder, Identity, write_text
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
 from jaxmodels.sweep import space
 from jaxmodels.sweep.halving import brackets, halve
 from jaxmodels.sweep.pbt import evolve
-from jaxmodels.sweep.statistics import compare, settings, verdict
+from jaxmodels.sweep.statistics import check_metric, compare, settings, verdict
 from jaxmodels.sweep.together import Member
 from jaxmodels.sweep.training import Setup, result_of, train_members
 
@@ -96,9 +96,7 @@ def sweep(
             "compile_s": compile_s,
             "folder": str(path),
         }
-        new = path / ".result.new"
-        new.write_text(json.dumps(finite(table), indent=1, default=str))
-        new.replace(path / "result.json")
+        write_text(path / "result.json", json.dumps(finite(table), indent=1, default=str))
     return table
 
 
@@ -169,9 +167,7 @@ def goal_of(metric: str) -> str:
 
 def summary(rows: Sequence[Mapping[str, Any]], seed: str, metric: str, goal: str) -> dict[str, Any]:
     """The members, the settings with their statistics, and what may be said of them."""
-    names = {name for row in rows for name in row["metrics"]}
-    if names and metric not in names:
-        raise ValueError(f"--metric {metric}: the evaluations give {', '.join(sorted(names))}; take one of those")
+    check_metric(metric, {name for row in rows for name in row["metrics"]})
     goal = goal or goal_of(metric)
     found = settings(rows, seed, metric)
     reference, compared = compare(found, goal)

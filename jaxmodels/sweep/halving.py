@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
+from jaxmodels.sweep.statistics import worth
 from jaxmodels.sweep.together import Member, Together
-from jaxmodels.sweep.training import Setup, loops_of, new_folder
+from jaxmodels.sweep.training import Setup, compiled_s, loops_of, new_folder
 
 ETA = 3  # of so many settings one goes on
 
@@ -55,7 +55,7 @@ def halve(setup: Setup, members: Sequence[Member], seed: str, metric: str, goal:
     total, length = settings_of(members, seed), steps.pop()
     ended = {m.name for m in members if (setup.path / "members" / m.name / "result.json").exists()}
     loops = loops_of(setup, [m for m in members if m.name not in ended])
-    reached = max((_step(loop) for loop in loops), default=0)
+    reached, first = max((loop.reached for loop in loops), default=0), loops
     depth = depth_of(len(total)) if depth is None else depth
     for step, kept in [*rungs(length, len(total), depth), (length, 0)]:
         if step < reached:
@@ -76,26 +76,16 @@ def halve(setup: Setup, members: Sequence[Member], seed: str, metric: str, goal:
                 narrower.append(loop.narrowed(state, step, places, new_folder(setup.path)))
             loop.finish({i: f"stopped at step {step:,}" for i in range(len(loop.members)) if i not in places})
         loops = narrower
-    return sum({id(loop.programs): loop.programs.compile_s for loop in loops}.values())
-
-
-def _step(loop: Together) -> int:
-    steps = loop.checkpoints.steps()
-    return steps[-1] if steps else 0
+    return compiled_s(first)
 
 
 def _score(loops: Sequence[Together], members: Sequence[Member], metric: str, goal: str) -> float | None:
     """The mean of the metric over the members, more is better; None where none is left."""
     names = {m.name for m in members}
-    found: list[float] = []
-    for loop in loops:
-        for member, metrics, diverged in zip(loop.members, loop.metrics, loop.diverged, strict=True):
-            if member.name in names:
-                value: Any = metrics.get(metric)
-                if value is None and metrics:
-                    raise ValueError(
-                        f"--metric {metric}: the evaluations give {', '.join(sorted(metrics))}; take one of those"
-                    )
-                bad = diverged is not None or value is None or not math.isfinite(value)
-                found.append(-math.inf if bad else value if goal == "max" else -value)
+    found = [
+        worth(metrics, lost, metric, goal)
+        for loop in loops
+        for member, metrics, lost in zip(loop.members, loop.metrics, loop.diverged, strict=True)
+        if member.name in names
+    ]
     return sum(found) / len(found) if found else None

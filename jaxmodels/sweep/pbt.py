@@ -5,14 +5,13 @@ All members are one population of one structure; what changes are the float knob
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmodels.sweep.together import Member
+from jaxmodels.sweep.statistics import worth
+from jaxmodels.sweep.together import Member, Together
 from jaxmodels.sweep.training import Setup, loops_of
 
 PART = 5  # one in so many takes over, and as many are taken over from
@@ -32,8 +31,7 @@ def evolve(setup: Setup, members: Sequence[Member], metric: str, goal: str, ever
     [loop] = loops
     steps = loop.first.steps
     every = every or max(1, steps // 10)
-    n = max(loop.checkpoints.steps(), default=0)
-    for until in range((n // every + 1) * every, steps, every):
+    for until in range((loop.reached // every + 1) * every, steps, every):
         states = loop.run(until)
         source, values = _generation(loop, metric, goal, np.random.default_rng([draws, until]))
         changed = [i for i, at in enumerate(source) if i != at]
@@ -45,15 +43,11 @@ def evolve(setup: Setup, members: Sequence[Member], metric: str, goal: str, ever
     return loop.programs.compile_s
 
 
-def _generation(loop: Any, metric: str, goal: str, random: np.random.Generator) -> tuple[list[int], list[dict[str, float]]]:
+def _generation(
+    loop: Together, metric: str, goal: str, random: np.random.Generator
+) -> tuple[list[int], list[dict[str, float]]]:
     """(whose state each member has from now on, its values of the knobs)."""
-    scores = []
-    for metrics, diverged in zip(loop.metrics, loop.diverged, strict=True):
-        if metric not in metrics and metrics:
-            raise ValueError(f"--metric {metric}: the evaluations give {', '.join(sorted(metrics))}; take one of those")
-        value = metrics.get(metric, math.nan)
-        bad = diverged is not None or not math.isfinite(value)
-        scores.append(-math.inf if bad else value if goal == "max" else -value)
+    scores = [worth(metrics, lost, metric, goal) for metrics, lost in zip(loop.metrics, loop.diverged, strict=True)]
     order = np.argsort(scores)
     part = max(1, len(scores) // PART)
     source, values = list(range(len(scores))), loop.current_values()

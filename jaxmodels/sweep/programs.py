@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -56,11 +57,14 @@ class GroupPrograms:
 
         return self._call(("start", len(configs)), one, (self.values(configs), jnp.asarray(seeds)), (0, 0))
 
+    @cached_property
+    def one(self) -> step.State:
+        """Shapes and types of one member's state."""
+        return jax.eval_shape(lambda: runner.initial(self.experiment))
+
     def like(self, M: int) -> step.State:
         """Shapes and types of M members' states."""
-        one = jax.eval_shape(lambda: runner.initial(self.experiment))
-        placed = self._split(M)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((M, *x.shape), x.dtype, sharding=placed), one)
+        return many(self.one, M, self._split(M))
 
     def steps(self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int) -> tuple[Any, jax.Array]:
         """(states, packed metrics (M, k, names, 2)) after k steps; the states are given away.
@@ -144,8 +148,7 @@ class GroupPrograms:
 
     def lockstep(self) -> int:
         """How many members' states fit into LARGE."""
-        one = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(self.like(1)))
-        return max(1, LARGE // one)
+        return max(1, LARGE // sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(self.one)))
 
     def _seconds(self, state: Any, size: int, k: int, batches: Callable[[int, int], Any]) -> float:
         """The time of a dispatch, on a copy of the first states."""
@@ -158,6 +161,11 @@ class GroupPrograms:
             jax.block_until_ready(state)
             times.append(time.perf_counter() - begun)
         return min(times[1:])
+
+
+def many(one: Any, M: int, placed: NamedSharding) -> Any:
+    """Shapes and types of M of what one is of."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((M, *x.shape), x.dtype, sharding=placed), one)
 
 
 def _members(one: Callable, M: int, by: Sequence[int | None]) -> Callable:

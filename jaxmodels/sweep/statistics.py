@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,21 @@ class Comparison(NamedTuple):
     difference: float
     p: float | None
     enough: int | None
+
+
+def check_metric(metric: str, names: Iterable[str]) -> None:
+    """Raises where there are metrics, and this is none of them."""
+    if (known := sorted(names)) and metric not in known:
+        raise ValueError(f"--metric {metric}: the evaluations give {', '.join(known)}; take one of those")
+
+
+def worth(metrics: Mapping[str, float], diverged: int | None, metric: str, goal: str) -> float:
+    """How good a member is, more is better; the worst of all where it has diverged or has no finite value."""
+    check_metric(metric, metrics)
+    value = metrics.get(metric)
+    if diverged is not None or value is None or not math.isfinite(value):
+        return -math.inf
+    return value if goal == "max" else -value
 
 
 def settings(members: Sequence[Mapping[str, Any]], seed: str, metric: str) -> list[Setting]:

@@ -9,6 +9,7 @@ import jax
 from jaxmodels import loading, parallel, runner
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.folder import Folder, Identity, read_json
+from jaxmodels.sweep.programs import many
 from jaxmodels.sweep.together import How
 from jaxmodels.sweep.training import result_of
 
@@ -30,9 +31,7 @@ def take(swept: str | Path, name: str, folder: str | Path) -> Path:
     built = file.build(config)
     mesh = parallel.make_mesh("data=1", jax.devices()[:1])
     one, at = runner.abstract_state(built, mesh)[0], here["members"].index(name)
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((len(here["members"]), *x.shape), x.dtype, sharding=parallel.replicated(mesh)), one
-    )
+    like = many(one, len(here["members"]), parallel.replicated(mesh))
     restored = Checkpoints(loop / "checkpoints").restore(like)
     if restored is None:
         raise ValueError(f"{name} has no checkpoint yet; let the sweep go on until its first one")

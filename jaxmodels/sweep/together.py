@@ -23,6 +23,7 @@ from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.evaluating import as_evaluation
 from jaxmodels.experiment import Experiment, Pipeline
+from jaxmodels.folder import write_text
 from jaxmodels.metrics import Sums, finite, json_lines, truncate
 from jaxmodels.programs import segments
 from jaxmodels.signals import Signals
@@ -39,11 +40,10 @@ class Member(NamedTuple):
 
 
 class How(NamedTuple):
-    """size: members of a program; k: steps of a dispatch; lockstep: members whose states are in memory at a time."""
+    """size: members of a program; k: steps of a dispatch."""
 
     size: int
     k: int
-    lockstep: int
 
 
 class Stopped(Exception):
@@ -77,13 +77,17 @@ class Together:
             name: distinct([as_evaluation(e.evals[name]).data for e in self.experiments]) for name in self.first.evals
         }
 
+    @property
+    def reached(self) -> int:
+        """The step of the newest checkpoint; 0 before the first."""
+        return max(self.checkpoints.steps(), default=0)
+
     def claim(self) -> None:
         """Notes on the disk whose loop this is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "members.json").exists():
-            new = self.folder / ".members.new"
-            new.write_text(json.dumps({"members": [m.name for m in self.members], "how": self.how}))
-            new.replace(self.folder / "members.json")
+            text = json.dumps({"members": [m.name for m in self.members], "how": self.how})
+            write_text(self.folder / "members.json", text)
 
     def start(self) -> tuple[list[step.State], int]:
         """The members' states by program, from the newest checkpoint or new, and their step."""
@@ -235,6 +239,7 @@ class Together:
         """What result.json says of each member; written by `finish`."""
         each = self.train_s / len(self.members)
         rate = self.trained * self.first.train.batch / each if each else None
+        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(self.programs.one.params))
         return [
             {
                 "exit": "complete" if d is None else f"NotFinite: the loss or gradient of step {d:,} is not finite",
@@ -242,7 +247,7 @@ class Together:
                 "steps": self.first.steps,
                 "examples_per_s": rate,
                 "train_s": each,
-                "parameters": sum(math.prod(x.shape[1:]) for x in jax.tree.leaves(self.programs.like(1).params)),
+                "parameters": parameters,
                 "together": self.folder.name,
                 "place": i,
                 **({"history": h} if h else {}),
@@ -255,9 +260,7 @@ class Together:
         for i, (path, result) in enumerate(zip(self.logs, self.results(), strict=True)):
             if why is None or i in why:
                 result = result if why is None or self.diverged[i] is not None else {**result, "exit": why[i]}
-                new = path / ".result.new"
-                new.write_text(json.dumps(finite(result), indent=1))
-                new.replace(path / "result.json")
+                write_text(path / "result.json", json.dumps(finite(result), indent=1))
 
     # A population that changes on the way
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels import feed as feeding
 from jaxmodels import runner, step
 from jaxmodels.evaluating import as_evaluation
 from jaxmodels.experiment import Experiment
@@ -103,16 +104,12 @@ def fault(file: File, config: Any, names: tuple[str, ...], options: Options) -> 
 
 def _step(experiment: Experiment, options: Options) -> Any:
     """A first state, a step from it and an evaluation of each kind, to be traced."""
-    B = 2 * options.accumulate
-    spec = experiment.train.spec.items()
-    batch = {name: jnp.zeros((B, *shape), jax.dtypes.canonicalize_dtype(dtype)) for name, (shape, dtype) in spec}
     state = runner.initial(experiment)
-    after = one_step(experiment, options)(state, batch)
+    after = one_step(experiment, options)(state, feeding.zeros(experiment.train, 2 * options.accumulate))
     params = step.eval_params(experiment.optimizer, state)
     measured = []
     for evaluation in experiment.evals.values():
-        data = as_evaluation(evaluation).data
-        rows = {k: jnp.zeros((2, *s), jax.dtypes.canonicalize_dtype(d)) for k, (s, d) in data.spec.items()}
+        rows = feeding.zeros(as_evaluation(evaluation).data, 2)
         measured.append(
             step.make_evaluate(experiment.task, precision=as_dtype(options.precision))(params, state.extra, rows)
         )

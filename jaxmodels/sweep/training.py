@@ -42,6 +42,11 @@ def train_members(setup: Setup, left: Sequence[Member]) -> float:
             more = " …" if len(lost) > 4 else ""
             setup.console.warn(f"{len(lost)} diverged and were frozen: {', '.join(lost[:4])}{more}")
         loop.finish()
+    return compiled_s(loops)
+
+
+def compiled_s(loops: Sequence[Together]) -> float:
+    """Seconds that the programs of these loops took to compile; several may share some."""
     return sum({id(loop.programs): loop.programs.compile_s for loop in loops}.values())
 
 
@@ -83,7 +88,7 @@ def _group(setup: Setup, programs: GroupPrograms, members: list[Member]) -> list
     with setup.console.busy("finding out how many members make the fastest program"):
         some = members[:lockstep]
         batches = trial([setup.file.build(m.config) for m in some])
-        how = How(*programs.choose([m.config for m in some], batches, events), lockstep)
+        how = How(*programs.choose([m.config for m in some], batches, events))
     setup.console.say(f"{how.size} in a program, {how.k} steps in a dispatch", "dim")
     return [
         _loop(setup, programs, members[i : i + lockstep], how, new_folder(setup.path))

@@ -23,6 +23,19 @@ def together_by_two_steps(monkeypatch):
     monkeypatch.setattr(programs.GroupPrograms, "choose", lambda self, configs, batches, events: (len(configs), 2))
 
 
+def stop_the_second_run(monkeypatch):
+    """A signal comes before the second time that a loop runs; the third runs again."""
+    own, calls = together.Together.run, []
+
+    def run(self, until=None):
+        calls.append(until)
+        if len(calls) == 2:
+            raise together.Stopped(15, until)
+        return own(self, until)
+
+    monkeypatch.setattr(together.Together, "run", run)
+
+
 @fast
 def test_of_nine_settings_three_and_then_one_go_on():
     assert rungs(90, 9, 2) == [(10, 3), (30, 1)]
@@ -52,15 +65,7 @@ def test_halving_stops_the_worse_and_who_goes_on_is_the_run_alone(tmp_path):
 def test_halving_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     rates = RATES[2:-1]
     whole = sweep(FILE, folder=tmp_path / "whole", search="halving", metric="test/loss", lr=rates, seed=[0])
-    own, calls = together.Together.run, []
-
-    def run(self, until=None):
-        calls.append(until)
-        if len(calls) == 2:
-            raise together.Stopped(15, 1)
-        return own(self, until)
-
-    monkeypatch.setattr(together.Together, "run", run)
+    stop_the_second_run(monkeypatch)
     with pytest.raises(together.Stopped):
         sweep(FILE, folder=tmp_path / "cut", search="halving", metric="test/loss", lr=rates, seed=[0])
     cut = sweep(FILE, folder=tmp_path / "cut", search="halving", metric="test/loss", lr=rates, seed=[0])
@@ -90,15 +95,7 @@ def test_a_population_takes_over_the_best_and_changes_its_knobs(tmp_path):
 def test_a_population_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     how = {"search": "pbt", "metric": "test/loss", "every": 4, "lr": [1e-5, 0.05, 0.1, 0.2], "seed": [0]}
     whole = sweep(FILE, folder=tmp_path / "whole", **how)
-    own, calls = together.Together.run, []
-
-    def run(self, until=None):
-        calls.append(until)
-        if len(calls) == 2:
-            raise together.Stopped(15, 4)
-        return own(self, until)
-
-    monkeypatch.setattr(together.Together, "run", run)
+    stop_the_second_run(monkeypatch)
     with pytest.raises(together.Stopped):
         sweep(FILE, folder=tmp_path / "cut", **how)
     cut = sweep(FILE, folder=tmp_path / "cut", **how)
