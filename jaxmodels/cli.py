@@ -312,6 +312,7 @@ def _sweep(argv: list[str]) -> int:
     about = "Train many settings of an experiment's knobs together, as in --lr 1e-4,3e-4 --seed 0..7."
     path, rest = _first("sweep", argv, "FILE", parts, about)
 
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(os.cpu_count() or 1, 8)))  # members at the same time, on CPUs
     from jaxmodels.sweep import show
 
     return show.main(path, rest, lambda words: _parse("sweep", words, path, parts, about=about))

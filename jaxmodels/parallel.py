@@ -90,6 +90,12 @@ def check_batch(mesh: Mesh, batch: int, accumulate: int, name: str) -> None:
         raise ValueError(f"{name}: a batch of {batch} does not divide by {why}; set the batch to {near}, or change the mesh")
 
 
+def compiled_for_once(mesh: Mesh) -> dict[str, Any]:
+    """Options of jax.jit for a program that runs once: CPUs' compiler takes longer over it than the program takes."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"compiler_options": {"xla_backend_optimization_level": 1}} if on_cpu else {}
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """On every device, whole."""
     return NamedSharding(mesh, PartitionSpec())

@@ -198,7 +198,8 @@ class _Session:
             self.console.say(f"going on from step {n:,}", "bold")
         else:
             with self.programs.timed("initialising the parameters"):
-                state, n = jax.jit(lambda: initial(experiment), out_shardings=self.shardings)(), 0
+                once = parallel.compiled_for_once(self.mesh)
+                state, n = jax.jit(lambda: initial(experiment), out_shardings=self.shardings, **once)(), 0
         if not self.k:
             left = experiment.steps - n
             self.k = self.programs.measure_k(state, self._events() or (experiment.steps,)) if left >= WORTH else 1

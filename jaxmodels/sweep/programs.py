@@ -1,6 +1,7 @@
 """The compiled programs of a group: its members' float knobs and seeds are inputs, with a leading axis of members.
 
-size members run in one program, by vmap; one alone runs without it, so that nothing of it is batched that CPUs are slow at.
+size members run in one program, split over the devices, by vmap on each; one alone runs without it, so that nothing of it
+is batched that CPUs are slow at. Of CPUs each device is a core, and members on different ones run at the same time.
 Dimensions: M members of a program, D data orders among them, k steps, B batch.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -27,6 +29,7 @@ from jaxmodels.programs import as_dtype, choose_k
 from jaxmodels.sweep.tracing import Group, one_step
 
 FEW = 8  # members, at most, that are tried in one program between one and all
+LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores
 LARGE = 4 << 30  # bytes of states that are in memory at a time
 
 
@@ -64,16 +67,15 @@ class GroupPrograms:
 
     def like(self, M: int) -> step.State:
         """Shapes and types of M members' states."""
-        return many(self.one, M, self._split(M))
+        return many(self.one, M, self.split(M))
 
     def steps(self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int) -> tuple[Any, jax.Array]:
         """(states, packed metrics (M, k, names, 2)) after k steps; the states are given away.
 
-        batches: (k, D, B, ...); which: of the D orders each member's (M).
+        batches: (k, D, B, ...), placed as of_batches says; which: of the D orders each member's (M).
         """
         M, D = len(which), jax.tree.leaves(batches)[0].shape[1]
-        in_order = np.array_equal(which, np.arange(D))  # then each member gets its own, and none is gathered
-        batches = jax.device_put(batches, self._split(M, 1) if in_order else parallel.replicated(self.mesh))
+        in_order = np.array_equal(which, np.arange(D))
 
         def one(values, state, batches, which):
             mine = batches if in_order else jax.tree.map(lambda x: x[:, which], batches)
@@ -93,6 +95,10 @@ class GroupPrograms:
         by = (0, 0, 1 if in_order else None, 0)
         return self._call(("steps", M, D, k, in_order), one, (values, state, batches, which), by, donate=(1,))
 
+    def of_batches(self, which: np.ndarray, D: int) -> NamedSharding:
+        """How batches lie for members that take these of D orders; where each has its own, it goes to its member alone."""
+        return self.split(len(which), 1 if np.array_equal(which, np.arange(D)) else None)
+
     def measure(self, name: str, values: Any, state: Any, batch: Any) -> tuple[jax.Array, Any]:
         """(packed metrics (M, names, 2), predictions or None) of an evaluation on one batch."""
         predict = as_evaluation(self.experiment.evals[name]).predict
@@ -106,18 +112,23 @@ class GroupPrograms:
 
         return self._call(("measure", len(state.step), name), one, (values, state, batch), (0, 0, None))
 
-    def _split(self, M: int, at: int = 0) -> NamedSharding:
-        """Members, on the axis `at`, over all devices, where those divide them."""
-        return NamedSharding(self.mesh, PartitionSpec(*(None,) * at, axes.DATA if M % self.mesh.size == 0 else None))
+    def split(self, M: int, at: int | None = 0) -> NamedSharding:
+        """M members, on the axis `at`, over all devices where those divide them, else on one; None: each device has all."""
+        return NamedSharding(self._mesh_of(M), PartitionSpec() if at is None else PartitionSpec(*(None,) * at, axes.DATA))
+
+    def _mesh_of(self, M: int) -> Mesh:
+        return self.mesh if M % self.mesh.size == 0 else parallel.make_mesh("data=1", [self.mesh.devices.flat[0]])
 
     def _call(self, key: Any, one: Callable, arguments: Any, by: Sequence[int | None], donate: tuple[int, ...] = ()) -> Any:
         """one(...) for key[1] members; by: at which axis each argument has them."""
         if key not in self._compiled:
             begun, M = time.perf_counter(), key[1]
-            whole, split = parallel.replicated(self.mesh), self._split(M)
-            shardings = tuple(whole if at is None else self._split(M, at) for at in by)
-            traced = parallel.traced_for(None, _members(one, M, by), self.options.remat)
-            jitted = jax.jit(traced, in_shardings=shardings, out_shardings=split, donate_argnums=donate)
+            shardings, mesh = tuple(self.split(M, at) for at in by), self._mesh_of(M)
+            traced = parallel.traced_for(None, _members(one, M // mesh.size, by), self.options.remat)
+            specs = tuple(sharding.spec for sharding in shardings)
+            each = jax.shard_map(traced, mesh=mesh, in_specs=specs, out_specs=self.split(M).spec, check_vma=False)
+            once = parallel.compiled_for_once(mesh) if key[0] == "start" else {}
+            jitted = jax.jit(each, in_shardings=shardings, donate_argnums=donate, **once)
             self._compiled[key] = jitted.lower(*arguments).compile()
             self.compile_s += time.perf_counter() - begun
         return self._compiled[key](*arguments)
@@ -125,20 +136,23 @@ class GroupPrograms:
     def choose(self, configs: Sequence[Any], batches: Callable, events: tuple[int, ...]) -> tuple[int, int]:
         """(members of a program, steps of a dispatch) that are fastest for these; batches(size, k) gives some to try.
 
-        Accelerators take all in one program: it has room for many small members. CPUs take one at a time, a few whose
-        states fit the caches, or all.
+        Accelerators take all in one program: it has room for many small members. CPUs take one member a core; or where its
+        step is long, one for all cores; where it is short, a few a core whose states fit its cache, or all.
         """
         M, spec = len(configs), self.experiment.train.spec.values()
         batch_bytes = self.experiment.train.batch * sum(math.prod(s) * np.dtype(d).itemsize for s, d in spec)
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu" and self.mesh.size == 1
-        first, *others = sorted({1, max(d for d in range(1, FEW + 1) if M % d == 0), M}) if on_cpu else [M]
+        n = self.mesh.size
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu" and n <= (os.cpu_count() or 1)  # more are simulated
+        some = [n * d for d in range(1, FEW + 1) if M % (n * d) == 0]
+        first = [*some, 1][0] if on_cpu else M
         state = self.start(configs, [0] * M)
         single = self._seconds(state, first, 1, batches)
+        others = {1} if single > LONG_STEP else {*some[-1:], M}
         k = choose_k(single, batch_bytes * first, events)
         many = self._seconds(state, first, k, batches) / k if k > 1 else math.inf
         scans = many < single or k == 1  # XLA has its fast convolutions on CPUs for the outermost program alone
         each, best = min((single / first, (first, 1)), (many / first, (first, k)))
-        for size in others:
+        for size in sorted(others - {first}) if on_cpu else ():
             k = choose_k(each * size / 2, batch_bytes * size, events) if scans else 1
             took = self._seconds(state, size, k, batches) / k / size
             if took > each:
@@ -152,8 +166,9 @@ class GroupPrograms:
 
     def _seconds(self, state: Any, size: int, k: int, batches: Callable[[int, int], Any]) -> float:
         """The time of a dispatch, on a copy of the first states."""
-        state = jax.tree.map(lambda x: jnp.copy(x[:size]), state)
+        state = jax.device_put(jax.tree.map(lambda x: jnp.copy(x[:size]), state), self.split(size))
         values, (moving, which) = self.values([self.config] * size), batches(size, k)
+        moving = jax.device_put(moving, self.of_batches(which, jax.tree.leaves(moving)[0].shape[1]))
         times = []
         for _ in range(4):
             begun = time.perf_counter()

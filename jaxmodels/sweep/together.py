@@ -110,7 +110,8 @@ class Together:
             (path / "knobs.json").write_text(json.dumps(member.knobs, default=str))
             truncate(path / "metrics.jsonl", n)
             self.writers.append(json_lines(path / "metrics.jsonl", self.console.warn))
-        return [jax.tree.map(lambda x, part=part: x[part], state) for part in self.parts], n
+        parts = [jax.tree.map(lambda x, part=part: x[part], state) for part in self.parts]
+        return [jax.device_put(x, self.programs.split(len(x.step))) for x in parts], n
 
     def run(self, until: int | None = None) -> step.State:
         """Trains to the end, or to that step, and gives the states."""
@@ -123,6 +124,7 @@ class Together:
         near = parallel.make_mesh("data=1", jax.devices()[:1])
         feed = feeding.Feed(Orders(self.orders), near, spans, resident=False)
         which, signals = [np.asarray(self.which[part], np.int32) for part in self.parts], Signals()
+        splits = [self.programs.of_batches(of, len(self.orders)) for of in which]
         pending: tuple[int, list[Any]] | None = None
         try:
             with signals:
@@ -131,8 +133,9 @@ class Together:
                     moving = feed.get(lambda: True).moving  # type: ignore[union-attr]
                     compiling = self.programs.compile_s
                     packed: list[Any] = []
-                    for i, (values, orders) in enumerate(zip(self.values, which, strict=True)):
-                        states[i], metrics = self.programs.steps(values, states[i], moving, orders, stop - start)
+                    placed = {split: jax.device_put(moving, split) for split in {*splits}}
+                    for i, (values, of, split) in enumerate(zip(self.values, which, splits, strict=True)):
+                        states[i], metrics = self.programs.steps(values, states[i], placed[split], of, stop - start)
                         packed.append(metrics)
                     clock += self.programs.compile_s - compiling
                     if pending:
@@ -348,7 +351,8 @@ def _joined(parts: list[Any]) -> Any:
     """Trees of members, all in one."""
     if len(parts) == 1:
         return parts[0]
-    join = lambda *x: np.concatenate(x) if isinstance(x[0], np.ndarray) else jnp.concatenate(x)  # noqa: E731
+    near = jax.devices()[0]  # parts may lie on one device or more
+    join = lambda *x: np.concatenate(x) if isinstance(x[0], np.ndarray) else jnp.concatenate(jax.device_put(x, near))  # noqa: E731
     return jax.tree.map(join, *parts)
 
 

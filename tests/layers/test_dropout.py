@@ -80,3 +80,22 @@ def test_shape_and_type_stay(shape, dtype):
 def test_a_rate_that_keeps_nothing_or_is_none_is_refused(rate):
     with pytest.raises(ValueError, match="wanted one from 0 to below 1"):
         dropout(jnp.ones((B, F)), rate, keys())
+
+
+def test_elements_examples_steps_and_layers_are_independent():
+    n = 4000
+    step = lambda seed: dropout(jnp.ones((n, 32)), 0.5, keys(seed, n))  # noqa: E731
+    masks = [
+        np.asarray(m != 0, np.float64) for m in (step(0), step(1), dropout(jnp.ones((n, 32)), 0.5, fold(keys(0, n), 1)))
+    ]
+    columns = np.concatenate([*masks, np.roll(masks[0], 1, axis=0)], axis=1)  # and the next example's
+    correlation = np.corrcoef(columns.T)[np.triu_indices(columns.shape[1], 1)] * np.sqrt(n)
+    assert np.abs(correlation).max() < 5  # of 8,128 standard normal numbers
+    assert 0.95 < correlation.std() < 1.05
+
+
+@given(st.floats(0.01, 0.99))
+def test_a_rate_gives_the_same_mask_traced_or_not(rate):
+    rate, x_BF = float(np.float32(rate)), jnp.ones((B, F))
+    zeros = lambda rate: dropout(x_BF, rate, keys()) == 0  # noqa: E731
+    np.testing.assert_array_equal(jax.jit(zeros)(rate), zeros(rate))
