@@ -30,6 +30,15 @@ every_sum = pytest.mark.parametrize("tiny", [p for p in ALL if not p.values[0].n
 every_norm = pytest.mark.parametrize("tiny", [p for p in ALL if p.values[0].norm_per_device])
 
 
+def third(n: int, *, sums: bool = False):
+    """One model in three, the n-th of them; all where there is time. For what hardly depends on the model."""
+    marked = []
+    for i, of in enumerate(p for p in ALL if not (sums and p.values[0].norm_per_device)):
+        marks = of.marks if i % 3 == n else [pytest.mark.thorough]
+        marked.append(pytest.param(*of.values, id=of.id, marks=marks))
+    return pytest.mark.parametrize("tiny", marked)
+
+
 def _show(grads, state, params=None):
     return jax.tree.map(lambda g: -RATE * g, grads), grads
 
@@ -177,7 +186,7 @@ def test_the_initial_variables_do_not_depend_on_the_values_in_the_batch(tiny):
 # Training
 
 
-@every
+@third(0)
 def test_jit_computes_what_plain_python_computes(tiny):
     c = case(tiny)
     arguments = (c.state.params, c.state.extra, tiny.batch, c.keys)
@@ -218,7 +227,7 @@ def test_a_scan_over_steps_equals_single_steps(tiny):
     close(jax.tree.map(lambda x: x[-1], metrics), last)
 
 
-@every_sum
+@third(1, sums=True)
 def test_two_micro_batches_equal_the_whole_batch(tiny):
     c = case(tiny)
     batch = batch_at(tiny, 0, [1, 0, 0, 1, 1, 1, 0.5, 1])  # rows 0, 2, 4, 6 and 1, 3, 5, 7: weights 2.5 and 3
@@ -239,7 +248,7 @@ def test_batch_statistics_are_those_of_each_micro_batch(tiny):
     close(parts.extra, extra)
 
 
-@every_sum
+@third(2, sums=True)
 def test_padding_changes_no_gradient(tiny):
     c = case(tiny)
     whole, metrics = c.step(c.state, batch_at(tiny, 0, [1, 1, 1, 1, 1, 0, 0, 0]))
@@ -272,23 +281,23 @@ def agrees_on(axes: str, tiny: Tiny, mode: str, weight_B=None):
     return placed
 
 
-@every
+@third(1)
 def test_four_devices_under_jit_that_split_batch_and_parameters_equal_one(tiny):
     state = agrees_on("data=2,fsdp=2", tiny, "jit")
     assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
 
 
-@every
+@third(1)
 def test_four_devices_under_jit_equal_one_though_one_holds_only_padding(tiny):
     agrees_on("data=2,fsdp=2", tiny, "jit", [1, 0, 0, 0, 1, 1, 1, 1])
 
 
-@every_sum
+@third(0, sums=True)
 def test_two_devices_under_pmap_equal_one(tiny):
     agrees_on("data=2", tiny, "pmap")
 
 
-@every_sum
+@third(0, sums=True)
 def test_two_devices_under_pmap_equal_one_though_one_holds_mostly_padding(tiny):
     agrees_on("data=2", tiny, "pmap", [1, 0, 0, 0, 1, 1, 1, 1])
 
@@ -365,7 +374,7 @@ def test_metrics_are_finished_from_means(tiny):
 # Mixed precision
 
 
-@every
+@third(2)
 def test_bfloat16_keeps_the_update_in_float32_and_the_loss_near(tiny):
     c = case(tiny)
     full, metrics = c.step(c.state, tiny.batch)

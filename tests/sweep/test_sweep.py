@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmodels import cli, commands, train
+from jaxmodels import cli, commands, parallel, train
 from jaxmodels.sweep import programs, together
 from jaxmodels.sweep.command import sweep
 from jaxmodels.sweep.taking import take
@@ -42,12 +42,13 @@ def assert_is_the_run_alone(swept: Path, name: str, tmp_path: Path, **knobs):
     )
 
 
-@pytest.fixture(params=["together", "in turn"])
+@pytest.fixture(params=["together", "in turn", "side by side"])
 def how(request, monkeypatch):
-    def choose(self, configs, batches, events):
-        return (len(configs), 2) if request.param == "together" else (1, 3)  # members of a program, steps of a dispatch
-
-    monkeypatch.setattr(programs.GroupPrograms, "choose", choose)
+    """All in one program; one after the other; or two at a time, each on a device of its own."""
+    way = {"together": lambda members: (members, 2), "in turn": lambda _: (1, 3), "side by side": lambda _: (2, 3)}
+    monkeypatch.setattr(programs.GroupPrograms, "choose", lambda self, configs, *_: way[request.param](len(configs)))
+    make = parallel.make_mesh
+    monkeypatch.setattr(parallel, "make_mesh", lambda text="", devices=None: make(text or "data=2", devices))
     return request.param
 
 
