@@ -90,3 +90,15 @@ def test_convolutions_are_measured_by_shape_and_in_whole_steps():
     cases = report("convolution.py")["cases"]
     assert {True, False} == {case["taken"] for case in cases.values() if "taken" in case}
     assert all(case["times_faster"].keys() == SPREAD for case in cases.values())
+
+
+@pytest.mark.thorough
+def test_a_sweep_is_measured_against_runs_of_its_members():
+    case = report("sweep.py")["cases"]["mlp"]
+    assert case["members"] == 4 and case["times_faster"]["runs"] > 0
+    assert case["sweep"]["seconds"] > case["sweep"]["train_s"] > 0
+
+
+@pytest.mark.thorough
+def test_scaling_is_measured_by_layers_ways_and_processes():
+    assert {"compile", "spread", "processes"} == report("scaling.py")["cases"].keys()

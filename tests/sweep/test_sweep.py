@@ -11,10 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmodels import cli, commands, parallel, train
+from jaxmodels import cli, commands, loading, parallel, train
+from jaxmodels.options import Options
 from jaxmodels.sweep import programs, together
 from jaxmodels.sweep.command import sweep
 from jaxmodels.sweep.taking import take
+from jaxmodels.sweep.tracing import Group
 
 FILE = str(Path(__file__).parents[1] / "files" / "swept.py")
 fast = pytest.mark.fast
@@ -57,6 +59,27 @@ def test_every_member_is_the_run_made_alone(how, tmp_path):
     table = sweep(FILE, folder=tmp_path / "sweep", lr=[0.1, 0.3], smoothing=[0.1], seed=[0, 1])
     assert len(table["members"]) == 4
     assert_is_the_run_alone(tmp_path / "sweep", "lr=0.3-seed=1", tmp_path, lr=0.3, smoothing=0.1, seed=1)
+
+
+@fast
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        (lambda size, k: 1e-4 * size**0.9 + 1e-4 / k, 8),  # many small ones: a few on each core
+        (lambda size, k: 1e-4 * size**1.1 + 1e-4 / k, 2),
+        (lambda size, k: 1e-2 * (1 if size == 1 else 0.8 * size), 2),  # a long step: a core each, or all cores for one
+        (lambda size, k: 1e-2 * (1 if size == 1 else 1.2 * size), 1),
+    ],
+)
+def test_on_cpus_the_fastest_number_of_members_is_taken(monkeypatch, seconds, chosen):
+    file = loading.load(FILE)
+    configs = [file.config(lr=0.1 * (i + 1)) for i in range(8)]
+    mesh = parallel.make_mesh("data=2", jax.devices()[:2])
+    of = programs.GroupPrograms(file, configs, Group(tuple(range(8)), ("lr",)), Options(), mesh)
+    monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(of, "start", lambda *_: None)
+    monkeypatch.setattr(of, "_seconds", lambda state, size, k, batches: k * seconds(size, k))
+    assert of.choose(configs, lambda *_: None, (100,))[0] == chosen
 
 
 @fast
