@@ -14,9 +14,10 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SPREAD = {"median", "min", "max"}
 
 
-def report(script: str) -> dict:
+def report(script: str, *options: str) -> dict:
     """The last line that a quick run prints."""
-    done = subprocess.run([sys.executable, str(BENCHMARKS / script), "--quick"], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, str(BENCHMARKS / script), "--quick", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
     assert line["quick"] is True and line["cases"] and line["checks"]
@@ -27,13 +28,19 @@ def report(script: str) -> dict:
     return line
 
 
-def test_the_runners_overhead_is_measured_against_a_bare_loop_that_computes_the_same():
-    cases = report("runner_overhead.py")["cases"]
-    for name in ("digits", "mnist", "cnn", "gpt"):
+LARGER, TINY = ("digits", "mnist", "cnn", "gpt"), ("tiny-1000", "tiny-10000")
+
+
+@pytest.mark.parametrize(
+    ("larger", "tiny"), [(LARGER[:1], TINY[:1]), pytest.param(LARGER, TINY, marks=pytest.mark.thorough)], ids=str
+)
+def test_the_runners_overhead_is_measured_against_a_bare_loop_that_computes_the_same(larger, tiny):
+    cases = report("runner_overhead.py", *(word for name in (*larger, *tiny) for word in ("--case", name)))["cases"]
+    for name in larger:
         case = cases[name]
         assert case["ratio"].keys() == SPREAD == case["step_us"]["runner"].keys() == case["step_us"]["bare"].keys()
         assert case["agreement"] <= 0.01
-    for name in ("tiny-1000", "tiny-10000"):
+    for name in tiny:
         of = cases[name]
         assert all(of["steps_per_s"][way]["median"] > 0 for way in ("runner", "bare", "scan"))
         absent_peers_are_null_with_a_reason(of, of["steps_per_s"], {"keras": "keras", "torch": "torch"})
