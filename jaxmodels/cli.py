@@ -29,7 +29,7 @@ usage: jaxmodels COMMAND …
   evaluate RUN                            evaluate a run's checkpoint
   predict RUN FILES…                      what a run's model says of pictures, and drawings of it
   generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
-  report RUN… -o report.html              one HTML file of a run, or of several beside each other
+  report RUN…|SWEEP -o report.html        one HTML file of a run, of several beside each other, or of a sweep
   tokenize FILES OUT                      train a tokenizer on texts and write their tokens
   convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c
   verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
@@ -427,7 +427,7 @@ def _make_report(argv: list[str]) -> int:
     from jaxmodels.options import Printing, Reporting
 
     parts = {"reporting": Reporting, "printing": Printing}
-    about = "One HTML file of a run, or of several beside each other, that needs neither a server nor a network."
+    about = "One HTML file of a run, of several, or of a sweep, that needs neither a server nor a network."
     argv = ["--out" if word == "-o" else word for word in argv]
     run, rest = _first("report", argv, "RUN", parts, about)
     runs, rest = _names(rest)

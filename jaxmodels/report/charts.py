@@ -71,12 +71,12 @@ def _curves(metric: str, group: Any, runs: Sequence[Run], splits: list[str], flo
         trace |= {"marker": {"size": 5, "color": colour(at)}, "flops": flops[i], "opacity": 0.45 if faint else 1}
         trace["hovertemplate"] = "%{y:.1%}" if metric in PERCENT else "%{y:.4~g}"
         keep = thin.kept(curve.value, buckets)
-        points = {"step": _list(curve.step[keep]), "seconds": _list(curve.seconds[keep]), "y": _list(curve.value[keep])}
+        points = {"step": listed(curve.step[keep]), "seconds": listed(curve.seconds[keep]), "y": listed(curve.value[keep])}
         if long:
             data.append({**trace, **points, "opacity": 0.3, "line": {**line, "width": 0.8}, "hoverinfo": "skip"})
             del data[-1]["hovertemplate"]
             middle, mean = thin.middles(curve.value, buckets)
-            points = {"step": _list(curve.step[middle]), "seconds": _list(curve.seconds[middle]), "y": _list(mean)}
+            points = {"step": listed(curve.step[middle]), "seconds": listed(curve.seconds[middle]), "y": listed(mean)}
         data.append({**trace, **points})
         finite = curve.value[np.isfinite(curve.value)]
         last = _last(metric, finite[-1]) if len(finite) else "not finite"
@@ -87,7 +87,7 @@ def _curves(metric: str, group: Any, runs: Sequence[Run], splits: list[str], flo
         y["rangemode"] = "tozero"
     positive = all(v is None or v > 0 for trace in data for v in trace["y"])
     title = NAMES.get(metric, metric.replace("_", " "))
-    return _figure(title, data, {"yaxis": y, "hovermode": "x unified"}, legend=legend, curve=True, log=positive)
+    return figure(title, data, {"yaxis": y, "hovermode": "x unified"}, legend=legend, curve=True, log=positive)
 
 
 def _last(metric: str, x: float) -> str:
@@ -115,20 +115,20 @@ def confusion(seen: Seen, about: str) -> Figure:
         "yaxis": {**axis, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain"},
     }
     note = f"{about}; rows are the labels, colour is the share of a row."
-    return _figure("Confusions", [trace], layout, note=note, tall=True)
+    return figure("Confusions", [trace], layout, note=note, kind="tall")
 
 
 def reliability(seen: Seen) -> Figure:
     """Accuracy over confidence, with the diagonal that a calibrated classifier lies on."""
     diagonal: Figure = {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "hoverinfo": "skip"}
     diagonal["line"] = {"color": "var(--muted)", "width": 1, "dash": "dot"}
-    trace: Figure = {"type": "scatter", "mode": "lines+markers", "x": _list(seen.confidence), "y": _list(seen.right)}
-    trace |= {"line": {"color": colour(0), "width": 1.6}, "customdata": _list(seen.share)}
+    trace: Figure = {"type": "scatter", "mode": "lines+markers", "x": listed(seen.confidence), "y": listed(seen.right)}
+    trace |= {"line": {"color": colour(0), "width": 1.6}, "customdata": listed(seen.share)}
     trace["marker"] = {"color": colour(0), "size": [float(5 + 14 * np.sqrt(share)) for share in seen.share]}
     trace["hovertemplate"] = "confidence %{x:.3f}: accuracy %{y:.3f}, %{customdata:.1%} of the examples<extra></extra>"
     layout = {"xaxis": {"title": {"text": "confidence"}, "range": [0, 1.03]}, "yaxis": {"range": [0, 1.05]}}
     note = f"Accuracy by confidence; larger dots are more examples. Expected calibration error {seen.calibration_error:.4f}."
-    return _figure("Reliability", [diagonal, trace], layout, note=note, tall=True)
+    return figure("Reliability", [diagonal, trace], layout, note=note, kind="tall")
 
 
 def roc(seen: Seen) -> Figure:
@@ -138,24 +138,25 @@ def roc(seen: Seen) -> Figure:
     for k, (name, (x, y, area)) in enumerate(lowest):
         dense = np.searchsorted(x, np.linspace(0, 1, 120) ** 3)  # most points where the curve rises
         keep = np.unique(np.append(dense, [0, len(x) - 1]).clip(0, len(x) - 1))
-        trace: Figure = {"type": "scatter", "mode": "lines", "name": label(name), "x": _list(x[keep]), "y": _list(y[keep])}
+        trace: Figure = {"type": "scatter", "mode": "lines", "name": label(name), "x": listed(x[keep]), "y": listed(y[keep])}
         trace |= {"line": {"color": colour(0 if k else 1), "width": 1.6 if k == 0 else 1}, "opacity": 1 if k == 0 else 0.45}
         data.append({**trace, "hovertemplate": f"%{{y:.3f}} at %{{x:.4f}}, area {area:.4f}"})
     layout = {"xaxis": {"title": {"text": "false positive rate"}, "range": [-0.01, 1.01]}, "yaxis": {"range": [0, 1.02]}}
     mean = np.mean([area for _, _, area in seen.roc.values()]) if seen.roc else np.nan
     worst = f"; in the second colour {lowest[0][0]}, {lowest[0][1][2]:.4f}" if lowest else ""
     note = f"True positive rate of each class against the rest. Mean area {mean:.4f}{worst}."
-    return _figure("ROC", data[::-1], layout, note=note, tall=True)
+    return figure("ROC", data[::-1], layout, note=note, kind="tall")
 
 
-def _figure(title: str, data: list[Any], layout: dict[str, Any], **more: Any) -> Figure:
+def figure(title: str, data: list[Any], layout: dict[str, Any], **more: Any) -> Figure:
+    """A figure without a legend or a note, unless more says so."""
     return {"title": title, "legend": [], "note": "", "data": data, "layout": layout, **more}
 
 
-def _list(values: Any) -> list[float | None]:
+def listed(values: Any) -> list[float | None]:
     """Six digits of each, and None for what is not finite."""
-    return [float(f"{x:.6g}") if np.isfinite(x) else None for x in np.asarray(values, float).tolist()]
+    return [float(f"{x:.6g}") if np.isfinite(x) else None for x in np.asarray([*values], float).tolist()]
 
 
 def _rows(values: np.ndarray) -> list[list[float | None]]:
-    return [_list(row) for row in values]
+    return [listed(row) for row in values]

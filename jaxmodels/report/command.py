@@ -1,4 +1,4 @@
-"""jaxmodels report: runs as one HTML file."""
+"""jaxmodels report: runs, or a sweep, as one HTML file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from jaxmodels.report.model import model_of
 from jaxmodels.report.one import one_run
 from jaxmodels.report.read import Run, read
 from jaxmodels.report.several import several_runs
+from jaxmodels.report.sweep import sweep_page
+from jaxmodels.report.swept import is_sweep, read_sweep
 
 
 def report(
@@ -24,7 +26,7 @@ def report(
     model: Literal["on", "off"] = "on",
     console: Console | None = None,
 ) -> Path:
-    """Writes the page of a run, or of several beside each other, and gives its path.
+    """Writes the page of a run, of several beside each other, or of a sweep, and gives its path.
 
     out: by default report.html in the folder of the one run, or here. See jaxmodels.options.Reporting for the rest.
     """
@@ -35,11 +37,14 @@ def report(
     if model == "off" and evaluate:
         raise ValueError("--evaluate builds the run's model, and --model off asks not to; give one of them")
     page.library()  # before anything takes time
-    found = [read(folder) for folder in folders]
+    swept = [folder for folder in folders if is_sweep(folder)]
+    if swept and (len(folders) > 1 or evaluate):
+        raise ValueError(f"{swept[0]} is a sweep: it has a page of its own; give its folder alone, without --evaluate")
+    found = [] if swept else [read(folder) for folder in folders]
     path = Path(out) if out else folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
-    made = page_of(found, evaluate, model == "on", console)
+    made = sweep_page(read_sweep(swept[0])) if swept else page_of(found, evaluate, model == "on", console)
     write_text(path, made.html())
     for run in found:
         for note in run.notes:
@@ -48,7 +53,7 @@ def report(
 
 
 def page_of(runs: list[Run], evaluate: bool, build: bool, console: Console) -> page.Page:
-    """The page for what was given. One for a sweep would be chosen here."""
+    """The page of a run, or of several."""
     with console.busy("reading the models"):
         models = [model_of(run) if build else None for run in runs]
     if len(runs) > 1:

@@ -31,7 +31,7 @@ def one_run(run: Run, model: Model | None, seen: dict[str, Seen], step: int | No
     if model is not None:
         said.section("Model", _model(model))
     ran = f"<div><h3>Where and how</h3>{page.facts(about(run))}</div>"
-    said.section("Run", f'<div class="two">{_knobs(run)}{ran}</div>', _again(run))
+    said.section("Run", f'<div class="two">{_knobs(run)}{ran}</div>', again(run))
     said.add(footer())
     return said
 
@@ -216,7 +216,8 @@ def shown(x: Any) -> str:
     return ", ".join(map(str, x)) if isinstance(x, list) else "(empty)" if x == "" else str(x)
 
 
-def _again(run: Run) -> str:
+def again(run: Run) -> str:
+    """The command that made it."""
     words = run.environment.get("command")
     if not isinstance(words, list) or not words:
         return ""

@@ -73,7 +73,7 @@ class Page:
         note = f"<p>{escaped(figure['note'])}</p>" if figure["note"] else ""
         caption = f"<figcaption><strong>{escaped(figure['title'])}</strong>{legend}{note}</figcaption>"
         plot = f'<div class="plot" id="f{i}" role="img" aria-label="{escaped(figure["title"])}"></div>'
-        return f'<figure class="{"tall" if figure.get("tall") else "chart"}">{caption}{plot}</figure>'
+        return f'<figure class="{figure.get("kind", "chart")}">{caption}{plot}</figure>'
 
     def html(self) -> str:
         """The whole file. Its policy lets the browser load nothing, and run these two scripts alone."""

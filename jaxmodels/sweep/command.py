@@ -25,12 +25,11 @@ from jaxmodels.options import Options
 from jaxmodels.sweep import space
 from jaxmodels.sweep.halving import brackets, halve
 from jaxmodels.sweep.pbt import evolve
-from jaxmodels.sweep.statistics import check_metric, compare, settings, verdict
+from jaxmodels.sweep.statistics import check_metric, compare, goal_of, settings, verdict
 from jaxmodels.sweep.together import Member
 from jaxmodels.sweep.training import Setup, result_of, train_members
 
 EARLY = ("halving", "hyperband", "pbt")  # kinds of search that stop or change members on the way
-LOWER = ("loss", "error", "perplexity", "bits", "mse", "mae", "distance", "rate")  # words of metrics that should be small
 
 
 def sweep(
@@ -148,6 +147,7 @@ def _held(path: Path, identity: Identity, console: Console) -> Iterator[None]:
     holder = Folder(path, keep=1, warn=console.warn)
     try:
         holder.open(identity)
+        holder.write_environment()
         yield
     finally:
         holder.close()
@@ -158,11 +158,6 @@ def _metric(experiment: Any, rows: Sequence[Mapping[str, Any]]) -> str:
     if experiment.best is not None:
         return experiment.best[0]
     return next((name for name in names if "accuracy" in name), names[0] if names else "loss")
-
-
-def goal_of(metric: str) -> str:
-    """Whether much or little of a metric is wanted, by its name."""
-    return "min" if any(word in metric.rpartition("/")[2] for word in LOWER) else "max"
 
 
 def summary(rows: Sequence[Mapping[str, Any]], seed: str, metric: str, goal: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scipy import stats
 
 LEVEL = 0.05  # of the tests, all together
 STOPPED = re.compile(r"stopped at step ([\d,]+)")  # the exit of a member that halving has ended
+LOWER = ("loss", "error", "perplexity", "bits", "mse", "mae", "distance", "rate")  # words of metrics that should be small
 POWER = 0.8  # chance of telling settings apart that differ as much as these seem to
 
 
@@ -40,6 +41,11 @@ class Comparison(NamedTuple):
     difference: float
     p: float | None
     enough: int | None
+
+
+def goal_of(metric: str) -> str:
+    """Whether much or little of a metric is wanted, by its name."""
+    return "min" if any(word in metric.rpartition("/")[2] for word in LOWER) else "max"
 
 
 def check_metric(metric: str, names: Iterable[str]) -> None:

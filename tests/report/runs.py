@@ -37,3 +37,29 @@ def made(path: Path, *, steps: int = 40, every: int = 1, lr: float = 0.1, name: 
     }
     (path / "result.json").write_text(json.dumps(whole))
     return path
+
+
+def made_sweep(path: Path, *, ended: bool = True, kinds: tuple[str, ...] = ("sgd", HOSTILE)) -> Path:
+    """A folder as `jaxmodels sweep` leaves it: 2 kinds x 4 rates x 3 seeds, of which one member diverged."""
+    path.mkdir(parents=True)
+    (path / "experiment.py").write_text('"""A made-up sweep."""\n')
+    (path / "knobs.json").write_text(json.dumps({"knobs": {"batch": 8}, "options": {}}))
+    command = ["/usr/bin/jaxmodels", "sweep", "x.py", "--lr", "0.001,0.01,0.1,1.0", "--seed", "0..2"]
+    (path / "environment.json").write_text(json.dumps({"command": command, "versions": {"jax": "0.10.2"}}))
+    rows = []
+    for a, kind in enumerate(kinds):
+        for b, lr in enumerate((1e-3, 1e-2, 1e-1, 1.0)):
+            for seed in range(3):
+                knobs, name = {"kind": kind, "lr": lr, "seed": seed}, f"member-{a}-{b}-{seed}"
+                accuracy = 0.9 - 0.02 * (b - 2) ** 2 + 0.001 * a + 0.003 * seed - 0.001 * (b * seed % 2)
+                lost = lr == 1.0 and seed == 2 and a == 0
+                row = {"exit": "NotFinite: of step 3" if lost else "complete", "metrics": {"test/accuracy": accuracy}}
+                folder = made(path / "members" / name, **row)
+                (folder / "knobs.json").write_text(json.dumps(knobs))
+                rows.append({"name": name, "knobs": knobs, **row})
+                if not ended and b == 3:
+                    (folder / "result.json").unlink()
+    if ended:
+        table = {"metric": "test/accuracy", "goal": "max", "members": rows, "settings": [{"knobs": {"kind": "", "lr": 0}}]}
+        (path / "result.json").write_text(json.dumps({**table, "wall_s": 12.0, "compile_s": 3.0}))
+    return path
