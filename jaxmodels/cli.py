@@ -30,6 +30,7 @@ usage: jaxmodels COMMAND …
   predict RUN FILES…                      what a run's model says of pictures, and drawings of it
   generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
   report RUN…|SWEEP -o report.html        one HTML file of a run, of several beside each other, or of a sweep
+  watch RUN|SWEEP                         how far it is, in the terminal, until it ends
   tokenize FILES OUT                      train a tokenizer on texts and write their tokens
   convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c
   verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "predict": _predict,
         "generate": _generate,
         "report": _make_report,
+        "watch": _watch,
         "tokenize": _tokenize,
         "convert": _convert,
         "verify-resume": _verify,
@@ -441,6 +443,23 @@ def _make_report(argv: list[str]) -> int:
     console.say(f"{path}, {path.stat().st_size / 1e6:.1f} MB: open it in a browser", "bold")
     if got["printing"].json:
         print(json.dumps({"runs": [run, *runs], "report": str(path)}))
+    return 0
+
+
+def _watch(argv: list[str]) -> int:
+    from jaxmodels.options import Watching
+
+    parts: dict[str, type] = {"watching": Watching}
+    about = "A run, or a sweep, as it goes on: read from its folder, on any computer that sees it. Ctrl-C ends the watching."
+    run, rest = _first("watch", argv, "RUN", parts, about)
+    once = _parse("watch", rest, run, parts, about=about)["watching"].once
+
+    import contextlib
+
+    from jaxmodels.watch import watch
+
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(run, once=once)
     return 0
 
 

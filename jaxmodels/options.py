@@ -134,6 +134,14 @@ class Reporting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watching:
+    """How it is shown."""
+
+    once: bool = False
+    """As it is now, and no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Writing:
     """Where drawings go."""
 

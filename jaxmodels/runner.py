@@ -207,7 +207,11 @@ class _Session:
         if self.folder is not None:
             self.folder.resume_metrics(n)
             self.folder.write_environment(
-                options=self.options.__dict__, steps_per_dispatch=self.k, checkpoint_every=self.checkpoint_every
+                options=self.options.__dict__,
+                steps_per_dispatch=self.k,
+                checkpoint_every=self.checkpoint_every,
+                steps=experiment.steps,
+                batch=experiment.train.batch,
             )
         return state, n
 

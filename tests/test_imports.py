@@ -35,7 +35,7 @@ RUNNER = [
         "trackers",
     ),
     *("sweep", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
-    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
+    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates", "watch"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -83,6 +83,7 @@ ARROWS: dict[str, list[str]] = {
     "sweep": RUNNER,
     "planning": ["", *RUNNER, "layers.attention"],  # which attention is traced depends on the target
     "report": RUNNER,
+    "watch": RUNNER,
     "cli": ["", *RUNNER, "convert", "data.tokenize"],
     "__main__": ["cli", "guard", "hugepages"],
     "hugepages": [],
