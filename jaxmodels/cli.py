@@ -31,6 +31,10 @@ usage: jaxmodels COMMAND …
   generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
   report RUN…|SWEEP -o report.html        one HTML file of a run, of several beside each other, or of a sweep
   watch RUN|SWEEP                         how far it is, in the terminal, until it ends
+  find-rate FILE                          the loss as the learning rate rises: which one to begin with
+  find-batch FILE                         the largest batch that fits the device
+  list [FOLDER]                           experiments, what they state, and their last results
+  doctor                                  devices, versions, what works and how fast
   tokenize FILES OUT                      train a tokenizer on texts and write their tokens
   convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c
   verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
@@ -58,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "generate": _generate,
         "report": _make_report,
         "watch": _watch,
+        "find-rate": _find_rate,
+        "find-batch": _find_batch,
+        "list": _list,
+        "doctor": _doctor,
         "tokenize": _tokenize,
         "convert": _convert,
         "verify-resume": _verify,
@@ -460,6 +468,81 @@ def _watch(argv: list[str]) -> int:
 
     with contextlib.suppress(KeyboardInterrupt):
         watch(run, once=once)
+    return 0
+
+
+def _find_rate(argv: list[str]) -> int:
+    from jaxmodels.options import Options, Printing, Rising, Trying
+
+    parts: dict[str, type] = {"rising": Rising, "trying": Trying, "printing": Printing}
+    about = "Train some steps at a rate that rises, and show the loss over it; the file's knobs are options too."
+    path, rest = _first("find-rate", argv, "FILE", parts, about)
+    _, got, knobs = _knobs("find-rate", path, rest, parts)
+
+    from jaxmodels.console import Console
+    from jaxmodels.find_rate import find_rate, show
+
+    console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
+    found = find_rate(path, console=console, options=options, **vars(got["rising"]), **knobs)
+    show(path, found, list(knobs), console)
+    if got["printing"].json:
+        print(json.dumps({"file": path, **found}))
+    return 0
+
+
+def _find_batch(argv: list[str]) -> int:
+    from jaxmodels.options import Filling, Options, Printing, Trying
+
+    parts: dict[str, type] = {"filling": Filling, "trying": Trying, "printing": Printing}
+    about = "Find the largest batch whose training step fits the device; the file's knobs are options too."
+    path, rest = _first("find-batch", argv, "FILE", parts, about)
+    _, got, knobs = _knobs("find-batch", path, rest, parts)
+
+    from jaxmodels.console import Console
+    from jaxmodels.find_batch import find_batch
+
+    console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
+    found = find_batch(path, console=console, options=options, **vars(got["filling"]), **knobs)
+    knob = got["filling"].knob
+    console.say(f"\n{found['batch']:,} fits, and two steps were made with it", "bold")
+    console.say(f"  jaxmodels train {path} --{knob.replace('_', '-')} {found['batch']}")
+    if got["printing"].json:
+        print(json.dumps({"file": path, **found}))
+    return 0
+
+
+def _list(argv: list[str]) -> int:
+    from jaxmodels.options import Listing, Printing
+
+    parts: dict[str, type] = {"listing": Listing, "printing": Printing}
+    folders, rest = _names(argv)
+    got = _parse("list", rest, "[FOLDER]", parts, about="The experiments' files of a folder, by default of experiments.")
+
+    from jaxmodels.console import Console
+    from jaxmodels.listing import list_experiments, show
+
+    found = [of for folder in folders or ["experiments"] for of in list_experiments(folder, runs=got["listing"].runs)]
+    show(found, Console(quiet=got["printing"].quiet, json=got["printing"].json))
+    if got["printing"].json:
+        print(json.dumps(found))
+    return 0
+
+
+def _doctor(argv: list[str]) -> int:
+    from jaxmodels.options import Looking, Printing
+
+    parts: dict[str, type] = {"looking": Looking, "printing": Printing}
+    got = _parse("doctor", argv, "", parts, about="What this computer has, what works on it, and how fast.")
+
+    from jaxmodels.console import Console
+    from jaxmodels.doctor import doctor, show
+
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    with console.busy("measuring"):
+        found = doctor(speed=got["looking"].speed == "on", folder=got["looking"].folder)
+    show(found, console)
+    if got["printing"].json:
+        print(json.dumps(found))
     return 0
 
 

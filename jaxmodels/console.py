@@ -89,13 +89,15 @@ class Console:
         else:
             self.say(f"step {done:,}/{self._steps:,}  {text}")
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows of text under headings; all but the first column to the right."""
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
+        """Rows of text under headings; all but the first column to the right, or none."""
         if self.quiet:
             return
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        table = Table(
+            title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0)
+        )
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", header_style="dim")
+            table.add_column(column, justify="left" if left or i == 0 else "right", header_style="dim")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._rich.print(table)

@@ -205,14 +205,15 @@ def out_of_memory(error: BaseException, state: State, batch: Any, micro: int) ->
     asked = re.search(r"allocat\w+ (?:of )?(\d[\d.]*\s?\w*)", str(error))
     return (
         f"the device is out of memory{f' (asked for {asked.group(1)})' if asked else ''}. It holds: parameters "
-        f"{_bytes(size(state.params))}, optimizer state {_bytes(size(state.opt_state))}, other variables "
-        f"{_bytes(size(state.extra))}, one batch {_bytes(size(batch))}; the gradient is as large as the parameters, "
+        f"{in_bytes(size(state.params))}, optimizer state {in_bytes(size(state.opt_state))}, other variables "
+        f"{in_bytes(size(state.extra))}, one batch {in_bytes(size(batch))}; the gradient is as large as the parameters, "
         f"activations grow with the batch.\nLower the batch, or split it: --accumulate {2 * micro}. Recompute activations "
         "(a model's remat=True), use --precision bfloat16, or split parameters and optimizer state: --mesh fsdp=N."
     )
 
 
-def _bytes(n: float) -> str:
+def in_bytes(n: float) -> str:
+    """A size as people say it."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n < 1024:
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"

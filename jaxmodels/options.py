@@ -142,6 +142,60 @@ class Watching:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trying:
+    """Where and how steps are tried, as for train."""
+
+    mesh: str = ""
+    """As for train."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """As for train."""
+    remat: Literal["model", "none", "dots", "offload", "full"] = "model"
+    """As for train."""
+    accumulate: int = 1
+    """As for train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rising:
+    """Which rates are tried."""
+
+    low: float = 1e-6
+    """The first one."""
+    high: float = 10.0
+    """The last one."""
+    updates: int = 200
+    """Updates from the first to the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """What is made larger, and how far."""
+
+    knob: str = "batch"
+    """The file's knob that is the batch."""
+    memory: float = 0.0
+    """GiB of a device; 0 asks the device, and of CPUs the system what is free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looking:
+    """What is looked at."""
+
+    speed: Literal["on", "off"] = "on"
+    """Whether products and memory are measured."""
+    folder: str = "runs"
+    """Where runs will be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Where runs are looked for."""
+
+    runs: str = "runs"
+    """The folder of runs' folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Writing:
     """Where drawings go."""
 

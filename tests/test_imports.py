@@ -35,7 +35,8 @@ RUNNER = [
         "trackers",
     ),
     *("sweep", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
-    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates", "watch"),
+    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
+    *("watch", "find_rate", "find_batch", "doctor", "listing"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -84,6 +85,10 @@ ARROWS: dict[str, list[str]] = {
     "planning": ["", *RUNNER, "layers.attention"],  # which attention is traced depends on the target
     "report": RUNNER,
     "watch": RUNNER,
+    "find_rate": RUNNER,
+    "find_batch": RUNNER,
+    "doctor": RUNNER,
+    "listing": ["console"],
     "cli": ["", *RUNNER, "convert", "data.tokenize"],
     "__main__": ["cli", "guard", "hugepages"],
     "hugepages": [],

@@ -57,12 +57,12 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
     few, B = simulated(sizes, experiment.train.batch)
     with lowered_for("definition"):
         if few == sizes:
-            lowered = _lower(experiment, request, mesh, abstract, shardings)
+            lowered = lower(experiment, request, mesh, abstract, shardings)
         else:
             small = parallel.make_mesh(
                 ",".join(f"{k}={n}" for k, n in few.items()), jax.devices()[: math.prod(few.values())]
             )
-            lowered = _lower(experiment, request, small, *runner.abstract_state(experiment, small), B)
+            lowered = lower(experiment, request, small, *runner.abstract_state(experiment, small), B)
     work = hlo.Work(**cached(lowered, "partition", "", lambda: partition(lowered, few)))
     collectives = [hlo.Collective(*c) for c in work.collectives]
 
@@ -123,7 +123,8 @@ def step_of(experiment: Experiment, request: dict[str, Any]) -> Callable:
     )
 
 
-def _lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract: Any, shardings: Any, B: int = 0) -> Any:
+def lower(experiment: Experiment, request: dict[str, Any], mesh: Any, abstract: Any, shardings: Any, B: int = 0) -> Any:
+    """The step on this mesh, lowered for abstract arrays; of B examples in place of the batch's, where B is not 0."""
     one = step_of(experiment, request)
 
     def program(state, _, batch):
@@ -218,7 +219,7 @@ def _memory(
     for kernel in kernels:
         try:
             with lowered_for(kernel):
-                lowered = _lower(experiment, request, mesh, abstract, shardings)
+                lowered = lower(experiment, request, mesh, abstract, shardings)
             return {**cached(lowered, machine.name, f"{version} {chosen}", partial(memory_of, lowered, chosen)), **facts}
         except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
             if kernel == kernels[-1] or "RESOURCE_EXHAUSTED" in str(error):

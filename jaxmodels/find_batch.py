@@ -1,0 +1,138 @@
+"""jaxmodels find-batch: the largest batch whose training step fits the device, by compiled memory first, then by a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxmodels import diagnose, loading, parallel, runner
+from jaxmodels.console import Console
+from jaxmodels.experiment import Experiment
+from jaxmodels.options import Options
+from jaxmodels.planning.measure import lower
+
+USED = 0.92  # of the memory: the rest is for the allocator's gaps and what comes beside a step
+TRIES = 8  # programs that are compiled at most
+
+
+def find_batch(
+    experiment: str | Path,
+    *,
+    knob: str = "batch",
+    memory: float = 0.0,
+    options: Options | None = None,
+    console: Console | None = None,
+    **knobs: Any,
+) -> dict[str, Any]:
+    """{"batch", "bytes", "limit", "tried": [{"batch", "bytes"}]} of an experiment's file; bytes are of one device.
+
+    knob: the file's knob that is the batch. memory: GiB of a device; 0 asks the device, and of CPUs the system what is free.
+    Raises ValueError where not even the least batch fits, or there is no such knob.
+    """
+    options, console = options or Options(), console or Console(quiet=True)
+    file = loading.load(experiment)
+    names = {f.name: f.type for f in dataclasses.fields(file.config)}
+    if knob not in names:
+        raise ValueError(f"--knob {knob}: {experiment} has no such knob; it has {', '.join(names)}")
+    of = lambda n: file.build(loading.make_config(file, {**knobs, knob: n}))  # noqa: E731
+    first: int = getattr(loading.make_config(file, knobs), knob)
+    mesh = runner.check(of(first), options)
+    limit = memory * 2**30 or available(mesh.devices.flat[0], mesh.size)
+    unit = parallel.ways(mesh) * options.accumulate
+    tried: dict[int, int | None] = {}  # None: it cannot be had at all
+
+    def bytes_of(n: int) -> int | None:
+        if n not in tried:
+            with console.busy(f"compiling a step of {n:,}"):
+                tried[n] = _bytes(of, n, options)
+            size = tried[n]
+            console.say(f"{n:>12,}  {'cannot be had' if size is None else diagnose.in_bytes(size)}")
+        return tried[n]
+
+    console.say(f"{'batch':>12}  memory of a device, of {diagnose.in_bytes(limit)}", "dim")
+    fit = _largest(bytes_of, first, unit, limit * USED)
+    while fit and not _steps(of(fit), options, console):
+        tried[fit] = None
+        fit = max((n for n, size in tried.items() if size is not None and n < fit), default=fit * 3 // 4 // unit * unit)
+    if not fit:
+        least = diagnose.in_bytes(min((size for size in tried.values() if size is not None), default=0))
+        raise ValueError(
+            f"no batch fits into {diagnose.in_bytes(limit)}: the least that was tried takes {least}; shard the state "
+            "(--mesh fsdp=N), compute activations again (--remat full), or take a smaller model"
+        )
+    return {
+        "batch": fit,
+        "bytes": bytes_of(fit),
+        "limit": limit,
+        "tried": [{"batch": n, "bytes": size} for n, size in sorted(tried.items())],
+    }
+
+
+def _largest(bytes_of: Callable[[int], int | None], first: int, unit: int, limit: float) -> int:
+    """The largest multiple of unit that fits, to a few percent: memory is nearly linear in the batch. 0 where none does."""
+    low, high = 0, 0  # what fits, and what does not; 0 is not known
+    points: dict[int, int] = {}
+    n = max(unit, first // unit * unit)
+    for _ in range(TRIES):
+        size = bytes_of(n)
+        if size is not None:
+            points[n] = size
+        low, high = (n, high) if size is not None and size <= limit else (low, n)
+        n = min(_guess(points, low, high, limit), 8 * low or n) // unit * unit
+        if n < unit or n - low < 0.03 * low:
+            break
+    return low
+
+
+def _guess(points: dict[int, int], low: int, high: int, limit: float) -> int:
+    """A batch between the two, by the line through the two largest known ones where there are some."""
+    middle = (low + high) // 2 if high else 2 * low
+    if len(points) < 2:
+        return middle
+    (a, x), (b, y) = sorted(points.items())[-2:]
+    n = int(0.99 * (a + (limit - x) * (b - a) / (y - x))) if y > x else middle
+    return n if low < n and (not high or n < high) else middle
+
+
+def _bytes(of: Callable[[int], Experiment], n: int, options: Options) -> int | None:
+    """What the compiled step of n examples takes of a device; None where the data or the compiler cannot have it."""
+    try:
+        built = of(n)
+        mesh = runner.check(built, options)
+        abstract, shardings = runner.abstract_state(built, mesh, options.offload)
+        memory = lower(built, options.__dict__, mesh, abstract, shardings).compile().memory_analysis()
+    except ValueError:
+        return None
+    except jax.errors.JaxRuntimeError as error:
+        if not diagnose.is_out_of_memory(error):
+            raise
+        return None
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(kept + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes)
+
+
+def _steps(built: Experiment, options: Options, console: Console) -> bool:
+    """Whether two steps can be made."""
+    try:
+        with console.busy(f"two steps of {built.train.batch:,}"):
+            short = dataclasses.replace(built, steps=2, evals={}, best=None)
+            runner.run(short, dataclasses.replace(options, steps_per_dispatch=1))
+    except MemoryError:
+        return False
+    return True
+
+
+def available(device: Any, count: int = 1) -> float:
+    """Bytes of a device's memory; of a CPU what the system has free, shared by `count` simulated ones."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return float(stats["bytes_limit"])
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    found = [float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    if not found:
+        raise ValueError("the system does not say how much memory is free; give it with --memory GIB")
+    return found[0] / count

@@ -1,0 +1,88 @@
+"""jaxmodels list: the experiments of a folder, what they state and what their last runs came to. No file is run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxmodels.console import Console, number
+
+
+def list_experiments(folder: str | Path = "experiments", *, runs: str | Path = "runs") -> list[dict[str, Any]]:
+    """For each file with a function build and a class Config: {"file", "about", "stated", "last"}.
+
+    about: the docstring's first sentence; stated: what it says after "Result:", "" where it says nothing; last: the newest
+    run in the folder `runs`, {"run", "when", "exit", "metrics", "baselines"}, or None. Raises ValueError for no folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder} is {'a file' if folder.exists() else 'not there'}; wanted a folder of experiments' files"
+        )
+    found: list[dict[str, Any]] = []
+    for file in sorted(folder.glob("*.py")):
+        try:
+            tree = ast.parse(file.read_text("utf-8"))
+        except (OSError, ValueError, SyntaxError, RecursionError) as error:
+            found.append({"file": str(file), "about": f"cannot be read: {error}", "stated": "", "last": None})
+            continue
+        if {"build", "Config"} <= {x.name for x in tree.body if isinstance(x, ast.FunctionDef | ast.ClassDef)}:
+            text = ast.get_docstring(tree) or ""
+            found.append(
+                {"file": str(file), "about": _about(text), "stated": _stated(text), "last": _last(Path(runs), file.stem)}
+            )
+    return found
+
+
+def _about(text: str) -> str:
+    """The first sentence, without the command that may follow it on the line."""
+    first = re.split(r":?\s+(?:jaxmodels|python) ", " ".join(text.split("\n\n")[0].split()))[0]
+    return re.split(r"(?<=[^.]\.)\s", first)[0].rstrip(".:")
+
+
+def _stated(text: str) -> str:
+    match = re.search(r"^Result(?: of [^:\n]*)?:\s*(.+?)(?:\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    return " ".join(match[1].split()) if match else ""
+
+
+def _last(runs: Path, name: str) -> dict[str, Any] | None:
+    """The newest finished run of an experiment: runs/NAME, or runs/NAME-knob=value."""
+    files = [*runs.glob(f"{name}/result.json"), *runs.glob(f"{name}-*=*/result.json")]
+    for file in sorted(files, key=lambda f: -f.stat().st_mtime):
+        try:
+            result = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(result, dict):
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime))
+            kept = {key: result.get(key) for key in ("exit", "metrics", "baselines")}
+            return {"run": str(file.parent), "when": when, **kept}
+    return None
+
+
+def show(found: list[dict[str, Any]], console: Console) -> None:
+    """A table of a line for each: what it is, its stated result or target, its last run."""
+    rows = [[Path(of["file"]).stem, of["about"], of["stated"], _said(of["last"])] for of in found]
+    head = ["experiment", "", "stated", "last run"]
+    name, last = (max(len(row[at]) for row in [head, *rows]) for at in (0, 3))
+    room = max(20, shutil.get_terminal_size().columns - name - last - 12) // 2  # between columns there are three blanks
+    cut = lambda text: text if len(text) <= room else text[: room - 1].rstrip() + "…"  # noqa: E731
+    console.table("", head, [[a, cut(b), cut(c), d] for a, b, c, d in rows], left=True)
+
+
+def _said(last: dict[str, Any] | None) -> str:
+    """The first metric that is no loss, with the best that a baseline states of it."""
+    if last is None:
+        return ""
+    metrics = {k: x for k, x in (last["metrics"] or {}).items() if isinstance(x, int | float)}
+    name = next((k for k in metrics if not k.endswith("loss")), next(iter(metrics), ""))
+    if not name:
+        return f"{str(last['exit']).partition(':')[0]}, {last['when']}"
+    stated = [of[name] for of in (last["baselines"] or {}).values() if isinstance(of, dict) and name in of]
+    target = f" (wanted {number(max(stated))})" if stated else ""
+    return f"{name.rpartition('/')[2]} {number(metrics[name])}{target}, {last['when'][:10]}"

@@ -1,0 +1,124 @@
+"""A range test of the rate, and the largest batch that fits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmodels import cli, find_batch, find_rate, optim
+
+FILES = Path(__file__).parent / "files"
+DIGITS = str(FILES.parents[1] / "experiments" / "digits_mlp.py")
+MLP = str(FILES / "tiny_mlp.py")
+fast = pytest.mark.fast
+
+
+@fast
+@pytest.mark.parametrize(
+    ("made", "compared"),
+    [
+        (lambda rate: optim.sgd(rate, momentum=0.9, weight_decay=0.1), ["kernel", "bias"]),
+        (lambda rate: optim.adamw(rate, weight_decay=0.1, clip=1.0), ["kernel", "bias"]),
+        (lambda rate: optim.muon(rate, adam_rate=optim.constant(0.01)), ["kernel"]),  # Adam's rate rises with it
+    ],
+    ids=["sgd", "adamw", "muon"],
+)
+def test_a_rising_rate_is_a_schedule_that_rises(made, compared):
+    low, high, n = 1e-3, 1e-1, 20
+    schedule = lambda count: low * (high / low) ** (count / (n - 1))  # noqa: E731
+    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    ours, theirs = find_rate.rising(made(optim.warmup_linear(0.5, warmup=3, steps=n)), low, high, n), made(schedule)
+
+    def walk(optimizer):
+        state, x = optimizer.init(params), params
+        for i in range(n):
+            grads = jax.tree.map(lambda p, i=i: jnp.sin(p * (i + 1)), x)
+            updates, state = optimizer.update(grads, state, x)
+            x = optax.apply_updates(x, updates)
+        return x, optax.tree.get_all_with_path(state, "learning_rate")[0][1]
+
+    (a, rate), (b, _) = walk(ours), walk(theirs)
+    assert float(rate) == pytest.approx(high, rel=1e-5)
+    for name in compared:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
+
+
+@fast
+def test_the_curve_is_read_where_it_falls_fastest_and_where_it_is_least():
+    rates = np.geomspace(1e-5, 10, 200)
+    losses = 2 - 1.5 / (1 + np.exp(-3 * np.log(rates / 1e-2))) + np.where(rates > 1, (rates - 1) ** 2, 0)
+    found = find_rate.reading(rates, losses)
+    assert 3e-3 < found["steepest"] < 5e-2  # behind 1e-2 by the smoothing
+    assert 0.5 < found["least"] < 3
+    flat = find_rate.reading(rates, 2 + 0.1 * np.random.default_rng(0).normal(size=200))
+    assert flat["steepest"] is None and flat["least"] is None
+
+
+def test_the_command_shows_the_curve_and_what_to_begin_with(capsys):
+    words = ["--updates", "80", "--low", "1e-4", "--high", "1e4", "--hidden", "16", "--mesh", "data=1"]
+    assert cli.main(["find-rate", DIGITS, *words]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("not finite") < 5  # it ends soon after
+    assert "the smoothed loss as the rate rises" in out and "█" in out
+    assert "steepest at" in out and "begin with   jaxmodels train" in out
+    assert cli.main(["find-rate", MLP, "--low", "1", "--high", "0.1"]) == 2
+    assert "wanted 0 < low < high" in capsys.readouterr().err
+
+
+@fast
+@pytest.mark.parametrize(("each", "limit", "largest"), [(10, 1000, 96), (10, 79, 4), (10, 10, 0), (0.1, 1e4, 96_000)])
+def test_the_largest_batch_is_found_with_few_programs(each, limit, largest):
+    asked = []
+
+    def bytes_of(n):
+        asked.append(n)
+        return int(20 + each * n)
+
+    found = find_batch._largest(bytes_of, 64, 4, limit)
+    assert largest * 0.95 <= found <= (limit - 20) / each if largest else found == 0
+    assert len(asked) <= find_batch.TRIES
+
+
+@fast
+def test_data_that_allow_no_more_are_the_limit():
+    assert find_batch._largest(lambda n: None if n > 100 else 10 * n, 64, 1, 1e9) in range(90, 101)
+
+
+def test_the_batch_that_the_command_names_fits_and_a_much_larger_one_does_not(capsys):
+    assert cli.main(["find-batch", MLP, "--memory", "0.002", "--mesh", "data=1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0.7 * found["limit"] < found["bytes"] <= find_batch.USED * found["limit"]
+    sizes = {of["batch"]: of["bytes"] for of in found["tried"]}
+    assert sizes[found["batch"]] == found["bytes"] and max(sizes.values()) >= found["bytes"]
+
+
+def test_a_step_that_needs_more_than_was_counted_gives_a_smaller_batch(monkeypatch):
+    made = []
+    monkeypatch.setattr(find_batch, "_steps", lambda built, *_: made.append(built.train.batch) or len(made) > 1)
+    found = find_batch.find_batch(MLP, memory=0.002)
+    assert found["batch"] == made[1] < made[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--knob", "many"], "has no such knob; it has"), (["--memory", "0.000001"], "no batch fits into")],
+)
+def test_what_cannot_be_is_said_in_one_line(words, said, capsys):
+    assert cli.main(["find-batch", MLP, *words, "--mesh", "data=1"]) == 2
+    assert said in capsys.readouterr().err
+
+
+@fast
+def test_a_device_is_asked_first_and_of_a_cpu_the_system():
+    class Card:
+        def memory_stats(self):
+            return {"bytes_limit": 5}
+
+    assert find_batch.available(Card()) == 5
+    assert find_batch.available(jax.devices()[0]) > 1e8

@@ -1,0 +1,75 @@
+"""The experiments of a folder, and the health of a computer."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from jaxmodels import cli, doctor, listing
+
+pytestmark = pytest.mark.fast
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def written(folder: Path, name: str, when: int, **result) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "result.json").write_text(json.dumps({"exit": "complete", **result}))
+    os.utime(folder / name / "result.json", (when, when))
+
+
+def test_every_experiment_of_the_repository_is_listed_with_what_it_is():
+    found = {Path(of["file"]).stem: of for of in listing.list_experiments(EXPERIMENTS)}
+    assert {"digits_mlp", "gpt3", "fashion_mnist_vit"} <= found.keys()
+    assert all(of["about"] and not of["about"].startswith("cannot") for of in found.values())
+    assert found["digits_mlp"]["about"] == "A multilayer perceptron on scikit-learn's handwritten digits"
+    assert found["digits_mlp"]["stated"].startswith("99.4% test accuracy (360 images) in 6 s")
+
+
+def test_the_newest_run_of_an_experiment_is_its_last_with_the_target_beside_it(tmp_path):
+    (tmp_path / "one.py").write_text('"""One: jaxmodels train one.py"""\nclass Config: ...\ndef build(config): ...\n')
+    (tmp_path / "broken.py").write_text("def build(:\n")
+    (tmp_path / "other.py").write_text("x = 1\n")
+    runs, metrics = tmp_path / "runs", {"test/loss": 0.1, "test/accuracy": 0.8}
+    written(runs, "one", 100, metrics=metrics)
+    written(runs, "one-lr=0.1", 200, metrics={**metrics, "test/accuracy": 0.9}, baselines={"a": {"test/accuracy": 0.95}})
+    written(runs, "one_more", 300, metrics={})
+    broken, one = listing.list_experiments(tmp_path, runs=runs)
+    assert broken["about"].startswith("cannot be read")
+    assert (one["about"], Path(one["last"]["run"]).name) == ("One", "one-lr=0.1")
+    assert listing._said(one["last"]).startswith("accuracy 0.9000 (wanted 0.9500), 1970-01-01")
+
+
+def test_the_list_has_a_line_for_each_or_is_json(capsys):
+    assert cli.main(["list", str(EXPERIMENTS)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.strip()]) == 1 + len(listing.list_experiments(EXPERIMENTS))
+    assert cli.main(["list", str(EXPERIMENTS), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) > 30
+    assert cli.main(["list", "nowhere"]) == 2
+    assert "nowhere is not there; wanted a folder" in capsys.readouterr().err
+
+
+def test_the_doctor_says_what_there_is_and_how_fast(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "SIDE", {"cpu": 64})
+    monkeypatch.setattr(doctor, "BYTES", 1 << 16)
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["speed"]) == 3
+    assert all(0 < x["least"] <= x["median"] <= x["most"] for x in found["speed"].values())
+    assert found["environment"]["devices"]["platform"] == "cpu" and found["memory_bytes"] > 0
+    assert found["extras"]["mlflow"] in ([], ["mlflow-skinny"])
+
+
+def test_the_doctor_warns_of_what_spoils_a_run(monkeypatch, tmp_path):
+    for name in doctor.TRAPS:
+        monkeypatch.delenv(name, raising=False)
+    assert doctor.advice("gpu", 0.0, tmp_path) == []
+    monkeypatch.setenv("JAX_DISABLE_JIT", "1")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    said = "\n".join(doctor.advice("cpu", 2.0, tmp_path))
+    for part in ("GPU that JAX does not use", "JAX_DISABLE_JIT=1 changes", "keep the cores busy", "cannot be written"):
+        assert part in said
