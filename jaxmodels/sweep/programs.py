@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -68,6 +68,10 @@ class GroupPrograms:
     def like(self, M: int) -> step.State:
         """Shapes and types of M members' states."""
         return many(self.one, M, self.split(M))
+
+    def part(self, states: Any, start: int, size: int) -> Any:
+        """Copies of the members start to start + size, placed for a program of so many."""
+        return jax.device_put(_part(states, start, size), self.split(size))
 
     def steps(self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int) -> tuple[Any, jax.Array]:
         """(states, packed metrics (M, k, names, 2)) after k steps; the states are given away.
@@ -166,7 +170,7 @@ class GroupPrograms:
 
     def _seconds(self, state: Any, size: int, k: int, batches: Callable[[int, int], Any]) -> float:
         """The time of a dispatch, on a copy of the first states."""
-        state = jax.device_put(jax.tree.map(lambda x: jnp.copy(x[:size]), state), self.split(size))
+        state = self.part(state, 0, size)
         values, (moving, which) = self.values([self.config] * size), batches(size, k)
         moving = jax.device_put(moving, self.of_batches(which, jax.tree.leaves(moving)[0].shape[1]))
         times = []
@@ -176,6 +180,11 @@ class GroupPrograms:
             jax.block_until_ready(state)
             times.append(time.perf_counter() - begun)
         return min(times[1:])
+
+
+@partial(jax.jit, static_argnums=2)  # one small program in place of one for each array
+def _part(states: Any, start: int, size: int) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), states)
 
 
 def many(one: Any, M: int, placed: NamedSharding) -> Any:

@@ -110,8 +110,8 @@ class Together:
             (path / "knobs.json").write_text(json.dumps(member.knobs, default=str))
             truncate(path / "metrics.jsonl", n)
             self.writers.append(json_lines(path / "metrics.jsonl", self.console.warn))
-        parts = [jax.tree.map(lambda x, part=part: x[part], state) for part in self.parts]
-        return [jax.device_put(x, self.programs.split(len(x.step))) for x in parts], n
+        sizes = [(part.start, len(self.members[part])) for part in self.parts]
+        return [self.programs.part(state, at, size) for at, size in sizes], n
 
     def run(self, until: int | None = None) -> step.State:
         """Trains to the end, or to that step, and gives the states."""
