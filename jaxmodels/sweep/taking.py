@@ -11,7 +11,7 @@ from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.folder import Folder, Identity, read_json
 from jaxmodels.sweep.programs import many
 from jaxmodels.sweep.together import How
-from jaxmodels.sweep.training import result_of
+from jaxmodels.sweep.training import member_of, result_of
 
 
 def take(swept: str | Path, name: str, folder: str | Path) -> Path:
@@ -26,8 +26,7 @@ def take(swept: str | Path, name: str, folder: str | Path) -> Path:
     result = result_of(swept / "members" / name)
     loop = max(loops, key=lambda p: int(p.name))
     here = read_json(loop / "members.json")
-    swept_knobs = read_json(swept / "members" / name / "knobs.json")
-    config = loading.make_config(file, {**kept["knobs"], **swept_knobs})
+    config = member_of(file, swept, name).config
     built = file.build(config)
     mesh = parallel.make_mesh("data=1", jax.devices()[:1])
     one, at = runner.abstract_state(built, mesh)[0], here["members"].index(name)

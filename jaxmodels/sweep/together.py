@@ -54,6 +54,15 @@ class Stopped(Exception):
         self.number, self.step = number, step
 
 
+def claim(folder: Path, members: Sequence[Member], how: How | None) -> None:
+    """Notes on the disk that SWEEP/together/N is the loop of these members, and their knobs; how may not be known yet."""
+    for member in members:
+        of = folder.parents[1] / "members" / member.name
+        of.mkdir(parents=True, exist_ok=True)
+        write_text(of / "knobs.json", json.dumps(member.knobs, default=str))
+    write_text(folder / "members.json", json.dumps({"members": [m.name for m in members], "how": how}))
+
+
 class Together:
     """A loop of members that share programs. folder: of this loop; members: of all members' logs."""
 
@@ -84,10 +93,7 @@ class Together:
 
     def claim(self) -> None:
         """Notes on the disk whose loop this is."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "members.json").exists():
-            text = json.dumps({"members": [m.name for m in self.members], "how": self.how})
-            write_text(self.folder / "members.json", text)
+        claim(self.folder, self.members, self.how)
 
     def start(self) -> tuple[list[step.State], int]:
         """The members' states by program, from the newest checkpoint or new, and their step."""
@@ -105,9 +111,7 @@ class Together:
             if note["values"] is not None:
                 self._set_values(note["values"])
         self.writers = []
-        for member, path in zip(self.members, self.logs, strict=True):
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "knobs.json").write_text(json.dumps(member.knobs, default=str))
+        for path in self.logs:
             truncate(path / "metrics.jsonl", n)
             self.writers.append(json_lines(path / "metrics.jsonl", self.console.warn))
         sizes = [(part.start, len(self.members[part])) for part in self.parts]
@@ -259,9 +263,9 @@ class Together:
         ]
 
     def finish(self, why: dict[int, str] | None = None) -> None:
-        """Writes every member's result.json; or of some alone, that were stopped, and why they were."""
+        """Writes every member's result.json that is not there; or of some alone, that were stopped, and why they were."""
         for i, (path, result) in enumerate(zip(self.logs, self.results(), strict=True)):
-            if why is None or i in why:
+            if (why is None or i in why) and not (path / "result.json").exists():
                 result = result if why is None or self.diverged[i] is not None else {**result, "exit": why[i]}
                 write_text(path / "result.json", json.dumps(finite(result), indent=1))
 

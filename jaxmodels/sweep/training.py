@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,54 +52,78 @@ def compiled_s(loops: Sequence[Together]) -> float:
 
 def loops_of(setup: Setup, left: Sequence[Member]) -> list[Together]:
     """Loops of these members, to be run: those that had begun first, as they had, then new ones."""
-    by_name = {m.name: m for m in left}
+    begun, rest = begun_of(setup, left)
     found: list[Together] = []
-    for folder in sorted((p.parent for p in (setup.path / "together").glob("*/members.json")), key=lambda p: -int(p.name)):
-        known = read_json(folder / "members.json")
-        if all(name in by_name for name in known["members"]):
-            members = [by_name.pop(name) for name in known["members"]]
+    for folder, members, how in begun:
+        if how is not None:
             setup.console.say(f"going on with {len(members)} members", "bold")
-            configs = [m.config for m in members]
-            [group], _ = groups(setup.file, configs, setup.options)
-            programs = GroupPrograms(setup.file, configs, group, setup.options, setup.mesh)
-            found.append(_loop(setup, programs, members, How(*known["how"]), folder))
-    left = list(by_name.values())
-    if not left:
-        return found
-    configs = [m.config for m in left]
-    apart, notes = groups(setup.file, configs, setup.options)
-    for note in notes:
-        setup.console.warn(note)
-    for i, group in enumerate(apart):
-        members = [left[at] for at in group.at]
-        varying = [k for k in members[0].knobs if len({repr(m.knobs[k]) for m in members}) > 1]
-        of = f"program {i + 1} of {len(apart)}: {len(members)} members"
-        setup.console.say(of + (f", {', '.join(varying)} vary" if varying else ""))
+        configs = [m.config for m in members]
+        [group], _ = groups(setup.file, configs, setup.options)
         programs = GroupPrograms(setup.file, configs, group, setup.options, setup.mesh)
-        found += _group(setup, programs, members)
+        found.append(_loop(setup, programs, members, how or _how(setup, programs, members), folder))
+    for programs, members in grouped(setup, rest):
+        size = programs.lockstep()
+        how = _how(setup, programs, members[:size])
+        parts = [members[i : i + size] for i in range(0, len(members), size)]
+        found += [_loop(setup, programs, part, how, new_folder(setup.path)) for part in parts]
     return found
 
 
-def _group(setup: Setup, programs: GroupPrograms, members: list[Member]) -> list[Together]:
-    """Loops of a group's members, so many in a program as is fastest."""
+def begun_of(setup: Setup, left: Sequence[Member]) -> tuple[list[tuple[Path, list[Member], How | None]], list[Member]]:
+    """(loops on the disk that have members to train among these and none elsewhere, the members of no such loop)."""
+    by_name = {m.name: m for m in left}
+    found = []
+    for folder in sorted((p.parent for p in (setup.path / "together").glob("*/members.json")), key=lambda p: -int(p.name)):
+        known = read_json(folder / "members.json")
+        names = known["members"]
+        over = [name for name in names if name not in by_name]
+        if len(over) < len(names) and all((setup.path / "members" / name / "result.json").exists() for name in over):
+            members = [by_name.pop(n) if n in by_name else member_of(setup.file, setup.path, n) for n in names]
+            found.append((folder, members, known["how"] and How(*known["how"])))
+    return found, list(by_name.values())
+
+
+def member_of(file: loading.File, path: Path, name: str) -> Member:
+    """A member of the sweep in this folder, as the disk knows it."""
+    knobs = read_json(path / "members" / name / "knobs.json")
+    return Member(name, knobs, loading.make_config(file, {**read_json(path / "knobs.json")["knobs"], **knobs}))
+
+
+def grouped(setup: Setup, members: Sequence[Member]) -> Iterator[tuple[GroupPrograms, list[Member]]]:
+    """Members by the program that they share."""
+    configs = [m.config for m in members]
+    apart, notes = groups(setup.file, configs, setup.options) if members else ([], [])
+    for note in notes:
+        setup.console.warn(note)
+    for i, group in enumerate(apart):
+        of_group = [members[at] for at in group.at]
+        varying = [k for k in of_group[0].knobs if len({repr(m.knobs[k]) for m in of_group}) > 1]
+        of = f"program {i + 1} of {len(apart)}: {len(of_group)} members"
+        setup.console.say(of + (f", {', '.join(varying)} vary" if varying else ""))
+        yield GroupPrograms(setup.file, configs, group, setup.options, setup.mesh), of_group
+
+
+def _how(setup: Setup, programs: GroupPrograms, members: Sequence[Member]) -> How:
+    """So many members in a program as is fastest."""
     experiment = programs.experiment
     events = tuple(e for e in (experiment.eval_every, experiment.checkpoint_every) if e) or (experiment.steps,)
-    lockstep = programs.lockstep()
     with setup.console.busy("finding out how many members make the fastest program"):
-        some = members[:lockstep]
-        batches = trial([setup.file.build(m.config) for m in some])
-        how = How(*programs.choose([m.config for m in some], batches, events))
+        batches = trial([setup.file.build(m.config) for m in members])
+        how = How(*programs.choose([m.config for m in members], batches, events))
     setup.console.say(f"{how.size} in a program, {how.k} steps in a dispatch", "dim")
-    return [
-        _loop(setup, programs, members[i : i + lockstep], how, new_folder(setup.path))
-        for i in range(0, len(members), lockstep)
-    ]
+    return how
 
 
 def new_folder(path: Path) -> Path:
-    """A folder for a loop, with the next number."""
-    numbers = [int(p.name) for p in (path / "together").glob("*") if p.name.isdigit()]
-    return path / "together" / str(max(numbers, default=0) + 1)
+    """A folder for a loop, made with the next number that nobody else has."""
+    (path / "together").mkdir(parents=True, exist_ok=True)
+    number = max((int(p.name) for p in (path / "together").glob("*") if p.name.isdigit()), default=0) + 1
+    while True:
+        try:
+            (path / "together" / str(number)).mkdir()
+            return path / "together" / str(number)
+        except FileExistsError:
+            number += 1
 
 
 def _loop(setup: Setup, programs: GroupPrograms, members: list[Member], how: How, folder: Path) -> Together:
