@@ -305,19 +305,29 @@ class Verifying:
 class Sweeping:
     """Which members there are, and what they are compared by."""
 
-    search: Literal["grid", "random", "halton", "halving", "hyperband", "pbt"] = "grid"
-    """All combinations of the values, or --trials of them drawn at random or evenly (Halton's sequence); halving and
-    hyperband stop the worse ones early, pbt lets the worst take over the best's states and changes their knobs."""
+    search: Literal["grid", "random", "halton", "tpe", "halving", "hyperband", "pbt"] = "grid"
+    """All combinations of the values, or --trials of them: drawn at random or evenly (Halton's sequence), or chosen by what
+    those before came to (tpe); halving and hyperband stop the worse ones early, pbt lets the worst take over the best's
+    states and changes their knobs."""
     trials: int = 0
-    """How many settings are drawn; each is trained with every seed."""
+    """How many settings are drawn; each is trained with every seed. Of tpe all that its study is to have."""
     draws: int = 0
     """The seed of what is drawn."""
+    study: str = ""
+    """The journal of tpe's study, a file that several computers may share; by default in the sweep's folder."""
     every: int = 0
     """Steps between generations of pbt; 0 is a tenth of all."""
     metric: str = ""
     """What members are compared by, as test/accuracy; by default the experiment's best, else the first accuracy."""
     goal: Literal["", "max", "min"] = ""
     """Whether much or little of it is wanted; by default its name says so."""
+    on: Literal["", "local", "slurm", "ray"] = ""
+    """Train in jobs: processes on this computer, Slurm's (submitit), or a Ray cluster's tasks; they share the folder."""
+    workers: int = 2
+    """Jobs that the members are split into."""
+    resources: str = ""
+    """What each job asks for: of Slurm what submitit knows, as in partition=gpu,time=60,gpus_per_node=1; of Ray num_cpus,
+    num_gpus, memory; of local gpus_per_node."""
     folder: str = ""
     """The sweep's folder; by default runs/sweep-NAME."""
     take: str = ""

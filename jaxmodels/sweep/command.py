@@ -2,7 +2,9 @@
 
 SWEEP/experiment.py, knobs.json     what is swept, as in a run's folder; knobs.json without the knobs that are swept
 SWEEP/members/NAME/                 log and result of each member
-SWEEP/together/N/                   checkpoints of members that train in one loop
+SWEEP/together/N/                   checkpoints of members that train in one loop; the log of the job that trains it
+SWEEP/study.journal, study.json     trials of --search tpe, and whose of them are this sweep's
+SWEEP/submitit/                     what submitit writes of jobs: pickles
 SWEEP/result.json                   the table
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +25,7 @@ from jaxmodels.console import Console
 from jaxmodels.folder import Folder, Identity, write_text
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
-from jaxmodels.sweep import space
+from jaxmodels.sweep import elsewhere, space, tpe
 from jaxmodels.sweep.halving import brackets, halve
 from jaxmodels.sweep.pbt import evolve
 from jaxmodels.sweep.statistics import check_metric, compare, goal_of, settings, verdict
@@ -39,9 +42,13 @@ def sweep(
     search: str = "grid",
     trials: int = 0,
     draws: int = 0,
+    study: str | Path = "",
     every: int = 0,
     metric: str = "",
     goal: str = "",
+    on: str = "",
+    workers: int = 2,
+    resources: str = "",
     options: Options | None = None,
     console: Console | None = None,
     **knobs: Any,
@@ -51,44 +58,68 @@ def sweep(
     knobs: of the file; a list or a space.Range is swept, and so is a string such as "1e-4,3e-4" or "0..7" where the knob is
     no string; anything else is fixed. search: "grid" takes all combinations, "random" and "halton" draw `trials` from them;
     "halving", "hyperband" and "pbt" take all, or draw with trials, and stop or change members on the way. draws: the seed
-    of what is drawn. every: steps between generations of pbt. metric: by default the experiment's best, else the first
-    accuracy or the first metric.
+    of what is drawn. "tpe" asks Optuna for `trials` settings in rounds; study: its journal, by default in the folder, which
+    several sweeps may share. every: steps between generations of pbt. metric: by default the experiment's best, else the
+    first accuracy or the first metric. on: "local", "slurm" or "ray" trains in `workers` jobs there, each of which asks for
+    resources such as "partition=gpu,time=60".
     Gives {"members": [...], "settings": [...], "verdict": ...}.
     """
     options, console = options or Options(), console or Console(quiet=True)
     file = loading.load(experiment)
     fixed, values = _sorted(file, knobs)
     base = loading.make_config(file, fixed)
-    chosen = _chosen(values, search, trials, draws)
-    members = []
-    for swept in chosen:
-        config = loading.make_config(file, {**fixed, **swept})
-        members.append(Member(space.name_of(swept), swept, config))
+    if on and search in EARLY:
+        raise ValueError(f"--search {search} looks at all members on the way, so they train here: leave out --on {on}")
+    if workers < 1:
+        raise ValueError(f"--workers {workers}: wanted 1 or more")
+
+    def member(swept: dict[str, Any]) -> Member:
+        return Member(space.name_of(swept), swept, loading.make_config(file, {**fixed, **swept}))
+
+    members = [member(swept) for swept in _chosen(values, search, trials, draws)]  # of tpe one setting, to look at
     path = Path(folder or Path("runs") / f"sweep-{loading.run_name(file, base)}")
     mesh = parallel.make_mesh("")
     runner.check(file.build(members[0].config), options)
     kept = {k: v for k, v in loading.knobs_of(base).items() if k not in values}
     same_results = {"precision": options.precision, "accumulate": options.accumulate}
-    with _held(path, Identity(file.source, kept, same_results), console):
+    lost: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_held(path, Identity(file.source, kept, same_results), console))
+        elsewhere.check_free(path, on)
+        at = stack.enter_context(elsewhere.place(on, path, resources)) if on else None
         begun = time.perf_counter()
         done = {m.name: found for m in members if (found := result_of(path / "members" / m.name))}
         left = [m for m in members if m.name not in done]
-        console.say(f"{len(members)} members" + (f", {len(done)} of them done before" if done else ""), "bold")
-        seed = next((k for k in values if all(file.build(m.config).seed == m.knobs[k] for m in members)), "")
+        if search != "tpe":
+            console.say(f"{len(members)} members" + (f", {len(done)} of them done before" if done else ""), "bold")
+        seed = _seed(file, values, members)
         setup = Setup(file, path, options, mesh, console)
         wanted = metric or (file.build(base).best or ("test/accuracy",))[0]
-        if search == "halving":
-            compile_s = halve(setup, members, seed, wanted, goal or goal_of(wanted))
+        goal_of_search = goal or goal_of(wanted)
+
+        def train(members: list[Member]) -> float:
+            if at is None:
+                return train_members(setup, members)
+            lost.update(elsewhere.train(setup, members, at, workers))
+            return math.nan  # the jobs compile
+
+        if search == "tpe":
+            how = _tpe(values, trials, wanted, goal_of_search, kept)
+            members, compile_s = tpe.search(setup, how, Path(study or path / "study.journal"), draws, member, train)
+            seed = _seed(file, values, members)
+        elif search == "halving":
+            compile_s = halve(setup, members, seed, wanted, goal_of_search)
         elif search == "hyperband":
-            compile_s = sum(halve(setup, of, seed, wanted, goal or goal_of(wanted), i) for of, i in brackets(members, seed))
+            compile_s = sum(halve(setup, of, seed, wanted, goal_of_search, i) for of, i in brackets(members, seed))
         elif search == "pbt":
-            compile_s = evolve(setup, left, wanted, goal or goal_of(wanted), every, draws)
+            compile_s = evolve(setup, left, wanted, goal_of_search, every, draws)
         else:
-            compile_s = train_members(setup, left)
-        rows = [
-            {"name": m.name, "knobs": m.knobs, **(result_of(path / "members" / m.name) or {"exit": "absent", "metrics": {}})}
-            for m in members
-        ]
+            compile_s = train(left) if left else 0.0
+        rows = []
+        for m in members:
+            absent = {"exit": f"failed: {lost[m.name]}" if m.name in lost else "absent", "metrics": {}}
+            rows.append({"name": m.name, "knobs": m.knobs, **(result_of(path / "members" / m.name) or absent)})
+        _say_lost(lost, len(rows), console)
         table = {
             **summary(rows, seed, metric or _metric(file.build(members[0].config), rows), goal),
             "wall_s": time.perf_counter() - begun,
@@ -97,6 +128,29 @@ def sweep(
         }
         write_text(path / "result.json", json.dumps(finite(table), indent=1, default=str))
     return table
+
+
+def _say_lost(lost: Mapping[str, str], members: int, console: Console) -> None:
+    for reason in dict.fromkeys(lost.values()):
+        of = [name for name, why in lost.items() if why == reason]
+        if len(of) == members:
+            raise ValueError(f"all {members} members failed: {reason}")
+        console.warn(f"{len(of)} members failed, {', '.join(of[:4])}{' …' if len(of) > 4 else ''}: {reason}")
+
+
+def _tpe(values: Mapping[str, space.Values], trials: int, metric: str, goal: str, kept: Mapping[str, Any]) -> tpe.Search:
+    free, repeated = _apart(values)
+    what = {"searched": free, "repeated": repeated, "knobs": kept, "metric": metric, "goal": goal}
+    return tpe.Search(free, space.grid(repeated), trials, metric, goal, what)
+
+
+def _apart(values: Mapping[str, space.Values]) -> tuple[dict[str, space.Values], dict[str, space.Values]]:
+    """(what is drawn, seeds: of these every one is trained, so that settings can be compared)."""
+    repeated = {k: v for k, v in values.items() if k == "seed" and not isinstance(v, space.Range)}
+    free = {k: v for k, v in values.items() if k not in repeated}
+    if not free:
+        raise ValueError("seeds alone are swept, and there is nothing to draw: give another knob several values or a range")
+    return free, repeated
 
 
 def _sorted(file: loading.File, knobs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, space.Values]]:
@@ -130,16 +184,17 @@ def _chosen(values: Mapping[str, space.Values], search: str, trials: int, draws:
         raise ValueError(f"--search {search} draws as many settings as --trials says; it is {trials}, wanted 1 or more")
     from scipy.stats import qmc
 
-    # Of seeds every one is trained, so that settings can be compared.
-    free = {k: v for k, v in values.items() if k != "seed" or isinstance(v, space.Range)}
+    free, repeated = _apart(values)
     if search == "random":
         units = np.random.default_rng(draws).random((trials, len(free)))
     elif search == "halton" or search in EARLY:
         units = qmc.Halton(len(free), rng=draws).random(trials)
+    elif search == "tpe":
+        units = np.full((1, len(free)), 0.5)
     else:
-        raise ValueError(f"--search {search}: wanted grid, random, halton, {', '.join(EARLY)}")
+        raise ValueError(f"--search {search}: wanted grid, random, halton, tpe, {', '.join(EARLY)}")
     drawn = {repr(d): d for d in (space.draw(free, row) for row in units.tolist())}
-    return [{**d, **rest} for d in drawn.values() for rest in space.grid({k: v for k, v in values.items() if k not in free})]
+    return [{**d, **rest} for d in drawn.values() for rest in space.grid(repeated)]
 
 
 @contextlib.contextmanager
@@ -151,6 +206,11 @@ def _held(path: Path, identity: Identity, console: Console) -> Iterator[None]:
         yield
     finally:
         holder.close()
+
+
+def _seed(file: loading.File, values: Mapping[str, Any], members: Sequence[Member]) -> str:
+    """The swept knob that is the experiment's seed; empty where there is none."""
+    return next((k for k in values if all(file.build(m.config).seed == m.knobs[k] for m in members)), "")
 
 
 def _metric(experiment: Any, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -184,5 +244,6 @@ def summary(rows: Sequence[Mapping[str, Any]], seed: str, metric: str, goal: str
             for s in ranked
         ],
         "diverged": sum(row["exit"].startswith("NotFinite") for row in rows),
+        "failed": sum(row["exit"].startswith("failed") for row in rows),
         "verdict": verdict(reference, compared),
     }

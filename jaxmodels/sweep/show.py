@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxmodels import loading
 from jaxmodels.console import Console, duration, number
 from jaxmodels.metrics import finite
@@ -37,17 +39,20 @@ def main(path: str, words: list[str], parse: Callable[[list[str]], dict[str, Any
     got = parse(rest)
     given, printing = got["sweeping"], got["printing"]
     console = Console(quiet=printing.quiet, json=printing.json)
+    if given.on:
+        jax.config.update("jax_platforms", "cpu")  # this process takes no accelerator that its jobs could use
     options = Options(precision=given.precision, accumulate=given.accumulate)
     chosen = {k: v for k, v in vars(given).items() if k not in ("take", "precision", "accumulate")}
     try:
         table = sweep(path, options=options, console=console, **chosen, **knobs)
     except Stopped as stop:
-        console.say(f"saved at step {stop.step:,}; the same command goes on from there", "bold")
+        saved = f"saved at step {stop.step:,}" if stop.step else "saved"
+        console.say(f"{saved}; the same command goes on from there", "bold")
         return 128 + stop.number
     _show(table, console)
     if printing.json:
         print(json.dumps(finite(table), default=str))
-    return 0
+    return 1 if table["failed"] else 0
 
 
 def _knobs(words: list[str], names: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -81,8 +86,8 @@ def _show(table: dict[str, Any], console: Console) -> None:
     title = f"{metric}, mean and 95% interval" + (f"; {more} more settings in result.json" if more > 0 else "")
     console.table(title, ["", metric, "seeds", "p", ""], rows)
     console.say(f"\n{table['verdict']}")
-    spent = f"{len(table['members'])} members in {duration(table['wall_s'])}, {table['compile_s']:.0f} s of it compiling"
-    console.say(f"\n{spent}")
+    spent = f"{len(table['members'])} members in {duration(table['wall_s'])}"
+    console.say(f"\n{spent}" + (f", {c:.0f} s of it compiling" if (c := table["compile_s"]) == c else ""))
     console.say(f"\n{table['folder']}", "bold")
     best = min(
         (m for m in table["members"] if m["metrics"]),
