@@ -63,29 +63,30 @@ def search(
     """
     optuna = _optuna()
     by, study = _owner(setup.path), _study(optuna, setup.file.path.stem, journal, how)
-    compile_s = 0.0
+    states = optuna.trial.TrialState
+    compile_s, lost = 0.0, set()
     with _beating(study, by):
         study.sampler = _sampler(optuna, study, by, how, draws)
         while asked := _round(optuna, study, by, how):
             of_trial = {n: [member({**knobs, **seed}) for seed in how.seeds] for n, knobs in asked.items()}
             every = {m.name: m for of in of_trial.values() for m in of}
             left = [m for name, m in every.items() if result_of(setup.path / "members" / name) is None]
-            done = sum(t.state == optuna.trial.TrialState.COMPLETE for t in study.get_trials(deepcopy=False))
+            done = len(study.get_trials(deepcopy=False, states=(states.COMPLETE,)))
             setup.console.say(f"{done} of {how.trials} settings are known; {len(asked)} more, {len(left)} members to train")
             compile_s += train(left) if left else 0.0
-            whole = [_tell(optuna, study, n, of, setup.path / "members", how) for n, of in of_trial.items()]
-            if not all(whole):
+            lost = {n for n, of in of_trial.items() if not _tell(study, states, n, of, setup.path / "members", how)}
+            if lost:
                 setup.console.warn("the search ends here: members failed; the same command goes on")
                 break
     trials = study.get_trials(deepcopy=False)
-    own = [t.user_attrs["knobs"] for t in trials if t.user_attrs.get("by") == by]
-    found = {m.name: m for m in (member({**knobs, **seed}) for knobs in own for seed in how.seeds)}
+    mine = [t for t in trials if t.user_attrs.get("by") == by and (t.state != states.FAIL or t.number in lost)]
+    found = {m.name: m for m in (member({**t.user_attrs["knobs"], **seed}) for t in mine for seed in how.seeds)}
     if not found:
         raise ValueError(f"{journal}: others have taken all of its {how.trials} trials; give more --trials to go on")
-    if len(own) < len(trials):
+    if any(t.user_attrs.get("by") != by for t in trials if t.state == states.COMPLETE):
         best = study.best_trial
         words = " ".join(f"{k}={v}" for k, v in best.user_attrs["knobs"].items())
-        setup.console.say(f"the best of all {len(trials)} trials in {journal}: {words}, {how.metric} {best.value:.6g}")
+        setup.console.say(f"the best that {journal} knows: {words}, {how.metric} {best.value:.6g}")
     return list(found.values()), compile_s
 
 
@@ -202,11 +203,11 @@ def _ordered(of: Sequence[Any]) -> bool:
     return all(type(x) in (int, float) for x in of)
 
 
-def _tell(optuna: Any, study: Any, number: int, of: Sequence[Member], members: Path, how: Search) -> bool:
+def _tell(study: Any, states: Any, number: int, of: Sequence[Member], members: Path, how: Search) -> bool:
     """Tells the mean of the seeds, the worst there is where one diverged; False where one has no result."""
     results = [result_of(members / m.name) for m in of]
     if None in results:
-        study.tell(number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+        study.tell(number, state=states.FAIL, skip_if_finished=True)
         return False
     scores = [worth(r["metrics"], None if r["exit"] == "complete" else 0, how.metric, how.goal) for r in results if r]
     mean = sum(scores) / len(scores)
