@@ -83,6 +83,7 @@ class _Submitit:
 
     def __init__(self, submitit: Any, on: str, folder: Path, asked: dict[str, Any]):
         self.submitit, self.on, self.gpus = submitit, on, 0
+        self.told: set[Any] = set()
         if on == "local":
             self.gpus = asked.pop("gpus_per_node", 0)
             if asked:
@@ -114,22 +115,24 @@ class _Submitit:
         found = re.findall(r"died with <Signals\.(\w+)|(exit status \d+)", text)
         return "".join(found[-1]) if found else text.strip().splitlines()[-1]
 
-    def stop(self, job: Any, folder: Path) -> bool:
-        """Asks it to save and end; False where it cannot be asked yet. folder: of its first loop."""
+    def stop(self, job: Any, folder: Path) -> None:
+        """Asks it, once, to save and end. folder: of its first loop, which says what process that is here."""
+        at = part.holder(folder) if self.on == "local" else None
+        whom = job.job_id if self.on == "slurm" else at[0] if at and at[1] == platform.node() else 0
+        if not whom or whom in self.told:
+            return
+        self.told.add(whom)
         if self.on == "slurm":
             job.cancel(check=False)
-            return True
-        at = part.holder(folder)
-        if at and at[0] and at[1] == platform.node():
-            os.kill(at[0], signal.SIGTERM)
-        return bool(at and at[0])
+        else:
+            os.kill(whom, signal.SIGTERM)
 
 
 class _Ray:
     """Tasks of a Ray cluster, as _Submitit; of RAY_ADDRESS, the one that runs here, or else one of this computer alone."""
 
     def __init__(self, ray: Any, asked: dict[str, Any]):
-        self.ray = ray
+        self.ray, self.told = ray, set[Any]()
         with _one_line("--resources"):
             self.task = ray.remote(**{"num_cpus": 1, "max_retries": 0, **asked})(part.run)
 
@@ -146,9 +149,10 @@ class _Ray:
             return type(error).__name__
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
-    def stop(self, job: Any, folder: Path) -> bool:
-        self.ray.cancel(job)
-        return True
+    def stop(self, job: Any, folder: Path) -> None:
+        if job not in self.told:
+            self.told.add(job)
+            self.ray.cancel(job)
 
 
 def check_free(path: Path, on: str) -> None:
@@ -181,12 +185,12 @@ def train(setup: Setup, left: Sequence[Member], at: _Submitit | _Ray, workers: i
     lost: dict[str, str] = {}
     with Signals() as signals:
         running = {i: submit(i) for i in range(len(jobs))}
-        again, told = set(running), set()
+        again = set(running)
         while running:
             time.sleep(POLL)
             for i, job in list(running.items()):
-                if signals.received and i not in told and at.stop(job, jobs[i][0]):
-                    told.add(i)
+                if signals.received:
+                    at.stop(job, jobs[i][0])
                 if not at.done(job) or any(part.holder(f) for f in jobs[i]):  # a command may outlive who started it
                     continue
                 del running[i]
