@@ -78,15 +78,16 @@ def sweep(
 
     members = [member(swept) for swept in _chosen(values, search, trials, draws)]  # of tpe one setting, to look at
     path = Path(folder or Path("runs") / f"sweep-{loading.run_name(file, base)}")
-    mesh = parallel.make_mesh("")
-    runner.check(file.build(members[0].config), options)
     kept = {k: v for k, v in loading.knobs_of(base).items() if k not in values}
     same_results = {"precision": options.precision, "accumulate": options.accumulate}
     lost: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
+        # First of all, since Ray starts processes by a fork, which JAX's threads do not survive.
+        at = stack.enter_context(elsewhere.place(on, path, resources)) if on else None
+        mesh = parallel.make_mesh("")
+        runner.check(file.build(members[0].config), options)
         stack.enter_context(_held(path, Identity(file.source, kept, same_results), console))
         elsewhere.check_free(path, on)
-        at = stack.enter_context(elsewhere.place(on, path, resources)) if on else None
         begun = time.perf_counter()
         done = {m.name: found for m in members if (found := result_of(path / "members" / m.name))}
         left = [m for m in members if m.name not in done]

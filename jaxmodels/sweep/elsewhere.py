@@ -13,6 +13,7 @@ import platform
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -78,6 +79,19 @@ def _one_line(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started here never hears of Ctrl-C on this terminal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Submitit:
     """Processes on this computer, or Slurm's jobs. Its folder holds pickles, which it reads: nobody else may write there."""
 
@@ -102,7 +116,7 @@ class _Submitit:
             mine = list(range(number * self.gpus, (number + 1) * self.gpus))
             self.executor.update_parameters(gpus_per_node=self.gpus, visible_gpus=mine)
         command = [sys.executable, "-m", "jaxmodels.sweep.part", *words]
-        with _one_line(f"--on {self.on}"):
+        with _one_line(f"--on {self.on}"), _without_interrupts():
             return self.executor.submit(self.submitit.helpers.CommandFunction(command, verbose=False))
 
     def done(self, job: Any) -> bool:
