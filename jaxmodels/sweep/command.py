@@ -147,7 +147,7 @@ def _tpe(values: Mapping[str, space.Values], trials: int, metric: str, goal: str
 
 def _apart(values: Mapping[str, space.Values]) -> tuple[dict[str, space.Values], dict[str, space.Values]]:
     """(what is drawn, seeds: of these every one is trained, so that settings can be compared)."""
-    repeated = {k: v for k, v in values.items() if k == "seed" and not isinstance(v, space.Range)}
+    repeated: dict[str, space.Values] = {k: v for k, v in values.items() if k == "seed" and not isinstance(v, space.Range)}
     free = {k: v for k, v in values.items() if k not in repeated}
     if not free:
         raise ValueError("seeds alone are swept, and there is nothing to draw: give another knob several values or a range")

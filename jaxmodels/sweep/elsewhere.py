@@ -7,6 +7,7 @@ twice, loops are assigned here, where the sweep's folder is held, and each is lo
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import platform
@@ -41,8 +42,9 @@ def place(on: str, path: Path, resources: str) -> Iterator[_Submitit | _Ray]:
             raise ImportError("--on ray needs ray; pip install 'jaxmodels[ray]'") from error
         begun = not ray.is_initialized()
         if begun:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that this starts
             with _one_line("--on ray"):
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield _Ray(ray, asked)
         finally:
@@ -66,7 +68,10 @@ def _read(text: str) -> dict[str, Any]:
             raise ValueError(
                 f"--resources {text}: {word} has no value; wanted names and values, as in partition=gpu,time=60"
             )
-        found[name.strip()] = int(value) if value.strip().isdigit() else value.strip()
+        found[name.strip()] = value.strip()
+        for kind in (float, int):
+            with contextlib.suppress(ValueError):
+                found[name.strip()] = kind(value)
     return found
 
 
