@@ -275,6 +275,7 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     """What a person wants to know at the end."""
     from jaxmodels import commands, loading
     from jaxmodels.console import duration, number
+    from jaxmodels.profiling import look
 
     summary = result.summary
     names = list(result.metrics)
@@ -311,6 +312,8 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *again])}")
     console.say(f"  evaluate jaxmodels evaluate {folder}")
     console.say(f"  look     jaxmodels report {folder}")
+    if trace := look(folder):
+        console.say(f"  trace    {trace}")
     if experiment.decoder is not None:
         console.say(f"  sample   jaxmodels generate {folder} --prompt {experiment.decoder.prompt!r}")
 

@@ -42,6 +42,8 @@ class Options:
     """Let the mesh's data axis take the devices that are there: a run goes on with fewer or more of them."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Where metrics go beside metrics.jsonl."""
+    profile: str = ""
+    """A trace of these steps, as 10:15, into the run's folder, and which operations of which modules take the time."""
 
 
 @dataclass(frozen=True, kw_only=True)

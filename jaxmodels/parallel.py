@@ -5,6 +5,7 @@ Models name no mesh axis. A batch is split over the axes `data`, `fsdp` and `exp
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -110,6 +111,7 @@ def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
 def traced_for(mesh: Mesh | None, fn: Callable, remat: str = "model") -> Callable:
     """fn, traced as axes.traced says."""
 
+    @functools.wraps(fn)  # the program's name in a trace
     def traced(*arguments):
         with axes.traced(mesh, remat):
             return fn(*arguments)

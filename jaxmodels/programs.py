@@ -113,6 +113,10 @@ class Programs:
                 self.compiled[k] = self._compile(k)
         return self.compiled[k]
 
+    def texts(self) -> list[str]:
+        """The programs as XLA has compiled them."""
+        return [text for program in self.compiled.values() for text in program.texts()]
+
     def _compile(self, k: int) -> Any:
         experiment, options = self.experiment, self.options
         one = (experiment.make_step or step.make_step)(
@@ -142,6 +146,7 @@ class Programs:
             state, metrics = packed_step(state, jax.tree.map(lambda x: x[0], batches))
             return state, metrics[None]
 
+        dispatch.__name__ = f"steps_{k}"  # as traces call it
         moving = self._place(range(k))
         jitted = parallel.compile_step(dispatch, options.compile, self.mesh, self.shardings, leading=1, remat=options.remat)
         executable = jitted.lower(self.abstract, self.fixed, moving).compile()
@@ -210,6 +215,10 @@ class Watched:
     def __init__(self, executable: Any, moving: Any, compile: Callable[[Any, str], Any]):
         self._compile, self._last = compile, _signature(moving)
         self._executables = [(self._last, executable)]
+
+    def texts(self) -> list[str]:
+        """The program's text for each kind of arguments."""
+        return [executable.as_text() for _, executable in self._executables]
 
     def __call__(self, state: Any, fixed: Any, moving: Any) -> Any:
         """The program on these arguments; the state's buffers are given away."""

@@ -29,6 +29,7 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder
 from jaxmodels.metrics import Log, Sums, Tracker, json_lines
 from jaxmodels.options import Options
+from jaxmodels.profiling import Profile, window
 from jaxmodels.programs import Programs, as_dtype, segments
 from jaxmodels.saving import Saver
 from jaxmodels.signals import STOP_AT, Signals, signal_name
@@ -93,6 +94,7 @@ def check(experiment: Experiment, options: Options) -> Mesh:
         raise ValueError(
             f"--steps-per-dispatch {options.steps_per_dispatch}: it must be 1 for batches of different lengths, or absent"
         )
+    window(options.profile, experiment.steps)
     parallel.check_batch(mesh, experiment.train.batch, options.accumulate, "train")
     for name, evaluation in experiment.evals.items():
         parallel.check_batch(mesh, as_evaluation(evaluation).data.batch, 1, name)
@@ -165,6 +167,7 @@ class _Session:
         self.programs = Programs(experiment, options, self.mesh, self.abstract, self.shardings, console, self.stall)
         self.evaluate = Evaluator(experiment, self.mesh, as_dtype(options.precision), console)
         self.saver = Saver(folder, console)
+        self.profile = Profile(window(options.profile, experiment.steps), folder, console)
         self.train_s = 0.0
         self.trained = 0  # steps in this process
         self.k = options.steps_per_dispatch
@@ -269,11 +272,23 @@ class _Session:
                     land()
                 self.programs.get(stop - start)
                 clock = time.perf_counter()
+            if self.profile.begins(start, stop):
+                while flight:
+                    land()
+                with self.stall.paused():
+                    self.profile.begin(start, state)
+                clock = time.perf_counter()
             compiling = self.programs.compile_s
             state, packed = self.programs.get(stop - start)(state, self.programs.fixed, moving)
             clock += self.programs.compile_s - compiling  # for a batch of another length
             flight.append((start, stop, packed))
             done = stop
+            if self.profile.ends(stop):
+                while flight:
+                    land()
+                with self.stall.paused():
+                    self.profile.end(stop, state, self.programs.texts)
+                clock = time.perf_counter()
             while len(flight) > depth:
                 land()
             if on_step is not None:
@@ -447,7 +462,8 @@ class _Session:
         return self.folder is not None and (self.trained > 0 or self.folder.result().get("exit") != "complete")
 
     def close(self) -> None:
-        """Ends the feed's thread."""
+        """Ends the feed's thread, and a trace that an error has cut short."""
+        self.profile.close()
         if self.feed is not None:
             self.feed.close()
 

@@ -106,15 +106,16 @@ def make_step(
         if axis:
             grads, mean, metrics = jax.lax.psum((grads, mean, metrics), axis)
             extra = jax.tree.map(lambda x: _mean_over(x, axis), extra)
-        grads = jax.tree.map(lambda g: g / jnp.where(mean.weight > 0, mean.weight, 1.0).astype(g.dtype), grads)
-        grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("update"):
+            grads = jax.tree.map(lambda g: g / jnp.where(mean.weight > 0, mean.weight, 1.0).astype(g.dtype), grads)
+            grad_norm = optax.tree.norm(grads)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
 
-        finite = jnp.isfinite(mean.total) & jnp.isfinite(grad_norm)
-        go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
-        keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)  # noqa: E731
-        params, extra, opt_state = keep((params, extra, opt_state), (state.params, state.extra, state.opt_state))
+            finite = jnp.isfinite(mean.total) & jnp.isfinite(grad_norm)
+            go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
+            keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)  # noqa: E731
+            params, extra, opt_state = keep((params, extra, opt_state), (state.params, state.extra, state.opt_state))
         count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
         faults = state.faults + (~finite).astype(jnp.int32)
 

@@ -36,7 +36,7 @@ RUNNER = [
     ),
     *("sweep", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
     *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
-    *("watch", "find_rate", "find_batch", "doctor", "listing"),
+    *("watch", "profiling", "find_rate", "find_batch", "doctor", "listing"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -89,6 +89,7 @@ ARROWS: dict[str, list[str]] = {
     "find_batch": RUNNER,
     "doctor": RUNNER,
     "listing": ["console"],
+    "profiling": RUNNER,
     "cli": ["", *RUNNER, "convert", "data.tokenize"],
     "__main__": ["cli", "guard", "hugepages"],
     "hugepages": [],

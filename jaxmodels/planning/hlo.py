@@ -94,6 +94,23 @@ def read(text: str, mesh: Mapping[str, int]) -> Work:
     return Work(dict(flops), traffic, collectives, len(unknown))
 
 
+def scopes(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
+    """A compiled program's name, and of each instruction the operation and the op_name: the scopes that it was traced in.
+
+    A fusion without one has the last one of what it fuses; "" where there is none.
+    """
+    computations, _ = _computations(text)
+    own = {i.name: i for instructions in computations.values() for i in instructions}
+    named = {name: match[1] for name, i in own.items() if (match := re.search(r'op_name="([^"]*)"', i.rest))}
+
+    def of(i: Instruction) -> str:
+        called = re.search(r"calls=%?([^\s,]+)", i.rest) if i.name not in named else None
+        inside = [named[j.name] for j in computations.get(called[1], ()) if "/" in named.get(j.name, "")] if called else []
+        return named.get(i.name) or (inside[-1] if inside else "")
+
+    return text.partition(",")[0].removeprefix("HloModule ").strip(), {name: (i.operation, of(i)) for name, i in own.items()}
+
+
 def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
     found: dict[str, list[Instruction]] = {}
     entry, current = "", None

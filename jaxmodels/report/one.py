@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 from jaxmodels.console import duration, number
+from jaxmodels.profiling import HEAD, SHOWN, cells, look
 from jaxmodels.report import charts, page
 from jaxmodels.report.classes import Example, Seen
 from jaxmodels.report.model import Model
@@ -30,6 +31,7 @@ def one_run(run: Run, model: Model | None, seen: dict[str, Seen], step: int | No
     said.section("Text", *(f"<h3>{escaped(name)}</h3><pre>{escaped(text)}</pre>" for name, text in run.texts))
     if model is not None:
         said.section("Model", _model(model))
+    said.section("Profile", _profile(run))
     ran = f"<div><h3>Where and how</h3>{page.facts(about(run))}</div>"
     said.section("Run", f'<div class="two">{_knobs(run)}{ran}</div>', again(run))
     said.add(footer())
@@ -179,6 +181,24 @@ def _model(model: Model) -> str:
     )
     table = page.folded(f"{len(model.modules)} modules", page.table(head, rows, "lllrrr"), shown=len(rows) <= 32)
     return f'<p class="muted">{escaped(about)}</p>{table}'
+
+
+def _profile(run: Run) -> str:
+    """The operations that took most of the time of the steps that were traced."""
+    try:
+        start, stop, found = (run.profile[key] for key in ("first", "last", "operations"))
+        shown = [cells(row) for row in found[:SHOWN]]
+        rest = 1 - sum(row["share"] for row in found[:SHOWN])
+        about = (
+            f"The most expensive operations of steps {start:,} to {stop:,}, by flax's modules: milliseconds and times of one"
+            " step, on all devices and threads together, without what an operation calls."
+            f" {len(found) - len(shown):,} others took {max(0.0, rest):.1%}."
+        )
+    except (KeyError, TypeError, ValueError):
+        return "" if not run.profile else '<p class="muted">profile/operations.json says what cannot be.</p>'
+    trace = look(run.path)
+    trace = f'<p class="muted">The trace: {escaped(trace)}.</p>' if trace else ""
+    return f'<p class="muted">{escaped(about)}</p>{page.table(HEAD, shown, "lllrrr")}{trace}'
 
 
 def about(run: Run) -> list[tuple[str, str]]:

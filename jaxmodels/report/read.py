@@ -54,6 +54,7 @@ class Run:
     pictures: list[tuple[str, bytes]] = field(default_factory=list)
     newest: int = 0  # how many of the first pictures are the newest of their name
     texts: list[tuple[str, str]] = field(default_factory=list)
+    profile: dict[str, Any] = field(default_factory=dict)  # of jaxmodels.profiling
     notes: list[str] = field(default_factory=list)
 
 
@@ -69,6 +70,8 @@ def read(folder: str | Path) -> Run:
     run.environment, run.result = _object(run, "environment.json"), _object(run, "result.json")
     run.about = _about(path / "experiment.py")
     _read_log(run)
+    if (path / "profile" / "operations.json").is_file():
+        run.profile = _object(run, "profile/operations.json")
     run.metrics = {name: x for name, x in run.result.get("metrics", {}).items() if is_number(x)}
     if not run.metrics:
         run.metrics = {n: float(c.value[-1]) for n, c in run.curves.items() if not n.startswith("train/")}
