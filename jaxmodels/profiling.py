@@ -84,7 +84,8 @@ class Profile:
     def end(self, stop: int, state: Any, texts: Callable[[], Iterable[str]]) -> None:
         """Ends the trace and says what took the time. texts: of the programs that may have run."""
         jax.block_until_ready(state)
-        start, _ = self._begun or 0, self.close()
+        start = self._begun or 0
+        self.close()
         if processes.first():
             with self._console.busy(f"reading the profile of steps {start:,} to {stop:,}"):
                 self._read(start, stop, dict(map(hlo.scopes, texts())))
