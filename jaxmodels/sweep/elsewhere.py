@@ -51,6 +51,7 @@ def place(on: str, path: Path, resources: str) -> Iterator[_Submitit | _Ray]:
             if begun:
                 ray.shutdown()
     elif on in ("local", "slurm"):
+        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else its import sets up all logging anew, on stdout
         try:
             import submitit
         except ImportError as error:

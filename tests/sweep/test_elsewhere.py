@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -22,6 +23,7 @@ from jaxmodels.sweep.training import new_folder
 ROOT = Path(__file__).parents[2]
 FILE = str(ROOT / "tests" / "files" / "swept.py")
 fast = pytest.mark.fast
+by_submitit = pytest.mark.skipif(find_spec("submitit") is None, reason="needs submitit: pip install 'jaxmodels[slurm]'")
 
 # Read in the job alone. Once each, where the folder ONCE says so: SIGTERM to the sweep at step 7, kill -9 of the job at 9.
 IN_A_JOB = """
@@ -78,8 +80,8 @@ def starts(folder: Path) -> list[int]:
     return [log.read_text().count("process ") for log in sorted(folder.glob("together/*/log"))]
 
 
+@by_submitit
 def test_jobs_told_to_stop_save_a_killed_one_goes_on_and_members_are_as_if_nothing_had_happened(file, tmp_path, monkeypatch):
-    pytest.importorskip("submitit")
     knobs = {"lr": [0.1, 0.2], "seed": [0, 1]}
     with monkeypatch.context() as patch:
         patch.setattr(programs.GroupPrograms, "choose", lambda self, configs, batches, events: (len(configs), 2))
@@ -128,7 +130,6 @@ done
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """What submitit asks of Slurm, as scripts; gives the folder in which what was submitted stays."""
-    pytest.importorskip("submitit")
     (tmp_path / "bin").mkdir()
     (tmp_path / "spool").mkdir()
     for name, text in SLURM.items():
@@ -139,6 +140,7 @@ def slurm(tmp_path, monkeypatch):
     return tmp_path / "spool"
 
 
+@by_submitit
 def test_what_fails_in_a_job_is_one_line_and_the_other_members_are_not_lost(file, slurm, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REFUSED", "1")
     words = ["--width", "4,8", "--on", "slurm", "--resources", "partition=gpu,time=60", "--folder", str(tmp_path / "s")]
@@ -171,6 +173,7 @@ def test_a_loop_has_one_trainer_and_one_number(tmp_path):
 
 
 @fast
+@by_submitit
 @pytest.mark.parametrize(
     ("words", "what"),
     [
@@ -182,13 +185,13 @@ def test_a_loop_has_one_trainer_and_one_number(tmp_path):
     ],
 )
 def test_bad_input_is_one_sentence(words, what, tmp_path, capsys):
-    pytest.importorskip("submitit")
     assert cli.main(["sweep", FILE, "--lr", "0.1,0.2", "--folder", str(tmp_path / "s"), *words]) == cli.BAD_INPUT
     err = capsys.readouterr().err
     assert what in err and err.count("\n") == 1
 
 
 @fast
+@by_submitit
 def test_names_that_slurm_does_not_know_are_named(slurm, tmp_path, capsys):
     words = ["--lr", "0.1,0.2", "--folder", str(tmp_path / "s"), "--on", "slurm", "--resources", "partitoin=gpu"]
     assert cli.main(["sweep", FILE, *words]) == cli.BAD_INPUT
@@ -210,7 +213,7 @@ import json, sys, warnings
 warnings.simplefilter("error")
 import ray
 from jaxmodels.sweep.command import sweep
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
 print(json.dumps(sweep(sys.argv[1], folder=sys.argv[2], lr=[0.1, 0.2], seed=[0, 1], on="ray")))
 """
 
@@ -220,6 +223,7 @@ def test_tasks_of_ray_train_members_and_a_killed_one_goes_on(file, tmp_path, mon
     pytest.importorskip("ray")
     (tmp_path / "killed").touch()
     monkeypatch.setenv("ONCE", str(tmp_path))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     command = [sys.executable, "-c", IN_RAY, str(file), str(tmp_path / "s")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stderr
