@@ -90,7 +90,7 @@ ARROWS: dict[str, list[str]] = {
     "doctor": RUNNER,
     "listing": ["console"],
     "profiling": RUNNER,
-    "cli": ["", *RUNNER, "convert", "data.tokenize"],
+    "cli": ["", "cli", *RUNNER, "convert", "data.tokenize"],
     "__main__": ["cli", "guard", "hugepages"],
     "hugepages": [],
     "": ["commands"],  # jaxmodels/__init__.py

@@ -11,6 +11,7 @@ import pytest
 from files import impure, tiny_mlp
 
 from jaxmodels import cli, verify
+from jaxmodels.cli.parsing import parse
 
 fast = pytest.mark.fast
 
@@ -113,4 +114,4 @@ class Knobs:
 )
 def test_the_started_command_has_the_same_knobs(knobs):
     flags = verify._flags(knobs, SimpleNamespace(config=Knobs))
-    assert cli._parse("train", flags, "FILE", {"knobs": Knobs})["knobs"] == knobs
+    assert parse("train", flags, "FILE", {"knobs": Knobs})["knobs"] == knobs

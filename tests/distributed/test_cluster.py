@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxmodels import cli, cluster, guard, launching
+from jaxmodels.cli.parsing import without
 from jaxmodels.cluster import Cluster
 from jaxmodels.guard import Guard, Peer
 
@@ -152,7 +153,7 @@ def test_time_in_which_the_guard_itself_was_stopped_is_no_silence_of_others(tmp_
 
 def test_launch_takes_its_own_options_out_of_the_command_line():
     words = ["--lr", "1", "--processes", "2", "--restarts=3", "--mesh", "data=2"]
-    assert cli._without(words, ["--processes", "--restarts"]) == ["--lr", "1", "--mesh", "data=2"]
+    assert without(words, ["--processes", "--restarts"]) == ["--lr", "1", "--mesh", "data=2"]
 
 
 def test_launch_refuses_what_cannot_be(tmp_path):

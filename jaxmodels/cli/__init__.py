@@ -1,0 +1,126 @@
+"""The command line. Nothing heavy is imported before a command is known to need it.
+
+Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite, 75 no step came to its end (--stall-after), 76 another
+process of the run was lost, 130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxmodels.cli import planning, training, using
+from jaxmodels.cli.parsing import BAD_INPUT, FAILED, NOT_FINITE, fail
+from jaxmodels.guard import PEER_LOST
+
+HELP = """\
+usage: jaxmodels COMMAND …
+
+  train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
+  sweep FILE --knob V1,V2,… [options]     train many settings together, and compare them
+  plan FILE --on v5p-512 [options]        memory, speed and cost of training on a machine that is not here
+  launch FILE --processes N …             the same in N processes on this computer
+  template slurm|jobset|tpu FILE …        a script that trains it on a cluster
+  evaluate RUN                            evaluate a run's checkpoint
+  predict RUN FILES…                      what a run's model says of pictures, and drawings of it
+  generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
+  report RUN…|SWEEP -o report.html        one HTML file of a run, of several beside each other, or of a sweep
+  watch RUN|SWEEP                         how far it is, in the terminal, until it ends
+  find-rate FILE                          the loss as the learning rate rises: which one to begin with
+  find-batch FILE                         the largest batch that fits the device
+  list [FOLDER]                           experiments, what they state, and their last results
+  doctor                                  devices, versions, what works and how fast
+  tokenize FILES OUT                      train a tokenizer on texts and write their tokens
+  convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c
+  verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
+
+jaxmodels COMMAND --help                  the options of a command
+jaxmodels train FILE --help               the knobs of a file, with types and defaults
+
+Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite,
+75 no step came to its end within --stall-after, 76 another process of the run was lost
+(both: the same command goes on), 130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": training.train,
+        "sweep": training.sweep,
+        "plan": planning.plan,
+        "launch": training.launch,
+        "template": training.template,
+        "evaluate": using.evaluate,
+        "predict": using.predict,
+        "generate": using.generate,
+        "report": using.report,
+        "watch": using.watch,
+        "find-rate": planning.find_rate,
+        "find-batch": planning.find_batch,
+        "list": planning.list_experiments,
+        "doctor": planning.doctor,
+        "tokenize": using.tokenize,
+        "convert": using.convert,
+        "verify-resume": training.verify,
+    }
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if argv else BAD_INPUT
+    if argv[0] == "--version":
+        from jaxmodels import __version__
+
+        print(f"jaxmodels {__version__}")
+        return 0
+    if argv[0] not in commands:
+        import difflib
+
+        close = difflib.get_close_matches(argv[0], commands, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(commands)}"
+        return fail(f"there is no command {argv[0]!r}; {hint}", BAD_INPUT)
+    try:
+        return commands[argv[0]](argv[1:])
+    except KeyboardInterrupt:
+        return fail("interrupted; nothing newer than the last checkpoint was saved", 130)
+    except Exception as error:
+        status = None if os.environ.get("JAXMODELS_TRACEBACK") else _explain(error)
+        if status is None:
+            raise
+        return status
+
+
+def _explain(error: Exception) -> int | None:
+    """The exit status after a user's mistake or the world's fault in one message; None for anything else."""
+    kind = type(error).__name__
+    if kind == "FirstFailed":  # process 0 has said it
+        kinds = {"NotFinite": NOT_FINITE, "ValueError": BAD_INPUT, "ImportError": BAD_INPUT, "Damaged": BAD_INPUT}
+        return kinds.get(error.kind, FAILED)  # type: ignore[attr-defined]
+    if training.in_company() and _of_xla(error):
+        return fail(f"a computation across processes failed: {str(error).splitlines()[0][:300]}", PEER_LOST)
+    if kind == "NotFinite":
+        return fail(str(error), NOT_FINITE)
+    if isinstance(error, MemoryError | OSError) or kind == "PartLost":
+        return fail(str(error), FAILED)
+    if isinstance(error, ValueError | ImportError) and _raised_here(error):  # ImportError: of a package that is an extra
+        return fail(str(error), BAD_INPUT)
+    return None
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the innermost frame is this package's: then the message was written for the user."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    here = str(Path(__file__).resolve().parents[1]) + os.sep
+    return trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()).startswith(here)
+
+
+def _of_xla(error: Exception) -> bool:
+    """Whether XLA's runtime has failed; JAX hands its status on as one or another type."""
+    import re
+
+    status = re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error)) is not None
+    return type(error).__name__ == "JaxRuntimeError" or (status and not _raised_here(error))

@@ -1,0 +1,106 @@
+"""Commands for what comes before training: each takes the words after its name and gives the exit status."""
+
+from __future__ import annotations
+
+import json
+
+from jaxmodels.cli.parsing import knobs_of, leading, parse, positional
+
+
+def plan(argv: list[str]) -> int:
+    """jaxmodels plan."""
+    from jaxmodels.options import Planning, Printing
+
+    parts = {"planning": Planning, "printing": Printing}
+    about = "What training an experiment's file would take on a machine that is not here; its knobs are options too."
+    path, rest = positional("plan", argv, "FILE", parts, about)
+
+    from jaxmodels.console import Console
+    from jaxmodels.planning import command, report
+
+    _, got, knobs = knobs_of("plan", path, rest, parts)
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    planned = command.plan(path, console=console, **vars(got["planning"]), **knobs)
+    report.show(planned, console)
+    if got["printing"].json:
+        print(json.dumps(planned))
+    return 0
+
+
+def find_rate(argv: list[str]) -> int:
+    """jaxmodels find-rate."""
+    from jaxmodels.options import Options, Printing, Rising, Trying
+
+    parts: dict[str, type] = {"rising": Rising, "trying": Trying, "printing": Printing}
+    about = "Train some steps at a rate that rises, and show the loss over it; the file's knobs are options too."
+    path, rest = positional("find-rate", argv, "FILE", parts, about)
+    _, got, knobs = knobs_of("find-rate", path, rest, parts)
+
+    from jaxmodels.console import Console
+    from jaxmodels.find_rate import find_rate, show
+
+    console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
+    found = find_rate(path, console=console, options=options, **vars(got["rising"]), **knobs)
+    show(path, found, list(knobs), console)
+    if got["printing"].json:
+        print(json.dumps({"file": path, **found}))
+    return 0
+
+
+def find_batch(argv: list[str]) -> int:
+    """jaxmodels find-batch."""
+    from jaxmodels.options import Filling, Options, Printing, Trying
+
+    parts: dict[str, type] = {"filling": Filling, "trying": Trying, "printing": Printing}
+    about = "Find the largest batch whose training step fits the device; the file's knobs are options too."
+    path, rest = positional("find-batch", argv, "FILE", parts, about)
+    _, got, knobs = knobs_of("find-batch", path, rest, parts)
+
+    from jaxmodels.console import Console
+    from jaxmodels.find_batch import find_batch
+
+    console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
+    found = find_batch(path, console=console, options=options, **vars(got["filling"]), **knobs)
+    knob = got["filling"].knob
+    console.say(f"\n{found['batch']:,} fits, and two steps were made with it", "bold")
+    console.say(f"  jaxmodels train {path} --{knob.replace('_', '-')} {found['batch']}")
+    if got["printing"].json:
+        print(json.dumps({"file": path, **found}))
+    return 0
+
+
+def list_experiments(argv: list[str]) -> int:
+    """jaxmodels list."""
+    from jaxmodels.options import Listing, Printing
+
+    parts: dict[str, type] = {"listing": Listing, "printing": Printing}
+    folders, rest = leading(argv)
+    got = parse("list", rest, "[FOLDER]", parts, about="The experiments' files of a folder, by default of experiments.")
+
+    from jaxmodels.console import Console
+    from jaxmodels.listing import list_experiments, show
+
+    found = [of for folder in folders or ["experiments"] for of in list_experiments(folder, runs=got["listing"].runs)]
+    show(found, Console(quiet=got["printing"].quiet, json=got["printing"].json))
+    if got["printing"].json:
+        print(json.dumps(found))
+    return 0
+
+
+def doctor(argv: list[str]) -> int:
+    """jaxmodels doctor."""
+    from jaxmodels.options import Looking, Printing
+
+    parts: dict[str, type] = {"looking": Looking, "printing": Printing}
+    got = parse("doctor", argv, "", parts, about="What this computer has, what works on it, and how fast.")
+
+    from jaxmodels.console import Console
+    from jaxmodels.doctor import doctor, show
+
+    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+    with console.busy("measuring"):
+        found = doctor(speed=got["looking"].speed == "on", folder=got["looking"].folder)
+    show(found, console)
+    if got["printing"].json:
+        print(json.dumps(found))
+    return 0
