@@ -151,7 +151,7 @@ def test_it_tells_its_version(capsys):
         (
             ["zzz"],
             "there is no command 'zzz'; choose from train, sweep, plan, launch, template, evaluate, predict, generate, "
-            "report, tokenize, convert, verify-resume",
+            "report, watch, find-rate, find-batch, list, doctor, tokenize, convert, verify-resume",
         ),
         (["train"], "jaxmodels train needs FILE first; see jaxmodels train --help"),
         (["train", "--lr", "1"], "jaxmodels train needs FILE first"),
