@@ -84,9 +84,9 @@ def _bare(kind: str) -> None:
 
     from jaxmodels import loading, parallel
     from jaxmodels.options import Options
-    from jaxmodels.sweep.programs import GroupPrograms
-    from jaxmodels.sweep.together import trial
-    from jaxmodels.sweep.tracing import Group
+    from jaxmodels.sweeps.programs import GroupPrograms
+    from jaxmodels.sweeps.together import trial
+    from jaxmodels.sweeps.tracing import Group
 
     name, steps = KINDS[kind]
     file = loading.load(EXPERIMENTS / name)

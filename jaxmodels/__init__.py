@@ -24,7 +24,7 @@ _WHERE = {
     "launch": "launching",
     "plan": "planning.command",
     "predict": "commands",
-    "sweep": "sweep.command",
+    "sweep": "sweeps.command",
     "template": "templates",
     "train": "commands",
     "verify_resume": "verify",

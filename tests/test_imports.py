@@ -34,7 +34,7 @@ RUNNER = [
         "metrics",
         "trackers",
     ),
-    *("sweep", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
+    *("sweeps", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
     *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
     *("watch", "profiling", "find_rate", "find_batch", "doctor", "listing"),
 ]
@@ -81,7 +81,7 @@ ARROWS: dict[str, list[str]] = {
     "commands": [*RUNNER, "convert", "data.pipeline"],
     "generate": RUNNER,
     "decoding": RUNNER,
-    "sweep": RUNNER,
+    "sweeps": RUNNER,
     "planning": ["", *RUNNER, "layers.attention"],  # which attention is traced depends on the target
     "report": RUNNER,
     "watch": RUNNER,

@@ -147,7 +147,7 @@ def sweep(argv: list[str]) -> int:
     path, rest = positional("sweep", argv, "FILE", parts, about)
 
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(os.cpu_count() or 1, 8)))  # members at the same time, on CPUs
-    from jaxmodels.sweep import show
+    from jaxmodels.sweeps import show
 
     return show.main(path, rest, lambda words: parse("sweep", words, path, parts, about=about))
 

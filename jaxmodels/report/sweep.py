@@ -14,7 +14,7 @@ from jaxmodels.report.charts import Figure, colour, figure, label, listed
 from jaxmodels.report.page import Page, escaped
 from jaxmodels.report.read import Run, is_number
 from jaxmodels.report.swept import Swept, importance
-from jaxmodels.sweep.statistics import Setting
+from jaxmodels.sweeps.statistics import Setting
 
 ROWS, CURVES, TICKS = 200, 8, 9  # settings in the table, members with curves, values written at an axis
 WIDE = 10.0  # times the smallest from which on numbers are shown by their logarithm

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmodels.folder import read_json
 from jaxmodels.report.read import Run, is_number, read
-from jaxmodels.sweep.statistics import Comparison, Setting, compare, goal_of, settings, verdict
+from jaxmodels.sweeps.statistics import Comparison, Setting, compare, goal_of, settings, verdict
 
 PARTS = 5  # into which the values of a knob are put where nearly each is another
 

@@ -34,7 +34,9 @@ def test_a_chapter_does_what_it_says(chapter, place, monkeypatch, capfd):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     meshes = parallel.make_mesh
-    monkeypatch.setattr(parallel, "make_mesh", lambda mesh="", *more: meshes(mesh or "data=1", *more))  # the reader's computer
+    monkeypatch.setattr(
+        parallel, "make_mesh", lambda mesh="", *more: meshes(mesh or "data=1", *more)
+    )  # the reader's computer
     said = ""
     for kind, title, text in BLOCK.findall(chapter):
         if kind == "text":

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from jaxmodels import train
-from jaxmodels.sweep import programs, together
-from jaxmodels.sweep.command import sweep
-from jaxmodels.sweep.halving import brackets, rungs
-from jaxmodels.sweep.together import Member
+from jaxmodels.sweeps import programs, together
+from jaxmodels.sweeps.command import sweep
+from jaxmodels.sweeps.halving import brackets, rungs
+from jaxmodels.sweeps.together import Member
 
 FILE = str(Path(__file__).parents[1] / "files" / "swept.py")
 RATES = [0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 1e38]

@@ -15,10 +15,10 @@ import jax
 import pytest
 
 from jaxmodels import cli, parallel
-from jaxmodels.sweep import elsewhere, part, programs
-from jaxmodels.sweep.command import sweep
-from jaxmodels.sweep.together import Stopped
-from jaxmodels.sweep.training import new_folder
+from jaxmodels.sweeps import elsewhere, part, programs
+from jaxmodels.sweeps.command import sweep
+from jaxmodels.sweeps.together import Stopped
+from jaxmodels.sweeps.training import new_folder
 
 ROOT = Path(__file__).parents[2]
 FILE = str(ROOT / "tests" / "files" / "swept.py")
@@ -31,7 +31,7 @@ import os, signal, sys, time
 from pathlib import Path
 
 if sys.argv[0].endswith("part.py"):
-    from jaxmodels.sweep import programs
+    from jaxmodels.sweeps import programs
 
     programs.GroupPrograms.choose = lambda self, configs, batches, events: (len(configs), 2)
     own, before = ArrayPipeline.rows, build
@@ -212,7 +212,7 @@ IN_RAY = """
 import json, sys, warnings
 warnings.simplefilter("error")
 import ray
-from jaxmodels.sweep.command import sweep
+from jaxmodels.sweeps.command import sweep
 ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
 print(json.dumps(sweep(sys.argv[1], folder=sys.argv[2], lr=[0.1, 0.2], seed=[0, 1], on="ray")))
 """

@@ -4,8 +4,8 @@ from typing import Literal
 
 import pytest
 
-from jaxmodels.sweep import space
-from jaxmodels.sweep.space import Range
+from jaxmodels.sweeps import space
+from jaxmodels.sweeps.space import Range
 
 pytestmark = pytest.mark.fast
 

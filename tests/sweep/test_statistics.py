@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmodels.sweep.statistics import compare, holm, settings, verdict
+from jaxmodels.sweeps.statistics import compare, holm, settings, verdict
 
 pytestmark = pytest.mark.fast
 
@@ -56,7 +56,7 @@ def test_too_few_seeds_are_said_with_how_many_would_do():
 def test_with_as_many_seeds_as_it_asks_for_a_difference_shows_mostly():
     random, shown = np.random.default_rng(0), 0
     differences = 0.01 + 0.02 * random.normal(size=400)
-    from jaxmodels.sweep.statistics import LEVEL, POWER, _enough
+    from jaxmodels.sweeps.statistics import LEVEL, POWER, _enough
 
     n = _enough(differences, 1)
     for _ in range(300):

@@ -13,10 +13,10 @@ import pytest
 
 from jaxmodels import cli, commands, loading, parallel, train
 from jaxmodels.options import Options
-from jaxmodels.sweep import programs, together
-from jaxmodels.sweep.command import sweep
-from jaxmodels.sweep.taking import take
-from jaxmodels.sweep.tracing import Group
+from jaxmodels.sweeps import programs, together
+from jaxmodels.sweeps.command import sweep
+from jaxmodels.sweeps.taking import take
+from jaxmodels.sweeps.tracing import Group
 
 FILE = str(Path(__file__).parents[1] / "files" / "swept.py")
 fast = pytest.mark.fast

@@ -15,10 +15,10 @@ import pytest
 from jaxmodels import cli, loading
 from jaxmodels.console import Console
 from jaxmodels.options import Options
-from jaxmodels.sweep import programs, space, tpe
-from jaxmodels.sweep.command import sweep
-from jaxmodels.sweep.together import Member
-from jaxmodels.sweep.training import Setup
+from jaxmodels.sweeps import programs, space, tpe
+from jaxmodels.sweeps.command import sweep
+from jaxmodels.sweeps.together import Member
+from jaxmodels.sweeps.training import Setup
 
 optuna = pytest.importorskip("optuna")
 fast = pytest.mark.fast

@@ -8,8 +8,8 @@ import pytest
 
 from jaxmodels import loading
 from jaxmodels.options import Options
-from jaxmodels.sweep import space
-from jaxmodels.sweep.tracing import groups, same
+from jaxmodels.sweeps import space
+from jaxmodels.sweeps.tracing import groups, same
 
 pytestmark = pytest.mark.fast
 FILE = Path(__file__).parents[1] / "files" / "swept.py"

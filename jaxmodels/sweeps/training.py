@@ -10,9 +10,9 @@ from jaxmodels import loading
 from jaxmodels.console import Console
 from jaxmodels.folder import read_json
 from jaxmodels.options import Options
-from jaxmodels.sweep.programs import GroupPrograms
-from jaxmodels.sweep.together import How, Member, Together, trial
-from jaxmodels.sweep.tracing import groups
+from jaxmodels.sweeps.programs import GroupPrograms
+from jaxmodels.sweeps.together import How, Member, Together, trial
+from jaxmodels.sweeps.tracing import groups
 
 
 class Setup(NamedTuple):

@@ -10,9 +10,9 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from jaxmodels.sweep.statistics import worth
-from jaxmodels.sweep.together import Member, Together
-from jaxmodels.sweep.training import Setup, compiled_s, loops_of, new_folder
+from jaxmodels.sweeps.statistics import worth
+from jaxmodels.sweeps.together import Member, Together
+from jaxmodels.sweeps.training import Setup, compiled_s, loops_of, new_folder
 
 ETA = 3  # of so many settings one goes on
 

@@ -1,4 +1,4 @@
-"""python -m jaxmodels.sweep.part SWEEP N…: trains the loops SWEEP/together/N; what a job of --on is, on whatever computer.
+"""python -m jaxmodels.sweeps.part SWEEP N…: trains the loops SWEEP/together/N; what a job of --on is, on whatever computer.
 
 All that it needs to know lies in the sweep's folder, and all that it says goes into together/N/log, of its first loop.
 """
@@ -43,7 +43,7 @@ def holder(folder: Path) -> tuple[int, str] | None:
 
 def run(words: list[str]) -> int:
     """This command, from a worker of Ray: its exit status."""
-    process = subprocess.Popen([sys.executable, "-m", "jaxmodels.sweep.part", *words])
+    process = subprocess.Popen([sys.executable, "-m", "jaxmodels.sweeps.part", *words])
     try:
         while process.poll() is None:
             time.sleep(0.2)  # a wait that Ray can cancel
@@ -82,8 +82,8 @@ def _train(path: Path, folders: Sequence[Path]) -> int:
     from jaxmodels.console import Console
     from jaxmodels.folder import read_json
     from jaxmodels.options import Options
-    from jaxmodels.sweep.together import Stopped
-    from jaxmodels.sweep.training import Setup, member_of, result_of, train_members
+    from jaxmodels.sweeps.together import Stopped
+    from jaxmodels.sweeps.training import Setup, member_of, result_of, train_members
 
     file = loading.load(path / "experiment.py")
     options = Options(**read_json(path / "knobs.json")["options"])

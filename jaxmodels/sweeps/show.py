@@ -15,9 +15,9 @@ from jaxmodels import loading
 from jaxmodels.console import Console, duration, number
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
-from jaxmodels.sweep.command import sweep
-from jaxmodels.sweep.taking import take
-from jaxmodels.sweep.together import Stopped
+from jaxmodels.sweeps.command import sweep
+from jaxmodels.sweeps.taking import take
+from jaxmodels.sweeps.together import Stopped
 
 SHOWN = 20  # settings in the table
 

@@ -26,7 +26,7 @@ from jaxmodels.loading import File
 from jaxmodels.metrics import pack
 from jaxmodels.options import Options
 from jaxmodels.programs import as_dtype, choose_k
-from jaxmodels.sweep.tracing import Group, one_step
+from jaxmodels.sweeps.tracing import Group, one_step
 
 FEW = 8  # members, at most, that are tried in one program between one and all
 LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores

@@ -1,6 +1,6 @@
 """Members trained by jobs: processes on this computer, Slurm's through submitit, or Ray's tasks, all by way of the folder.
 
-A job is nothing but a command (jaxmodels.sweep.part) that trains some of the sweep's loops. So that no member is trained
+A job is nothing but a command (jaxmodels.sweeps.part) that trains some of the sweep's loops. So that no member is trained
 twice, loops are assigned here, where the sweep's folder is held, and each is locked by the job that trains it.
 """
 
@@ -22,9 +22,9 @@ from typing import Any
 
 from jaxmodels.folder import read_json
 from jaxmodels.signals import Signals
-from jaxmodels.sweep import part
-from jaxmodels.sweep.together import Member, Stopped, claim
-from jaxmodels.sweep.training import Setup, begun_of, grouped, new_folder, result_of
+from jaxmodels.sweeps import part
+from jaxmodels.sweeps.together import Member, Stopped, claim
+from jaxmodels.sweeps.training import Setup, begun_of, grouped, new_folder, result_of
 
 POLL = 0.2  # seconds
 HOURS = 24  # that Slurm is asked for where nothing else is said
@@ -117,11 +117,11 @@ class _Submitit:
                 self.executor.update_parameters(**{"time": HOURS * 60, "job_name": folder.parent.name, **asked})
 
     def submit(self, words: list[str], number: int) -> Any:
-        """Starts job `number`: jaxmodels.sweep.part with these words."""
+        """Starts job `number`: jaxmodels.sweeps.part with these words."""
         if self.gpus:
             mine = list(range(number * self.gpus, (number + 1) * self.gpus))
             self.executor.update_parameters(gpus_per_node=self.gpus, visible_gpus=mine)
-        command = [sys.executable, "-m", "jaxmodels.sweep.part", *words]
+        command = [sys.executable, "-m", "jaxmodels.sweeps.part", *words]
         with _one_line(f"--on {self.on}"), _without_interrupts():
             return self.executor.submit(self.submitit.helpers.CommandFunction(command, verbose=False))
 

@@ -27,8 +27,8 @@ from jaxmodels.folder import write_text
 from jaxmodels.metrics import Sums, finite, json_lines, truncate
 from jaxmodels.programs import segments
 from jaxmodels.signals import Signals
-from jaxmodels.sweep.programs import GroupPrograms
-from jaxmodels.sweep.tracing import same
+from jaxmodels.sweeps.programs import GroupPrograms
+from jaxmodels.sweeps.tracing import same
 
 
 class Member(NamedTuple):

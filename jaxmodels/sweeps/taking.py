@@ -9,9 +9,9 @@ import jax
 from jaxmodels import loading, parallel, runner
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.folder import Folder, Identity, read_json
-from jaxmodels.sweep.programs import many
-from jaxmodels.sweep.together import How
-from jaxmodels.sweep.training import member_of, result_of
+from jaxmodels.sweeps.programs import many
+from jaxmodels.sweeps.together import How
+from jaxmodels.sweeps.training import member_of, result_of
 
 
 def take(swept: str | Path, name: str, folder: str | Path) -> Path:

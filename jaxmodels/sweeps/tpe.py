@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmodels.folder import read_json, write_text
-from jaxmodels.sweep import space
-from jaxmodels.sweep.statistics import worth
-from jaxmodels.sweep.together import Member
-from jaxmodels.sweep.training import Setup, result_of
+from jaxmodels.sweeps import space
+from jaxmodels.sweeps.statistics import worth
+from jaxmodels.sweeps.together import Member
+from jaxmodels.sweeps.training import Setup, result_of
 
 BEAT = 60.0  # seconds between signs of life in the journal
 STALE = 15 * 60.0  # seconds without one after which another's trials are given up

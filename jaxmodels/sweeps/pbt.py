@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from jaxmodels.sweep.statistics import worth
-from jaxmodels.sweep.together import Member, Together
-from jaxmodels.sweep.training import Setup, loops_of
+from jaxmodels.sweeps.statistics import worth
+from jaxmodels.sweeps.together import Member, Together
+from jaxmodels.sweeps.training import Setup, loops_of
 
 PART = 5  # one in so many takes over, and as many are taken over from
 FACTORS = (0.8, 1.25)

@@ -25,12 +25,12 @@ from jaxmodels.console import Console
 from jaxmodels.folder import Folder, Identity, write_text
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
-from jaxmodels.sweep import elsewhere, space, tpe
-from jaxmodels.sweep.halving import brackets, halve
-from jaxmodels.sweep.pbt import evolve
-from jaxmodels.sweep.statistics import check_metric, compare, goal_of, settings, verdict
-from jaxmodels.sweep.together import Member
-from jaxmodels.sweep.training import Setup, result_of, train_members
+from jaxmodels.sweeps import elsewhere, space, tpe
+from jaxmodels.sweeps.halving import brackets, halve
+from jaxmodels.sweeps.pbt import evolve
+from jaxmodels.sweeps.statistics import check_metric, compare, goal_of, settings, verdict
+from jaxmodels.sweeps.together import Member
+from jaxmodels.sweeps.training import Setup, result_of, train_members
 
 EARLY = ("halving", "hyperband", "pbt")  # kinds of search that stop or change members on the way
 
