@@ -1,0 +1,93 @@
+"""The pages of the site that are made: the reference, from the package's docstrings, and the notebooks.
+
+mkdocs build --strict calls on_files; `Lines` is for griffe, which reads the docstrings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import griffe
+from mkdocs.structure.files import File, Files
+
+PACKAGE = Path(__file__).parents[1] / "jaxmodels"
+TITLES = {  # of a page, and its modules; of a package all
+    "Commands": ["jaxmodels", "commands", "options", "runner", "verify", "launching", "templates"],
+    "Looking and finding": ["watch", "profiling", "find_rate", "find_batch", "listing", "doctor"],
+    "Experiments and tasks": ["experiment", "task", "step", "loading", "metrics"],
+    "Optimizers": ["optim", "tuning"],
+    "Models": ["models"],
+    "Layers": ["layers"],
+    "Tasks": ["tasks", "adversarial"],
+    "Data": ["data"],
+    "Decoding": ["decoding"],
+    "Models from elsewhere": ["convert"],
+    "Devices and processes": ["parallel", "sharding", "axes", "processes", "cluster", "checkpoint"],
+    "Sweeps": ["sweeps"],
+    "Reports": ["report"],
+    "Plans": ["planning"],
+}
+
+
+class Lines(griffe.Extension):
+    """A line of a docstring that begins with what it explains, as "seed: …" or "init(key, batch) gives …", stays a line."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Ends the line before it as Markdown ends lines."""
+        if obj.docstring:
+            obj.docstring.value = re.sub(r"(?<=\S)\n(?=\w+(\(.*?\) |: ))", "  \n", obj.docstring.value)
+
+
+def on_config(config: Any) -> Any:
+    """Puts the reference into the navigation."""
+    config["nav"].append({"Reference": ["api/index.md", *map(_uri, TITLES)]})
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the reference and a page for each notebook."""
+    made = {_uri(title): _reference(title) for title in TITLES}
+    made["api/index.md"] = "# Reference\n\n" + "".join(f"- [{title}]({Path(_uri(title)).name})\n" for title in TITLES)
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        made[notebook.src_uri.removesuffix("ipynb") + "md"] = _page(notebook)
+    for uri, content in made.items():
+        files.append(File.generated(config, uri, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links to a notebook lead to its page."""
+    return re.sub(r"\]\(([\w/.]+)\.ipynb\)", r"](\1.md)", markdown)
+
+
+def _uri(title: str) -> str:
+    return f"api/{title.lower().replace(' ', '_')}.md"
+
+
+def _reference(title: str) -> str:
+    """A page with all modules of a title."""
+    lines = [f"# {title}\n"]
+    for name in TITLES[title]:
+        if (folder := PACKAGE / name).is_dir():
+            lines += [f"::: jaxmodels.{name}\n    options:\n      members: false\n"]
+            lines += [f"::: jaxmodels.{name}.{file.stem}\n" for file in sorted(folder.glob("[a-z]*.py"))]
+        else:
+            lines += ["::: jaxmodels\n" if name == "jaxmodels" else f"::: jaxmodels.{name}\n"]
+    return "\n".join(lines)
+
+
+def _page(notebook: File) -> str:
+    """A notebook's text and code, with what is kept of its output."""
+    parts = []
+    for cell in json.loads(notebook.content_string)["cells"]:
+        source = "".join(cell["source"])
+        parts += [source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"]
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {})
+            html = "".join(shown.get("text/html", []))
+            text = "".join(output.get("text", shown.get("text/plain", [])))
+            parts += [html or f"```text\n{text.rstrip()}\n```"]
+    return "\n\n".join(parts) + "\n"
