@@ -190,9 +190,10 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return [module, row["operation"], row["pass"], f"{row['ms']:.3g}", f"{row['share']:.1%}", f"{times:,.4g}"]
 
 
-def look(folder: Path) -> str:
-    """How the trace in a run's folder is looked at; "" where there is none."""
-    traces = sorted((folder / "profile").rglob("*.trace.json.gz"))
+def look(folder: Path) -> list[str]:
+    """Two ways to look at the newest trace in a run's folder; none where there is none."""
+    traces = list((folder / "profile").rglob("*.trace.json.gz"))
     if not traces:
-        return ""
-    return f"xprof --logdir {folder / 'profile'} (or TensorBoard with xprof), or {traces[-1]} at ui.perfetto.dev"
+        return []
+    newest = max(traces, key=lambda file: file.stat().st_mtime_ns)
+    return [f"xprof --logdir {folder / 'profile'}  (or tensorboard, with xprof installed)", f"{newest} at ui.perfetto.dev"]

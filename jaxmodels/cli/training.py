@@ -90,8 +90,8 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *again])}")
     console.say(f"  evaluate jaxmodels evaluate {folder}")
     console.say(f"  look     jaxmodels report {folder}")
-    if trace := look(folder):
-        console.say(f"  trace    {trace}")
+    for way in look(folder):
+        console.say(f"  trace    {way}")
     if experiment.decoder is not None:
         console.say(f"  sample   jaxmodels generate {folder} --prompt {experiment.decoder.prompt!r}")
 

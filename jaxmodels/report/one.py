@@ -196,8 +196,8 @@ def _profile(run: Run) -> str:
         )
     except (KeyError, TypeError, ValueError):
         return "" if not run.profile else '<p class="muted">profile/operations.json says what cannot be.</p>'
-    trace = look(run.path)
-    trace = f'<p class="muted">The trace: {escaped(trace)}.</p>' if trace else ""
+    ways = escaped("\n".join(look(run.path)))
+    trace = f"<h3>The trace</h3><pre>{ways}</pre>" if ways else ""
     return f'<p class="muted">{escaped(about)}</p>{page.table(HEAD, shown, "lllrrr")}{trace}'
 
 
