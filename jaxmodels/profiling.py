@@ -21,7 +21,8 @@ from jaxmodels.planning import hlo
 
 KEPT, SHOWN = 200, 10  # operations in operations.json, and of these in the console and on a page
 HEAD = ("module", "operation", "pass", "ms", "share", "times")
-NAMES = {"dot": "dot_general", "convolution": "conv_general_dilated"}  # of what XLA has fused with a transposition
+# Of what XLA calls better than JAX, which has fused a transposition with a product, or named an exchange by what it is of.
+NAMES = {"dot": "dot_general", "convolution": "conv_general_dilated", **{kind: kind for kind in hlo.KINDS}}
 _CONTROL = re.compile(
     r"while|body|cond|branch_\d+_fun|closed_call|checkpoint|rematted_computation|shard_map|custom_\w+_call\w*|"
 )
@@ -155,7 +156,8 @@ def _lines(trace: Any, programs: Mapping[str, Scopes]) -> Iterator[list[tuple[fl
 
 def place(op_name: str, kind: str) -> tuple[str, str, str]:
     """(module, operation, pass) of jit(f)/transpose(jvp(GPT.hidden))/blocks/dot_general; kind: what HLO calls it."""
-    *scopes, last = op_name.partition(";")[0].split("/")
+    op_name, several, _ = op_name.partition(";")[0].partition("/(")  # XLA has made one exchange of several: a/(b/add:c/add)
+    *scopes, last = f"{op_name}/{kind}".split("/") if several else op_name.split("/")
     direction = "backward" if "transpose(" in op_name else "forward" if "jvp(" in op_name else ""
     path: list[str] = []
     for scope in scopes:
@@ -165,7 +167,7 @@ def place(op_name: str, kind: str) -> tuple[str, str, str]:
         scope = scope.partition(".")[0]  # without the method
         if not _CONTROL.fullmatch(scope) and re.fullmatch(r"\w+", scope) and path[-1:] != [scope]:
             path.append(scope)
-    return "/".join(path), NAMES.get(kind, last), direction
+    return "/".join(path), NAMES.get(kind.removesuffix("-start").removesuffix("-done"), last), direction
 
 
 def _as_rows(found: Sequence[Operation], steps: int) -> list[dict[str, Any]]:

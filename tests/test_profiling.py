@@ -98,6 +98,9 @@ def test_a_trace_needs_a_folder_and_steps_stop_at_the_end():
         ("jit(s)/jvp(vmap(jit(_normal)))/cond/branch_0_fun/mul;jit(s)/add", "fusion", ("", "mul", "forward")),
         ("jit(s)/alternating.<locals>.step/update/sub", "fusion", ("update", "sub", "")),
         ("copy", "copy", ("", "copy", "")),
+        ("jit(s)/jvp(MLP)/head/dot_general", "all-gather-start", ("MLP/head", "all-gather", "forward")),
+        ("jit(s)/transpose(jvp(MLP))/(a/reduce_sum:b/reduce_sum)", "all-reduce", ("MLP", "all-reduce", "backward")),
+        ("jit(s)/(jvp()/reduce_sum:transpose(jvp(MLP))/a/reduce_sum)", "all-reduce", ("", "all-reduce", "")),
     ],
 )
 def test_the_scopes_of_an_operation_are_the_modules_path(op_name, kind, where):
@@ -115,7 +118,7 @@ TEXT = """HloModule jit_steps_1, is_scheduled=true, entry_computation_layout={(f
 ENTRY %main (x: f32[8]) -> f32[8] {
   %x = f32[8]{0} parameter(0)
   %while.1 = f32[8]{0} while(%x), condition=%c, body=%b, metadata={op_name="jit(s)/jvp(MLP)/keys/while"}
-  %copy.2 = f32[8]{0} copy(%while.1)
+  %copy.2 = f32[8]{0} copy(%while.1), metadata={op_name="moving['x']"}
   ROOT %fusion.3 = f32[8]{0} fusion(%copy.2), kind=kLoop, calls=%fused_computation
 }
 """

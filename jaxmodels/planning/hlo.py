@@ -101,7 +101,7 @@ def scopes(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
     """
     computations, _ = _computations(text)
     own = {i.name: i for instructions in computations.values() for i in instructions}
-    named = {name: match[1] for name, i in own.items() if (match := re.search(r'op_name="([^"]*)"', i.rest))}
+    named = {name: match[1] for name, i in own.items() if (match := re.search(r'op_name="(\w+|[^"]*/[^"]*)"', i.rest))}
 
     def of(i: Instruction) -> str:
         called = re.search(r"calls=%?([^\s,]+)", i.rest) if i.name not in named else None
