@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +95,9 @@ class Profile:
 
     def _read(self, start: int, stop: int, programs: Mapping[str, Scopes]) -> None:
         file = max(self._path.rglob("*.xplane.pb"), key=lambda file: file.stat().st_mtime_ns)
-        found = _as_rows(operations(jax.profiler.ProfileData.from_file(str(file)), programs), stop - start)
+        with warnings.catch_warnings():  # jaxlib's types of a trace have no module: an error of that ends the process
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = _as_rows(operations(jax.profiler.ProfileData.from_file(str(file)), programs), stop - start)
         write_text(self._path / "operations.json", json.dumps({"first": start, "last": stop, "operations": found}, indent=1))
         if found:
             title = f"What takes the time of steps {start:,} to {stop:,}; ms and times are those of one step"
