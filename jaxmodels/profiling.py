@@ -25,7 +25,7 @@ HEAD = ("module", "operation", "pass", "ms", "share", "times")
 # Of what XLA calls better than JAX, which has fused a transposition with a product, or named an exchange by what it is of.
 NAMES = {"dot": "dot_general", "convolution": "conv_general_dilated", **{kind: kind for kind in hlo.KINDS}}
 _CONTROL = re.compile(
-    r"while|body|cond|branch_\d+_fun|closed_call|checkpoint|rematted_computation|shard_map|custom_\w+_call\w*|"
+    r"while|body|cond|branch_\d+_fun|closed_call|eval_jaxpr|checkpoint|rematted_computation|shard_map|custom_\w+_call\w*|"
 )
 
 Scopes = Mapping[str, tuple[str, str]]  # of a program: instruction -> (HLO operation, op_name)

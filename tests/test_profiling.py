@@ -87,13 +87,17 @@ def test_a_trace_needs_a_folder_and_steps_stop_at_the_end():
     ("op_name", "kind", "where"),
     [
         ("jit(steps_1)/jvp(MLP)/hidden_0/dot_general", "fusion", ("MLP/hidden_0", "dot_general", "forward")),
-        ("jit(s)/while/body/closed_call/transpose(jvp(MLP))/head/transpose", "dot", ("MLP/head", "dot_general", "backward")),
+        ("jit(s)/while/body/eval_jaxpr/transpose(jvp(MLP))/head/transpose", "dot", ("MLP/head", "dot_general", "backward")),
         (
             "jit(s)/transpose(jvp(GPT.hidden))/blocks/blocks.layer/BGRTS,BSGD->BTGRD/dot_general",
             "fusion",
             ("GPT/blocks", "dot_general", "backward"),
         ),
-        ("jit(s)/jvp(GPT)/while/body/checkpoint/blocks.layer/blocks/mul", "fusion", ("GPT/blocks", "mul", "forward")),
+        (
+            "jit(s)/jvp(GPT)/while/body/closed_call/checkpoint/blocks.layer/blocks/mul",
+            "fusion",
+            ("GPT/blocks", "mul", "forward"),
+        ),
         ("jit(s)/jvp(CNN)/CNN.features/jit(relu)/max", "fusion", ("CNN", "max", "forward")),
         ("jit(s)/jvp(vmap(jit(_normal)))/cond/branch_0_fun/mul;jit(s)/add", "fusion", ("", "mul", "forward")),
         ("jit(s)/alternating.<locals>.step/update/sub", "fusion", ("update", "sub", "")),
