@@ -20,6 +20,7 @@ from jaxmodels.report.swept import is_sweep, read_sweep
 EVERY = 1.0  # seconds between looks at the files
 QUIET = 120.0  # seconds without a line after which that is said
 HEIGHT, MEMBERS = 8, 30  # rows of the plot, members of a sweep that are shown
+WIDE = 10.0  # times the lowest from which on the highest is shown by its logarithm
 BLOCKS = " ▁▂▃▄▅▆▇█"
 FACTS = {"train/loss": "loss", "train/learning_rate": "rate", "train/grad_norm": "gradient norm"}
 
@@ -106,18 +107,23 @@ def _evaluations(run: Run) -> Table:
 
 
 def plot(values: np.ndarray, width: int) -> list[str]:
-    """Lines of text: the means of as many parts of the values as there is room for, from the lowest to the highest."""
+    """Lines of text: the means of as many parts of the values as there is room for, from the lowest to the highest.
+
+    By their logarithms where the highest is WIDE times the lowest; the line in the middle names the value there.
+    """
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return []
-    names = [number(float(values.min())), number(float(values.max()))]
-    margin = max(map(len, names)) + 1
+    margin = max(len(number(float(x))) for x in (values.min(), values.max())) + 1
     columns = np.array([part.mean() for part in np.array_split(values, min(len(values), max(10, width - margin)))])
+    log = columns.min() > 0 and columns.max() >= WIDE * columns.min()
+    columns = np.log(columns) if log else columns
     low, high = float(columns.min()), float(columns.max())
+    at = {HEIGHT - 1: high, HEIGHT // 2: (low + high) / 2, 0: low}
     eighths = np.rint((columns - low) / ((high - low) or 1.0) * (8 * HEIGHT - 1)).astype(int) + 1
     lines = []
     for row in reversed(range(HEIGHT)):
-        name = number(high) if row == HEIGHT - 1 else number(low) if row == 0 else ""
+        name = number(math.exp(at[row]) if log else at[row]) if row in at else ""
         lines.append(name.rjust(margin - 1) + " " + "".join(BLOCKS[min(8, max(0, n - 8 * row))] for n in eighths.tolist()))
     return lines
 

@@ -76,6 +76,14 @@ def test_a_plot_has_the_width_that_there_is_and_its_lowest_and_highest_value(wid
     assert watch.plot(np.array([1.0]), 80) == []
 
 
+def test_values_of_several_sizes_are_shown_by_their_logarithms():
+    lines = watch.plot(np.geomspace(1.0, 1e-4, 1000), 80)
+    names = [line[:10].split()[0] for line in lines if line[:8].strip()]
+    assert [float(name) for name in names] == pytest.approx([1.0, 1e-2, 1e-4], rel=0.1)
+    middle = max(map(len, lines)) // 2
+    assert len("".join(line[middle] for line in lines).strip()) in (4, 5)
+
+
 def test_the_command_watches_once_where_there_is_no_terminal(tmp_path, capsys):
     assert cli.main(["watch", str(made(tmp_path / "run"))]) == 0
     assert "step 40" in capsys.readouterr().out
