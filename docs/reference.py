@@ -1,6 +1,6 @@
 """The pages of the site that are made: the reference, from the package's docstrings, and the notebooks.
 
-mkdocs build --strict calls on_files; `Lines` is for griffe, which reads the docstrings.
+mkdocs build --strict calls on_files; `Lines` and `Fields` are for griffe, which reads the source.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TITLES = {  # of a page, and its modules; of a package all
     "Reports": ["report"],
     "Plans": ["planning"],
 }
+WITH_FIELDS = {"flax.linen.Module", "typing.NamedTuple"}  # bases of classes whose fields are arguments
 
 
 class Lines(griffe.Extension):
@@ -39,6 +40,21 @@ class Lines(griffe.Extension):
         """Ends the line before it as Markdown ends lines."""
         if obj.docstring:
             obj.docstring.value = re.sub(r"(?<=\S)\n(?=\w+(\(.*?\) |: ))", "  \n", obj.docstring.value)
+
+
+class Fields(griffe.Extension):
+    """Shows fields of linen modules and of tuples as the arguments that they are, and sizes of models as partial calls."""
+
+    def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
+        """Marks the class as a dataclass, which griffe knows of decorated ones alone."""
+        if any(not isinstance(base, str) and base.canonical_path in WITH_FIELDS for base in cls.bases):
+            cls.decorators.append(griffe.Decorator(griffe.ExprName("dataclasses.dataclass"), lineno=None, endlineno=None))
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
+        """Shows partial calls, which explain themselves."""
+        value = attr.value
+        if isinstance(value, griffe.ExprCall) and value.canonical_path == "functools.partial" and attr.docstring is None:
+            attr.docstring = griffe.Docstring("With these fields.", parent=attr)
 
 
 def on_config(config: Any) -> Any:

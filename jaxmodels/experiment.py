@@ -56,7 +56,7 @@ def _no_baselines() -> Mapping[str, Mapping[str, float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What is learned; where and how it runs is `jaxmodels.runner.Options`."""
+    """What is learned; where and how it runs is `jaxmodels.Options`."""
 
     task: Task
     optimizer: Any  # an optax.GradientTransformation; see jaxmodels.optim for one that also averages parameters

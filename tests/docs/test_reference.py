@@ -44,6 +44,12 @@ def test_a_name_is_explained_by_its_docstring(site, name):
     assert len(pages) == 1
 
 
+def test_a_model_shows_its_fields_and_its_sizes(site):
+    text = re.sub(r"<[^>]+>", "", (site / "api" / "models" / "index.html").read_text())
+    assert re.search(r"GPT\(\s*vocabulary: int,\s*length: int,", text)
+    assert re.search(r"gpt2_small\s*=\s*partial\(\s*gpt2,\s*width=768", text)
+
+
 def test_notebooks_have_pages(site):
     assert "Where it fails" in (site / "notebooks" / "first_model" / "index.html").read_text()
 
