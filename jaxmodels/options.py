@@ -167,6 +167,8 @@ class Rising:
     """The last one."""
     updates: int = 200
     """Updates from the first to the last."""
+    folder: str = ""
+    """Where curve.json and curve.svg are written; by default runs/find-rate-NAME."""
 
 
 @dataclass(frozen=True, kw_only=True)

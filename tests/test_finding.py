@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmodels import cli, find_batch, find_rate, optim
+from jaxmodels import cli, find_batch, find_rate, optim, rate_curve
+from jaxmodels.console import Console
 
 FILES = Path(__file__).parent / "files"
 DIGITS = str(FILES.parents[1] / "experiments" / "digits_mlp.py")
@@ -32,8 +34,9 @@ fast = pytest.mark.fast
 def test_a_rising_rate_is_a_schedule_that_rises(made, compared):
     low, high, n = 1e-3, 1e-1, 20
     schedule = lambda count: low * (high / low) ** (count / (n - 1))  # noqa: E731
+    short = optim.warmup_linear(0.5, warmup=3, steps=n // 2)  # 0 from there on
     params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-    ours, theirs = find_rate.rising(made(optim.warmup_linear(0.5, warmup=3, steps=n)), low, high, n), made(schedule)
+    ours, theirs = find_rate.rising(made(short), low, high, n, at=3), made(schedule)
 
     def walk(optimizer):
         state, x = optimizer.init(params), params
@@ -54,21 +57,50 @@ def test_the_curve_is_read_where_it_falls_fastest_and_where_it_is_least():
     rates = np.geomspace(1e-5, 10, 200)
     losses = 2 - 1.5 / (1 + np.exp(-3 * np.log(rates / 1e-2))) + np.where(rates > 1, (rates - 1) ** 2, 0)
     found = find_rate.reading(rates, losses)
-    assert 3e-3 < found["steepest"] < 5e-2  # behind 1e-2 by the smoothing
-    assert 0.5 < found["least"] < 3
+    assert 5e-3 < found["steepest"] < 5e-2
+    assert 0.2 < found["least"] < 3  # before 1, by the smoothing
     flat = find_rate.reading(rates, 2 + 0.1 * np.random.default_rng(0).normal(size=200))
     assert flat["steepest"] is None and flat["least"] is None
 
 
-def test_the_command_shows_the_curve_and_what_to_begin_with(capsys):
-    words = ["--updates", "80", "--low", "1e-4", "--high", "1e4", "--hidden", "16", "--mesh", "data=1"]
-    assert cli.main(["find-rate", DIGITS, *words]) == 0
+def test_the_command_shows_the_curve_writes_it_and_says_what_to_begin_with(capsys, tmp_path):
+    ours = ["--updates", "80", "--low", "1e-4", "--high", "1e4", "--lr", "1", "--folder", str(tmp_path)]
+    assert cli.main(["find-rate", DIGITS, *ours, "--hidden", "16", "--mesh", "data=1"]) == 0
     out, err = capsys.readouterr()
     assert err.count("not finite") < 5  # it ends soon after
     assert "the smoothed loss as the rate rises" in out and "█" in out
-    assert "steepest at" in out and "begin with   jaxmodels train" in out
-    assert cli.main(["find-rate", MLP, "--low", "1", "--high", "0.1"]) == 2
-    assert "wanted 0 < low < high" in capsys.readouterr().err
+    found = json.loads((tmp_path / "curve.json").read_text())
+    assert f"train {DIGITS} --hidden 16 --mesh data=1 --lr {found['steepest']:.2g}\n" in out
+    assert 1e-3 < found["steepest"] < found["least"] < 10 and found["peak"] == 1
+    picture = ElementTree.parse(tmp_path / "curve.svg")
+    assert len(picture.findall("{*}circle")) > 20 and len(picture.findall("{*}polyline")) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--low", "1", "--high", "0.1"], "wanted 0 < low < high"), (["--lr", "0"], "own rate is 0 at every")],
+)
+def test_rates_that_cannot_be_tried_are_said_in_one_line(words, said, capsys):
+    assert cli.main(["find-rate", MLP, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_experiment_of_fewer_steps_than_are_tried_is_read_too(tmp_path, capsys):
+    """Its schedule, which is 0 after 24 of the 120 updates, stays at its peak."""
+    words = ["--updates", "120", "--low", "1e-4", "--high", "100", "--mesh", "data=1", "--folder", str(tmp_path), "--json"]
+    assert cli.main(["find-rate", MLP, *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rates"]) > 50 and 1e-3 < found["steepest"] < found["least"] < 1
+
+
+@fast
+def test_a_curve_that_is_not_finite_from_the_start_is_no_curve(tmp_path, capsys):
+    found = {"rates": [0.1], "losses": [1.0], "smoothed": [1.0], "steepest": None, "least": None, "peak": 0.1}
+    rate_curve.show("x.py", found, Console())
+    (tmp_path / "curve.svg").write_text("of another test")
+    assert rate_curve.write("x.py", found, tmp_path).name == "curve.json"
+    assert "lower --low" in capsys.readouterr().out
+    assert [file.name for file in tmp_path.iterdir()] == ["curve.json"]
 
 
 @fast

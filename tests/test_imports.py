@@ -36,7 +36,7 @@ RUNNER = [
     ),
     *("sweeps", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
     *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
-    *("watch", "profiling", "find_rate", "find_batch", "doctor", "listing"),
+    *("watch", "profiling", "find_rate", "rate_curve", "find_batch", "doctor", "listing"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -85,7 +85,8 @@ ARROWS: dict[str, list[str]] = {
     "planning": ["", *RUNNER, "layers.attention"],  # which attention is traced depends on the target
     "report": RUNNER,
     "watch": RUNNER,
-    "find_rate": RUNNER,
+    "find_rate": [*RUNNER, "optim"],
+    "rate_curve": RUNNER,
     "find_batch": RUNNER,
     "doctor": RUNNER,
     "listing": ["console"],

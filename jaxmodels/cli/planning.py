@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
-from jaxmodels.cli.parsing import knobs_of, leading, parse, positional
+from jaxmodels.cli.parsing import knobs_of, leading, parse, positional, without
 
 
 def plan(argv: list[str]) -> int:
@@ -34,17 +36,38 @@ def find_rate(argv: list[str]) -> int:
     parts: dict[str, type] = {"rising": Rising, "trying": Trying, "printing": Printing}
     about = "Train some steps at a rate that rises, and show the loss over it; the file's knobs are options too."
     path, rest = positional("find-rate", argv, "FILE", parts, about)
-    _, got, knobs = knobs_of("find-rate", path, rest, parts)
+    file, got, knobs = knobs_of("find-rate", path, rest, parts)
 
+    from jaxmodels import loading
     from jaxmodels.console import Console
-    from jaxmodels.find_rate import find_rate, show
+    from jaxmodels.find_rate import find_rate
+    from jaxmodels.rate_curve import show, write
 
     console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
-    found = find_rate(path, console=console, options=options, **vars(got["rising"]), **knobs)
-    show(path, found, list(knobs), console)
+    rising = vars(got["rising"])
+    name = f"find-rate-{loading.run_name(file, file.config(**knobs))}"
+    folder = Path(rising.pop("folder") or Path("runs") / name)
+    found = find_rate(path, console=console, options=options, **rising, **knobs)
+    written = write(path, found, folder)
+    show(path, found, console)
+    rate = next((x for x in ("lr", "learning_rate", "rate") if x in knobs), "")
+    if rate and found["steepest"] is not None:
+        command = _train(path, rest, parts["rising"], rate, f"{found['steepest']:.2g}")
+        console.say(f"\n  begin with   {command}", "bold")
+    console.say(f"  the curve    {written}", "dim")
     if got["printing"].json:
         print(json.dumps({"file": path, **found}))
     return 0
+
+
+def _train(path: str, rest: list[str], ours: type, knob: str, value: str) -> str:
+    """The command that trains with the words of this one but its own options, and with the knob at the value."""
+    import dataclasses
+
+    names = [*(f.name for f in dataclasses.fields(ours)), knob]
+    options = [f"--{spelt}" for name in names for spelt in (name, name.replace("_", "-"))]
+    kept = without([word for word in rest if word not in ("--json", "--quiet")], options)
+    return shlex.join(["jaxmodels", "train", path, *kept, f"--{knob.replace('_', '-')}", value])
 
 
 def find_batch(argv: list[str]) -> int:
