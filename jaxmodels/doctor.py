@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -33,14 +32,21 @@ TRAPS = ("XLA_FLAGS", "JAX_DISABLE_JIT", "JAX_DEBUG_NANS", "JAX_ENABLE_X64", "JA
 
 
 def doctor(*, speed: bool = True, folder: str | Path = "runs") -> dict[str, Any]:
-    """{"environment", "memory_bytes", "extras", "speed", "advice"}; speed: whether to measure, some seconds.
+    """{"error", "environment", "memory_bytes", "extras", "speed", "advice"}; speed: whether to measure, some seconds.
 
-    extras: by name the packages that are missing. speed: by what was measured {"median", "least", "most", "unit"}. advice:
-    what should be changed, in sentences.
+    error: why JAX finds no device, "" where it does; the rest is then of the CPU. extras: by name the packages that are
+    missing. speed: by what was measured {"median", "least", "most", "unit"}. advice: what should be changed, in sentences.
     """
+    error = ""
+    try:
+        jax.devices()
+    except Exception as raised:  # whatever the plugin of the device raises
+        error = (str(raised).strip() or f"{type(raised).__name__} of JAX without words").splitlines()[0]
+        jax.config.update("jax_platforms", "cpu")
     device = jax.devices()[0]
     load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
     return {
+        "error": error,
         "environment": describe_environment(),
         "memory_bytes": available(device, len(jax.devices())),
         "extras": extras(),
@@ -98,19 +104,23 @@ def _rate(run: Callable[[], Any], work: float, unit: str) -> dict[str, Any]:
 def advice(platform: str, load: float, folder: Path) -> list[str]:
     """What should be changed before a long run, or before figures are believed."""
     said = []
-    if platform == "cpu" and (shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists()):
-        said.append("there is an NVIDIA GPU that JAX does not use: pip install 'jaxmodels[cuda]', and look at JAX_PLATFORMS")
-    if platform == "cpu" and Path("/dev/accel0").exists():
-        said.append("there is a TPU that JAX does not use: pip install 'jaxmodels[tpu]', and look at JAX_PLATFORMS")
+    nvidia = shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
+    for there, what, extra, package in (
+        (nvidia, "an NVIDIA GPU", "cuda", "jax-cuda13-plugin"),
+        (Path("/dev/accel0").exists(), "a TPU", "tpu", "libtpu"),
+    ):
+        if platform == "cpu" and there:
+            do = "look at its driver" if _installed(package) else f"pip install 'jaxmodels[{extra}]'"
+            said.append(
+                f"there is {what} that JAX does not use: {do}, and at JAX_PLATFORMS and what JAX says when it starts"
+            )
     said += [
         f"{name}={os.environ[name]} changes what JAX does: unset it unless it is meant"
         for name in TRAPS
         if os.environ.get(name)
     ]
     if load > BUSY:
-        said.append(
-            f"other programs keep the cores busy ({load:.0%} of them are waited for): measure again when they are done"
-        )
+        said.append(f"other programs keep the cores busy ({load:.1f} want each): measure again when they are done")
     place = folder if folder.exists() else folder.absolute().parent
     if not os.access(place, os.W_OK):
         said.append(f"{place} cannot be written: runs need --folder, or other permissions")
@@ -123,16 +133,17 @@ def show(found: dict[str, Any], console: Console) -> None:
     """The same for people."""
     of = found["environment"]
     devices = of["devices"]
-    console.say(
-        f"{devices['count']} x {devices['kind']} ({devices['platform']}), {in_bytes(found['memory_bytes'])} each", "bold"
-    )
-    console.say(f"{platform.platform()}, {of['cores']} cores, Python {of['python']}")
+    if found["error"]:
+        console.say(f"JAX finds no device, what follows is of the CPU: {found['error']}", "bold red")
+    each = "free" if devices["platform"] == "cpu" else "each"
+    console.say(f"{devices['count']} x {devices['kind']}, {in_bytes(found['memory_bytes'])} {each}", "bold")
+    console.say(f"{of['system']}, {of['cores']} cores, Python {of['python']}")
     console.say(", ".join(f"{name} {version}" for name, version in of["versions"].items()))
     ready = [name for name, missing in found["extras"].items() if not missing]
     console.say(f"\nextras installed: {', '.join(ready) or 'none'}")
-    for name, missing in found["extras"].items():
-        if missing:
-            console.say(f"  {name}: {', '.join(missing)} missing, pip install 'jaxmodels[{name}]'", "dim")
+    absent = [f"{name} ({', '.join(missing)})" for name, missing in found["extras"].items() if missing]
+    if absent:
+        console.say(f"not: {', '.join(absent)}; pip install 'jaxmodels[NAME]'", "dim")
     if found["speed"]:
         console.say()
         spread = lambda x: f"{x['least']:.3g} to {x['most']:.3g}"  # noqa: E731

@@ -12,6 +12,9 @@ from typing import Any
 
 from jaxmodels.console import Console, number
 
+GAP = "  "
+NARROW = 120  # columns: a narrower terminal shows no stated results
+
 
 def list_experiments(folder: str | Path = "experiments", *, runs: str | Path = "runs") -> list[dict[str, Any]]:
     """For each file with a function build and a class Config: {"file", "about", "stated", "last"}.
@@ -66,23 +69,34 @@ def _last(runs: Path, name: str) -> dict[str, Any] | None:
 
 
 def show(found: list[dict[str, Any]], console: Console) -> None:
-    """A table of a line for each: what it is, its stated result or target, its last run."""
-    rows = [[Path(of["file"]).stem, of["about"], of["stated"], _said(of["last"])] for of in found]
-    head = ["experiment", "", "stated", "last run"]
-    name, last = (max(len(row[at]) for row in [head, *rows]) for at in (0, 3))
-    room = max(20, shutil.get_terminal_size().columns - name - last - 12) // 2  # between columns there are three blanks
-    cut = lambda text: text if len(text) <= room else text[: room - 1].rstrip() + "…"  # noqa: E731
-    console.table("", head, [[a, cut(b), cut(c), d] for a, b, c, d in rows], left=True)
+    """A line for each: what it is, what it states, its last run; as the terminal is wide, and whole where there is none."""
+    if not found:
+        console.say("no experiment: no file has a class Config and a function build")
+        return
+    rows = [("experiment", "", "stated", "last run")]
+    rows += [(Path(of["file"]).stem, of["about"], of["stated"], _said(of["last"])) for of in found]
+    room = shutil.get_terminal_size((1 << 16, 24)).columns
+    if room < NARROW:
+        rows = [(name, about, "", last) for name, about, _, last in rows]
+    lasts = max((len(last) for *_, last in rows[1:]), default=0)
+    widths = [max(len(row[0]) for row in rows), 0, 0, min(lasts, room // 3)]
+    room -= sum(widths) + (2 + bool(lasts)) * len(GAP)
+    widths[2] = min(max(len(row[2]) for row in rows), room // 2)
+    widths[1] = min(max(len(row[1]) for row in rows), room - widths[2])
+    cut = lambda text, n: text if len(text) <= n else text[: max(0, n - 1)].rstrip() + "…" * bool(n)  # noqa: E731
+    for i, row in enumerate(rows):
+        cells = [cut(cell, n).ljust(n) for cell, n in zip(row, widths, strict=True) if n]
+        console.say(GAP.join(cells).rstrip(), "dim" if i == 0 else None)
 
 
 def _said(last: dict[str, Any] | None) -> str:
-    """The first metric that is no loss, with the best that a baseline states of it."""
+    """The first metric that is no loss, and the day, and what the baselines have of it."""
     if last is None:
         return ""
     metrics = {k: x for k, x in (last["metrics"] or {}).items() if isinstance(x, int | float)}
     name = next((k for k in metrics if not k.endswith("loss")), next(iter(metrics), ""))
     if not name:
-        return f"{str(last['exit']).partition(':')[0]}, {last['when']}"
-    stated = [of[name] for of in (last["baselines"] or {}).values() if isinstance(of, dict) and name in of]
-    target = f" (wanted {number(max(stated))})" if stated else ""
-    return f"{name.rpartition('/')[2]} {number(metrics[name])}{target}, {last['when'][:10]}"
+        return f"{str(last['exit']).partition(':')[0]}, {last['when'][:10]}"
+    named = {who: of[name] for who, of in (last["baselines"] or {}).items() if isinstance(of, dict) and name in of}
+    beside = ", ".join(f"{who} {number(x)}" for who, x in named.items() if isinstance(x, int | float))
+    return f"{name.rpartition('/')[2]} {number(metrics[name])}, {last['when'][:10]}" + (f" ({beside})" if beside else "")

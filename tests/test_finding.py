@@ -125,21 +125,28 @@ def test_data_that_allow_no_more_are_the_limit():
 def test_the_batch_that_the_command_names_fits_and_a_much_larger_one_does_not(capsys):
     assert cli.main(["find-batch", MLP, "--memory", "0.002", "--mesh", "data=1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert 0.7 * found["limit"] < found["bytes"] <= find_batch.USED * found["limit"]
+    assert 0.5 * found["limit"] < found["bytes"] <= find_batch.USED_OF_CPU * found["limit"]
     sizes = {of["batch"]: of["bytes"] for of in found["tried"]}
     assert sizes[found["batch"]] == found["bytes"] and max(sizes.values()) >= found["bytes"]
 
 
-def test_a_step_that_needs_more_than_was_counted_gives_a_smaller_batch(monkeypatch):
+def test_a_step_that_needs_more_than_was_counted_gives_a_smaller_batch(monkeypatch, capsys):
     made = []
     monkeypatch.setattr(find_batch, "_steps", lambda built, *_: made.append(built.train.batch) or len(made) > 1)
-    found = find_batch.find_batch(MLP, memory=0.002)
-    assert found["batch"] == made[1] < made[0]
+    assert cli.main(["find-batch", MLP, "--memory", "0.002", "--hidden", "12"]) == 0
+    out = capsys.readouterr().out
+    assert made[1] < made[0] and f"{made[1]:,} fits" in out
+    assert "no more than 56" in out and f"train {MLP} --hidden 12 --batch 56\n" in out
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--knob", "many"], "has no such knob; it has"), (["--memory", "0.000001"], "no batch fits into")],
+    [
+        (["--knob", "many"], "has no such knob; it has"),
+        (["--knob", "hidden"], "with another hidden the batch is still 8"),
+        (["--memory", "-1"], "wanted GiB above 0"),
+        (["--memory", "0.000001"], "no batch fits into"),
+    ],
 )
 def test_what_cannot_be_is_said_in_one_line(words, said, capsys):
     assert cli.main(["find-batch", MLP, *words, "--mesh", "data=1"]) == 2
@@ -147,10 +154,13 @@ def test_what_cannot_be_is_said_in_one_line(words, said, capsys):
 
 
 @fast
-def test_a_device_is_asked_first_and_of_a_cpu_the_system():
+def test_a_device_is_asked_first_and_of_a_cpu_the_system_or_its_container(monkeypatch, tmp_path):
     class Card:
         def memory_stats(self):
             return {"bytes_limit": 5}
 
     assert find_batch.available(Card()) == 5
     assert find_batch.available(jax.devices()[0]) > 1e8
+    (tmp_path / "memory.max").write_text("4096\n")
+    monkeypatch.setattr(find_batch, "GROUP", str(tmp_path / "memory.max"))
+    assert find_batch.available(jax.devices()[0], 2) == 2048

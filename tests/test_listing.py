@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxmodels import cli, doctor, listing
@@ -39,15 +40,25 @@ def test_the_newest_run_of_an_experiment_is_its_last_with_the_target_beside_it(t
     broken, one = listing.list_experiments(tmp_path, runs=runs)
     assert broken["about"].startswith("cannot be read")
     assert (one["about"], Path(one["last"]["run"]).name) == ("One", "one-lr=0.1")
-    assert listing._said(one["last"]).startswith("accuracy 0.9000 (wanted 0.9500), 1970-01-01")
+    assert listing._said(one["last"]) == "accuracy 0.9000, 1970-01-01 (a 0.9500)"
 
 
-def test_the_list_has_a_line_for_each_or_is_json(capsys):
+def test_the_list_has_a_line_for_each_as_wide_as_the_terminal_or_is_json(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: (_ for _ in ()).throw(OSError))  # no terminal
     assert cli.main(["list", str(EXPERIMENTS)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.strip()]) == 1 + len(listing.list_experiments(EXPERIMENTS))
     assert cli.main(["list", str(EXPERIMENTS), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) > 30
+    for columns in (200, 80, 60):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert cli.main(["list", str(EXPERIMENTS)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert all(len(line) <= columns for line in lines)
+        assert ("99.4% test acc" in "\n".join(lines)) == (columns == 200) and "A multilayer perceptron" in "\n".join(lines)
+    assert cli.main(["list", str(tmp_path)]) == 0
+    assert "no experiment" in capsys.readouterr().out
     assert cli.main(["list", "nowhere"]) == 2
     assert "nowhere is not there; wanted a folder" in capsys.readouterr().err
 
@@ -60,7 +71,26 @@ def test_the_doctor_says_what_there_is_and_how_fast(capsys, monkeypatch):
     assert len(found["speed"]) == 3
     assert all(0 < x["least"] <= x["median"] <= x["most"] for x in found["speed"].values())
     assert found["environment"]["devices"]["platform"] == "cpu" and found["memory_bytes"] > 0
-    assert found["extras"]["mlflow"] in ([], ["mlflow-skinny"])
+    assert found["extras"]["mlflow"] in ([], ["mlflow-skinny"]) and found["error"] == ""
+
+
+def test_the_doctor_says_why_there_is_no_device_and_goes_on_with_the_cpu(capsys, monkeypatch):
+    devices, asked = jax.devices(), []
+
+    def broken(*_):
+        asked.append(jax.config.jax_platforms)
+        if len(asked) == 1:
+            raise RuntimeError("Unable to initialize backend 'tpu'\nmore of it")
+        return devices
+
+    before = jax.config.jax_platforms
+    monkeypatch.setattr(jax, "devices", broken)
+    try:
+        assert cli.main(["doctor", "--speed", "off"]) == 1
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert asked[1] == "cpu"
+    assert "JAX finds no device, what follows is of the CPU: Unable to initialize backend 'tpu'\n" in capsys.readouterr().out
 
 
 def test_the_doctor_warns_of_what_spoils_a_run(monkeypatch, tmp_path):
@@ -71,5 +101,8 @@ def test_the_doctor_warns_of_what_spoils_a_run(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
     said = "\n".join(doctor.advice("cpu", 2.0, tmp_path))
+    assert "pip install 'jaxmodels[cuda]'" in said
+    monkeypatch.setattr(doctor, "_installed", lambda package: True)
+    assert "look at its driver" in "\n".join(doctor.advice("cpu", 0.0, tmp_path))
     for part in ("GPU that JAX does not use", "JAX_DISABLE_JIT=1 changes", "keep the cores busy", "cannot be written"):
         assert part in said

@@ -6,7 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
-from jaxmodels.cli.parsing import knobs_of, leading, parse, positional, without
+from jaxmodels.cli.parsing import FAILED, knobs_of, leading, parse, positional, without
 
 
 def plan(argv: list[str]) -> int:
@@ -80,13 +80,17 @@ def find_batch(argv: list[str]) -> int:
     _, got, knobs = knobs_of("find-batch", path, rest, parts)
 
     from jaxmodels.console import Console
+    from jaxmodels.diagnose import in_bytes
     from jaxmodels.find_batch import find_batch
 
     console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
     found = find_batch(path, console=console, options=options, **vars(got["filling"]), **knobs)
     knob = got["filling"].knob
-    console.say(f"\n{found['batch']:,} fits, and two steps were made with it", "bold")
-    console.say(f"  jaxmodels train {path} --{knob.replace('_', '-')} {found['batch']}")
+    size, limit = in_bytes(found["bytes"]), in_bytes(found["limit"])
+    console.say(f"\n{found['batch']:,} fits: {size} of {limit}, and two steps were made with it", "bold")
+    if found["batch"] > found["examples"]:
+        console.say(f"a pass over the data has no more than {found['examples']:,}: larger batches repeat examples", "yellow")
+    console.say(f"  {_train(path, rest, parts['filling'], knob, str(min(found['batch'], found['examples'])))}")
     if got["printing"].json:
         print(json.dumps({"file": path, **found}))
     return 0
@@ -126,4 +130,4 @@ def doctor(argv: list[str]) -> int:
     show(found, console)
     if got["printing"].json:
         print(json.dumps(found))
-    return 0
+    return FAILED if found["error"] else 0
