@@ -36,7 +36,8 @@ def cross_entropy(
     """
     B, T, _ = x_BTM.shape
     weight_BT = jnp.broadcast_to(weight_BT.astype(jnp.float32), (B, T))
-    examples, places = axes.dividing(axes.BATCH, B), axes.dividing((axes.CONTEXT,), T)
+    examples = axes.dividing(axes.BATCH, B)  # and a pipeline's stages, which have nothing else to do here, share the places
+    places = axes.dividing((axes.CONTEXT, axes.PIPELINE), T) or axes.dividing((axes.CONTEXT,), T)
     split = (*examples, *places)
     token = P(examples or None, places or None)
 
@@ -70,7 +71,14 @@ def with_perplexity(metrics: dict[str, float]) -> dict[str, float]:
 
 def _whole(smoothing: float, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any) -> tuple[jax.Array, jax.Array]:
     """Sums over tokens of weight x loss and of the weights of those that are right."""
-    logits_BTV = jnp.einsum("BTM,VM->BTV", x_BTM, table_VM.astype(x_BTM.dtype), preferred_element_type=jnp.float32)
+    return _of_logits(smoothing, _logits(x_BTM, table_VM.astype(x_BTM.dtype)), targets_BT, weight_BT)
+
+
+def _logits(x_BTM: Any, table_VM: Any) -> jax.Array:
+    return jnp.einsum("BTM,VM->BTV", x_BTM, table_VM, preferred_element_type=jnp.float32)
+
+
+def _of_logits(smoothing: float, logits_BTV: Any, targets_BT: Any, weight_BT: Any) -> tuple[jax.Array, jax.Array]:
     logs_BTV = jax.nn.log_softmax(logits_BTV)
     loss_BT = -jnp.take_along_axis(logs_BTV, targets_BT[..., None], -1)[..., 0]
     if not (isinstance(smoothing, float) and smoothing == 0):
@@ -91,10 +99,14 @@ def _chunked(smoothing: float, size: int, x_BTM: Any, table_VM: Any, targets_BT:
 def _forward(smoothing: float, size: int, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any):
     def add(carry, chunk):
         x, targets, weight = chunk
-        sums, back, right = jax.vjp(lambda x, table: _whole(smoothing, x, table, targets, weight), x, table_VM, has_aux=True)
-        dx, dtable = back(jnp.ones(()))
-        return jax.tree.map(jnp.add, carry, (sums, right, dtable.astype(jnp.float32))), dx
+        logits = _logits(x, table)
+        sums, back, right = jax.vjp(lambda z: _of_logits(smoothing, z, targets, weight), logits, has_aux=True)
+        dlogits = back(jnp.ones(()))[0].astype(x.dtype)  # products of two types would be of the wider, and slower
+        dx = jnp.einsum("BtV,VM->BtM", dlogits, table)
+        dtable = jnp.einsum("BtV,BtM->VM", dlogits, x, preferred_element_type=jnp.float32)
+        return jax.tree.map(jnp.add, carry, (sums, right, dtable)), dx
 
+    table = table_VM.astype(x_BTM.dtype)
     start = jnp.zeros(()), jnp.zeros(()), jnp.zeros(table_VM.shape, jnp.float32)
     (loss, right, dtable_VM), dx = jax.lax.scan(add, start, _cut(size, x_BTM, targets_BT, weight_BT))
     B, T, M = x_BTM.shape

@@ -30,7 +30,7 @@ def loss(x, table, targets, weight):
     return found[0].total / found[0].weight, found
 
 
-@pytest.mark.parametrize("axes", ["data=2,fsdp=2,tensor=2", "fsdp=4,context=2"])
+@pytest.mark.parametrize("axes", ["data=2,fsdp=2,tensor=2", "fsdp=4,context=2", "fsdp=2,context=2,pipeline=2"])
 def test_on_a_mesh_loss_accuracy_and_gradients_are_those_of_one_device_and_the_matrix_is_gathered_once(axes):
     mesh = parallel.make_mesh(axes)
     at = lambda *spec: NamedSharding(mesh, P(*spec))  # noqa: E731
@@ -48,6 +48,25 @@ def test_on_a_mesh_loss_accuracy_and_gradients_are_those_of_one_device_and_the_m
     assert bodies
     exchanged = [line for body in bodies for line in body.splitlines() if re.search(r" all-(gather|reduce)", line)]
     assert not [line for line in exchanged if re.search(rf"\[({V}|{V // 2}),{M}\]", line)]
+
+
+def test_stages_of_a_pipeline_share_the_tokens():
+    mesh = parallel.make_mesh("data=2,pipeline=4")
+    mine = parallel.batch_sharding(mesh)
+    split = jax.jit(parallel.traced_for(mesh, loss), in_shardings=(mine, parallel.replicated(mesh), mine, mine))
+    text = split.lower(*inputs()).compile().as_text()
+    [rows] = {int(n) for n in re.findall(rf"f32\[(\d+),{V}\]\S* (?:dot|custom-call)\(", text)}
+    [trips] = {int(n) for n in re.findall(r"known_trip_count.{4,8}?(\d+)", text)}
+    assert rows * trips == B * T // mesh.size
+
+
+def test_products_of_the_gradient_are_of_the_models_type():
+    x, table, targets, weight = inputs()
+    gradient = jax.make_jaxpr(jax.grad(loss, (0, 1), has_aux=True))
+    text = str(gradient(jnp.asarray(x, jnp.bfloat16), jnp.asarray(table, jnp.bfloat16), targets, weight))
+    assert text.count("dot_general[") == 3
+    for operands in re.findall(r"dot_general\[.*?\] (\w+) (\w+)\n", text, re.S):
+        assert all(f"{name}:bf16" in text for name in operands)
 
 
 def test_the_sums_are_in_float32_though_the_model_is_in_bfloat16():
