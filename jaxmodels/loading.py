@@ -88,7 +88,7 @@ def make_config(file: File, knobs: Mapping[str, Any]) -> Any:
             close = difflib.get_close_matches(name, names, n=1)
             raise ValueError(
                 f"{file.path} has no knob {name!r}"
-                + (f"; did you mean {close[0]!r}?" if close else "")
+                + (f"; did you mean {close[0]!r}?" if close else ".")
                 + f" Its knobs: {', '.join(names)}"
             )
         check_type(f"knob {name} of {file.path}", value, hints[name])

@@ -11,8 +11,9 @@ A model's rules are its method `rules()`; axes that a mesh does not have are pas
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -50,26 +51,46 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule] = ()) -> Any:
     return placed
 
 
+def splitting(params: Any, rules: Sequence[Rule]) -> dict[str, tuple[int, int]]:
+    """By axis that the rules name: (parameters that it splits, the number that divides all their dimensions there)."""
+    found: dict[str, tuple[int, int]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"params": params}):
+        wanted = next((wanted for pattern, wanted in rules if re.search(pattern, path_name(path))), ())
+        for i, axis, units in _named(leaf.shape, wanted):
+            if axis is not None and units:
+                count, whole = found.get(axis, (0, 0))
+                found[axis] = count + math.prod(leaf.shape), math.gcd(whole, leaf.shape[i], units)
+    return found
+
+
 class _Uneven(ValueError):
     """An axis that cuts what must stay whole."""
 
 
-def _spec(shape: tuple[int, ...], mesh: Mesh, wanted: Sequence[Any]) -> PartitionSpec:
+def _named(shape: tuple[int, ...], wanted: Sequence[Any]) -> Iterator[tuple[int, str | None, int]]:
+    """(dimension, axis, equal parts that must stay whole) for each dimension of which a rule speaks."""
     at = list(wanted).index(...) if ... in wanted else 0
     first, last = wanted[:at], wanted[at + 1 if ... in wanted else 0 :]
     if len(first) > len(shape):
-        return PartitionSpec()
+        return
     last = last[max(0, len(first) + len(last) - len(shape)) :]
-    spec: list[str | None] = [None] * len(shape)
     for i, one in [*enumerate(first), *enumerate(last, len(shape) - len(last))]:
-        axis, units = one if isinstance(one, tuple) else (one, shape[i])
+        yield i, *(one if isinstance(one, tuple) else (one, shape[i]))
+
+
+def _spec(shape: tuple[int, ...], mesh: Mesh, wanted: Sequence[Any]) -> PartitionSpec:
+    at = list(wanted).index(...) if ... in wanted else 0
+    if at > len(shape):
+        return PartitionSpec()
+    spec: list[str | None] = [None] * len(shape)
+    for i, axis, units in _named(shape, wanted):
         n = mesh.shape.get(axis, 1)
         if n > 1 and shape[i] % n == (units or n) % n == 0:
             spec[i] = axis
         elif n > 1 and units:
             what = f"{shape[i]}" if units == shape[i] else f"{units} parts that must stay whole, such as heads"
             raise _Uneven(f"{axis}={n} does not divide its {what}; choose a {axis} that does, or change the model")
-    _split_rest(spec, shape, mesh, len(first))
+    _split_rest(spec, shape, mesh, at)
     return PartitionSpec(*spec)
 
 

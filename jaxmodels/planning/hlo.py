@@ -153,11 +153,13 @@ def _has_products(name: str, computations: dict) -> bool:
 
 
 def _trips(condition: list[Instruction]) -> int | None:
-    """Of a loop that counts from 0 while it is less than a constant."""
+    """Of a loop that counts from 0 while it is less than a constant, or a copy of one."""
     by_name = {i.name: i for i in condition}
     for i in condition:
         if i.operation == "compare" and "direction=LT" in i.rest:
             limit = by_name.get(i.operands[1])
+            while limit is not None and limit.operation == "copy":
+                limit = by_name.get(limit.operands[0])
             if limit is not None and limit.operation == "constant" and limit.rest.lstrip("-").isdigit():
                 return max(0, int(limit.rest))
     return None

@@ -47,6 +47,7 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
         "target": machine.name,
         "mesh": sizes,
         "batch": experiment.train.batch,
+        "accumulate": request["accumulate"],
         "steps": experiment.steps,
         "examples": _per_step(experiment),
         "state": sizes_of(abstract),

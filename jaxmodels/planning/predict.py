@@ -7,6 +7,7 @@ computed; those over other axes lie between products that wait for them, and add
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from jaxmodels import axes
@@ -23,10 +24,19 @@ def predict(facts: dict[str, Any], target: Target) -> dict[str, Any]:
 
 
 def device_flops(facts: dict[str, Any], target: Target) -> dict[str, float]:
-    """Of one device, by type: as partitioned, or evenly where there are grouped products, which CPUs compute densely."""
+    """Of one device, by type: as partitioned, or evenly where there are grouped products, which CPUs compute densely.
+
+    With the turns of a pipeline in which a stage has nothing of the batch: it computes then too.
+    """
     if facts["flops"]["grouped"]:
-        return {kind: n / target.devices for kind, n in facts["flops"]["hardware"].items()}
+        return {kind: n / target.devices / (1 - bubble(facts)) for kind, n in facts["flops"]["hardware"].items()}
     return facts["work"]["flops"]
+
+
+def bubble(facts: dict[str, Any]) -> float:
+    """The part of its turns in which a stage of the pipeline has nothing of the batch (GPipe's, arXiv:1811.06965)."""
+    stages, rows = facts["mesh"].get(axes.PIPELINE, 1), math.prod(facts["mesh"].get(axis, 1) for axis in axes.BATCH)
+    return axes.bubble(stages, axes.micro_batches(facts["batch"] // facts["accumulate"], stages, rows))
 
 
 def exchange_s(collective: dict[str, Any]) -> float:
@@ -46,9 +56,7 @@ def _speed(facts: dict[str, Any], target: Target) -> dict[str, Any]:
     hidden = sum(exchange_s(c) for c in facts["collectives"] if set(c["axes"]) <= HIDDEN)
     between = sum(exchange_s(c) for c in facts["collectives"] if not set(c["axes"]) <= HIDDEN)
     terms = {"compute": compute, "memory": memory, "network": hidden + between}
-    stages = facts["mesh"].get("pipeline", 1)
-    bubble = (stages - 1) / (axes.TURNS * stages + stages - 1)  # GPipe's, arXiv:1811.06965
-    step = (max(compute, memory, hidden) + between) / (1 - bubble)
+    step = max(compute, memory, hidden) + between
     model = sum(facts["flops"]["model"].values())
     per_s = {f"{name}_per_s": n / step for name, n in facts["examples"].items()}
     return {
@@ -58,7 +66,7 @@ def _speed(facts: dict[str, Any], target: Target) -> dict[str, Any]:
         "bound": max(terms, key=lambda name: terms[name]),
         "mfu": model / (step * target.chips * device.peak["bfloat16"]),
         **per_s,
-        "bubble": bubble,
+        "bubble": bubble(facts),
         "run_s": step * facts["steps"],
         "device_hours": step * facts["steps"] * target.chips / 3600,
         "input_bytes_per_s": facts["batch_bytes"] / step,

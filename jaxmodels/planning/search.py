@@ -6,19 +6,26 @@ What is learned, the batch with it, stays as it is: an example's share of a devi
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from jaxmodels import axes
 from jaxmodels.planning import links
 from jaxmodels.planning.predict import REACHED, predict
 from jaxmodels.planning.targets import Target
+from jaxmodels.planning.targets import target as named
 
 REMAT = ("none", "dots", "full")
 ACCUMULATE = (1, 2, 4, 8, 16, 32)
-CONFIRMED = 3  # choices that are compiled
-TENSOR = 16  # ways at most: more leave too little to each device
+CONFIRMED = 3  # choices that are compiled, and twice as many where none of them fits
+ORDER = (axes.DATA, axes.PIPELINE, axes.FSDP, axes.EXPERT, axes.CONTEXT, axes.TENSOR)  # the last on the nearest devices
+INSIDE = ORDER[3:] + ORDER[1:2]  # what the model must be able to split
+MOST = 16  # ways of each of these: more leave too little to each device
 ROOM = 0.9  # of a device's memory that the estimate may fill
 
 
@@ -72,11 +79,19 @@ def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Ch
     limit = ROOM * target.memory if target.memory else math.inf
     fitting = sorted((e for e in estimates if e.bytes <= limit), key=lambda e: (e.step_s, e.choice.accumulate, e.network_s))
     others = sorted((e for e in estimates if e.bytes > limit), key=lambda e: e.bytes)
-    rows, best, fastest = [], None, math.inf
-    for one in [*_different(fitting), *(others[:1] if not fitting else [])][:CONFIRMED]:
+    rows: list[Row] = []
+    best, fastest, more = None, math.inf, 1.0
+    left = list(_different(fitting)) or others[:1]
+    while left and len(rows) < (CONFIRMED if best else 2 * CONFIRMED):
+        likely = [e for e in left if more * e.bytes <= limit]  # where it takes as much more than estimated as those before
+        if best and not likely:
+            break
+        one = likely[0] if likely else min(left, key=lambda e: e.bytes)
+        left.remove(one)
         facts = ask(one.choice)
         forecast = predict(facts, target)
         used = forecast.get("device_bytes", {}).get("used")
+        more = max(more, (used or 0) / one.bytes)
         step = forecast["step_s"] if forecast["step_s"] is not None else one.step_s
         fits = forecast["fits"] is not False and "error" not in facts.get("memory", {})
         if fits and step < fastest:
@@ -125,53 +140,90 @@ def _different(ranked: list[Estimate]) -> Iterator[Estimate]:
 
 
 def choices(target: Target, surveys: dict[str, dict[str, Any]]) -> Iterator[Choice]:
-    """All ways over data, fsdp and, where rules name it, tensor, into which the batch divides."""
+    """All ways over data and fsdp, and over what the model can split, into which the batch divides."""
     n = target.devices
+    known = next(iter(surveys.values()))
     divisors = [d for d in range(1, n + 1) if n % d == 0]
-    for (remat, known), fsdp, accumulate in itertools.product(surveys.items(), divisors, ACCUMULATE):
-        for tensor in [d for d in divisors if d <= TENSOR and "tensor" in known["rules"]] or [1]:
-            if n % (fsdp * tensor):
-                continue
-            data = n // fsdp // tensor
-            if known["batch"] % (data * fsdp * accumulate) or data % target.slices:
-                continue
-            sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-            mesh = tuple((axis, size) for axis, size in sizes.items() if size > 1) or (("data", 1),)
-            yield Choice(mesh, remat, accumulate)
+    ways = [[d for d in divisors if d <= MOST and known["splits"].get(axis, (0, 1))[1] % d == 0] for axis in INSIDE]
+    for fsdp, *inside in itertools.product(divisors, *ways):
+        if n % (fsdp * math.prod(inside)):
+            continue
+        sizes = {axes.FSDP: fsdp, **dict(zip(INSIDE, inside, strict=True))}
+        sizes[axes.DATA] = n // math.prod(sizes.values())
+        if sizes[axes.DATA] % target.slices:
+            continue
+        mesh = tuple((axis, sizes[axis]) for axis in ORDER if sizes[axis] > 1) or ((axes.DATA, 1),)
+        rows = math.prod(sizes[axis] for axis in axes.BATCH)
+        for remat, accumulate in itertools.product(surveys, ACCUMULATE):
+            if known["batch"] % (rows * accumulate) == 0:
+                yield Choice(mesh, remat, accumulate)
 
 
 def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
-    """The analytic model: equal layers, parameters in 16 bits when they are gathered, gradients in the parameters' type.
+    """The analytic model: equal layers, parameters in 16 bits when they are gathered, gradients when they are summed.
 
     A device holds its part of the state, of the gradients and of what the backward pass needs, and two gathered layers.
-    Over fsdp each layer is gathered twice for every micro-batch and its gradient scattered once; over data gradients are
-    reduced; over tensor the input of each layer is reduced four times, as in arXiv:1909.08053, once more where it is all
-    computed again.
+    For every micro-batch, of a pipeline's too, over fsdp each layer is gathered twice and its gradient scattered; gradients
+    are summed over the axes whose devices have the same parameters and other tokens. Between products are, in each layer:
+    over tensor four sums of its input, as in arXiv:1909.08053; over context keys and values, as many as queries, gathered
+    twice, and their gradients scattered; over expert the tokens of all its devices gathered and their sums scattered, twice;
+    over pipeline a micro-batch handed on. One more of each gathering where all is computed again. A stage of a pipeline
+    computes in every turn, also where what it has is none of the batch.
     """
-    sizes = dict(choice.mesh)
-    data, fsdp, tensor = (sizes.get(axis, 1) for axis in ("data", "fsdp", "tensor"))
+    axis = lambda name: dict(choice.mesh).get(name, 1)  # noqa: E731
+    data, fsdp, expert, stages, context, tensor = (
+        axis(name) for name in (*axes.BATCH, axes.PIPELINE, axes.CONTEXT, axes.TENSOR)
+    )
     count, state = known["state"]["parameters"]["count"], sum(part["bytes"] for part in known["state"].values())
     gradients = known["state"]["parameters"]["bytes"]
+    of = lambda name: known["splits"].get(name, (0, 1))[0] / count  # noqa: E731
+    part = lambda name: of(name) / axis(name) + 1 - of(name)  # noqa: E731
+    whole = part(axes.EXPERT) * part(axes.PIPELINE) / tensor  # of the parameters, but for fsdp
+    rows, again = data * fsdp * expert, choice.remat == "full"
+    micro = axes.micro_batches(known["batch"] // choice.accumulate, stages, rows) if stages > 1 else 1
+    turns = (micro + stages - 1) * choice.accumulate
     inputs = known["input_bytes"]  # of layers, which every device of a tensor axis keeps whole
-    kept = (inputs + (known["kept_bytes"] - inputs) / tensor) / (data * fsdp * choice.accumulate)
-    held = (state + gradients) / (fsdp * tensor) + kept
-    gathered = 2 * 2 * count / known["layers"] / tensor
+    tokens = data * fsdp * context * (1 if of(axes.EXPERT) else expert)  # expert's devices gather theirs
+    kept = (inputs + (known["kept_bytes"] - inputs) / tensor) / (tokens * choice.accumulate) * turns
+    kept /= stages * micro * choice.accumulate
+    held = (state + gradients) * whole / fsdp + kept
+    gathered = 2 * 2 * count / known["layers"] / tensor * part(axes.EXPERT)
     device, share = target.device, target.device.devices
     if not device.peak:
         return Estimate(choice, sum(known["flops"]["hardware"].values()), held + gathered, 0.0, "compute")
     peak = device.peak["bfloat16"] / share * REACHED
-    compute = sum(known["flops"]["hardware"].values()) / target.devices / peak
-    memory = (2 * (state + gradients) / (fsdp * tensor) + 3 * 2 * count * choice.accumulate / tensor) / (
-        device.bandwidth / share
-    )
-    where = links.places(target, None, sizes)
-    rate = lambda axis: links.road(target, where, sizes, (axis,)).rate if axis in sizes else math.inf  # noqa: E731
-    moved = {
-        "fsdp": (2 * 2 * count * choice.accumulate + gradients) * (fsdp - 1) / fsdp / tensor,
-        "data": 2 * gradients * (data - 1) / data / fsdp / tensor,
-        "tensor": inputs * 2 * (5 if choice.remat == "full" else 4) * (tensor - 1) / tensor / (data * fsdp),
+    lost = 1 - axes.bubble(stages, micro)
+    compute = sum(known["flops"]["hardware"].values()) / target.devices / peak / lost
+    memory = (2 * (state + gradients) / fsdp + 3 * 2 * count * turns) * whole / (device.bandwidth / share)
+    sizes = dict(choice.mesh)
+    rate = lambda name: _rate(target.name, choice.mesh, name)  # noqa: E731
+    other = lambda name: (axis(name) - 1) / axis(name)  # noqa: E731
+    each = inputs / (rows * context * stages) / lost  # of a device's layers and tokens
+    reduced = 2 * 2 * count * turns / fsdp
+    hidden_bytes = {
+        axes.FSDP: (2 * 2 * count + gradients) * turns * whole * other(axes.FSDP),
+        axes.DATA: reduced * whole * other(axes.DATA),
+        axes.EXPERT: reduced * (1 - of(axes.EXPERT)) * part(axes.PIPELINE) / tensor * other(axes.EXPERT),
+        axes.CONTEXT: reduced * whole * other(axes.CONTEXT),
     }
-    hidden, between = moved["fsdp"] / rate("fsdp") + moved["data"] / rate("data"), moved["tensor"] / rate("tensor")
+    between_bytes = {
+        axes.TENSOR: each * 2 * (4 + again) * other(axes.TENSOR),
+        axes.CONTEXT: each * 2 * (2 + again) * (context - 1) / tensor,
+        axes.EXPERT: each * (4 + again) * (expert - 1),
+        axes.PIPELINE: each * 2 * stages / known["layers"],
+    }
+    seconds = lambda moved: sum(n / rate(name) for name, n in moved.items() if name in sizes)  # noqa: E731
+    hidden, between = seconds(hidden_bytes), seconds(between_bytes)
     terms = {"compute": compute, "memory": memory, "network": hidden + between}
     step = max(compute, memory, hidden) + between
     return Estimate(choice, step, held + gathered, hidden + between, max(terms, key=lambda name: terms[name]))
+
+
+@functools.cache
+def _rate(name: str, mesh: tuple[tuple[str, int], ...], axis: str) -> float:
+    return links.road(named(name), _places(name, mesh), dict(mesh), (axis,)).rate
+
+
+@functools.lru_cache(1)
+def _places(name: str, mesh: tuple[tuple[str, int], ...]) -> np.ndarray:
+    return links.places(named(name), None, dict(mesh))

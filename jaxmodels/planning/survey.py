@@ -8,15 +8,19 @@ from typing import Any
 
 import jax
 
-from jaxmodels import axes, loading, parallel, runner
+from jaxmodels import axes, loading, parallel, runner, sharding
 from jaxmodels import feed as feeding
 from jaxmodels.diagnose import scanned
+from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.planning.measure import counts, sizes_of, step_of
 
 
 def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Sizes of the state, FLOPs, bytes that the forward pass keeps for the backward one, layers, and the rules."""
+    """Sizes of the state, FLOPs, bytes that the forward pass keeps for the backward one, layers, and what can be split.
+
+    "splits": by axis (parameters that it splits, what its size must divide); of context the places of a text, and none.
+    """
     file = loading.load(request["file"])
     experiment = file.build(loading.make_config(file, request["knobs"]))
     say("tracing the step")
@@ -25,15 +29,23 @@ def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None)
     with lowered_for("cpu"), axes.traced(None, request["remat"]):  # whose attention keeps what a kernel would
         jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, feeding.shapes(experiment.train)).jaxpr
     kept, layers = _scans(jaxpr)
+    splits = {**_context(experiment), **sharding.splitting(abstract.params, experiment.rules)}
     return {
         "batch": experiment.train.batch,
         "steps": experiment.steps,
         "state": sizes_of(abstract),
         "flops": counted,
         "kept_bytes": kept,
-        "layers": layers,
-        "rules": str(experiment.rules),
+        "layers": splits.get(axes.PIPELINE, (0, layers))[1],
+        "splits": splits,
     }
+
+
+def _context(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """Of texts alone: arrays of two dimensions, examples and places."""
+    shapes = [x.shape for x in jax.tree.leaves(feeding.shapes(experiment.train))]
+    places = [shape[1] for shape in shapes if len(shape) > 1]
+    return {axes.CONTEXT: (0, math.gcd(*places))} if places and max(map(len, shapes)) == 2 else {}
 
 
 def _scans(jaxpr: Any) -> tuple[float, int]:

@@ -11,7 +11,7 @@ from jaxmodels import parallel
 from jaxmodels.axes import bubble, micro_batches
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
-from jaxmodels.sharding import path_name, state_shardings
+from jaxmodels.sharding import path_name, splitting, state_shardings
 from jaxmodels.step import State
 
 pytestmark = pytest.mark.fast
@@ -53,6 +53,15 @@ def test_moments_lie_where_their_parameter_does():
             assert got[path.replace("params/", "opt_state/mu/")] == spec
     assert got["params/blocks/qkv/kernel"] == P(None, "fsdp", "tensor")
     assert got["params/blocks/down/kernel"] == P(None, "tensor", "fsdp")
+
+
+def test_what_the_rules_split_is_counted_with_the_number_that_must_divide():
+    model = GPT(13, 4, 48, 2, 6)
+    params = of(model)
+    found = splitting(params, model.rules())
+    assert {axis: n for axis, (_, n) in found.items()} == {"pipeline": 2, "tensor": 6}
+    blocks = sum(x.size for x in jax.tree.leaves(params["blocks"]))
+    assert found["pipeline"][0] == blocks > found["tensor"][0] > blocks // 2
 
 
 def test_a_vocabulary_that_does_not_divide_stays_whole():

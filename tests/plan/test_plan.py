@@ -94,7 +94,7 @@ def test_exchanges_between_products_add_to_the_time_and_those_of_gradients_do_no
 
 def test_a_pipeline_waits_while_it_fills(facts):
     h200 = target("h200-8")
-    piped = {**facts, "mesh": {"pipeline": 4}, "collectives": []}
+    piped = {**facts, "mesh": {"pipeline": 4}, "batch": 64, "accumulate": 1, "collectives": []}
     assert predict(piped, h200)["bubble"] == pytest.approx(3 / 19)
 
 

@@ -22,7 +22,7 @@ def known(**changes):
         "extra": {"count": 0, "bytes": 0},
     }
     flops = {"model": {"bfloat16": 6e6 * COUNT}, "hardware": {"bfloat16": 6e6 * COUNT}, "grouped": 0.0, "loops": 0}
-    found = {"batch": 512, "steps": 10, "state": state, "flops": flops, "layers": LAYERS, "rules": "()"}
+    found = {"batch": 512, "steps": 10, "state": state, "flops": flops, "layers": LAYERS, "splits": {}}
     return {**found, "kept_bytes": 8e12, "input_bytes": 3e11, **changes}
 
 
@@ -30,12 +30,13 @@ def facts(choice, used):
     work = {"flops": {"bfloat16": 6e6 * COUNT / 64}, "traffic": 1e9, "loops": 0}
     state = {name: {**part, "device": part["bytes"] // 64} for name, part in known()["state"].items()}
     memory = {"argument": used, "output": 0, "alias": 0, "temp": 0, "generated_code": 0, "own": False}
-    rest = {"mesh": dict(choice.mesh), "steps": 10, "batch_bytes": 1, "examples": {"examples": 512}, "collectives": []}
+    rest = {"mesh": dict(choice.mesh), "batch": 512, "accumulate": choice.accumulate, "steps": 10, "collectives": []}
+    rest |= {"batch_bytes": 1, "examples": {"examples": 512}}
     return {"flops": known()["flops"], "state": state, "work": work, "memory": memory, **rest}
 
 
 def test_every_choice_makes_up_the_machine_and_divides_the_batch():
-    found = list(choices(target("h200-64"), {"": known(rules="tensor")}))
+    found = list(choices(target("h200-64"), {"": known(splits={"tensor": (COUNT, 32)})}))
     for choice in found:
         sizes = dict(choice.mesh)
         ways = sizes.get("data", 1) * sizes.get("fsdp", 1)
@@ -44,8 +45,24 @@ def test_every_choice_makes_up_the_machine_and_divides_the_batch():
     assert len(set(found)) == len(found) > 50
 
 
-def test_tensor_is_split_only_by_rules():
-    assert not any("tensor" in dict(c.mesh) for c in choices(target("h200-64"), {"": known()}))
+def test_only_what_the_model_can_split_is_split_and_evenly():
+    splits = {"context": (0, 8), "expert": (COUNT // 2, 12), "pipeline": (COUNT, 6), "tensor": (COUNT, 0)}
+    sizes = [dict(c.mesh) for c in choices(target("h200-64"), {"": known(splits=splits)})]
+    ways = {axis: {size.get(axis, 1) for size in sizes} for axis in ("context", "expert", "pipeline", "tensor")}
+    assert ways == {"context": {1, 2, 4, 8}, "expert": {1, 2, 4}, "pipeline": {1, 2}, "tensor": {1, 2, 4, 8, 16}}
+    assert {axis for c in choices(target("h200-64"), {"": known()}) for axis in dict(c.mesh)} == {"data", "fsdp"}
+
+
+@pytest.mark.parametrize("axis", ["expert", "context", "pipeline", "tensor"])
+def test_an_axis_takes_its_part_of_the_state_and_exchanges_more_the_wider_it_is(axis):
+    splits = {"expert": (9 * COUNT // 10, 8), "context": (0, 8), "pipeline": (COUNT, 8), "tensor": (COUNT, 8)}
+    of = lambda n: estimate(Choice((("fsdp", 64 // n), (axis, n)), "", 1), known(splits=splits), target("h200-64"))  # noqa: E731
+    two, eight = of(2), of(8)
+    assert eight.network_s > two.network_s
+    whole = {"expert": 1 / 8 + 7 / 8 / 10, "context": 1, "pipeline": 1 / 8, "tensor": 1 / 8}[axis]
+    held = 16 * COUNT * whole / 8
+    assert eight.bytes > held
+    assert eight.bytes < held + 8e12 / 8 + 4 * COUNT / LAYERS
 
 
 def test_more_ways_of_fsdp_take_less_memory():
