@@ -85,14 +85,14 @@ def _bare(kind: str) -> None:
     from jaxmodels import loading, parallel
     from jaxmodels.options import Options
     from jaxmodels.sweeps.programs import GroupPrograms
-    from jaxmodels.sweeps.together import trial
+    from jaxmodels.sweeps.together import Trial
     from jaxmodels.sweeps.tracing import Group
 
     name, steps = KINDS[kind]
     file = loading.load(EXPERIMENTS / name)
     config = file.config(steps=steps)
     programs = GroupPrograms(file, [config], Group((0,), ("lr",)), Options(), parallel.make_mesh(""))
-    batches = trial([file.build(config)])
+    batches = Trial([file.build(config)])
     _, k = programs.choose([config], batches, (steps,))
     (moving, which), values = batches(1, k), programs.values([config])
     times = []

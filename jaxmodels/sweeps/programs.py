@@ -21,15 +21,19 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels import axes, parallel, runner, step
+from jaxmodels import feed as feeding
 from jaxmodels.evaluating import as_evaluation
 from jaxmodels.loading import File
 from jaxmodels.metrics import pack
 from jaxmodels.options import Options
+from jaxmodels.planning import flops
 from jaxmodels.programs import as_dtype, choose_k
 from jaxmodels.sweeps.tracing import Group, one_step
 
 FEW = 8  # members, at most, that are tried in one program between one and all
 LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores
+BRIEF_STEP = 5e-5  # seconds up to which a member's step is mostly what every step costs, however many members it is of
+CORE = 5e10  # products' FLOPs a second that one core is thought to reach, before anything is measured
 LARGE = 4 << 30  # bytes of states that are in memory at a time
 
 
@@ -137,32 +141,42 @@ class GroupPrograms:
             self.compile_s += time.perf_counter() - begun
         return self._compiled[key](*arguments)
 
-    def choose(self, configs: Sequence[Any], batches: Callable, events: tuple[int, ...]) -> tuple[int, int]:
-        """(members of a program, steps of a dispatch) that are fastest for these; batches(size, k) gives some to try.
+    def choose(self, configs: Sequence[Any], batches: Any, events: tuple[int, ...]) -> tuple[int, int]:
+        """(members of a program, steps of a dispatch) that are fastest for these; batches: a Trial, what is tried.
 
         Accelerators take all in one program: it has room for many small members. CPUs take one member a core; or where its
         step is long, one for all cores; where it is short, a few a core whose states fit its cache, or all.
         """
         M, spec = len(configs), self.experiment.train.spec.values()
         batch_bytes = self.experiment.train.batch * sum(math.prod(s) * np.dtype(d).itemsize for s, d in spec)
+        batch_bytes *= len(batches.orders)
         n = self.mesh.size
         on_cpu = self.mesh.devices.flat[0].platform == "cpu" and n <= (os.cpu_count() or 1)  # more are simulated
         some = [n * d for d in range(1, FEW + 1) if M % (n * d) == 0]
         first = [*some, 1][0] if on_cpu else M
         state = self.start(configs, [0] * M)
-        single = self._seconds(state, first, 1, batches)
-        others = {1} if single > LONG_STEP else {*some[-1:], M}
-        k = choose_k(single, batch_bytes * first, events)
+        k = self._guess(batch_bytes, events) if on_cpu else 1
+        single = self._seconds(state, first, 1, batches) if k == 1 else math.inf
+        k = choose_k(single, batch_bytes, events) if k == 1 else k
         many = self._seconds(state, first, k, batches) / k if k > 1 else math.inf
         scans = many < single or k == 1  # XLA has its fast convolutions on CPUs for the outermost program alone
         each, best = min((single / first, (first, 1)), (many / first, (first, k)))
+        others = {1} if min(single, many) > LONG_STEP else {*some[-1:], *([M] if each < BRIEF_STEP else [])}
         for size in sorted(others - {first}) if on_cpu else ():
-            k = choose_k(each * size / 2, batch_bytes * size, events) if scans else 1
+            k = choose_k(each * size / 2, batch_bytes, events) if scans else 1
             took = self._seconds(state, size, k, batches) / k / size
             if took > each:
                 break
             each, best = took, (size, k)
         return best
+
+    def _guess(self, batch_bytes: int, events: tuple[int, ...]) -> int:
+        """Steps of a dispatch that need no trial of a single one; 1 where convolutions or a long step ask for it."""
+        shapes = feeding.shapes(self.experiment.train)
+        closed = jax.make_jaxpr(one_step(self.experiment, self.options))(self.one, shapes)
+        seconds = flops.count(closed).total / CORE
+        convolves = "conv_general_dilated" in str(closed)
+        return 1 if convolves or seconds > LONG_STEP else choose_k(seconds, batch_bytes, events)
 
     def lockstep(self) -> int:
         """How many members' states fit into LARGE."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +80,8 @@ class Together:
         self.metrics: list[dict[str, float]] = [{} for _ in members]
         self.diverged: list[int | None] = [None] * len(members)  # the step at which a member was no longer finite
         self.history: list[list[dict[str, Any]]] = [[] for _ in members]  # of knobs that were changed on the way
-        self.train_s, self.trained = 0.0, 0
+        self.train_s, self.trained = 0.0, 0  # of the steps before the last event
+        self._since = (0, 0.0)  # the step of the last event, and when its training went on
         self.orders, self.which = distinct([e.train for e in self.experiments])
         self.tests = {
             name: distinct([as_evaluation(e.evals[name]).data for e in self.experiments]) for name in self.first.evals
@@ -132,7 +133,7 @@ class Together:
         pending: tuple[int, list[Any]] | None = None
         try:
             with signals:
-                clock = time.perf_counter()
+                self._since = (n, time.perf_counter())
                 for start, stop in spans:
                     moving = feed.get(lambda: True).moving  # type: ignore[union-attr]
                     compiling = self.programs.compile_s
@@ -141,7 +142,7 @@ class Together:
                     for i, (values, of, split) in enumerate(zip(self.values, which, splits, strict=True)):
                         states[i], metrics = self.programs.steps(values, states[i], placed[split], of, stop - start)
                         packed.append(metrics)
-                    clock += self.programs.compile_s - compiling
+                    self._since = (n, self._since[1] + self.programs.compile_s - compiling)
                     if pending:
                         self._account(*pending)
                     pending = (start, packed)
@@ -152,7 +153,7 @@ class Together:
                     self._account(*pending)
                     pending = None
                     now = time.perf_counter()
-                    self.train_s, self.trained = self.train_s + now - clock, self.trained + stop - n
+                    self.train_s, self.trained = self.train_s + now - self._since[1], self.trained + stop - n
                     n = stop
                     if at_event and (stop == until or _due(stop, first.eval_every)):
                         self._evaluate(states, stop)
@@ -161,7 +162,7 @@ class Together:
                     if signals.received and stop < until:
                         self.checkpoints.wait()
                         raise Stopped(signals.received, stop)
-                    clock = time.perf_counter()
+                    self._since = (n, time.perf_counter())
             self.checkpoints.wait()
         finally:
             feed.close()
@@ -192,12 +193,11 @@ class Together:
                     self.writers[i](end, {**shown, "seconds": round(self.train_s, 3)})
                     self.intervals[i] = Sums(names)
                 n = end
-        self.console.update(
-            start + rows.shape[1],
-            {"loss": _median(rows[:, :, names.index("loss")])},
-            len(self.members) * self.first.train.batch * self.trained / self.train_s if self.train_s else math.inf,
-            math.nan,
-        )
+        done = start + rows.shape[1]
+        a_step = (self.train_s + time.perf_counter() - self._since[1]) / max(1, self.trained + done - self._since[0])
+        examples_per_s = len(self.members) * self.first.train.batch / a_step
+        loss = _median(rows[:, :, names.index("loss")])
+        self.console.update(done, {"loss": loss}, examples_per_s, a_step * (steps - done))
 
     def _evaluate(self, states: list[step.State], n: int) -> None:
         found: list[dict[str, float]] = [{} for _ in self.members]
@@ -338,17 +338,17 @@ class Orders:
         return {name: np.stack([batch[name] for batch in read]) for name in read[0]}
 
 
-def trial(experiments: Sequence[Experiment]) -> Callable[[int, int], tuple[Any, np.ndarray]]:
-    """batches(size, k): those of the first k steps of the first `size` members, and which of them is each one's."""
-    orders, which = distinct([e.train for e in experiments])
+class Trial:
+    """The batches of the first steps, of all data orders as a run has them: what programs are tried with."""
 
-    def batches(size: int, k: int) -> tuple[Any, np.ndarray]:
-        used = sorted({*which[:size]})
-        of = Orders([orders[d] for d in used])
+    def __init__(self, experiments: Sequence[Experiment]):
+        self.orders, self._which = distinct([e.train for e in experiments])
+
+    def __call__(self, size: int, k: int) -> tuple[Any, np.ndarray]:
+        """(batches of k steps, which of the orders is each one's of the first `size` members)."""
+        of = Orders(self.orders)
         read = feeding.stack([of.rows(n, 0, of.batch) for n in range(k)])
-        return jax.device_put(read), np.asarray([used.index(w) for w in which[:size]], np.int32)
-
-    return batches
+        return jax.device_put(read), np.asarray(self._which[:size], np.int32)
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -11,7 +11,7 @@ from jaxmodels.console import Console
 from jaxmodels.folder import read_json
 from jaxmodels.options import Options
 from jaxmodels.sweeps.programs import GroupPrograms
-from jaxmodels.sweeps.together import How, Member, Together, trial
+from jaxmodels.sweeps.together import How, Member, Together, Trial
 from jaxmodels.sweeps.tracing import groups
 
 
@@ -108,7 +108,7 @@ def _how(setup: Setup, programs: GroupPrograms, members: Sequence[Member]) -> Ho
     experiment = programs.experiment
     events = tuple(e for e in (experiment.eval_every, experiment.checkpoint_every) if e) or (experiment.steps,)
     with setup.console.busy("finding out how many members make the fastest program"):
-        batches = trial([setup.file.build(m.config) for m in members])
+        batches = Trial([setup.file.build(m.config) for m in members])
         how = How(*programs.choose([m.config for m in members], batches, events))
     setup.console.say(f"{how.size} in a program, {how.k} steps in a dispatch", "dim")
     return how

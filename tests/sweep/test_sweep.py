@@ -79,7 +79,21 @@ def test_on_cpus_the_fastest_number_of_members_is_taken(monkeypatch, seconds, ch
     monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(of, "start", lambda *_: None)
     monkeypatch.setattr(of, "_seconds", lambda state, size, k, batches: k * seconds(size, k))
-    assert of.choose(configs, lambda *_: None, (100,))[0] == chosen
+    assert of.choose(configs, together.Trial([file.build(c) for c in configs]), (100,))[0] == chosen
+
+
+@fast
+@pytest.mark.parametrize(("name", "single"), [("digits_mlp", False), ("digits_cnn", True)])
+def test_a_single_step_is_tried_only_where_convolutions_are_faster_outside_a_loop(monkeypatch, name, single):
+    file = loading.load(Path(__file__).parents[2] / "experiments" / f"{name}.py")
+    configs, mesh = [file.config(lr=1e-3), file.config(lr=3e-3)], parallel.make_mesh("data=2", jax.devices()[:2])
+    of = programs.GroupPrograms(file, configs, Group((0, 1), ("lr",)), Options(), mesh)
+    tried: list[int] = []
+    monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(of, "start", lambda *_: None)
+    monkeypatch.setattr(of, "_seconds", lambda state, size, k, batches: tried.append(k) or 1e-3 * k)
+    of.choose(configs, together.Trial([file.build(c) for c in configs]), (300,))
+    assert (1 in tried) == single
 
 
 @fast
