@@ -18,7 +18,28 @@ def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
     if keys_B is None or (isinstance(rate, int | float) and rate == 0):
         return x
     dropped = _bits(keys_B, x.shape) < (jnp.asarray(rate, jnp.float32) * 2.0**32).astype(jnp.uint32)
-    return jnp.where(dropped, jnp.zeros((), x.dtype), x / (1 - rate)).astype(x.dtype)
+    return _without(x, dropped, jnp.asarray(1 - rate, x.dtype))
+
+
+@jax.custom_vjp
+def _without(x: jax.Array, dropped: jax.Array, scale: jax.Array) -> jax.Array:
+    """x / scale, and -0 in place of what is dropped: the result says which elements those were, so that the backward pass
+    neither keeps the mask nor draws it again."""
+    return jnp.where(dropped, -jnp.zeros((), x.dtype), jnp.where(x == 0, jnp.zeros((), x.dtype), x / scale))
+
+
+def _forward(x: jax.Array, dropped: jax.Array, scale: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = _without(x, dropped, scale)
+    return y, (y, scale)
+
+
+def _backward(kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, None, jax.Array]:
+    y, scale = kept
+    dropped = (y == 0) & jnp.signbit(y)
+    return jnp.where(dropped, jnp.zeros((), y.dtype), dy / scale), None, jnp.zeros_like(scale)
+
+
+_without.defvjp(_forward, _backward)
 
 
 def _bits(keys_B: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -32,7 +32,7 @@ from jaxmodels.sweeps.tracing import Group, one_step
 
 FEW = 8  # members, at most, that are tried in one program between one and all
 LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores
-BRIEF_STEP = 5e-5  # seconds up to which a member's step is mostly what every step costs, however many members it is of
+BRIEF_STEP = 2e-4  # up to which more members on a core may save much of what every step costs, however many it is of
 CORE = 5e10  # products' FLOPs a second that one core is thought to reach, before anything is measured
 LARGE = 4 << 30  # bytes of states that are in memory at a time
 
@@ -145,7 +145,7 @@ class GroupPrograms:
         """(members of a program, steps of a dispatch) that are fastest for these; batches: a Trial, what is tried.
 
         Accelerators take all in one program: it has room for many small members. CPUs take one member a core; or where its
-        step is long, one for all cores; where it is short, a few a core whose states fit its cache, or all.
+        step is long, one for all cores; where it is brief, a few a core whose states fit its cache, or all.
         """
         M, spec = len(configs), self.experiment.train.spec.values()
         batch_bytes = self.experiment.train.batch * sum(math.prod(s) * np.dtype(d).itemsize for s, d in spec)
@@ -161,7 +161,8 @@ class GroupPrograms:
         many = self._seconds(state, first, k, batches) / k if k > 1 else math.inf
         scans = many < single or k == 1  # XLA has its fast convolutions on CPUs for the outermost program alone
         each, best = min((single / first, (first, 1)), (many / first, (first, k)))
-        others = {1} if min(single, many) > LONG_STEP else {*some[-1:], *([M] if each < BRIEF_STEP else [])}
+        took = min(single, many)
+        others = {1} if took > LONG_STEP else {*some[-1:], M} if took < BRIEF_STEP else set()
         for size in sorted(others - {first}) if on_cpu else ():
             k = choose_k(each * size / 2, batch_bytes, events) if scans else 1
             took = self._seconds(state, size, k, batches) / k / size

@@ -352,12 +352,14 @@ class Trial:
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Trees of members, all in one."""
-    if len(parts) == 1:
-        return parts[0]
-    near = jax.devices()[0]  # parts may lie on one device or more
-    join = lambda *x: np.concatenate(x) if isinstance(x[0], np.ndarray) else jnp.concatenate(jax.device_put(x, near))  # noqa: E731
-    return jax.tree.map(join, *parts)
+    """Trees of members, all in one, in the host's memory: nothing is compiled for it."""
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: _beside(x), *parts)
+
+
+def _beside(parts: Sequence[Any]) -> Any:
+    if jnp.issubdtype(parts[0].dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_beside([jax.random.key_data(x) for x in parts]), impl=jax.random.key_impl(parts[0]))
+    return np.concatenate(jax.device_get(list(parts)))
 
 
 def _median(rows: np.ndarray) -> float:
