@@ -48,7 +48,9 @@ class Config:
 
 def build(config: Config) -> Experiment:
     model = GPT(256, config.length, config.width, config.depth, config.heads, unroll=config.depth)
-    rate, adam_rate = (optim.warmup_linear(lr, warmup=50, steps=config.steps) for lr in (config.lr, config.adam_lr))
+    rate, adam_rate = (
+        optim.warmup_linear(lr, warmup=min(50, config.steps), steps=config.steps) for lr in (config.lr, config.adam_lr)
+    )
     return Experiment(
         task=next_token(model, bytes_per_token=1),
         rules=model.rules(),

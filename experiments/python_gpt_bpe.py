@@ -91,7 +91,9 @@ class Config:
 
 def build(config: Config) -> Experiment:
     model = GPT(VOCABULARY, config.length, config.width, config.depth, config.heads, unroll=config.depth)
-    rate, adam_rate = (optim.warmup_linear(lr, warmup=50, steps=config.steps) for lr in (config.lr, config.adam_lr))
+    rate, adam_rate = (
+        optim.warmup_linear(lr, warmup=min(50, config.steps), steps=config.steps) for lr in (config.lr, config.adam_lr)
+    )
     task = next_token(model)
 
     def finish(metrics: dict[str, float]) -> dict[str, float]:

@@ -158,7 +158,8 @@ class GroupPrograms:
         k = self._guess(batch_bytes, events) if on_cpu else 1
         single = self._seconds(state, first, 1, batches) if k == 1 else math.inf
         k = choose_k(single, batch_bytes, events) if k == 1 else k
-        many = self._seconds(state, first, k, batches) / k if k > 1 else math.inf
+        alone = on_cpu and BRIEF_STEP * 10 < single < math.inf  # what many steps at once would save is nothing to it
+        many = self._seconds(state, first, k, batches) / k if k > 1 and not alone else math.inf
         scans = many < single or k == 1  # XLA has its fast convolutions on CPUs for the outermost program alone
         each, best = min((single / first, (first, 1)), (many / first, (first, k)))
         took = min(single, many)
