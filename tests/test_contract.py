@@ -176,7 +176,7 @@ def test_parameters_are_float32(tiny):
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
 
-@every
+@third(0)
 @pytest.mark.fast
 def test_the_initial_variables_do_not_depend_on_the_values_in_the_batch(tiny):
     zeros = case(tiny).init({name: np.zeros_like(x) for name, x in tiny.batch.items()})
@@ -318,7 +318,7 @@ def test_batch_statistics_under_pmap_are_means_of_each_device(tiny):
 # Evaluation
 
 
-@every
+@third(1)
 @pytest.mark.fast
 def test_evaluation_is_deterministic_and_independent_of_how_it_is_compiled(tiny):
     c = case(tiny)

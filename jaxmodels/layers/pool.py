@@ -1,6 +1,6 @@
 """Pooling: the largest values of windows, with a gradient that suits the platform, and means to a size.
 
-On CPUs, XLA's gradient of maximum pooling searches every window for itself; comparing shifted images with the result finds
+On CPUs, XLA's gradient of maximum pooling searches every window for itself; comparing shifted images with each other finds
 the same places several times faster (measured by benchmarks/convolution.py). Which one runs is decided when a program is
 lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree to rounding. max_pool has no forward-mode
 derivative (jax.jvp).
@@ -69,25 +69,44 @@ def _shifted(window: int, stride: int, x_BHWC: Any) -> Iterator[tuple[int, int, 
 
 def _forward(window: int, stride: int, padding: Pads, x_BHWC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     y_BhwC = _max_pool(window, stride, padding, x_BHWC)
-    return y_BhwC, (x_BHWC, y_BhwC)
+    kind = jnp.uint8 if window <= 16 else jnp.uint32
+    unused = lambda _: jnp.zeros(y_BhwC.shape, kind)  # noqa: E731
+    return y_BhwC, (
+        x_BHWC,
+        lax.platform_dependent(x_BHWC, cpu=partial(_which, window, stride, padding, kind), default=unused),
+    )
+
+
+def _which(window: int, stride: int, padding: Pads, kind: Any, x_BHWC: jax.Array) -> jax.Array:
+    """The number of the place in its window that each largest value comes from.
+
+    Kept for the backward pass: there the values may have been computed again, and rounded otherwise, so that none would be
+    equal to the largest.
+    """
+    (_, _, largest), *rest = _shifted(window, stride, _padded(x_BHWC, padding))
+    which = jnp.zeros(largest.shape, kind)
+    for n, (_, _, part) in enumerate(rest, 1):
+        larger = part > largest
+        largest, which = jnp.where(larger, part, largest), jnp.where(larger, jnp.asarray(n, kind), which)
+    return which
 
 
 def _backward(window: int, stride: int, padding: Pads, kept: Any, dy_BhwC: jax.Array) -> tuple[jax.Array]:
-    def spread(x_BHWC, y_BhwC, dy_BhwC):
-        x = _padded(x_BHWC, padding)
-        taken, dx = jnp.zeros(y_BhwC.shape, bool), jnp.zeros(x.shape, x.dtype)
-        for i, j, part in _shifted(window, stride, x):
-            first = (part == y_BhwC) & ~taken
-            taken |= first
-            edges = [
-                (at, n - at - (count - 1) * stride - 1, stride - 1)
-                for at, n, count in zip((i, j), x.shape[1:3], y_BhwC.shape[1:3], strict=True)
-            ]
-            dx += lax.pad(jnp.where(first, dy_BhwC, 0), jnp.zeros((), dx.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+    def spread(x_BHWC, which_BhwC, dy_BhwC):
         (top, bottom), (left, right) = padding
-        return dx[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+        B, H, W, C = x_BHWC.shape
+        H, W = H + top + bottom, W + left + right
+        dx = jnp.zeros((B, H, W, C), x_BHWC.dtype)
+        for n in range(window * window):
+            edges = [
+                (at, size - at - (count - 1) * stride - 1, stride - 1)
+                for at, size, count in zip(divmod(n, window), (H, W), dy_BhwC.shape[1:3], strict=True)
+            ]
+            mine = jnp.where(which_BhwC == n, dy_BhwC, 0)
+            dx += lax.pad(mine, jnp.zeros((), dx.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+        return dx[:, top : H - bottom, left : W - right]
 
-    def search(x_BHWC, y_BhwC, dy_BhwC):
+    def search(x_BHWC, which_BhwC, dy_BhwC):
         return jax.vjp(partial(_native, window, stride, padding), x_BHWC)[1](dy_BhwC)[0]
 
     return (lax.platform_dependent(*kept, dy_BhwC, cpu=spread, default=search),)

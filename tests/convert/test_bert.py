@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from instances import first
 
 from jaxmodels.convert.bert import FAMILIES
 from jaxmodels.convert.load import load_pretrained, save_pretrained
@@ -69,7 +70,7 @@ def compare(got, want, segments=SEGMENTS, atol=1e-4):
     np.testing.assert_allclose(np.asarray(got)[real], want[real], atol=atol)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", first(1, [0, 1]))
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("kind", ["Bert", "Roberta"])
 def test_every_head_gives_what_transformers_gives(kind, head, seed, tmp_path):

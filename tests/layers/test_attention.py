@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from instances import first
 
 from jaxmodels.layers.attention import Sight, attention, blocks, lowered_for, plain
 
@@ -93,9 +94,7 @@ def sights(T: int, S: int) -> dict[str, Sight]:
 
 
 @pytest.mark.parametrize("name", sights(4, 5))
-@pytest.mark.parametrize(
-    ("T", "S", "H", "G"), [pytest.param(48, 48, 4, 4, marks=pytest.mark.thorough), (50, 61, 4, 2), (7, 40, 2, 1)]
-)
+@pytest.mark.parametrize(("T", "S", "H", "G"), first(1, [(50, 61, 4, 2), (7, 40, 2, 1), (48, 48, 4, 4)]))
 def test_blocks_equal_the_plain_form_in_values_and_gradients(name, T, S, H, G):
     q, k, v = inputs(T=T, S=S, H=H, G=G, D=8)
     sight = sights(T, S)[name]

@@ -46,7 +46,7 @@ def test_rematerialisation_by_option_takes_less_memory_and_learns_the_same():
     kept, again = temporaries("none"), temporaries("full")
     assert again < 0.8 * kept
     plain, full = trained(remat="none"), trained(remat="full")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain.params, full.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), plain.params, full.params)
 
 
 @pytest.mark.fast

@@ -107,6 +107,7 @@ def test_fewer_queries_than_boxes_are_refused():
         match(Said()).evaluate(params, {}, batch([[0, 0, 1, 1]] * 2, [0, 0], [1, 1]))
 
 
+@pytest.mark.thorough
 def test_it_learns_to_find_what_is_on_images():
     backbone = ResNet(0, (1, 1), Basic, widths=(8, 16), stem="plain", stem_width=8)
     model = DETR(backbone, "stage_2", 2, queries=4, width=32, heads=2, depth=1, hidden_width=64, dropout=0.0)
