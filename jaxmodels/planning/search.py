@@ -80,7 +80,7 @@ def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Ch
     fitting = sorted((e for e in estimates if e.bytes <= limit), key=lambda e: (e.step_s, e.choice.accumulate, e.network_s))
     others = sorted((e for e in estimates if e.bytes > limit), key=lambda e: e.bytes)
     rows: list[Row] = []
-    best, fastest, more = None, math.inf, 1.0
+    best, least, more = None, (math.inf, 0.0), 1.0  # seconds, and of equal ones bytes
     left = list(_different(fitting)) or others[:1]
     while left and len(rows) < (CONFIRMED if best else 2 * CONFIRMED):
         likely = [e for e in left if more * e.bytes <= limit]  # where it takes as much more than estimated as those before
@@ -94,10 +94,10 @@ def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Ch
         more = max(more, (used or 0) / one.bytes)
         step = forecast["step_s"] if forecast["step_s"] is not None else one.step_s
         fits = forecast["fits"] is not False and "error" not in facts.get("memory", {})
-        if fits and step < fastest:
-            best, fastest = (
+        if fits and (step, used or 0.0) < least:
+            best, least = (
                 {**facts, "machine": target.describe(), "forecast": forecast, "choice": one.choice._asdict()},
-                step,
+                (step, used or 0.0),
             )
         why = f"bound by {forecast['bound']}" if forecast["step_s"] is not None else "compiled"
         rows.append(_row(one, forecast["step_s"], used, forecast.get("mfu"), why if fits else "does not fit"))
