@@ -81,19 +81,20 @@ def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Ch
     others = sorted((e for e in estimates if e.bytes > limit), key=lambda e: e.bytes)
     rows: list[Row] = []
     best, least, more = None, (math.inf, 0.0), 1.0  # seconds, and of equal ones bytes
-    left = list(_different(fitting)) or others[:1]
+    left = fitting or others[:1]
     while left and len(rows) < (CONFIRMED if best else 2 * CONFIRMED):
         likely = [e for e in left if more * e.bytes <= limit]  # where it takes as much more than estimated as those before
         if best and not likely:
             break
         one = likely[0] if likely else min(left, key=lambda e: e.bytes)
-        left.remove(one)
         facts = ask(one.choice)
         forecast = predict(facts, target)
         used = forecast.get("device_bytes", {}).get("used")
         more = max(more, (used or 0) / one.bytes)
         step = forecast["step_s"] if forecast["step_s"] is not None else one.step_s
         fits = forecast["fits"] is not False and "error" not in facts.get("memory", {})
+        # More micro-batches are never faster here: they are left only where fewer do not fit.
+        left = [e for e in left if e is not one and not (fits and _kind(e) == _kind(one))]
         if fits and (step, used or 0.0) < least:
             best, least = (
                 {**facts, "machine": target.describe(), "forecast": forecast, "choice": one.choice._asdict()},
@@ -129,14 +130,8 @@ def _same(row: Row, plan: dict[str, Any]) -> bool:
     return (row.remat, row.accumulate) == (plan["choice"]["remat"], plan["choice"]["accumulate"])
 
 
-def _different(ranked: list[Estimate]) -> Iterator[Estimate]:
-    """The best of each mesh and rematerialisation: fewer micro-batches, if they fit, are never slower here."""
-    seen = set()
-    for one in ranked:
-        key = (one.choice.mesh, one.choice.remat)
-        if key not in seen:
-            seen.add(key)
-            yield one
+def _kind(one: Estimate) -> tuple[Any, str]:
+    return one.choice.mesh, one.choice.remat
 
 
 def choices(target: Target, surveys: dict[str, dict[str, Any]]) -> Iterator[Choice]:
