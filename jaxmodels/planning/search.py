@@ -165,7 +165,8 @@ def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
     over pipeline a micro-batch handed on. One more of each gathering where all is computed again. A stage of a pipeline
     computes in every turn, also where what it has is none of the batch.
     """
-    axis = lambda name: dict(choice.mesh).get(name, 1)  # noqa: E731
+    sizes = dict(choice.mesh)
+    axis = lambda name: sizes.get(name, 1)  # noqa: E731
     data, fsdp, expert, stages, context, tensor = (
         axis(name) for name in (*axes.BATCH, axes.PIPELINE, axes.CONTEXT, axes.TENSOR)
     )
@@ -177,23 +178,21 @@ def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
     rows, again = data * fsdp * expert, choice.remat == "full"
     micro = axes.micro_batches(known["batch"] // choice.accumulate, stages, rows) if stages > 1 else 1
     turns = (micro + stages - 1) * choice.accumulate
+    busy = 1 - axes.bubble(stages, micro)
     inputs = known["input_bytes"]  # of layers, which every device of a tensor axis keeps whole
     tokens = data * fsdp * context * (1 if of(axes.EXPERT) else expert)  # expert's devices gather theirs
-    kept = (inputs + (known["kept_bytes"] - inputs) / tensor) / (tokens * choice.accumulate) * turns
-    kept /= stages * micro * choice.accumulate
+    kept = (inputs + (known["kept_bytes"] - inputs) / tensor) / (tokens * stages * choice.accumulate * busy)
     held = (state + gradients) * whole / fsdp + kept
     gathered = 2 * 2 * count / known["layers"] / tensor * part(axes.EXPERT)
     device, share = target.device, target.device.devices
     if not device.peak:
         return Estimate(choice, sum(known["flops"]["hardware"].values()), held + gathered, 0.0, "compute")
     peak = device.peak["bfloat16"] / share * REACHED
-    lost = 1 - axes.bubble(stages, micro)
-    compute = sum(known["flops"]["hardware"].values()) / target.devices / peak / lost
+    compute = sum(known["flops"]["hardware"].values()) / (target.devices * peak * busy)
     memory = (2 * (state + gradients) / fsdp + 3 * 2 * count * turns) * whole / (device.bandwidth / share)
-    sizes = dict(choice.mesh)
     rate = lambda name: _rate(target.name, choice.mesh, name)  # noqa: E731
     other = lambda name: (axis(name) - 1) / axis(name)  # noqa: E731
-    each = inputs / (rows * context * stages) / lost  # of a device's layers and tokens
+    each = inputs / (rows * context * stages * busy)  # of a device's layers and tokens
     reduced = 2 * 2 * count * turns / fsdp
     hidden_bytes = {
         axes.FSDP: (2 * 2 * count + gradients) * turns * whole * other(axes.FSDP),

@@ -353,12 +353,12 @@ class Trial:
 
 def _joined(parts: list[Any]) -> Any:
     """Trees of members, all in one, in the host's memory: nothing is compiled for it."""
-    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: _beside(x), *parts)
+    return parts[0] if len(parts) == 1 else jax.tree.map(_beside, *parts)
 
 
-def _beside(parts: Sequence[Any]) -> Any:
+def _beside(*parts: Any) -> Any:
     if jnp.issubdtype(parts[0].dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_beside([jax.random.key_data(x) for x in parts]), impl=jax.random.key_impl(parts[0]))
+        return jax.random.wrap_key_data(_beside(*map(jax.random.key_data, parts)), impl=jax.random.key_impl(parts[0]))
     return np.concatenate(jax.device_get(list(parts)))
 
 
