@@ -16,8 +16,12 @@ EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda13", "plan
 
 
 def environment(target: Target) -> dict[str, str]:
-    """What a process must have in its environment before it imports JAX, so that no real accelerator is looked for."""
+    """What a process must have in its environment before it imports JAX, so that no real accelerator is looked for.
+
+    libtpu ends the process at a flag of XLA_FLAGS that it does not know, as CPU ones are; its own are in LIBTPU_INIT_ARGS.
+    """
     return {
+        **({"XLA_FLAGS": ""} if target.device.platform == "tpu" else {}),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(target.devices),
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",

@@ -171,7 +171,8 @@ def test_slices_are_joined_by_the_network():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is absent: pip install 'jaxmodels[plan-tpu]'")
-def test_libtpu_says_what_memory_a_tpu_takes():
+def test_libtpu_says_what_memory_a_tpu_takes(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # libtpu knows no such flag
     planned = jaxmodels.plan(FILE, on="v5e-4")
     assert planned["memory"]["own"]
     assert planned["forecast"]["fits"] and np.isfinite(planned["forecast"]["step_s"])
