@@ -7,11 +7,13 @@ Dimensions: M members of a program, D data orders among them, k steps, B batch.
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any
 
@@ -62,7 +64,8 @@ class GroupPrograms:
         def one(values, seed):
             return runner.initial(dataclasses.replace(self._built(values), seed=seed))
 
-        return self._call(("start", len(configs)), one, (self.values(configs), jnp.asarray(seeds)), (0, 0))
+        arguments = self.values(configs), jnp.asarray(seeds)
+        return self._program(("start", len(configs)), one, arguments, (0, 0))(*arguments)
 
     @cached_property
     def one(self) -> step.State:
@@ -82,6 +85,10 @@ class GroupPrograms:
 
         batches: (k, D, B, ...), placed as of_batches says; which: of the D orders each member's (M).
         """
+        return self._of_steps(values, state, batches, which, k)(values, state, batches, which)
+
+    def _of_steps(self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int) -> Any:
+        """The program of `steps`; of the states shapes and types are enough."""
         M, D = len(which), jax.tree.leaves(batches)[0].shape[1]
         in_order = np.array_equal(which, np.arange(D))
 
@@ -101,7 +108,7 @@ class GroupPrograms:
             return state, metrics[None]
 
         by = (0, 0, 1 if in_order else None, 0)
-        return self._call(("steps", M, D, k, in_order), one, (values, state, batches, which), by, donate=(1,))
+        return self._program(("steps", M, D, k, in_order), one, (values, state, batches, which), by, donate=(1,))
 
     def of_batches(self, which: np.ndarray, D: int) -> NamedSharding:
         """How batches lie for members that take these of D orders; where each has its own, it goes to its member alone."""
@@ -118,7 +125,8 @@ class GroupPrograms:
             self.eval_names[name] = sorted(metrics)
             return pack(metrics), predict(params, state.extra, batch) if predict else None
 
-        return self._call(("measure", len(state.step), name), one, (values, state, batch), (0, 0, None))
+        arguments = values, state, batch
+        return self._program(("measure", len(state.step), name), one, arguments, (0, 0, None))(*arguments)
 
     def split(self, M: int, at: int | None = 0) -> NamedSharding:
         """M members, on the axis `at`, over all devices where those divide them, else on one; None: each device has all."""
@@ -127,8 +135,10 @@ class GroupPrograms:
     def _mesh_of(self, M: int) -> Mesh:
         return self.mesh if M % self.mesh.size == 0 else parallel.make_mesh("data=1", [self.mesh.devices.flat[0]])
 
-    def _call(self, key: Any, one: Callable, arguments: Any, by: Sequence[int | None], donate: tuple[int, ...] = ()) -> Any:
-        """one(...) for key[1] members; by: at which axis each argument has them."""
+    def _program(
+        self, key: Any, one: Callable, arguments: Any, by: Sequence[int | None], donate: tuple[int, ...] = ()
+    ) -> Any:
+        """one, compiled for key[1] members; by: at which axis each argument has them."""
         if key not in self._compiled:
             begun, M = time.perf_counter(), key[1]
             shardings, mesh = tuple(self.split(M, at) for at in by), self._mesh_of(M)
@@ -139,7 +149,7 @@ class GroupPrograms:
             jitted = jax.jit(each, in_shardings=shardings, donate_argnums=donate, **once)
             self._compiled[key] = jitted.lower(*arguments).compile()
             self.compile_s += time.perf_counter() - begun
-        return self._compiled[key](*arguments)
+        return self._compiled[key]
 
     def choose(self, configs: Sequence[Any], batches: Any, events: tuple[int, ...]) -> tuple[int, int]:
         """(members of a program, steps of a dispatch) that are fastest for these; batches: a Trial, what is tried.
@@ -154,19 +164,22 @@ class GroupPrograms:
         on_cpu = self.mesh.devices.flat[0].platform == "cpu" and n <= (os.cpu_count() or 1)  # more are simulated
         some = [n * d for d in range(1, FEW + 1) if M % (n * d) == 0]
         first = [*some, 1][0] if on_cpu else M
-        state = self.start(configs, [0] * M)
+        # The start is compiled while the step is traced, and on another core than the step.
+        aside, context = ThreadPoolExecutor(1), contextvars.copy_context()
+        started = aside.submit(context.run, self.start, configs, [0] * M)
+        aside.shutdown(wait=False)
         k = self._guess(batch_bytes, events) if on_cpu else 1
-        single = self._seconds(state, first, 1, batches) if k == 1 else math.inf
+        single = self._seconds(started, first, 1, batches) if k == 1 else math.inf
         k = choose_k(single, batch_bytes, events) if k == 1 else k
         alone = on_cpu and BRIEF_STEP * 10 < single < math.inf  # what many steps at once would save is nothing to it
-        many = self._seconds(state, first, k, batches) / k if k > 1 and not alone else math.inf
+        many = self._seconds(started, first, k, batches) / k if k > 1 and not alone else math.inf
         scans = many < single or k == 1  # XLA has its fast convolutions on CPUs for the outermost program alone
         each, best = min((single / first, (first, 1)), (many / first, (first, k)))
         took = min(single, many)
         others = {1} if took > LONG_STEP else {*some[-1:], M} if took < BRIEF_STEP else set()
         for size in sorted(others - {first}) if on_cpu else ():
             k = choose_k(each * size / 2, batch_bytes, events) if scans else 1
-            took = self._seconds(state, size, k, batches) / k / size
+            took = self._seconds(started, size, k, batches) / k / size
             if took > each:
                 break
             each, best = took, (size, k)
@@ -184,15 +197,18 @@ class GroupPrograms:
         """How many members' states fit into LARGE."""
         return max(1, LARGE // sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(self.one)))
 
-    def _seconds(self, state: Any, size: int, k: int, batches: Callable[[int, int], Any]) -> float:
+    def _seconds(self, started: Future[Any], size: int, k: int, batches: Callable[[int, int], Any]) -> float:
         """The time of a dispatch, on a copy of the first states."""
-        state = self.part(state, 0, size)
         values, (moving, which) = self.values([self.config] * size), batches(size, k)
         moving = jax.device_put(moving, self.of_batches(which, jax.tree.leaves(moving)[0].shape[1]))
-        times = []
+        program, state, times = (
+            self._of_steps(values, self.like(size), moving, which, k),
+            self.part(started.result(), 0, size),
+            [],
+        )
         for _ in range(4):
             begun = time.perf_counter()
-            state, _ = self.steps(values, state, moving, which, k)
+            state, _ = program(values, state, moving, which)
             jax.block_until_ready(state)
             times.append(time.perf_counter() - begun)
         return min(times[1:])
