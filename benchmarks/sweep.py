@@ -2,7 +2,8 @@
 
 Everything is a process of its own, timed from its start to its end. Of the runs, and of the loops, some are made and the
 rest extrapolated: a process with 3 members and one with 1 differ by what two members cost. `bare` is what the steps of one
-member take when nothing else is done, by the fastest program for it.
+member take when nothing else is done, by the fastest program for it. Sweep, runs and loops follow each other in rounds, and
+the figures are medians, since a machine's speed changes from minute to minute.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ RATES = ("1e-4", "2e-4", "5e-4", "1e-3", "2e-3", "3e-3", "5e-3", "1e-2")
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 # experiment, steps of a member, batch
 KINDS = {"mlp": ("digits_mlp.py", 1500), "cnn": ("digits_cnn.py", 100), "gpt": ("gpt_python.py", 20)}
+ROUNDS = {"mlp": 5, "cnn": 3, "gpt": 1}  # gpt's take a quarter of an hour
 BATCH = {"mlp": 128, "cnn": 128, "gpt": 16}
 LENGTH, WIDTH, DEPTH, HEADS = 128, 128, 4, 4  # of gpt_python.py
 
@@ -198,11 +200,31 @@ def keras_loop(kind: str, members: int) -> None:
             model.fit(x[: left * batch], y[: left * batch], batch, 1, verbose=0)
 
 
-def extrapolated(seconds: Callable[[int], float], members: int, sample: int) -> dict[str, Any]:
-    """Of 64 members in one process, from one with a single member and one with `sample` more."""
+def extrapolated(seconds: Callable[[int], float], members: int, sample: int) -> float:
+    """Seconds of so many members in one process, from one with a single member and one with `sample` more."""
     one, more = seconds(1), seconds(1 + sample)
-    each = max(0.0, more - one) / sample
-    return {"seconds": one + (members - 1) * each, "member_s": each, "start_s": one - each, "made": 2 + sample}
+    return one + (members - 1) * max(0.0, more - one) / sample
+
+
+def compared(kind: str, rates: tuple[str, ...], seeds: int, peers: tuple[str, ...], sample: int) -> dict[str, Any]:
+    """One round: seconds of all members by each way, and of a member's steps."""
+    members = len(rates) * seeds
+    with tempfile.TemporaryDirectory() as folder:
+        ours = swept(kind, rates, seeds, Path(folder) / "sweep")
+    found = {
+        "sweep": ours["seconds"],
+        "compile": ours["compile_s"],
+        "member": sum(m["train_s"] for m in ours["members"]) / members,
+        "bare": bare(kind),
+        "runs": alone(kind, sample) / sample * members,
+    }
+    for peer in peers:
+        try:
+            found[peer] = extrapolated(lambda n, peer=peer: loop(peer, kind, n), members, sample)
+        except RuntimeError as error:
+            measure.note(f"  {peer}: {str(error).splitlines()[-1]}")
+    measure.note("  " + "  ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items()))
+    return found
 
 
 def main() -> None:
@@ -222,39 +244,26 @@ def main() -> None:
     rates, seeds, sample = (RATES[:2], 2, 1) if args.quick else (RATES, 8, 2)
     members = len(rates) * seeds
     for kind in ("mlp",) if args.quick else args.kinds.split(","):
-        with tempfile.TemporaryDirectory() as folder, measure.Watch() as watch:
-            measure.note(f"{kind}: a sweep of {members}")
-            ours = swept(kind, rates, seeds, Path(folder) / "sweep")
-        one_s = bare(kind)
-        trained = sum(m["train_s"] for m in ours["members"])
-        case: dict[str, Any] = {
+        measure.note(f"{kind}: {members} members, of which {sample} are run alone")
+        peers = () if args.quick else ("torch", "keras")
+        with measure.Watch() as watch:
+            rounds = [compared(kind, rates, seeds, peers, sample) for _ in range(1 if args.quick else ROUNDS[kind])]
+        of = lambda a, b, rounds=rounds: measure.spread([r[a] / r[b] for r in rounds if a in r])  # noqa: E731
+        case = {
             "members": members,
             "steps": KINDS[kind][1],
-            "sweep": {"seconds": ours["seconds"], "compile_s": ours["compile_s"], "train_s": trained},
-            "bare_member_s": one_s,
-            "member_over_bare": trained / members / one_s,
+            "seconds": {name: measure.spread([r[name] for r in rounds if name in r]) for name in rounds[0]},
+            "member_over_bare": of("member", "bare"),
+            "times_faster": {name: of(name, "sweep") for name in ("runs", *peers) if name in rounds[0]},
             "foreign": None if watch.foreign is None else measure.spread([watch.foreign]),
         }
-        measure.note(
-            f"  {ours['seconds']:.1f} s, {ours['compile_s']:.1f} s of it compiling; a member {trained / members:.3f} s"
-        )
-        measure.note(f"  a member's steps alone {one_s:.3f} s")
-        runs = alone(kind, sample)
-        case["runs"] = {"seconds": runs / sample * members, "member_s": runs / sample, "made": sample}
-        for peer in () if args.quick else ("torch", "keras"):
-            try:
-                case[peer] = extrapolated(lambda n, peer=peer, kind=kind: loop(peer, kind, n), members, sample)
-            except RuntimeError as error:
-                measure.note(f"  {peer}: {str(error).splitlines()[-1]}")
-        case["times_faster"] = {w: case[w]["seconds"] / ours["seconds"] for w in ("runs", "torch", "keras") if w in case}
-        measure.note("  " + "  ".join(f"{w} {n:.1f} times as long" for w, n in case["times_faster"].items()))
         cases[kind] = case
-        value = None if args.quick else case["member_over_bare"]
+        middle = {} if args.quick else {name: value["median"] for name, value in case["times_faster"].items()}
+        value = None if args.quick else case["member_over_bare"]["median"]
         checks.append(measure.check(f"{kind}: a member of the sweep / its bare steps", value, most=1.05))
         if kind == "mlp":
-            faster = {} if args.quick else case["times_faster"]
-            checks.append(measure.check("mlp: separate runs / the sweep", faster.get("runs"), least=20.0))
-            checks.append(measure.check("mlp: a loop of PyTorch / the sweep", faster.get("torch"), least=5.0))
+            checks.append(measure.check("mlp: separate runs / the sweep", middle.get("runs"), least=20.0))
+            checks.append(measure.check("mlp: a loop of PyTorch / the sweep", middle.get("torch"), least=5.0))
     measure.report("sweep", args.quick, cases, checks)
 
 
