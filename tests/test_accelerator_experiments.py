@@ -41,7 +41,7 @@ def test_it_trains_and_evaluates(name, make, knobs, tmp_path, capsys):
     data, run = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     make(data)
-    knobs |= {"mesh": "data=1", "data": data, "folder": run, "stop-at": 2}
+    knobs |= {"mesh": "data=1", "data": data, "folder": run, "stop-at": 2, "steps-per-dispatch": 1}
     options = [part for knob, value in knobs.items() for part in (f"--{knob}", str(value))]
     file = str(EXPERIMENTS / f"{name}.py")
     assert cli.main(["train", file, *options]) == 0, capsys.readouterr()

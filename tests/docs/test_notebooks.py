@@ -17,6 +17,7 @@ FOLDER = ROOT / "docs" / "notebooks"
 def run(name: str, monkeypatch) -> str:
     """What a notebook prints; any error in a cell fails."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("XLA_FLAGS")  # its programs are not tiny: they are worth compiling well
     notebook = nbformat.read(FOLDER / name, as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
