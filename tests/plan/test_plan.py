@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import jaxmodels
 from jaxmodels import cli, loading, parallel, runner
 from jaxmodels.console import Console
-from jaxmodels.planning import command, links, measure, report
+from jaxmodels.planning import command, compilers, links, measure, report
 from jaxmodels.planning.predict import predict
 from jaxmodels.planning.targets import target
 
@@ -170,10 +169,12 @@ def test_slices_are_joined_by_the_network():
     assert links.road(machine, where, sizes, ("fsdp",)).name == "ICI, 2x2"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is absent: pip install 'jaxmodels[plan-tpu]'")
-def test_libtpu_says_what_memory_a_tpu_takes(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # libtpu knows no such flag
-    planned = jaxmodels.plan(FILE, on="v5e-4")
+@pytest.mark.parametrize("machine", ["v5e-4", "h200-8"])
+def test_the_targets_own_compiler_says_what_memory_a_device_takes(machine):
+    """Though XLA_FLAGS holds what libtpu does not know, here those of conftest.py."""
+    if extra := compilers.missing(target(machine)):
+        pytest.skip(f"no compiler for {machine}: pip install 'jaxmodels[{extra}]'")
+    planned = jaxmodels.plan(FILE, on=machine)
     assert planned["memory"]["own"]
     assert planned["forecast"]["fits"] and np.isfinite(planned["forecast"]["step_s"])
 
