@@ -1,7 +1,7 @@
 """What 64 settings cost, 8 rates x 8 seeds: as one sweep, as runs of their own, and in a loop of PyTorch or Keras.
 
 Everything is a process of its own, timed from its start to its end. Of the runs, and of the loops, some are made and the
-rest extrapolated: a process with 3 members and one with 1 differ by what two members cost. `bare` is what the steps of one
+rest extrapolated: a process with 9 members and one with 1 differ by what eight members cost. `bare` is what the steps of one
 member take when nothing else is done, by the fastest program for it. Sweep, runs and loops follow each other in rounds, and
 the figures are medians, since a machine's speed changes from minute to minute.
 """
@@ -23,10 +23,11 @@ import measure
 import numpy as np
 
 RATES = ("1e-4", "2e-4", "5e-4", "1e-3", "2e-3", "3e-3", "5e-3", "1e-2")
+LOOPED = 8  # members of a loop beside its first; two drown in what a start differs by
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 # experiment, steps of a member, batch
 KINDS = {"mlp": ("digits_mlp.py", 1500), "cnn": ("digits_cnn.py", 100), "gpt": ("gpt_python.py", 20)}
-ROUNDS = {"mlp": 5, "cnn": 3, "gpt": 1}  # gpt's take a quarter of an hour
+ROUNDS = {"mlp": 3, "cnn": 3, "gpt": 1}  # gpt's take a quarter of an hour
 BATCH = {"mlp": 128, "cnn": 128, "gpt": 16}
 LENGTH, WIDTH, DEPTH, HEADS = 128, 128, 4, 4  # of gpt_python.py
 
@@ -220,7 +221,7 @@ def compared(kind: str, rates: tuple[str, ...], seeds: int, peers: tuple[str, ..
     }
     for peer in peers:
         try:
-            found[peer] = extrapolated(lambda n, peer=peer: loop(peer, kind, n), members, sample)
+            found[peer] = extrapolated(lambda n, peer=peer: loop(peer, kind, n), members, LOOPED)
         except RuntimeError as error:
             measure.note(f"  {peer}: {str(error).splitlines()[-1]}")
     measure.note("  " + "  ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items()))
