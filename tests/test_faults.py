@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import pytest
 from files import bare_jax, faulty, tiny_mlp
+from instances import first
 from states import same_bits
 
 from jaxmodels import Options, checkpoint, cli, runner
@@ -315,7 +316,7 @@ def test_a_stopped_command_says_where_it_saved_and_its_status_says_by_what(tmp_p
 # Kills
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("kills", first(1, [4, 20]))
 def test_after_kills_the_parameters_and_the_log_are_those_of_a_run_without_any(kills, tmp_path):
     """SIGKILL at seeded moments, every other one while a checkpoint is being written."""
     knobs = ["--steps", 600, "--save-every", 5, "--dropout", 0.1, "--quiet", "--eval-every", 50, "--log-every", 7]
