@@ -17,9 +17,9 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Display, Experiment, optim
 from jaxmodels.convert.load import load_pretrained
-from jaxmodels.data.banking77 import CLASSES, banking77, nearest_mean_accuracy
+from jaxmodels.data.banking77 import CLASSES, banking77, names, nearest_mean_accuracy
 from jaxmodels.data.lengths import Buckets
 from jaxmodels.models.bert import Embedder, TextClassifier
 from jaxmodels.tasks.classify import classify
@@ -77,5 +77,6 @@ def build(config: Config) -> Experiment:
         steps=config.steps,
         eval_every=config.eval_every,
         seed=config.seed,
+        display=Display(lambda tokens_T: tokenizer.decode(tokens_T.tolist()), names),
         baselines=lambda: {"nearest mean": {"test/accuracy": nearest_mean_accuracy(embed)}},
     )

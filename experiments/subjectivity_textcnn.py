@@ -8,9 +8,9 @@ Not measured yet: the sentences were not at hand.
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim, train
+from jaxmodels import Display, Experiment, optim, train
 from jaxmodels.data.lengths import Buckets
-from jaxmodels.data.sentences import FOLDS, sentences
+from jaxmodels.data.sentences import FOLDS, as_text, sentences
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.tasks.classify import classify
 
@@ -42,6 +42,9 @@ def build(config: Config) -> Experiment:
         evals={"held-out": data("held-out", 50)},
         steps=config.steps,
         seed=config.seed,
+        display=Display(
+            lambda words_T: as_text(words_T, "subjectivity", fold=config.fold, words=WORDS), lambda: ("plot", "opinion")
+        ),
     )
 
 

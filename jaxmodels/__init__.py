@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Decoder": "task",
+    "Display": "task",
     "Evaluation": "experiment",
     "Experiment": "experiment",
     "Mean": "task",

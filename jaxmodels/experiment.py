@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxmodels.task import Decoder, Predictor, Task
+from jaxmodels.task import Decoder, Display, Predictor, Task
 
 
 @runtime_checkable
@@ -72,5 +72,6 @@ class Experiment:
     rules: Sequence[tuple[str, tuple]] = ()  # (regular expression of a parameter path, PartitionSpec)
     decoder: Decoder | None = None  # makes `jaxmodels generate` work
     predictor: Predictor | None = None  # makes `jaxmodels predict` work
+    display: Display | None = None  # of examples in reports: text, sound and the names of classes
     make_step: Callable[..., Any] | None = None  # in place of jaxmodels.step.make_step, for what no one loss describes
     baselines: Callable[[], Mapping[str, Mapping[str, float]]] = _no_baselines  # name -> metrics, shown beside the result

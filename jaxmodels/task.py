@@ -57,7 +57,7 @@ class Task(NamedTuple):
     evaluate(params, extra, batch) gives metrics: deterministic; no example sees another, padding (weight 0) counts nowhere.
     finish(metrics) runs on the host, on finished means: adds what is a function of means, such as a perplexity.
     examine(params, extra, batch) gives, where a task has it, what a report shows of each example, as arrays with a leading
-        example axis: "probability" of each class, the true "label", and the "input", drawn where it is a picture.
+        example axis: "probability" of each class, the true "label", and the "input", for pictures or Display.
 
     Under mixed precision `params` come in bfloat16: cast the inputs to match, and give Means of float32.
     """
@@ -82,6 +82,18 @@ class Predictor(NamedTuple):
     predict: Callable[[Params, Any, Batch], Any]
     report: Callable[[Any], dict[str, Any]]
     draw: Callable[[Any, Any], Any]
+
+
+class Display(NamedTuple):
+    """What a report shows people of an example, where its arrays are not for people.
+
+    input(x) gives an example's input, without the example axis, as its text, or as the bytes of a WAV file
+        (see jaxmodels.data.audio.wav). Pictures need none.
+    classes() gives the names of the classes; it is called when a report is made, so it may read the data.
+    """
+
+    input: Callable[[Any], str | bytes] | None = None
+    classes: Callable[[], Sequence[str]] | None = None
 
 
 class Decoder(NamedTuple):

@@ -5,7 +5,9 @@ Dimensions: S samples.
 
 from __future__ import annotations
 
+import io
 import os
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +57,16 @@ def audio_folder(
     if label is None:
         return AudioFolder(Path(folder), **options)
     return GrainPipeline(lambda: _labelled(Path(folder), label), **options)
+
+
+def wav(audio_S: np.ndarray, rate: int) -> bytes:
+    """A waveform of -1 to 1, `rate` samples a second, as the bytes of a WAV file of 16 bits; what is beyond is cut off."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as into:
+        into.setparams((1, 2, rate, 0, "NONE", ""))
+        whole = np.nan_to_num(np.asarray(audio_S, np.float64)).clip(-1, 1)
+        into.writeframes((whole * 32767).round().astype("<i2").tobytes())
+    return file.getvalue()
 
 
 class AudioFolder(ClassFolder):

@@ -68,13 +68,26 @@ def sentences(
         )
 
     def arrays() -> dict[str, np.ndarray]:
-        texts, label = _read(files.folder(f"nltk_{SETS[name].package}", folder), name)
-        held = permute(np.arange(len(texts)), len(texts), 0) % FOLDS == fold
-        number = _numbers([text for text, out in zip(texts, held, strict=True) if not out], words)
+        texts, label, held, number = _fold(files.folder(f"nltk_{SETS[name].package}", folder), name, fold, words)
         rows = np.flatnonzero(held if side == "held-out" else ~held)
         return {**join([[number.get(word, UNKNOWN) for word in texts[i]] for i in rows]), "label": label[rows]}
 
     return TextPipeline(arrays, length=length, batch=batch, seed=seed, spec={"label": ((), np.dtype(np.int32))})
+
+
+def as_text(inputs_T: np.ndarray, name: Name, *, fold: int, words: int = 20_000, folder: PathLike | None = None) -> str:
+    """The words of one example's inputs; "?" for those that have no number."""
+    *_, number = _fold(files.folder(f"nltk_{SETS[name].package}", folder), name, fold, words)
+    word = dict(enumerate(number, 2))
+    return " ".join(word.get(i, "?") for i in inputs_T.tolist() if i)
+
+
+@cache
+def _fold(folder: Path, name: Name, fold: int, words: int) -> tuple[list[list[str]], np.ndarray, np.ndarray, dict[str, int]]:
+    """(all sentences, their labels, which are held out, the numbers of the others' words)."""
+    texts, label = _read(folder, name)
+    held = permute(np.arange(len(texts)), len(texts), 0) % FOLDS == fold
+    return texts, label, held, _numbers([text for text, out in zip(texts, held, strict=True) if not out], words)
 
 
 def _numbers(texts: Sequence[Sequence[str]], words: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ Dimensions: B examples, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ class Example(NamedTuple):
     said: str
     probability: float  # of what was said
     of_label: float
-    picture: bytes | None
+    shown: bytes | str | None  # its input: a PNG or WAV file, or text
 
 
 class Seen(NamedTuple):
@@ -43,9 +44,9 @@ def judge(
     label_B: np.ndarray,
     classes: list[str],
     chosen: dict[str, list[int]],
-    pictures: dict[int, bytes],
+    shown: Mapping[int, bytes | str],
 ) -> Seen:
-    """See Seen. chosen: numbers of the examples to show; pictures: PNG files of those that are pictures."""
+    """See Seen. chosen: numbers of the examples to show; shown: the inputs of those that can be: see Example."""
     probability_BK, K = probability_BK.astype(np.float64), len(classes)
     said_B, sure_B = probability_BK.argmax(1), probability_BK.max(1)
     right_B = said_B == label_B
@@ -64,7 +65,7 @@ def judge(
                 classes[said_B[i]],
                 float(sure_B[i]),
                 float(probability_BK[i, label_B[i]]),
-                pictures.get(i),
+                shown.get(i),
             )
             for i in numbers
         ]

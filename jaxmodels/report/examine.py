@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from jaxmodels.commands import open_run
 from jaxmodels.console import Console
 from jaxmodels.evaluating import as_evaluation
 from jaxmodels.report.classes import Seen, judge
+from jaxmodels.report.read import ROOM
 from jaxmodels.step import cast_floats, eval_params
+from jaxmodels.task import Display
 
 WORST, BEST = 24, 12  # examples shown; the best are of different classes
+LETTERS = 600  # of a text
 
 
 def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str, Seen]]:
     """(step of the checkpoint, what was seen by evaluation) of the best checkpoint, else the newest."""
     experiment, state, step = open_run(run, warn=console.warn)
-    look = experiment.task.examine
+    look, display = experiment.task.examine, experiment.display or Display()
     if look is None:
         raise ValueError("this task tells nothing of single examples (see examine in jaxmodels.task.Task)")
     params = cast_floats(eval_params(experiment.optimizer, state), None if precision == "float32" else jnp.dtype(precision))
@@ -33,14 +37,14 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
     for name, evaluation in experiment.evals.items():
         data = as_evaluation(evaluation).data
 
-        def one(n: int, names: tuple[str, ...], data: Any = data) -> list[np.ndarray]:
+        def one(n: int, wanted: tuple[str, ...], data: Any = data) -> list[np.ndarray]:
             got, real = program(params, state.extra, feed.read(data, n)), feed.real_rows(data, n)
-            return [np.asarray(got[name])[real] for name in names]
+            return [np.asarray(got[key])[real] for key in wanted]
 
         with console.busy(f"looking at the examples of {name}"):
             parts = [one(n, only) for n in range(data.steps)]
             probability_BK, label_B = (np.concatenate(column) for column in zip(*parts, strict=True))
-            classes = _classes(experiment.predictor, probability_BK.shape[1])
+            classes = names(display, experiment.predictor, probability_BK.shape[1])
             ends = np.cumsum([len(label) for _, label in parts])
             order = np.argsort(probability_BK[np.arange(len(label_B)), label_B], kind="stable")
             best = order[::-1][np.sort(np.unique(label_B[order[::-1]], return_index=True)[1])]
@@ -49,26 +53,42 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
             for n in {int(np.searchsorted(ends, i, "right")) for which in chosen.values() for i in which}:
                 rows = one(n, ("input",))[0]
                 inputs |= {int(ends[n]) - len(rows) + j: x for j, x in enumerate(rows)}
-            pictures = _pictures({i: inputs[i] for which in chosen.values() for i in which})
-            seen[name] = judge(probability_BK, label_B, classes, chosen, pictures)
+            inputs = {i: inputs[i] for which in chosen.values() for i in which}
+            seen[name] = judge(probability_BK, label_B, classes, chosen, shown(inputs, display))
     return step, seen
 
 
-def _classes(predictor: Any, count: int) -> list[str]:
-    """The names of the classes, where the experiment's predictor says what each one-hot prediction is; else numbers."""
-    names = [str(k) for k in range(count)]
-    if predictor is not None:
+def names(display: Display, predictor: Any, count: int) -> list[str]:
+    """The names of the classes, as the experiment's display or predictor (of one-hot predictions) says; else numbers."""
+    found = [str(k) for k in range(count)]
+    if display.classes is not None:
+        found = [str(name) for name in display.classes()]
+        if len(found) != count:
+            raise ValueError(f"the display names {len(found)} classes; wanted {count}, as many as the model tells apart")
+    elif predictor is not None:
         for k, one in enumerate(np.eye(count)):
             said = predictor.report(one)
-            names[k] = str(said.get("class", k))
-    return names
+            found[k] = str(said.get("class", k))
+    return found
+
+
+def shown(inputs: dict[int, np.ndarray], display: Display) -> Mapping[int, bytes | str]:
+    """Each input as the display says it; else as a PNG file where it is a picture. As far as a page has room."""
+    if display.input is None:
+        found: Mapping[int, bytes | str] = _pictures(inputs)
+    else:
+        said = {i: display.input(x) for i, x in inputs.items()}
+        found = {i: x[:LETTERS] + " …" * (len(x) > LETTERS) if isinstance(x, str) else x for i, x in said.items()}
+    ends = np.cumsum([len(x) for x in found.values()])
+    return {i: x for (i, x), end in zip(found.items(), ends, strict=True) if end <= ROOM}
 
 
 def _pictures(inputs: dict[int, np.ndarray]) -> dict[int, bytes]:
     """PNG files of the inputs that are pictures, all on one scale; none of other inputs."""
-    whole = np.stack(list(inputs.values())) if inputs else np.zeros(0)
-    if whole.ndim != 4 or whole.shape[-1] not in (1, 3):
+    shapes = {x.shape for x in inputs.values()}
+    if len(shapes) != 1 or not all(len(shape) == 3 and shape[-1] in (1, 3) for shape in shapes):
         return {}
+    whole = np.stack(list(inputs.values()))
     if whole.dtype != np.uint8:
         whole = np.nan_to_num(whole.astype(np.float64))
         low, high = whole.min(), whole.max()

@@ -12,7 +12,7 @@ from jaxmodels.report import charts, page
 from jaxmodels.report.classes import Example, Seen
 from jaxmodels.report.model import Model
 from jaxmodels.report.page import Page, escaped
-from jaxmodels.report.read import Run, is_number, rates
+from jaxmodels.report.read import PNG, Run, is_number, rates
 
 
 def one_run(run: Run, model: Model | None, seen: dict[str, Seen], step: int | None) -> Page:
@@ -139,12 +139,21 @@ def _seen(said: Page, name: str, what: Seen, step: int | None) -> None:
     said.add("<h3>By class</h3>", page.folded(f"{len(rows):,} classes", classes, shown=len(rows) <= 24))
     titles = {"worst": "The worst: least probability for the label", "best": "Of each class the best: most probability"}
     for which, examples in what.examples.items():
-        said.add(f"<h3>{titles[which]}</h3>", f'<div class="cards">{"".join(map(_card, examples))}</div>')
+        kind = "cards" if all(_is_picture(x) for x in examples) else "cards wide"
+        said.add(f"<h3>{titles[which]}</h3>", f'<div class="{kind}">{"".join(map(_card, examples))}</div>')
+
+
+def _is_picture(x: Example) -> bool:
+    return x.shown is None or (isinstance(x.shown, bytes) and x.shown.startswith(PNG))
 
 
 def _card(x: Example) -> str:
     about = f"example {x.number}"
-    image = page.picture(x.picture, about) if x.picture else f'<span class="muted">{about}</span><br>'
+    image = f'<span class="muted">{about}</span><br>'
+    if isinstance(x.shown, str):
+        image += f"<blockquote>{escaped(x.shown)}</blockquote>"
+    elif x.shown is not None:
+        image = page.picture(x.shown, about) if _is_picture(x) else page.sound(x.shown, about)
     said = f"taken for {escaped(x.said)}, {x.probability:.1%}<br>" if x.said != x.label else ""
     return f"<figure>{image}<figcaption><b>{escaped(x.label)}</b> {x.of_label:.1%}<br>{said}</figcaption></figure>"
 

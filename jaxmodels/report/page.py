@@ -80,7 +80,7 @@ class Page:
         plotly = library()
         digests = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in (SCRIPT.encode(), plotly)]
         scripts = " ".join(f"'sha256-{digest}'" for digest in digests)
-        policy = f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:"
+        policy = f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; media-src data:"
         return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -126,6 +126,12 @@ def facts(pairs: Sequence[tuple[str, str]], kind: str = "list") -> str:
 def picture(data: bytes, about: str) -> str:
     """A PNG file, inside the page."""
     return f'<img alt="{escaped(about)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+
+
+def sound(data: bytes, about: str) -> str:
+    """A WAV file, inside the page, to be played."""
+    source = f"data:audio/wav;base64,{base64.b64encode(data).decode()}"
+    return f'<audio controls preload="metadata" aria-label="{escaped(about)}" src="{source}"></audio>'
 
 
 def folded(summary: str, inner: str, *, shown: bool) -> str:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-PICTURES, TEXT = 1_500_000, 20_000  # bytes of the pictures, characters of a text that a page holds at most
+ROOM, TEXT = 1_500_000, 20_000  # bytes of pictures or sounds, characters of a text that a page holds at most
+PNG = b"\x89PNG"  # how such a file begins
 NUMBERS = (
     "steps",
     "examples_per_s",
@@ -175,13 +176,13 @@ def _read_pictures(run: Run) -> None:
     for file in files:
         rank[file.stem.rstrip("0123456789")] += 1
         order.append((rank[file.stem.rstrip("0123456789")], file))
-    left, out = PICTURES, 0
+    left, out = ROOM, 0
     for place, file in sorted(order, key=lambda pair: pair[0]):
         try:
             data = file.read_bytes() if file.stat().st_size <= left else b""
         except OSError:
             data = b""
-        if data.startswith(b"\x89PNG"):
+        if data.startswith(PNG):
             left -= len(data)
             run.pictures.append((file.stem, data))
             run.newest += place == 1

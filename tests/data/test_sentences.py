@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxmodels.data.sentences import FOLDS, SETS, UNKNOWN, sentences
+from jaxmodels.data.sentences import FOLDS, SETS, UNKNOWN, as_text, sentences
 
 pytestmark = pytest.mark.fast
 
@@ -44,6 +44,15 @@ def test_words_that_occur_once_in_training_are_unknown(tmp_path):
     words = arrays["tokens"].reshape(-1, 4)
     once = np.bincount(words[:, 1])  # number i occurs once in each class, in this fold or another
     assert once[UNKNOWN] > 0 and words.max() < 20_000
+
+
+def test_inputs_can_be_read_as_text_again(tmp_path):
+    write(tmp_path, "polarity")
+    data = sentences("polarity", "held-out", 100, fold=3, length=6, folder=tmp_path)
+    batch = data.rows(0, 0, 100)
+    texts = [as_text(x, "polarity", fold=3, folder=tmp_path) for x in batch["inputs"]]
+    assert [text.split()[0] for text in texts] == [f"class{k}" for k in batch["label"]]
+    assert all(text.endswith(" the film") for text in texts) and any(" ? " in text for text in texts)
 
 
 def test_few_words_are_the_commonest(tmp_path):

@@ -10,8 +10,10 @@ from report.browser import Browser
 from report.runs import HOSTILE, made
 
 from jaxmodels.console import Console
+from jaxmodels.data.audio import wav
 from jaxmodels.report.classes import judge
 from jaxmodels.report.command import report
+from jaxmodels.report.examine import png
 from jaxmodels.report.one import one_run
 from jaxmodels.report.read import read
 
@@ -40,7 +42,8 @@ def page(tmp_path_factory):
     random = np.random.default_rng(0)
     probability = random.dirichlet(np.ones(3), 200)
     names = ["<script>alert(1)</script>", "<b>b</b>", HOSTILE]
-    seen = judge(probability, random.integers(0, 3, 200), names, {"worst": [0, 1], "best": [2]}, {})
+    shown = {0: wav(random.uniform(-1, 1, 4_000), 8_000), 1: HOSTILE, 2: png(np.zeros((4, 4, 3), np.uint8))}
+    seen = judge(probability, random.integers(0, 3, 200), names, {"worst": [0, 1], "best": [2]}, shown)
     path = folder / "page.html"
     path.write_text(one_run(read(run), None, {"test": seen}, 40).html(), "utf-8")
     return path
@@ -63,6 +66,16 @@ def test_nothing_of_a_run_becomes_an_element(browser, page):
     assert browser.js("document.querySelectorAll('pre')[0].textContent") == HOSTILE
     shown = browser.js("[...document.querySelectorAll('.xtick text')].map((t) => t.textContent)")
     assert "<script>alert(1)</script>" in shown and "<b>b</b>" in shown
+
+
+def test_an_example_is_played_read_or_seen(browser, page):
+    browser.open(page)
+    audio = "document.querySelector('audio')"
+    browser.js(f"new Promise((loaded) => {{ {audio}.onloadedmetadata = () => loaded(1); {audio}.load(); }})")
+    assert browser.js(f"{audio}.duration") == pytest.approx(0.5)
+    assert browser.js("document.querySelector('blockquote').textContent") == HOSTILE
+    assert browser.js("document.querySelector('.cards img').naturalWidth") == 4
+    assert not browser.troubles() and not browser.requests()
 
 
 def test_charts_take_the_colours_of_the_theme_and_are_printed_light(browser, page):

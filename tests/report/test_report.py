@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
+import wave
 import zlib
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from files import tiny_mlp, tiny_pictures
+from files import tiny_mlp, tiny_pictures, tiny_senses
 from hypothesis import given
 from hypothesis import strategies as st
 from report.runs import HOSTILE, made
 
-from jaxmodels import cli
-from jaxmodels.report import charts, page, thin
+from jaxmodels import Display, cli
+from jaxmodels.report import charts, examine, page, thin
 from jaxmodels.report.classes import judge, roc_of
 from jaxmodels.report.command import report
-from jaxmodels.report.examine import png
 from jaxmodels.report.one import one_run
 from jaxmodels.report.read import rates, read
 
@@ -180,7 +182,7 @@ def test_nothing_of_a_run_is_read_as_html(tmp_path):
     (run / "experiment.py").write_text(f'r"""{HOSTILE[:-1]}."""')
     (run / "sample.txt").write_text(HOSTILE)
     (run / "pictures").mkdir()
-    (run / "pictures" / "<script>alert(1)<.png").write_bytes(png(np.zeros((2, 2, 1), np.uint8)))
+    (run / "pictures" / "<script>alert(1)<.png").write_bytes(examine.png(np.zeros((2, 2, 1), np.uint8)))
     for runs in ([run], [run, run]):
         text = report(runs, model="off", out=tmp_path / "out.html").read_text("utf-8")
         said = Parsed(text)
@@ -213,7 +215,7 @@ def test_pictures_and_texts_of_the_folder_are_in_the_page(tmp_path):
     run = made(tmp_path / "run")
     (run / "pictures").mkdir()
     for n in (5, 40):
-        (run / "pictures" / f"test-boxes-{n}.png").write_bytes(png(np.full((4, 4, 3), n, np.uint8)))
+        (run / "pictures" / f"test-boxes-{n}.png").write_bytes(examine.png(np.full((4, 4, 3), n, np.uint8)))
     (run / "pictures" / "bad.png").write_text("no picture")
     (run / "sample.txt").write_text("Once upon a time")
     said = opened(run)
@@ -227,7 +229,7 @@ def test_pictures_that_would_make_the_page_too_large_are_left_out(tmp_path):
     (run / "pictures").mkdir()
     for n in range(6):
         noise = np.random.default_rng(n).integers(0, 256, (400, 400, 3), np.uint8)
-        (run / "pictures" / f"noise-{n}.png").write_bytes(png(noise))
+        (run / "pictures" / f"noise-{n}.png").write_bytes(examine.png(noise))
     path = report(run, model="off")
     assert path.stat().st_size < 5e6
     assert "3 of 6 pictures are left out" in Parsed(path.read_text()).text
@@ -278,7 +280,7 @@ def test_the_table_by_class_is_what_the_confusions_say():
 
 def test_a_png_file_holds_its_pixels():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    data = png(pixels)
+    data = examine.png(pixels)
     body = data[data.index(b"IDAT") + 4 : data.index(b"IEND") - 8]
     assert zlib.decompress(body) == b"\0" + pixels[0].tobytes() + b"\0" + pixels[1].tobytes()
 
@@ -338,6 +340,42 @@ def test_a_checkpoint_is_asked_about_every_example_where_that_is_wanted(tmp_path
     assert said.figures[-3]["layout"]["xaxis"]["ticktext"] == ["dark", "light"]
     images = [attrs["alt"] for tag, attrs in said.tags if tag == "img"]
     assert len([alt for alt in images if alt.startswith("example ")]) == 8 + 2  # the worst, and the best of each class
+
+
+def evaluated(folder, **knobs) -> Parsed:
+    options = [part for name, value in knobs.items() for part in (f"--{name}", value)]
+    assert cli.main(["train", tiny_senses.__file__, "--folder", str(folder), "--mesh", "data=1", "--quiet", *options]) == 0
+    return opened(folder, evaluate=True, model="on")
+
+
+def test_texts_of_any_length_are_shown_with_the_names_of_their_classes(tmp_path):
+    said = evaluated(tmp_path / "run", sense="text")
+    for text in ("<b>good</b> film film film film <b>good</b>", "bad film film bad"):
+        assert text in said.text
+    assert "happy" in said.text and "sad" in said.text
+    assert not [tag for tag, _ in said.tags if tag == "audio"]
+
+
+def test_sounds_are_in_the_page_as_files_that_hold_their_samples(tmp_path):
+    said = evaluated(tmp_path / "run", sense="sound")
+    sounds = [attrs["src"] for tag, attrs in said.tags if tag == "audio"]
+    assert len(sounds) == 4 + 2  # the worst, and the best of each class
+    with wave.open(io.BytesIO(base64.b64decode(sounds[0].removeprefix("data:audio/wav;base64,")))) as file:
+        assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (8_000, 4_000, 1)
+        samples = np.frombuffer(file.readframes(4_000), "<i2") / 32767
+    assert min(abs(samples - x).max() for x in tiny_senses.tones().arrays["audio"]) < 1e-4
+
+
+def test_inputs_for_which_a_page_has_no_room_are_left_out_and_long_texts_cut(monkeypatch):
+    monkeypatch.setattr(examine, "ROOM", 700)
+    display = Display(lambda x: "a" * int(x))
+    shown = examine.shown({i: np.array(n) for i, n in enumerate((2_000, 90, 20))}, display)
+    assert {i: len(x) for i, x in shown.items()} == {0: 602, 1: 90}
+
+
+def test_a_display_that_names_too_few_classes_is_a_sentence():
+    with pytest.raises(ValueError, match=r"the display names 1 classes; wanted 2"):
+        examine.names(Display(classes=lambda: ("one",)), None, 2)
 
 
 def test_a_task_that_says_nothing_of_examples_is_a_sentence(trained, tmp_path):
