@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from instances import first
 from tiny import GPT_SIZES, images, tokens
 
 from jaxmodels import Experiment, Options, optim, runner, step
@@ -120,7 +121,7 @@ def test_the_scale_is_alpha_over_rank():
     same(adapted(rank=2, alpha=3).evaluate(adapters, extra, BATCH), wanted)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 5])
+@pytest.mark.parametrize("rank", first(1, [2, 1, 5]))
 @pytest.mark.parametrize("compiled", [jax.jit, lambda f: f], ids=["jit", "eager"])
 def test_the_merged_model_evaluates_to_the_same_bits(rank, compiled):
     task = adapted(rank=rank, alpha=0.7)
