@@ -60,7 +60,7 @@ def _curves(metric: str, group: Any, runs: Sequence[Run], splits: list[str], flo
         name = f"{runs[i].name} {split}" if both else runs[i].name if several else split
         faint = both and split == "train"
         long = thin.is_long(curve.value, buckets)
-        few = len(curve.step) <= 40 and split not in ("train", "")
+        few = len(curve.step) <= (2 if split in ("train", "") else 40)  # a line of one point cannot be seen
         line = {"color": colour(at), "width": 1.6, "dash": DASHES[at // COLOURS % len(DASHES)]}
         trace: Figure = {
             "type": "scatter",

@@ -101,6 +101,12 @@ def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
     assert read(run).curves["train/loss"].seconds.tolist() == [1.0, 2.0, 2.5, 3.5]
 
 
+def test_a_value_that_was_logged_once_is_a_point(tmp_path):
+    modes = lambda every: {t["mode"] for f in opened(made(tmp_path / str(every), every=every)).figures for t in f["data"]}  # noqa: E731
+    assert modes(40) == {"lines+markers"}
+    assert "lines" in modes(1)
+
+
 def test_rates_come_from_the_clock_and_lines_of_one_dispatch_count_as_one_interval(tmp_path):
     run = made(tmp_path / "run", steps=8)
     clock = ((2, 0.0, 0.0), (4, 0.0, 0.0), (6, 2.0, 1.0), (8, 2.0, 1.0), (10, 4.0, 1.0))
