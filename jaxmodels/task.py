@@ -88,7 +88,7 @@ class Display(NamedTuple):
     """What a report shows people of an example, where its arrays are not for people.
 
     input(x) gives an example's input, without the example axis, as its text, or as the bytes of a WAV file
-        (see jaxmodels.data.audio.wav). Pictures need none.
+        (see jaxmodels.data.audio.wav) or of a PNG file. Pictures need none.
     classes() gives the names of the classes; it is called when a report is made, so it may read the data.
     """
 

@@ -17,7 +17,7 @@ from jaxmodels.commands import open_run
 from jaxmodels.console import Console
 from jaxmodels.evaluating import as_evaluation
 from jaxmodels.report.classes import Seen, judge
-from jaxmodels.report.read import ROOM
+from jaxmodels.report.read import PNG, ROOM
 from jaxmodels.step import cast_floats, eval_params
 from jaxmodels.task import Display
 
@@ -78,6 +78,10 @@ def shown(inputs: dict[int, np.ndarray], display: Display) -> Mapping[int, bytes
         found: Mapping[int, bytes | str] = _pictures(inputs)
     else:
         said = {i: display.input(x) for i, x in inputs.items()}
+        for x in said.values():
+            if not (isinstance(x, str) or (isinstance(x, bytes) and x.startswith((PNG, b"RIFF")))):
+                what = "bytes of no such file" if isinstance(x, bytes) else type(x).__name__
+                raise ValueError(f"the display gives {what} for an input; wanted text, or the bytes of a WAV or PNG file")
         found = {i: x[:LETTERS] + " …" * (len(x) > LETTERS) if isinstance(x, str) else x for i, x in said.items()}
     ends = np.cumsum([len(x) for x in found.values()])
     return {i: x for (i, x), end in zip(found.items(), ends, strict=True) if end <= ROOM}

@@ -379,6 +379,12 @@ def test_inputs_for_which_a_page_has_no_room_are_left_out_and_long_texts_cut(mon
     assert {i: len(x) for i, x in shown.items()} == {0: 602, 1: 90}
 
 
+@pytest.mark.parametrize(("said", "what"), [(np.zeros(3), "ndarray"), (b"MThd", "bytes of no such file")])
+def test_a_display_that_gives_what_a_page_cannot_show_is_named(said, what):
+    with pytest.raises(ValueError, match=f"the display gives {what} for an input; wanted text"):
+        examine.shown({0: np.zeros(3)}, Display(lambda x: said))
+
+
 def test_a_display_that_names_too_few_classes_is_a_sentence():
     with pytest.raises(ValueError, match=r"the display names 1 classes; wanted 2"):
         examine.names(Display(classes=lambda: ("one",)), None, 2)
