@@ -37,6 +37,7 @@ RUNNER = [
     *("sweeps", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
     *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
     *("watch", "profiling", "find_rate", "rate_curve", "find_batch", "doctor", "listing"),
+    "runs",
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -48,7 +49,8 @@ ARROWS: dict[str, list[str]] = {
     "step": ["task"],
     "adversarial": ["step", "task"],
     "parallel": ["task", "axes"],
-    "checkpoint": ["task", "processes"],
+    "runs": [],
+    "checkpoint": ["task", "processes", "runs"],
     "cluster": [],
     "guard": ["cluster"],
     "processes": ["cluster", "guard"],
@@ -56,8 +58,8 @@ ARROWS: dict[str, list[str]] = {
     "elastic": ["axes"],
     "launching": RUNNER,
     "templates": [],
-    "metrics": ["task"],
-    "trackers": ["metrics"],
+    "metrics": ["task", "runs"],
+    "trackers": ["metrics", "runs"],
     "optim": [],
     "tuning": ["optim"],
     "data": ["data"],
@@ -89,7 +91,7 @@ ARROWS: dict[str, list[str]] = {
     "rate_curve": RUNNER,
     "find_batch": RUNNER,
     "doctor": RUNNER,
-    "listing": ["console"],
+    "listing": ["console", "runs"],
     "profiling": RUNNER,
     "cli": ["", "cli", *RUNNER, "convert", "data.tokenize"],
     "__main__": ["cli", "guard", "hugepages"],
