@@ -1,4 +1,4 @@
-"""Files of a run's folder: read where they are regular and small enough, written so that they are always the old or the new one.
+"""Files of a run's folder: read where regular and small enough, written so that they are always the old or the new one.
 
 A folder may come from elsewhere. What it names is followed nowhere: a link, a FIFO or a device in place of a file is refused
 before it is opened for reading, and no file is read beyond its limit.

@@ -59,7 +59,8 @@ def test_a_special_file_is_refused_at_once(tmp_path, monkeypatch, kind):
     elif kind == "folder":
         os.mkdir("x")
     elif kind == "socket":
-        socket.socket(socket.AF_UNIX).bind("x")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind("x")
     path = "/dev/zero" if kind == "device" else "x"
     with pytest.raises((BadFile, OSError)):
         files.read_bytes(path)
