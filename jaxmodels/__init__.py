@@ -23,6 +23,7 @@ _WHERE = {
     "evaluate": "commands",
     "generate": "commands",
     "launch": "launching",
+    "open_run": "commands",
     "plan": "planning.command",
     "predict": "commands",
     "sweep": "sweeps.command",
@@ -38,3 +39,8 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'jaxmodels' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(f"jaxmodels.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__} - {"annotations", "importlib", "Any"})

@@ -19,6 +19,7 @@ from jaxmodels.decoding import Written, write
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity, read_json, write_png
 from jaxmodels.options import Joining, Options, Place
+from jaxmodels.runs.origin import check_run, is_weights
 from jaxmodels.step import State, cast_floats, eval_params
 from jaxmodels.task import Decoder, Predictor
 
@@ -74,12 +75,12 @@ def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, Joining, dict[s
 
 
 def open_run(run: str | Path, *, step: int = -1, mesh: str = "", warn: Any = print) -> tuple[Experiment, State, int]:
-    """(experiment, state, step) of a run's folder, for reading: the checkpoint of that step, or the best, or the newest."""
-    run = Path(run)
-    if not (run / "knobs.json").is_file():
-        raise ValueError(
-            f"{run} is not a run's folder: it has no knobs.json. Give the folder that `jaxmodels train` named last"
-        )
+    """(experiment, state, step) of a run's folder, for reading: the checkpoint of that step, or the best, or the newest.
+
+    The folder is code: its experiment.py is run. Open only runs of people whose code you would run yourself; warn(text) is
+    called where the folder belongs to another user, or every user can write in it.
+    """
+    run = check_run(run, warn)
     file = loading.load(run / "experiment.py")
     experiment = file.build(loading.make_config(file, read_json(run / "knobs.json")["knobs"]))
     checkpoints = Checkpoints(run / "checkpoints", warn=warn)
@@ -115,7 +116,7 @@ def evaluate(
     Every token but the first is scored once, with at least half of the model's length before it where there is as much.
     """
     console = console or Console(quiet=True)
-    if _is_release(run):
+    if is_weights(run):
         if processes.count() > 1:
             raise ValueError(
                 f"{run} holds a model from elsewhere, and there are {processes.count()} processes; wanted one; start it once"
@@ -136,12 +137,6 @@ def evaluate(
         experiment = replace(experiment, evals=_by_name(experiment.decoder, texts))
     options = Options(mesh=mesh, precision=_precision(run, precision))  # type: ignore[arg-type]
     return runner.evaluate(experiment, state, options, console)
-
-
-def _is_release(folder: str | Path) -> bool:
-    """Whether this is a model from elsewhere, in a folder or a file, and not a run."""
-    folder = Path(folder)
-    return folder.suffix == ".bin" or ((folder / "config.json").is_file() and not (folder / "knobs.json").is_file())
 
 
 def _release(folder: str | Path) -> Any:
@@ -192,7 +187,7 @@ def predict(
     "picture" is the path of a drawing of the prediction, in the folder `out`; by default `predictions` in the run's folder,
     or here where the model is from elsewhere.
     """
-    if _is_release(run):
+    if is_weights(run):
         from jaxmodels.convert.image import open_image_model
 
         made = open_image_model(run)
@@ -238,7 +233,7 @@ def generate(
     **how: Any,
 ) -> list[Written]:
     """What a run's model, or one from elsewhere, writes after each prompt; see jaxmodels.options.Sampling."""
-    if _is_release(run):
+    if is_weights(run):
         made = _release(run)
         params = cast_floats(made.params, None if precision in ("run", "float32") else jnp.dtype(precision))
         return write(made.decoder, params, {}, _prompts(made.decoder, prompt), **how)

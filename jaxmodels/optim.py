@@ -83,15 +83,27 @@ def _warmup(peak: Any, warmup: int, steps: int, shape: Callable) -> optax.Schedu
 
 # Masks
 
+# Whole words of a lower-case path: a parameter's own name that holds scale or bias, a part that holds norm, as norm_mlp and
+# layernorm_0. Neither unbiased nor normal_dense nor upscale is one.
+VECTORS = (
+    r"(^|[/_])(scale|bias)\d*(_[^/]*)?$"
+    r"|(^|[/_])(layer|batch|group|instance|rms)?norm\d*([/_]|$)"
+)
+TABLES = r"(^|[/_])(embed|embedding|embeddings|position|positions)\d*([/_]|$)|(^|[/_])head\d*(_\d+)?(/|$)"
+
 
 def matrices(params: Any) -> Any:
     """True for parameters of two and more dimensions: biases and normalisation scales are not decayed.
 
-    A path part that says scale, bias or norm is excluded whatever its shape, because a scan stacks vectors into matrices.
+    They are told by whole words of their paths (bias, decoder_bias, blocks/norm_mlp/scale) whatever their shape, because a
+    scan stacks vectors into matrices.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: x.ndim >= 2 and not re.search(r"scale|bias|norm", jax.tree_util.keystr(path).lower()), params
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, x: x.ndim >= 2 and not re.search(VECTORS, _lower(path)), params)
+
+
+def _lower(path: Any) -> str:
+    """A path in lower case: blocks/norm_mlp/scale."""
+    return jax.tree_util.keystr(path, simple=True, separator="/").lower()
 
 
 def everything(params: Any) -> Any:
@@ -205,20 +217,21 @@ def muon(
     beta: float = 0.95,
     nesterov: bool = True,
     adam_rate: Rate | None = None,
-    adam_paths: str = r"embed|head|position|scale|bias|norm",
+    adam_paths: str = rf"{TABLES}|{VECTORS}",
     weight_decay: float | None = None,
     mask: Mask = matrices,
     clip: float | None = None,
 ) -> optax.GradientTransformation:
     """Muon (Jordan et al., 2024): momentum orthogonalised by Newton-Schulz for hidden matrices, Adam for all else.
 
-    adam_rate defaults to rate; adam_paths is the expression of parameter paths that Adam takes, as it does all vectors.
+    adam_rate defaults to rate; adam_paths is the expression of paths in lower case, as blocks/qkv/kernel, that Adam takes:
+    by default embeddings, positions, heads and what `matrices` leaves out, by whole words. It takes all vectors.
     Three dimensions are a stack of matrices (layers in a scan), four a convolution's kernel. The update is scaled by
     sqrt(max(1, outputs / inputs)).
     """
 
     def dims(path, x):
-        if x.ndim < 2 or re.search(adam_paths, jax.tree_util.keystr(path).lower()):
+        if x.ndim < 2 or re.search(adam_paths, _lower(path)):
             return None
         reduction = tuple(range(x.ndim - 1)) if x.ndim != 3 else (1,)
         return contrib.MuonDimensionNumbers(reduction_axis=reduction, output_axis=x.ndim - 1)

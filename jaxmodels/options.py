@@ -335,7 +335,7 @@ class Sweeping:
     folder: str = ""
     """The sweep's folder; by default runs/sweep-NAME."""
     take: str = ""
-    """Makes a run's folder of this member, FILE being the sweep's folder, at --folder."""
+    """Makes a run's folder of this member, FILE being the sweep's folder, at --folder; runs the experiment.py in it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """As for train."""
     accumulate: int = 1

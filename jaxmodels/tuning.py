@@ -15,6 +15,8 @@ import optax
 
 from jaxmodels.optim import Averaging
 
+FIRST = r"(^|[/_])(embed|embedding|embeddings|position|positions|type)\d*([/_]|$)"  # whole words: no prototype
+
 
 def only(optimizer: Any, paths: str) -> Any:
     """optimizer for the parameters with these paths; the others stay as they are and have no optimizer state.
@@ -31,7 +33,7 @@ def frozen(optimizer: Any, paths: str) -> Any:
 
 
 def layerwise(
-    optimizer: optax.GradientTransformation, decay: Any, *, blocks: str = "blocks", first: str = r"embed|position|type"
+    optimizer: optax.GradientTransformation, decay: Any, *, blocks: str = "blocks", first: str = FIRST
 ) -> optax.GradientTransformation:
     """Layer-wise decay of the rate (arXiv:1801.06146, section 3.2, as in ELECTRA and BEiT).
 

@@ -49,7 +49,7 @@ ARROWS: dict[str, list[str]] = {
     "step": ["task"],
     "adversarial": ["step", "task"],
     "parallel": ["task", "axes"],
-    "runs": [],
+    "runs": ["runs"],
     "checkpoint": ["task", "processes", "runs"],
     "cluster": [],
     "guard": ["cluster"],

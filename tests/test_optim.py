@@ -335,6 +335,54 @@ def test_decay_leaves_out_biases_and_scales_also_where_a_scan_stacks_them():
     assert decayed == {*blocks, "embed/embedding", "position", "head"}
 
 
+NAMED = {  # a parameter's path, and whether it is decayed where it is a matrix
+    "unbiased/kernel": True,
+    "normal_dense/kernel": True,
+    "upscale/kernel": True,
+    "multi_head_attention/kernel": True,
+    "composition/kernel": True,
+    "scale_network/kernel": True,
+    "bias": False,
+    "blocks/bias_state": False,
+    "decoder_bias": False,
+    "scale_0": False,
+    "blocks/norm_attention/scale": False,
+    "LayerNorm_0/scale": False,
+    "RMSNorm_0/weight": False,
+    "norm1/weight": False,
+    "attention_norm/weight": False,
+}
+
+
+def nested(name, x):
+    return {name.partition("/")[0]: nested(name.partition("/")[2], x) if "/" in name else x}
+
+
+@fast
+@pytest.mark.parametrize("name", NAMED)
+def test_decay_and_muon_tell_parameters_by_whole_words_of_their_paths(name):
+    params = nested(name, jnp.ones((2, 3)))
+    assert jax.tree.leaves(optim.matrices(params)) == [NAMED[name]]
+    updates, _ = (made := optim.muon(1.0)).update(params, made.init(params), params)
+    by_adam = bool(jnp.allclose(jnp.abs(jax.tree.leaves(updates)[0]), 1.0, atol=1e-5))  # a first update is the sign
+    assert by_adam != NAMED[name]
+
+
+@fast
+@pytest.mark.parametrize(
+    ("name", "adam"),
+    [
+        *[(name, True) for name in ("embed/embedding", "pos_embed", "lm_head/kernel", "head", "class_head_0/kernel")],
+        *[(name, False) for name in ("composition/kernel", "headroom/kernel", "embedder_free/kernel")],
+        ("position_row", True),
+    ],
+)
+def test_muon_leaves_to_adam_what_is_called_so_and_not_what_sounds_like_it(name, adam):
+    params = nested(name, jnp.ones((2, 3)))
+    updates, _ = (made := optim.muon(1.0)).update(params, made.init(params), params)
+    assert bool(jnp.allclose(jnp.abs(jax.tree.leaves(updates)[0]), 1.0, atol=1e-5)) == adam
+
+
 @fast
 def test_decay_takes_kernels_of_convolutions_and_no_batch_normalisation():
     shapes = jax.eval_shape(CNN(**CNN_SIZES, batch_norm=True).init, jax.random.key(0), images()["image"])["params"]

@@ -211,6 +211,13 @@ def test_of_three_layers_the_last_has_one_half_the_first_an_eighth_and_embedding
 
 
 @fast
+def test_what_only_sounds_like_an_embedding_is_not_slowed():
+    odd = {name: {"kernel": jnp.ones((3, 3))} for name in ("prototype", "composition", "embedder_free", "pos_embed")}
+    got = factors({"blocks": {"w": jnp.ones((2, 3, 3))}, **odd}, 0.5)
+    assert {name: constant(got[f"{name}/kernel"]) for name in odd} == {**dict.fromkeys(odd, 1.0), "pos_embed": 0.125}
+
+
+@fast
 def test_the_names_of_blocks_and_of_what_comes_first_may_be_others():
     params = {"encoder": {"layers": {"w": jnp.ones((2, 3, 3))}, "norm": jnp.ones(3), "patch": jnp.ones((3, 3))}}
     got = factors(params, 0.5, blocks="layers", first="patch|encoder/norm")

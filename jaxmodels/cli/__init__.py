@@ -39,6 +39,9 @@ usage: jaxmodels COMMAND …
 jaxmodels COMMAND --help                  the options of a command
 jaxmodels train FILE --help               the knobs of a file, with types and defaults
 
+A FILE and a RUN's folder are code: the file, or the folder's experiment.py, is executed (but by list and watch).
+A FOLDER of weights is data, and never executed.
+
 Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite,
 75 no step came to its end within --stall-after, 76 another process of the run was lost
 (both: the same command goes on), 130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.

@@ -8,13 +8,18 @@ import os
 from jaxmodels import cluster
 from jaxmodels.cli.parsing import leading, parse, positional
 
+CODE = (
+    "A run's folder is code: its experiment.py is executed, so give only one that you, or somebody whose code you would "
+    "execute, has made. A folder of weights is never executed, and one that looks like both is refused."
+)
+
 
 def evaluate(argv: list[str]) -> int:
     """jaxmodels evaluate."""
     from jaxmodels.options import Joining, Printing, Restoring, Scoring
 
     parts = {"scoring": Scoring, "restoring": Restoring, "joining": Joining, "printing": Printing}
-    about = "Evaluate a checkpoint of a run with the run's own experiment, or a language model on given texts."
+    about = f"Evaluate a checkpoint of a run with the run's own experiment, or a language model on given texts. {CODE}"
     run, rest = positional("evaluate", argv, "RUN", parts, about)
     got = parse("evaluate", rest, run, parts, about=about)
 
@@ -36,7 +41,7 @@ def predict(argv: list[str]) -> int:
     from jaxmodels.options import Printing, Restoring, Writing
 
     parts = {"writing": Writing, "restoring": Restoring, "printing": Printing}
-    about = "What a run's model, or one from elsewhere, says of files, such as pictures; and drawings of it."
+    about = f"What a run's model, or one from elsewhere, says of files, such as pictures; and drawings of it. {CODE}"
     run, rest = positional("predict", argv, "RUN", parts, about)
     files, rest = leading(rest)
     if not files and not {"-h", "--help"} & set(rest):
@@ -68,7 +73,7 @@ def generate(argv: list[str]) -> int:
     from jaxmodels.options import Printing, Restoring, Sampling
 
     parts = {"sampling": Sampling, "restoring": Restoring, "printing": Printing}
-    about = "Let a language model write: a run's, or one in a folder from elsewhere."
+    about = f"Let a language model write: a run's, or one in a folder from elsewhere. {CODE}"
     run, rest = positional("generate", argv, "RUN", parts, about)
     got = parse("generate", rest, run, parts, about=about)
 
@@ -97,7 +102,7 @@ def report(argv: list[str]) -> int:
     from jaxmodels.options import Printing, Reporting
 
     parts = {"reporting": Reporting, "printing": Printing}
-    about = "One HTML file of a run, of several, or of a sweep, that needs neither a server nor a network."
+    about = f"One HTML file of a run, of several, or of a sweep, that needs no server. {CODE} --model off executes nothing."
     argv = ["--out" if word == "-o" else word for word in argv]
     run, rest = positional("report", argv, "RUN", parts, about)
     runs, rest = leading(rest)
@@ -119,7 +124,10 @@ def watch(argv: list[str]) -> int:
     from jaxmodels.options import Watching
 
     parts: dict[str, type] = {"watching": Watching}
-    about = "A run, or a sweep, as it goes on: read from its folder, on any computer that sees it. Ctrl-C ends the watching."
+    about = (
+        "A run, or a sweep, as it goes on: read from its folder, on any computer that sees it; nothing in it is executed. "
+        "Ctrl-C ends the watching."
+    )
     run, rest = positional("watch", argv, "RUN", parts, about)
     once = parse("watch", rest, run, parts, about=about)["watching"].once
 

@@ -16,6 +16,7 @@ from jaxmodels.report.read import Run, read
 from jaxmodels.report.several import several_runs
 from jaxmodels.report.sweep import sweep_page
 from jaxmodels.report.swept import is_sweep, read_sweep
+from jaxmodels.runs.origin import check_code, is_weights
 
 
 def report(
@@ -41,6 +42,13 @@ def report(
     if swept and (len(folders) > 1 or evaluate):
         raise ValueError(f"{swept[0]} is a sweep: it has a page of its own; give its folder alone, without --evaluate")
     found = [] if swept else [read(folder) for folder in folders]
+    for folder in folders:
+        if is_weights(folder):
+            raise ValueError(
+                f"{folder}: got a model from elsewhere; expected a run's folder. Give what `jaxmodels train` named"
+            )
+        if model == "on" and not swept:
+            check_code(folder, console.warn)
     path = Path(out) if out else folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")

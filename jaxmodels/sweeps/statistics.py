@@ -17,6 +17,7 @@ from scipy import stats
 LEVEL = 0.05  # of the tests, all together
 STOPPED = re.compile(r"stopped at step ([\d,]+)")  # the exit of a member that halving has ended
 LOWER = ("loss", "error", "perplexity", "bits", "mse", "mae", "distance", "rate")  # words of metrics that should be small
+MANY = 100_000  # seeds beyond which nobody counts
 POWER = 0.8  # chance of telling settings apart that differ as much as these seem to
 
 
@@ -128,8 +129,25 @@ def _enough(differences: np.ndarray, tests: int) -> int | None:
     """Seeds with which a difference as seen would show with the chance POWER at the level LEVEL / tests."""
     if len(differences) < 2 or differences.mean() == 0:
         return None
-    z = stats.norm.ppf(1 - LEVEL / tests / 2) + stats.norm.ppf(POWER)
-    return max(2, math.ceil((z * differences.std(ddof=1) / differences.mean()) ** 2) + 1)
+    if (spread := differences.std(ddof=1)) == 0:
+        return 2
+    effect, level = abs(differences.mean()) / spread, LEVEL / tests
+    z = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)
+    n = max(2, math.floor(min((z / effect) ** 2, MANY)))  # what a known spread would need: a lower bound
+    while n < MANY and power(effect, n, level) < POWER:
+        n += 1
+    return n
+
+
+def power(effect: float, n: int, level: float) -> float:
+    """The chance that a two-sided one-sample t-test of n values shows a mean of effect standard deviations at this level.
+
+    The mean over the estimated spread's distribution of what a normal test would give, which is the noncentral t's.
+    """
+    critical = stats.t.ppf(1 - level / 2, n - 1)
+    spread = np.sqrt(stats.chi2.ppf((np.arange(2000) + 0.5) / 2000, n - 1) / (n - 1))
+    shift = effect * math.sqrt(n)
+    return float(np.mean(stats.norm.cdf(shift - critical * spread) + stats.norm.cdf(-shift - critical * spread)))
 
 
 def verdict(reference: Setting | None, compared: Sequence[Comparison]) -> str:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from jaxmodels import loading, parallel, runner
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.folder import Folder, Identity, read_json
+from jaxmodels.runs.origin import check_code
 from jaxmodels.sweeps.programs import many
 from jaxmodels.sweeps.together import How
 from jaxmodels.sweeps.training import member_of, result_of
 
 
-def take(swept: str | Path, name: str, folder: str | Path) -> Path:
-    """Makes a run's folder of one member of a sweep, to evaluate it, or to go on with it by `jaxmodels train`."""
+def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) -> Path:
+    """Makes a run's folder of one member of a sweep, to evaluate it, or to go on with it by `jaxmodels train`.
+
+    The sweep's experiment.py is run: it is code, as a run's folder is.
+    """
     swept, path = Path(swept), Path(folder)
     known = {p.name for p in (swept / "members").glob("*")} if swept.is_dir() else set()
     if name not in known:
         raise ValueError(f"{swept} has no member {name!r}; it has {', '.join(sorted(known)[:8]) or 'none: is it a sweep?'}")
     loops = [p.parent for p in (swept / "together").glob("*/members.json") if name in read_json(p)["members"]]
     kept = read_json(swept / "knobs.json")
+    check_code(swept, warn)
     file = loading.load(swept / "experiment.py")
     result = result_of(swept / "members" / name)
     loop = max(loops, key=lambda p: int(p.name))

@@ -22,7 +22,7 @@ from jaxmodels.task import Array, Params, Task
 Adapters = Mapping[str, Mapping[str, Array]]  # "blocks/qkv/kernel" -> {"a": (..., I, rank), "b": (..., rank, O)}
 
 
-def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"blocks/.*(qkv|query|value)/kernel") -> Task:
+def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?(qkv|query|value)/kernel$") -> Task:
     """The task, of whose parameters only adapters of the kernels with these paths are trained.
 
     init gives (adapters, {**extra, "base": parameters}): gradients, optimizer state and averages exist for the adapters

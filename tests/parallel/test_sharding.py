@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxmodels import parallel
 from jaxmodels.axes import bubble, micro_batches
+from jaxmodels.layers.split import transformer_rules
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
 from jaxmodels.sharding import path_name, splitting, state_shardings
@@ -43,6 +46,14 @@ def test_axes_before_the_dots_count_from_the_first_and_fsdp_leaves_them_whole():
     assert got["params/kernel"] == P("pipeline", "fsdp", "tensor")
     got = specs({"kernel": jax.ShapeDtypeStruct((16, 6, 8), jnp.float32)}, "fsdp=2", rules)
     assert got["params/kernel"] == P(None, None, "fsdp")
+
+
+def test_rules_of_blocks_name_whole_parts_of_paths():
+    rules = transformer_rules(4)
+    first = lambda name: next(wanted for pattern, wanted in rules if re.search(pattern, name))  # noqa: E731
+    assert first("params/blocks/attention/out/kernel") != ("pipeline", ...)
+    for name in ("layout", "lookup", "monkey", "remap_down"):
+        assert first(f"params/blocks/{name}/kernel") == ("pipeline", ...), name
 
 
 def test_moments_lie_where_their_parameter_does():

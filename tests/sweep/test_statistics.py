@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmodels.sweeps.statistics import compare, holm, settings, verdict
+from jaxmodels.sweeps.statistics import LEVEL, POWER, _enough, compare, holm, power, settings, verdict
 
 pytestmark = pytest.mark.fast
 
@@ -56,13 +56,32 @@ def test_too_few_seeds_are_said_with_how_many_would_do():
 def test_with_as_many_seeds_as_it_asks_for_a_difference_shows_mostly():
     random, shown = np.random.default_rng(0), 0
     differences = 0.01 + 0.02 * random.normal(size=400)
-    from jaxmodels.sweeps.statistics import LEVEL, POWER, _enough
-
     n = _enough(differences, 1)
     for _ in range(300):
         x = 0.01 + 0.02 * random.normal(size=n)
         shown += stats.ttest_1samp(x, 0).pvalue < LEVEL
     assert abs(shown / 300 - POWER) < 0.1
+
+
+def needed(effect, level):
+    """By the noncentral t distribution."""
+    for n in range(2, 10_000):
+        t, shift = stats.t.ppf(1 - level / 2, n - 1), effect * n**0.5
+        if stats.nct.sf(t, n - 1, shift) >= 0.8:  # the other side adds less than a millionth
+            return n
+    raise AssertionError
+
+
+@pytest.mark.parametrize("tests", [1, 3, 20])
+@pytest.mark.parametrize("effect", [0.1, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0])
+def test_as_many_seeds_are_advised_as_the_t_test_needs(effect, tests):
+    x = np.array([-1.0, 1.0]) / 2**0.5  # of standard deviation 1
+    assert _enough(x + effect, tests) == needed(effect, LEVEL / tests)
+
+
+def test_four_seeds_are_advised_where_normal_quantiles_would_say_three():
+    assert power(2.2, 3, 0.05) < 0.8 <= power(2.2, 4, 0.05)
+    assert _enough(np.array([-1.0, 1.0]) / 2**0.5 + 2.2, 1) == 4
 
 
 def test_members_that_diverged_are_counted_and_left_out():
