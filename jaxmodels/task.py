@@ -112,6 +112,13 @@ class Decoder(NamedTuple):
     decode: Callable[[Sequence[int]], str]
     length: int  # the most tokens that the model can see, or, with a source, write
     begin: int | None = None  # put before every prompt
-    end: int | None = None  # ends a text
+    end: int | tuple[int, ...] | None = None  # ends a text; of several, any
     prompt: str = ""  # used where nobody gives one
     source: bool = False  # the prompt is a text to turn into another, not one to go on with
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every token that ends a text."""
+        if isinstance(self.end, tuple):
+            return self.end
+        return () if self.end is None else (self.end,)

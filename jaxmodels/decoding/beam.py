@@ -1,6 +1,6 @@
 """Beam search: the likeliest texts that a search of fixed width finds.
 
-Dimensions: B batch, K beams, N tokens written, V vocabulary, C = 2K candidates.
+Dimensions: B batch, K beams, N tokens written, V vocabulary, C candidates.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ def _search(decoder: Decoder, params: Any, extra: Any, tokens_BT: Any, count_B: 
     room = N + 1 if decoder.source else T + N
     logits_BV, cache = decoder.read(params, extra, tokens_BT, count_B, room)
     V = logits_BV.shape[-1]
-    end = -1 if decoder.end is None else decoder.end
+    ends = jnp.asarray(decoder.ends, jnp.int32)
+    C = min(K * (1 + max(1, len(decoder.ends))), K * V)  # one more for each way in which a beam can end: so K stay
     rows = jnp.arange(B)[:, None]
 
     def step(state: _State) -> _State:
         logs_BKV = jax.nn.log_softmax(state.logits.reshape(B, K, V).astype(jnp.float32))
         total_BKV = state.live_BK[..., None] + logs_BKV
-        # Twice as many as beams: at most K of them end, so K stay.
-        score_BC, flat_BC = jax.lax.top_k(total_BKV.reshape(B, K * V), min(2 * K, K * V))
+        score_BC, flat_BC = jax.lax.top_k(total_BKV.reshape(B, K * V), C)
         parent_BC, token_BC = flat_BC // V, flat_BC % V
-        ends_BC = token_BC == end
+        ends_BC = jnp.isin(token_BC, ends)
 
         old_BCN = state.live_BKN[rows, parent_BC]
         new_BCN = old_BCN.at[:, :, state.n].set(token_BC)

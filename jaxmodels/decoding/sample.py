@@ -99,8 +99,9 @@ def sample(
         logprobs: list[list[float]] = []
         for b, context in enumerate(contexts):
             row = [] if done[b] else tokens_BN[b, :limit].tolist()
-            if decoder.end in row:
-                row, done[b] = row[: row.index(decoder.end)], True
+            ends = [at for at, token in enumerate(row) if token in decoder.ends]
+            if ends:
+                row, done[b] = row[: ends[0]], True
             new.append(row)
             logprobs.append(logprobs_BN[b, : len(row)].tolist())
             written[b] += len(row)
@@ -169,7 +170,7 @@ def _go_on(
         else:
             token_B = logits_BV.argmax(-1)
         logprob_B = jax.nn.log_softmax(plain_BV)[rows, token_B]
-        done_B = state.done_B if decoder.end is None else state.done_B | (token_B == decoder.end)
+        done_B = state.done_B | jnp.isin(token_B, jnp.asarray(decoder.ends, token_B.dtype))
         logits_BV, cache = decoder.write(params, extra, token_B, state.cache)
         return _Burst(
             state.n + 1,

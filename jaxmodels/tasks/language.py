@@ -69,7 +69,7 @@ def decoder(
     encode: Callable[[str], Sequence[int]],
     decode: Callable[[Sequence[int]], str],
     begin: int | None = None,
-    end: int | None = None,
+    end: int | tuple[int, ...] | None = None,
     prompt: str = "",
 ) -> Decoder:
     """What `jaxmodels generate` needs of a language model."""

@@ -58,7 +58,7 @@ def decoder(
     encode: Callable[[str], Sequence[int]],
     decode: Callable[[Sequence[int]], str],
     begin: int,
-    end: int,
+    end: int | tuple[int, ...],
     prompt: str = "",
 ) -> Decoder:
     """What writing the outputs of sources needs of a model. begin: the token behind which every target starts."""
