@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodels import axes, diagnose, elastic, parallel, processes, sharding, step
+from jaxmodels import axes, diagnose, elastic, keys, parallel, processes, sharding, step
 from jaxmodels import feed as feeding
 from jaxmodels.console import Console
 from jaxmodels.evaluating import Evaluator, as_evaluation
@@ -94,6 +94,7 @@ def check(experiment: Experiment, options: Options) -> Mesh:
         raise ValueError(
             f"--steps-per-dispatch {options.steps_per_dispatch}: it must be 1 for batches of different lengths, or absent"
         )
+    keys.words(experiment.seed, "the experiment's seed")
     window(options.profile, experiment.steps)
     parallel.check_batch(mesh, experiment.train.batch, options.accumulate, "train")
     for name, evaluation in experiment.evals.items():

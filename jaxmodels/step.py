@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmodels import keys
 from jaxmodels.task import Array, Batch, Mean, Task
 
 OnNan = Literal["stop", "skip"]
@@ -32,8 +33,8 @@ class State(NamedTuple):
 
 
 def init(task: Task, optimizer: optax.GradientTransformation, seed: int | Array, batch: Batch) -> State:
-    """The state before the first step; `batch` needs only the right shapes and types."""
-    init_key, run_key = jax.random.split(jax.random.key(seed))
+    """The state before the first step; `batch` needs only the right shapes and types. seed: see keys.root."""
+    init_key, run_key = jax.random.split(keys.root(seed))
     params, extra = task.init(init_key, batch)
     zero = jnp.zeros((), jnp.int32)
     return State(zero, run_key, params, extra, optimizer.init(params), zero)

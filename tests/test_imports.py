@@ -37,7 +37,7 @@ RUNNER = [
     *("sweeps", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
     *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
     *("watch", "profiling", "find_rate", "rate_curve", "find_batch", "doctor", "listing"),
-    "runs",
+    *("runs", "keys", "checking", "narrowing"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -46,7 +46,8 @@ ARROWS: dict[str, list[str]] = {
     "axes": [],
     "sharding": ["axes"],
     "experiment": ["task"],
-    "step": ["task"],
+    "keys": [],
+    "step": ["task", "keys"],
     "adversarial": ["step", "task"],
     "parallel": ["task", "axes"],
     "runs": ["runs"],
@@ -62,10 +63,14 @@ ARROWS: dict[str, list[str]] = {
     "trackers": ["metrics", "runs"],
     "optim": [],
     "tuning": ["optim"],
-    "data": ["data"],
+    "narrowing": [],
+    "data": ["data", "narrowing"],
     "layers": ["layers", "axes"],
     "models": ["layers"],
-    "tasks": ["task", "axes", "tasks.apply", "tasks.cross_entropy", "tasks.boxes", "tasks.own_keys"],
+    "tasks": [
+        *("task", "axes", "keys"),
+        *("tasks.apply", "tasks.cross_entropy", "tasks.boxes", "tasks.own_keys", "tasks.ranking", "tasks.requirements"),
+    ],
     "convert": ["convert", "models", "layers", "task", "tasks.language", "tasks.translate", "data.tokenizer"],
     "convert.image": ["convert", "task", "tasks.classify", "data.draw", "data.images"],
     "runner": RUNNER,

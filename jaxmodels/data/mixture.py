@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodels.data.order import permute
+from jaxmodels.data.order import check_seed, permute
 
 LONGEST = 1 << 16  # places of a table; weights that need more are rounded to this denominator
 MOST = 256  # sources; the table has a column for each
@@ -40,6 +40,7 @@ class Mixture:
                 raise ValueError(f"the weight of {name} is {weight}; wanted a number above 0: change it or leave {name} out")
         if batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
+        check_seed(seed)
         self.batch, self.seed = batch, seed
         self._names, self._sources = tuple(sources), tuple(pipeline for pipeline, _ in sources.values())
         self._parts = whole_parts([weight for _, weight in sources.values()])

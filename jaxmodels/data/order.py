@@ -25,6 +25,12 @@ def mix(x: np.ndarray | np.uint64) -> np.ndarray:
         return z ^ (z >> np.uint64(31))
 
 
+def check_seed(seed: int | None) -> None:
+    """Raises where two seeds would give the same: what is computed from one has 64 bits."""
+    if seed is not None and not 0 <= seed < 2**64:
+        raise ValueError(f"seed: got {seed} for the data; expected a whole number from 0 to 2^64 - 1. Choose another one")
+
+
 def permute(position: np.ndarray, n: int, key: int | np.ndarray) -> np.ndarray:
     """Where a keyed permutation of range(n) sends each position; int64 of the same shape.
 
@@ -77,6 +83,7 @@ class Order:
             raise ValueError("the data set has no examples; look at the file or at the split it was made from")
         if batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
+        check_seed(seed)
         if remainder == "drop" and batch > n:
             raise ValueError(
                 f"a batch of {batch} rows of a data set of {n} with remainder='drop' leaves no batch at all; "

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels import keys
 from jaxmodels.decoding.choose import keep_likely, penalise
 from jaxmodels.task import Decoder
 
@@ -76,7 +77,7 @@ def sample(
     # Equal prompts get different texts, and each the same as alone.
     number = [Counter(map(tuple, seen[:i]))[tuple(prompt)] for i, prompt in enumerate(seen)]
     rows = _power(len(seen))
-    keys_B = jax.vmap(partial(jax.random.fold_in, jax.random.key(how.seed)))(jnp.asarray(number + [0] * (rows - len(seen))))
+    keys_B = jax.vmap(partial(jax.random.fold_in, keys.root(how.seed)))(jnp.asarray(number + [0] * (rows - len(seen))))
     options = jnp.array([how.temperature, how.top_p, how.min_p, how.repetition_penalty], jnp.float32)
     limits = (how.temperature > 0, bool(how.top_k) or how.top_p < 1 or how.min_p > 0, how.repetition_penalty != 1)
 

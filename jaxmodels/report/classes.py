@@ -45,9 +45,18 @@ def judge(
     classes: list[str],
     chosen: dict[str, list[int]],
     shown: Mapping[int, bytes | str],
+    number_B: np.ndarray | None = None,
 ) -> Seen:
-    """See Seen. chosen: numbers of the examples to show; shown: the inputs of those that can be: see Example."""
+    """See Seen. chosen: rows of the examples to show; shown: the inputs of those that can be: see Example.
+
+    number_B: the examples' numbers in the evaluation's data, where some of those are not among the rows.
+    """
     probability_BK, K = probability_BK.astype(np.float64), len(classes)
+    if (unknown := np.isnan(probability_BK).any(1)).any():
+        raise ValueError(
+            f"got nan for the probabilities of {unknown.sum():,} of {len(label_B):,} examples, the first is example "
+            f"{unknown.argmax()}; expected numbers. Report a run whose loss is finite"
+        )
     said_B, sure_B = probability_BK.argmax(1), probability_BK.max(1)
     right_B = said_B == label_B
     confusion = np.zeros((K, K), int)
@@ -60,7 +69,7 @@ def judge(
     examples = {
         which: [
             Example(
-                i,
+                i if number_B is None else int(number_B[i]),
                 classes[label_B[i]],
                 classes[said_B[i]],
                 float(sure_B[i]),

@@ -38,24 +38,33 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
         data = as_evaluation(evaluation).data
 
         def one(n: int, wanted: tuple[str, ...], data: Any = data) -> list[np.ndarray]:
-            got, real = program(params, state.extra, feed.read(data, n)), feed.real_rows(data, n)
-            return [np.asarray(got[key])[real] for key in wanted]
+            batch = feed.read(data, n)
+            got, real = program(params, state.extra, batch), feed.real_rows(data, n)
+            counts = _weight(batch)[real] > 0
+            return [counts, *(np.asarray(got[key])[real][counts] for key in wanted)]
 
         with console.busy(f"looking at the examples of {name}"):
             parts = [one(n, only) for n in range(data.steps)]
-            probability_BK, label_B = (np.concatenate(column) for column in zip(*parts, strict=True))
+            counts, probability_BK, label_B = (np.concatenate(column) for column in zip(*parts, strict=True))
             classes = names(display, experiment.predictor, probability_BK.shape[1])
-            ends = np.cumsum([len(label) for _, label in parts])
+            ends = np.cumsum([len(label) for _, _, label in parts])
             order = np.argsort(probability_BK[np.arange(len(label_B)), label_B], kind="stable")
             best = order[::-1][np.sort(np.unique(label_B[order[::-1]], return_index=True)[1])]
             chosen = {"worst": order[:WORST].tolist(), "best": best[:BEST].tolist()}
             inputs: dict[int, np.ndarray] = {}
             for n in {int(np.searchsorted(ends, i, "right")) for which in chosen.values() for i in which}:
-                rows = one(n, ("input",))[0]
+                rows = one(n, ("input",))[1]
                 inputs |= {int(ends[n]) - len(rows) + j: x for j, x in enumerate(rows)}
             inputs = {i: inputs[i] for which in chosen.values() for i in which}
-            seen[name] = judge(probability_BK, label_B, classes, chosen, shown(inputs, display))
+            numbers = np.flatnonzero(counts)
+            seen[name] = judge(probability_BK, label_B, classes, chosen, shown(inputs, display), numbers)
     return step, seen
+
+
+def _weight(batch: Mapping[str, Any]) -> np.ndarray:
+    """Of each example: what counts nowhere is not shown either."""
+    weight = np.asarray(batch["weight"])
+    return weight.reshape(len(weight), -1).max(1)
 
 
 def names(display: Display, predictor: Any, count: int) -> list[str]:

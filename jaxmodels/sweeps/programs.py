@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxmodels import axes, parallel, runner, step
+from jaxmodels import axes, keys, parallel, runner, step
 from jaxmodels import feed as feeding
 from jaxmodels.evaluating import as_evaluation
 from jaxmodels.loading import File
@@ -64,7 +64,7 @@ class GroupPrograms:
         def one(values, seed):
             return runner.initial(dataclasses.replace(self._built(values), seed=seed))
 
-        arguments = self.values(configs), jnp.asarray(seeds)
+        arguments = self.values(configs), jnp.asarray(np.stack([keys.words(seed) for seed in seeds]))
         return self._program(("start", len(configs)), one, arguments, (0, 0))(*arguments)
 
     @cached_property

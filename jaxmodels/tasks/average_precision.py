@@ -30,6 +30,12 @@ def average_precision(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], cl
                 box = [x0, y0, x1 - x0, y1 - y0]
                 entry = {"id": len(out) + 1, "image_id": image, "category_id": int(one["classes"][i]) + 1, "bbox": box}
                 entry |= {"area": box[2] * box[3], "iscrowd": 0}
+                if not np.isfinite([*box, float(one["scores"][i]) if kind == 0 else 0.0]).all():
+                    whose = "a true box" if kind else "a found box or its score"
+                    raise ValueError(
+                        f"average_precision: got {whose} of image {image - 1} that is not finite; expected numbers. "
+                        f"{'Correct the data' if kind else 'Evaluate a model whose loss is finite'}"
+                    )
                 out.append({**entry, "score": float(one["scores"][i])} if kind == 0 else entry)
         return out
 

@@ -16,6 +16,7 @@ import optax
 
 from jaxmodels.task import Mean, Predictor, Task
 from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.ranking import among, first
 
 
 def classify(
@@ -34,11 +35,10 @@ def classify(
     each auxiliary head of a model with a method with_auxiliary, while training (arXiv:1409.4842, section 5).
     Where a batch has "segments" (BT, int; 0 is padding), the model gets them as segments_BT. Where it has "other" (a second
     label) and "share", that share of the label is the first and the rest the second, as in mixup. "top5" is the part of the
-    examples whose class is among the five likeliest, where there are more than five.
+    examples whose class is among the five likeliest, where there are more than five; chance decides between equal logits,
+    and counts with its expectation. A NaN is never right. A label is one of the model's classes wherever the weight is above
+    0: to leave an example out, give it the weight 0, and it counts nowhere.
     """
-
-    def options(batch: Any) -> dict[str, Any]:
-        return {"segments_BT": batch["segments"]} if "segments" in batch else {}
 
     def target(batch: Any, classes: int, smoothing: float) -> jax.Array:
         label_BK = nn.one_hot(batch["label"], classes)
@@ -60,20 +60,19 @@ def classify(
 
     def measure(logits_BK: jax.Array, batch: Any, smoothing: float = 0.0) -> dict[str, Mean]:
         classes = logits_BK.shape[-1]
-        right = {"accuracy": logits_BK.argmax(-1) == batch["label"]}
+        right = {"accuracy": first(logits_BK, batch["label"])}
         if classes > 5:
-            of_label_B1 = jnp.take_along_axis(logits_BK, batch["label"][:, None], -1)
-            right["top5"] = (logits_BK > of_label_B1).sum(-1) < 5
+            right["top5"] = among(logits_BK, batch["label"], 5)
         loss = cross_entropy(logits_BK, target(batch, classes, smoothing), batch)
         return {"loss": loss, **{name: Mean.of(x_B, batch["weight"]) for name, x_B in right.items()}}
 
     def loss(params, extra, batch, keys_B):
         if not (isinstance(auxiliary, int | float) and auxiliary == 0):
             (logits_BK, others), extra = apply(
-                model, params, extra, batch[inputs], keys_B, **options(batch), method="with_auxiliary"
+                model, params, extra, batch[inputs], keys_B, **_options(batch), method="with_auxiliary"
             )
         else:
-            (logits_BK, extra), others = apply(model, params, extra, batch[inputs], keys_B, **options(batch)), ()
+            (logits_BK, extra), others = apply(model, params, extra, batch[inputs], keys_B, **_options(batch)), ()
         metrics = measure(logits_BK, batch, smoothing)
         total, weight = metrics["loss"]
         for other_BK in others:
@@ -81,22 +80,27 @@ def classify(
         return Mean(total, weight), extra, metrics
 
     def evaluate(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **options(batch))
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **_options(batch))
         return measure(logits_BK, batch)
 
     def examine(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **options(batch))
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **_options(batch))
         probability_BK = jax.nn.softmax(logits_BK.astype(jnp.float32))
         return {"probability": probability_BK, "label": batch["label"], "input": batch[inputs]}
 
     return Task(init_from(model, inputs, "with_auxiliary" if auxiliary else None), loss, evaluate, examine=examine)
 
 
+def _options(batch: Any) -> dict[str, Any]:
+    """What the model is given beside its inputs."""
+    return {"segments_BT": batch["segments"]} if "segments" in batch else {}
+
+
 def probabilities(model: nn.Module, *, inputs: str = "image") -> Callable[[Any, Any, Any], jax.Array]:
-    """(params, extra, batch) to the classes' probabilities (BK), for Evaluation.predict."""
+    """(params, extra, batch) to the classes' probabilities (BK), for Evaluation.predict; of the same inputs as classify."""
 
     def predict(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None)
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **_options(batch))
         return jax.nn.softmax(logits_BK.astype(jnp.float32))
 
     return predict
@@ -112,8 +116,8 @@ def predictor(
 ) -> Predictor:
     """What `jaxmodels predict` needs of a classifier.
 
-    read(path): a file as the arrays of one example, prepared as in training. caption(path, text): the file's picture with a
-    line of text.
+    read(path): a file as the arrays of one example, prepared as in training, "segments" among them where training has them.
+    caption(path, text): the file's picture with a line of text.
     """
 
     def report(probability_K: np.ndarray) -> dict[str, Any]:

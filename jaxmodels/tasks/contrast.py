@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
 from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.ranking import first
 
 Views = Callable[[jax.Array, jax.Array], jax.Array]  # (image_BHWC, keys_B) to changed images
 
@@ -64,7 +65,7 @@ def simclr(model: nn.Module, views: Views, *, temperature: float = 0.2) -> Task:
         other_N = jnp.roll(jnp.arange(2 * B), B)
         own_N = jnp.take_along_axis(score_NN, other_N[:, None], -1)[:, 0]
         loss_N = jax.nn.logsumexp(score_NN, -1) - own_N
-        right_N = score_NN.argmax(-1) == other_N
+        right_N = first(score_NN, other_N)
         metrics = {"loss": Mean.of(loss_N, weight_N), "found": Mean.of(right_N, weight_N)}
         return metrics["loss"], extra, metrics
 

@@ -84,7 +84,7 @@ def _of_logits(smoothing: float, logits_BTV: Any, targets_BT: Any, weight_BT: An
     if not (isinstance(smoothing, float) and smoothing == 0):
         loss_BT = (1 - smoothing) * loss_BT - smoothing * logs_BTV.mean(-1)
     counts = weight_BT > 0
-    right_BT = logits_BTV.argmax(-1) == targets_BT
+    right_BT = (logits_BTV.argmax(-1) == targets_BT) & ~jnp.isnan(loss_BT)  # argmax takes a NaN for the largest
     return (jnp.where(counts, loss_BT, 0.0) * weight_BT).sum(), (right_BT * weight_BT).sum()
 
 

@@ -102,10 +102,15 @@ def assign(
 
 
 def pairs(predictions: Sequence[Any], batches: Sequence[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(found, true) of each image, as NumPy without padding, from what Evaluation.score and pictures get."""
+    """(found, true) of each image, as NumPy without padding, from what Evaluation.score and pictures get.
+
+    An image whose "weight" is 0 is left out.
+    """
     out = []
     for found, batch in zip(predictions, batches, strict=True):
         for i in range(len(found.number)):
+            if "weight" in batch and not batch["weight"][i] > 0:
+                continue
             n, real = int(found.number[i]), batch["present"][i] > 0
             got = {"boxes": found.boxes[i][:n], "scores": found.scores[i][:n], "classes": found.classes[i][:n]}
             out.append((got, {"boxes": batch["boxes"][i][real], "classes": batch["classes"][i][real]}))

@@ -18,6 +18,7 @@ import optax
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.ranking import first
 
 
 def normalised(x_BD: jax.Array) -> jax.Array:
@@ -52,7 +53,7 @@ def arcface(model: nn.Module, classes: int, *, margin: float = 0.5, scale: float
         logits_BK = scale * jnp.where(own_BK > 0, moved_BK, cos_BK)
         loss_B = optax.softmax_cross_entropy(logits_BK, own_BK)
         weight_B = batch["weight"] * (batch["label"] >= 0)
-        values = {"loss": loss_B, "accuracy": cos_BK.argmax(-1) == batch["label"]}
+        values = {"loss": loss_B, "accuracy": first(cos_BK, batch["label"])}
         return {name: Mean.of(x_B, weight_B) for name, x_B in values.items()}
 
     def loss(params, extra, batch, keys_B):

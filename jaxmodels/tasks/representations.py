@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxmodels import keys
+
 PART = 500  # examples that an untrained encoder sees at once
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # as in arXiv:2104.14294, section 4.1
@@ -24,6 +26,11 @@ def score(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, np.ndar
     The batches' "known" (1 or 0) says which examples may be learned from, with their "label"; the others are tested.
     """
     x_NF = np.concatenate(predictions).astype(np.float64)
+    if not np.isfinite(x_NF).all():
+        raise ValueError(
+            f"representations: got features that are not finite, the first in row {(~np.isfinite(x_NF)).any(-1).argmax()}; "
+            "expected numbers. Evaluate an encoder whose loss is finite"
+        )
     label_N, known_N = (np.concatenate([batch[name] for batch in batches]) for name in ("label", "known"))
     known_N = known_N > 0
     parts = x_NF[known_N], label_N[known_N], x_NF[~known_N], label_N[~known_N]
@@ -33,7 +40,7 @@ def score(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, np.ndar
 def untrained(encoder: nn.Module, seed: int, batch: dict[str, np.ndarray]) -> dict[str, float]:
     """The same of an encoder with its first, random parameters, on one batch of all examples, with "image"."""
     image = batch["image"]
-    variables = jax.jit(encoder.init)(jax.random.key(seed), image[:1])
+    variables = jax.jit(encoder.init)(keys.root(seed), image[:1])
     apply = jax.jit(lambda x: encoder.apply(variables, x))
     features = np.concatenate([apply(part) for part in np.split(image, range(PART, len(image), PART))])
     return score([features], [batch])

@@ -17,7 +17,7 @@ def scores(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, Any]])
     """macro_f1, auc (mean over the classes, each against the rest) and calibration_error; for Evaluation.score.
 
     A class that no example has counts in neither of the first two. predictions: probabilities (BK) of each batch, whose
-    labels are under "label".
+    labels are under "label". An example whose "weight" is 0 counts nowhere.
     """
     metrics = _sklearn()
     probability_BK, label_B = _joined(predictions, batches)
@@ -47,7 +47,16 @@ def calibration_error(probability_BK: np.ndarray, label_B: np.ndarray) -> float:
 
 
 def _joined(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate(predictions).astype(np.float64), np.concatenate([batch["label"] for batch in batches])
+    probability_BK = np.concatenate(predictions).astype(np.float64)
+    label_B = np.concatenate([batch["label"] for batch in batches])
+    counts_B = np.concatenate([np.asarray(batch.get("weight", np.ones(len(batch["label"])))) > 0 for batch in batches])
+    probability_BK, label_B = probability_BK[counts_B], label_B[counts_B]
+    if (unknown := np.isnan(probability_BK).any(-1)).any():
+        raise ValueError(
+            f"scores: got nan for the probabilities of {unknown.sum():,} of {len(label_B):,} examples, the first in row "
+            f"{unknown.argmax()}; expected numbers. Evaluate a model whose loss is finite"
+        )
+    return probability_BK, label_B
 
 
 def _sklearn() -> Any:

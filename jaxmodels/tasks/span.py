@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.ranking import first
 
 NEVER = -1e30  # a logit; finite, so that a row without context has no NaN
 
@@ -33,7 +34,7 @@ def span(model: nn.Module) -> Task:
         logs_BT2 = jax.nn.log_softmax(_possible(logits_BT2, batch), axis=1)
         place_B2 = jnp.stack([batch["start"], batch["end"]], -1)
         loss_B = -jnp.take_along_axis(logs_BT2, place_B2[:, None], 1)[:, 0].mean(-1)
-        right_B = (logs_BT2.argmax(1) == place_B2).all(-1)
+        right_B = first(logs_BT2.swapaxes(1, 2), place_B2).all(-1)
         return {name: Mean.of(x_B, batch["weight"]) for name, x_B in (("loss", loss_B), ("accuracy", right_B))}
 
     def loss(params, extra, batch, keys_B):

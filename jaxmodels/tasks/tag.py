@@ -12,6 +12,7 @@ import optax
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.ranking import first
 
 
 def tag(model: nn.Module) -> Task:
@@ -23,7 +24,7 @@ def tag(model: nn.Module) -> Task:
     def measure(logits_BTK: Any, batch: Any) -> dict[str, Mean]:
         label_BT = batch["label"]
         loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTK.astype("float32"), label_BT)
-        values = {"loss": loss_BT, "accuracy": logits_BTK.argmax(-1) == label_BT}
+        values = {"loss": loss_BT, "accuracy": first(logits_BTK, label_BT)}
         return {name: Mean.of(value_BT, batch["weight"]) for name, value_BT in values.items()}
 
     def logits(params, extra, batch, keys_B):

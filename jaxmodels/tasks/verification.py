@@ -20,7 +20,7 @@ class ROC(NamedTuple):
 
 def roc(score_N: np.ndarray, same_N: np.ndarray) -> ROC:
     """The receiver operating characteristic: one point for each score that occurs, and (0, 0)."""
-    score_N, same_N = np.asarray(score_N, np.float64), np.asarray(same_N, bool)
+    score_N, same_N = _numbers(score_N), np.asarray(same_N, bool)
     if not same_N.any() or same_N.all():
         raise ValueError(
             f"roc: came {same_N.sum()} same pairs of {len(same_N)}; wanted some of both kinds: give other pairs"
@@ -59,7 +59,7 @@ def best_threshold(score_N: np.ndarray, same_N: np.ndarray) -> float:
 
 def accuracy(score_N: np.ndarray, same_N: np.ndarray, threshold: float) -> float:
     """Part of the pairs that are told right by this threshold, chosen elsewhere."""
-    return float(((np.asarray(score_N) >= threshold) == np.asarray(same_N, bool)).mean())
+    return float(((_numbers(score_N) >= threshold) == np.asarray(same_N, bool)).mean())
 
 
 def pairs(x_BD: np.ndarray, label_B: np.ndarray, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -83,4 +83,16 @@ def pairs(x_BD: np.ndarray, label_B: np.ndarray, count: int, seed: int = 0) -> t
 
 def one_shot_error(train_ND: np.ndarray, test_BD: np.ndarray, answer_B: np.ndarray) -> float:
     """Part of the test examples whose nearest training example, of one for each class, is not that of their class."""
-    return float(((test_BD @ train_ND.T).argmax(-1) != answer_B).mean())
+    return float((_numbers(test_BD @ train_ND.T).argmax(-1) != answer_B).mean())
+
+
+def _numbers(scores: np.ndarray) -> np.ndarray:
+    """Scores in float64; a NaN would stand above or below all others, as the sorting has it."""
+    scores = np.asarray(scores, np.float64)
+    if np.isnan(scores).any():
+        first = int(np.argwhere(np.isnan(scores))[0][0])
+        raise ValueError(
+            f"verification: got nan as {np.isnan(scores).sum():,} of {scores.size:,} scores, the first in row {first}; "
+            "expected numbers. Take embeddings of a model whose loss is finite"
+        )
+    return scores

@@ -9,7 +9,7 @@ import pytest
 
 from jaxmodels.models.cnn import CNN
 from jaxmodels.task import value
-from jaxmodels.tasks.classify import classify, predictor
+from jaxmodels.tasks.classify import classify, predictor, probabilities
 
 pytestmark = pytest.mark.fast
 
@@ -186,3 +186,46 @@ def test_a_predictor_reports_the_likeliest_classes_and_draws_the_first(tmp_path)
     assert list(said["likeliest"]) == ["cow", "dog", "cat"]
     reads.draw("a.png", got)
     assert captions == [("a.png", "cow 95.2%")]
+
+
+# What chance decides, and what counts nowhere
+
+
+def test_twenty_equal_logits_give_a_top_five_of_a_quarter():
+    batch = {"image": np.zeros((20, 20), np.float32), "label": np.arange(20), "weight": np.ones(20, np.float32)}
+    assert value(evaluate(classify(Times()), batch)["top5"]) == pytest.approx(0.25)
+
+
+def test_top_five_is_the_mean_over_all_orders_of_equal_logits():
+    logits = np.array([[3, 2, 2, 2, 2, 2, 1], [1, 1, 0, 0, 0, 0, 0]], np.float32)
+    batch = {"image": logits, "label": np.array([4, 6]), "weight": np.ones(2, np.float32)}
+    counted = []
+    for row, label in zip(logits, batch["label"], strict=True):
+        random = np.random.default_rng(0)
+        orders = [np.lexsort((random.random(7), -row))[:5] for _ in range(4_000)]
+        counted.append(np.mean([label in order for order in orders]))
+    assert counted == pytest.approx([4 / 5, 3 / 5], abs=0.03)
+    assert value(evaluate(classify(Times()), batch)["top5"]) == pytest.approx((4 / 5 + 3 / 5) / 2)
+
+
+@pytest.mark.parametrize("where", [0, 3])
+def test_nan_is_never_right(where):
+    logits = np.zeros((7, 7), np.float32)
+    logits[:, where] = np.nan
+    batch = {"image": logits, "label": np.arange(7), "weight": np.ones(7, np.float32)}
+    metrics = evaluate(classify(Times()), batch)
+    assert value(metrics["accuracy"]) == value(metrics["top5"]) == 0
+
+
+def test_probabilities_see_the_segments_that_the_loss_sees():
+    inputs = np.stack([LOGITS, np.full_like(LOGITS, 7)], 1)
+    batch = {**BATCH, "image": inputs, "segments": np.tile(np.array([[1, 0]], np.int32), (4, 1))}
+    want = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
+    np.testing.assert_allclose(jax.jit(probabilities(Pool()))(PARAMS, {}, batch), want, rtol=1e-6)
+
+
+def test_a_predictor_sees_the_segments_that_the_loss_sees():
+    example = {"image": np.array([[0.0, 1, 2], [9, 0, 0]], np.float32), "segments": np.array([1, 0], np.int32)}
+    made = predictor(Pool(), ("a", "b", "c"), read=lambda path: example, caption=lambda path, text: text)
+    (probability_K,) = made.predict(PARAMS, {}, {name: x[None] for name, x in made.read("x.txt").items()})
+    assert made.report(np.asarray(probability_K))["class"] == "c"

@@ -50,3 +50,21 @@ def test_the_confusion_matrix_counts_labels_by_rows():
     p_BK = np.eye(3)[[0, 1, 1, 0]]
     want = [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
     np.testing.assert_array_equal(confusion([p_BK], [{"label": np.array([0, 0, 1, 2])}]), want)
+
+
+def test_an_example_of_weight_0_counts_nowhere():
+    random = np.random.default_rng(0)
+    probability_BK, label_B = random.dirichlet(np.ones(3), 40), random.integers(0, 3, 40)
+    weight_B = np.ones(41, np.float32)
+    weight_B[40] = 0
+    more = (
+        [np.concatenate([probability_BK, np.full((1, 3), np.nan)])],
+        [{"label": np.append(label_B, -1), "weight": weight_B}],
+    )
+    assert scores(*more) == scores([probability_BK], [{"label": label_B}])
+    assert np.array_equal(confusion(*more), confusion([probability_BK], [{"label": label_B}]))
+
+
+def test_a_probability_that_is_nan_is_refused():
+    with pytest.raises(ValueError, match="got nan for the probabilities of 1 of 2 examples, the first in row 1; expected"):
+        scores([np.array([[0.5, 0.5], [np.nan, 0.5]])], [{"label": np.array([0, 1])}])

@@ -67,3 +67,9 @@ def test_the_nearest_training_example_answers():
 def test_pairs_of_one_kind_alone_are_refused(call):
     with pytest.raises(ValueError, match=r"came .*; wanted .*both"):
         call()
+
+
+@pytest.mark.parametrize("measure", [roc, auc, equal_error_rate, best_threshold, lambda s, t: accuracy(s, t, 0.0)])
+def test_a_score_that_is_nan_is_refused(measure):
+    with pytest.raises(ValueError, match="got nan as 1 of 3 scores, the first in row 1; expected numbers"):
+        measure(np.array([0.1, np.nan, 0.3]), np.array([True, False, True]))
