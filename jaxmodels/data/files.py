@@ -2,8 +2,10 @@
 
 What a table's reader gives goes straight into ArrayPipeline. A name that ends in .gz is unpacked on the way.
 
-Columns of text files: whole numbers become int32 (int64 where that is too small), other numbers float32, and everything
-else strings (numpy's StringDType). A missing value (nothing, na, n/a, nan, null or none) is nan among numbers.
+Columns of text files: whole numbers become int32 (int64 where that is too small), other numbers float32 (float64 where that
+would lose what the values differ by, see jaxmodels.narrowing), and everything else strings (numpy's StringDType). A missing
+value (nothing, na, n/a, nan, null or none) is nan among numbers; a column of nothing else is of strings. So is one of whole
+numbers that no type holds exactly, such as 2**60 + 1 beside a missing value: those are ids.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from jaxmodels.narrowing import EXACT, loss
 
 PathLike = str | os.PathLike[str]
 Table = dict[str, np.ndarray]
@@ -158,7 +162,10 @@ def read_jsonl(path: PathLike, columns: Sequence[str] | None = None) -> Table:
 
 
 def read_parquet(path: PathLike, columns: Sequence[str] | None = None) -> Table:
-    """The columns of a Parquet file; only those asked for, where any are. Types as in the file; a missing number is nan."""
+    """The columns of a Parquet file; only those asked for, where any are. Types as in the file; a missing number is nan.
+
+    A whole number that is changed by that, as 2**60 + 1 is, is refused.
+    """
     path = _existing(path)
     try:
         import pyarrow.parquet as parquet
@@ -171,8 +178,22 @@ def read_parquet(path: PathLike, columns: Sequence[str] | None = None) -> Table:
             table = file.read(columns=names)
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file that can be read ({error}); get or write it again") from error
-    arrays = {name: table.column(name).to_numpy() for name in names}
-    return {name: _from_values(x.tolist(), f"{path}: {name}") if x.dtype == object else x for name, x in arrays.items()}
+    return {name: _of_parquet(table.column(name), f"{path}: {name}") for name in names}
+
+
+def _of_parquet(column: Any, where: str) -> np.ndarray:
+    """A column as pyarrow has read it."""
+    array = column.to_numpy()
+    if array.dtype == object or str(column.type) == "null":
+        return _from_values(column.to_pylist(), where)
+    if column.null_count and "int" in str(column.type):  # pyarrow makes them float64, with nan where they are missing
+        for value in column.drop_null().to_numpy().tolist():
+            if int(float(value)) != value:
+                raise ValueError(
+                    f"{where}: got {value} beside missing values; expected whole numbers that float64 holds exactly. Write "
+                    "ids as texts, fill what is missing, or leave the column out with columns="
+                )
+    return array
 
 
 def read_table(path: PathLike) -> Table:
@@ -220,6 +241,8 @@ def _chosen(path: Path, names: Sequence[str], columns: Sequence[str] | None) -> 
 def _from_texts(texts: list[str]) -> np.ndarray:
     """A column of CSV."""
     try:
+        if all(text.strip().lower() in MISSING for text in texts):
+            raise ValueError("nothing says that these are numbers")
         return _numbers([None if text.strip().lower() in MISSING else _number(text) for text in texts])
     except ValueError:
         return np.array(texts, np.dtypes.StringDType())
@@ -241,10 +264,14 @@ def _numbers(values: list[Any]) -> np.ndarray:
     largest = max((abs(v) for v in values if type(v) is int), default=0)
     if largest >= 1 << 63:
         raise ValueError("a number is too large for an integer of 64 bits")
+    if not (whole and type(None) not in kinds):
+        for v in values:
+            if type(v) is int and int(float(v)) != v:
+                raise ValueError(f"got {v} beside values that are missing or no whole numbers, and float64 does not hold it")
     if whole and type(None) not in kinds:
         return np.array(values, bool if kinds == {bool} else np.int32 if largest < 1 << 31 else np.int64)
-    exact = largest <= 1 << 24  # float32 holds every integer up to here
-    return np.array([math.nan if v is None else v for v in values], np.float32 if exact else np.float64)
+    numbers = np.array([math.nan if v is None else v for v in values], np.float64)
+    return numbers if largest > EXACT or loss(numbers) else numbers.astype(np.float32)
 
 
 def _from_values(values: list[Any], where: str) -> np.ndarray:
@@ -260,8 +287,14 @@ def _from_values(values: list[Any], where: str) -> np.ndarray:
             )
         shape += (lengths.pop(),)
         flat = [x for v in flat for x in (v.tolist() if isinstance(v, np.ndarray) else v)]
-    if all(isinstance(v, int | float | None) for v in flat):
-        return _numbers(flat).reshape(shape)
+    if any(v is not None for v in flat) and all(isinstance(v, int | float | None) for v in flat):
+        try:
+            return _numbers(flat).reshape(shape)
+        except ValueError as error:
+            raise ValueError(
+                f"{where}: {error}; expected numbers that a type of 64 bits holds. Write ids as texts, fill what is "
+                "missing, or leave the column out with columns="
+            ) from error
     if all(isinstance(v, str | None) for v in flat):
         return np.array(["" if v is None else v for v in flat], np.dtypes.StringDType()).reshape(shape)
     kinds = sorted({type(v).__name__ for v in flat})
