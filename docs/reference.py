@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxmodels"
 TITLES = {  # of a page, and its modules; of a package all
     "Commands": ["jaxmodels", "commands", "options", "runner", "verify", "launching", "templates"],
     "Looking and finding": ["watch", "profiling", "find_rate", "rate_curve", "find_batch", "listing", "doctor"],
-    "Experiments and tasks": ["experiment", "task", "step", "loading", "metrics"],
+    "Experiments and tasks": ["experiment", "stopping", "task", "step", "loading", "metrics"],
     "Optimizers": ["optim", "tuning"],
     "Models": ["models"],
     "Layers": ["layers"],

@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Console": "console",
     "Decoder": "task",
     "Display": "task",
     "Evaluation": "experiment",
@@ -24,6 +25,7 @@ _WHERE = {
     "generate": "commands",
     "launch": "launching",
     "open_run": "commands",
+    "patience": "stopping",
     "plan": "planning.command",
     "predict": "commands",
     "sweep": "sweeps.command",

@@ -29,7 +29,8 @@ def train(experiment: str | Path | Experiment, *, console: Console | None = None
 
     arguments: the file's knobs, and every option of `jaxmodels train` (see jaxmodels.options), by name. An Experiment has
     no knobs, and writes nothing where no folder is given. With coordinator, process and processes it joins others, which
-    must be before anything has used a device.
+    must be before anything has used a device. console: console=jaxmodels.Console() shows progress, a bar on a terminal and a
+    line at each log interval elsewhere; without it only warnings are printed.
     """
     options, place, joining, knobs = _sort(arguments)
     processes.join(cluster.given(joining.coordinator, joining.process, joining.processes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -76,14 +77,22 @@ class Console:
                 self._progress.refresh()
         self._progress = None
 
-    def update(self, done: int, values: Mapping[str, float], examples_per_s: float, left: float) -> None:
-        """How far, how well, how fast, how long still; redrawn a few times a second at most."""
+    def update(
+        self, done: int, values: Mapping[str, float], examples_per_s: float, left: float, *, due: bool = False
+    ) -> None:
+        """How far, how well, how fast, how long still; on a terminal redrawn a few times a second at most, elsewhere a line
+        where it is due, and where the last one is long ago."""
         now = time.perf_counter()
-        last = done == self._steps and self._progress is not None
-        if self.quiet or (now - self._shown < (0.2 if self._progress else EVERY) and not last):
+        if self._progress:
+            shown = now - self._shown >= 0.2 or done == self._steps
+        else:
+            shown = due or now - self._shown >= EVERY
+        if self.quiet or not shown:
             return
         self._shown = now
-        text = f"loss {values.get('loss', float('nan')):.4g}  {examples_per_s:,.0f} examples/s  {duration(left)} left"
+        text = f"loss {values.get('loss', float('nan')):.4g}"
+        if math.isfinite(examples_per_s):
+            text += f"  {examples_per_s:,.0f} examples/s  {duration(left)} left"
         if self._progress:
             self._progress.update(self._bar, completed=done, text=text, refresh=True)
         else:

@@ -98,6 +98,12 @@ def _finish(
     return dict(score)
 
 
+def evaluates(n: int, every: int | None, steps: int) -> bool:
+    """Whether a run of so many steps evaluates after step n: at its end and at multiples of `every`, without one that is
+    less than a tenth of `every` before the end, which the last evaluation would repeat."""
+    return n == steps or bool(every and n % every == 0 and (steps - n) * 10 >= every)
+
+
 def as_evaluation(evaluation: Pipeline | Evaluation) -> Evaluation:
     """A bare pipeline as an Evaluation of means alone."""
     return evaluation if isinstance(evaluation, Evaluation) else Evaluation(evaluation)

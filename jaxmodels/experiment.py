@@ -69,6 +69,7 @@ class Experiment:
     log_every: int = 50  # steps; the logged values are means over them
     keep: int = 2  # newest checkpoints kept
     best: tuple[str, Callable[[float, float], float]] | None = None  # ("test/accuracy", max): also kept
+    stop_when: Callable[[Sequence[Mapping[str, float]]], str | bool] | None = None  # see jaxmodels.stopping
     rules: Sequence[tuple[str, tuple]] = ()  # (regular expression of a parameter path, PartitionSpec)
     decoder: Decoder | None = None  # makes `jaxmodels generate` work
     predictor: Predictor | None = None  # makes `jaxmodels predict` work

@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 from jaxmodels import processes
 from jaxmodels.checkpoint import Checkpoints
-from jaxmodels.metrics import finite, truncate
+from jaxmodels.metrics import finite, lines, truncate
+
+LENGTHS = ("steps", "epochs")  # knobs that say how long a run is: a complete run may be made longer
 
 
 class Identity(NamedTuple):
@@ -41,11 +43,14 @@ class Folder:
         self.path = Path(path)
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep=keep, warn=warn)
         self._lock: Any = None
+        self.longer: list[dict[str, Any]] = []  # each time that the complete run was made longer: at which step, which knob
+        self._lengthen: Identity | None = None
 
     def open(self, identity: Identity, *, fresh: bool = False, force: bool = False) -> bool:
         """Takes the folder; True where it holds a run of this experiment to go on with.
 
-        fresh: an old run is moved aside, to NAME.1 and so on. force: go on with it though it is another experiment's.
+        fresh: an old run is moved aside, to NAME.1 and so on. force: go on with it though it is another experiment's. A
+        complete run whose experiment differs by more steps alone is gone on with; see go_on_longer.
         """
         return processes.by_first(lambda: self._open(identity, fresh, force))
 
@@ -61,15 +66,52 @@ class Folder:
         if fresh and (self.path / "knobs.json").exists():
             self._set_aside()
         known = (self.path / "knobs.json").exists()
-        if known and not force:
+        if known:
+            with contextlib.suppress(ValueError):
+                self.longer = read_json(self.path / "knobs.json").get("longer", [])
+        if known and not force and not self._is_longer(identity):
             self._check(identity)
         self.checkpoints.clean()
         if not known or force:
             self._write("experiment.py", identity.source)
-            self._write(
-                "knobs.json", json.dumps({"knobs": identity.knobs, "options": identity.options}, indent=1, default=str)
-            )
+            self._write_knobs(identity)
         return known and bool(self.checkpoints.steps())
+
+    def _write_knobs(self, identity: Identity) -> None:
+        record = {"longer": self.longer} if self.longer else {}
+        value = {"knobs": identity.knobs, "options": identity.options, **record}
+        self._write("knobs.json", json.dumps(value, indent=1, default=str))
+
+    def _is_longer(self, identity: Identity) -> bool:
+        """Whether this is the folder's complete run with more steps, and nothing else changed."""
+        old, new = read_json(self.path / "knobs.json"), _as_json(identity)
+        changed = [k for k in {*old["knobs"], *new["knobs"]} if old["knobs"].get(k) != new["knobs"].get(k)]
+        if len(changed) != 1 or changed[0] not in LENGTHS or old["options"] != new["options"]:
+            return False
+        before, after = old["knobs"].get(changed[0]), new["knobs"].get(changed[0])
+        same_code = _code((self.path / "experiment.py").read_text()) == _code(identity.source)
+        more = type(before) is type(after) is int and after > before
+        if not (same_code and more and self.result().get("exit") == "complete" and self.checkpoints.steps()):
+            return False
+        self._lengthen = identity
+        return True
+
+    def go_on_longer(self, step: int) -> str:
+        """Writes down that the complete run goes on from this step with more steps, and gives what is to be said of it; ""
+        where it does not. Called when the state has been restored, so that nothing changes where it cannot be."""
+        identity, self._lengthen = self._lengthen, None
+        if identity is None:
+            return ""
+        before, after = read_json(self.path / "knobs.json")["knobs"], identity.knobs
+        [name] = [k for k in LENGTHS if before.get(k) != after.get(k)]
+        self.longer = [*self.longer, {"step": step, "knob": name, "from": before[name], "to": after[name]}]
+        self._write_knobs(identity)
+        (self.path / "result.json").unlink(missing_ok=True)  # of the shorter run: a reader would take this one for complete
+        return (
+            f"the complete run of {name} {before[name]:,} goes on to {name} {after[name]:,}: from step {step:,} on its "
+            f"schedules are those of the longer run. The result is not that of one run of {name} {after[name]:,}, unless no "
+            f"schedule depends on {name}"
+        )
 
     def _take(self) -> None:
         import fcntl
@@ -110,8 +152,7 @@ class Folder:
 
     def _check(self, identity: Identity) -> None:
         """Raises where the folder holds another experiment, with what differs."""
-        old = read_json(self.path / "knobs.json")
-        new = json.loads(json.dumps({"knobs": identity.knobs, "options": identity.options}, default=str))
+        old, new = read_json(self.path / "knobs.json"), _as_json(identity)
         changes = [
             f"{name}: {before.get(name, '(absent)')} there, {after.get(name, '(absent)')} here"
             for before, after in ((old["knobs"], new["knobs"]), (old["options"], new["options"]))
@@ -151,6 +192,10 @@ class Folder:
         if processes.first():
             truncate(self.path / "metrics.jsonl", step)
 
+    def logged(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, in every process; to be called after resume_metrics."""
+        return processes.by_first(lambda: lines(self.path / "metrics.jsonl"))
+
     def result(self) -> dict[str, Any]:
         """What result.json says; {} before the first end, or where it cannot be read."""
         path = self.path / "result.json"
@@ -170,6 +215,10 @@ class Folder:
 
     def _write(self, name: str, text: str) -> None:
         write_text(self.path / name, text)
+
+
+def _as_json(identity: Identity) -> dict[str, Any]:
+    return json.loads(json.dumps({"knobs": identity.knobs, "options": identity.options}, default=str))
 
 
 def write_text(path: Path, text: str) -> None:

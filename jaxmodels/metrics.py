@@ -6,6 +6,7 @@ on, and training goes on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -21,7 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.runs.files import read_bytes
 from jaxmodels.task import Mean, Task
+
+LOG_LIMIT = 1 << 30  # bytes of a log that is read into memory
 
 Tracker = Callable[[int, Mapping[str, float]], None]
 
@@ -55,11 +59,23 @@ class Sums:
         return task.finish(means)
 
 
-class Log:
-    """Hands values to the trackers in the background, in order; a slow tracker keeps no other waiting."""
+class History:
+    """What was logged, in memory, as metrics.jsonl has it; `before`: the lines of earlier starts."""
 
-    def __init__(self, trackers: Sequence[Tracker], warn: Callable[[str], None]):
+    def __init__(self, before: Iterable[Mapping[str, Any]] = ()):
+        self.lines: list[dict[str, Any]] = [dict(line) for line in before]
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a line at once, so that whoever ends finds all of them."""
+        self.lines.append(finite({"step": step, **values}))
+
+
+class Log:
+    """Hands values to the trackers in the background, in order; a slow tracker keeps no other waiting. history: at once."""
+
+    def __init__(self, trackers: Sequence[Tracker], warn: Callable[[str], None], history: History | None = None):
         self._warn = warn
+        self._history = history
         self._queues: list[queue.Queue] = [queue.Queue() for _ in trackers]
         self._threads = [
             threading.Thread(target=self._work, args=pair, name=f"tracker {_name(pair[0])}", daemon=True)
@@ -70,6 +86,8 @@ class Log:
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         """Returns at once."""
+        if self._history is not None:
+            self._history(step, values)
         for waiting in self._queues:
             waiting.put((step, dict(values)))
 
@@ -138,6 +156,17 @@ def _append(path: Path, text: bytes) -> None:
         if file.write(text) != len(text):
             file.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log as dicts; [] where there is none. A line that was cut short is left out."""
+    found = []
+    for text in read_bytes(path, limit=LOG_LIMIT).splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and "step" in line:
+                found.append(line)
+    return found
 
 
 def truncate(path: Path, step: int) -> None:

@@ -154,7 +154,8 @@ class Programs:
 
     def _compile_again(self, jitted: Any, arguments: Any, why: str) -> Any:
         if feeding.is_bucketed(self.experiment.train):
-            with self.timed(f"compiling the step again: {why}"):
+            now = why.partition(", is ")[2].partition(";")[0]
+            with self.timed(f"compiling the step for batches of another length: {now}"):
                 return jitted.lower(*arguments).compile()
         self.console.warn(f"the step is compiled again, because the batch has changed: {why}")
         with self.stall.paused():

@@ -24,16 +24,17 @@ from jax.sharding import Mesh
 from jaxmodels import axes, diagnose, elastic, keys, parallel, processes, sharding, step
 from jaxmodels import feed as feeding
 from jaxmodels.console import Console
-from jaxmodels.evaluating import Evaluator, as_evaluation
+from jaxmodels.evaluating import Evaluator, as_evaluation, evaluates
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder
-from jaxmodels.metrics import Log, Sums, Tracker, json_lines
+from jaxmodels.metrics import History, Log, Sums, Tracker, json_lines
 from jaxmodels.options import Options
 from jaxmodels.profiling import Profile, window
 from jaxmodels.programs import Programs, as_dtype, segments
 from jaxmodels.saving import Saver
 from jaxmodels.signals import STOP_AT, Signals, signal_name
 from jaxmodels.stall import Stall
+from jaxmodels.stopping import Stopping
 from jaxmodels.trackers import tracker
 
 WORTH = 4000  # steps still to do that pay for compiling a second program
@@ -47,6 +48,7 @@ class Result(NamedTuple):
     state: step.State
     metrics: dict[str, float]  # of the last evaluation, by "name/metric"
     summary: dict[str, Any]  # what result.json says
+    history: list[dict[str, Any]]  # what was logged, a dict for each line of metrics.jsonl; also of a run without a folder
 
 
 class Interrupted(Exception):
@@ -86,6 +88,7 @@ def check(experiment: Experiment, options: Options) -> Mesh:
     for name in ("steps_per_dispatch", "checkpoint_every", "keep", "stop_at", "stall_after"):
         if getattr(options, name) < 0:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it must be 0 or more")
+    Stopping(experiment)  # raises where nothing would ever be asked
     for name, least in (("steps", 0), ("log_every", 1), ("eval_every", 1), ("checkpoint_every", 1), ("keep", 1)):
         value = getattr(experiment, name)
         if value is not None and value < least:
@@ -142,13 +145,14 @@ def run(
         writers += [tracker(kind, folder.path, name, knobs or {}) for kind in options.track]
     with session.clear_errors():
         state, n = session.start()
-    log = Log([*writers, *trackers] if processes.first() else [], console.warn)
+    history = History(() if folder is None else folder.logged())
+    log = Log([*writers, *trackers] if processes.first() else [], console.warn, history)
     signals = Signals()
     try:
         with session.clear_errors(), signals, session.stall, console.progress(n, experiment.steps):
             state = session.train(state, n, log, signals, on_step)
         log.flush_first()
-        return session.finish(state, begun)
+        return session.finish(state, begun, history.lines)
     except BaseException as error:
         session.note_end(error)
         raise
@@ -178,6 +182,7 @@ class _Session:
         self.best: float | None = None
         self.faults = 0
         self.feed: feeding.Feed | None = None
+        self.stopping = Stopping(experiment)
 
     # Start
 
@@ -199,7 +204,10 @@ class _Session:
             if self.options.on_nan == "stop":  # batches that were skipped before do not stop it
                 state = state._replace(faults=jnp.zeros_like(state.faults))
             self.faults = int(state.faults)
+            self.stopping.evaluations = note.get("evaluations", [])
             self.console.say(f"going on from step {n:,}", "bold")
+            if self.folder is not None and (said := self.folder.go_on_longer(n)):
+                self.console.warn(said)
         else:
             with self.programs.timed("initialising the parameters"):
                 once = parallel.compiled_for_once(self.mesh)
@@ -236,6 +244,8 @@ class _Session:
     def train(self, state: step.State, n: int, log: Log, signals: Signals, on_step: Callable | None) -> step.State:
         """Steps n to the end."""
         experiment, events = self.experiment, self._events()
+        if n < experiment.steps and self.stopping.now(n):
+            return state
         flight: deque[Any] = deque()
         depth = parallel.in_flight(self.mesh)
         self.feed = feed = feeding.Feed(
@@ -302,15 +312,18 @@ class _Session:
                 while flight:
                     land()
                 with self.stall.paused():
-                    if at_event and self._due(stop, experiment.eval_every):
+                    if at_event and self._evaluates(stop):
                         self._evaluate(state, stop, log)
                     best = at_event and self._is_best(stop)
+                    ends = stop < experiment.steps and self._evaluates(stop) and self.stopping.now(stop)
                     stopped_by = signals.received  # read once: what comes later is acted on after the next dispatch
-                    if stopped_by or best or self._due(stop, self.checkpoint_every):
+                    if stopped_by or best or ends or self._due(stop, self.checkpoint_every):
                         log.flush_first()  # a checkpoint must not outlive log lines that a resumed run will not write again
-                        self._save(state, stop, best=best, must=bool(stopped_by))
+                        self._save(state, stop, best=best, must=bool(stopped_by) or ends)
                     if stopped_by:
                         raise self._interrupted(stopped_by, stop)
+                    if ends:
+                        return state
                 clock = time.perf_counter()
             if not warned and self.train_s > SETTLED and feed.waited > INPUT_BOUND * self.train_s:
                 warned = True
@@ -333,6 +346,9 @@ class _Session:
     def _due(self, n: int, every: int | None) -> bool:
         return n == self.experiment.steps or bool(every and n % every == 0)
 
+    def _evaluates(self, n: int) -> bool:
+        return evaluates(n, self.experiment.eval_every, self.experiment.steps)
+
     def _account(self, start: int, packed: np.ndarray, state: step.State, log: Log) -> None:
         """Adds the metrics of a dispatch's steps, and logs those that end an interval."""
         if self.interval is None or self.interval.names != self.programs.names:
@@ -354,18 +370,17 @@ class _Session:
                     values["train/skipped"] = self.faults
                 waited = round(self.feed.waited, 3) if self.feed else 0.0
                 log(end, {**values, "seconds": round(self.train_s, 3), "seconds_waited": waited})
+                self._show(end, values["train/loss"], due=True)
                 self.interval = Sums(self.programs.names)
             n = end
         loss = self.programs.names.index("loss")
         total, weight = packed[:, loss].astype(np.float64).sum(0)
-        if self.trained:
-            each = self.train_s / self.trained
-            self.console.update(
-                start + len(packed),
-                {"loss": total / weight if weight else math.nan},
-                self.experiment.train.batch / each if each else math.inf,
-                each * (self.experiment.steps - start - len(packed)),
-            )
+        self._show(start + len(packed), total / weight if weight else math.nan, due=False)
+
+    def _show(self, n: int, loss: float, *, due: bool) -> None:
+        each = self.train_s / self.trained if self.trained else math.nan
+        left = each * (self.experiment.steps - n)
+        self.console.update(n, {"loss": loss}, self.experiment.train.batch / each if each else math.inf, left, due=due)
 
     def _explain(self, state: step.State) -> str:
         """The state is frozen as it was before the step that failed: that batch again, slowly, in process 0."""
@@ -388,6 +403,7 @@ class _Session:
         folder = self.folder
         show = None if folder is None else lambda name, pixels: folder.write_picture(f"{name}-{n}", pixels)
         self.metrics = self.evaluate(state, show)
+        self.stopping.evaluated(n, self.metrics)
         if self.metrics:
             log(n, self.metrics)
         if self.metrics and n < self.experiment.steps:
@@ -396,7 +412,7 @@ class _Session:
 
     def _is_best(self, n: int) -> bool:
         """Whether the evaluation just made is the best so far."""
-        if self.experiment.best is None or not self._due(n, self.experiment.eval_every):
+        if self.experiment.best is None or not self._evaluates(n):
             return False
         name, better = self.experiment.best
         if name not in self.metrics:
@@ -415,6 +431,7 @@ class _Session:
             "best": self.best,
             "names": self.interval.names,
             "interval": self.interval.sums.tolist(),
+            "evaluations": list(self.stopping.evaluations),  # a copy, which is written behind
         }
         self.saver.save(n, state, note, best=best, must=must or n == self.experiment.steps)
 
@@ -424,7 +441,7 @@ class _Session:
             self.saver.wait()
         return Interrupted(number, n, self.folder is not None)
 
-    def finish(self, state: step.State, begun: float) -> Result:
+    def finish(self, state: step.State, begun: float, history: list[dict[str, Any]]) -> Result:
         """Waits for the last checkpoint and says what the run came to. begun: when, by time.perf_counter."""
         experiment = self.experiment
         self.saver.wait()
@@ -432,7 +449,7 @@ class _Session:
         summary: dict[str, Any] = {
             "exit": "complete",
             "metrics": self.metrics,
-            "steps": experiment.steps,
+            "steps": self.stopping.at if self.stopping.why else experiment.steps,
             "examples_per_s": rate,
             "steps_per_dispatch": self.k,
             "train_s": self.train_s,
@@ -444,10 +461,15 @@ class _Session:
         }
         with self.console.busy("measuring the baselines"):
             summary["baselines"] = processes.by_first(lambda: {k: dict(v) for k, v in experiment.baselines().items()})
+        if self.stopping.why:
+            summary["stopped"] = {"step": self.stopping.at, "why": self.stopping.why}
+            self.console.say(f"stopped early at step {self.stopping.at:,}: {self.stopping.why}", "bold")
+        if self.folder is not None and self.folder.longer:
+            summary["longer"] = self.folder.longer
         summary["wall_s"] = time.perf_counter() - begun
         if self._ends_anew():
             self.folder.write_result(summary)  # type: ignore[union-attr]
-        return Result(state, self.metrics, summary)
+        return Result(state, self.metrics, summary, history)
 
     def note_end(self, error: BaseException) -> None:
         """Leaves in result.json why the run ended before its time."""

@@ -70,6 +70,8 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     if summary["examples_per_s"]:
         facts += [f"{summary['examples_per_s']:,.0f} examples/s", f"{duration(summary['wall_s'])} in all"]
         facts += [f"{summary['compile_s']:.0f} s of it compiling"]
+    if stopped := summary.get("stopped"):
+        facts[0] += f", stopped early: {stopped['why']}"
     if summary["skipped"]:
         facts += [f"{summary['skipped']} batches skipped as not finite"]
     console.say("\n" + ", ".join(facts))

@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxmodels import loading, parallel, runner
 from jaxmodels.console import Console
+from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity, write_text
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
@@ -86,6 +87,7 @@ def sweep(
         at = stack.enter_context(elsewhere.place(on, path, resources)) if on else None
         mesh = parallel.make_mesh("")
         runner.check(file.build(members[0].config), options)
+        _check_ends(file.build(members[0].config))
         stack.enter_context(_held(path, Identity(file.source, kept, same_results), console))
         elsewhere.check_free(path, on)
         begun = time.perf_counter()
@@ -129,6 +131,14 @@ def sweep(
         }
         write_text(path / "result.json", json.dumps(finite(table), indent=1, default=str))
     return table
+
+
+def _check_ends(experiment: Experiment) -> None:
+    if experiment.stop_when is not None:
+        raise ValueError(
+            "sweep: got an experiment with stop_when; expected one without, since members train in step with each other. "
+            "Leave it out, by a knob, and use --search halving, which stops the worse members early"
+        )
 
 
 def _say_lost(lost: Mapping[str, str], members: int, console: Console) -> None:

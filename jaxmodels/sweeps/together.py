@@ -21,7 +21,7 @@ from jaxmodels import feed as feeding
 from jaxmodels import parallel, step
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
-from jaxmodels.evaluating import as_evaluation
+from jaxmodels.evaluating import as_evaluation, evaluates
 from jaxmodels.experiment import Experiment, Pipeline
 from jaxmodels.folder import write_text
 from jaxmodels.metrics import Sums, finite, json_lines, truncate
@@ -155,7 +155,7 @@ class Together:
                     now = time.perf_counter()
                     self.train_s, self.trained = self.train_s + now - self._since[1], self.trained + stop - n
                     n = stop
-                    if at_event and (stop == until or _due(stop, first.eval_every)):
+                    if at_event and (stop == until or evaluates(stop, first.eval_every, first.steps)):
                         self._evaluate(states, stop)
                     if signals.received or stop == until or _due(stop, first.checkpoint_every):
                         self._save(states, stop)
