@@ -20,7 +20,7 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity, read_json, write_png
 from jaxmodels.options import Joining, Options, Place
 from jaxmodels.runs.origin import check_run, is_weights
-from jaxmodels.step import State, cast_floats, eval_params
+from jaxmodels.step import State, cast_floats, eval_variables
 from jaxmodels.task import Decoder, Predictor
 
 
@@ -198,9 +198,9 @@ def predict(
     if experiment.predictor is None:
         raise ValueError("this experiment's model reads no files: build() gave no predictor (see jaxmodels.task.Predictor)")
     how = _precision(run, precision)
-    params = cast_floats(eval_params(experiment.optimizer, state), None if how == "float32" else jnp.dtype(how))
+    params, extra = _of_model(experiment, state, how)
     folder = Path(out) if out else Path(run) / "predictions"
-    return predictions(experiment.predictor, jax.device_put(params), state.extra, files, folder)
+    return predictions(experiment.predictor, params, extra, files, folder)
 
 
 def predictions(
@@ -242,6 +242,14 @@ def generate(
     return sample(experiment, state, precision=_precision(run, precision), prompt=prompt, **how)
 
 
+def _of_model(experiment: Experiment, state: State, precision: str) -> tuple[Any, Any]:
+    """(params, extra) of the experiment's model in this state, which its predictor and its decoder know."""
+    params, extra = eval_variables(experiment.optimizer, state)
+    params = cast_floats(params, None if precision == "float32" else jnp.dtype(precision))
+    params, extra = experiment.task.unwrap(params, extra)
+    return jax.device_put(params), extra
+
+
 def _precision(run: str | Path, asked: str) -> str:
     return read_json(Path(run) / "knobs.json")["options"]["precision"] if asked == "run" else asked
 
@@ -263,7 +271,6 @@ def sample(
     """What an experiment's model writes in this state after each prompt, by default the experiment's own."""
     if experiment.decoder is None:
         raise ValueError("this experiment's model does not generate: build() gave no decoder (see jaxmodels.tasks.language)")
-    params = eval_params(experiment.optimizer, state)
-    params = cast_floats(params, None if precision == "float32" else jnp.dtype(precision))
+    params, extra = _of_model(experiment, state, precision)
     prompts = _prompts(experiment.decoder, prompt)
-    return write(experiment.decoder, jax.device_put(params), state.extra, prompts, **how)
+    return write(experiment.decoder, params, extra, prompts, **how)

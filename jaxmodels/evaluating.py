@@ -28,11 +28,11 @@ class Evaluator:
 
     def __call__(self, state: step.State, show: Show | None = None) -> dict[str, float]:
         """All evaluations of the experiment, by "name/metric"; show gets each picture, as "name-picture", and its pixels."""
-        params = step.eval_params(self.experiment.optimizer, state)
+        params, extra = step.eval_variables(self.experiment.optimizer, state)
         return {
             f"{name}/{k}": v
             for name, evaluation in self.experiment.evals.items()
-            for k, v in self._one(name, as_evaluation(evaluation), params, state.extra, show).items()
+            for k, v in self._one(name, as_evaluation(evaluation), params, extra, show).items()
         }
 
     def _one(self, name: str, evaluation: Evaluation, params: Any, extra: Any, show: Show | None) -> dict[str, float]:
@@ -51,6 +51,7 @@ class Evaluator:
             traced = parallel.traced_for(self.mesh, program)
             self._programs[name] = jax.jit(traced, out_shardings=parallel.replicated(self.mesh)), names, predict
         program, names, predict = self._programs[name]
+        of_model = task.unwrap(params, extra) if predict else ()
         feed = feeding.Feed(data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False)
         predictions: list[Any] = []
         batches: list[Any] = []
@@ -64,7 +65,7 @@ class Evaluator:
                         total = _plus(total, flight.popleft())
                     if predict is not None:
                         batch = feeding.read(data, given.start) if processes.first() else {}
-                        predicted = predict(params, extra, batch if processes.count() == 1 else given.moving)
+                        predicted = predict(*of_model, batch if processes.count() == 1 else given.moving)
                         if processes.first():
                             real = feeding.real_rows(data, given.start)
                             keep = lambda tree, real=real: jax.tree.map(lambda x: np.asarray(x)[real], tree)  # noqa: E731

@@ -255,7 +255,10 @@ def muon(
 
 
 class Averaging(NamedTuple):
-    """An optax transformation that also knows which parameters to evaluate: average(opt_state, params)."""
+    """An optax transformation that also knows which parameters to evaluate: average(opt_state, params).
+
+    A model's batch statistics follow them: see jaxmodels.step.eval_variables.
+    """
 
     init: Callable
     update: Callable

@@ -8,7 +8,7 @@ A loss is a sum and a weight, so one formula holds for padding, micro-batches, j
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -30,6 +30,7 @@ class State(NamedTuple):
     extra: Any
     opt_state: Any
     faults: Array  # int32, batches whose loss or gradient was not finite
+    averaged: Mapping[str, Array] = {}  # path in extra -> its value for the averaged parameters: see eval_variables
 
 
 def init(task: Task, optimizer: optax.GradientTransformation, seed: int | Array, batch: Batch) -> State:
@@ -37,7 +38,8 @@ def init(task: Task, optimizer: optax.GradientTransformation, seed: int | Array,
     init_key, run_key = jax.random.split(keys.root(seed))
     params, extra = task.init(init_key, batch)
     zero = jnp.zeros((), jnp.int32)
-    return State(zero, run_key, params, extra, optimizer.init(params), zero)
+    averaged = _moving(task, params, extra, batch) if getattr(optimizer, "average", None) else {}
+    return State(zero, run_key, params, extra, optimizer.init(params), zero, averaged)
 
 
 def example_keys(key: Array, step: Array, rows: Array) -> Array:
@@ -76,14 +78,29 @@ def make_step(
 
     grad_of_total = jax.grad(total_loss, has_aux=True)
 
+    def micro_batches(batch, keys_B):
+        # Micro-batch j holds rows j, j + k, ...: each device keeps the rows that it has.
+        return jax.tree.map(
+            lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1), (batch, keys_B)
+        )
+
+    def followed(averaged, params, extra, batch, keys_B):
+        """The averaged parameters' part of extra after the batch, each micro-batch in turn as in training."""
+
+        def follow(averaged, part):
+            new = task.loss(cast_floats(params, precision), _with(extra, averaged), *part)[1]
+            leaves = _by_path(new)
+            return {path: leaves[path] for path in averaged}, None
+
+        if accumulate == 1:
+            return follow(averaged, (batch, keys_B))[0]
+        return jax.lax.scan(follow, averaged, micro_batches(batch, keys_B))[0]
+
     def gradient(params, extra, batch, keys_B):
         """Gradient of the summed loss, with (Mean, extra, metrics), over all micro-batches."""
         if accumulate == 1:
             return grad_of_total(params, extra, batch, keys_B)
-        # Micro-batch j holds rows j, j + k, ...: each device keeps the rows that it has.
-        parts = jax.tree.map(
-            lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1), (batch, keys_B)
-        )
+        parts = micro_batches(batch, keys_B)
 
         def add(carry, part):
             total, extra = carry
@@ -117,6 +134,13 @@ def make_step(
             go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
             keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)  # noqa: E731
             params, extra, opt_state = keep((params, extra, opt_state), (state.params, state.extra, state.opt_state))
+        averaged = state.averaged
+        if averaged:
+            with jax.named_scope("averaged"):
+                averaged = followed(averaged, optimizer.average(opt_state, params), extra, batch, keys_B)
+                if axis:
+                    averaged = jax.tree.map(lambda x: _mean_over(x, axis), averaged)
+                averaged = keep(averaged, state.averaged)
         count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
         faults = state.faults + (~finite).astype(jnp.int32)
 
@@ -125,7 +149,7 @@ def make_step(
         for rate in _learning_rates(opt_state):
             metrics["learning_rate"] = Mean(jnp.asarray(rate, jnp.float32), one)
         metrics["faults"] = Mean(faults.astype(jnp.float32), one)
-        return State(count, state.key, params, extra, opt_state, faults), metrics
+        return State(count, state.key, params, extra, opt_state, faults, averaged), metrics
 
     return step
 
@@ -140,10 +164,44 @@ def make_evaluate(task: Task, *, precision: Any = None, axis: str | None = None)
     return evaluate
 
 
-def eval_params(optimizer: Any, state: State) -> Any:
-    """The parameters to evaluate and release: an averaging optimizer's averages, else the trained ones."""
+def eval_variables(optimizer: Any, state: State) -> tuple[Any, Any]:
+    """(params, extra) to evaluate and release: an averaging optimizer's averages with what extra is for them.
+
+    Statistics of activations belong to the parameters that made them. A mean of the trained parameters' statistics is not
+    what the averaged network computes, so every step shows it the batch too, without gradient, and what loss makes of extra
+    there is kept in State.averaged. It costs the forward pass, where loss changes extra and the optimizer averages.
+    """
     average = getattr(optimizer, "average", None)
-    return average(state.opt_state, state.params) if average else state.params
+    if not average:
+        return state.params, state.extra
+    return average(state.opt_state, state.params), _with(state.extra, state.averaged)
+
+
+def _moving(task: Task, params: Any, extra: Any, batch: Batch) -> dict[str, Array]:
+    """The parts of extra, by path, that loss changes: batch statistics, but not what it gives back as it came."""
+    found: dict[str, bool] = {}
+
+    def look(params, extra, batch, keys_B):
+        new = _by_path(task.loss(params, extra, batch, keys_B)[1])
+        found.update({path: new[path] is not x for path, x in _by_path(extra).items()})
+
+    if not jax.tree.leaves(extra):
+        return {}
+    size = jax.tree.leaves(batch)[0].shape[0]
+    jax.eval_shape(look, params, extra, batch, jax.random.split(jax.random.key(0), size))
+    # A copy: the step donates its state, and no buffer can be donated twice.
+    return {path: jnp.array(x) for path, x in _by_path(extra).items() if found[path]}
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+
+
+def _with(extra: Any, parts: Mapping[str, Array]) -> Any:
+    """extra with these parts, by path."""
+    named = lambda path, x: parts.get(jax.tree_util.keystr(path, simple=True, separator="/"), x)  # noqa: E731
+    return jax.tree_util.tree_map_with_path(named, extra) if parts else extra
 
 
 def _mean_over(x: Array, axis: str) -> Array:

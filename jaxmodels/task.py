@@ -48,6 +48,10 @@ def _unchanged(metrics: dict[str, float]) -> dict[str, float]:
     return metrics
 
 
+def _as_they_are(params: Params, extra: Extra) -> tuple[Params, Extra]:
+    return params, extra
+
+
 class Task(NamedTuple):
     """What to learn, as pure functions.
 
@@ -58,6 +62,8 @@ class Task(NamedTuple):
     finish(metrics) runs on the host, on finished means: adds what is a function of means, such as a perplexity.
     examine(params, extra, batch) gives, where a task has it, what a report shows of each example, as arrays with a leading
         example axis: "probability" of each class, the true "label", and the "input", for pictures or Display.
+    unwrap(params, extra) gives the (params, extra) of the model itself, where a wrapper such as `lora` trains others: what a
+        Predictor, a Decoder and Evaluation.predict get. A wrapper of a task unwraps as far as itself, then calls the task's.
 
     Under mixed precision `params` come in bfloat16: cast the inputs to match, and give Means of float32.
     """
@@ -67,6 +73,7 @@ class Task(NamedTuple):
     evaluate: Callable[[Params, Extra, Batch], dict[str, Mean]]
     finish: Callable[[dict[str, float]], dict[str, float]] = _unchanged
     examine: Callable[[Params, Extra, Batch], dict[str, Array]] | None = None
+    unwrap: Callable[[Params, Extra], tuple[Params, Extra]] = _as_they_are
 
 
 class Predictor(NamedTuple):

@@ -18,7 +18,7 @@ from jaxmodels import optim
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
 from jaxmodels.sharding import path_name
-from jaxmodels.step import eval_params, init, make_step
+from jaxmodels.step import eval_variables, init, make_step
 from jaxmodels.task import Mean, Task, value
 
 fast = pytest.mark.fast
@@ -444,10 +444,10 @@ def test_evaluation_takes_the_average_where_there_is_one():
     task, batch = quadratic(), {"weight": np.ones(2, np.float32)}
     averaging, plain = optim.with_ema(optim.sgd(0.1), 0.9), optim.sgd(0.1)
     state, _ = jax.jit(make_step(task, averaging))(init(task, averaging, 0, batch), batch)
-    jax.tree.map(np.testing.assert_array_equal, eval_params(averaging, state), state.opt_state.ema)
+    jax.tree.map(np.testing.assert_array_equal, eval_variables(averaging, state)[0], state.opt_state.ema)
     assert not np.array_equal(state.opt_state.ema["kernel"], state.params["kernel"])
     state, _ = jax.jit(make_step(task, plain))(init(task, plain, 0, batch), batch)
-    jax.tree.map(np.testing.assert_array_equal, eval_params(plain, state), state.params)
+    jax.tree.map(np.testing.assert_array_equal, eval_variables(plain, state)[0], state.params)
 
 
 # Schedules

@@ -14,7 +14,7 @@ from jaxmodels import Experiment, Options, optim, runner
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gpt import GPT
 from jaxmodels.sharding import path_name
-from jaxmodels.step import eval_params, init, make_step
+from jaxmodels.step import eval_variables, init, make_step
 from jaxmodels.task import value
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tuning import frozen, layerwise, only
@@ -131,7 +131,7 @@ def test_the_average_is_of_what_trains_and_the_rest_is_evaluated_as_it_is():
         state, _ = one(state, BATCH)
         now = by_name(state.params)
         average = {name: 0.5 * average[name] + 0.5 * now[name] if name in HEADS else now[name] for name in now}
-    got = by_name(eval_params(optimizer, state))
+    got = by_name(eval_variables(optimizer, state)[0])
     assert set(got) == names()
     for name in names() - HEADS:
         np.testing.assert_array_equal(got[name], average[name], err_msg=name)
@@ -159,7 +159,7 @@ def test_the_average_of_schedule_free_iterates_is_that_of_the_trained_alone():
 def test_a_layerwise_optimizer_may_be_averaged():
     optimizer = optim.with_ema(layerwise(optim.sgd(0.1), 0.5), 0.5, warmup=False)
     before, after, _ = run(optimizer, steps=1)
-    got, new = by_name(eval_params(optimizer, after)), by_name(after.params)
+    got, new = by_name(eval_variables(optimizer, after)[0]), by_name(after.params)
     for name, old in by_name(before.params).items():
         np.testing.assert_allclose(got[name], 0.5 * old + 0.5 * new[name], rtol=1e-5, atol=1e-7, err_msg=name)
 

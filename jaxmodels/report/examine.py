@@ -18,7 +18,7 @@ from jaxmodels.console import Console
 from jaxmodels.evaluating import as_evaluation
 from jaxmodels.report.classes import Seen, judge
 from jaxmodels.report.read import PNG, ROOM
-from jaxmodels.step import cast_floats, eval_params
+from jaxmodels.step import cast_floats, eval_variables
 from jaxmodels.task import Display
 
 WORST, BEST = 24, 12  # examples shown; the best are of different classes
@@ -31,7 +31,8 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
     look, display = experiment.task.examine, experiment.display or Display()
     if look is None:
         raise ValueError("this task tells nothing of single examples (see examine in jaxmodels.task.Task)")
-    params = cast_floats(eval_params(experiment.optimizer, state), None if precision == "float32" else jnp.dtype(precision))
+    params, extra = eval_variables(experiment.optimizer, state)
+    params = cast_floats(params, None if precision == "float32" else jnp.dtype(precision))
     params, program, only = jax.device_put(params), jax.jit(look), ("probability", "label")
     seen = {}
     for name, evaluation in experiment.evals.items():
@@ -39,7 +40,7 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
 
         def one(n: int, wanted: tuple[str, ...], data: Any = data) -> list[np.ndarray]:
             batch = feed.read(data, n)
-            got, real = program(params, state.extra, batch), feed.real_rows(data, n)
+            got, real = program(params, extra, batch), feed.real_rows(data, n)
             counts = _weight(batch)[real] > 0
             return [counts, *(np.asarray(got[key])[real][counts] for key in wanted)]
 

@@ -120,10 +120,10 @@ class GroupPrograms:
 
         def one(values, state, batch):
             built = self._built(values)
-            params = step.eval_params(built.optimizer, state)
-            metrics = step.make_evaluate(built.task, precision=as_dtype(self.options.precision))(params, state.extra, batch)
+            params, extra = step.eval_variables(built.optimizer, state)
+            metrics = step.make_evaluate(built.task, precision=as_dtype(self.options.precision))(params, extra, batch)
             self.eval_names[name] = sorted(metrics)
-            return pack(metrics), predict(params, state.extra, batch) if predict else None
+            return pack(metrics), predict(*built.task.unwrap(params, extra), batch) if predict else None
 
         arguments = values, state, batch
         return self._program(("measure", len(state.step), name), one, arguments, (0, 0, None))(*arguments)

@@ -106,13 +106,11 @@ def _step(experiment: Experiment, options: Options) -> Any:
     """A first state, a step from it and an evaluation of each kind, to be traced."""
     state = runner.initial(experiment)
     after = one_step(experiment, options)(state, feeding.zeros(experiment.train, 2 * options.accumulate))
-    params = step.eval_params(experiment.optimizer, state)
+    params, extra = step.eval_variables(experiment.optimizer, state)
     measured = []
     for evaluation in experiment.evals.values():
         rows = feeding.zeros(as_evaluation(evaluation).data, 2)
-        measured.append(
-            step.make_evaluate(experiment.task, precision=as_dtype(options.precision))(params, state.extra, rows)
-        )
+        measured.append(step.make_evaluate(experiment.task, precision=as_dtype(options.precision))(params, extra, rows))
     return after, measured
 
 

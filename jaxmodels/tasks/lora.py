@@ -30,6 +30,8 @@ def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?
     paths: a regular expression, searched in "blocks/qkv/kernel". alpha may be a traced value. Pretrained parameters come in
     by `start_from` inside: lora(start_from(task, params), ...).
 
+    Predictors, decoders and Evaluation.predict, which know the model alone, get the merged parameters (Task.unwrap).
+
     loss gives "base" back as it came. Only --compile pmap touches it afterwards: it takes the mean of extra over devices,
     which rounds where their number is not a power of two.
     """
@@ -54,7 +56,15 @@ def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?
         params, own = whole(adapters, extra)
         return task.evaluate(params, own, batch)
 
-    return Task(init, loss, evaluate, task.finish)
+    def examine(adapters, extra, batch):
+        params, own = whole(adapters, extra)
+        return inner(params, own, batch)
+
+    def unwrap(adapters, extra):
+        return task.unwrap(*whole(adapters, extra))
+
+    inner = task.examine
+    return task._replace(init=init, loss=loss, evaluate=evaluate, examine=examine if inner else None, unwrap=unwrap)
 
 
 def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
