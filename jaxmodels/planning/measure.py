@@ -167,7 +167,7 @@ def sizes_of(abstract: Any) -> dict[str, Any]:
             "device": sum(math.prod(x.sharding.shard_shape(x.shape)) * w for x, w in zip(leaves, width, strict=True)),
         }
 
-    parts = {"parameters": abstract.params, "optimizer": abstract.opt_state, "extra": abstract.extra}
+    parts = {"parameters": abstract.params, "optimizer": abstract.opt_state, "extra": (abstract.extra, abstract.averaged)}
     return {name: sizes(tree) for name, tree in parts.items()}
 
 

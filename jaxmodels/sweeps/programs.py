@@ -123,7 +123,8 @@ class GroupPrograms:
             params, extra = step.eval_variables(built.optimizer, state)
             metrics = step.make_evaluate(built.task, precision=as_dtype(self.options.precision))(params, extra, batch)
             self.eval_names[name] = sorted(metrics)
-            return pack(metrics), predict(*built.task.unwrap(params, extra), batch) if predict else None
+            own, others = built.task.unwrap(params, extra)
+            return pack(metrics), predict(own, others, batch) if predict else None
 
         arguments = values, state, batch
         return self._program(("measure", len(state.step), name), one, arguments, (0, 0, None))(*arguments)

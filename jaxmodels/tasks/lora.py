@@ -56,15 +56,15 @@ def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?
         params, own = whole(adapters, extra)
         return task.evaluate(params, own, batch)
 
-    def examine(adapters, extra, batch):
-        params, own = whole(adapters, extra)
-        return inner(params, own, batch)
-
     def unwrap(adapters, extra):
         return task.unwrap(*whole(adapters, extra))
 
-    inner = task.examine
-    return task._replace(init=init, loss=loss, evaluate=evaluate, examine=examine if inner else None, unwrap=unwrap)
+    examine = None if task.examine is None else _of_merged(task.examine, whole)
+    return task._replace(init=init, loss=loss, evaluate=evaluate, examine=examine, unwrap=unwrap)
+
+
+def _of_merged(examine: Any, whole: Any) -> Any:
+    return lambda adapters, extra, batch: examine(*whole(adapters, extra), batch)
 
 
 def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
