@@ -12,6 +12,7 @@ import pytest
 
 from jaxmodels import Experiment, Options, optim, parallel, runner, sharding
 from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.folder import Folder
 from jaxmodels.step import eval_variables, init, make_step
 from jaxmodels.task import value
 from jaxmodels.tasks.lora import lora
@@ -77,8 +78,8 @@ def test_what_runs_evaluate_and_keep_is_the_average_with_its_statistics(tmp_path
     assert whole.metrics["test/loss"] == pytest.approx(want, rel=1e-5)
     assert want != pytest.approx(value(TASK.evaluate(params, whole.state.extra, arrays(16, 1))["loss"]), rel=1e-3)
     with pytest.raises(runner.Interrupted):
-        runner.run(experiment(), Options(folder=str(tmp_path), stop_at=2))
-    again = runner.run(experiment(), Options(folder=str(tmp_path)))
+        runner.run(experiment(), Options(stop_at=2), folder=Folder(tmp_path, keep=2))
+    again = runner.run(experiment(), Options(), folder=Folder(tmp_path, keep=2))
     jax.tree.map(np.testing.assert_array_equal, again.state.averaged, whole.state.averaged)
     assert again.metrics == whole.metrics
 
