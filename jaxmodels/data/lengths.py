@@ -1,13 +1,14 @@
 """Texts of different lengths in batches: all of one shape, or each batch as long as its texts need.
 
-Dimensions: B rows of a batch, T tokens, P batches of a pool.
+Dimensions: B rows of a batch, T tokens, P batches of a pool, N their rows, X texts of an example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,16 +92,20 @@ class Buckets:
     where the pipeline has a seed. So a pass has the same examples as without buckets, and the whole is a function of seed
     and step. The step is compiled for each length, and --steps-per-dispatch is 1.
 
-    data: rows are filled up after the places where "segments" (BT) is not 0. Its T has to be the last of lengths; arrays
-    whose second axis is T are cut. It may not augment.
+    data: a TextPipeline, or pairs of texts, that does not augment. lengths: of a batch's rows; for pairs each is a pair of
+    the source's and the target's, or one number for both (no more than each may have). The last are the pipeline's own.
     """
 
-    def __init__(self, data: ArrayPipeline, *, lengths: Sequence[int], pool: int = 64):
-        T = data.spec["segments"][0][0]
-        if list(lengths) != sorted(set(lengths)) or not lengths or lengths[-1] != T or pool < 1:
+    def __init__(self, data: ArrayPipeline, *, lengths: Sequence[int | tuple[int, int]], pool: int = 64):
+        self._texts = _texts(data.spec)
+        most = tuple(data.spec[text.marks][0][0] for text in self._texts)
+        self._lengths = [_of_each(length, most) for length in lengths]
+        rising = all(a != b and all(x <= y for x, y in zip(a, b, strict=True)) for a, b in pairwise(self._lengths))
+        if not lengths or not rising or self._lengths[-1] != most or min(map(min, self._lengths)) < 1 or pool < 1:
+            own = most[0] if len(most) == 1 else most
             raise ValueError(
-                f"buckets: came lengths={tuple(lengths)} and pool={pool}; wanted lengths that rise to {T}, the pipeline's, "
-                "and a pool of at least 1 batch: change them"
+                f"buckets: came lengths={tuple(lengths)} and pool={pool}; wanted lengths that rise to {own}, the "
+                "pipeline's, and a pool of at least 1 batch: change them"
             )
         self.data, self.lengths, self.pool = data, tuple(lengths), pool
         self.batch, self.spec = data.batch, data.spec
@@ -117,36 +122,70 @@ class Buckets:
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         """Rows start to stop of batch `step`, as long as the whole batch needs."""
-        indices_B, length = self._of(step)
+        indices_B, number = self._of(step)
         batch = self.data.gather(self.data.arrays, indices_B[start:stop])
-        long = {name for name, (shape, _) in self.spec.items() if shape[:1] == (self.lengths[-1],)}
-        return {name: x[:, :length] if name in long else x for name, x in batch.items()}
+        for text, length in zip(self._texts, self._lengths[number], strict=True):
+            batch.update({name: batch[name][:, :length] for name in text.arrays})
+        return batch
 
     def _of(self, step: int) -> tuple[np.ndarray, int]:
-        """The examples of a batch, and its length."""
+        """The examples of a batch, and which of the lengths it has."""
         turn, within = divmod(step, self.steps)
         pool, n = divmod(within, self.pool)
         first = turn * self.steps + pool * self.pool
-        known, indices_PB, length_P = self._last  # read once: other threads may be elsewhere
+        known, indices_PB, number_P = self._last  # read once: other threads may be elsewhere
         if known != first:
-            indices_PB, length_P = self._sorted(first, min(self.pool, self.steps - pool * self.pool))
-            self._last = first, indices_PB, length_P
-        return indices_PB[n], int(length_P[n])
+            indices_PB, number_P = self._sorted(first, min(self.pool, self.steps - pool * self.pool))
+            self._last = first, indices_PB, number_P
+        return indices_PB[n], int(number_P[n])
 
     def _sorted(self, first: int, P: int) -> tuple[np.ndarray, np.ndarray]:
-        """The examples of P batches from `first` on, PB, and the batches' lengths."""
-        data, T = self.data, self.lengths[-1]
+        """The examples of P batches from `first` on, PB, and which of the lengths each batch has."""
+        data = self.data
         indices = np.concatenate([data.indices(n, 0, self.batch) for n in range(first, first + P)])
-        real_NT = data.gather(data.arrays, indices)["segments"] != 0
-        ends_N = np.where(real_NT.any(1), T - real_NT[:, ::-1].argmax(1), 0)
-        by_length = np.argsort(ends_N, kind="stable").reshape(P, self.batch)
+        found = data.gather(data.arrays, indices)
+        ends_NX = np.stack([_ends(found[text.marks] != 0) for text in self._texts], -1)
+        number_N = (ends_NX[:, None] > np.array(self._lengths)).any(-1).sum(1)  # of the first that holds it
+        by_length = np.lexsort((ends_NX.sum(1), number_N)).reshape(P, self.batch)
         if data.seed is not None:
             by_length = by_length[permute(np.arange(P), P, int(mix(np.uint64((first ^ data.seed) % 2**64))))]
-        return indices[by_length], np.asarray(self.lengths)[np.searchsorted(self.lengths, ends_N[by_length].max(1))]
+        return indices[by_length], number_N[by_length].max(1)
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""
         return f"{self.data.describe()}, each as long as the smallest of {', '.join(map(str, self.lengths))} that holds it"
+
+
+class _Text(NamedTuple):
+    """One text of an example: the array that is not 0 where there is text, and all that are as long."""
+
+    marks: str
+    arrays: tuple[str, ...]
+
+
+def _texts(spec: Spec) -> tuple[_Text, ...]:
+    """The texts of an example, by the names that TextPipeline and pairs() give."""
+    if "source_segments" in spec:
+        return _Text("source_segments", ("source", "source_segments")), _Text("weight", ("inputs", "targets", "weight"))
+    if "segments" not in spec:
+        raise ValueError(
+            f'buckets: got batches of {", ".join(spec)}; expected "segments", 1 where there is text, or those of pairs(). '
+            "Use TextPipeline or pairs()"
+        )
+    length = spec["segments"][0][:1]
+    return (_Text("segments", tuple(name for name, (shape, _) in spec.items() if shape[:1] == length)),)
+
+
+def _of_each(length: int | tuple[int, int], most: tuple[int, ...]) -> tuple[int, ...]:
+    """A length for each text."""
+    if not isinstance(length, int):
+        return tuple(length)
+    return tuple(min(length, x) for x in most) if len(most) > 1 else (length,)
+
+
+def _ends(real_NT: np.ndarray) -> np.ndarray:
+    """Where the last token of each row ends, 0 where there is none."""
+    return np.where(real_NT.any(1), real_NT.shape[1] - real_NT[:, ::-1].argmax(1), 0)
 
 
 def join(texts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:

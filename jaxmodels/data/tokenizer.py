@@ -58,11 +58,29 @@ class Tokenizer(NamedTuple):
             raise ValueError(f"{path} is no tokenizer that can be read ({error}); get the file again") from error
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, vocabulary: int = 8192, kind: Kind = "bpe") -> Tokenizer:
-        """A tokenizer of that many tokens at most, trained on the texts; bpe works on bytes, so that no text is lost."""
-        if vocabulary < 257:
-            raise ValueError(f"the vocabulary is {vocabulary}; wanted at least 257, the bytes and one pair; raise it")
-        return _wrap(_train(texts, vocabulary, kind))
+    def train(
+        cls, texts: Iterable[str], *, vocabulary: int = 8192, kind: Kind = "bpe", special: Sequence[str] = ()
+    ) -> Tokenizer:
+        """A tokenizer of that many tokens at most, trained on the texts; bpe works on bytes, so that no text is lost.
+
+        special: tokens such as "<|end|>", which get the first numbers and are never cut, wherever they stand in a text.
+        """
+        if isinstance(special, str) or not all(isinstance(x, str) and x.strip() == x != "" for x in special):
+            raise ValueError(f"tokenizer: got special={special!r}; expected texts without space at their ends. Give a list")
+        if len(set(special)) < len(special):
+            raise ValueError(f"tokenizer: got special={list(special)}; expected each token once. Leave out the second")
+        if kind == "bpe" and not "".join(special).isascii():
+            raise ValueError(
+                f"tokenizer: got special={list(special)} for bpe; expected ASCII alone, since its decoder takes other "
+                "characters for bytes. Choose other ones"
+            )
+        least = 257 + len(special)
+        if vocabulary < least:
+            raise ValueError(
+                f"the vocabulary is {vocabulary}; wanted at least {least}, the special tokens, the bytes and one pair; "
+                "raise it"
+            )
+        return _wrap(_train(texts, vocabulary, kind, list(special)))
 
 
 def _library(name: str = "tokenizers") -> Any:
@@ -187,7 +205,7 @@ def _sentencepiece(path: Path) -> Tokenizer:
     )
 
 
-def _train(texts: Iterable[str], vocabulary: int, kind: Kind) -> Any:
+def _train(texts: Iterable[str], vocabulary: int, kind: Kind, special: list[str]) -> Any:
     library = _library()
     models, trainers, cuts = library.models, library.trainers, library.pre_tokenizers
     made: Any
@@ -195,19 +213,22 @@ def _train(texts: Iterable[str], vocabulary: int, kind: Kind) -> Any:
         made = library.Tokenizer(models.BPE())
         made.pre_tokenizer, made.decoder = cuts.ByteLevel(add_prefix_space=False), library.decoders.ByteLevel()
         alphabet = cuts.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary, initial_alphabet=alphabet, special_tokens=special, show_progress=False
+        )
     elif kind == "wordpiece":
         made = library.Tokenizer(models.WordPiece(unk_token=UNKNOWN))
         made.normalizer, made.pre_tokenizer = library.normalizers.BertNormalizer(), cuts.BertPreTokenizer()
         made.decoder = library.decoders.WordPiece()
-        special = ["[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]"]
+        special = list(dict.fromkeys([*special, "[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]"]))
         trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
     elif kind == "unigram":
         made = library.Tokenizer(models.Unigram())
         made.normalizer, made.pre_tokenizer = library.normalizers.NFKC(), cuts.Metaspace()
         made.decoder = library.decoders.Metaspace()
+        special = list(dict.fromkeys([*special, "<unk>"]))
         trainer = trainers.UnigramTrainer(
-            vocab_size=vocabulary, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
+            vocab_size=vocabulary, special_tokens=special, unk_token="<unk>", show_progress=False
         )
     else:
         raise ValueError(f"came the kind {kind!r}; wanted bpe, wordpiece or unigram")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.data import tanaka
+from jaxmodels.data.lengths import Buckets
 from jaxmodels.data.pairs import pairs
 from jaxmodels.data.scitldr import scitldr
 
@@ -78,3 +79,37 @@ def test_missing_files_and_unknown_splits_are_named(read, tmp_path):
         read("test", folder=tmp_path)
     with pytest.raises(ValueError, match="came split='validation'; wanted train, dev or test"):
         read("validation", folder=tmp_path)
+
+
+def test_pairs_in_buckets_are_the_same_pairs_in_shorter_rows():
+    random = np.random.default_rng(0)
+    texts = [
+        (random.integers(5, 99, random.integers(0, 9)).tolist(), random.integers(5, 99, random.integers(0, 12)).tolist())
+        for _ in range(45)
+    ]
+    data = pairs(lambda: texts, source_length=8, target_length=12, begin=1, end=2, batch=4, seed=3)
+    lengths = ((3, 4), (5, 8), (8, 12))
+    buckets = Buckets(data, lengths=lengths, pool=6)
+    shapes, seen = set(), []
+    for step in range(buckets.steps):
+        batch, whole = buckets.rows(step, 0, 4), data.gather(data.arrays, buckets.indices(step, 0, 4))
+        S, T = batch["source"].shape[1], batch["inputs"].shape[1]
+        shapes.add((S, T))
+        need = (whole["source_segments"].sum(1).max(), int(whole["weight"].sum(1).max()))
+        assert next(pair for pair in lengths if need[0] <= pair[0] and need[1] <= pair[1]) == (S, T)
+        for name, x in whole.items():
+            assert (batch[name] == x[:, : batch[name].shape[1]]).all() and not x[:, batch[name].shape[1] :].any()
+        seen += [(int(a.sum()), int(b.sum())) for a, b in zip(whole["source"], whole["targets"], strict=True)]
+        assert (buckets.rows(step, 1, 3)["source"] == batch["source"][1:3]).all()
+    assert shapes <= {*lengths} and len(shapes) > 1
+    plain = [data.rows(step, 0, 4) for step in range(data.steps)]
+    assert sorted(seen) == sorted(
+        (int(a.sum()), int(b.sum())) for x in plain for a, b in zip(x["source"], x["targets"], strict=True)
+    )
+
+
+def test_one_number_is_the_length_of_both_texts_as_far_as_they_go():
+    data = pairs(lambda: PAIRS, **SIZES, batch=2)
+    assert Buckets(data, lengths=(2, 4)).rows(1, 0, 2)["source"].shape[1] <= 3
+    with pytest.raises(ValueError, match=r"wanted lengths that rise to \(3, 4\), the pipeline's"):
+        Buckets(data, lengths=((3, 2), (2, 4)))

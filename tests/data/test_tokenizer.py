@@ -266,3 +266,30 @@ def test_a_library_that_is_missing_is_named_with_what_brings_it(tmp_path, monkey
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ValueError, match=rf"^{library} is not installed.*pip install 'jaxmodels\[text\]'"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
+def test_special_tokens_come_first_are_never_cut_and_come_back(kind, tmp_path):
+    texts = ["the cat sat on the mat<|end|>", "The dog <|user|> and the log", "a cat and a dog"] * 20
+    special = ["<|end|>", "<|user|>", "<|E|>" if kind == "bpe" else "<|É|>"]
+    made = Tokenizer.train(texts, vocabulary=400, kind=kind, special=special)
+    made.save(tmp_path / made.name)
+    for tokenizer in (made, Tokenizer.load(tmp_path)):
+        assert [tokenizer.token(piece) for piece in special] == [0, 1, 2]
+        tokens = tokenizer.encode(f"the cat<|end|>dog<|user|>{special[2]}")
+        assert [token for token in tokens if token < 3] == [0, 1, 2] and tokens[-2:] == [1, 2]
+        assert tokenizer.decode([0, 1, 2]).replace(" ", "") == "".join(special)
+        inside = tokenizer.encode("cat") == tokens[tokens.index(0) - len(tokenizer.encode("cat")) : tokens.index(0)]
+        assert inside or kind == "bpe"  # the byte-level token of " cat" is another one
+        assert not {*tokenizer.encode("<|en d|> <user>")} & {0, 1, 2}
+
+
+def test_special_tokens_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match=r"got special='<end>'; expected texts.*Give a list"):
+        Tokenizer.train(["a"], special="<end>")
+    with pytest.raises(ValueError, match=r"expected each token once"):
+        Tokenizer.train(["a"], special=["<s>", "<s>"])
+    with pytest.raises(ValueError, match=r"for bpe; expected ASCII alone"):
+        Tokenizer.train(["a"], special=["<É>"])
+    with pytest.raises(ValueError, match=r"at least 258"):
+        Tokenizer.train(["a"], special=["<s>"], vocabulary=257)
