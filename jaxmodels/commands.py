@@ -17,8 +17,10 @@ from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.decoding import Written, write
 from jaxmodels.experiment import Experiment
-from jaxmodels.folder import Folder, Identity, read_json, write_png
+from jaxmodels.folder import Folder, Identity, write_png
 from jaxmodels.options import Joining, Options, Place
+from jaxmodels.runs.files import inside
+from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.origin import check_run, is_weights
 from jaxmodels.step import State, cast_floats, eval_variables
 from jaxmodels.task import Decoder, Predictor
@@ -83,7 +85,7 @@ def open_run(run: str | Path, *, step: int = -1, mesh: str = "", warn: Any = pri
     """
     run = check_run(run, warn)
     file = loading.load(run / "experiment.py")
-    experiment = file.build(loading.make_config(file, read_json(run / "knobs.json")["knobs"]))
+    experiment = file.build(loading.make_config(file, read_knobs(run).knobs))
     checkpoints = Checkpoints(run / "checkpoints", warn=warn)
     complete = checkpoints.steps()
     if not complete:
@@ -199,7 +201,7 @@ def predict(
         raise ValueError("this experiment's model reads no files: build() gave no predictor (see jaxmodels.task.Predictor)")
     how = _precision(run, precision)
     params, extra = _of_model(experiment, state, how)
-    folder = Path(out) if out else Path(run) / "predictions"
+    folder = Path(out) if out else inside(run, "predictions")
     return predictions(experiment.predictor, params, extra, files, folder)
 
 
@@ -251,7 +253,7 @@ def _of_model(experiment: Experiment, state: State, precision: str) -> tuple[Any
 
 
 def _precision(run: str | Path, asked: str) -> str:
-    return read_json(Path(run) / "knobs.json")["options"]["precision"] if asked == "run" else asked
+    return read_knobs(run).options["precision"] if asked == "run" else asked
 
 
 def _prompts(decoder: Decoder, prompt: str | Sequence[str] | None) -> list[str]:

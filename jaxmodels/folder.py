@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 from jaxmodels import processes
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.metrics import finite, lines, truncate
+from jaxmodels.runs import files
+from jaxmodels.runs.files import replacing
 
 LENGTHS = ("steps", "epochs")  # knobs that say how long a run is: a complete run may be made longer
 
@@ -89,7 +91,7 @@ class Folder:
         if len(changed) != 1 or changed[0] not in LENGTHS or old["options"] != new["options"]:
             return False
         before, after = old["knobs"].get(changed[0]), new["knobs"].get(changed[0])
-        same_code = _code((self.path / "experiment.py").read_text()) == _code(identity.source)
+        same_code = _code(files.read_text(self.path / "experiment.py")) == _code(identity.source)
         more = type(before) is type(after) is int and after > before
         if not (same_code and more and self.result().get("exit") == "complete" and self.checkpoints.steps()):
             return False
@@ -116,7 +118,7 @@ class Folder:
     def _take(self) -> None:
         import fcntl
 
-        self._lock = (self.path / ".lock").open("a+")
+        self._lock = os.fdopen(files.open_appending(self.path / ".lock"), "a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -159,7 +161,7 @@ class Folder:
             for name in sorted({*before, *after})
             if before.get(name) != after.get(name)
         ]
-        source = (self.path / "experiment.py").read_text()
+        source = files.read_text(self.path / "experiment.py")
         if _code(source) != _code(identity.source):
             lines = difflib.unified_diff(source.splitlines(), identity.source.splitlines(), lineterm="", n=0)
             changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
@@ -210,22 +212,16 @@ class Folder:
 
     def write_picture(self, name: str, pixels: Any) -> Path:
         """Writes pictures/<name>.png: uint8, height x width x 1 or 3."""
-        (self.path / "pictures").mkdir(exist_ok=True)
-        return write_png(self.path / "pictures" / f"{name}.png", pixels)
+        file = files.inside(self.path, f"pictures/{name}.png")
+        file.parent.mkdir(exist_ok=True)
+        return write_png(file, pixels)
 
     def _write(self, name: str, text: str) -> None:
-        write_text(self.path / name, text)
+        files.write_text(self.path / name, text)
 
 
 def _as_json(identity: Identity) -> dict[str, Any]:
     return json.loads(json.dumps({"knobs": identity.knobs, "options": identity.options}, default=str))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is at every moment the old one or the new one."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, "utf-8")
-    new.replace(path)
 
 
 def write_png(path: Path, pixels: Any) -> Path:
@@ -235,16 +231,15 @@ def write_png(path: Path, pixels: Any) -> Path:
     except ImportError as error:
         raise ImportError("writing pictures needs pillow; pip install 'jaxmodels[data]'") from error
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    new = path.with_name(f".{path.name}.new")
-    Image.fromarray(pixels).save(new, "PNG")
-    new.replace(path)
+    with replacing(path) as file:
+        Image.fromarray(pixels).save(file, "PNG")
     return path
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file of the run's folder."""
     try:
-        return json.loads(path.read_text())
+        return files.read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Delete it to go on without it, or start over with --fresh") from error
 

@@ -107,6 +107,8 @@ def _end_with(parent: int) -> None:
 
 def prepare(folder: Path, processes: int) -> Path:
     """A new place for signs of life, with a file for each process, so that no file system remembers one as absent."""
+    if (folder / ".beats").is_symlink():
+        (folder / ".beats").unlink()
     shutil.rmtree(folder / ".beats", ignore_errors=True)
     place = folder / ".beats" / os.urandom(4).hex()
     place.mkdir(parents=True)

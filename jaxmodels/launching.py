@@ -16,10 +16,11 @@ from typing import Any
 
 from jaxmodels import guard
 from jaxmodels.console import Console
+from jaxmodels.runs import files
 from jaxmodels.stall import STALLED
 
 AGAIN = (STALLED, guard.PEER_LOST, 128 + signal.SIGABRT, 128 + signal.SIGKILL)  # ends after which a restart makes sense
-TAIL = 25  # lines shown of a process that failed
+TAIL, SEEN = 25, 1 << 20  # lines shown of a process that failed, within so many last bytes
 PATIENCE = 15.0  # seconds beyond --lost-after that the others get to end by themselves
 
 
@@ -116,8 +117,8 @@ class _Group:
         """The end of what a failed process said; process 0's was seen."""
         self.console.warn(f"process {i} ended with status {self.status[i]}")
         if i:
-            for line in (self.logs / f"{i}.log").read_text(errors="replace").splitlines()[-TAIL:]:
-                print(f"[{i}] {line}", file=sys.stderr)
+            for line in files.read_lines(self.logs / f"{i}.log", limit=SEEN)[0][-TAIL:]:
+                print(f"[{i}] {line.decode(errors='replace')}", file=sys.stderr)
 
     def _kill(self) -> None:
         for process in self.started:
@@ -126,11 +127,15 @@ class _Group:
                 process.wait()
 
     def _keep_logs(self) -> None:
-        if self.folder.is_dir():
-            kept = self.folder / "processes"
-            kept.mkdir(exist_ok=True)
-            for log in self.logs.glob("*.log"):
-                shutil.move(log, kept / log.name)
+        try:
+            if self.folder.is_dir():
+                kept = files.inside(self.folder, "processes")
+                kept.mkdir(exist_ok=True)
+                for log in files.regular(self.logs, "*.log"):
+                    with log.open("rb") as source, files.replacing(kept / log.name) as target:
+                        shutil.copyfileobj(source, target)
+        except (OSError, files.BadFile) as error:
+            self.console.warn(f"the processes' output is not kept ({error})")
         shutil.rmtree(self.logs, ignore_errors=True)
 
 

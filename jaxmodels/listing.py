@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shutil
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodels.console import Console, number
+from jaxmodels.runs.files import read_bytes, read_json
 
 GAP = "  "
 NARROW = 120  # columns: a narrower terminal shows no stated results
@@ -28,10 +28,10 @@ def list_experiments(folder: str | Path = "experiments", *, runs: str | Path = "
             f"{folder} is {'a file' if folder.exists() else 'not there'}; wanted a folder of experiments' files"
         )
     found: list[dict[str, Any]] = []
-    for file in sorted(folder.glob("*.py")):
+    for file in sorted(folder.glob("*.py")):  # links too: they are the user's own
         try:
-            tree = ast.parse(file.read_text("utf-8"))
-        except (OSError, ValueError, SyntaxError, RecursionError) as error:
+            tree = ast.parse(read_bytes(file.resolve()))
+        except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
             found.append({"file": str(file), "about": f"cannot be read: {error}", "stated": "", "last": None})
             continue
         if {"build", "Config"} <= {x.name for x in tree.body if isinstance(x, ast.FunctionDef | ast.ClassDef)}:
@@ -55,16 +55,15 @@ def _stated(text: str) -> str:
 
 def _last(runs: Path, name: str) -> dict[str, Any] | None:
     """The newest finished run of an experiment: runs/NAME, or runs/NAME-knob=value."""
-    files = [*runs.glob(f"{name}/result.json"), *runs.glob(f"{name}-*=*/result.json")]
-    for file in sorted(files, key=lambda f: -f.stat().st_mtime):
+    found = [run / "result.json" for pattern in (name, f"{name}-*=*") for run in runs.glob(pattern)]
+    for file in sorted((f for f in found if f.is_file() and not f.is_symlink()), key=lambda f: -f.stat().st_mtime):
         try:
-            result = json.loads(file.read_text("utf-8"))
+            result = read_json(file)
         except (OSError, ValueError):
             continue
-        if isinstance(result, dict):
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime))
-            kept = {key: result.get(key) for key in ("exit", "metrics", "baselines")}
-            return {"run": str(file.parent), "when": when, **kept}
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime))
+        objects = {key: x if isinstance(x := result.get(key), dict) else {} for key in ("metrics", "baselines")}
+        return {"run": str(file.parent), "when": when, "exit": result.get("exit"), **objects}
     return None
 
 

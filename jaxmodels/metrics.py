@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.runs.files import read_bytes
+from jaxmodels.runs.files import open_appending, read_bytes, write_bytes
 from jaxmodels.task import Mean, Task
 
 LOG_LIMIT = 1 << 30  # bytes of a log that is read into memory
@@ -151,7 +151,7 @@ def json_lines(path: Path, warn: Callable[[str], None] = print) -> Tracker:
 
 def _append(path: Path, text: bytes) -> None:
     """All of it or nothing."""
-    with path.open("ab", buffering=0) as file:
+    with os.fdopen(open_appending(path), "ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         if file.write(text) != len(text):
             file.truncate(end)
@@ -174,12 +174,10 @@ def truncate(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in read_bytes(path, limit=LOG_LIMIT).splitlines(keepends=True):
         try:
             if line.endswith(b"\n") and json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    new = path.with_suffix(".new")
-    new.write_bytes(b"".join(kept))
-    new.replace(path)
+    write_bytes(path, b"".join(kept))

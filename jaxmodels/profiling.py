@@ -17,8 +17,9 @@ import jax
 
 from jaxmodels import processes
 from jaxmodels.console import Console
-from jaxmodels.folder import Folder, write_text
+from jaxmodels.folder import Folder
 from jaxmodels.planning import hlo
+from jaxmodels.runs.files import write_text
 
 KEPT, SHOWN = 200, 10  # operations in operations.json, and of these in the console and on a page
 HEAD = ("module", "operation", "pass", "ms", "share", "times")

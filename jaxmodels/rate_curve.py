@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmodels.console import Console, number
 from jaxmodels.find_rate import FAR, FIRST
-from jaxmodels.folder import write_text
+from jaxmodels.runs.files import write_text
 from jaxmodels.watch import plot
 
 

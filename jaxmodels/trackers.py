@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodels.metrics import Tracker
+from jaxmodels.runs.files import read_text, write_text
 
 
 def tracker(kind: str, folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
@@ -65,8 +66,8 @@ def wandb(record: Path, name: str, config: Mapping[str, Any]) -> Tracker:
     """
     client = importlib.import_module("wandb")
     if not record.exists():
-        record.write_text(secrets.token_hex(8))
-    id = record.read_text()
+        write_text(record, secrets.token_hex(8))
+    id = read_text(record)
     run = client.init(project="jaxmodels", name=name, id=id, resume="allow", config=dict(config), dir=str(record.parent))
 
     def write(step: int, values: Mapping[str, float]) -> None:
@@ -84,7 +85,7 @@ def mlflow(record: Path, name: str, config: Mapping[str, Any]) -> Tracker:
     entities = importlib.import_module("mlflow.entities")
     client = importlib.import_module("mlflow").MlflowClient()
     if record.exists():
-        id = record.read_text()
+        id = read_text(record)
         client.update_run(id, status="RUNNING")
     else:
         found = client.get_experiment_by_name("jaxmodels")
@@ -92,7 +93,7 @@ def mlflow(record: Path, name: str, config: Mapping[str, Any]) -> Tracker:
         id = client.create_run(experiment, run_name=name).info.run_id
         for knob, value in config.items():
             client.log_param(id, knob, value)
-        record.write_text(id)
+        write_text(record, id)
 
     def write(step: int, values: Mapping[str, float]) -> None:
         now = int(1000 * time.time())

@@ -85,7 +85,7 @@ def _state(run: Run) -> str:
     if run.result.get("exit"):
         return str(run.result["exit"])
     file = run.path / "metrics.jsonl"
-    silent = time.time() - file.stat().st_mtime if file.exists() else 0.0
+    silent = time.time() - file.lstat().st_mtime if file.exists() else 0.0
     return f"no line for {duration(silent)}: stopped, or one step takes so long" if silent > QUIET else "running"
 
 
@@ -94,7 +94,7 @@ def _last(curve: Curve) -> float:
 
 
 def _evaluations(run: Run) -> Table:
-    stated = {who: of for who, of in run.result.get("baselines", {}).items() if isinstance(of, dict)}
+    stated = run.result.get("baselines", {})
     table = _table("", "now", "best", *stated)
     for name, value in run.metrics.items():
         known = np.append(run.curves[name].value if name in run.curves else [], value)

@@ -54,6 +54,8 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     from jaxmodels import commands, loading
     from jaxmodels.console import duration, number
     from jaxmodels.profiling import look
+    from jaxmodels.runs.files import write_text
+    from jaxmodels.runs.knobs import read_knobs
 
     summary = result.summary
     names = list(result.metrics)
@@ -80,11 +82,11 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
         console.say("  go on    the same command, given to all processes")
         console.say(f"  evaluate jaxmodels evaluate {folder}")
         return
-    config = loading.make_config(file, json.loads((folder / "knobs.json").read_text())["knobs"])
+    config = loading.make_config(file, read_knobs(folder).knobs)
     experiment = file.build(config)
     if experiment.decoder is not None and not console.quiet:
         [wrote] = commands.sample(experiment, result.state, tokens=300)
-        (folder / "sample.txt").write_text(wrote.whole, "utf-8")
+        write_text(folder / "sample.txt", wrote.whole)
         console.say(f"\nA sample after {wrote.prompt!r}", "bold")
         console.say(wrote.whole)
     console.say(f"\n{folder}", "bold")

@@ -6,7 +6,6 @@ Dimensions: L layers, H heads, D width of a head, M width, F hidden, V vocabular
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmodels.models.llama import Llama
+from jaxmodels.runs.files import replacing
 
 
 def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
@@ -105,19 +105,12 @@ def save_llama2c(path: str | Path, model: Llama, params: Any) -> None:
             return blocks[name]["scale"]
         return {"embed": params["embed"]["embedding"], "norm": params["norm"]["scale"], "head": params.get("head")}[name]
 
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(struct.pack("<7i", M, bare.hidden_width, L, H, G, V if bare.tied else -V, T))
-            for name, shape in shapes.items():
-                x = np.ascontiguousarray(give(name), "<f4")
-                assert x.size == math.prod(shape), name
-                file.write(x.data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path, durable=True) as file:
+        file.write(struct.pack("<7i", M, bare.hidden_width, L, H, G, V if bare.tied else -V, T))
+        for name, shape in shapes.items():
+            x = np.ascontiguousarray(give(name), "<f4")
+            assert x.size == math.prod(shape), name
+            file.write(x.data)
 
 
 def _shapes(M: int, F: int, L: int, H: int, G: int, V: int, T: int, tied: bool) -> dict[str, tuple[int, ...]]:

@@ -28,6 +28,7 @@ from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
 from jaxmodels.convert.tensors import INDEX, names, open_file, open_folder, read_json, shards, write_file
 from jaxmodels.convert.torch_file import TORCH, open_torch
 from jaxmodels.models.llama import Llama
+from jaxmodels.runs.files import write_text
 
 FAMILIES: tuple[Family, ...] = (
     gpt2.FAMILY,
@@ -253,9 +254,7 @@ def _tuple(value: Any) -> tuple:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:

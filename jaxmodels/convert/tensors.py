@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from jaxmodels.runs.files import replacing
+
 HEADER = 100_000_000  # bytes of a header, at most, as the safetensors library has it
 TENSORS = 1_000_000
 TYPES: dict[str, Any] = {
@@ -178,19 +180,12 @@ def write_file(path: str | os.PathLike[str], tensors: Mapping[str, tuple[tuple[i
         place = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for shape, dtype, give in tensors.values():
-                x = np.asarray(np.asarray(give()).astype(dtype, copy=False), order="C")  # a scalar stays one
-                assert x.shape == tuple(shape)
-                file.write(x.reshape(-1).view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path, durable=True) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for shape, dtype, give in tensors.values():
+            x = np.asarray(np.asarray(give()).astype(dtype, copy=False), order="C")  # a scalar stays one
+            assert x.shape == tuple(shape)
+            file.write(x.reshape(-1).view(np.uint8).data)
 
 
 def shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:

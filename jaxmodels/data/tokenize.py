@@ -13,6 +13,7 @@ import numpy as np
 from jaxmodels.data.text import held_out
 from jaxmodels.data.tokenizer import Kind, Tokenizer
 from jaxmodels.data.tokens import write_tokens
+from jaxmodels.runs.files import write_text
 
 
 def tokenize(
@@ -55,7 +56,7 @@ def tokenize(
             size = sum(path.stat().st_size for path in paths)
             facts |= {f"{side}_files": len(paths), f"{side}_bytes": size, f"{side}_tokens": tokens}
             facts[f"{side}_bytes_per_token"] = round(size / max(1, tokens), 4)
-    (out / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_text(out / "facts.json", json.dumps(facts, indent=2) + "\n")
     return facts
 
 

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxmodels.runs.files import replacing
+
 
 def write_tokens(path: str | os.PathLike[str], documents: Iterable[Any], dtype: Any = np.uint16) -> int:
     """Writes the documents, each a row of integers, one after another; gives the number of tokens.
@@ -19,18 +21,12 @@ def write_tokens(path: str | os.PathLike[str], documents: Iterable[Any], dtype: 
     The documents are not held in memory together. The files appear under their names when all is written.
     """
     path, dtype = _npy(path), np.dtype(dtype)
-    part = path.with_name(path.name + ".part")
     if dtype.kind not in "iu":
         raise ValueError(f"dtype is {dtype}; tokens are integers: take np.uint16, or np.uint32 from 65,536 tokens on")
-    try:
-        with part.open("wb") as file:
-            places = _write(file, documents, dtype)
-        sidecar = _sidecar(path)
-        with sidecar.open("wb") as file:
-            np.save(file, np.array(places, np.int64))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        places = _write(file, documents, dtype)
+        with replacing(_sidecar(path)) as beside:
+            np.save(beside, np.array(places, np.int64))
     return places[-1]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 
 from jaxmodels import __version__
+from jaxmodels.runs.files import read_json, write_json
 
 
 def cached(lowered: Any, what: str, how: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -20,13 +20,11 @@ def cached(lowered: Any, what: str, how: str, make: Callable[[], dict[str, Any]]
     content = "\n".join([what, how, jax.__version__, __version__, lowered.as_text()])
     path = folder() / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text())
+        return read_json(path)
     made = make()
     with contextlib.suppress(OSError):  # a full or read-only disk costs the next run time, not this one its result
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(made))
-        os.replace(part, path)
+        write_json(path, made)
     return made
 
 

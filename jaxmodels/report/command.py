@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from jaxmodels.console import Console
-from jaxmodels.folder import write_text
 from jaxmodels.report import page
 from jaxmodels.report.classes import Seen
 from jaxmodels.report.model import model_of
@@ -16,6 +15,7 @@ from jaxmodels.report.read import Run, read
 from jaxmodels.report.several import several_runs
 from jaxmodels.report.sweep import sweep_page
 from jaxmodels.report.swept import is_sweep, read_sweep
+from jaxmodels.runs.files import write_text
 from jaxmodels.runs.origin import check_code, is_weights
 
 

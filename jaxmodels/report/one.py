@@ -12,7 +12,7 @@ from jaxmodels.report import charts, page
 from jaxmodels.report.classes import Example, Seen
 from jaxmodels.report.model import Model
 from jaxmodels.report.page import Page, escaped
-from jaxmodels.report.read import PNG, Run, is_number, rates
+from jaxmodels.report.read import PNG, Run, rates
 
 
 def one_run(run: Run, model: Model | None, seen: dict[str, Seen], step: int | None) -> Page:
@@ -48,7 +48,7 @@ def headline(run: Run, model: Model | None) -> str | None:
 
 def baselines(run: Run) -> dict[str, dict[str, float]]:
     """What result.json states beside the result."""
-    return {k: v for k, v in run.result.get("baselines", {}).items() if isinstance(v, dict)}
+    return run.result.get("baselines", {})
 
 
 def batch_of(run: Run, model: Model | None) -> int | None:
@@ -80,7 +80,7 @@ def _header(run: Run, model: Model | None) -> str:
         others = [
             f"<p>{escaped(who)} {number(b[name])} ({difference(value - b[name])})</p>"
             for who, b in baselines(run).items()
-            if is_number(b.get(name))
+            if name in b
         ]
         score = f'<div class="score"><span>{escaped(name)}</span><b>{escaped(number(value))}</b>{"".join(others)}</div>'
     steps = result.get("steps") or max((float(c.step[-1]) for c in run.curves.values()), default=0)
@@ -116,7 +116,7 @@ def _result(run: Run) -> str:
     for name, value in run.metrics.items():
         curve = run.curves.get(name)
         known = [float(x) for x in curve.value if math.isfinite(x)] if curve else []
-        beside = [number(b[name]) if is_number(b.get(name)) else "" for b in others.values()]
+        beside = [number(b[name]) if name in b else "" for b in others.values()]
         ends = [number(min(known)), number(max(known))] if len(known) > 1 else ["", ""]
         rows.append([name, number(value), *beside, *ends])
     if not rows:
@@ -203,7 +203,7 @@ def _profile(run: Run) -> str:
             " step, on all devices and threads together, without what an operation calls."
             f" {len(found) - len(shown):,} others took {max(0.0, rest):.1%}."
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return "" if not run.profile else '<p class="muted">profile/operations.json says what cannot be.</p>'
     ways = escaped("\n".join(look(run.path)))
     trace = f"<h3>The trace</h3><pre>{ways}</pre>" if ways else ""

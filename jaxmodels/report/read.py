@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmodels.runs import files
+
 ROOM, TEXT = 1_500_000, 20_000  # bytes of pictures or sounds, characters of a text that a page holds at most
+MOST_TEXTS, LINE = 100, 1 << 20  # texts of a page, and bytes of a line of metrics.jsonl that is read
 PNG = b"\x89PNG"  # how such a file begins
 NUMBERS = (
     "steps",
@@ -62,7 +65,7 @@ class Run:
 def read(folder: str | Path) -> Run:
     """The facts of a run's folder; raises ValueError where it is none."""
     path = Path(folder)
-    if not any((path / name).is_file() for name in ("knobs.json", "metrics.jsonl", "result.json")):
+    if not any(_is_regular(path / name) for name in ("knobs.json", "metrics.jsonl", "result.json")):
         why = "it has neither knobs.json nor metrics.jsonl" if path.is_dir() else "there is no such folder"
         raise ValueError(f"{path} is not a run's folder: {why}. Give the folder that `jaxmodels train` named last")
     run = Run(path, path.resolve().name)
@@ -71,16 +74,20 @@ def read(folder: str | Path) -> Run:
     run.environment, run.result = _object(run, "environment.json"), _object(run, "result.json")
     run.about = _about(path / "experiment.py")
     _read_log(run)
-    if (path / "profile" / "operations.json").is_file():
+    if files.regular(path / "profile", "operations.json"):
         run.profile = _object(run, "profile/operations.json")
-    run.metrics = {name: x for name, x in run.result.get("metrics", {}).items() if is_number(x)}
+    stated = {who: of for who, of in run.result.get("baselines", {}).items() if isinstance(of, dict)}
+    run.result["baselines"] = {who: {n: float(x) for n, x in of.items() if is_number(x)} for who, of in stated.items()}
+    run.metrics = {name: float(x) for name, x in run.result.get("metrics", {}).items() if is_number(x)}
     if not run.metrics:
         run.metrics = {n: float(c.value[-1]) for n, c in run.curves.items() if not n.startswith("train/")}
     _read_pictures(run)
-    for file in sorted(path.glob("*.txt")):
+    texts = files.regular(path, "*.txt")
+    for file in texts[:MOST_TEXTS]:
         try:
-            text = file.read_text("utf-8", errors="replace")
-        except OSError:
+            text = files.read_bytes(file).decode("utf-8", errors="replace")
+        except (OSError, files.BadFile) as error:
+            run.notes.append(f"{file.name} is left out ({error}).")
             continue
         run.texts.append((file.stem, text[:TEXT] + (" …" if len(text) > TEXT else "")))
     return run
@@ -89,25 +96,27 @@ def read(folder: str | Path) -> Run:
 def _object(run: Run, name: str) -> dict[str, Any]:
     """The JSON object in a file; {} with a note where there is none."""
     try:
-        found = json.loads((run.path / name).read_text("utf-8"))
+        found = files.read_json(files.inside(run.path, name))
     except FileNotFoundError:
         also = ": the run goes on still, or was killed" if name == "result.json" else ""
         run.notes.append(f"{name} is missing{also}.")
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, OSError) as error:
         run.notes.append(f"{name} cannot be read ({error}); what it says is left out.")
     else:
-        if isinstance(found, dict):
-            found = {key: x for key, x in found.items() if x is not None}
-            wrong = [key for key, x in found.items() if not _is_sound(key, x)]
-            if wrong:
-                run.notes.append(f"{name} says of {', '.join(wrong)} what cannot be; that is left out.")
-            return {key: x for key, x in found.items() if key not in wrong}
-        run.notes.append(f"{name} holds no JSON object; it is left out.")
+        found = {key: x for key, x in found.items() if x is not None}
+        wrong = [key for key, x in found.items() if not _is_sound(key, x)]
+        if wrong:
+            run.notes.append(f"{name} says of {', '.join(wrong)} what cannot be; that is left out.")
+        return {key: x for key, x in found.items() if key not in wrong}
     return {}
 
 
 def _is_sound(name: str, x: Any) -> bool:
     return is_number(x) if name in NUMBERS else isinstance(x, dict) if name in OBJECTS else True
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def is_number(x: Any) -> bool:
@@ -117,8 +126,8 @@ def is_number(x: Any) -> bool:
 
 def _about(file: Path) -> str:
     try:
-        text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-    except (OSError, SyntaxError, ValueError, RecursionError):
+        text = ast.get_docstring(ast.parse(files.read_text(file))) or ""
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     first = " ".join(text.partition("\n\n")[0].split())
     return first.partition("  ")[0].partition("jaxmodels train")[0].rstrip(" :")
@@ -128,13 +137,15 @@ def _read_log(run: Run) -> None:
     """Curves and clock from metrics.jsonl. A resumed run's clock begins again at 0, so what was before is added."""
     rows: list[Mapping[str, Any]] = []
     try:
-        lines = (run.path / "metrics.jsonl").read_bytes().splitlines()
-    except OSError as error:
-        run.notes.append(f"metrics.jsonl cannot be read ({error.strerror}), so there are no curves.")
+        lines, cut = files.read_lines(run.path / "metrics.jsonl")
+    except (OSError, files.BadFile) as error:
+        run.notes.append(f"metrics.jsonl cannot be read ({getattr(error, 'strerror', error)}), so there are no curves.")
         return
+    if cut:
+        run.notes.append(f"metrics.jsonl is longer than {files.LOG_LIMIT >> 20} MiB, of which its end is shown.")
     for line in lines:
         try:
-            row = json.loads(line)
+            row = json.loads(line if len(line) <= LINE else b"")
             whole = math.isfinite(_number(row["step"]))
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
@@ -170,17 +181,18 @@ def _number(x: Any) -> float:
 
 def _read_pictures(run: Run) -> None:
     """Pictures, the newest of each name first, as far as a page has room."""
-    files = sorted(run.path.glob("pictures/*.png"), key=lambda f: (f.stem.rstrip("0123456789"), -_step(f.stem)))
+    found = files.regular(run.path / "pictures", "*.png")
+    found.sort(key=lambda f: (f.stem.rstrip("0123456789"), -_step(f.stem)))
     rank: dict[str, int] = defaultdict(int)
     order = []
-    for file in files:
+    for file in found:
         rank[file.stem.rstrip("0123456789")] += 1
         order.append((rank[file.stem.rstrip("0123456789")], file))
     left, out = ROOM, 0
     for place, file in sorted(order, key=lambda pair: pair[0]):
         try:
-            data = file.read_bytes() if file.stat().st_size <= left else b""
-        except OSError:
+            data = files.read_bytes(file, limit=left)
+        except (OSError, files.BadFile):
             data = b""
         if data.startswith(PNG):
             left -= len(data)
@@ -189,7 +201,7 @@ def _read_pictures(run: Run) -> None:
         else:
             out += 1
     if out:
-        run.notes.append(f"{out} of {len(files)} pictures are left out: no PNG files, or no room for them in this page.")
+        run.notes.append(f"{out} of {len(found)} pictures are left out: no PNG files, or no room for them in this page.")
 
 
 def _step(stem: str) -> int:
@@ -204,6 +216,7 @@ def rates(run: Run, batch: int | None) -> dict[str, Curve]:
     """
     if run.seconds is None:
         return {}
+    batch = batch if is_number(batch) else None
     step, seconds, waited = (np.concatenate([[0.0], x]) for x in run.seconds)
     on = np.concatenate([[True], seconds[1:] > np.maximum.accumulate(seconds)[:-1]])
     step, seconds, waited = step[on], seconds[on], waited[on]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodels.folder import read_json
 from jaxmodels.report.read import Run, is_number, read
+from jaxmodels.runs.files import folders, read_json
 from jaxmodels.sweeps.statistics import Comparison, Setting, compare, goal_of, settings, verdict
 
 PARTS = 5  # into which the values of a knob are put where nearly each is another
@@ -38,7 +38,7 @@ class Swept:
 
 def is_sweep(folder: Path) -> bool:
     """Whether this is a folder of `jaxmodels sweep`."""
-    return (folder / "members").is_dir()
+    return (folder / "members").is_dir() and not (folder / "members").is_symlink()
 
 
 def read_sweep(folder: Path) -> Swept:
@@ -46,8 +46,8 @@ def read_sweep(folder: Path) -> Swept:
     run = read(folder)
     run.notes = [note for note in run.notes if not note.startswith(("metrics.jsonl", "result.json is missing"))]
     table = run.result
-    listed = [m["name"] for m in table.get("members", []) if isinstance(m, dict) and isinstance(m.get("name"), str)]
-    found = sorted((p for p in (folder / "members").iterdir() if p.is_dir()), key=lambda p: (p.stat().st_mtime_ns, p.name))
+    listed = [m["name"] for m in _list(table, "members") if isinstance(m, dict) and isinstance(m.get("name"), str)]
+    found = sorted(folders(folder / "members"), key=lambda p: (p.stat().st_mtime_ns, p.name))
     order = {name: i for i, name in enumerate(listed)}
     members = [read(p) for p in sorted(found, key=lambda p: order.get(p.name, len(order))) if any(p.iterdir())]
     if not members:
@@ -58,15 +58,22 @@ def read_sweep(folder: Path) -> Swept:
             f"{member.name}: {n}" for n in member.notes if not n.startswith(("environment.json", "result.json is"))
         ]
     rows = [
-        {"knobs": member.knobs, "metrics": member.result.get("metrics", {}), "exit": str(member.result.get("exit", ""))}
+        {
+            "knobs": member.knobs,
+            "metrics": member.metrics if member.result.get("metrics") else {},
+            "exit": str(member.result.get("exit", "")),
+        }
         for member in members
     ]
     names = [name for row in rows for name in row["metrics"]]
-    metric = table.get("metric") or next((n for n in names if "accuracy" in n), names[0] if names else "loss")
-    goal = table.get("goal") or goal_of(metric)
-    without = [s["knobs"] for s in table.get("settings", [])[:1] if isinstance(s, dict)]
+    metric = _text(table, "metric") or next((n for n in names if "accuracy" in n), names[0] if names else "loss")
+    goal = _text(table, "goal") or goal_of(metric)
+    without = [s["knobs"] for s in _list(table, "settings")[:1] if isinstance(s, dict) and isinstance(s.get("knobs"), dict)]
     all_knobs = list(rows[0]["knobs"])
     seed = next((k for k in all_knobs if k not in without[0]), "") if without else "seed" if "seed" in all_knobs else ""
+    for row in rows:
+        if isinstance(row["knobs"].get(seed), list | dict):
+            row["knobs"] = {**row["knobs"], seed: repr(row["knobs"][seed])}  # what cannot be counted by
     of = settings([row for row in rows if row["exit"]], seed, metric)
     best, compared = compare(of, goal)
     left = sum(not row["exit"] for row in rows)
@@ -76,13 +83,20 @@ def read_sweep(folder: Path) -> Swept:
     return Swept(run, members, metric, goal, seed, of, best, by, verdict(best, compared))
 
 
+def _list(table: dict[str, Any], name: str) -> list[Any]:
+    return x if isinstance(x := table.get(name), list) else []
+
+
+def _text(table: dict[str, Any], name: str) -> str:
+    return x if isinstance(x := table.get(name), str) else ""
+
+
 def _swept(member: Run) -> dict[str, Any]:
     """A member's own knobs: its knobs.json is a plain object of them."""
     try:
-        found = read_json(member.path / "knobs.json")
+        return read_json(member.path / "knobs.json")
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def importance(swept: Swept, knob: str) -> float | None:

@@ -10,11 +10,13 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 TEXT_LIMIT = 16 << 20  # bytes of an experiment's file, its knobs and whatever else people could read
+LOG_LIMIT = 256 << 20  # bytes of a log, of which the end is read where it is longer
 
 
 class BadFile(ValueError):
@@ -23,28 +25,91 @@ class BadFile(ValueError):
 
 def read_bytes(path: str | os.PathLike[str], *, limit: int = TEXT_LIMIT) -> bytes:
     """The content of a regular file of at most limit bytes; raises BadFile for a link, a special file or a larger one."""
+    handle, size = _open(path)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if size > limit:
+            raise BadFile(f"{path}: got {size:,} bytes; expected at most {limit:,}. Remove it, or make it smaller")
+        content = _read(handle, limit + 1)  # a file that grows meanwhile ends here too
+    finally:
+        os.close(handle)
+    if len(content) > limit:
+        raise BadFile(f"{path}: got more than {limit:,} bytes; expected at most as many. Remove it, or make it smaller")
+    return content
+
+
+def read_lines(path: str | os.PathLike[str], *, limit: int = LOG_LIMIT) -> tuple[list[bytes], bool]:
+    """(a log's lines, the last of which may be cut, and whether only those of its last `limit` bytes are there)."""
+    handle, size = _open(path)
+    try:
+        if cut := size > limit:
+            os.lseek(handle, size - limit, os.SEEK_SET)
+        lines = _read(handle, limit).splitlines()
+    finally:
+        os.close(handle)
+    return lines[1:] if cut else lines, cut
+
+
+def inside(folder: str | os.PathLike[str], name: str) -> Path:
+    """The path of a file below a folder, by its name there; raises BadFile for a link on the way and for a way out."""
+    path = Path(folder)
+    for part in Path(name).parts:
+        path = path / part
+        if part in ("..", "/") or path.is_symlink():
+            raise BadFile(
+                f"{path}: got {'a link' if path.is_symlink() else 'a name that leads out'}; expected a file or a folder "
+                "of its own. Copy what it names here, if you trust it"
+            )
+    return path
+
+
+def regular(folder: str | os.PathLike[str], pattern: str = "*") -> list[Path]:
+    """The regular files of a folder whose names fit, by name; no links, and none where the folder is absent or a link."""
+    folder = Path(folder)
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.glob(pattern)) if stat.S_ISREG(path.lstat().st_mode)]
+
+
+def folders(folder: str | os.PathLike[str]) -> list[Path]:
+    """The folders in a folder, by name; no links, and none where the folder is absent or a link."""
+    folder = Path(folder)
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if stat.S_ISDIR(path.lstat().st_mode)]
+
+
+def open_appending(path: str | os.PathLike[str]) -> int:
+    """A handle of a regular file that is written at its end, as a log or a lock, and made where it is absent."""
+    return _handle(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(a handle of a regular file, its size)."""
+    handle = _handle(path, os.O_RDONLY)
+    return handle, os.fstat(handle).st_size
+
+
+def _handle(path: str | os.PathLike[str], flags: int) -> int:
+    """A handle of a regular file; a link and anything special are refused at once."""
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if Path(path).is_symlink():
             raise BadFile(
                 f"{path}: got a link; expected a regular file. Copy the file that it names here, if you trust it"
             ) from error
         raise
-    try:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise BadFile(f"{path}: got a folder, a pipe or a device; expected a regular file. Remove it")
-        if facts.st_size > limit:
-            raise BadFile(f"{path}: got {facts.st_size:,} bytes; expected at most {limit:,}. Remove it, or make it smaller")
-        parts, left = [], limit + 1  # a file that grows meanwhile ends here too
-        while left and (part := os.read(handle, min(left, 1 << 20))):
-            parts.append(part)
-            left -= len(part)
-        if not left:
-            raise BadFile(f"{path}: got more than {limit:,} bytes; expected at most as many. Remove it, or make it smaller")
-    finally:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
+        raise BadFile(f"{path}: got a folder, a pipe or a device; expected a regular file. Remove it")
+    return handle
+
+
+def _read(handle: int, most: int) -> bytes:
+    parts = []
+    while most and (part := os.read(handle, min(most, 1 << 20))):
+        parts.append(part)
+        most -= len(part)
     return b"".join(parts)
 
 
@@ -79,17 +144,19 @@ def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes, *, durable: bool = False) -> None:
-    """Writes a file that is at every moment the old one or the new one; durable: it survives a loss of power.
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[BinaryIO]:
+    """An open file that takes the place of this one at the end, or is removed where the writing fails.
 
-    The temporary file is new and in the same folder, whatever lies there; the file gets the mode that open() would give.
+    The file is at every moment the old one or the new one; durable: it survives a loss of power. The temporary file is new
+    and in the same folder, whatever lies there; the file gets the mode that open() would give.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with open(handle, "wb") as file:
             os.fchmod(file.fileno(), 0o666 & ~_umask())
-            file.write(content)
+            yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -99,6 +166,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, durable: bool =
         raise
     if durable:
         sync(path.parent)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, durable: bool = False) -> None:
+    """Writes a file that is at every moment the old one or the new one; see replacing."""
+    with replacing(path, durable=durable) as file:
+        file.write(content)
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, durable: bool = False) -> None:

@@ -23,9 +23,10 @@ import numpy as np
 from jaxmodels import loading, parallel, runner
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
-from jaxmodels.folder import Folder, Identity, write_text
+from jaxmodels.folder import Folder, Identity
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
+from jaxmodels.runs.files import write_text
 from jaxmodels.sweeps import elsewhere, space, tpe
 from jaxmodels.sweeps.halving import brackets, halve
 from jaxmodels.sweeps.pbt import evolve

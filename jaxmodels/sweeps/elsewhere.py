@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmodels.folder import read_json
+from jaxmodels.runs.files import BadFile, read_lines
 from jaxmodels.signals import Signals
 from jaxmodels.sweeps import part
 from jaxmodels.sweeps.together import Member, Stopped, claim
-from jaxmodels.sweeps.training import Setup, begun_of, grouped, new_folder, result_of
+from jaxmodels.sweeps.training import Setup, begun_of, grouped, loop_of, new_folder, result_of
 
 POLL = 0.2  # seconds
 HOURS = 24  # that Slurm is asked for where nothing else is said
@@ -190,7 +190,7 @@ def train(setup: Setup, left: Sequence[Member], at: _Submitit | _Ray, workers: i
 
     A job that ends before its members do is started again once, and goes on from its checkpoints.
     """
-    names = {f: [*read_json(f / "members.json")["members"]] for f in assign(setup, left, workers)}
+    names = {f: loop_of(f).members for f in assign(setup, left, workers)}
     jobs: list[list[Path]] = [[] for _ in range(min(workers, len(names)))]
     for folder in sorted(names, key=lambda f: -len(names[f])):  # the longest first, to whoever has least
         min(jobs, key=lambda of: sum(len(names[f]) for f in of)).append(folder)
@@ -245,8 +245,9 @@ def assign(setup: Setup, left: Sequence[Member], workers: int) -> list[Path]:
 
 
 def _reason(folder: Path, ended: str) -> str:
-    log = folder / "log"
-    said = log.read_text(errors="replace").splitlines() if log.exists() else []
+    log, said = folder / "log", []
+    with contextlib.suppress(OSError, BadFile):
+        said = [line.decode(errors="replace") for line in read_lines(log)[0]]
     if said and said[-1].startswith("error: "):
         return said[-1].removeprefix("error: ")
     return f"it ended with {ended}; see {log if said else folder.parents[1]}"

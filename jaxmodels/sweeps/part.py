@@ -17,11 +17,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jaxmodels.runs.files import open_appending
+
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Waits until no other process trains this loop, on any computer that shares the folder, and keeps others off."""
-    with (folder / ".lock").open("a+") as lock:
+    with os.fdopen(open_appending(folder / ".lock"), "a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(f"{os.getpid()} {platform.node()}")
@@ -31,7 +33,7 @@ def held(folder: Path) -> Iterator[None]:
 
 def holder(folder: Path) -> tuple[int, str] | None:
     """(process id, host) of who trains this loop now."""
-    with (folder / ".lock").open("a+") as lock:
+    with os.fdopen(open_appending(folder / ".lock"), "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -61,7 +63,7 @@ def main(words: Sequence[str]) -> int:
         with contextlib.suppress(OSError):
             os.setsid()  # Ctrl-C is for the sweep, which tells its jobs
     signal.signal(signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # Slurm's word before time is over
-    with (path / "together" / words[1] / "log").open("a") as log:
+    with os.fdopen(open_appending(path / "together" / words[1] / "log"), "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     try:
@@ -80,14 +82,14 @@ def main(words: Sequence[str]) -> int:
 def _train(path: Path, folders: Sequence[Path]) -> int:
     from jaxmodels import loading, parallel
     from jaxmodels.console import Console
-    from jaxmodels.folder import read_json
     from jaxmodels.options import Options
+    from jaxmodels.runs.knobs import read_knobs
     from jaxmodels.sweeps.together import Stopped
-    from jaxmodels.sweeps.training import Setup, member_of, result_of, train_members
+    from jaxmodels.sweeps.training import Setup, loop_of, member_of, result_of, train_members
 
     file = loading.load(path / "experiment.py")
-    options = Options(**read_json(path / "knobs.json")["options"])
-    names = [name for folder in folders for name in read_json(folder / "members.json")["members"]]
+    options = Options(**read_knobs(path).options)
+    names = [name for folder in folders for name in loop_of(folder).members]
     left = [member_of(file, path, name) for name in names if result_of(path / "members" / name) is None]
     try:
         train_members(Setup(file, path, options, parallel.make_mesh(""), Console()), left)

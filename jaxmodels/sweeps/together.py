@@ -23,9 +23,9 @@ from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.evaluating import as_evaluation, evaluates
 from jaxmodels.experiment import Experiment, Pipeline
-from jaxmodels.folder import write_text
 from jaxmodels.metrics import Sums, finite, json_lines, truncate
 from jaxmodels.programs import segments
+from jaxmodels.runs.files import write_text
 from jaxmodels.signals import Signals
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.sweeps.tracing import same

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.folder import read_json, write_text
+from jaxmodels.runs.files import read_json, write_text
 from jaxmodels.sweeps import space
 from jaxmodels.sweeps.statistics import worth
 from jaxmodels.sweeps.together import Member

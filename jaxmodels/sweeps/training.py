@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmodels import loading
 from jaxmodels.console import Console
-from jaxmodels.folder import read_json
 from jaxmodels.options import Options
+from jaxmodels.runs.files import BadFile, folders, read_json, regular
+from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.sweeps.together import How, Member, Together, Trial
 from jaxmodels.sweeps.tracing import groups
@@ -28,7 +31,37 @@ class Setup(NamedTuple):
 def result_of(folder: Path) -> dict[str, Any] | None:
     """What a member's result.json says; None before its end."""
     path = folder / "result.json"
-    return read_json(path) if path.is_file() else None
+    if not os.path.lexists(path):
+        return None
+    found = read_json(path)
+    if not isinstance(found.get("exit"), str) or not isinstance(found.get("metrics"), dict):
+        raise BadFile(f"{path}: got no exit and metrics; expected those of a member that has ended. Remove it")
+    return found
+
+
+class Loop(NamedTuple):
+    """What together/N/members.json says: the members that train together, and how, where that is known yet."""
+
+    members: list[str]
+    how: How | None
+
+
+def loop_of(folder: Path) -> Loop:
+    """That of a loop's folder; raises BadFile where it is not what a sweep writes."""
+    path = folder / "members.json"
+    found = read_json(path)
+    names, how = found.get("members"), found.get("how")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and Path(n).name == n != ".." for n in names):
+        raise BadFile(f"{path}: got members {str(names)[:80]}; expected a list of names. Start the sweep in a new --folder")
+    if how is not None and not (isinstance(how, list) and len(how) == 2 and all(type(x) is int and x > 0 for x in how)):
+        raise BadFile(f"{path}: got how {str(how)[:80]}; expected two whole numbers. Start the sweep in a new --folder")
+    return Loop(names, None if how is None else How(*how))
+
+
+def loops_in(path: Path) -> list[Path]:
+    """The folders of loops of the sweep in this folder that say their members, the newest first."""
+    numbered = [folder for folder in folders(path / "together") if re.fullmatch(r"[0-9]{1,9}", folder.name)]
+    return sorted((f for f in numbered if regular(f, "members.json")), key=lambda f: -int(f.name))
 
 
 def train_members(setup: Setup, left: Sequence[Member]) -> float:
@@ -73,20 +106,19 @@ def begun_of(setup: Setup, left: Sequence[Member]) -> tuple[list[tuple[Path, lis
     """(loops on the disk that have members to train among these and none elsewhere, the members of no such loop)."""
     by_name = {m.name: m for m in left}
     found = []
-    for folder in sorted((p.parent for p in (setup.path / "together").glob("*/members.json")), key=lambda p: -int(p.name)):
-        known = read_json(folder / "members.json")
-        names = known["members"]
+    for folder in loops_in(setup.path):
+        names, how = loop_of(folder)
         over = [name for name in names if name not in by_name]
         if len(over) < len(names) and all((setup.path / "members" / name / "result.json").exists() for name in over):
             members = [by_name.pop(n) if n in by_name else member_of(setup.file, setup.path, n) for n in names]
-            found.append((folder, members, known["how"] and How(*known["how"])))
+            found.append((folder, members, how))
     return found, list(by_name.values())
 
 
 def member_of(file: loading.File, path: Path, name: str) -> Member:
     """A member of the sweep in this folder, as the disk knows it."""
     knobs = read_json(path / "members" / name / "knobs.json")
-    return Member(name, knobs, loading.make_config(file, {**read_json(path / "knobs.json")["knobs"], **knobs}))
+    return Member(name, knobs, loading.make_config(file, {**read_knobs(path).knobs, **knobs}))
 
 
 def grouped(setup: Setup, members: Sequence[Member]) -> Iterator[tuple[GroupPrograms, list[Member]]]:
