@@ -57,7 +57,7 @@ def read_sweep(folder: Path) -> Swept:
         run.notes += [
             f"{member.name}: {n}" for n in member.notes if not n.startswith(("environment.json", "result.json is"))
         ]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "knobs": member.knobs,
             "metrics": member.metrics if member.result.get("metrics") else {},
