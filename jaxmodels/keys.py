@@ -1,7 +1,7 @@
 """The random key that a seed stands for: the same everywhere that a seed is taken.
 
-A seed below 2^32 gives jax.random.key(seed). JAX itself leaves out what is above 32 bits, so that 2^32 would begin as 0
-does: here the upper word is folded in, and every seed below 2^64 has a key of its own.
+A seed from 0 to 2^32 - 1 gives jax.random.key(seed). JAX itself leaves out what is above 32 bits, so that 2^32 would begin
+as 0 does: here the upper word is folded in, and every whole number of 64 bits has a key of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-LARGEST = 2**64 - 1
+LIMIT = 2**63
 
 
 def words(seed: Any, name: str = "seed") -> np.ndarray:
@@ -21,14 +21,14 @@ def words(seed: Any, name: str = "seed") -> np.ndarray:
     try:
         number = operator.index(seed)
     except TypeError:
-        number = -1
-    if isinstance(seed, bool | np.bool_) or not 0 <= number <= LARGEST:
-        raise ValueError(f"{name}: got {seed!r}; expected a whole number from 0 to 2^64 - 1. Choose another one")
-    return np.array([number >> 32, number & 0xFFFFFFFF], np.uint32)
+        number = LIMIT
+    if isinstance(seed, bool | np.bool_) or not -LIMIT <= number < LIMIT:
+        raise ValueError(f"{name}: got {seed!r}; expected a whole number of 64 bits, below 2^63. Choose another one")
+    return np.array([number >> 32 & 0xFFFFFFFF, number & 0xFFFFFFFF], np.uint32)
 
 
 def root(seed: Any) -> jax.Array:
-    """The key of a seed: a whole number from 0 to 2^64 - 1, or its `words`, or an array of JAX's that holds it."""
+    """The key of a seed: a whole number of 64 bits, or its `words`, or an array of JAX's that holds it."""
     if isinstance(seed, jax.Array) and not seed.ndim:
         return jax.random.key(seed)
     upper, lower = seed if isinstance(seed, jax.Array) else words(seed)

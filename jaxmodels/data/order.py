@@ -27,8 +27,10 @@ def mix(x: np.ndarray | np.uint64) -> np.ndarray:
 
 def check_seed(seed: int | None) -> None:
     """Raises where two seeds would give the same: what is computed from one has 64 bits."""
-    if seed is not None and not 0 <= seed < 2**64:
-        raise ValueError(f"seed: got {seed} for the data; expected a whole number from 0 to 2^64 - 1. Choose another one")
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise ValueError(
+            f"seed: got {seed} for the data; expected a whole number of 64 bits, below 2^63. Choose another one"
+        )
 
 
 def permute(position: np.ndarray, n: int, key: int | np.ndarray) -> np.ndarray:
