@@ -75,8 +75,11 @@ ARROWS: dict[str, list[str]] = {
         *("task", "axes", "keys"),
         *("tasks.apply", "tasks.cross_entropy", "tasks.boxes", "tasks.own_keys", "tasks.ranking", "tasks.requirements"),
     ],
-    "convert": ["convert", "models", "layers", "task", "tasks.language", "tasks.translate", "data.tokenizer", "runs.files"],
-    "convert.image": ["convert", "task", "tasks.classify", "data.draw", "data.images"],
+    "convert": [
+        *("convert", "models", "layers", "task", "tasks.language", "tasks.translate"),
+        *("data.tokenizer", "data.tokenizer_settings", "data.json_file", "runs.files"),
+    ],
+    "convert.image": ["convert", "task", "tasks.classify", "data.draw", "data.images", "data.json_file"],
     "runner": RUNNER,
     "programs": RUNNER,
     "evaluating": RUNNER,

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmodels.convert.load import load_pretrained
-from jaxmodels.convert.tensors import read_json
 from jaxmodels.data.draw import captioned
 from jaxmodels.data.images import open_picture
+from jaxmodels.data.json_file import read_object
 from jaxmodels.task import Predictor
 from jaxmodels.tasks.classify import predictor
 
@@ -88,7 +88,7 @@ def preparation(folder: Path, config: Mapping[str, Any]) -> Preparation:
         raise FileNotFoundError(
             f"there is no file {path}; wanted what says how pictures are prepared; get the whole release"
         )
-    return _of_transformers(read_json(path))
+    return _of_transformers(read_object(path))
 
 
 def _of_transformers(said: Mapping[str, Any]) -> Preparation:

@@ -25,8 +25,9 @@ from jaxmodels.convert import alexnet, bert, convnext, gpt2, inception, llama, m
 from jaxmodels.convert.assemble import Source, assemble, find, flat, indices, nested, options, shapes_of
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
-from jaxmodels.convert.tensors import INDEX, names, open_file, open_folder, read_json, shards, write_file
+from jaxmodels.convert.tensors import INDEX, names, open_file, open_folder, shards, write_file
 from jaxmodels.convert.torch_file import TORCH, open_torch
+from jaxmodels.data.json_file import read_object
 from jaxmodels.models.llama import Llama
 from jaxmodels.runs.files import write_text
 
@@ -45,6 +46,7 @@ TOKENIZERS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "tokenizer.model",
     "spiece.model",
     "vocab.txt",
@@ -84,7 +86,7 @@ def load_pretrained(
     folder = Path(folder)
     if folder.suffix == ".bin":
         return _llama2c(folder, shardings, dtype)
-    config = read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     layout, setting = _layout_of(config) or ("transformers", "model_type")
     kind = config.get(setting)
     families = [family for family in FAMILIES if family.layout == layout]

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from jaxmodels.data.json_file import parse_object, read_object
 from jaxmodels.runs.files import replacing
 
-HEADER = 100_000_000  # bytes of a header, at most, as the safetensors library has it
-TENSORS = 1_000_000
+HEADER = 16 << 20  # bytes of a header, or of an index, at most: 100,000 tensors
+TENSORS = 200_000
 TYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -52,31 +53,6 @@ class Tensor(NamedTuple):
         return np.memmap(self.path, self.dtype, mode="r", offset=self.offset, shape=self.shape)
 
 
-def read_json(path: Path, *, limit: int = HEADER) -> dict[str, Any]:
-    """A JSON object from a file of at most `limit` bytes; a name that occurs twice is refused."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; wanted a JSON object; check the folder")
-    if path.stat().st_size > limit:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, wanted at most {limit:,}; it is not what its name says")
-    return _object(path.read_bytes(), path)
-
-
-def _object(text: bytes, path: Path) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a name occurs twice")
-        return found
-
-    try:
-        value = json.loads(text.decode(), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} holds no sound JSON ({error}); get the file again") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a JSON {type(value).__name__}; wanted an object; get the file again")
-    return value
-
-
 def open_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of one file by name."""
     path = Path(path)
@@ -94,7 +70,7 @@ def open_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         (length,) = struct.unpack("<Q", start)
         if length > min(HEADER, size - 8):
             raise broken(f"its header should have {length:,} bytes, the file has {size:,}")
-        header = _object(file.read(length), path)
+        header = parse_object(file.read(length), path)
     meta = header.pop("__metadata__", {})
     if not isinstance(meta, dict):
         raise broken("its metadata is no object")
@@ -146,7 +122,7 @@ def open_folder(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"there is neither {SINGLE} nor {INDEX} in {folder}; wanted weights as safetensors (files of torch that have to "
             "be unpickled are not read); convert them, or check the folder"
         )
-    index = read_json(folder / INDEX).get("weight_map")
+    index = read_object(folder / INDEX, limit=HEADER).get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(shard, str) for shard in index.values()):
         raise ValueError(f"{folder / INDEX} has no weight_map from tensors to files; get the file again")
     shards = {}

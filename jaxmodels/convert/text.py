@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +11,30 @@ import flax.linen as nn
 
 from jaxmodels.convert.llama2c import Vocabulary, load_vocabulary
 from jaxmodels.convert.load import load_pretrained
+from jaxmodels.data.json_file import read_object
 from jaxmodels.data.tokenizer import Tokenizer
+from jaxmodels.data.tokenizer_settings import read_settings
 from jaxmodels.task import Decoder, Task
 from jaxmodels.tasks import language, translate
 
-BEGINS = {"llama", "mistral", "mixtral"}  # kinds of models that were trained with a first token before every text
+# Where no file of the tokenizer says it: kinds of models whose own tokenizer puts a first token before every text.
+BEGINS = {"llama", "mistral", "mixtral"}
+BEGINNERS = ("Llama", "CodeLlama", "Gemma")  # classes of tokenizers that do
+# What generation_config.json may say and a text would follow, each with what changes nothing. Temperature, top_k, beams,
+# penalties and the number of tokens are not among them: how tokens are drawn is the caller's choice here.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "bad_words_ids": (None, []),
+    "sequence_bias": (None, [], {}),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "forced_decoder_ids": (None, []),
+    "stop_strings": (None, []),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "no_repeat_ngram_size": (None, 0),
+}
 
 
 class TextModel(NamedTuple):
@@ -38,21 +57,73 @@ def open_text_model(folder: str | os.PathLike[str]) -> TextModel:
             f"{folder} holds a {config['model_type']}, which does not write text; wanted one that does, as gpt2 or llama"
         )
     folder = Path(folder)
-    tokenizer = _vocabulary(folder, model) if folder.is_file() else Tokenizer.load(folder)
-    end = _token(config, "eos_token_id", folder)
+    if folder.is_file():
+        vocabulary = _vocabulary(folder, model)
+        made = language.decoder(model, encode=vocabulary.encode, decode=vocabulary.decode, begin=1, end=2)
+        return TextModel(model, params, language.next_token(model), made)
+    tokenizer = Tokenizer.load(folder)
+    said = {**config, **_generation(folder, config)}
+    ends = _tokens(said, "eos_token_id", folder)
+    end = ends[0] if len(ends) == 1 else ends or None
     if hasattr(model, "encode"):
-        begin = _token(config, "decoder_start_token_id", folder)
+        begin = _token(said, "decoder_start_token_id", folder)
         if begin is None or end is None:
             raise ValueError(
                 f"{folder / 'config.json'}: decoder_start_token_id is {begin} and eos_token_id {end}; wanted the numbers of "
                 "two tokens; mend the file"
             )
-        written = lambda text: [*tokenizer.encode(text), end]  # noqa: E731
-        made = translate.decoder(model, encode=written, decode=tokenizer.decode, begin=begin, end=end)
+        encode = _encoder(tokenizer, model, tokenizer.before or (), ends[:1] if tokenizer.after is None else tokenizer.after)
+        made = translate.decoder(model, encode=encode, decode=tokenizer.decode, begin=begin, end=end)
         return TextModel(model, params, translate.translate(model), made)
-    begin = _token(config, "bos_token_id", folder) if config["model_type"] in BEGINS else None
-    made = language.decoder(model, encode=tokenizer.encode, decode=tokenizer.decode, begin=begin, end=end)
+    before = _before(tokenizer, config, folder)
+    first = before[0] if len(before) == 1 else None
+    encode = _encoder(tokenizer, model, before if first is None else (), tokenizer.after or ())
+    made = language.decoder(model, encode=encode, decode=tokenizer.decode, begin=first, end=end)
     return TextModel(model, params, language.next_token(model), made)
+
+
+def _generation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What generation_config.json says of special tokens, before which config.json does not count."""
+    path = folder / "generation_config.json"
+    said = read_object(path) if path.is_file() else config
+    where = path if path.is_file() else folder / "config.json"
+    for name, plain in PLAIN.items():
+        if name in said and said[name] not in plain:
+            raise ValueError(
+                f"{where}: got {name} {str(said[name])[:80]}; expected none, all that is followed. Take it out of the "
+                "file to go on without it" + (", and give the strings with --stop" if name == "stop_strings" else "")
+            )
+    names = ("eos_token_id", "decoder_start_token_id")
+    return {name: said[name] for name in names if said.get(name) is not None}
+
+
+def _before(tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path) -> tuple[int, ...]:
+    """What stands before every text: as the tokenizer's files say, else by its class or the kind of the model."""
+    settings = read_settings(folder)
+    if tokenizer.before is not None and settings.switch("add_bos_token") is not True:
+        return tokenizer.before
+    kind = settings.said.get("tokenizer_class") and settings.kind
+    begins = kind in BEGINNERS if kind else config["model_type"] in BEGINS
+    if tokenizer.before or not (begins or settings.switch("add_bos_token")):
+        return tokenizer.before or ()
+    return _tokens(config, "bos_token_id", folder)[:1]
+
+
+def _encoder(
+    tokenizer: Tokenizer, model: Any, before: tuple[int, ...], after: tuple[int, ...]
+) -> Callable[[str], list[int]]:
+    """encode, with what stands around a text; a number that the model has not is a ValueError."""
+
+    def encode(text: str) -> list[int]:
+        tokens = [*before, *tokenizer.encode(text), *after]
+        if tokens and max(tokens) >= model.vocabulary:
+            raise ValueError(
+                f"got the token {max(tokens)}, {tokenizer.decode([max(tokens)])!r}, in a text for a model of "
+                f"{model.vocabulary:,} tokens; expected numbers below that. Leave it out, or take this model's tokenizer"
+            )
+        return tokens
+
+    return encode
 
 
 def _vocabulary(path: Path, model: Any) -> Vocabulary:
@@ -68,9 +139,13 @@ def _vocabulary(path: Path, model: Any) -> Vocabulary:
 
 def _token(config: Mapping[str, Any], name: str, folder: Path) -> int | None:
     """A special token's number; of several the first."""
+    return next(iter(_tokens(config, name, folder)), None)
+
+
+def _tokens(config: Mapping[str, Any], name: str, folder: Path) -> tuple[int, ...]:
+    """A special token's number, or those of several."""
     value = config.get(name)
-    if isinstance(value, list) and value:
-        value = value[0]
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(one) is int and 0 <= one < 2**31 for one in values):
         raise ValueError(f"{folder / 'config.json'}: {name} is {value!r}; wanted the number of a token; mend the file")
-    return value
+    return tuple(dict.fromkeys(values))

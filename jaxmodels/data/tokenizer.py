@@ -1,27 +1,30 @@
 """Texts as numbers and back: tokenizers by the libraries that made their files, behind one interface.
 
 A tokenizer comes from a file (tokenizer.json, vocab.txt, vocab.json with merges.txt, a SentencePiece model, a tiktoken
-list) or is trained on texts. `tokenizers` does the work, for SentencePiece its own library: the numbers are exactly theirs.
+list), with what the files beside it say (see data/tokenizer_settings.py), or is trained on texts. `tokenizers` does the
+work, for SentencePiece its own library: the numbers are exactly theirs.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import importlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from jaxmodels.data.json_file import parse_object
+from jaxmodels.data.tokenizer_rules import CL100K, GPT2, byte_level, check_rule, pairs, ranks_of, with_added, word_pieces
+from jaxmodels.data.tokenizer_settings import TAKE, Added, Settings, read_settings
+
+__all__ = ["CL100K", "GPT2", "Tokenizer"]
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
 
-# How a text is cut before pairs are merged: GPT-2's expression, which Whisper takes for both of its lists, and that of the
-# encoding cl100k_base.
-GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-CL100K = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 UNKNOWN = "[UNK]"
+FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # of a folder; the first there is
+LIMIT = 256 << 20  # bytes of a file, at most
+T = TypeVar("T")
 
 
 class Tokenizer(NamedTuple):
@@ -34,28 +37,37 @@ class Tokenizer(NamedTuple):
     vocabulary: int  # every number is below it
     save: Callable[[str | os.PathLike[str]], None]
     name: str = "tokenizer.json"  # of the file that save() writes, where load() finds it in a folder
+    # What a model is to be given before and after the numbers of a text; None where the files do not say.
+    before: tuple[int, ...] | None = None
+    after: tuple[int, ...] | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, pattern: str = GPT2) -> Tokenizer:
         """The tokenizer of a file, or of a folder that holds one. pattern: how a tiktoken list cuts texts."""
         path = Path(path)
         if path.is_dir():
-            names = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
-            found = next((path / name for name in names if (path / name).is_file()), None)
+            found = next((path / name for name in FILES if (path / name).is_file()), None)
             if found is None:
-                raise FileNotFoundError(f"there is no tokenizer in {path}; wanted one of {', '.join(names)}; give its file")
+                raise FileNotFoundError(f"there is no tokenizer in {path}; wanted one of {', '.join(FILES)}; give its file")
             path = found
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}; wanted a tokenizer; check the path")
+        if path.stat().st_size > LIMIT:
+            raise ValueError(f"{path}: got {path.stat().st_size:,} bytes; expected at most {LIMIT:,}. It is no tokenizer")
         _library("sentencepiece" if path.suffix == ".model" else "tokenizers")  # where it is missing, the file is not broken
+        settings = read_settings(path.parent) if path.name in FILES else Settings(path.parent, {}, None, ())
+        check_rule(path, settings)
         try:
-            if path.suffix == ".model":
-                return _sentencepiece(path)
-            return _wrap(_open(path, pattern))
+            made = _sentencepiece(path, settings) if path.suffix == ".model" else _open(path, pattern, settings)
         except OSError:
             raise
-        except Exception as error:  # the libraries raise bare Exception for a broken file
+        except (
+            BaseException
+        ) as error:  # the libraries raise bare Exception for a broken file, and Rust's panics not even that
+            if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+                raise
             raise ValueError(f"{path} is no tokenizer that can be read ({error}); get the file again") from error
+        return made if isinstance(made, Tokenizer) else _wrap(_told(made, path, settings), settings)
 
     @classmethod
     def train(
@@ -92,116 +104,197 @@ def _library(name: str = "tokenizers") -> Any:
         ) from error
 
 
-def _wrap(made: Any) -> Tokenizer:
+def _wrap(made: Any, settings: Settings | None = None) -> Tokenizer:
     made.no_truncation()  # a file may ask for texts of one length
     made.no_padding()
+    vocabulary = 1 + max(made.get_vocab().values(), default=-1)
+    before, after = _around(made, settings)
     return Tokenizer(
-        encode=lambda text: made.encode(text, add_special_tokens=False).ids,
-        encode_many=lambda texts: [one.ids for one in made.encode_batch(list(texts), add_special_tokens=False)],
-        decode=lambda tokens: made.decode(list(tokens), skip_special_tokens=False),
+        encode=lambda text: _guarded(lambda: made.encode(text, add_special_tokens=False).ids),
+        encode_many=lambda texts: _guarded(
+            lambda: [one.ids for one in made.encode_batch(list(texts), add_special_tokens=False)]
+        ),
+        decode=lambda tokens: _guarded(lambda: made.decode(known(tokens, vocabulary), skip_special_tokens=False)),
         token=made.token_to_id,
-        vocabulary=1 + max(made.get_vocab().values(), default=-1),
+        vocabulary=vocabulary,
         save=lambda path: made.save(str(path)),
+        before=before,
+        after=after,
     )
 
 
-def _open(path: Path, pattern: str) -> Any:
+def known(tokens: Iterable[int], vocabulary: int) -> list[int]:
+    """Those tokens that have a text: models may have more numbers than their tokenizer, so that matrices are even."""
+    found = [int(one) for one in tokens]
+    if found and min(found) < 0:
+        raise ValueError(f"got the token {min(found)}; expected 0 to {vocabulary - 1:,}. Leave out what stands for no token")
+    return [one for one in found if one < vocabulary]
+
+
+def _guarded(run: Callable[[], T]) -> T:
+    """The same, with the library's bare Exception, and a panic of Rust, which is not even that, as a ValueError."""
+    try:
+        return run()
+    except BaseException as error:
+        if isinstance(error, ValueError | TypeError | MemoryError | KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise
+        raise ValueError(
+            f"the tokenizer broke down ({error}); expected one that is sound. Get its file again, or try a shorter text"
+        ) from error
+
+
+def _open(path: Path, pattern: str, settings: Settings) -> Any:
     library = _library()
     if path.name == "vocab.txt":
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines() knows more ends of lines
         words = {piece: i for i, piece in enumerate(lines)}
-        return library.BertWordPieceTokenizer(words, lowercase="The" not in words)._tokenizer
+        return word_pieces(library, with_added(words, settings), settings)
     if path.name == "vocab.json":
-        merges = path.with_name("merges.txt")
-        if not merges.is_file():
-            raise FileNotFoundError(f"there is no file {merges}, which belongs to {path}; get both")
-        vocabulary, pairs = library.models.BPE.read_file(str(path), str(merges))
-        return _byte_level(vocabulary, pairs, GPT2)
+        return pairs(library, path, settings)
     if path.suffix == ".tiktoken":
-        return _byte_level(*_ranks(path), pattern)
-    return library.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        return byte_level(library, *ranks_of(path), pattern)
+    text = path.read_bytes()
+    parse_object(text, path)
+    return library.Tokenizer.from_str(text.decode())
 
 
-def _byte_level(vocabulary: dict[str, int], merges: list[tuple[str, str]], pattern: str) -> Any:
-    """Byte-pair encoding as GPT-2 has it: the text is cut, and the bytes of each part are merged."""
+def _told(made: Any, path: Path, settings: Settings) -> Any:
+    """A tokenizer with what the files beside its own say."""
     library = _library()
-    made = library.Tokenizer(library.models.BPE(vocab=vocabulary, merges=merges, fuse_unk=False))
-    cut = library.pre_tokenizers.Split(library.Regex(pattern), behavior="isolated")
-    as_bytes = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.pre_tokenizer = library.pre_tokenizers.Sequence([cut, as_bytes])
-    made.decoder = library.decoders.ByteLevel()
+    present = {token.content for token in made.get_added_tokens_decoder().values()}
+    for one in settings.added:
+        if one.content not in present and (one.number is not None or made.token_to_id(one.content) is not None):
+            made.add_tokens([library.AddedToken(one.content, **_flags(one))])
+        if one.number is not None and made.token_to_id(one.content) != one.number:
+            raise ValueError(
+                f"{settings.folder}: got the added token {one.content!r} as number {one.number}, and {path.name} with "
+                f"{made.token_to_id(one.content)} for it; expected one number. {TAKE}, or get the files of one release"
+            )
+    if settings.switch("split_special_tokens"):
+        made.encode_special_tokens = True
+    if path.name == "tokenizer.json":
+        _normalise(made, settings)
+        _prefix(made, settings)
     return made
 
 
-def _characters() -> dict[int, str]:
-    """GPT-2's character for each byte: itself where it can be seen, else one from 256 on."""
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+def _flags(one: Added) -> dict[str, bool]:
+    special = one.flags.get("special", False)
+    return {"normalized": not special, **one.flags}
 
 
-def _ranks(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a tiktoken list, which gives the ranks of pieces and leaves the merges to be found.
-
-    The merge that makes a piece joins the two parts which the merges of lower rank leave of it.
-    """
-    ranks: dict[bytes, int] = {}
-    for line in path.read_bytes().splitlines():
-        try:
-            piece, rank = line.split()
-            ranks[base64.b64decode(piece)] = int(rank)
-        except (ValueError, binascii.Error) as error:
-            raise ValueError(f"the line {line[:40]!r} is no piece and rank") from error
-    ranks.pop(b"", None)  # a list that OpenAI publishes has one such line, which no text needs
-    character = _characters()
-    if any(bytes([byte]) not in ranks for byte in range(256)):
-        raise ValueError("a byte has no rank")
-
-    def text(piece: bytes) -> str:
-        return "".join(character[byte] for byte in piece)
-
-    merges = []
-    for whole, place in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(whole) > 1:
-            parts = _parts(whole, ranks, place)
-            if len(parts) != 2:
-                raise ValueError(f"the piece {whole!r} is not made of two earlier ones")
-            merges.append((text(parts[0]), text(parts[1])))
-    return {text(whole): place for whole, place in ranks.items()}, merges
+def _normalise(made: Any, settings: Settings) -> None:
+    """BERT's settings of letters, where a file has its normaliser."""
+    normaliser = made.normalizer
+    if not isinstance(normaliser, _library().normalizers.BertNormalizer):
+        return
+    names = {
+        "do_lower_case": "lowercase",
+        "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
+    }
+    for theirs, name in names.items():
+        if settings.switch(theirs) is not None:
+            setattr(normaliser, name, settings.switch(theirs))
+    made.normalizer = normaliser
 
 
-def _parts(piece: bytes, ranks: dict[bytes, int], limit: int) -> list[bytes]:
-    """What merges of lower rank than the limit leave of a piece."""
-    parts = [bytes([byte]) for byte in piece]
-    while True:
-        found = [(ranks.get(a + b, limit), i) for i, (a, b) in enumerate(pairwise(parts))]
-        rank, i = min(found, default=(limit, 0))
-        if rank >= limit:
-            return parts
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+def _prefix(made: Any, settings: Settings) -> None:
+    """Whether a text is read as if a space came first."""
+    wanted, cut, library = settings.switch("add_prefix_space"), made.pre_tokenizer, _library()
+    if wanted is None or cut is None:
+        return
+    if isinstance(cut, library.pre_tokenizers.ByteLevel):
+        cut.add_prefix_space = wanted
+        made.pre_tokenizer = cut
+    elif isinstance(cut, library.pre_tokenizers.Metaspace) and (cut.prepend_scheme != "never") != wanted:
+        raise ValueError(
+            f"{settings.folder / 'tokenizer_config.json'}: got add_prefix_space {wanted}, and a tokenizer.json with "
+            f"prepend_scheme {cut.prepend_scheme!r}; expected both to say the same. {TAKE}"
+        )
 
 
-def _sentencepiece(path: Path) -> Tokenizer:
+def _around(made: Any, settings: Settings | None) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    """What stands before and after a text: what tokenizer_config.json says, else what the file's own template does."""
+    before: tuple[int, ...] | None = None
+    after: tuple[int, ...] | None = None
+    if made.post_processor is not None:
+        plain = _guarded(lambda: made.encode("a", add_special_tokens=False).ids)
+        whole = _guarded(lambda: made.encode("a", add_special_tokens=True).ids)
+        at = next((i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain), None)
+        if at is not None:
+            before, after = tuple(whole[:at]), tuple(whole[at + len(plain) :])
+    if settings is None:
+        return before, after
+    return _said(settings, "bos", before, made.token_to_id), _said(settings, "eos", after, made.token_to_id)
+
+
+def _said(
+    settings: Settings, name: str, found: tuple[int, ...] | None, token: Callable[[str], int | None]
+) -> tuple[int, ...] | None:
+    """What add_bos_token or add_eos_token says, else what was found."""
+    wanted = settings.switch(f"add_{name}_token")
+    if wanted is None:
+        return found
+    if not wanted:
+        return ()
+    piece = settings.special(f"{name}_token")
+    number = None if piece is None else token(piece)
+    if number is None:
+        return found  # the model's own number, where config.json has one
+    return (number,)
+
+
+def _sentencepiece(path: Path, settings: Settings) -> Tokenizer:
     content = path.read_bytes()
     if not content:  # the library takes this for a processor that is to be loaded later
         raise ValueError("it is empty")
     made = _library("sentencepiece").SentencePieceProcessor(model_proto=content)
+    size = made.get_piece_size()
+    extra = {n: f"<extra_id_{99 - n + size}>" for n in range(size, size + 100)} if settings.kind in ("T5", "MT5") else {}
+    extra |= {one.number: one.content for one in settings.added if one.number is not None and one.number >= size}
+    special = {*extra.values(), *(one.content for one in settings.added)}
+
+    def plain(text: str) -> str:
+        found = next((one for one in special if one in text), None)
+        if found is not None:
+            raise ValueError(
+                f"{path}: got a text with {found!r}, which is a token of its own there; expected texts without such tokens, "
+                f"where there is no tokenizer.json. {TAKE}, or leave it out of the text"
+            )
+        return text
+
+    def decode(tokens: Sequence[int]) -> str:
+        parts: list[str] = []
+        run: list[int] = []
+        for one in [*known(tokens, max(extra, default=size - 1) + 1), None]:
+            if one is not None and one not in extra:
+                run += [one] if one < size else []
+                continue
+            parts.append(made.decode(run) if run else "")
+            run = []
+            parts.append("" if one is None else extra[one])
+        return "".join(parts)
 
     def save(out: str | os.PathLike[str]) -> None:
         Path(out).write_bytes(made.serialized_model_proto())
 
     def token(piece: str) -> int | None:
         number = made.piece_to_id(piece)
-        return number if made.id_to_piece(number) == piece else None
+        if made.id_to_piece(number) == piece:
+            return number
+        return next((number for number, content in extra.items() if content == piece), None)
 
     return Tokenizer(
-        encode=lambda text: made.encode(text),
-        encode_many=lambda texts: made.encode(list(texts)),
-        decode=lambda tokens: made.decode([int(one) for one in tokens]),
+        encode=lambda text: made.encode(plain(text)),
+        encode_many=lambda texts: made.encode([plain(text) for text in texts]),
+        decode=decode,
         token=token,
-        vocabulary=made.get_piece_size(),
+        vocabulary=size,
         save=save,
         name="tokenizer.model",
+        before=_said(settings, "bos", None, token),
+        after=_said(settings, "eos", None, token),
     )
 
 

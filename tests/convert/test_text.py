@@ -17,6 +17,7 @@ from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.decoding import write
 from jaxmodels.models.bert import Bert
 from jaxmodels.models.gpt import GPT
+from jaxmodels.models.llama import Llama
 from jaxmodels.models.t5 import T5
 
 pytest.importorskip("tokenizers")
@@ -156,3 +157,121 @@ def test_a_file_of_llama2c_without_its_tokenizer_says_what_is_missing(capsys, re
     shutil.copyfile(real("weights/stories260K") / "stories260K.bin", tmp_path / "a.bin")
     assert cli.main(["generate", str(tmp_path / "a.bin"), "--prompt", "a"]) == 1
     assert "there is neither tok512.bin nor tokenizer.bin beside" in capsys.readouterr().err
+
+
+# What the files beside the weights say
+
+
+def retold(folder, out, **files):
+    """A copy of a folder with other files of settings, names with _ for the dot."""
+    shutil.copytree(folder, out)
+    for name, value in files.items():
+        path = out / (name.removesuffix("_json") + ".json")
+        old = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps({**old, **value}))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("files", "end"),
+    [
+        ({"config_json": {"eos_token_id": [1, 2, 3]}}, (1, 2, 3)),
+        ({"generation_config_json": {"eos_token_id": [4, 5]}}, (4, 5)),
+        ({"generation_config_json": {"eos_token_id": None}}, 0),
+        ({"config_json": {"eos_token_id": None}}, None),
+        ({"config_json": {"eos_token_id": [7]}, "generation_config_json": {}}, 7),
+    ],
+    ids=str,
+)
+def test_any_of_the_end_tokens_ends_a_text(folder, tmp_path, files, end):
+    made = open_text_model(retold(folder, tmp_path / "a", **files))
+    assert made.decoder.end == end
+
+
+def test_a_text_ends_where_transformers_ends_it(folder, tmp_path):
+    """The third token that the model finds likeliest is said to be one of the ends, in each of the two files."""
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    made = open_text_model(folder)
+    [whole] = write(made.decoder, made.params, {}, ["the cat"], tokens=9, temperature=0)
+    end = next(token for token in whole.tokens[2:] if token not in whole.tokens[:2])
+    want = whole.tokens[: whole.tokens.index(end)]
+    for name in ("config_json", "generation_config_json"):
+        out = retold(folder, tmp_path / name, **{name: {"eos_token_id": [1, end]}})
+        made = open_text_model(out)
+        [wrote] = write(made.decoder, made.params, {}, ["the cat"], tokens=9, temperature=0)
+        assert wrote.tokens == want
+        theirs = transformers.GPT2LMHeadModel.from_pretrained(out)
+        prompt = torch.tensor([made.decoder.encode("the cat")])
+        said = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=9, do_sample=False)
+        assert said[0, prompt.shape[1] :].tolist() == [*want, end]
+
+
+@pytest.fixture(scope="module")
+def beginning(folder, tmp_path_factory):
+    """A Llama of random weights, with a tokenizer that knows a first token and does not say whether it is put first."""
+    out = tmp_path_factory.mktemp("llama")
+    tokenizer = Tokenizer.load(folder)
+    model = Llama(tokenizer.vocabulary, 32, 16, 2, 2, 2, 24)
+    params = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 4), jnp.int32))["params"]
+    save_pretrained(out, model, jax.tree.map(lambda x: 5 * x, params), config={"bos_token_id": 9, "eos_token_id": 8})
+    tokenizer.save(out / "tokenizer.json")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("files", "begin"),
+    [
+        ({}, 9),
+        ({"tokenizer_config_json": {"add_bos_token": False}}, None),
+        ({"tokenizer_config_json": {"add_bos_token": True}}, 9),
+        ({"tokenizer_config_json": {"tokenizer_class": "LlamaTokenizerFast"}}, 9),
+        ({"tokenizer_config_json": {"tokenizer_class": "GPT2Tokenizer"}}, None),
+        ({"tokenizer_config_json": {"add_bos_token": True, "bos_token": "the"}}, "the"),
+    ],
+    ids=str,
+)
+def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(beginning, capsys, tmp_path, files, begin):
+    """The loss of the command, and that of the model itself on the tokens, by transformers."""
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    out = retold(beginning, tmp_path / "a", **files)
+    (tmp_path / "a.txt").write_text(TEXT[:20])
+    assert open_text_model(out).decoder.begin == (Tokenizer.load(out).token(begin) if isinstance(begin, str) else begin)
+    if begin is not None and files:
+        return
+    status, said = main(capsys, "evaluate", out, "--texts", tmp_path / "a.txt", "--json")
+    assert status == 0
+    tokens = torch.tensor([[*([] if begin is None else [begin]), *Tokenizer.load(out).encode(TEXT[:20])]])
+    with torch.no_grad():
+        want = float(transformers.LlamaForCausalLM.from_pretrained(out)(tokens, labels=tokens).loss)
+    assert json.loads(said.splitlines()[-1])["metrics"]["a.txt/loss"] == pytest.approx(want, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"generation_config_json": {"suppress_tokens": [3]}},
+            r"generation_config.json: got suppress_tokens \[3\]; expected none",
+        ),
+        (
+            {"generation_config_json": {"stop_strings": ["x"]}},
+            r"got stop_strings \['x'\]; .*and give the strings with --stop",
+        ),
+        ({"config_json": {"min_length": 5}}, r"config.json: got min_length 5; expected none, all that is followed"),
+        ({"generation_config_json": {"eos_token_id": ["x"]}}, r"eos_token_id is \['x'\]; wanted the number of a token"),
+    ],
+    ids=str,
+)
+def test_settings_of_generation_that_are_not_followed_are_refused_by_name(folder, tmp_path, files, message):
+    with pytest.raises(ValueError, match=message):
+        open_text_model(retold(folder, tmp_path / "a", **files))
+
+
+def test_a_token_that_the_model_has_not_is_named(folder, tmp_path):
+    vocabulary = Tokenizer.load(folder).vocabulary
+    added = {str(vocabulary): {"content": "<new>", "special": True}}
+    made = open_text_model(retold(folder, tmp_path / "a", tokenizer_config_json={"added_tokens_decoder": added}))
+    with pytest.raises(
+        ValueError, match=rf"got the token {vocabulary}, '<new>', in a text for a model of {vocabulary} tokens"
+    ):
+        made.decoder.encode("a <new> b")
