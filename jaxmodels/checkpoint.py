@@ -2,41 +2,45 @@
 
     checkpoints/N/state/         the arrays, by Orbax
     checkpoints/N/tree.json      their names, types and shapes: Orbax would cast to another type without a word
-    checkpoints/N/note.json      what goes with them: metrics, sums of the running log interval
-    checkpoints/N/manifest.json  size and sha256 of every file above
+    checkpoints/N/note.json      what goes with them: metrics, sums of the running log interval, what decides later bits
+    checkpoints/N/identity.json  whose it is: the run's id, the step, whether it was the best so far
+    checkpoints/N/manifest.json  size and sha256 of every file above, and of none else
 
 Every process writes its part of the arrays; all else is process 0's, and where that fails, the next wait raises in all. One
 that cannot write its part raises PartLost and has to end: Orbax lets the others wait for it.
 
-A checkpoint is built in a folder with another name and renamed when every byte, the manifest included, is on the disk. Orbax
-notices no flipped bit, so a restore compares every file with the manifest; a damaged checkpoint is set aside and named.
+A checkpoint is built in a folder with another name, opened again as a reader would, and renamed when every byte, the
+manifest included, is on the disk. That it was the best so far is written in it, so no kill can part the two; the newest one
+that says so is the best. Orbax notices no flipped bit, so a restore compares every file with the manifest, and the step and
+the run with the folder's name and run; a damaged, renamed or foreign checkpoint is set aside and named.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import logging
 import os
-import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxmodels import processes
+from jaxmodels.runs import arrays, holding, manifest
+from jaxmodels.runs.files import read_json
+from jaxmodels.runs.files import sync as _sync
+from jaxmodels.runs.manifest import CheckpointIdentity, Damaged
+from jaxmodels.runs.manifest import digests_of as _digests
 
-MANIFEST = "manifest.json"
 ROOM = 256 << 10  # bytes beside the arrays
+LIMIT = 1 << 30  # bytes of a note or a list of arrays
+ATTEMPTS = 1000  # to hold a checkpoint before its run removes it
 
 
-class Damaged(ValueError):
-    """A checkpoint whose files are not what its manifest says."""
+__all__ = ["Checkpoints", "Damaged", "PartLost"]
 
 
 class PartLost(Exception):
@@ -46,13 +50,15 @@ class PartLost(Exception):
 class Checkpoints:
     """The checkpoints of one run's folder.
 
-    keep: how many of the newest stay; the best (see save) stays as well. warn: gets one line when something was set aside.
+    keep: how many of the newest stay; the best (see save) stays as well, and what is being read. warn: gets one line when
+    something was set aside. run: the run's id, which its checkpoints carry and must have; None saves none and takes any.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2, warn: Callable[[str], None] = print):
+    def __init__(self, folder: Path, *, keep: int = 2, warn: Callable[[str], None] = print, run: str | None = None):
         self.folder = Path(folder)
         self.keep = max(1, keep)
         self.warn = warn
+        self.run = run
         self._writer: Any = None
         self._done: threading.Event | None = None  # of a save in the background
         self._error: BaseException | None = None
@@ -66,47 +72,49 @@ class Checkpoints:
         """Steps of the checkpoints, oldest first; they were complete when they got their names."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
+        names = [p.name for p in self.folder.iterdir()]
+        return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
     def save(self, step: int, state: Any, note: dict[str, Any], *, best: bool = False) -> None:
         """Copies the state off the device and writes it in the background; waits for an earlier save first.
 
         best: this one is kept until a later one is the best.
         """
-        import orbax.checkpoint as ocp
-
+        arrays.check_path(self.folder)
         self.wait()
-        if self._writer is None:
-            _silence_orbax()
-            self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         building, began = self.folder / f".saving-{step}", False
+        identity = CheckpointIdentity(self.run, step, best)
+        done = threading.Event()
+        thread = threading.Thread(target=self._finish, args=(building, note, identity, done), name="checkpoint")
         try:
+            if self._writer is None:
+                self._writer = arrays.writer()
             processes.by_first(lambda: self._begin(building, state))
             began = True
-            self._writer.save((building / "state").absolute(), args=ocp.args.StandardSave(_without_keys(state)))
-        except Exception as error:
+            arrays.begin(self._writer, building / "state", state)
+            thread.start()
+        except Exception as error:  # of threads too: where there can be no more of them, Python says RuntimeError
             if began and processes.count() > 1:
                 raise self._part_lost(error) from error
             self._error = error
             shutil.rmtree(building, ignore_errors=True)
             self.wait()
-        self._done = threading.Event()
-        threading.Thread(target=self._finish, args=(step, building, note, best, self._done), name="checkpoint").start()
+        self._done = done
 
     def _begin(self, building: Path, state: Any) -> None:
         shutil.rmtree(building, ignore_errors=True)
         self._check_room(state)
         building.mkdir(parents=True)
-        (building / "tree.json").write_text(json.dumps(_tree(state)))
+        (building / "tree.json").write_text(json.dumps(arrays.types_of(state)))
 
     def _check_room(self, state: Any) -> None:
         """Raises OSError where the disk is too full; Orbax would notice too, but over a thousand lines of tracebacks."""
         place = next(p for p in (self.folder, *self.folder.parents) if p.exists())
-        needed = sum(x.nbytes for x in jax.tree.leaves(_without_keys(state)))
+        needed = sum(x.nbytes for x in jax.tree.leaves(arrays.without_keys(state)))
         if shutil.disk_usage(place).free < needed + ROOM:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _finish(self, step: int, building: Path, note: dict[str, Any], best: bool, done: threading.Event) -> None:
+    def _finish(self, building: Path, note: dict[str, Any], identity: CheckpointIdentity, done: threading.Event) -> None:
         try:
             try:
                 self._writer.wait_until_finished()
@@ -117,14 +125,12 @@ class Checkpoints:
             if not processes.first():
                 return
             (building / "note.json").write_text(json.dumps(note))
-            (building / MANIFEST).write_text(json.dumps(_digests(building)))
+            manifest.write_identity(building, identity)
+            manifest.seal(building, _digests(building))
+            self._open_again(building, identity)
             for path in [*building.rglob("*"), building]:
                 _sync(path)
-            if best:  # first: a kill in between leaves a mark on what is saved again, not a best one without a mark
-                mark = self.folder / ".best"
-                mark.write_text(str(step))
-                mark.replace(self.folder / "best")
-            target = self.folder / str(step)
+            target = self.folder / str(identity.step)
             shutil.rmtree(target, ignore_errors=True)  # only ever one that was found damaged or was forced over
             building.rename(target)
             _sync(self.folder)
@@ -135,6 +141,13 @@ class Checkpoints:
                 shutil.rmtree(building, ignore_errors=True)
         finally:
             done.set()
+
+    def _open_again(self, building: Path, identity: CheckpointIdentity) -> None:
+        """As a reader will; the digests were just made of what the disk gave."""
+        manifest.verify(building, identity.step, run=self.run, contents=False)
+        tree = read_json(building / "tree.json", limit=LIMIT)
+        if not arrays.can_be_opened(building / "state", tree):
+            raise OSError(f"what was written to {building.name} cannot be opened again")
 
     def wait(self) -> None:
         """Returns when everything saved so far is on the disk; raises OSError where that failed, in whatever process."""
@@ -152,15 +165,16 @@ class Checkpoints:
             self._writer = None
             last = self.steps()
             raise OSError(
-                f"a checkpoint could not be written to {self.folder}: {_reason(error)}. "
+                f"a checkpoint could not be written to {self.folder}: {arrays.reason(error)}. "
                 + (f"The newest complete one is of step {last[-1]}." if last else "There is no complete one yet.")
                 + " Make room there, or move the folder and name it with --folder."
             ) from error
 
     def _part_lost(self, error: Exception) -> PartLost:
         return PartLost(
-            f"this process could not write its part of a checkpoint to {self.folder}: {_reason(error)}. All processes stop. "
-            "Make room there, or move the folder and name it with --folder; then the same command goes on"
+            f"this process could not write its part of a checkpoint to {self.folder}: {arrays.reason(error)}. "
+            "All processes stop. Make room there, or move the folder and name it with --folder; "
+            "then the same command goes on"
         )
 
     def close(self) -> None:
@@ -176,22 +190,29 @@ class Checkpoints:
                 self._writer = None
 
     def best(self) -> int | None:
-        """The step of the best checkpoint, where one was marked and is still there."""
-        mark = self.folder / "best"
-        text = mark.read_text().strip() if mark.is_file() else ""
-        return int(text) if text.isdigit() and int(text) in self.steps() else None
+        """The step of the best checkpoint, where one was saved as such and is still there.
+
+        One that does not say whether it is counts as the best: it is not removed, and a reader is told that it is damaged.
+        """
+        for step in self.steps()[::-1]:
+            try:
+                if manifest.read_identity(self.folder / str(step)).best:
+                    return step
+            except Damaged:
+                if (self.folder / str(step)).is_dir():  # else its run has removed it just now
+                    return step
+        return None
 
     def _prune(self) -> None:
         spared = {*self.steps()[-self.keep :], self.best()}
         for step in self.steps():
-            if step not in spared:
-                gone = self.folder / f".saving-{step}"  # out of sight first: a kill in between leaves no half
-                (self.folder / str(step)).rename(gone)
+            gone = self.folder / f".saving-{step}"  # out of sight first: a kill in between leaves no half
+            if step not in spared and holding.rename_unheld(self.folder / str(step), gone):  # else after a later save
                 shutil.rmtree(gone, ignore_errors=True)
 
     def note(self, step: int) -> dict[str, Any]:
         """What was saved beside the arrays."""
-        return json.loads((self.folder / str(step) / "note.json").read_text())
+        return read_json(self.folder / str(step) / "note.json", limit=LIMIT)
 
     def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, dict[str, Any]] | None:
         """(step, state, note) of the newest sound checkpoint, or of the one asked for; None where there is none.
@@ -203,8 +224,66 @@ class Checkpoints:
         n = processes.by_first(lambda: self._choose(step))
         if n is None:
             return None
-        self._check(n, like)
-        return n, _read(self.folder / str(n) / "state", like), self.note(n)
+        self._check(n, arrays.types_of(like))
+        return n, arrays.read(self.folder / str(n) / "state", like), self.note(n)
+
+    def read(self, like: Mapping[str, Any], step: int | None = None) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
+        """The same of some of the state's parts, by name, for those whom the run does not belong to, while it may go on.
+
+        Without a step the best is taken, else the newest. It is held, so that its run does not remove it meanwhile; one that
+        was removed before is replaced by its successor. Nothing is renamed.
+        """
+        arrays.check_path(self.folder, writing=False)
+        handle: int | None = None
+
+        def take() -> int | None:
+            nonlocal handle
+            taken = self._take(step)
+            handle = None if taken is None else taken[1]
+            return None if taken is None else taken[0]
+
+        try:
+            n = processes.by_first(take)
+            if n is None:
+                return None
+            self._check(n, arrays.types_of(dict(like)), parts=like)
+            got = n, arrays.read_parts(self.folder / str(n) / "state", like), self.note(n)
+            processes.barrier("checkpoint read")
+            return got
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+    def _take(self, step: int | None) -> tuple[int, int] | None:
+        """(step, handle that holds it) of what read takes."""
+        for _ in range(ATTEMPTS):
+            steps, best = self.steps(), self.best()
+            one = best if step is None else step
+            if not steps or (step is not None and step not in steps):
+                break
+            damage: dict[int, Damaged] = {}
+            for n in steps[::-1] if one is None else [one]:
+                handle = holding.hold(self.folder / str(n))
+                if handle is None:
+                    break  # removed meanwhile: look again
+                try:
+                    self.verify(n)
+                except Damaged as error:
+                    os.close(handle)
+                    if not (self.folder / str(n)).is_dir():
+                        break
+                    if one is not None:
+                        raise self._of_no_use(error, n) from error
+                    damage[n] = error
+                    continue
+                for damaged in damage.values():
+                    self.warn(f"{damaged}; using that of step {n}")
+                return n, handle
+            else:
+                raise self._none_left(damage)
+        if step is not None:
+            raise ValueError(f"{self.folder} has no checkpoint of step {step}; it has {', '.join(map(str, self.steps()))}")
+        return None
 
     def _choose(self, step: int | None) -> int | None:
         """The step that restore takes."""
@@ -214,8 +293,7 @@ class Checkpoints:
                 self.verify(n)
             except Damaged as error:
                 if step is not None:
-                    others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
-                    raise Damaged(f"{error}. Other checkpoints in {self.folder}: {others}; choose with --step") from error
+                    raise self._of_no_use(error, step) from error
                 if (self.folder / str(n)).is_dir():  # else its run has removed it, while it was looked at from here
                     damage[n] = error
                 continue
@@ -224,11 +302,18 @@ class Checkpoints:
                 self.warn(f"{damaged}; {f'set aside as {aside}, ' if aside else ''}using that of step {n}")
             return n
         if damage:
-            raise Damaged(
-                f"no sound checkpoint is left in {self.folder}: {'; '.join(map(str, damage.values()))}. Copy one back from "
-                "where it was intact, or start over with --fresh"
-            )
+            raise self._none_left(damage)
         return None
+
+    def _of_no_use(self, error: Damaged, step: int) -> Damaged:
+        others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
+        return Damaged(f"{error}. Other checkpoints in {self.folder}: {others}; choose with --step")
+
+    def _none_left(self, damage: Mapping[int, Damaged]) -> Damaged:
+        return Damaged(
+            f"no sound checkpoint is left in {self.folder}: {'; '.join(map(str, damage.values()))}. Copy one back from "
+            "where it was intact, or start over with --fresh"
+        )
 
     def _set_aside(self, step: int) -> str:
         """The damaged checkpoint's new name; "" where it could not be renamed."""
@@ -240,8 +325,10 @@ class Checkpoints:
             return ""
         return aside.name
 
-    def _check(self, step: int, like: Any) -> None:
-        there, here = json.loads((self.folder / str(step) / "tree.json").read_text()), _tree(like)
+    def _check(self, step: int, here: Mapping[str, str], parts: Mapping[str, Any] | None = None) -> None:
+        """Raises ValueError where these names, types and shapes are not those of a checkpoint, or of its parts alone."""
+        there = read_json(self.folder / str(step) / "tree.json", limit=LIMIT)
+        there = {name: kind for name, kind in there.items() if parts is None or name.partition("/")[0] in parts}
         changes = [
             f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
             for name in sorted({*there, *here})
@@ -255,95 +342,5 @@ class Checkpoints:
             )
 
     def verify(self, step: int) -> None:
-        """Compares every file of a checkpoint with its manifest; raises Damaged with the first that differs."""
-        path = self.folder / str(step)
-        try:
-            said = json.loads((path / MANIFEST).read_text())
-            wanted = {name: (int(size), str(digest)) for name, (size, digest) in said.items()}
-            if not wanted:
-                raise ValueError("empty")
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise Damaged(f"checkpoint {step}: its {MANIFEST} cannot be read ({_reason(error)})") from error
-        found = {name: path / name for name in wanted}
-        for name, (size, digest) in wanted.items():
-            if not found[name].is_file():
-                raise Damaged(f"checkpoint {step}: file {name} is missing")
-            if found[name].stat().st_size != size:
-                raise Damaged(
-                    f"checkpoint {step}: file {name} has {found[name].stat().st_size} bytes, was written with {size}"
-                )
-            if _sha256(found[name]) != digest:
-                raise Damaged(f"checkpoint {step}: the content of file {name} has changed since it was written")
-
-
-def _read(path: Path, like: Any) -> Any:
-    import orbax.checkpoint as ocp
-
-    plain = _without_keys(like)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        got = reader.restore(path.absolute(), args=ocp.args.StandardRestore(plain))
-    return jax.tree.map(lambda x, l: jax.random.wrap_key_data(x) if _is_key(l) else x, got, like)
-
-
-def _tree(state: Any) -> dict[str, str]:
-    """Type and shape of every array, by its path."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _without_keys(tree: Any) -> Any:
-    """Typed keys as their words; of an array or of its shape."""
-
-    def plain(x):
-        if not _is_key(x):
-            return x
-        if isinstance(x, jax.Array):
-            return jax.random.key_data(x)
-        words = jax.eval_shape(jax.random.key_data, x)
-        return jax.ShapeDtypeStruct(words.shape, words.dtype, sharding=x.sharding)
-
-    return jax.tree.map(plain, tree)
-
-
-def _digests(folder: Path) -> dict[str, tuple[int, str]]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): (p.stat().st_size, _sha256(p)) for p in files}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _silence_orbax() -> None:
-    """Its errors come up here and are said in one line; its own log repeats each a dozen times, with tracebacks."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_not_of_orbax)  # the same filter again is no second one
-
-
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    files, trace = [record.pathname], record.exc_info[2] if record.exc_info else None
-    while trace is not None:
-        files.append(trace.tb_frame.f_code.co_filename)
-        trace = trace.tb_next
-    return not any("orbax" in file for file in files)
-
-
-def _reason(error: BaseException) -> str:
-    """The cause in a few words; a storage library's account of it runs over pages."""
-    text = str(error)
-    if re.search(r"No space left|RESOURCE_EXHAUSTED|ENOSPC|Disk quota|File too large", text):
-        return "no space left on the device"
-    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+        """Compares every file of a checkpoint with its manifest, and whose it is; raises Damaged where they differ."""
+        manifest.verify(self.folder / str(step), step, run=self.run)
