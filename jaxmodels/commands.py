@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxmodels.decoding import Written, write
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity, write_png
 from jaxmodels.options import Joining, Options, Place
+from jaxmodels.runs import identity
 from jaxmodels.runs.files import inside
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.origin import check_run, is_weights
@@ -42,22 +43,22 @@ def train(experiment: str | Path | Experiment, *, console: Console | None = None
             raise ValueError(
                 f"an Experiment has no knobs any more; came {', '.join(knobs)}: give the file, or build it with them"
             )
-        identity, name, built = Identity("", {"steps": experiment.steps, "seed": experiment.seed}, {}), "run", experiment
+        wanted, name, built = Identity("", {"steps": experiment.steps, "seed": experiment.seed}, {}), "run", experiment
         path = Path(place.folder) if place.folder else None
     else:
         file = loading.load(experiment)
         config = loading.make_config(file, knobs)
         name, built = loading.run_name(file, config), file.build(config)
-        identity = Identity(file.source, loading.knobs_of(config), {"precision": options.precision})
+        wanted = Identity(file.source, loading.knobs_of(config), {"precision": options.precision})
         path = Path(place.folder or Path("runs") / name)
     runner.check(built, options)  # before a folder is made
     if path is None:
         return runner.run(built, options, console=console)
     folder = Folder(path, keep=options.keep or built.keep, warn=console.warn)
     try:
-        folder.open(identity, fresh=place.fresh, force=place.force)
+        folder.open(wanted, fresh=place.fresh, force=place.force)
         processes.watch(path)
-        return runner.run(built, options, folder=folder, console=console, name=name, knobs=dict(identity.knobs))
+        return runner.run(built, options, folder=folder, console=console, name=name, knobs=dict(wanted.knobs))
     finally:
         folder.close()
 
@@ -77,31 +78,35 @@ def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, Joining, dict[s
     return Options(**options), Place(**place), Joining(**joining), knobs
 
 
-def open_run(run: str | Path, *, step: int = -1, mesh: str = "", warn: Any = print) -> tuple[Experiment, State, int]:
+def open_run(
+    run: str | Path,
+    *,
+    step: int = -1,
+    mesh: str = "",
+    parts: Literal["all", "model"] = "all",
+    warn: Any = print,
+) -> tuple[Experiment, State, int]:
     """(experiment, state, step) of a run's folder, for reading: the checkpoint of that step, or the best, or the newest.
 
     The folder is code: its experiment.py is run. Open only runs of people whose code you would run yourself; warn(text) is
-    called where the folder belongs to another user, or every user can write in it.
+    called where the folder belongs to another user, or every user can write in it. Its files are compared with what they
+    were when the run wrote them; the run may go on meanwhile.
+    parts: "model" leaves the optimizer's state out, as (), where its parameters are not averages: it need not fit then.
     """
     run = check_run(run, warn)
+    checkpoints = Checkpoints(run / "checkpoints", warn=warn, run=identity.verify(run))
     file = loading.load(run / "experiment.py")
     experiment = file.build(loading.make_config(file, read_knobs(run).knobs))
-    checkpoints = Checkpoints(run / "checkpoints", warn=warn)
-    complete = checkpoints.steps()
-    if not complete:
+    devices = parallel.make_mesh(mesh)
+    like = runner.abstract_state(experiment, devices)[0]._asdict()
+    if parts == "model" and not hasattr(experiment.optimizer, "average"):
+        del like["opt_state"]
+    got = checkpoints.read(like, None if step == -1 else step)
+    if got is None:
         raise ValueError(
             f"{run} holds no complete checkpoint yet; train on: it saves at the experiment's interval and at the end"
         )
-    if step != -1 and step not in complete:
-        raise ValueError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, complete))}")
-    best = checkpoints.best()
-    if step == -1 and best is not None:
-        step = best
-    devices = parallel.make_mesh(mesh)
-    like = runner.abstract_state(experiment, devices)[0]
-    got = checkpoints.restore(like, None if step == -1 else step)
-    assert got is not None
-    return experiment, got[1], got[0]
+    return experiment, State(**{"opt_state": (), **got[1]}), got[0]
 
 
 def evaluate(
@@ -132,7 +137,7 @@ def evaluate(
         state = State(jnp.zeros((), jnp.int32), key, made.params, {}, (), jnp.zeros((), jnp.int32))
         experiment = replace(experiment, evals=_by_name(made.decoder, texts))
         return runner.evaluate(experiment, state, Options(mesh=mesh), console)
-    experiment, state, n = open_run(run, step=step, mesh=mesh, warn=console.warn)
+    experiment, state, n = open_run(run, step=step, mesh=mesh, parts="model", warn=console.warn)
     console.say(f"checkpoint of step {n:,}", "dim")
     if texts:
         if experiment.decoder is None:
@@ -196,7 +201,7 @@ def predict(
         made = open_image_model(run)
         params = cast_floats(made.params, None if precision in ("run", "float32") else jnp.dtype(precision))
         return predictions(made.predictor, params, made.extra, files, Path(out) if out else Path("predictions"))
-    experiment, state, _ = open_run(run, step=step, mesh=mesh, warn=warn)
+    experiment, state, _ = open_run(run, step=step, mesh=mesh, parts="model", warn=warn)
     if experiment.predictor is None:
         raise ValueError("this experiment's model reads no files: build() gave no predictor (see jaxmodels.task.Predictor)")
     how = _precision(run, precision)
@@ -240,7 +245,7 @@ def generate(
         made = _release(run)
         params = cast_floats(made.params, None if precision in ("run", "float32") else jnp.dtype(precision))
         return write(made.decoder, params, {}, _prompts(made.decoder, prompt), **how)
-    experiment, state, _ = open_run(run, step=step, mesh=mesh, warn=warn)
+    experiment, state, _ = open_run(run, step=step, mesh=mesh, parts="model", warn=warn)
     return sample(experiment, state, precision=_precision(run, precision), prompt=prompt, **how)
 
 

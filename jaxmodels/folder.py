@@ -1,8 +1,10 @@
 """A run's folder: what was run, what came out, and who may write to it.
 
-    experiment.py  knobs.json  environment.json   metrics.jsonl   checkpoints/N/   result.json
+    experiment.py  knobs.json  run.json   environment.json   metrics.jsonl   checkpoints/N/   result.json
 
-A folder belongs to one experiment, and one run at a time trains in it. Of several processes, the first one writes.
+A folder belongs to one experiment, and one run at a time trains in it. Of several processes, the first one writes. The first
+three say what was run, and are compared with their digests; what decides bits after a resume is in the checkpoints. The
+others are information: a run comes to the same parameters without them.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from typing import Any, NamedTuple
 from jaxmodels import processes
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.metrics import finite, lines, truncate
-from jaxmodels.runs import files
-from jaxmodels.runs.files import replacing
+from jaxmodels.runs import arrays, files, identity
+from jaxmodels.runs.files import read_json, replacing
 
 LENGTHS = ("steps", "epochs")  # knobs that say how long a run is: a complete run may be made longer
+OF_A_RUN = ("experiment.py", "knobs.json", identity.RUN, "checkpoints", "metrics.jsonl", "result.json")
 
 
 class Identity(NamedTuple):
@@ -47,16 +50,20 @@ class Folder:
         self._lock: Any = None
         self.longer: list[dict[str, Any]] = []  # each time that the complete run was made longer: at which step, which knob
         self._lengthen: Identity | None = None
+        self._forced: Identity | None = None
 
-    def open(self, identity: Identity, *, fresh: bool = False, force: bool = False) -> bool:
+    def open(self, wanted: Identity, *, fresh: bool = False, force: bool = False) -> bool:
         """Takes the folder; True where it holds a run of this experiment to go on with.
 
-        fresh: an old run is moved aside, to NAME.1 and so on. force: go on with it though it is another experiment's. A
-        complete run whose experiment differs by more steps alone is gone on with; see go_on_longer.
+        fresh: an old run is moved aside, to NAME.1 and so on. force: go on with it though it is another experiment's, which
+        is written down by `settle`, when the old run's checkpoint is known to fit. A complete run whose experiment differs
+        by more steps alone is gone on with; see go_on_longer.
         """
-        return processes.by_first(lambda: self._open(identity, fresh, force))
+        going_on, self.checkpoints.run = processes.by_first(lambda: self._open(wanted, fresh, force))
+        return going_on
 
-    def _open(self, identity: Identity, fresh: bool, force: bool) -> bool:
+    def _open(self, wanted: Identity, fresh: bool, force: bool) -> tuple[bool, str]:
+        arrays.check_path(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._take()
@@ -65,49 +72,60 @@ class Folder:
                 f"the run's folder {self.path} cannot be written: {error.strerror or error}. Choose another one with "
                 "--folder, or change its permissions"
             ) from error
-        if fresh and (self.path / "knobs.json").exists():
+        if fresh and any((self.path / name).exists() for name in OF_A_RUN):
             self._set_aside()
-        known = (self.path / "knobs.json").exists()
-        if known:
-            with contextlib.suppress(ValueError):
+        steps = self.checkpoints.steps()
+        if steps or any((self.path / name).exists() for name in (identity.RUN, "members")):
+            run = identity.read(self.path) if force else identity.verify(self.path)
+            with contextlib.suppress(ValueError, OSError):
                 self.longer = read_json(self.path / "knobs.json").get("longer", [])
-        if known and not force and not self._is_longer(identity):
-            self._check(identity)
+            if force:
+                self._forced = wanted
+            elif not self._is_longer(wanted):
+                self._check(wanted)
+        else:  # nothing yet, or what a start left that was killed at once
+            run = identity.new_id()
+            self._write_identity(wanted, run)
         self.checkpoints.clean()
-        if not known or force:
-            self._write("experiment.py", identity.source)
-            self._write_knobs(identity)
-        return known and bool(self.checkpoints.steps())
+        return bool(steps), run
 
-    def _write_knobs(self, identity: Identity) -> None:
-        record = {"longer": self.longer} if self.longer else {}
-        value = {"knobs": identity.knobs, "options": identity.options, **record}
-        self._write("knobs.json", json.dumps(value, indent=1, default=str))
+    def settle(self) -> None:
+        """Writes down the experiment that was forced upon an old run."""
+        if self._forced is not None and processes.first():
+            assert self.checkpoints.run is not None
+            self._write_identity(self._forced, self.checkpoints.run)
+        self._forced = None
 
-    def _is_longer(self, identity: Identity) -> bool:
+    def _write_identity(self, what: Identity, run: str) -> None:
+        knobs = {**_as_json(what), **({"longer": self.longer} if self.longer else {})}
+        contents = {"experiment.py": what.source, "knobs.json": json.dumps(knobs, indent=1)}
+        identity.write(self.path, run, {name: text.encode() for name, text in contents.items()})
+
+    def _is_longer(self, wanted: Identity) -> bool:
         """Whether this is the folder's complete run with more steps, and nothing else changed."""
-        old, new = read_json(self.path / "knobs.json"), _as_json(identity)
+        old, new = read_json(self.path / "knobs.json"), _as_json(wanted)
         changed = [k for k in {*old["knobs"], *new["knobs"]} if old["knobs"].get(k) != new["knobs"].get(k)]
         if len(changed) != 1 or changed[0] not in LENGTHS or old["options"] != new["options"]:
             return False
         before, after = old["knobs"].get(changed[0]), new["knobs"].get(changed[0])
-        same_code = _code(files.read_text(self.path / "experiment.py")) == _code(identity.source)
+        same_code = _code(files.read_text(self.path / "experiment.py")) == _code(wanted.source)
         more = type(before) is type(after) is int and after > before
         if not (same_code and more and self.result().get("exit") == "complete" and self.checkpoints.steps()):
             return False
-        self._lengthen = identity
+        self._lengthen = wanted
         return True
 
     def go_on_longer(self, step: int) -> str:
         """Writes down that the complete run goes on from this step with more steps, and gives what is to be said of it; ""
         where it does not. Called when the state has been restored, so that nothing changes where it cannot be."""
-        identity, self._lengthen = self._lengthen, None
-        if identity is None:
+        wanted, self._lengthen = self._lengthen, None
+        if wanted is None:
             return ""
-        before, after = read_json(self.path / "knobs.json")["knobs"], identity.knobs
+        before, after = read_json(self.path / "knobs.json")["knobs"], wanted.knobs
         [name] = [k for k in LENGTHS if before.get(k) != after.get(k)]
         self.longer = [*self.longer, {"step": step, "knob": name, "from": before[name], "to": after[name]}]
-        self._write_knobs(identity)
+        assert self.checkpoints.run is not None
+        self._write_identity(wanted, self.checkpoints.run)
         (self.path / "result.json").unlink(missing_ok=True)  # of the shorter run: a reader would take this one for complete
         return (
             f"the complete run of {name} {before[name]:,} goes on to {name} {after[name]:,}: from step {step:,} on its "
@@ -152,9 +170,9 @@ class Folder:
         self.path.mkdir()
         self._take()
 
-    def _check(self, identity: Identity) -> None:
+    def _check(self, wanted: Identity) -> None:
         """Raises where the folder holds another experiment, with what differs."""
-        old, new = read_json(self.path / "knobs.json"), _as_json(identity)
+        old, new = read_json(self.path / "knobs.json"), _as_json(wanted)
         changes = [
             f"{name}: {before.get(name, '(absent)')} there, {after.get(name, '(absent)')} here"
             for before, after in ((old["knobs"], new["knobs"]), (old["options"], new["options"]))
@@ -162,8 +180,8 @@ class Folder:
             if before.get(name) != after.get(name)
         ]
         source = files.read_text(self.path / "experiment.py")
-        if _code(source) != _code(identity.source):
-            lines = difflib.unified_diff(source.splitlines(), identity.source.splitlines(), lineterm="", n=0)
+        if _code(source) != _code(wanted.source):
+            lines = difflib.unified_diff(source.splitlines(), wanted.source.splitlines(), lineterm="", n=0)
             changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
             changes += [
                 "the experiment's file:",
@@ -180,14 +198,13 @@ class Folder:
             )
 
     def environment(self) -> dict[str, Any]:
-        """What environment.json says of the newest start; {} before the first."""
-        path = self.path / "environment.json"
-        return read_json(path) if path.is_file() else {}
+        """What environment.json says of the newest start; {} before the first, or where it cannot be read."""
+        return self._information("environment.json")
 
     def write_environment(self, **more: Any) -> None:
         """Versions, devices, command and commit of this start."""
         if processes.first():
-            self._write("environment.json", json.dumps({**describe_environment(), **more}, indent=1, default=str))
+            files.write_json(self.path / "environment.json", {**describe_environment(), **more})
 
     def resume_metrics(self, step: int) -> None:
         """Drops what the log says of steps after the restored one."""
@@ -200,24 +217,23 @@ class Folder:
 
     def result(self) -> dict[str, Any]:
         """What result.json says; {} before the first end, or where it cannot be read."""
-        path = self.path / "result.json"
-        with contextlib.suppress(ValueError):
-            return read_json(path) if path.is_file() else {}
+        return self._information("result.json")
+
+    def _information(self, name: str) -> dict[str, Any]:
+        with contextlib.suppress(ValueError, OSError):
+            return read_json(self.path / name)
         return {}
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The final metrics and how the run ended."""
         if processes.first():
-            self._write("result.json", json.dumps(finite(result), indent=1, default=str))
+            files.write_json(self.path / "result.json", finite(result))
 
     def write_picture(self, name: str, pixels: Any) -> Path:
         """Writes pictures/<name>.png: uint8, height x width x 1 or 3."""
         file = files.inside(self.path, f"pictures/{name}.png")
         file.parent.mkdir(exist_ok=True)
         return write_png(file, pixels)
-
-    def _write(self, name: str, text: str) -> None:
-        files.write_text(self.path / name, text)
 
 
 def _as_json(identity: Identity) -> dict[str, Any]:
@@ -234,14 +250,6 @@ def write_png(path: Path, pixels: Any) -> Path:
     with replacing(path) as file:
         Image.fromarray(pixels).save(file, "PNG")
     return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file of the run's folder."""
-    try:
-        return files.read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Delete it to go on without it, or start over with --fresh") from error
 
 
 def describe_environment() -> dict[str, Any]:

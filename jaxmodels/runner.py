@@ -192,15 +192,15 @@ class _Session:
         self.console.say(self._headline(), "dim")
         restored = None
         if self.folder is not None:
-            known = processes.by_first(self.folder.environment)
-            self.k = self.k or known.get("steps_per_dispatch", 0)
-            self.checkpoint_every = self.options.checkpoint_every or known.get("checkpoint_every") or self.checkpoint_every
             restored = self.folder.checkpoints.restore(self.abstract)
+            self.folder.settle()
         if restored:
             n, state, note = restored
             self.interval = Sums(note["names"])
             self.interval.sums = np.asarray(note["interval"], np.float64)
             self.metrics, self.best, self.saver.newest = note["metrics"], note["best"], n
+            self.k = self.k or note["steps_per_dispatch"]  # the bits of what follows depend on both
+            self.checkpoint_every = self.options.checkpoint_every or note["checkpoint_every"] or self.checkpoint_every
             if self.options.on_nan == "stop":  # batches that were skipped before do not stop it
                 state = state._replace(faults=jnp.zeros_like(state.faults))
             self.faults = int(state.faults)
@@ -432,6 +432,8 @@ class _Session:
             "names": self.interval.names,
             "interval": self.interval.sums.tolist(),
             "evaluations": list(self.stopping.evaluations),  # a copy, which is written behind
+            "steps_per_dispatch": self.k,
+            "checkpoint_every": self.checkpoint_every,
         }
         self.saver.save(n, state, note, best=best, must=must or n == self.experiment.steps)
 

@@ -25,7 +25,6 @@ import numpy as np
 from jaxmodels import loading, parallel, runner, sharding
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
-from jaxmodels.folder import Folder
 
 KEEP_ALL = 10**6
 ATTEMPTS = 6  # to kill a run before its end, each in half the time
@@ -80,7 +79,8 @@ def verify_resume(
 
         console.say(f"{steps} steps without interruption …")
         _finish(_start(command, base / "whole", 0, env))
-        k = Folder(base / "whole", keep=1).environment()["steps_per_dispatch"]
+        whole = Checkpoints(base / "whole" / "checkpoints")
+        k = whole.note(whole.steps()[-1])["steps_per_dispatch"]
 
         draw, apart = random.Random(kill_seed), _between(base / "whole" / "checkpoints")
         for narrower in range(ATTEMPTS):

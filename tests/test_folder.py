@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from jaxmodels.folder import Folder, Identity
+from jaxmodels.runs import identity
 
 pytestmark = pytest.mark.fast
 
@@ -106,9 +108,17 @@ def test_a_refusal_changes_nothing(tmp_path):
 
 
 def test_force_goes_on_with_the_other_experiment_and_says_so_in_the_folder(tmp_path):
+    """But not before it is known that the checkpoint fits: then `settle` is called."""
     trained(tmp_path)
-    assert opened(tmp_path, RUN._replace(knobs={"lr": 0.2}), force=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path.name != ".lock"}
+    folder = Folder(tmp_path, keep=2)
+    assert folder.open(RUN._replace(knobs={"lr": 0.2}), force=True)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    folder.settle()
+    folder.close()
     assert json.loads((tmp_path / "knobs.json").read_text())["knobs"] == {"lr": 0.2}
+    assert identity.verify(tmp_path) == json.loads(before["run.json"])["run"]
+    assert opened(tmp_path, RUN._replace(knobs={"lr": 0.2}))
 
 
 def test_fresh_keeps_every_old_run_under_another_name(tmp_path):
@@ -160,14 +170,69 @@ def test_the_environment_is_written_down(tmp_path):
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", said["commit"] or "0" * 40)
 
 
-@pytest.mark.parametrize("name", ["knobs.json", "environment.json"])
-@pytest.mark.parametrize("content", [b'{"knobs": {"lr"', b"", b"\xff\xfe"], ids=["cut", "empty", "no text"])
-def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, content):
+DAMAGE = {"cut": b'{"knobs": {"lr"', "empty": b"", "no text": b"\xff\xfe", "a list": b"[]", "deep": b"[" * 10**5}
+
+
+@pytest.mark.parametrize("name", ["knobs.json", "experiment.py", "run.json"])
+@pytest.mark.parametrize("content", [*DAMAGE.values(), None], ids=[*DAMAGE, "absent"])
+def test_a_damaged_file_that_says_what_was_run_is_named_and_no_message_says_to_delete_it(tmp_path, name, content):
+    trained(tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}(?s:.)*Copy it back .* start over with --fresh") as error:
+        opened(tmp_path / "run")
+    assert "elete" not in str(error.value)
+    assert not opened(tmp_path / "run", fresh=True)
+    assert (tmp_path / "run.1" / "checkpoints" / "5").is_dir()
+    assert opened(tmp_path / "run") is False
+
+
+@pytest.mark.parametrize("name", ["knobs.json", "experiment.py"])
+def test_forced_it_goes_on_though_what_was_run_is_damaged(tmp_path, name):
     trained(tmp_path)
-    (tmp_path / name).write_bytes(content)
-    read = {"knobs.json": lambda: opened(tmp_path), "environment.json": Folder(tmp_path, keep=2).environment}
-    with pytest.raises(ValueError, match=rf"{name} is damaged: .*\. Delete it .* or start over with --fresh"):
-        read[name]()
+    (tmp_path / name).write_bytes(b"{")
+    folder = Folder(tmp_path, keep=2)
+    assert folder.open(RUN, force=True)
+    folder.settle()
+    folder.close()
+    assert opened(tmp_path)
+
+
+def test_every_flipped_bit_of_what_was_run_is_found(tmp_path):
+    trained(tmp_path)
+    for name in ("knobs.json", "experiment.py", "run.json"):
+        content = (tmp_path / name).read_bytes()
+        for bit in range(0, 8 * len(content), 5):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            (tmp_path / name).write_bytes(flipped)
+            with pytest.raises(ValueError, match=name):
+                identity.verify(tmp_path)
+        (tmp_path / name).write_bytes(content)
+    identity.verify(tmp_path)
+
+
+def test_a_start_that_was_killed_at_once_leaves_nothing_that_is_in_the_way(tmp_path):
+    (tmp_path / "experiment.py").write_text("")
+    (tmp_path / "knobs.json").write_text("{")
+    assert not opened(tmp_path)
+    assert (tmp_path / "experiment.py").read_text() == SOURCE
+
+
+def test_a_copied_folder_keeps_its_id_and_another_run_has_another(tmp_path):
+    trained(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    opened(tmp_path / "other")
+    ids = [identity.verify(tmp_path / name) for name in ("run", "copy", "other")]
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_environment_counts_as_none(tmp_path, content):
+    (tmp_path / "environment.json").write_bytes(content)
+    assert Folder(tmp_path, keep=2).environment() == {}
 
 
 def test_a_damaged_result_counts_as_none(tmp_path):

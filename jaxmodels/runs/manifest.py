@@ -15,16 +15,13 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxmodels.runs import files
+from jaxmodels.runs.sealed import Damaged
 
 MANIFEST, IDENTITY = "manifest.json", "identity.json"
 LIMIT = 1 << 30  # bytes of a manifest: a line for each of a state's files
-
-
-class Damaged(ValueError):
-    """A checkpoint, or a run's folder, whose files are not what was written."""
 
 
 class CheckpointIdentity(NamedTuple):
@@ -134,21 +131,3 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return ""  # removed just now
-
-
-def sealed(value: dict[str, Any]) -> dict[str, Any]:
-    """The value with the sha256 of its own JSON."""
-    return {**value, "sha256": hashlib.sha256(json.dumps(value).encode()).hexdigest()}
-
-
-def unsealed(path: Path) -> dict[str, Any]:
-    """What a file holds that was written of sealed(value); raises Damaged where any bit of it has changed."""
-    try:
-        text = files.read_text(path)
-        said = json.loads(text)
-        value = {name: x for name, x in said.items() if name != "sha256"}
-        if text != json.dumps(sealed(value)):
-            raise ValueError("its content has changed since it was written")
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{path} cannot be read ({error})") from error
-    return value

@@ -83,10 +83,12 @@ def _train(path: Path, folders: Sequence[Path]) -> int:
     from jaxmodels import loading, parallel
     from jaxmodels.console import Console
     from jaxmodels.options import Options
+    from jaxmodels.runs import identity
     from jaxmodels.runs.knobs import read_knobs
     from jaxmodels.sweeps.together import Stopped
     from jaxmodels.sweeps.training import Setup, loop_of, member_of, result_of, train_members
 
+    identity.verify(path)
     file = loading.load(path / "experiment.py")
     options = Options(**read_knobs(path).options)
     names = [name for folder in folders for name in loop_of(folder).members]

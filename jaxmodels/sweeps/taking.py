@@ -10,11 +10,12 @@ import jax
 from jaxmodels import loading, parallel, runner
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.folder import Folder, Identity
-from jaxmodels.runs import files
+from jaxmodels.runs import files, identity
 from jaxmodels.runs.files import folders
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.origin import check_code
 from jaxmodels.sweeps.programs import many
+from jaxmodels.sweeps.together import run_of
 from jaxmodels.sweeps.training import loop_of, loops_in, member_of, result_of
 
 
@@ -28,6 +29,7 @@ def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) ->
     if name not in known:
         raise ValueError(f"{swept} has no member {name!r}; it has {', '.join(sorted(known)[:8]) or 'none: is it a sweep?'}")
     check_code(swept, warn)
+    identity.verify(swept)
     loops = [loop for loop in loops_in(swept) if name in loop_of(loop).members]
     if not loops:
         raise ValueError(f"{swept}: got no loop of {name}; expected one in together/. Let the sweep go on until it begins")
@@ -41,20 +43,21 @@ def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) ->
     mesh = parallel.make_mesh("data=1", jax.devices()[:1])
     one, at = runner.abstract_state(built, mesh)[0], here.members.index(name)
     like = many(one, len(here.members), parallel.replicated(mesh))
-    restored = Checkpoints(loop / "checkpoints").restore(like)
+    restored = Checkpoints(loop / "checkpoints", run=run_of(loop)).read(like._asdict())
     if restored is None:
         raise ValueError(f"{name} has no checkpoint yet; let the sweep go on until its first one")
-    n, state, note = restored
+    n, state, note = restored[0], type(like)(**restored[1]), restored[2]
     run = Folder(path, keep=built.keep)
     try:
         options = {"precision": kept.options["precision"]}
         run.open(Identity(file.source, loading.knobs_of(config), options))
         member = note["members"][at]
         noted = {"step": n, "best": None, "names": note["names"], **{k: member[k] for k in ("metrics", "interval")}}
-        run.checkpoints.save(n, jax.tree.map(lambda x: x[at], state), noted)
+        deciding = {"steps_per_dispatch": here.how.k if here.how else 1, "checkpoint_every": built.checkpoint_every}
+        run.checkpoints.save(n, jax.tree.map(lambda x: x[at], state), noted | deciding)
         log = files.read_bytes(swept / "members" / name / "metrics.jsonl", limit=files.LOG_LIMIT)
         files.write_bytes(path / "metrics.jsonl", log)
-        run.write_environment(steps_per_dispatch=here.how.k if here.how else 1, checkpoint_every=built.checkpoint_every)
+        run.write_environment(**deciding)
         if result is not None:
             run.write_result(result)
     finally:

@@ -25,6 +25,7 @@ from jaxmodels.evaluating import as_evaluation, evaluates
 from jaxmodels.experiment import Experiment, Pipeline
 from jaxmodels.metrics import Sums, finite, json_lines, truncate
 from jaxmodels.programs import segments
+from jaxmodels.runs import identity, sealed
 from jaxmodels.runs.files import write_text
 from jaxmodels.signals import Signals
 from jaxmodels.sweeps.programs import GroupPrograms
@@ -60,7 +61,13 @@ def claim(folder: Path, members: Sequence[Member], how: How | None) -> None:
         of = folder.parents[1] / "members" / member.name
         of.mkdir(parents=True, exist_ok=True)
         write_text(of / "knobs.json", json.dumps(member.knobs, default=str))
-    write_text(folder / "members.json", json.dumps({"members": [m.name for m in members], "how": how}))
+    sealed.write(folder / "members.json", {"members": [m.name for m in members], "how": how})
+
+
+def run_of(folder: Path) -> str | None:
+    """The id that the checkpoints of the loop SWEEP/together/N carry."""
+    swept = folder.parents[1]
+    return f"{identity.read(swept)}/{folder.name}" if (swept / identity.RUN).exists() else None
 
 
 class Together:
@@ -74,7 +81,7 @@ class Together:
         self.experiments = [programs.file.build(m.config) for m in members]
         self.first: Experiment = self.experiments[0]
         self.values = [programs.values([m.config for m in self.members[part]]) for part in self.parts]
-        self.checkpoints = Checkpoints(folder / "checkpoints", keep=1, warn=console.warn)
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=1, warn=console.warn, run=run_of(folder))
         self.logs = [logs / m.name for m in members]
         self.intervals: list[Sums] = []
         self.metrics: list[dict[str, float]] = [{} for _ in members]

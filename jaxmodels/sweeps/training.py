@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 from jaxmodels import loading
 from jaxmodels.console import Console
 from jaxmodels.options import Options
+from jaxmodels.runs import sealed
 from jaxmodels.runs.files import BadFile, folders, read_json, regular
 from jaxmodels.runs.knobs import read_knobs
+from jaxmodels.runs.sealed import Damaged
 from jaxmodels.sweeps.programs import GroupPrograms
+from jaxmodels.sweeps.space import name_of
 from jaxmodels.sweeps.together import How, Member, Together, Trial
 from jaxmodels.sweeps.tracing import groups
 
@@ -49,7 +52,7 @@ class Loop(NamedTuple):
 def loop_of(folder: Path) -> Loop:
     """That of a loop's folder; raises BadFile where it is not what a sweep writes."""
     path = folder / "members.json"
-    found = read_json(path)
+    found = sealed.read(path)
     names, how = found.get("members"), found.get("how")
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and Path(n).name == n != ".." for n in names):
         raise BadFile(f"{path}: got members {str(names)[:80]}; expected a list of names. Start the sweep in a new --folder")
@@ -118,6 +121,11 @@ def begun_of(setup: Setup, left: Sequence[Member]) -> tuple[list[tuple[Path, lis
 def member_of(file: loading.File, path: Path, name: str) -> Member:
     """A member of the sweep in this folder, as the disk knows it."""
     knobs = read_json(path / "members" / name / "knobs.json")
+    if name_of(knobs) != name:
+        raise Damaged(
+            f"{path / 'members' / name / 'knobs.json'}: got the knobs of {name_of(knobs)}; expected those of {name}. "
+            "Copy it back from where it was intact"
+        )
     return Member(name, knobs, loading.make_config(file, {**read_knobs(path).knobs, **knobs}))
 
 

@@ -1,0 +1,72 @@
+"""Which run a folder holds: its id, which its checkpoints carry, and the digests of the files that say what was run.
+
+    run.json   {"run": id, "files": {"experiment.py": [sha256], "knobs.json": [sha256]}}, sealed
+
+It is written last when a run begins in the folder, so a folder without it holds no run yet. A copied folder keeps its id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxmodels.runs import files, sealed
+from jaxmodels.runs.sealed import Damaged
+
+RUN = "run.json"
+
+
+def new_id() -> str:
+    """An id that no other run has."""
+    return secrets.token_hex(8)
+
+
+def write(folder: Path, run: str, contents: Mapping[str, bytes]) -> None:
+    """Writes the files that say what was run, and notes the run's id and their digests.
+
+    A kill leaves each file as it was or as it is to be, and a note that holds for both.
+    """
+    digests = {name: [hashlib.sha256(content).hexdigest()] for name, content in contents.items()}
+    if (folder / RUN).exists():
+        old = sealed.read(folder / RUN)["files"]
+        both = {name: [*of, *old.get(name, [])] for name, of in digests.items()}
+        sealed.write(folder / RUN, {"run": run, "files": both})
+    for name, content in contents.items():
+        files.write_bytes(folder / name, content, durable=True)
+    sealed.write(folder / RUN, {"run": run, "files": digests})
+
+
+def read(folder: Path) -> str:
+    """The run's id; raises Damaged where run.json is not what was written, or absent."""
+    if not (folder / RUN).exists():
+        raise Damaged(
+            f"{folder} has no {RUN}, which says whose its checkpoints are: it is lost, or a development version before 0.1 "
+            "wrote the folder. Copy it back from where it was intact, or start over with --fresh (the old run is kept, "
+            "renamed)"
+        )
+    return str(sealed.read(folder / RUN).get("run"))
+
+
+def verify(folder: Path) -> str:
+    """The run's id, after the files were compared with what they were; raises Damaged with the first that differs."""
+    run = read(folder)
+    for name, digests in sealed.read(folder / RUN)["files"].items():
+        try:
+            now = _sha256(folder / name)
+        except (OSError, ValueError) as error:
+            raise Damaged(f"{folder / name} cannot be read ({error}). {_CURE}") from error
+        if now not in digests:
+            raise Damaged(f"{folder / name} is damaged: its content has changed since the run wrote it. {_CURE}")
+    return run
+
+
+_CURE = (
+    "Copy it back from where it was intact; or train on with your own file and --force, which writes it anew; or start over "
+    "with --fresh (the old run is kept, renamed)"
+)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(files.read_bytes(path)).hexdigest()
