@@ -197,10 +197,6 @@ class Folder:
                 "new experiment with --force"
             )
 
-    def environment(self) -> dict[str, Any]:
-        """What environment.json says of the newest start; {} before the first, or where it cannot be read."""
-        return self._information("environment.json")
-
     def write_environment(self, **more: Any) -> None:
         """Versions, devices, command and commit of this start."""
         if processes.first():
@@ -217,11 +213,8 @@ class Folder:
 
     def result(self) -> dict[str, Any]:
         """What result.json says; {} before the first end, or where it cannot be read."""
-        return self._information("result.json")
-
-    def _information(self, name: str) -> dict[str, Any]:
         with contextlib.suppress(ValueError, OSError):
-            return read_json(self.path / name)
+            return read_json(self.path / "result.json")
         return {}
 
     def write_result(self, result: Mapping[str, Any]) -> None:
