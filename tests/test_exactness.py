@@ -122,8 +122,8 @@ def test_what_is_forced_upon_a_run_and_does_not_fit_changes_nothing_and_it_can_s
 def test_evaluation_does_not_need_the_state_of_the_optimizer(capsys, sgd, tmp_path):
     folder = Path(shutil.copytree(sgd, tmp_path / "run"))
     wanted = commands.evaluate(folder, mesh="data=1")
-    shutil.copy(with_adam(tmp_path), folder / "experiment.py")
-    identity.write(folder, identity.read(folder), ("experiment.py", "knobs.json"))
+    contents = {"experiment.py": with_adam(tmp_path).read_bytes(), "knobs.json": (folder / "knobs.json").read_bytes()}
+    identity.write(folder, identity.read(folder), contents)
     assert commands.evaluate(folder, mesh="data=1") == wanted
     with pytest.raises(ValueError, match="does not fit the experiment: opt_state"):
         commands.open_run(folder, mesh="data=1")
