@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -20,6 +21,7 @@ from jaxmodels.listing import list_experiments
 from jaxmodels.metrics import truncate
 from jaxmodels.report.command import report
 from jaxmodels.report.read import read
+from jaxmodels.runs import sealed
 from jaxmodels.runs.files import BadFile
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.sweeps.part import held
