@@ -1,4 +1,4 @@
-"""Files of many kinds as arrays: read whole, checked before memory is taken, and never unpickled.
+"""Tables of many formats as arrays: read whole, never unpickled, and with a limit on what is unpacked (data/unpack.py).
 
 What a table's reader gives goes straight into ArrayPipeline. A name that ends in .gz is unpacked on the way.
 
@@ -11,173 +11,245 @@ numbers that no type holds exactly, such as 2**60 + 1 beside a missing value: th
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import math
 import os
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from jaxmodels.data.arrays import read_idx, read_npy, read_npz
+from jaxmodels.data.unpack import FREE, TEXT_FREE, Allowance, Unreadable, existing, open_text, reading, reason
 from jaxmodels.narrowing import EXACT, loss
 
 PathLike = str | os.PathLike[str]
 Table = dict[str, np.ndarray]
 
-IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-DEFLATE = 1032  # no deflate stream unpacks to more than this times its own size (zlib's technical notes)
+LINE = 64 << 20  # bytes of a line of JSON at most
+BLOCK = 4096  # rows that are read at once
+FEW = 256  # rows of text that are turned into columns at once: more would start Python's garbage collector
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
-def read_idx(path: PathLike) -> np.ndarray:
-    """The array of an IDX file, the format of MNIST (LeCun et al., 1998), plain or gzipped."""
-    path = _existing(path)
+def read_csv(
+    path: PathLike,
+    columns: Sequence[str] | None = None,
+    *,
+    delimiter: str = ",",
+    decimal: Literal[".", ","] = ".",
+    limit: int = TEXT_FREE,
+) -> Table:
+    """The columns of a CSV file whose first line names them; only those asked for, where any are.
+
+    A field in quotes may hold the delimiter, ends of lines and, doubled, quotes (RFC 4180). With delimiter="\\t" a line is
+    always a row, because text between tabs is mostly written without quoting: quotes around a whole field are taken off,
+    as pandas and Excel write them, where the line then has the right number of fields; any other quote is a letter.
+    decimal: "," reads 1,5 as a number. limit: of a packed file; see data/unpack.py.
+    """
+    path = existing(path)
+    reader = None
     try:
-        return _read_idx(path)
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error}); wanted a whole IDX file; get it again") from error
+        raw = io.BufferedReader(_WithoutNul(open_text(path, limit)), 1 << 16)
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+            reader = _Rows(file, delimiter)
+            names, texts = _columns(path, reader, columns, delimiter)
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable(
+            f"{path}, near line {reader.line if reader else 1}: got {reason(error)}; expected CSV text in UTF-8. Mend "
+            "that line, or save the file anew"
+        ) from error
+    if not texts or not texts[0]:
+        raise Unreadable(f"{path}: got no lines below the first; expected a table of at least one. Add rows")
+    found = {name: _from_texts(text) for name, text in zip(names, texts, strict=True)}
+    if decimal == ",":
+        for name, text in zip(names, texts, strict=True):
+            x = _from_texts([word.replace(",", ".") for word in text if "." not in word])
+            if len(x) == len(text) and x.dtype.kind in "iuf":
+                found[name] = x
+    return found
 
 
-def _read_idx(path: Path) -> np.ndarray:
-    with _open(path) as file:
-        head = file.read(4)
-        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 8:
-            raise ValueError(
-                f"{path} begins with {head.hex(' ') or 'nothing'}; an IDX file begins with 00 00, a type and a number of "
-                "dimensions; get the file again"
-            )
-        dims = file.read(4 * head[3])
-        shape = tuple(int.from_bytes(dims[i : i + 4], "big") for i in range(0, len(dims), 4))
-        dtype = np.dtype(IDX_TYPES[head[2]])
-        size = math.prod(shape) * dtype.itemsize
-        packed = path.stat().st_size * (DEFLATE if path.suffix == ".gz" else 1)
-        if len(dims) < 4 * head[3] or size > packed:
-            raise ValueError(f"{path} is too short for the {shape} of {dtype.name} that it announces; get the file again")
-        data = file.read(size + 1)
-    if len(data) != size:
-        raise ValueError(
-            f"{path} announces {shape} of {dtype.name}, {size:,} bytes, and holds {len(data):,}"
-            f"{' or more' if len(data) > size else ''}; get the file again"
-        )
-    return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+class _WithoutNul(io.RawIOBase):
+    """Bytes of a text, which has no NUL."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        part = self._file.read(len(into))
+        if b"\0" in part:
+            raise ValueError("a NUL byte, as UTF-16 and binary files have them")
+        into[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
-def read_npy(path: PathLike) -> np.ndarray:
-    """The array of a .npy file."""
-    path = _existing(path)
-    try:
-        return np.array(np.lib.format.open_memmap(path, mode="r"))  # never unpickles, and holds the shape against the file
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no .npy file of plain arrays ({error}); write it with np.save") from error
+class _Rows:
+    """The rows of a file as lists of fields, and the line that was read last."""
 
+    def __init__(self, file: Iterable[str], delimiter: str):
+        self._fields = 0  # of the first line
+        self._read = 0
+        self._csv = csv.reader(file, delimiter=delimiter, strict=True) if delimiter != "\t" else None
+        self._rows: Iterator[list[str]] = self._between_tabs(file) if self._csv is None else self._csv
 
-def read_npz(path: PathLike) -> Table:
-    """The arrays of a .npz file."""
-    path = _existing(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{path} is no .npz file of plain arrays ({error}); write it with np.savez") from error
+    @property
+    def line(self) -> int:
+        return self._read if self._csv is None else self._csv.line_num
 
+    def __iter__(self) -> Iterator[list[str]]:
+        return self._rows
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{info.filename} is packed by method {info.compress_type}, wanted deflate")
-    if info.file_size > DEFLATE * info.compress_size:
-        raise ValueError(f"{info.filename} announces {info.file_size:,} bytes, packed in {info.compress_size:,}")
-    with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        if math.prod(shape) * dtype.itemsize > info.file_size:
-            raise ValueError(f"{info.filename} announces {shape} of {dtype}, and has {info.file_size:,} bytes")
-    with archive.open(info) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+    def _between_tabs(self, file: Iterable[str]) -> Iterator[list[str]]:
+        for line in file:
+            self._read += 1
+            text = line.rstrip("\r\n")
+            row = text.split("\t") if text else []
+            if '"' in text:
+                row = self._unquoted(text) or row
+            self._fields = self._fields or len(row)
+            yield row
 
-
-def read_csv(path: PathLike, columns: Sequence[str] | None = None, *, delimiter: str = ",") -> Table:
-    """The columns of a CSV file whose first line names them; only those asked for, where any are."""
-    path = _existing(path)
-    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+    def _unquoted(self, text: str) -> list[str] | None:
+        """The fields of a line quoted as CSV is; None where a quote does not end in it, or the fields are not as many."""
         try:
-            names = next(reader, [])
-            if not names or len(set(names)) != len(names):
-                raise ValueError(f"{path}: the first line is {names}; it must name each column, once")
-            wanted = _chosen(path, names, columns)
-            texts: list[list[str]] = [[] for _ in wanted]
-            places = [names.index(name) for name in wanted]
-            for row in reader:
-                if len(row) != len(names) and row:
-                    raise ValueError(
-                        f"{path}, line {reader.line_num}: {len(row)} values, wanted {len(names)} as in the first line; "
-                        "mend that line"
-                    )
-                for text, place in zip(texts, places, strict=True):
-                    if row:
-                        text.append(row[place])
-        except (csv.Error, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}, near line {reader.line_num}: {error}; wanted CSV text in UTF-8") from error
-    if not texts[0]:
-        raise ValueError(f"{path} has no lines below the first; a table needs at least one")
-    return {name: _from_texts(text) for name, text in zip(wanted, texts, strict=True)}
+            (row,) = csv.reader([text], delimiter="\t", strict=True)
+        except (csv.Error, ValueError):
+            return None
+        return row if len(row) == (self._fields or len(row)) else None
 
 
-def read_jsonl(path: PathLike, columns: Sequence[str] | None = None) -> Table:
+def _columns(path: Path, reader: _Rows, columns: Sequence[str] | None, delimiter: str) -> tuple[list[str], list[list[str]]]:
+    """Names and texts of the wanted columns."""
+    rows = iter(reader)
+    names = next(rows, [])
+    if not names or len(set(names)) != len(names):
+        raise Unreadable(
+            f"{path}: got a first line of {reprlib.repr(names)}; expected the name of each column, once. Mend that line"
+        )
+    wanted = _chosen(path, names, columns)
+    texts: list[list[str]] = [[] for _ in wanted]
+    places = [names.index(name) for name in wanted]
+    block: list[list[str]] = []
+    for row in rows:
+        if len(row) != len(names):
+            if not row:
+                continue
+            hint = _other_delimiter(names[0], delimiter)
+            raise Unreadable(
+                f"{path}, line {reader.line}: got {len(row)} values; expected {len(names)} as in the first line. "
+                f"{hint or 'Mend that line'}"
+            )
+        block.append(row)
+        if len(block) == FEW:
+            _add(texts, places, block)
+            block = []
+    if not texts[0] and len(names) == 1 and block and (hint := _other_delimiter(names[0], delimiter, block[0][0])):
+        raise Unreadable(f"{path}: got one column, {reprlib.repr(names[0])}; expected the name of each. {hint}")
+    _add(texts, places, block)
+    return wanted, texts
+
+
+def _add(texts: list[list[str]], places: list[int], block: list[list[str]]) -> None:
+    columns = list(zip(*block, strict=True))
+    for text, place in zip(texts, places, strict=True):
+        text += columns[place] if block else ()
+
+
+def _other_delimiter(first: str, used: str, second: str | None = None) -> str:
+    """What to write where the first line, and the second if given, hold a delimiter other than the one used."""
+    for mark in ";\t|":
+        if mark != used and mark in first and (second is None or mark in second):
+            return f"Give delimiter={mark!r} if the file is written so"
+    return ""
+
+
+def read_jsonl(path: PathLike, columns: Sequence[str] | None = None, *, limit: int = TEXT_FREE) -> Table:
     """The keys of a file with one JSON object a line, all with the same keys; only those asked for, where any are.
 
-    Lists become further dimensions, and must then be equally long.
+    Lists become further dimensions, and must then be equally long. limit: of a packed file; see data/unpack.py.
     """
-    path = _existing(path)
+    path = existing(path)
     names: list[str] = []
     values: dict[str, list[Any]] = {}
     line = 0
-    with _open(path) as file:
-        try:
-            for text in file:
+    try:
+        with open_text(path, limit) as file:
+            while text := file.readline(LINE + 1):
                 line += 1
+                if len(text) > LINE:
+                    raise ValueError(f"a line of more than {LINE:,} bytes")
                 if not text.strip():
                     continue
-                row = json.loads(text)
+                row = json.loads(text, object_pairs_hook=_object)
                 if not isinstance(row, dict):
-                    raise ValueError(f"came {type(row).__name__}, wanted an object")
+                    raise ValueError(f"a {type(row).__name__}")
                 if not values:
                     names = list(row)
                     values = {name: [] for name in _chosen(path, names, columns)}
                 if row.keys() != set(names):
-                    raise ValueError(f"the keys are {sorted(row)}, wanted {sorted(names)} as in the first line")
+                    raise ValueError(f"the keys {reprlib.repr(sorted(row))} in place of {reprlib.repr(sorted(names))}")
                 for name, column in values.items():
                     column.append(row[name])
-        except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}, line {line or 1}: {error}; mend that line") from error
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable(
+            f"{path}, line {line or 1}: got {reason(error)}; expected a JSON object with the keys of the first line. "
+            "Mend that line"
+        ) from error
     if not values:
-        raise ValueError(f"{path} is empty; wanted a JSON object on each line")
+        raise Unreadable(f"{path} is empty: got no line; expected a JSON object on each. Add some")
     return {name: _from_values(column, f"{path}: {name}") for name, column in values.items()}
 
 
-def read_parquet(path: PathLike, columns: Sequence[str] | None = None) -> Table:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice in an object")
+    return found
+
+
+def read_parquet(path: PathLike, columns: Sequence[str] | None = None, *, limit: int = FREE) -> Table:
     """The columns of a Parquet file; only those asked for, where any are. Types as in the file; a missing number is nan.
 
-    A whole number that is changed by that, as 2**60 + 1 is, is refused.
+    A whole number that is changed by that, as 2**60 + 1 is, is refused. limit: bytes of the columns as arrays; see
+    data/unpack.py.
     """
-    path = _existing(path)
+    path = existing(path)
     try:
+        import pyarrow
         import pyarrow.parquet as parquet
-        from pyarrow import ArrowException
     except ImportError as error:
         raise ImportError("reading Parquet needs pyarrow; pip install 'jaxmodels[data]'") from error
-    try:
+    with reading(f"{path} is no Parquet file that can be read", "a whole one, each column once", "Get or write it again"):
         with parquet.ParquetFile(path) as file:
-            names = _chosen(path, file.schema_arrow.names, columns)
-            table = file.read(columns=names)
-    except (ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no Parquet file that can be read ({error}); get or write it again") from error
+            schema = file.schema_arrow
+        if len(set(schema.names)) < len(schema.names):
+            raise ValueError(f"the columns {reprlib.repr(schema.names)}, some twice")
+        names = _chosen(path, schema.names, columns)
+        allowance = Allowance(path, limit)
+        texts = [field.name for field in schema if pyarrow.types.is_string(field.type)]
+        with parquet.ParquetFile(path, read_dictionary=texts) as file:
+            allowance.require(file.metadata.num_rows * len(names))
+            batches = []
+            for batch in file.iter_batches(batch_size=BLOCK, columns=names):
+                whole = [_whole(batch.column(name), allowance) for name in names]
+                batches.append(pyarrow.RecordBatch.from_arrays(whole, names))
+        empty = pyarrow.schema([schema.field(name) for name in names]).empty_table()
+        table = pyarrow.Table.from_batches(batches) if batches else empty
     return {name: _of_parquet(table.column(name), f"{path}: {name}") for name in names}
 
 
@@ -196,6 +268,19 @@ def _of_parquet(column: Any, where: str) -> np.ndarray:
     return array
 
 
+def _whole(column: Any, allowance: Allowance) -> Any:
+    """A part of a column with its texts written out, which are counted before: one can stand in a million rows."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    allowance.take(column.nbytes)
+    if not isinstance(column, pyarrow.DictionaryArray):
+        return column
+    lengths = compute.binary_length(column.dictionary.cast("string"))
+    allowance.take(compute.sum(lengths.take(column.indices)).as_py() or 0)
+    return column.dictionary_decode()
+
+
 def read_table(path: PathLike) -> Table:
     """A table in any of these formats, by the ending of its name: .csv .tsv .jsonl .npz .parquet, and .npy and .idx files,
     whose one array is named "array". The text formats and IDX may be gzipped.
@@ -212,29 +297,23 @@ def read_table(path: PathLike) -> Table:
     }
     ending = ".idx" if name.endswith("-ubyte") else Path(name).suffix  # MNIST's own names: train-images-idx3-ubyte
     if ending not in readers:
-        raise ValueError(
-            f"{path} ends in {ending or 'nothing'}; wanted one of {' '.join(readers)}; convert it to one of them"
+        raise Unreadable(
+            f"{path}: got a name that ends in {ending or 'nothing'}; expected one of {' '.join(readers)}. Convert it to one "
+            "of them"
         )
     return readers[ending](path)
 
 
-def _existing(path: PathLike) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path} (working folder {Path.cwd()}); check the path")
-    return path
-
-
-def _open(path: Path) -> BinaryIO:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
 def _chosen(path: Path, names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    missing = set(columns or ()) - set(names)
+    missing = sorted(set(columns or ()) - set(names))
+    known = ", ".join(names[:30]) + " …" * (len(names) > 30)
     if columns is not None and not columns:
-        raise ValueError(f"{path}: columns is empty; name some of {', '.join(names)}, or leave it out for all")
+        raise Unreadable(f"{path}: got columns=[]; expected some of {known}. Leave it out for all")
     if missing:
-        raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; its columns: {', '.join(names)}")
+        raise Unreadable(
+            f"{path} has no column {', '.join(missing)}: got the columns {known}; expected those that are asked for. "
+            "Ask for others, or mend the file"
+        )
     return list(names if columns is None else columns)
 
 

@@ -62,13 +62,13 @@ class TestAny:
 
     def test_what_unpacks_to_more_than_the_limit_is_refused(self, make, tmp_path):
         bomb = make(tmp_path, {"zeros": bytes(2_000_000)})
-        with pytest.raises(ValueError, match=r"unpacks to more than 1,000,000 bytes; wanted what fits into memory"):
+        with pytest.raises(ValueError, match=r"unpacks to more than 1,000,000 bytes; expected what fits into memory"):
             members(bomb, limit=1_000_000)
 
     def test_a_file_that_was_cut_off_is_named(self, make, tmp_path):
         path = make(tmp_path, {"big": bytes(range(256)) * 400})
         path.write_bytes(path.read_bytes()[:60])
-        with pytest.raises(ValueError, match=rf"{path.name} is damaged .*; wanted a whole archive; get it again"):
+        with pytest.raises(ValueError, match=rf"{path.name} is damaged: .*; expected a whole archive. Get it again"):
             members(path)
 
 
@@ -89,7 +89,7 @@ def test_too_many_members_are_refused(tmp_path, monkeypatch):
 
 def test_what_is_no_archive_says_so(tmp_path):
     (tmp_path / "x.rar").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"x.rar is no archive by its name; wanted one of"):
+    with pytest.raises(ValueError, match=r"x.rar is no archive by its name: got .rar; expected one of"):
         members(tmp_path / "x.rar")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         members(tmp_path / "y.zip")

@@ -139,13 +139,13 @@ def test_a_table_goes_straight_into_a_pipeline(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "must name each column"),
+        (b"", "expected the name of each column, once"),
         (b"a,b\n", "no lines below"),
-        (b"a,a\n1,2\n", "must name each column"),
-        (b"a,b\n1,2\n3\n", "line 3: 1 values, wanted 2"),
+        (b"a,a\n1,2\n", "expected the name of each column, once"),
+        (b"a,b\n1,2\n3\n", "line 3: got 1 values; expected 2"),
         (b"a,b\n1,\xff\xfe\n", "UTF-8"),
         (b'a,b\n1,"2\n', "near line"),
-        (b"a\n" + b"x" * 200_000, "near line 2: field larger"),
+        (b"a\n" + b"x" * 200_000, "near line 2: got Error: field larger"),
     ],
 )
 def test_a_bad_csv_file_is_refused_with_the_line(tmp_path, content, message):
@@ -157,7 +157,7 @@ def test_a_bad_csv_file_is_refused_with_the_line(tmp_path, content, message):
 
 def test_a_column_that_is_not_there_is_named_beside_those_that_are(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no column c; its columns: a, b"):
+    with pytest.raises(ValueError, match="no column c: got the columns a, b"):
         files.read_csv(tmp_path / "x.csv", ["a", "c"])
 
 
@@ -177,10 +177,10 @@ def test_jsonl_gives_numbers_strings_and_lists_of_equal_length(tmp_path):
     "content, message",
     [
         (b"", "is empty"),
-        (b'{"a": 1}\n{"b": 1}\n', r"line 2: the keys are \['b'\], wanted \['a'\]"),
-        (b'{"a": 1}\n[1]\n', "line 2: came list, wanted an object"),
-        (b'{"a": 1}\n\n{"a": \n', "line 3: Expecting value"),
-        (b'{"a": 1}\n{"a": "\xff"}\n', "line 2: 'utf-8' codec"),
+        (b'{"a": 1}\n{"b": 1}\n', r"line 2: got the keys \['b'\] in place of \['a'\]"),
+        (b'{"a": 1}\n[1]\n', "line 2: got a list; expected a JSON object"),
+        (b'{"a": 1}\n\n{"a": \n', "line 3: got Expecting value"),
+        (b'{"a": 1}\n{"a": "\xff"}\n', "line 2: got 'utf-8' codec"),
         (b'{"a": 1}\n' + b'{"a": ' + b"[" * 100_000 + b"\n", "line 2"),
         (b'{"a": [1]}\n{"a": [1, 2]}\n', "a holds lists of 1 to 2 values"),
         (b'{"a": 1}\n{"a": "x"}\n', "a holds values of types int, str"),
@@ -211,5 +211,5 @@ def test_a_file_that_is_not_there_is_named(tmp_path, read):
 
 
 def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"ends in \.xls; wanted one of \.csv"):
+    with pytest.raises(ValueError, match=r"got a name that ends in \.xls; expected one of \.csv"):
         files.read_table(tmp_path / "x.xls")
