@@ -81,7 +81,7 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Itera
             archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=PART, tarinfo=_Header))
         count = 0
         while (member := archive.next()) is not None:
-            archive.members.clear()  # of millions, the list alone takes gigabytes
+            archive.members.clear()  # type: ignore[attr-defined]  # of millions, the list alone takes gigabytes
             count += 1
             _check_count(path, count)
             if not member.isfile() or not wanted(member.name):

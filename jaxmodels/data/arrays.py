@@ -11,7 +11,7 @@ import os
 import re
 import zipfile
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -121,8 +121,8 @@ def open_npy(path: PathLike) -> np.ndarray:
             raise ValueError(f"the announcement of {layout.shape} of {layout.dtype}, {layout.size:,} bytes, over {held:,}")
         if not layout.size:
             return np.empty(layout.shape, layout.dtype)
-        order = "F" if layout.fortran else "C"
-        return np.memmap(file, layout.dtype, "r", layout.start, layout.shape, order)  # type: ignore[arg-type]
+        order: Literal["C", "F"] = "F" if layout.fortran else "C"
+        return np.memmap(path, layout.dtype, "r", layout.start, layout.shape, order)
 
 
 def read_npy(path: PathLike) -> np.ndarray:

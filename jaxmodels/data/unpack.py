@@ -99,7 +99,7 @@ class _Counted(io.RawIOBase):
 
 
 def _counted(unpack: Any, path: Path, allowance: Allowance) -> BinaryIO:
-    return io.BufferedReader(_Counted(unpack(path, "rb"), allowance), PART)  # type: ignore[return-value]
+    return io.BufferedReader(_Counted(unpack(path, "rb"), allowance), PART)
 
 
 def unpacked(path: Path, allowance: Allowance) -> BinaryIO | None:
