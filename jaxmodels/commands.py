@@ -113,6 +113,9 @@ def evaluate(
     run: str | Path,
     *,
     texts: Sequence[str | Path] = (),
+    data: str | Path = "",
+    weights: str | Path = "",
+    knobs: Mapping[str, Any] | None = None,
     step: int = -1,
     mesh: str = "",
     precision: str = "run",
@@ -122,29 +125,98 @@ def evaluate(
 
     texts: files of text that are scored instead, each by its name; then a Hugging Face folder will do as well as a run.
     Every token but the first is scored once, with at least half of the model's length before it where there is as much.
+    data: a path that is read by the experiment's other_data and evaluated instead, by its name; how it is prepared is the
+    run's. weights: a path that is read by the experiment's `weights` and takes the place of the checkpoint; then an
+    experiment's file, with knobs, will do as well as a run.
     """
     console = console or Console(quiet=True)
-    if is_weights(run):
-        if processes.count() > 1:
+    is_file = Path(run).suffix == ".py"
+    if not is_file and is_weights(run):
+        if data or weights:
             raise ValueError(
-                f"{run} holds a model from elsewhere, and there are {processes.count()} processes; wanted one; start it once"
+                f"{run}: got a model from elsewhere, with --{'data' if data else 'weights'}; expected a run or an "
+                "experiment's file, which says how they are read. Give that"
             )
-        if not texts:
-            raise ValueError(f"{run} holds a model and no experiment, so there is nothing to evaluate on; give --texts FILE")
-        made = _release(run)
-        experiment = Experiment(task=made.task, optimizer=optax.identity(), train=_scored(made.decoder, texts[0]), steps=0)
-        key = jax.random.key(0)
-        state = State(jnp.zeros((), jnp.int32), key, made.params, {}, (), jnp.zeros((), jnp.int32))
-        experiment = replace(experiment, evals=_by_name(made.decoder, texts))
-        return runner.evaluate(experiment, state, Options(mesh=mesh), console)
-    experiment, state, n = open_run(run, step=step, mesh=mesh, parts="model", warn=console.warn)
-    console.say(f"checkpoint of step {n:,}", "dim")
+        return _evaluate_release(run, texts, mesh, console)
+    if is_file:
+        if not weights:
+            raise ValueError(
+                f"{run}: got an experiment's file and no weights; expected a run's folder, or a file with --weights. Train "
+                "it, or give weights"
+            )
+        file = loading.load(run)
+        experiment = file.build(loading.make_config(file, knobs or {}))
+    elif knobs:
+        raise ValueError(
+            f"{run}: got knobs {', '.join(knobs)} for a run; expected none, as a run has its own. Leave them out"
+        )
+    elif weights:
+        run = check_run(run, console.warn)
+        identity.verify(run)
+        file = loading.load(run / "experiment.py")
+        experiment = file.build(loading.make_config(file, read_knobs(run).knobs))
+    if weights:
+        state = imported(experiment, weights, mesh)
+        experiment = replace(experiment, optimizer=optax.identity())
+    else:
+        experiment, state, n = open_run(run, step=step, mesh=mesh, parts="model", warn=console.warn)
+        console.say(f"checkpoint of step {n:,}", "dim")
+    if data:
+        if experiment.other_data is None:
+            raise ValueError(
+                f"{run}: got --data {data}, and its build() gives no other_data; expected Experiment(other_data=…), a "
+                "function of a path that gives a pipeline. Add it to the experiment's file"
+            )
+        experiment = replace(experiment, evals={Path(data).name: experiment.other_data(str(data))})
     if texts:
         if experiment.decoder is None:
             raise ValueError("this experiment's model reads no text: build() gave no decoder (see jaxmodels.tasks.language)")
-        experiment = replace(experiment, evals=_by_name(experiment.decoder, texts))
-    options = Options(mesh=mesh, precision=_precision(run, precision))  # type: ignore[arg-type]
-    return runner.evaluate(experiment, state, options, console)
+        experiment = replace(experiment, evals={**(experiment.evals if data else {}), **_by_name(experiment.decoder, texts)})
+    how = precision if precision != "run" else "float32" if is_file else _precision(run, "run")
+    return runner.evaluate(experiment, state, Options(mesh=mesh, precision=how), console)  # type: ignore[arg-type]
+
+
+def imported(experiment: Experiment, path: str | Path, mesh: str = "") -> State:
+    """The state of an experiment whose parameters are those of weights from elsewhere, without an optimizer's."""
+    if experiment.weights is None:
+        raise ValueError(
+            f"got --weights {path}, and build() gives no `weights`; expected Experiment(weights=…), such as lambda path: "
+            "load_weights(model, path). Add it to the experiment's file"
+        )
+    found = experiment.weights(str(path))
+    like, shardings = runner.abstract_state(replace(experiment, optimizer=optax.identity()), parallel.make_mesh(mesh))
+    for what, want, have in (("parameters", like.params, found.params), ("variables", like.extra, found.extra)):
+        wanted, got = shapes(want), shapes(have)
+        if differs := [name for name in sorted({*wanted, *got}) if wanted.get(name) != got.get(name)]:
+            name = differs[0]
+            raise ValueError(
+                f"{path}: got the {what} {name} {got.get(name, 'absent')}; expected {wanted.get(name, 'absent')}, as the "
+                f"experiment's model has ({len(differs)} differ). Give the weights, or the knobs, that belong together"
+            )
+    state = State(jnp.zeros((), jnp.int32), jax.random.key(0), found.params, found.extra, (), jnp.zeros((), jnp.int32))
+    return jax.device_put(state, shardings._replace(opt_state=()))
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
+
+
+def _evaluate_release(run: str | Path, texts: Sequence[str | Path], mesh: str, console: Console) -> dict[str, float]:
+    """Texts scored by a model from elsewhere."""
+    if processes.count() > 1:
+        raise ValueError(
+            f"{run} holds a model from elsewhere, and there are {processes.count()} processes; wanted one; start it once"
+        )
+    if not texts:
+        raise ValueError(f"{run} holds a model and no experiment, so there is nothing to evaluate on; give --texts FILE")
+    made = _release(run)
+    experiment = Experiment(task=made.task, optimizer=optax.identity(), train=_scored(made.decoder, texts[0]), steps=0)
+    key = jax.random.key(0)
+    state = State(jnp.zeros((), jnp.int32), key, made.params, {}, (), jnp.zeros((), jnp.int32))
+    experiment = replace(experiment, evals=_by_name(made.decoder, texts))
+    return runner.evaluate(experiment, state, Options(mesh=mesh), console)
 
 
 def _release(folder: str | Path) -> Any:

@@ -74,5 +74,7 @@ class Experiment:
     decoder: Decoder | None = None  # makes `jaxmodels generate` work
     predictor: Predictor | None = None  # makes `jaxmodels predict` work
     display: Display | None = None  # of examples in reports: text, sound and the names of classes
+    other_data: Callable[[str], Pipeline | Evaluation] | None = None  # of a path; makes `jaxmodels evaluate --data` work
+    weights: Callable[[str], Any] | None = None  # of a path, with .params and .extra; makes `evaluate --weights` work
     make_step: Callable[..., Any] | None = None  # in place of jaxmodels.step.make_step, for what no one loss describes
     baselines: Callable[[], Mapping[str, Mapping[str, float]]] = _no_baselines  # name -> metrics, shown beside the result

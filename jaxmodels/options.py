@@ -121,6 +121,16 @@ class Scoring:
 
     texts: tuple[str, ...] = ()
     """Files of text that the language model scores: loss and perplexity of each, instead of the experiment's own data."""
+    data: str = ""
+    """Other data, prepared as the run's own: what the experiment's other_data reads, such as a folder of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importing:
+    """Parameters that are not of a run."""
+
+    weights: str = ""
+    """A file or folder of weights, read by the experiment's `weights` and evaluated instead of a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)

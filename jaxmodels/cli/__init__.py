@@ -23,7 +23,8 @@ usage: jaxmodels COMMAND …
   plan FILE --on v5p-512 [options]        memory, speed and cost of training on a machine that is not here
   launch FILE --processes N …             the same in N processes on this computer
   template slurm|jobset|tpu FILE …        a script that trains it on a cluster
-  evaluate RUN                            evaluate a run's checkpoint
+  evaluate RUN [--data PATH]              evaluate a run's checkpoint, also on other data
+  evaluate FILE|RUN --weights PATH        evaluate weights from elsewhere on an experiment's data
   predict RUN FILES…                      what a run's model says of pictures, and drawings of it
   generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
   report RUN…|SWEEP -o report.html        one HTML file of a run, of several beside each other, or of a sweep

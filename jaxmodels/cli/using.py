@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from jaxmodels import cluster
-from jaxmodels.cli.parsing import leading, parse, positional
+from jaxmodels.cli.parsing import knobs_of, leading, parse, positional
 
 CODE = (
     "A run's folder is code: its experiment.py is executed, so give only one that you, or somebody whose code you would "
@@ -16,12 +17,21 @@ CODE = (
 
 def evaluate(argv: list[str]) -> int:
     """jaxmodels evaluate."""
-    from jaxmodels.options import Joining, Printing, Restoring, Scoring
+    from jaxmodels.options import Importing, Joining, Printing, Restoring, Scoring
 
-    parts = {"scoring": Scoring, "restoring": Restoring, "joining": Joining, "printing": Printing}
-    about = f"Evaluate a checkpoint of a run with the run's own experiment, or a language model on given texts. {CODE}"
-    run, rest = positional("evaluate", argv, "RUN", parts, about)
-    got = parse("evaluate", rest, run, parts, about=about)
+    anywhere = {"importing": Importing, "restoring": Restoring, "joining": Joining, "printing": Printing}
+    parts = {"scoring": Scoring, **anywhere}
+    about = (
+        "Evaluate a checkpoint of a run with the run's own experiment, or weights from elsewhere with the experiment of a "
+        f"run or of a file (whose knobs are then options too), or a language model on given texts. {CODE}"
+    )
+    run, rest = positional("evaluate", argv, "RUN|FILE.py", parts, about)
+    if run.endswith(".py"):
+        _, got, knobs = knobs_of("evaluate", run, rest, anywhere)
+        what: dict[str, Any] = {"knobs": knobs}
+    else:
+        got = parse("evaluate", rest, run, parts, about=about)
+        what = vars(got["scoring"])
 
     from jaxmodels import commands, processes
     from jaxmodels.console import Console, number
@@ -29,7 +39,7 @@ def evaluate(argv: list[str]) -> int:
 
     processes.join(cluster.find(rest, os.environ), preemption=False)
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json, muted=not processes.first())
-    metrics = commands.evaluate(run, console=console, **vars(got["scoring"]), **vars(got["restoring"]))
+    metrics = commands.evaluate(run, console=console, **what, **vars(got["importing"]), **vars(got["restoring"]))
     console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
     if got["printing"].json and processes.first():
         print(json.dumps(finite({"run": run, "metrics": metrics})))
