@@ -6,6 +6,7 @@ import ast
 import re
 import shutil
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def show(found: list[dict[str, Any]], console: Console) -> None:
     for i, row in enumerate(rows):
         cells = [cut(cell, n).ljust(n) for cell, n in zip(row, widths, strict=True) if n]
         console.say(GAP.join(cells).rstrip(), "dim" if i == 0 else None)
+
+
+def show_models(lines: Iterable[Mapping[str, Any]], console: Console) -> Iterator[Mapping[str, Any]]:
+    """Shows each line of the models' table as it comes, since each has to be counted, and gives it on."""
+    room = shutil.get_terminal_size((1 << 16, 24)).columns - len(GAP) * 3 - 18 - 15 - 26
+    console.say(GAP.join([f"{'model':18}", f"{'parameters':>15}", f"{'input':26}", "weights of"]), "dim")
+    for line in lines:
+        source = line["source"] if len(line["source"]) <= room else line["source"][: max(0, room - 1)] + "…"
+        cells = [f"{line['name']:18}", f"{line['parameters']:15,}", f"{line['input']:26}", source]
+        console.say(GAP.join(cells).rstrip())
+        yield line
 
 
 def _said(last: dict[str, Any] | None) -> str:

@@ -203,10 +203,12 @@ class Looking:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Where runs are looked for."""
+    """What is listed."""
 
     runs: str = "runs"
     """The folder of runs' folders."""
+    models: bool = False
+    """The library's models instead, of all families or of those named: parameters, input, and whose weights they read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ usage: jaxmodels COMMAND …
   find-rate FILE                          the loss as the learning rate rises: which one to begin with
   find-batch FILE                         the largest batch that fits the device
   list [FOLDER]                           experiments, what they state, and their last results
+  list --models [FAMILY]                  models, their parameters, and whose weights they read
   doctor                                  devices, versions, what works and how fast
   tokenize FILES OUT                      train a tokenizer on texts and write their tokens
   convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c

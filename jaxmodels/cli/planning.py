@@ -102,11 +102,20 @@ def list_experiments(argv: list[str]) -> int:
 
     parts: dict[str, type] = {"listing": Listing, "printing": Printing}
     folders, rest = leading(argv)
-    got = parse("list", rest, "[FOLDER]", parts, about="The experiments' files of a folder, by default of experiments.")
+    about = "The experiments' files of a folder, by default of experiments; or the library's models."
+    got = parse("list", rest, "[FOLDER|FAMILY]", parts, about=about)
 
     from jaxmodels.console import Console
-    from jaxmodels.listing import list_experiments, show
+    from jaxmodels.listing import list_experiments, show, show_models
 
+    if got["listing"].models:
+        from jaxmodels.convert.catalog import models
+
+        console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
+        lines = list(show_models((line._asdict() for line in models(folders)), console))
+        if got["printing"].json:
+            print(json.dumps(lines))
+        return 0
     found = [of for folder in folders or ["experiments"] for of in list_experiments(folder, runs=got["listing"].runs)]
     show(found, Console(quiet=got["printing"].quiet, json=got["printing"].json))
     if got["printing"].json:

@@ -1,0 +1,194 @@
+"""The models of the library as a table: sizes with names, their parameters, what they see, and whose weights they read.
+
+A family without named sizes stands there once, in a size that an experiment uses.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.convert.load import FAMILIES
+from jaxmodels.models import (
+    alexnet,
+    bert,
+    cnn,
+    convnext,
+    detr,
+    dit,
+    fcos,
+    gan,
+    gpt,
+    inception,
+    llama,
+    mae,
+    mixer,
+    mlp,
+    mobilenet,
+    moe,
+    mtcnn,
+    resnet,
+    rnn,
+    t5,
+    textcnn,
+    transformer,
+    unet,
+    vae,
+    vit,
+)
+
+LLAMA2C = "llama2.c"  # read by load_pretrained beside the layouts of FAMILIES
+
+
+class Model(NamedTuple):
+    """A line of the table. source: what its weights can be read from, "" where from nothing but our own checkpoints."""
+
+    family: str
+    name: str
+    parameters: int
+    input: str
+    source: str
+
+
+class _Input(NamedTuple):
+    """What a model is called with."""
+
+    words: str
+    arguments: tuple[Any, ...]
+    named: Mapping[str, Any] = {}
+    classes: int = 1000  # of a classifier
+
+
+class _Row(NamedTuple):
+    """A family: its module, further models than its named sizes, and their input; by name where one differs."""
+
+    module: ModuleType
+    input: _Input
+    more: Mapping[str, Callable[[], nn.Module]] = {}
+    inputs: Mapping[str, _Input] = {}
+
+
+def _shape(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *shape), dtype)
+
+
+def _image(height: int, channels: int = 3, **named: Any) -> _Input:
+    words = f"image {height} x {height} x {channels}" + (", time" if named else "")
+    return _Input(words, (_shape(height, height, channels),), named, 1000 if height > 32 else 10)
+
+
+TEXT = _Input("tokens", (_shape(2, dtype=jnp.int32),))
+TEXTS = _Input("tokens of two texts", (_shape(2, dtype=jnp.int32), _shape(2, dtype=jnp.int32)))
+TIME = {"time_B": _shape()}
+SMALL = {name: _image(28, 1) for name in ("alexnet_28", "googlenet_28", "vit_28")}
+
+
+def _detector() -> nn.Module:
+    backbone = resnet.ResNet(0, (2, 2, 2, 2), resnet.Basic, widths=(32, 64, 128, 256), stem_width=24)
+    return fcos.FCOS(backbone, 3, ("stage_2", "stage_3", "stage_4"), fcos.FeaturePyramid(64), width=64)
+
+
+def _masked() -> nn.Module:
+    block = vit.Block(heads=4, hidden_width=96)
+    return mae.MAE(vit.vit_28(classes=0, pool="none"), block, outputs=16)
+
+
+ROWS = (
+    _Row(mlp, _image(28, 1), more={"mlp": lambda: mlp.MLP((128, 128), 10)}),
+    _Row(cnn, _image(28, 1), more={"cnn": lambda: cnn.CNN(10), "lenet": cnn.LeNet}, inputs={"lenet": _image(32, 1)}),
+    _Row(alexnet, _image(224), inputs=SMALL),
+    _Row(inception, _image(224), inputs={**SMALL, "inception_v3": _image(299)}),
+    _Row(
+        resnet,
+        _image(224),
+        inputs={name: _image(32) for name in vars(resnet) if name.startswith(("cifar_", "wrn"))},
+    ),
+    _Row(mobilenet, _image(224)),
+    _Row(convnext, _image(224)),
+    _Row(vit, _image(224), inputs=SMALL),
+    _Row(mixer, _image(224)),
+    _Row(
+        mae,
+        _image(28, 1, kept_Bn=_shape(12, dtype=jnp.int32))._replace(words="image 28 x 28 x 1, patches"),
+        more={"mae_28": _masked},
+    ),
+    _Row(fcos, _Input("image 240 x 320 x 3", (_shape(240, 320, 3),)), more={"fcos": _detector}),
+    _Row(detr, _image(224), more={"detr": lambda: detr.DETR(resnet.resnet50(0), "stage_4", 91)}),
+    _Row(mtcnn, _image(12), inputs={"rnet": _image(24), "onet": _image(48)}),
+    _Row(vae, _image(28, 1), more={"vae": lambda: vae.VAE((28, 28, 1))}),
+    _Row(
+        gan,
+        _Input("code of 64", (_shape(64),)),
+        more={"generator": lambda: gan.Generator((28, 28, 1)), "discriminator": gan.Discriminator},
+        inputs={"discriminator": _image(28, 1)},
+    ),
+    _Row(unet, _image(28, 1, **TIME), more={"unet": unet.UNet}),
+    _Row(dit, _image(32, 4, **TIME), inputs={"dit_28": _image(28, 1, **TIME)}),
+    _Row(textcnn, TEXT, more={"textcnn": lambda: textcnn.TextCNN(20_000, 2)}),
+    _Row(rnn, TEXT, more={"rnn_classifier": lambda: rnn.RNNClassifier(20_000, 2, 128)}),
+    _Row(transformer, TEXTS),
+    _Row(bert, TEXT),
+    _Row(t5, TEXTS),
+    _Row(gpt, TEXT),
+    _Row(llama, TEXT),
+    _Row(moe, TEXT),
+)
+
+
+def models(families: Sequence[str] = ()) -> Iterator[Model]:
+    """The lines of the table, or those of some families, each counted when it is asked for; no array is made."""
+    known = [_family(row) for row in ROWS]
+    if odd := [name for name in families if name not in known]:
+        raise ValueError(f"list --models: got {odd[0]!r}; expected families among {', '.join(known)}. Name one of those")
+    for row in ROWS:
+        if not families or _family(row) in families:
+            yield from counted(row, made(row))
+
+
+def counted(row: _Row, sizes: Mapping[str, Callable[[], nn.Module]]) -> Iterator[Model]:
+    """The lines of some models of a family."""
+    for name, make in sizes.items():
+        model, seen = make(), row.inputs.get(name, row.input)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), *seen.arguments, **seen.named)
+        count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes["params"]))
+        yield Model(_family(row), name, count, seen.words, _source(model))
+
+
+def _family(row: _Row) -> str:
+    return row.module.__name__.rpartition(".")[2]
+
+
+def made(row: _Row) -> dict[str, Callable[[], nn.Module]]:
+    """The models of a family by name: its named sizes, which lack but the number of classes, and the further ones."""
+    found: dict[str, Callable[[], nn.Module]] = {}
+    for name, size in vars(row.module).items():
+        if isinstance(size, partial) and not name.startswith("_"):
+            classes = {"classes": row.inputs.get(name, row.input).classes}
+            whole = partial(size, **(classes if "classes" in inspect.signature(size.func).parameters else {}))
+            if _is_whole(whole):
+                found[name] = whole
+    return {**found, **row.more}
+
+
+def _is_whole(size: partial[Any]) -> bool:
+    """Whether nothing is left to be said; a common part of several sizes, such as gpt2, lacks their widths."""
+    try:
+        size()
+    except TypeError:
+        return False
+    return True
+
+
+def _source(model: nn.Module) -> str:
+    layouts = [family.layout for family in FAMILIES if isinstance(model, family.modules)]
+    plain = isinstance(model, llama.Llama) and not (model.biases or model.head_norm or model.window)
+    own = [LLAMA2C] if plain else []
+    return ", ".join(dict.fromkeys([*layouts, *own]))
