@@ -98,7 +98,7 @@ def _detector() -> nn.Module:
 
 def _masked() -> nn.Module:
     block = vit.Block(heads=4, hidden_width=96)
-    return mae.MAE(vit.vit_28(classes=0, pool="none"), block, outputs=16)
+    return mae.MAE(vit.vit_28(classes=0, pool="mean"), block, outputs=16)
 
 
 ROWS = (
