@@ -129,7 +129,7 @@ def test_other_texts_are_evaluated_with_the_runs_classes(tmp_path):
 def plain(tmp_path_factory):
     """A run of tiny_mlp, which reads neither other data nor weights."""
     folder = tmp_path_factory.mktemp("runs") / "plain"
-    train(Path(tiny_mlp.__file__), folder=str(folder), mesh="data=1", steps=2)
+    train(Path(tiny_mlp.__file__), folder=str(folder), mesh="data=1", steps=4)
     return folder
 
 
