@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from jaxmodels.options import Joining, Options, Place
 from jaxmodels.runs import identity
 from jaxmodels.runs.files import inside
 from jaxmodels.runs.knobs import read_knobs
+from jaxmodels.runs.names import safe_name
 from jaxmodels.runs.origin import check_run, is_weights
 from jaxmodels.step import State, cast_floats, eval_variables
 from jaxmodels.task import Decoder, Predictor
@@ -286,7 +289,8 @@ def predictions(
     predictor: Predictor, params: Any, extra: Any, files: Sequence[str | Path], folder: Path
 ) -> list[dict[str, Any]]:
     """See predict."""
-    names = [Path(file).stem for file in files]
+    # A file gives its drawing its own name; what is no file, such as a sentence, one made of all its text.
+    names = [safe_name(Path(file).stem if _is_path(str(file)) else str(file)) for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(
             f"two of the files are called {twice[0]}, under which their pictures would lie; give them one by one"
@@ -300,6 +304,10 @@ def predictions(
         picture = write_png(folder / f"{name}.png", predictor.draw(file, got))
         said.append({"file": str(file), **predictor.report(got), "picture": str(picture)})
     return said
+
+
+def _is_path(text: str) -> bool:
+    return os.path.isfile(text) or re.fullmatch(r"\S+\.\w{1,5}", text) is not None
 
 
 def generate(

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from jaxmodels import processes
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.metrics import finite, lines, truncate
-from jaxmodels.runs import arrays, files, identity
+from jaxmodels.runs import arrays, files, identity, names
 from jaxmodels.runs.files import read_json, replacing
 
 LENGTHS = ("steps", "epochs")  # knobs that say how long a run is: a complete run may be made longer
@@ -223,8 +223,8 @@ class Folder:
             files.write_json(self.path / "result.json", finite(result))
 
     def write_picture(self, name: str, pixels: Any) -> Path:
-        """Writes pictures/<name>.png: uint8, height x width x 1 or 3."""
-        file = files.inside(self.path, f"pictures/{name}.png")
+        """Writes pictures/<name>.png, whatever the name, made safe: uint8, height x width x 1 or 3."""
+        file = files.inside(self.path, f"pictures/{names.safe_name(name)}.png")
         file.parent.mkdir(exist_ok=True)
         return write_png(file, pixels)
 

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from jaxmodels.experiment import Experiment
+from jaxmodels.runs import names
 
 
 class File(NamedTuple):
@@ -132,7 +133,7 @@ def knobs_of(config: Any) -> dict[str, Any]:
 
 
 def run_name(file: File, config: Any) -> str:
-    """The file's name, and the knobs that are not at their defaults: gpt_python, gpt_python-lr=0.001."""
+    """The file's name, and the knobs that are not at their defaults: gpt_python, gpt_python-lr=0.001; see runs.names."""
     default = knobs_of(file.config())
-    changed = [f"{k}={v}" for k, v in knobs_of(config).items() if v != default[k]]
-    return "-".join([file.path.stem, *(part.replace("/", "_").replace(" ", "") for part in changed)])
+    changed = {k: v for k, v in knobs_of(config).items() if v != default[k]}
+    return names.of_knobs(changed, prefix=[file.path.stem])

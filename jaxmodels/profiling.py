@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -202,4 +203,5 @@ def look(folder: Path) -> list[str]:
     if not traces:
         return []
     newest = max(traces, key=lambda file: file.stat().st_mtime_ns)
-    return [f"xprof --logdir {folder / 'profile'}  (or tensorboard, with xprof installed)", f"{newest} at ui.perfetto.dev"]
+    command = shlex.join(["xprof", "--logdir", str(folder / "profile")])
+    return [f"{command}  (or tensorboard, with xprof installed)", f"{newest} at ui.perfetto.dev"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     if in_company():  # the parameters may lie on all of them
         console.say(f"\n{folder}", "bold")
         console.say("  go on    the same command, given to all processes")
-        console.say(f"  evaluate jaxmodels evaluate {folder}")
+        console.say(f"  evaluate {shlex.join(['jaxmodels', 'evaluate', str(folder)])}")
         return
     config = loading.make_config(file, read_knobs(folder).knobs)
     experiment = file.build(config)
@@ -91,13 +92,14 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
         console.say(wrote.whole)
     console.say(f"\n{folder}", "bold")
     again = [word for word in rest if word not in ("--fresh", "--force")]
-    console.say(f"  go on    jaxmodels train {' '.join([str(file.path), *again])}")
-    console.say(f"  evaluate jaxmodels evaluate {folder}")
-    console.say(f"  look     jaxmodels report {folder}")
+    console.say(f"  go on    {shlex.join(['jaxmodels', 'train', str(file.path), *again])}")
+    console.say(f"  evaluate {shlex.join(['jaxmodels', 'evaluate', str(folder)])}")
+    console.say(f"  look     {shlex.join(['jaxmodels', 'report', str(folder)])}")
     for way in look(folder):
         console.say(f"  trace    {way}")
     if experiment.decoder is not None:
-        console.say(f"  sample   jaxmodels generate {folder} --prompt {experiment.decoder.prompt!r}")
+        words = ["jaxmodels", "generate", str(folder), "--prompt", experiment.decoder.prompt]
+        console.say(f"  sample   {shlex.join(words)}")
 
 
 def launch(argv: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -31,7 +32,8 @@ def main(path: str, words: list[str], parse: Callable[[list[str]], dict[str, Any
                 f"{path} is a folder; give the experiment's file to sweep, or --take MEMBER to take one out of it"
             )
         made = take(path, given.take, given.folder or Path("runs") / given.take)
-        print(f"{made}: go on with jaxmodels train {made / 'experiment.py'} --folder {made}, and the same knobs")
+        command = shlex.join(["jaxmodels", "train", str(made / "experiment.py"), "--folder", str(made)])
+        print(f"{made}: go on with {command}, and the same knobs")
         return 0
     file = loading.load(path)
     names = [f.name for f in fields(file.config)]
@@ -95,5 +97,6 @@ def _show(table: dict[str, Any], console: Console) -> None:
         default=None,
     )
     if best is not None:
-        console.say(f"  take one out   jaxmodels sweep {table['folder']} --take {best['name']} --folder runs/{best['name']}")
+        words = ["jaxmodels", "sweep", table["folder"], "--take", best["name"], "--folder", f"runs/{best['name']}"]
+        console.say(f"  take one out   {shlex.join(words)}")
     sys.stdout.flush()

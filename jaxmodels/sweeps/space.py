@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from jaxmodels.runs import names
+
 WIDE = 10.0  # times the lower end from which on a range of positive numbers is drawn from by its logarithm
 
 
@@ -97,4 +99,4 @@ def draw(values: Mapping[str, Values], units: Sequence[float]) -> dict[str, Any]
 
 def name_of(knobs: Mapping[str, Any]) -> str:
     """A member's name, which is its folder's too."""
-    return "-".join(f"{k}={v}" for k, v in knobs.items()).replace("/", "_").replace(" ", "") or "all"
+    return names.of_knobs(knobs) if knobs else "all"

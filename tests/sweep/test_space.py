@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import pytest
@@ -67,4 +68,4 @@ def test_a_draw_takes_lists_apart_evenly():
 
 
 def test_names_hold_no_separator_of_folders():
-    assert space.name_of({"lr": 0.1, "data": "a/b c"}) == "lr=0.1-data=a_bc"
+    assert re.fullmatch("lr=0.1-data=a_b_c-[0-9a-f]{6}", space.name_of({"lr": 0.1, "data": "a/b c"}))
