@@ -1,6 +1,12 @@
 """The command jaxmodels, and python -m jaxmodels."""
 
+import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:  # else an optax.py in the working folder would be imported
+    folder = sys.path.pop(0)
+    if __file__.startswith(os.path.join(folder, "")):  # jaxmodels itself lies there
+        sys.path.append(folder)
 
 from jaxmodels import cli, guard, hugepages
 

@@ -17,6 +17,7 @@ from typing import Any
 from jaxmodels import guard
 from jaxmodels.console import Console
 from jaxmodels.runs import files
+from jaxmodels.safe_path import python
 from jaxmodels.stall import STALLED
 
 AGAIN = (STALLED, guard.PEER_LOST, 128 + signal.SIGABRT, 128 + signal.SIGKILL)  # ends after which a restart makes sense
@@ -38,6 +39,8 @@ def launch(
 
     words: the file, and train's options and knobs, as on the command line. folder: the run's, where the output of all but
     process 0 ends, in processes/N.log; process 0's is this one's. Ctrl-C and SIGTERM save and stop all; a second one kills.
+    They find each other at 127.0.0.1, which no other computer reaches; NCCL takes the same interface, and on CPUs Gloo
+    listens at the address that the computer's own name stands for.
     """
     if processes < 1 or devices_each < 1 or restarts < 0 or lost_after <= 0:
         raise ValueError(
@@ -67,13 +70,13 @@ class _Group:
         self.logs = Path(tempfile.mkdtemp(prefix="jaxmodels-launch-"))
         self.status: dict[int, int] = {}
         self.started: list[subprocess.Popen[Any]] = []
-        command = [sys.executable, "-m", "jaxmodels", "train", *words, "--coordinator", f"127.0.0.1:{_free_port()}"]
+        command = [*python("jaxmodels"), "train", *words, "--coordinator", f"127.0.0.1:{_free_port()}"]
         command += ["--processes", str(processes), "--lost-after", str(lost_after)]
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         self._before = before
         for i in range(processes):
             own = ",".join(str(i * devices_each + j) for j in range(devices_each))
-            env = {"JAX_LOCAL_DEVICE_IDS": own, **os.environ, guard.LAUNCHER: str(os.getpid())}
+            env = {"JAX_LOCAL_DEVICE_IDS": own, "NCCL_SOCKET_IFNAME": "lo", **os.environ, guard.LAUNCHER: str(os.getpid())}
             with (self.logs / f"{i}.log").open("wb") if i else open(os.devnull, "wb") as log:
                 output: Any = {"stdout": log, "stderr": log} if i else {}
                 self.started.append(

@@ -20,6 +20,7 @@ from jaxmodels import guard
 from jaxmodels.cluster import Cluster
 
 T = TypeVar("T")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 REASON = 300  # bytes of a failure that others hear of
 
 
@@ -40,7 +41,9 @@ def join(cluster: Cluster | None, *, preemption: bool = True) -> None:
         return
     jax.config.update("jax_enable_preemption_service", preemption)
     if cluster.coordinator:
-        jax.distributed.initialize(cluster.coordinator, cluster.processes, cluster.process)
+        host = cluster.coordinator.rpartition(":")[0]
+        here = cluster.coordinator if host in LOOPBACK else None  # else JAX listens on every address
+        jax.distributed.initialize(cluster.coordinator, cluster.processes, cluster.process, coordinator_bind_address=here)
     else:
         jax.distributed.initialize()
 

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ import numpy as np
 from jaxmodels import loading, parallel, runner, sharding
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
+from jaxmodels.safe_path import python
 
 KEEP_ALL = 10**6
 ATTEMPTS = 6  # to kill a run before its end, each in half the time
@@ -72,7 +72,7 @@ def verify_resume(
         )
     with tempfile.TemporaryDirectory(prefix="jaxmodels-verify-") as temporary:
         base = Path(temporary)
-        command = [sys.executable, "-m", "jaxmodels", "train", str(experiment), *_flags(config, file), "--quiet"]
+        command = [*python("jaxmodels"), "train", str(experiment), *_flags(config, file), "--quiet"]
         command += ["--checkpoint-every", str(every), "--keep", str(KEEP_ALL), "--stop-at", str(steps)]
         env = {"JAX_COMPILATION_CACHE_DIR": str(base / "compiled"), **os.environ}
         env.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -36,7 +36,7 @@ RUNNER = [
         "stopping",
     ),
     *("sweeps", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
-    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates"),
+    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates", "safe_path"),
     *("watch", "profiling", "find_rate", "rate_curve", "find_batch", "doctor", "listing"),
     *("runs", "keys", "checking", "narrowing"),
 ]
@@ -67,6 +67,7 @@ ARROWS: dict[str, list[str]] = {
     "tuning": ["optim"],
     "narrowing": [],
     "data": ["data", "narrowing"],
+    "data.workers": ["data", "narrowing", "safe_path"],
     "data.tokens": ["data", "narrowing", "runs.files"],
     "data.tokenize": ["data", "narrowing", "runs.files"],
     "layers": ["layers", "axes"],
@@ -108,6 +109,7 @@ ARROWS: dict[str, list[str]] = {
     "cli": ["", "cli", *RUNNER, "convert", "data.tokenize"],
     "__main__": ["cli", "guard", "hugepages"],
     "hugepages": [],
+    "safe_path": [],
     "": ["commands"],  # jaxmodels/__init__.py
 }
 

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodels.safe_path import starting
+
 Job = Callable[[int, int], Iterator[Sequence[np.ndarray]]]
 ARRAYS, ERROR = b"\0", b"\1"
 
@@ -47,7 +49,7 @@ class Workers:
                 target=_work, args=(_Modules(), job, worker, count, there), name=f"jaxmodels-data-{worker}", daemon=True
             )
             try:
-                with there:
+                with there, starting():  # its sys.path is this process's from then on
                     process.start()
             except Exception as error:
                 self.close()

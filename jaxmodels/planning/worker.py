@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from types import TracebackType
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from jaxmodels.console import Console
 from jaxmodels.planning import compilers
 from jaxmodels.planning.targets import Target
+from jaxmodels.safe_path import python
 
 
 class Worker:
@@ -23,7 +23,7 @@ class Worker:
         self._console = console
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jaxmodels.planning.serve"],
+            python("jaxmodels.planning.serve"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

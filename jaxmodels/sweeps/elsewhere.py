@@ -14,6 +14,7 @@ import platform
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodels.runs.files import BadFile, read_lines
+from jaxmodels.safe_path import VARIABLE, python, starting
 from jaxmodels.signals import Signals
 from jaxmodels.sweeps import part
 from jaxmodels.sweeps.together import Member, Stopped, claim
@@ -36,20 +38,17 @@ def place(on: str, path: Path, resources: str) -> Iterator[_Submitit | _Ray]:
     """local, slurm or ray; resources: what each job asks for, as in partition=gpu,time=60."""
     asked = _read(resources)
     if on == "ray":
+        if not _ray_is_there():
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # how Ray is told to listen at 127.0.0.1 alone
         try:
             import ray
         except ImportError as error:
             raise ImportError("--on ray needs ray; pip install 'jaxmodels[ray]'") from error
-        begun = not ray.is_initialized()
-        if begun:
-            os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that this starts
-            with _one_line("--on ray"):
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        try:
+        with contextlib.ExitStack() as stack:
+            if not ray.is_initialized():
+                os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that this starts
+                stack.enter_context(_begun(ray))
             yield _Ray(ray, asked)
-        finally:
-            if begun:
-                ray.shutdown()
     elif on in ("local", "slurm"):
         os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else its import sets up all logging anew, on stdout
         try:
@@ -59,6 +58,24 @@ def place(on: str, path: Path, resources: str) -> Iterator[_Submitit | _Ray]:
         yield _Submitit(submitit, on, path / "submitit", asked)
     else:
         raise ValueError(f"--on {on}: wanted local, slurm or ray")
+
+
+def _ray_is_there() -> bool:
+    """Whether there is a cluster to join, or Ray has been imported, and set up, before."""
+    current = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+    return "ray" in sys.modules or bool(os.environ.get("RAY_ADDRESS")) or current.exists()
+
+
+@contextlib.contextmanager
+def _begun(ray: Any) -> Iterator[None]:
+    """A cluster, until its end; Ray lets workers import from the folder in which it is begun, so that is an empty one."""
+    with tempfile.TemporaryDirectory(prefix="jaxmodels-ray-") as empty:
+        with _one_line("--on ray"), contextlib.chdir(empty), starting():
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _read(text: str) -> dict[str, Any]:
@@ -114,15 +131,16 @@ class _Submitit:
             with _one_line("--on slurm"):
                 self.executor = submitit.SlurmExecutor(folder)
             with _one_line("--resources"):
-                self.executor.update_parameters(**{"time": HOURS * 60, "job_name": folder.parent.name, **asked})
+                first = {"time": HOURS * 60, "job_name": folder.parent.name, "setup": [f"export {VARIABLE}=1"]}
+                self.executor.update_parameters(**{**first, **asked})
 
     def submit(self, words: list[str], number: int) -> Any:
         """Starts job `number`: jaxmodels.sweeps.part with these words."""
         if self.gpus:
             mine = list(range(number * self.gpus, (number + 1) * self.gpus))
             self.executor.update_parameters(gpus_per_node=self.gpus, visible_gpus=mine)
-        command = [sys.executable, "-m", "jaxmodels.sweeps.part", *words]
-        with _one_line(f"--on {self.on}"), _without_interrupts():
+        command = [*python("jaxmodels.sweeps.part"), *words]
+        with _one_line(f"--on {self.on}"), _without_interrupts(), starting():
             return self.executor.submit(self.submitit.helpers.CommandFunction(command, verbose=False))
 
     def done(self, job: Any) -> bool:
@@ -157,7 +175,7 @@ class _Ray:
             self.task = ray.remote(**{"num_cpus": 1, "max_retries": 0, **asked})(part.run)
 
     def submit(self, words: list[str], number: int) -> Any:
-        return self.task.remote(words)
+        return self.task.remote(words, os.getcwd())
 
     def done(self, job: Any) -> bool:
         return bool(self.ray.wait([job], timeout=0)[0])

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxmodels.runs.files import open_appending
+from jaxmodels.safe_path import python
 
 
 @contextlib.contextmanager
@@ -43,9 +44,10 @@ def holder(folder: Path) -> tuple[int, str] | None:
     return None
 
 
-def run(words: list[str]) -> int:
-    """This command, from a worker of Ray: its exit status."""
-    process = subprocess.Popen([sys.executable, "-m", "jaxmodels.sweeps.part", *words])
+def run(words: list[str], folder: str) -> int:
+    """This command, from a worker of Ray: its exit status. folder: the working folder, where there is one of this name."""
+    command = [*python("jaxmodels.sweeps.part"), *words]
+    process = subprocess.Popen(command, cwd=folder if os.path.isdir(folder) else None)
     try:
         while process.poll() is None:
             time.sleep(0.2)  # a wait that Ray can cancel
