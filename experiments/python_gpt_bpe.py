@@ -7,7 +7,7 @@ bytes one by one: 1.971 in 2:07 min, with the same blocks and twice the tokens i
 Python 3.11.7, two cores of an AMD EPYC virtual machine, at 6a20751.
 
 Bits per byte is the loss in bits for a token, times the validation tokens and divided by their bytes. The tokenizer is
-trained on first use and kept in ~/.cache/jaxmodels.
+trained on first use and kept in ~/.cache/jaxmodels and in the run's folder.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmodels import Experiment, optim
+from jaxmodels.data.learned import learned
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.data.python_source import lzma_bits_per_byte, order0_bits_per_byte, python_source
 from jaxmodels.data.tokenizer import Tokenizer
@@ -37,6 +38,10 @@ def files(tokens: np.ndarray) -> list[str]:
 
 @cache
 def tokenizer() -> Tokenizer:
+    return Tokenizer.learned("tokenizer", trained)
+
+
+def trained() -> Tokenizer:
     train = python_source("train")
     name = hashlib.sha256(train.tobytes() + b"%d" % VOCABULARY).hexdigest()[:16]
     path = Path.home() / ".cache" / "jaxmodels" / "python_gpt_bpe" / f"{name}.json"
@@ -64,7 +69,7 @@ def validation() -> np.ndarray:
 
 @cache
 def bytes_per_token() -> float:
-    return len(validation_bytes()) / len(validation())
+    return learned("bytes per token", lambda: len(validation_bytes()) / len(validation()))
 
 
 def baselines() -> dict[str, dict[str, float]]:

@@ -47,6 +47,10 @@ class Config:
 
 @cache
 def tokenizer() -> Tokenizer:
+    return Tokenizer.learned("tokenizer", trained)
+
+
+def trained() -> Tokenizer:
     texts = [text for paper in scitldr("train") for text in (" ".join(paper.abstract), *paper.summaries)]
     return Tokenizer.train(texts, vocabulary=PIECES)
 

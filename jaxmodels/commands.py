@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmodels import cluster, loading, parallel, processes, runner
+from jaxmodels import cluster, fingerprints, loading, parallel, processes, runner
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.decoding import Written, write
@@ -22,15 +22,18 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity, write_png
 from jaxmodels.options import Joining, Options, Place
 from jaxmodels.runs import identity
-from jaxmodels.runs.files import inside
+from jaxmodels.runs.files import inside, read_json
 from jaxmodels.runs.knobs import read_knobs
+from jaxmodels.runs.learned import read_learned
 from jaxmodels.runs.names import safe_name
 from jaxmodels.runs.origin import check_run, is_weights
 from jaxmodels.step import State, cast_floats, eval_variables
 from jaxmodels.task import Decoder, Predictor
 
 
-def train(experiment: str | Path | Experiment, *, console: Console | None = None, **arguments: Any) -> runner.Result:
+def train(
+    experiment: str | Path | loading.File | Experiment, *, console: Console | None = None, **arguments: Any
+) -> runner.Result:
     """Trains an experiment's file, or an Experiment, and goes on where its folder's run stopped.
 
     arguments: the file's knobs, and every option of `jaxmodels train` (see jaxmodels.options), by name. An Experiment has
@@ -41,6 +44,7 @@ def train(experiment: str | Path | Experiment, *, console: Console | None = None
     options, place, joining, knobs = _sort(arguments)
     processes.join(cluster.given(joining.coordinator, joining.process, joining.processes))
     console = console or Console(quiet=True, muted=not processes.first())
+    memory = None
     if isinstance(experiment, Experiment):
         if knobs:
             raise ValueError(
@@ -51,19 +55,37 @@ def train(experiment: str | Path | Experiment, *, console: Console | None = None
     else:
         file = loading.load(experiment)
         config = loading.make_config(file, knobs)
-        name, built = loading.run_name(file, config), file.build(config)
-        wanted = Identity(file.source, loading.knobs_of(config), {"precision": options.precision})
+        name = loading.run_name(file, config)
         path = Path(place.folder or Path("runs") / name)
+        memory = file.memory(config)
+        if not place.fresh:
+            memory.values.update(processes.by_first(lambda: read_learned(path)))
+        built = file.build(config)
+        wanted = Identity(file.source, loading.knobs_of(config), {"precision": options.precision})
     runner.check(built, options)  # before a folder is made
     if path is None:
         return runner.run(built, options, console=console)
+    with console.busy("taking the data's fingerprint"):
+        wanted = wanted._replace(data=fingerprints.fingerprints(built))
     folder = Folder(path, keep=options.keep or built.keep, warn=console.warn)
     try:
         folder.open(wanted, fresh=place.fresh, force=place.force)
+        if memory is not None:
+            memory.keep(folder.write_learned)
+            _name_classes(built, console)
         processes.watch(path)
         return runner.run(built, options, folder=folder, console=console, name=name, knobs=dict(wanted.knobs))
     finally:
         folder.close()
+
+
+def _name_classes(experiment: Experiment, console: Console) -> None:
+    """Has the names of the classes learned now, so that a report made later does not ask the data for them."""
+    if experiment.display is not None and experiment.display.classes is not None:
+        try:
+            experiment.display.classes()
+        except Exception as error:  # the experiment's own code; a run does without these names
+            console.warn(f"the display's classes() failed ({error}): reports will ask it again")
 
 
 def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, Joining, dict[str, Any]]:
@@ -87,6 +109,7 @@ def open_run(
     step: int = -1,
     mesh: str = "",
     parts: Literal["all", "model"] = "all",
+    evaluates: bool = False,
     warn: Any = print,
 ) -> tuple[Experiment, State, int]:
     """(experiment, state, step) of a run's folder, for reading: the checkpoint of that step, or the best, or the newest.
@@ -95,11 +118,13 @@ def open_run(
     called where the folder belongs to another user, or every user can write in it. Its files are compared with what they
     were when the run wrote them; the run may go on meanwhile.
     parts: "model" leaves the optimizer's state out, as (), where its parameters are not averages: it need not fit then.
+    evaluates: whether the evaluations' data is to be compared with the run's, however long that takes.
     """
     run = check_run(run, warn)
     checkpoints = Checkpoints(run / "checkpoints", warn=warn, run=identity.verify(run))
-    file = loading.load(run / "experiment.py")
-    experiment = file.build(loading.make_config(file, read_knobs(run).knobs))
+    file, config = loading.open_file(run)
+    experiment = file.build(config)
+    _compare_data(run, experiment, evaluates, warn)
     devices = parallel.make_mesh(mesh)
     like = runner.abstract_state(experiment, devices)[0]._asdict()
     if parts == "model" and not hasattr(experiment.optimizer, "average"):
@@ -110,6 +135,18 @@ def open_run(
             f"{run} holds no complete checkpoint yet; train on: it saves at the experiment's interval and at the end"
         )
     return experiment, State(**{"opt_state": (), **got[1]}), got[0]
+
+
+def _compare_data(run: Path, experiment: Experiment, evaluates: bool, warn: Any) -> None:
+    """Warns where the data is not what the run was trained and evaluated with."""
+    before = fingerprints.stored(read_json(run / "knobs.json").get("data"))
+    now = fingerprints.fingerprints(experiment, fingerprints.worth_comparing(before, evaluates))
+    for name in fingerprints.changed(before, now):
+        warn(
+            f"{run}: {fingerprints.title(name)} is not what this run was trained and evaluated with (fingerprint "
+            f"{now[name]['fingerprint'][:8]} here, {before[name]['fingerprint'][:8]} in the run's folder). Numbers on it do "
+            "not compare with the run's own; whatever was learned from the old data comes from the run's folder"
+        )
 
 
 def evaluate(
@@ -156,13 +193,14 @@ def evaluate(
     elif weights:
         run = check_run(run, console.warn)
         identity.verify(run)
-        file = loading.load(run / "experiment.py")
-        experiment = file.build(loading.make_config(file, read_knobs(run).knobs))
+        file, config = loading.open_file(run)
+        experiment = file.build(config)
     if weights:
         state = imported(experiment, weights, mesh)
         experiment = replace(experiment, optimizer=optax.identity())
     else:
-        experiment, state, n = open_run(run, step=step, mesh=mesh, parts="model", warn=console.warn)
+        own = not (texts or data)
+        experiment, state, n = open_run(run, step=step, mesh=mesh, parts="model", warn=console.warn, evaluates=own)
         console.say(f"checkpoint of step {n:,}", "dim")
     if data:
         if experiment.other_data is None:

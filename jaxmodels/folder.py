@@ -21,24 +21,31 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxmodels import processes
+from jaxmodels import fingerprints, processes
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.metrics import finite, lines, truncate
 from jaxmodels.runs import arrays, files, identity, names
 from jaxmodels.runs.files import read_json, replacing
+from jaxmodels.runs.learned import NAME as LEARNED
+from jaxmodels.runs.learned import write_learned
 
 LENGTHS = ("steps", "epochs")  # knobs that say how long a run is: a complete run may be made longer
-OF_A_RUN = ("experiment.py", "knobs.json", identity.RUN, "checkpoints", "metrics.jsonl", "result.json")
+OF_A_RUN = ("experiment.py", "knobs.json", identity.RUN, LEARNED, "checkpoints", "metrics.jsonl", "result.json")
 
 
 class Identity(NamedTuple):
-    """What makes two runs the same: the experiment's code, its knobs, and the options that change the result."""
+    """What makes two runs the same: the experiment's code, its knobs, the options that change the result, and the data.
+
+    data: see jaxmodels.fingerprints; data whose fingerprint is not known differs from none.
+    """
 
     source: str
     knobs: Mapping[str, Any]
     options: Mapping[str, Any]
+    data: Mapping[str, Any] = MappingProxyType({})
 
 
 class Folder:
@@ -83,6 +90,8 @@ class Folder:
                 self._forced = wanted
             elif not self._is_longer(wanted):
                 self._check(wanted)
+                if wanted.data.keys() - self._data().keys():  # of data that has become known since the run began
+                    self._write_identity(wanted, run)
         else:  # nothing yet, or what a start left that was killed at once
             run = identity.new_id()
             self._write_identity(wanted, run)
@@ -98,8 +107,14 @@ class Folder:
 
     def _write_identity(self, what: Identity, run: str) -> None:
         knobs = {**_as_json(what), **({"longer": self.longer} if self.longer else {})}
+        if what.data:
+            knobs["data"] = dict(what.data)
         contents = {"experiment.py": what.source, "knobs.json": json.dumps(knobs, indent=1)}
         identity.write(self.path, run, {name: text.encode() for name, text in contents.items()})
+
+    def _data(self) -> dict[str, dict[str, Any]]:
+        """The fingerprints of the data that the run was trained on."""
+        return fingerprints.stored(read_json(self.path / "knobs.json").get("data"))
 
     def _is_longer(self, wanted: Identity) -> bool:
         """Whether this is the folder's complete run with more steps, and nothing else changed."""
@@ -110,7 +125,8 @@ class Folder:
         before, after = old["knobs"].get(changed[0]), new["knobs"].get(changed[0])
         same_code = _code(files.read_text(self.path / "experiment.py")) == _code(wanted.source)
         more = type(before) is type(after) is int and after > before
-        if not (same_code and more and self.result().get("exit") == "complete" and self.checkpoints.steps()):
+        same_data = not fingerprints.changed(self._data(), wanted.data)
+        if not (same_code and same_data and more and self.result().get("exit") == "complete" and self.checkpoints.steps()):
             return False
         self._lengthen = wanted
         return True
@@ -179,6 +195,12 @@ class Folder:
             for name in sorted({*before, *after})
             if before.get(name) != after.get(name)
         ]
+        there = self._data()
+        changes += [
+            f"{fingerprints.title(name)}: its examples, or their order, are others (fingerprint "
+            f"{there[name]['fingerprint'][:8]} there, {wanted.data[name]['fingerprint'][:8]} here)"
+            for name in fingerprints.changed(there, wanted.data)
+        ]
         source = files.read_text(self.path / "experiment.py")
         if _code(source) != _code(wanted.source):
             lines = difflib.unified_diff(source.splitlines(), wanted.source.splitlines(), lineterm="", n=0)
@@ -221,6 +243,11 @@ class Folder:
         """The final metrics and how the run ended."""
         if processes.first():
             files.write_json(self.path / "result.json", finite(result))
+
+    def write_learned(self, values: Mapping[str, Any]) -> None:
+        """What the run has learned from its data."""
+        if processes.first():
+            write_learned(self.path, values)
 
     def write_picture(self, name: str, pixels: Any) -> Path:
         """Writes pictures/<name>.png, whatever the name, made safe: uint8, height x width x 1 or 3."""

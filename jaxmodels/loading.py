@@ -9,13 +9,17 @@ import dataclasses
 import difflib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from jaxmodels.experiment import Experiment
+from jaxmodels.data.learned import Memory, learned, remembering
+from jaxmodels.experiment import Evaluation, Experiment
 from jaxmodels.runs import names
+from jaxmodels.runs.knobs import read_knobs
+from jaxmodels.runs.learned import read_learned
 
 
 class File(NamedTuple):
@@ -25,19 +29,66 @@ class File(NamedTuple):
     source: str
     module: ModuleType
     config: type
+    memories: dict[str, Memory]  # what each setting of the knobs has learned from its data
 
-    def build(self, config: Any) -> Experiment:
-        """The experiment of these knobs."""
-        experiment = self.module.build(config)
-        if not isinstance(experiment, Experiment):
-            raise ValueError(
-                f"{self.path}: build(config) gave {type(experiment).__name__}; it must return a jaxmodels.Experiment"
-            )
-        return experiment
+    def build(self, config: Any, *, like: Any = None) -> Experiment:
+        """The experiment of these knobs; what it learns from data is the memory's of its knobs, or of another setting's."""
+        with self.memory(config if like is None else like).building():
+            experiment = self.module.build(config)
+            if not isinstance(experiment, Experiment):
+                raise ValueError(
+                    f"{self.path}: build(config) gave {type(experiment).__name__}; it must return a jaxmodels.Experiment"
+                )
+            return _remembering(experiment)
+
+    def memory(self, config: Any) -> Memory:
+        """What the experiment of these knobs has learned from its data."""
+        return self.memories.setdefault(repr(config), Memory())
 
 
-def load(path: str | Path) -> File:
-    """Runs the file once, under its own name, and checks what it must offer."""
+def open_file(run: str | Path) -> tuple[File, Any]:
+    """(the file, the knobs) of a run's folder, with what the run has learned from its data."""
+    run = Path(run)
+    file = load(run / "experiment.py")
+    config = make_config(file, read_knobs(run).knobs)
+    file.memory(config).values.update(read_learned(run))
+    return file, config
+
+
+def _remembering(experiment: Experiment) -> Experiment:
+    """The experiment, for whose functions on the host learned() means its run whenever they are called."""
+
+    def bound(part: Any, *functions: str) -> Any:
+        found = {name: getattr(part, name) for name in functions} if part is not None else {}
+        return part and part._replace(**{name: remembering(f) for name, f in found.items() if f is not None})
+
+    display = experiment.display
+    if display is not None and display.classes is not None:
+        display = display._replace(classes=partial(learned, "names of the classes", _listed(display.classes)))
+    return dataclasses.replace(
+        experiment,
+        task=bound(experiment.task, "finish"),
+        evals={
+            name: bound(one, "score", "pictures") if isinstance(one, Evaluation) else one
+            for name, one in experiment.evals.items()
+        },
+        decoder=bound(experiment.decoder, "encode", "decode"),
+        predictor=bound(experiment.predictor, "read", "report", "draw"),
+        display=bound(display, "input", "classes"),
+        baselines=remembering(experiment.baselines),
+        other_data=experiment.other_data and remembering(experiment.other_data),
+        weights=experiment.weights and remembering(experiment.weights),
+    )
+
+
+def _listed(classes: Callable[[], Sequence[Any]]) -> Callable[[], list[str]]:
+    return lambda: [str(name) for name in classes()]
+
+
+def load(path: str | Path | File) -> File:
+    """Runs the file once, under its own name, and checks what it must offer; a File is one that was run already."""
+    if isinstance(path, File):
+        return path
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give an experiment's file, {_near(path / 'x.py')}")
@@ -69,7 +120,7 @@ def load(path: str | Path) -> File:
     ]
     if missing:
         raise ValueError(f"{path}: knobs without a default: {', '.join(missing)}; give each a default in Config")
-    return File(path, source, module, config)
+    return File(path, source, module, config, {})
 
 
 def _near(path: Path) -> str:

@@ -35,7 +35,7 @@ def train(argv: list[str]) -> int:
     console.say(f"{file.path} → {folder}", "bold")
     try:
         result = commands.train(
-            path, console=console, **vars(got["running"]), **{**vars(place), "folder": str(folder)}, **knobs
+            file, console=console, **vars(got["running"]), **{**vars(place), "folder": str(folder)}, **knobs
         )
     except runner.Interrupted as stop:
         console.say(f"saved at step {stop.step:,} in {folder}; the same command goes on from there", "bold")

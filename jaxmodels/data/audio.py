@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,13 +33,15 @@ def audio_folder(
     label: Callable[[Path], int] | None = None,
     crop: Literal["start", "random"] = "start",
     augment: Change | None = None,
+    classes: Sequence[str] | None = None,
     remainder: Remainder | None = None,
     workers: int = 0,
     threads: int | None = None,
 ) -> GrainPipeline:
     """The .wav and .flac files below the folder, as "audio" (float32, S = samples, about -1 to 1) and "label" (int32).
 
-    The label is label(path), or, where that is absent, the number of the class in folder/<class>/ (`.classes`, sorted).
+    The label is label(path), or, where that is absent, the number of the class in folder/<class>/ (`.classes`), as in
+    image_folder.
     Channels are averaged. A shorter recording gets zeros at its end; of a longer one the start is taken, or, with
     crop="random", a part that the example's own generator chooses. rate (Hz) must be that of every file: nothing is
     resampled. augment, workers and the rest: see GrainPipeline. Needs soundfile.
@@ -55,7 +57,7 @@ def audio_folder(
         "spec": {"audio": ((samples,), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))},
     }
     if label is None:
-        return AudioFolder(Path(folder), **options)
+        return AudioFolder(Path(folder), classes, **options)
     return GrainPipeline(lambda: _labelled(Path(folder), label), **options)
 
 

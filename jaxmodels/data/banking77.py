@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from jaxmodels.data import cache as files
+from jaxmodels.data.learned import learned
 from jaxmodels.data.lengths import TextPipeline, join
 
 CLASSES = 77
@@ -60,14 +61,17 @@ def examples(split: Split, folder: PathLike | None = None) -> tuple[list[str], n
 
 def names(folder: PathLike | None = None) -> list[str]:
     """The intents, in the order of their labels."""
-    folder = files.folder("banking77", folder)
+    return list(learned("banking77: intents", lambda: _names(files.folder("banking77", folder))))
+
+
+def _names(folder: Path) -> list[str]:
     files.check(folder, FILES, where=WHERE)
     return list(json.loads((folder / "categories.json").read_text()))
 
 
 @cache
 def _read(folder: Path, split: Split) -> tuple[list[str], np.ndarray]:
-    number = {name: i for i, name in enumerate(names(folder))}
+    number = {name: i for i, name in enumerate(_names(folder))}
     with (folder / f"{split}.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [row["text"] for row in rows], np.array([number[row["category"]] for row in rows], np.int32)

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxmodels.data import cache as files
 from jaxmodels.data.files import read_csv
+from jaxmodels.data.learned import learned
 from jaxmodels.data.order import permute
 from jaxmodels.data.pipeline import ArrayPipeline
 
@@ -69,18 +70,35 @@ def linear_regression_rmse(folder: PathLike | None = None) -> float:
     return float(np.sqrt(np.mean(error**2))) * SCALE
 
 
-@cache
 def _splits(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of both splits, standardised."""
+    parts = _read(folder)
+    scales = learned("california_housing: scales", lambda: _scales(parts["train"]["numbers"]))
+    median, mean, deviation = (np.array(scales[name]) for name in ("median", "mean", "deviation"))
+
+    def arrays(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        numbers = np.where(np.isnan(part["numbers"]), median, part["numbers"])
+        features = np.concatenate([(numbers - mean) / deviation, part["near"]], 1).astype(np.float32)
+        return {"features": features, "target": part["target"]}
+
+    return {split: arrays(part) for split, part in parts.items()}
+
+
+@cache
+def _read(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Numbers with their gaps, places one-hot, and targets."""
     files.check(folder, FILES, where=WHERE)
     table = read_csv(folder / "housing.csv")
     order = permute(np.arange(ROWS), ROWS, KEY)
     rows = {"test": np.sort(order[:TEST_ROWS]), "train": np.sort(order[TEST_ROWS:])}
     numbers = np.stack([table[name] for name in NUMBERS], 1).astype(np.float64)
-    train = numbers[rows["train"]]
-    numbers = np.where(np.isnan(numbers), np.nanmedian(train, 0), numbers)
-    train = numbers[rows["train"]]
-    numbers = (numbers - train.mean(0)) / train.std(0)
     near = np.stack([table["ocean_proximity"] == place for place in OCEAN], 1)
-    features = np.concatenate([numbers, near], 1).astype(np.float32)
     target = (table["median_house_value"] / SCALE).astype(np.float32)
-    return {split: {"features": features[i], "target": target[i]} for split, i in rows.items()}
+    return {split: {"numbers": numbers[i], "near": near[i], "target": target[i]} for split, i in rows.items()}
+
+
+def _scales(train: np.ndarray) -> dict[str, list[float]]:
+    """Of the training rows' numbers: medians, and means and deviations of what then has no gaps."""
+    median = np.nanmedian(train, 0)
+    train = np.where(np.isnan(train), median, train)
+    return {"median": median.tolist(), "mean": train.mean(0).tolist(), "deviation": train.std(0).tolist()}

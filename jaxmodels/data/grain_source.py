@@ -20,6 +20,8 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from jaxmodels.data.fingerprint import of_source
+from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix
 from jaxmodels.data.pipeline import Spec
 from jaxmodels.data.workers import Workers
@@ -72,7 +74,8 @@ class GrainPipeline:
             raise ValueError(
                 f"came workers={workers}, threads={threads}, ahead={ahead}; wanted at least 0, 0 and 1; raise what is below"
             )
-        self._source = source
+        self._source = remembering(source) if callable(source) else source
+        self._kept = Kept.here()
         self.batch = batch
         self.seed = seed
         self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
@@ -97,19 +100,22 @@ class GrainPipeline:
         """Which example is where."""
         return Order(len(self.source), self.batch, self.seed, self.remainder)
 
-    @property
+    @cached_property
     def steps(self) -> int:
-        """Batches in one pass."""
-        return self.order.steps
+        """Batches in one pass; where the data is not here, in one of those that the run was trained on."""
+        examples = self._kept.get("examples", lambda: len(self.source))
+        return Order(examples, self.batch, self.seed, self.remainder).steps
 
     @cached_property
     def spec(self) -> Spec:
         """Shape and type of each array of a batch, without the example axis."""
-        found = self._spec
-        if found is None:
-            first = _Loader(self.source, self._load, self._augment, self.seed, {}).example(0, 0)
-            found = {name: (x.shape, x.dtype) for name, x in first.items()}
+        found = self._kept.spec(self._first) if self._spec is None else self._spec
         return {"weight": ((), np.dtype(np.float32)), **found}
+
+    def _first(self) -> Example:
+        """The first example as a batch of one."""
+        first = _Loader(self.source, self._load, self._augment, self.seed, {}).example(0, 0)
+        return {name: x[None] for name, x in first.items()}
 
     def indices(self, step: int, start: int, stop: int) -> np.ndarray:
         """The examples in rows start to stop of batch `step`; -1 is padding."""
@@ -154,6 +160,10 @@ class GrainPipeline:
         size = max(1, min(32, (stop - start) // (4 * parallel)))  # several for each thread or process, but few to hand over
         loader = _Loader(self.source, self._load, self._augment, self.seed, self.spec)
         return _Pieces(loader, self.order, step, start, stop, size)
+
+    def fingerprint(self) -> str:
+        """Changes when an example or the order of the examples does; see data/fingerprint.py."""
+        return of_source(self.source, self._load)
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""

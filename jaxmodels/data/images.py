@@ -10,19 +10,22 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from jaxmodels.data.archive import is_archive, members
+from jaxmodels.data.fingerprint import of_files
 from jaxmodels.data.grain_source import Change, GrainPipeline
+from jaxmodels.data.learned import OtherData, learned, place, remembering
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import Augment
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # the decoders that a file may call for
+NOT_TRAINING = ("test", "val", "valid", "validation", "dev", "eval")  # folders beside train/ that have its classes
 PIXELS = 50_000_000  # a picture of more is refused before it is unpacked
 
 
@@ -35,6 +38,7 @@ def image_folder(
     area: tuple[float, float] | None = None,
     augment: Change | None = None,
     channels: Literal[1, 3] = 3,
+    classes: Sequence[str] | None = None,
     remainder: Remainder | None = None,
     workers: int = 0,
     threads: int | None = None,
@@ -42,8 +46,9 @@ def image_folder(
     """The pictures in folder/<class>/ and below it, as "image" (float32, 0 to 1, HWC) and "label" (int32).
 
     folder may be a .zip or .tar archive (see data/archive.py), whose files are held in memory and never unpacked to disk.
-    Labels number the classes in the order of their names, `.classes`. Names that begin with a dot are passed over. Needs
-    pillow.
+    Labels number the classes, `.classes`: those given, else the folders in the order of their names; of test/, val/ and so
+    on beside train/ those of train/, so that a class may be missing there. A folder that is no class is refused. In a run
+    they are learned once (see data/learned.py). Names that begin with a dot are passed over. Needs pillow.
 
     size: height and width, or one number for both. A picture is scaled until it covers that, and what then protrudes is cut
     off evenly. area: two shares; then a random part of the picture, of a share of its area between them and of sides in a
@@ -58,6 +63,7 @@ def image_folder(
         )
     return ImageFolder(
         Path(folder),
+        classes,
         batch=batch,
         seed=seed,
         remainder=remainder,
@@ -89,24 +95,69 @@ class ClassFolder(GrainPipeline):
 
     endings: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path, **options: Any):
-        super().__init__(lambda: self._found[1], **options)
+    def __init__(self, folder: Path, classes: Sequence[str] | None = None, **options: Any):
+        super().__init__(self._items, **options)
         self.folder = folder
+        self._given = classes
+        parts = folder.name.partition(".")
+        whose = folder.with_name("".join(["train", *parts[1:]])) if _follows(folder) else folder
+        self._learned = remembering(partial(learned, f"classes of {place(whose)}", self._names))
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """The classes' names, in the order of their labels."""
-        return self._found[0]
+        return tuple(self._learned() if self._given is None else self._given)
+
+    def _names(self) -> Sequence[str]:
+        train = training(self.folder)
+        return self._found[0] if train is None else _found(train, self.endings)[0]
 
     @cached_property
     def _found(self) -> tuple[tuple[str, ...], list[tuple[Any, int]]]:
-        return (inside if is_archive(self.folder) else find)(self.folder, self.endings)
+        return _found(self.folder, self.endings)
+
+    def fingerprint(self) -> str:
+        """Changes when a file, its content or its class does; see data/fingerprint.py."""
+        here, items = self._found
+        in_archive = [(f"{here[k]}/{x.name}", x.data) for x, k in items if isinstance(x, Member)]
+        on_disk = [(Path(os.path.relpath(x, self.folder)).as_posix(), x) for x, _ in items if not isinstance(x, Member)]
+        return of_files([*in_archive, *on_disk])
+
+    def _items(self) -> list[tuple[Any, int]]:
+        """The files, each with the number of its class among `classes`."""
+        here, items = self._found
+        if unknown := [name for name in here if name not in self.classes]:
+            raise OtherData(
+                f"{self.folder}: got a folder {unknown[0]!r}; expected folders of the classes {_some(self.classes)} alone. "
+                "Give it the name of its class, move it away, or say classes="
+            )
+        return [(item, self.classes.index(here[label])) for item, label in items]
 
 
 class ImageFolder(ClassFolder):
     """See image_folder."""
 
     endings = ENDINGS
+
+
+def training(folder: Path) -> Path | None:
+    """The folder or archive called train beside one that is called test or the like; None where there is none."""
+    _, dot, ending = folder.name.partition(".")
+    beside = [folder.with_name(f"{name}{dot}{ending}") for name in ("train", "training")]
+    return next((path for path in beside if path.exists()), None) if _follows(folder) else None
+
+
+def _follows(folder: Path) -> bool:
+    """Whether this is a part of a data set that has the classes of its training part."""
+    return folder.name.partition(".")[0].lower() in NOT_TRAINING
+
+
+def _found(folder: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[Any, int]]]:
+    return (inside if is_archive(folder) else find)(folder, endings)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (" …" if len(names) > 12 else "")
 
 
 def find(folder: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[str, int]]]:

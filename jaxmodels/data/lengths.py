@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmodels.data.fingerprint import fingerprint_of
 from jaxmodels.data.order import Remainder, mix, permute
 from jaxmodels.data.pipeline import ArrayPipeline, Arrays, Spec
 
@@ -150,6 +151,10 @@ class Buckets:
         if data.seed is not None:
             by_length = by_length[permute(np.arange(P), P, int(mix(np.uint64((first ^ data.seed) % 2**64))))]
         return indices[by_length], number_N[by_length].max(1)
+
+    def fingerprint(self) -> str:
+        """Changes when an example or the order of the examples does; see data/fingerprint.py."""
+        return fingerprint_of(self.data)
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""

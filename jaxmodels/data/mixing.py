@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
+from jaxmodels.data.fingerprint import fingerprint_of
 from jaxmodels.data.order import mix
 from jaxmodels.data.random import uniform
 
@@ -66,6 +67,10 @@ class Mixed:
         label_B = batch["label"][other_B].astype(np.int32)
         batch = {**batch, "image": image, "other": label_B, "share": share_B.astype(np.float32)}
         return {name: x[start - first : stop - first] for name, x in batch.items()}
+
+    def fingerprint(self) -> str:
+        """Changes when an example or the order of the examples does; see data/fingerprint.py."""
+        return fingerprint_of(self.data)
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodels.data.fingerprint import fingerprint_of, of_parts
 from jaxmodels.data.order import check_seed, permute
 
 LONGEST = 1 << 16  # places of a table; weights that need more are rounded to this denominator
@@ -95,6 +96,10 @@ class Mixture:
                 for name, x in rows.items():
                     batch[name][own[at : at + len(x)]] = x
         return batch
+
+    def fingerprint(self) -> str:
+        """Changes when an example or the order of the examples does; see data/fingerprint.py."""
+        return of_parts([name, fingerprint_of(one)] for name, one in zip(self._names, self._sources, strict=True))
 
     def describe(self) -> str:
         """The sources and their shares, in one phrase."""

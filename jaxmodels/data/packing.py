@@ -17,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxmodels.data.fingerprint import of_arrays
+from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix, permute
 from jaxmodels.data.pipeline import Arrays
 
@@ -63,7 +65,8 @@ class PackedPipeline:
             raise ValueError(f"length is {length}; wanted at least 1 token in a row: raise it")
         if long not in ("split", "cut"):
             raise ValueError(f"long is {long!r}; wanted 'split' or 'cut', which says what becomes of a long document")
-        self._open = open
+        self._open = remembering(open) if callable(open) else open
+        self._kept = Kept.here()
         self.length, self.batch, self.long, self.seed = length, batch, long, seed
         self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
         self._passes: tuple[tuple[int, np.ndarray], ...] = ()  # the last two used: which piece is where
@@ -111,10 +114,11 @@ class PackedPipeline:
         """Which row of the plan is where."""
         return Order(len(self.plan.first_R) - 1, self.batch, self.seed, self.remainder)
 
-    @property
+    @cached_property
     def steps(self) -> int:
-        """Batches in one pass."""
-        return self.order.steps
+        """Batches in one pass; where the data is not here, in one of those that the run was trained on."""
+        rows = self._kept.get("rows", lambda: len(self.plan.first_R) - 1)
+        return Order(rows, self.batch, self.seed, self.remainder).steps
 
     @property
     def spec(self) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -173,6 +177,10 @@ class PackedPipeline:
         pieces = shuffled[np.argsort(-self.plan.size_N[shuffled], kind="stable")]
         self._passes = ((epoch, pieces), *passes[:1])
         return pieces
+
+    def fingerprint(self) -> str:
+        """Changes when an example or the order of the examples does; see data/fingerprint.py."""
+        return of_arrays(self.arrays)
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""

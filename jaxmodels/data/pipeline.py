@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodels.data.fingerprint import of_arrays
+from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix
 
 Arrays = Mapping[str, np.ndarray]
@@ -44,7 +46,8 @@ class ArrayPipeline:
         augment: Sequence[Augment] = (),
         spec: Spec | None = None,
     ):
-        self._open = open
+        self._open = remembering(open) if callable(open) else open
+        self._kept = Kept.here()
         self.batch = batch
         self.seed = seed
         self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
@@ -69,17 +72,17 @@ class ArrayPipeline:
     def _count(self) -> int:
         return len(next(iter(self.arrays.values())))
 
-    @property
+    @cached_property
     def steps(self) -> int:
-        """Batches in one pass."""
-        return self.order.steps
+        """Batches in one pass; where the data is not here, in one of those that the run was trained on."""
+        return Order(self._kept.get("examples", self._count), self.batch, self.seed, self.remainder).steps
 
     @cached_property
     def spec(self) -> Spec:
         """Shape and type of each array of a batch, without the example axis."""
         if self._spec is not None:
             return {"weight": ((), np.dtype(np.float32)), **self._spec}
-        return {name: (x.shape[1:], x.dtype) for name, x in self.gather(self.arrays, np.zeros(1, np.int64)).items()}
+        return self._kept.spec(lambda: self.gather(self.arrays, np.zeros(1, np.int64)))
 
     def indices(self, step: int | np.ndarray, start: int, stop: int) -> np.ndarray:
         """The examples in rows start to stop of batch `step`; -1 is padding. Several steps give a row each."""
@@ -107,6 +110,10 @@ class ArrayPipeline:
     def resident(self) -> dict[str, np.ndarray] | None:
         """All arrays, for a device to hold; None where the host has to change each batch."""
         return None if self._augment else self.arrays
+
+    def fingerprint(self) -> str:
+        """Changes when an example or the order of the examples does; see data/fingerprint.py."""
+        return of_arrays(self.arrays)
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""

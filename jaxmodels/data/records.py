@@ -5,12 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grain
 
+from jaxmodels.data.fingerprint import of_files
 from jaxmodels.data.grain_source import Change, GrainPipeline, Load
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import Spec
+
+
+class RecordPipeline(GrainPipeline):
+    """See record_pipeline."""
+
+    def __init__(self, files: Sequence[Path], *source: Any, **options: Any):
+        super().__init__(*source, **options)
+        self._files = files
+
+    def fingerprint(self) -> str:
+        """Changes when a file does; see data/fingerprint.py."""
+        return of_files([(path.name, path) for path in self._files])
 
 
 def record_pipeline(
@@ -43,7 +57,8 @@ def record_pipeline(
             names = ", ".join(str(path) for path in files)
             raise ValueError(f"{names}: not all are whole ArrayRecord files ({error}); write or copy them again") from error
 
-    return GrainPipeline(
+    return RecordPipeline(
+        files,
         open,
         batch=batch,
         seed=seed,

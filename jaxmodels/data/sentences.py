@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxmodels.data import cache as files
+from jaxmodels.data.learned import learned
 from jaxmodels.data.lengths import TextPipeline, join
 from jaxmodels.data.order import permute
 
@@ -68,7 +69,9 @@ def sentences(
         )
 
     def arrays() -> dict[str, np.ndarray]:
-        texts, label, held, number = _fold(files.folder(f"nltk_{SETS[name].package}", folder), name, fold, words)
+        where = files.folder(f"nltk_{SETS[name].package}", folder)
+        texts, label, held = _fold(where, name, fold)
+        number = {word: i for i, word in enumerate(_words(where, name, fold, words), 2)}
         rows = np.flatnonzero(held if side == "held-out" else ~held)
         return {**join([[number.get(word, UNKNOWN) for word in texts[i]] for i in rows]), "label": label[rows]}
 
@@ -77,23 +80,30 @@ def sentences(
 
 def as_text(inputs_T: np.ndarray, name: Name, *, fold: int, words: int = 20_000, folder: PathLike | None = None) -> str:
     """The words of one example's inputs; "?" for those that have no number."""
-    *_, number = _fold(files.folder(f"nltk_{SETS[name].package}", folder), name, fold, words)
-    word = dict(enumerate(number, 2))
+    word = dict(enumerate(_words(files.folder(f"nltk_{SETS[name].package}", folder), name, fold, words), 2))
     return " ".join(word.get(i, "?") for i in inputs_T.tolist() if i)
 
 
 @cache
-def _fold(folder: Path, name: Name, fold: int, words: int) -> tuple[list[list[str]], np.ndarray, np.ndarray, dict[str, int]]:
-    """(all sentences, their labels, which are held out, the numbers of the others' words)."""
+def _fold(folder: Path, name: Name, fold: int) -> tuple[list[list[str]], np.ndarray, np.ndarray]:
+    """(all sentences, their labels, which are held out)."""
     texts, label = _read(folder, name)
-    held = permute(np.arange(len(texts)), len(texts), 0) % FOLDS == fold
-    return texts, label, held, _numbers([text for text, out in zip(texts, held, strict=True) if not out], words)
+    return texts, label, permute(np.arange(len(texts)), len(texts), 0) % FOLDS == fold
 
 
-def _numbers(texts: Sequence[Sequence[str]], words: int) -> dict[str, int]:
+def _words(folder: Path, name: Name, fold: int, words: int) -> list[str]:
+    """The commonest words of the sentences that are not held out."""
+
+    def common() -> list[str]:
+        texts, _, held = _fold(folder, name, fold)
+        return _commonest([text for text, out in zip(texts, held, strict=True) if not out], words)
+
+    return learned(f"{name}: the {words} commonest words of fold {fold}", common)
+
+
+def _commonest(texts: Sequence[Sequence[str]], words: int) -> list[str]:
     counts = Counter(word for text in texts for word in text)
-    common = [word for word, count in counts.most_common(words - 2) if count > 1]
-    return {word: i + 2 for i, word in enumerate(common)}
+    return [word for word, count in counts.most_common(words - 2) if count > 1]
 
 
 @cache

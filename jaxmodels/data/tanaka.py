@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxmodels.data import cache as files
+from jaxmodels.data.learned import learned
 
 WORDS = 8189
 UNKNOWN, BEGIN, END = 0, 1, 2
@@ -66,7 +67,11 @@ def _checked(folder: Path) -> Path:
 @cache
 def _numbers(folder: Path) -> dict[str, int]:
     """The number of each word, in order."""
+    return {word: number for number, word in enumerate(learned("tanaka: words", lambda: _words(folder)))}
+
+
+def _words(folder: Path) -> list[str]:
     lists = [(_checked(folder) / f"train.{name}.vocab.4k").read_text("utf-8").splitlines() for name in ("ja", "en")]
     words = dict.fromkeys(SPECIAL + lists[0] + lists[1])
     assert len(words) == WORDS, len(words)
-    return {word: number for number, word in enumerate(words)}
+    return list(words)

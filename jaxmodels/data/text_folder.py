@@ -25,18 +25,20 @@ def text_folder(
     seed: int | None = None,
     encode: Callable[[bytes], Sequence[int]] | None = None,
     augment: Change | None = None,
+    classes: Sequence[str] | None = None,
     remainder: Remainder | None = None,
     workers: int = 0,
     threads: int | None = None,
 ) -> TextFolder:
     """The .txt files in folder/<class>/ and below it, as "tokens" (int32, T = length) and "label" (int32).
 
-    Labels number the classes in the order of their names, `.classes`. encode: the tokens of a file's bytes; where it is
+    Labels number the classes, `.classes`, as those of image_folder do. encode: the tokens of a file's bytes; where it is
     absent a byte is a token. Of a longer text the start is taken; a shorter one gets zeros at its end. augment, workers
     and the rest: see GrainPipeline.
     """
     return TextFolder(
         Path(folder),
+        classes,
         batch=batch,
         seed=seed,
         remainder=remainder,

@@ -11,9 +11,11 @@ import importlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxmodels.data.json_file import parse_object
+from jaxmodels.data.learned import learned
 from jaxmodels.data.tokenizer_rules import CL100K, GPT2, byte_level, check_rule, pairs, ranks_of, with_added, word_pieces
 from jaxmodels.data.tokenizer_settings import TAKE, Added, Settings, read_settings
 
@@ -93,6 +95,18 @@ class Tokenizer(NamedTuple):
                 "raise it"
             )
         return _wrap(_train(texts, vocabulary, kind, list(special)))
+
+    @classmethod
+    def learned(cls, name: str, make: Callable[[], Tokenizer]) -> Tokenizer:
+        """The tokenizer that make() trained on the data of this run, from the run's folder later: see data/learned.py."""
+
+        def text() -> str:
+            with TemporaryDirectory() as folder:
+                made = make()
+                made.save(Path(folder) / made.name)
+                return (Path(folder) / made.name).read_text("utf-8")
+
+        return _wrap(_library().Tokenizer.from_str(learned(name, text)))
 
 
 def _library(name: str = "tokenizers") -> Any:

@@ -27,7 +27,7 @@ LETTERS = 600  # of a text
 
 def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str, Seen]]:
     """(step of the checkpoint, what was seen by evaluation) of the best checkpoint, else the newest."""
-    experiment, state, step = open_run(run, parts="model", warn=console.warn)
+    experiment, state, step = open_run(run, parts="model", warn=console.warn, evaluates=True)
     look, display = experiment.task.examine, experiment.display or Display()
     if look is None:
         raise ValueError("this task tells nothing of single examples (see examine in jaxmodels.task.Task)")

@@ -24,8 +24,8 @@ def model_of(run: Run) -> Model | None:
         from jaxmodels.planning import measure
         from jaxmodels.planning.modules import modules
 
-        file = loading.load(run.path / "experiment.py")
-        experiment = file.build(loading.make_config(file, run.knobs))
+        file, config = loading.open_file(run.path)
+        experiment = file.build(config)
         import jax
 
         how = {"accumulate": 1, "precision": run.options.get("precision", "float32"), "remat": "model"}

@@ -1,0 +1,178 @@
+"""What is learned from data before training: class names, vocabularies, levels, means and scales, rows of a split.
+
+The parameters that come of a run mean something only beside these values, so they belong to the run. Training computes them
+and keeps them in the run's folder; whatever uses that folder later gets them from there, and does not ask the data again:
+
+    scale = learned("scale", lambda: {"mean": table["x"].mean().item(), "std": table["x"].std().item()})
+
+Outside of any run learned() only computes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+def learned(name: str, compute: Callable[[], Any]) -> Any:
+    """What compute() found in the data when this run was trained, as a JSON value (tuples come back as lists).
+
+    name: one for each value of an experiment; whatever else the value depends on, such as a number of words, belongs into
+    it, and a path does not, so that data may move. compute() is called once in a run's life.
+    """
+    memory = _MEMORY.get()
+    return _json(name, compute()) if memory is None else memory.get(name, compute)
+
+
+def remembering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, for which learned() means the run that is being built now, whenever and in whatever thread it runs."""
+    memory = _MEMORY.get()
+    return function if memory is None else partial(_within, memory, function)
+
+
+class OtherData(ValueError):
+    """Data that does not fit what was learned, such as a folder of no known class; the message says what, and what to do."""
+
+
+class Memory:
+    """The values that one run has learned, by name. keep(values) is called whenever there is a new one."""
+
+    __slots__ = ("_keep", "_lock", "_pipelines", "_places", "values")
+
+    def __init__(self, values: Mapping[str, Any] | None = None):
+        self.values = dict(values or {})
+        self._keep: Callable[[Mapping[str, Any]], object] | None = None
+        self._lock = threading.RLock()
+        self._places: dict[str, list[str]] = {}
+        self._pipelines = 0
+
+    def __eq__(self, other: object) -> bool:
+        """Whether nothing that both have learned differs: of two that learn from the same data one may be further."""
+        both = self.values.keys() & other.values.keys() if isinstance(other, Memory) else None
+        return both is not None and all(self.values[name] == other.values[name] for name in both)  # type: ignore[attr-defined]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Until its end, learned() means this memory, and pipelines are counted from the first."""
+        self._pipelines = 0
+        token = _MEMORY.set(self)
+        try:
+            yield
+        finally:
+            _MEMORY.reset(token)
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """See learned."""
+        if name not in self.values:
+            value = _json(name, compute())  # without the lock: what it reads may wait for threads that learn something too
+            with self._lock:
+                if name not in self.values:
+                    self.values[name] = value
+                    if self._keep is not None:
+                        self._keep(self.values)
+        return self.values[name]
+
+    def keep(self, keep: Callable[[Mapping[str, Any]], object]) -> None:
+        """From now on keep(values) is called for every new value, and once now where there are some."""
+        with self._lock:
+            self._keep = keep
+            if self.values:
+                keep(self.values)
+
+    def place(self, path: Path) -> str:
+        """A name for a file or folder that holds its last part alone; numbered where another one ends in the same."""
+        with self._lock:
+            known = self._places.setdefault(path.name, [])
+            if str(path) not in known:
+                known.append(str(path))
+            number = known.index(str(path)) + 1
+        return path.name if number == 1 else f"{path.name} ({number})"
+
+    def next_pipeline(self) -> int:
+        """The number of a pipeline among those of an experiment, by the order in which build() makes them."""
+        with self._lock:
+            self._pipelines += 1
+            return self._pipelines
+
+
+class Kept(NamedTuple):
+    """What a pipeline says of its data, kept for where the data is not: a prediction needs no training set."""
+
+    memory: Memory | None
+    number: int
+
+    @classmethod
+    def here(cls) -> Kept:
+        """Of the pipeline that is being made."""
+        memory = _MEMORY.get()
+        return cls(memory, 0 if memory is None else memory.next_pipeline())
+
+    def get(self, what: str, compute: Callable[[], Any]) -> Any:
+        """compute(), a JSON value; or, where the data is gone or another, what it was when the run was trained.
+
+        Whoever reads rows of another data set gets its error; what only builds the model does not need them.
+        """
+        if self.memory is None:
+            return compute()
+        name = f"pipeline {self.number}: {what}"
+        try:
+            value = compute()
+        except (FileNotFoundError, OtherData):
+            if name not in self.memory.values:
+                raise
+            return self.memory.values[name]
+        self.memory.get(name, lambda: value)
+        return value
+
+    def spec(self, first: Callable[[], Mapping[str, Any]]) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """The same of shapes and types: of the arrays of first(), a batch, without the example axis."""
+        found: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+        def described() -> list[Any]:
+            found.update({name: (x.shape[1:], x.dtype) for name, x in first().items()})
+            return [[name, shape, _name_of(np.dtype(kind))] for name, (shape, kind) in found.items()]
+
+        said = self.get("spec", described)
+        return found or {name: (tuple(shape), np.dtype(kind)) for name, shape, kind in said}
+
+
+def place(path: str | os.PathLike[str]) -> str:
+    """A name for learned() that a moved file or folder keeps: see Memory.place."""
+    memory = _MEMORY.get()
+    return Path(path).name if memory is None else memory.place(Path(path))
+
+
+_MEMORY: ContextVar[Memory | None] = ContextVar("jaxmodels_learned", default=None)
+
+
+def _name_of(kind: np.dtype) -> str:
+    return kind.str if kind.kind in "biufc" else kind.name
+
+
+def _within(memory: Memory, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    token = _MEMORY.set(memory)
+    try:
+        return function(*arguments, **named)
+    finally:
+        _MEMORY.reset(token)
+
+
+def _json(name: str, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"learned({name!r}): got {type(value).__name__} ({error}); expected a JSON value: numbers, strings, lists and "
+            "dicts of them. Turn arrays into lists by .tolist() and numbers of NumPy into Python's by .item()"
+        ) from error
