@@ -24,6 +24,42 @@ FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "h
 LARGEST = 4096  # pixels of a side that a file may ask for
 
 
+class Defaults(NamedTuple):
+    """What a class of transformers does where its file does not say it."""
+
+    size: dict[str, int]
+    crop: int | None = None  # None: nothing is cut out
+    resample: int = 3
+
+
+CLASSES = {  # of transformers, without ImageProcessor or FeatureExtractor
+    "ViT": Defaults({"height": 224, "width": 224}, resample=2),
+    "DeiT": Defaults({"height": 256, "width": 256}, 224),
+    "ConvNext": Defaults({"shortest_edge": 384}),
+    "CLIP": Defaults({"shortest_edge": 224}, 224),
+    "Bit": Defaults({"shortest_edge": 224}, 224),
+    "MobileNetV1": Defaults({"shortest_edge": 256}, 224, 2),
+    "MobileNetV2": Defaults({"shortest_edge": 256}, 224, 2),
+}
+OF_MODEL = {"vit": "ViT", "resnet": "ConvNext", "convnext": "ConvNext"}
+# What changes a picture and is not followed, with what changes nothing. The rest is harmless: do_convert_rgb, as all
+# pictures are read in three colours; do_reduce_labels, which is for labels; data_format, return_tensors and device, which
+# are for the caller; timm's test_input_size and test_crop_pct, which it reads only where asked.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "do_pad": (None, False),
+    "do_flip_channel_order": (None, False),
+    "do_thumbnail": (None, False),
+    "do_align_long_axis": (None, False),
+    "do_crop_margin": (None, False),
+    "do_split_image": (None, False),
+    "do_image_splitting": (None, False),
+    "rescale_offset": (None, False),
+    "size_divisor": (None, 1),
+    "ensure_multiple_of": (None, 1),
+    "keep_aspect_ratio": (None, False),
+}
+
+
 class ImageModel(NamedTuple):
     """A classifier's parameters, its variables that are not trained, and what reads pictures for it and says what it saw."""
 
@@ -36,12 +72,15 @@ class ImageModel(NamedTuple):
 class Preparation:
     """From a picture to what the model sees: scaled, cut out of the middle, and normalised."""
 
-    scale: tuple[int, int] | int | None  # height and width; one number is the shorter side's; None leaves it
+    # Height and width; one number is the shorter side's; None leaves it. covers: in proportion, to at least both.
+    scale: tuple[int, int] | int | None
     crop: tuple[int, int] | None
     resample: int
     factor: float  # of bytes
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    covers: bool = False
+    halves_to_even: bool = False  # where the middle is half a pixel: torchvision's rounding; transformers rounds down
 
     def __call__(self, path: Any) -> dict[str, np.ndarray]:
         """The file's picture as an example, float32 HWC."""
@@ -50,14 +89,23 @@ class Preparation:
             picture = picture.resize(self._size(picture.width, picture.height), self.resample)
         if self.crop is not None:
             height, width = self.crop
-            left, top = (picture.width - width) // 2, (picture.height - height) // 2
+            left, top = self._before(picture.width, width), self._before(picture.height, height)
             picture = picture.crop((left, top, left + width, top + height))
         pixels = np.asarray(picture, np.float32) * np.float32(self.factor)
         return {"image": ((pixels - self.mean) / self.deviation).astype(np.float32)}
 
+    def _before(self, whole: int, part: int) -> int:
+        """Pixels before a part of this size in the middle, below zero where black is added."""
+        if self.halves_to_even:
+            return round((whole - part) / 2) if whole >= part else -((part - whole) // 2)
+        return (whole - part) // 2
+
     def _size(self, width: int, height: int) -> tuple[int, int]:
         if isinstance(self.scale, tuple):
-            return self.scale[1], self.scale[0]
+            if not self.covers:
+                return self.scale[1], self.scale[0]
+            ratio = min(height / self.scale[0], width / self.scale[1])
+            return min(LARGEST, round(width / ratio)), min(LARGEST, round(height / ratio))
         assert self.scale is not None
         short = self.scale
         if width <= height:
@@ -84,35 +132,83 @@ def preparation(folder: Path, config: Mapping[str, Any]) -> Preparation:
         given = config.get("pretrained_cfg")
         return _of_timm({**config, **(given if isinstance(given, Mapping) else {})})
     path = folder / "preprocessor_config.json"
+    whole = folder / "processor_config.json"
+    if not path.is_file() and whole.is_file():
+        said = read_object(whole).get("image_processor")
+        if not isinstance(said, Mapping):
+            raise ValueError(f"{whole}: got no image_processor; expected what prepares pictures. Get the whole release")
+        return _of_transformers(said, config)
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no file {path}; wanted what says how pictures are prepared; get the whole release"
         )
-    return _of_transformers(read_object(path))
+    return _of_transformers(read_object(path), config)
 
 
-def _of_transformers(said: Mapping[str, Any]) -> Preparation:
-    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "")
-    size, crop = said.get("size"), None
-    scale: tuple[int, int] | int | None = None
-    if said.get("do_resize", True):
-        if isinstance(size, Mapping) and "shortest_edge" in size:
-            size = _side(size["shortest_edge"])
-            scale = size
-            if kind.startswith("ConvNext"):  # scaled to more than is cut out; from 384 on, to exactly the size
-                share = _positive(said.get("crop_pct") or 224 / 256)
-                scale, crop = (_side(int(size / share)), (size, size)) if size < 384 else ((size, size), None)
+def _class_of(said: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The class of transformers whose rule a file follows."""
+    name = said.get("image_processor_type") or said.get("feature_extractor_type")
+    if name is None:
+        kind = config.get("model_type")
+        return "ConvNext" if "crop_pct" in said else OF_MODEL.get(kind, "ViT") if isinstance(kind, str) else "ViT"
+    kind = str(name).removesuffix("FeatureExtractor").removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
+    if kind not in CLASSES:
+        raise ValueError(
+            f"preprocessor_config.json: got the image_processor_type {str(name)[:80]!r}; expected one of "
+            f"{', '.join(CLASSES)}, whose rules are followed here. Take another model, or prepare its pictures yourself"
+        )
+    return kind
+
+
+def _scaled(said: Mapping[str, Any], kind: str) -> tuple[tuple[int, int] | int, tuple[int, int] | None]:
+    """The size that a picture is scaled to, and what a ConvNeXt's is then cut to."""
+    size = said.get("size", CLASSES[kind].size)
+    square = said.get("default_to_square")
+    if not isinstance(size, Mapping):
+        if isinstance(size, list) and len(size) == 2:
+            size = {"height": size[0], "width": size[1]}
+        elif square is True or (square is None and "shortest_edge" not in CLASSES[kind].size):
+            size = {"height": size, "width": size}
         else:
-            scale = _sides(size)
-    if said.get("do_center_crop", False):
-        crop = _sides(said.get("crop_size"))
+            size = {"shortest_edge": size}
+    if not set(size) <= {"height", "width"} and set(size) != {"shortest_edge"}:
+        raise ValueError(
+            f"preprocessor_config.json: got size {str(dict(size))[:80]}; expected a shortest_edge, or height and width. "
+            "Correct the file, or prepare the pictures yourself"
+        )
+    if "shortest_edge" not in size:
+        return _sides(size), None
+    short = _side(size["shortest_edge"])
+    if kind != "ConvNext":
+        return short, None
+    if short >= 384:  # scaled to exactly the size; below to more than is cut out
+        return (short, short), None
+    return _side(int(short / _positive(said.get("crop_pct") or 224 / 256))), (short, short)
+
+
+def _of_transformers(said: Mapping[str, Any], config: Mapping[str, Any] = {}) -> Preparation:
+    for name, nothing in PLAIN.items():
+        if name in said and said[name] not in nothing:
+            raise ValueError(
+                f"preprocessor_config.json: got {name} {str(said[name])[:80]}; expected {nothing[-1]}, all that is "
+                "followed. Prepare the pictures yourself"
+            )
+    for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "default_to_square"):
+        if not isinstance(said.get(name), bool | None):
+            raise ValueError(
+                f"preprocessor_config.json: got {name} {said[name]!r}; expected true or false. Correct the file"
+            )
+    kind = _class_of(said, config)
+    scale, crop = _scaled(said, kind) if said.get("do_resize", True) else (None, None)
+    if said.get("do_center_crop", CLASSES[kind].crop is not None):
+        crop = _sides(said.get("crop_size", CLASSES[kind].crop))
     plain = not said.get("do_normalize", True)
     mean, deviation = (
         (fill,) * 3 if plain else _three(said.get(name), name) for name, fill in (("image_mean", 0.0), ("image_std", 1.0))
     )
     factor = _positive(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
-    resample = said.get("resample", 2)
-    if resample not in FILTERS.values() or isinstance(resample, bool):
+    resample = said.get("resample", CLASSES[kind].resample)
+    if type(resample) is not int or resample not in FILTERS.values():
         raise ValueError(f"preprocessor_config.json: came resample {resample!r}; wanted pillow's 0 to 5: correct the file")
     return Preparation(scale, crop, int(resample), factor, mean, deviation)
 
@@ -129,9 +225,11 @@ def _of_timm(said: Mapping[str, Any]) -> Preparation:
     if resample is None:
         raise ValueError(f"config.json: came interpolation {said['interpolation']!r}; wanted one of {', '.join(FILTERS)}")
     larger = _side(int(height / share)), _side(int(width / share))
+    covers = mode == "center" and height != width  # timm then leaves the interpolation at its default
     scale: tuple[int, int] | int = larger[0] if mode == "center" and height == width else larger
+    resample = FILTERS["bilinear"] if covers else resample
     mean, deviation = _three(said.get("mean"), "mean"), _three(said.get("std"), "std")
-    return Preparation(scale, (height, width), resample, 1 / 255, mean, deviation)
+    return Preparation(scale, (height, width), resample, 1 / 255, mean, deviation, covers, halves_to_even=True)
 
 
 def _names(config: Mapping[str, Any], classes: int) -> list[str]:

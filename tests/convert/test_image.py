@@ -25,6 +25,13 @@ def picture(tmp_path):
 
 
 CASES = {
+    "DeiT, by its defaults": ("DeiTImageProcessorPil", {}),
+    "ViT, of one number": ("ViTImageProcessorPil", {"size": 33}),
+    "CLIP, of one number and odd": ("CLIPImageProcessorPil", {"size": 31, "crop_size": 24}),
+    "CLIP, smaller than what is cut out": ("CLIPImageProcessorPil", {"size": 31, "crop_size": 40}),
+    "BiT": ("BitImageProcessorPil", {"size": {"shortest_edge": 29}, "crop_size": {"height": 24, "width": 24}}),
+    "ConvNeXt, of one number": ("ConvNextImageProcessorPil", {"size": 29, "crop_pct": 0.875}),
+    "ViT, of bytes": ("ViTImageProcessorPil", {"size": 20, "do_rescale": False}),
     "ViT": ("ViTImageProcessorPil", {"size": {"height": 24, "width": 32}}),
     "ViT, bicubic without normalising": (
         "ViTImageProcessorPil",
@@ -132,3 +139,54 @@ def test_what_does_not_classify_pictures_is_refused(tmp_path, picture, capsys):
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "model")
     assert cli.main(["predict", str(tmp_path / "model"), str(picture)]) == 2
     assert "holds a gpt2, which does not classify pictures; wanted one that does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [{}, {"feature_extractor_type": "ConvNextFeatureExtractor"}, {"image_processor_type": "ConvNextImageProcessorFast"}],
+)
+def test_the_old_form_of_a_convnext_scales_the_short_side_to_256_and_cuts_224(kind, tmp_path):
+    said = {"size": 224, "crop_pct": 0.875, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.25] * 3, **kind}
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 410, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    # 410 x 300 becomes int(256 * 410 / 300) = 349 x 256, of which (349 - 224) // 2 = 62 and 16 pixels come before the middle
+    whole = Image.fromarray(pixels).resize((349, 256), Image.Resampling.BICUBIC).crop((62, 16, 286, 240))
+    want = (np.asarray(whole, np.float32) / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(_of_transformers(said)(tmp_path / "a.png")["image"], want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "left"), [(24, 0), (25, 0), (26, 1), (27, 2), (29, 2), (31, 4), (23, 0), (21, -1)])
+def test_timms_cut_is_where_torchvision_makes_it(width, left, tmp_path):
+    """Half a pixel goes to the even one (F.center_crop: int(round((width - crop) / 2))); a narrow picture gets black."""
+    row = np.arange(1, width + 1, dtype=np.uint8)
+    Image.fromarray(np.tile(row[None, :, None], (24, 1, 3))).save(tmp_path / "a.png")
+    made = Preparation(None, (24, 24), 2, 1.0, (0.0,) * 3, (1.0,) * 3, halves_to_even=True)(tmp_path / "a.png")["image"]
+    want = np.zeros(24)
+    want[max(0, -left) : max(0, -left) + min(24, width)] = row[max(0, left) : max(0, left) + 24]
+    np.testing.assert_array_equal(made[0, :, 0], want)
+
+
+def test_timms_wide_pictures_keep_their_proportions(picture):
+    """70 x 50 to at least 26 x 40 (13 / 0.5, 20 / 0.5): in proportion 56 x 40, of which 26 / 2 and 40 / 2 are cut out."""
+    said = {"input_size": [3, 20, 13], "crop_pct": 0.5, "mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bicubic"}
+    whole = Image.open(picture).resize((56, 40), Image.Resampling.BILINEAR).crop((22, 10, 35, 30))
+    np.testing.assert_allclose(_of_timm(said)(picture)["image"], np.asarray(whole, np.float32) / 255, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"image_processor_type": "LevitImageProcessor"},
+            "got the image_processor_type 'LevitImageProcessor'; expected one of",
+        ),
+        ({"do_pad": True}, "got do_pad True; expected False, all that is followed"),
+        ({"do_flip_channel_order": True}, "got do_flip_channel_order True; expected False"),
+        ({"size": {"shortest_edge": 9, "longest_edge": 20}}, r"got size .*; expected a shortest_edge, or height and width"),
+        ({"do_resize": "no"}, "got do_resize 'no'; expected true or false"),
+        ({"do_center_crop": True, "crop_size": "x"}, "came a size of 'x'; wanted pixels"),
+    ],
+)
+def test_what_would_change_a_picture_and_is_not_followed_is_refused_by_name(change, text):
+    with pytest.raises(ValueError, match=text):
+        _of_transformers({"size": 9, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **change})
