@@ -150,9 +150,12 @@ def _head(model: Module, encoder: str) -> list[Weight]:
     return dense("head", "qa_outputs") if isinstance(model, SpanModel) else []
 
 
-# Buffers, what is tied, the pooler of a model that has none here, and the head that says whether a sentence follows.
-IGNORED = (
-    r"embeddings\.position_ids$|(^|\.)pooler\.dense\.|^cls\.predictions\.decoder\.|^cls\.seq_relationship\."
-    r"|^lm_head\.decoder\."
-)
-FAMILIES = (Family(("bert", "roberta"), model, config, weights, IGNORED, ("bert.", "roberta."), MODULES),)
+# Buffers, the pooler of a model that has none here, and the head that says whether a sentence follows.
+IGNORED = r"embeddings\.position_ids$|(^|\.)pooler\.dense\.|^cls\.seq_relationship\."
+COPIES = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+    "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+    "lm_head.decoder.bias": "lm_head.bias",
+}
+FAMILIES = (Family(("bert", "roberta"), model, config, weights, IGNORED, ("bert.", "roberta."), MODULES, copies=COPIES),)

@@ -128,6 +128,8 @@ class Family(NamedTuple):
     foreign name may begin with or lack, such as "bert.". inputs(model) gives arguments of the module's call, small ones, or
     their shapes. layout: whose files these are: "transformers", where kinds are values of "model_type"; "timm", where they
     are values of "architecture"; any other, such as "torchvision", is a bare dictionary of tensors, for load_weights alone.
+    copies: foreign names that files may have and our module has not, and the foreign tensor that each must equal, such as a
+    head tied to the embeddings.
     """
 
     kinds: tuple[str, ...]
@@ -139,6 +141,7 @@ class Family(NamedTuple):
     modules: tuple[type, ...] = ()
     inputs: Callable[[Any], tuple] = one_text
     layout: str = "transformers"
+    copies: Mapping[str, str] = {}
 
 
 FREE = ("dtype", "dropout", "drop_path", "norm_momentum", "remat", "unroll")  # fields that no file says

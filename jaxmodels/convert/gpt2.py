@@ -80,7 +80,8 @@ FAMILY = Family(
     model=model,
     config=config,
     weights=weights,
-    ignored=r"(^|\.)attn\.(masked_)?bias$|^lm_head\.weight$",
+    ignored=r"(^|\.)attn\.(masked_)?bias$",
     prefixes=("transformer.",),
     modules=(GPT,),
+    copies={"lm_head.weight": "transformer.wte.weight"},
 )

@@ -252,8 +252,12 @@ def _moe_weights(model: MoE) -> list[Weight]:
     return _shared(model) + [Weight(f"blocks/{x}", (f"{mlp}{y}.weight",), turned, turned) for x, y in pairs.items()]
 
 
-IGNORED = r"rotary_emb\.inv_freq$|^lm_head\.weight$"  # older files keep what follows from the config, or both of two tied
+_SHARED: dict[str, Any] = {
+    "ignored": r"rotary_emb\.inv_freq$",  # older files keep what follows from the config
+    "prefixes": ("model.",),
+    "copies": {"lm_head.weight": "model.embed_tokens.weight"},
+}
 FAMILIES = (
-    Family(("llama", "mistral", "qwen2", "qwen3"), _llama, _config, _llama_weights, IGNORED, ("model.",), (Llama,)),
-    Family(("mixtral", "qwen2_moe", "qwen3_moe"), _moe, _config, _moe_weights, IGNORED, ("model.",), (MoE,)),
+    Family(("llama", "mistral", "qwen2", "qwen3"), _llama, _config, _llama_weights, modules=(Llama,), **_SHARED),
+    Family(("mixtral", "qwen2_moe", "qwen3_moe"), _moe, _config, _moe_weights, modules=(MoE,), **_SHARED),
 )

@@ -161,6 +161,7 @@ def _read(
         layout = find(weight, shapes[weight.path], source)
         used.update(name for group in layout.values() for name in group)
         found.append((weight, layout))
+    used.update(_copies(source, used))
     rest = [name for name in tensors if name not in used and not re.search(f"{family.ignored}|{COUNTERS}", name)]
     if rest:
         raise ValueError(
@@ -175,6 +176,32 @@ def _read(
     params = nested(arrays)
     extra = {name: params.pop(name) for name in collections if name in params}
     return Pretrained(model, params, extra, {})
+
+
+def _copies(source: Source, used: set[str]) -> list[str]:
+    """Tensors that our module has once and the file twice; they must be equal."""
+    tensors, family, found = source.tensors, source.family, []
+    for copy, original in family.copies.items():
+        name = next((option for option in options(copy, family) if option in tensors and option not in used), None)
+        if name is None:
+            continue
+        other = next((option for option in options(original, family) if option in tensors), None)
+        if other is not None and not _equal(tensors[name], tensors[other]):
+            raise ValueError(
+                f"{source.path}: got {name} with other numbers than {other}, and {source.described} ties the two; expected "
+                'them equal. Say "tie_word_embeddings": false there if the model has a head of its own, else take it out'
+            )
+        found.append(name)
+    return found
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two tensors hold the same numbers, read a few rows at a time."""
+    if tuple(one.shape) != tuple(other.shape):
+        return False
+    a, b = one.read(), other.read()
+    rows = max(1, 2**22 // max(1, math.prod(a.shape[1:])))
+    return all(np.array_equal(a[i : i + rows], b[i : i + rows]) for i in range(0, len(a), rows)) if a.ndim else a == b
 
 
 def _of_head(path: str) -> bool:

@@ -91,9 +91,10 @@ FAMILY = Family(
     model=model,
     config=config,
     weights=weights,
-    # Copies of the shared matrix, and a table that older files have and nothing reads.
+    # Copies of the shared matrix, which are compared with it, and a table that older files have and nothing reads.
     ignored=r"^(encoder|decoder)\.embed_tokens\.weight$|^lm_head\.weight$"
     r"|^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
     modules=(T5,),
     inputs=_two_texts,
+    copies=dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"), "shared.weight"),
 )

@@ -14,8 +14,12 @@ import pytest
 from jaxmodels import parallel, sharding
 from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
+from jaxmodels.models.bert import Bert, MaskedLM
 from jaxmodels.models.gpt import GPT
+from jaxmodels.models.llama import Llama
 from jaxmodels.models.mlp import MLP
+from jaxmodels.models.moe import MoE
+from jaxmodels.models.t5 import T5
 
 MODEL = GPT(11, 16, 8, 2, 2)
 fast = pytest.mark.fast
@@ -137,6 +141,57 @@ def test_settings_that_cannot_be_are_named_before_anything_is_made(folder, chang
     set_config(folder, **changes)
     with pytest.raises(ValueError, match=message):
         load_pretrained(folder)
+
+
+TEXT = (jnp.zeros((1, 2), jnp.int32),)
+TIED = {
+    "gpt2": (MODEL, "lm_head.weight", "transformer.wte.weight"),
+    "llama": (Llama(11, 16, 8, 1, 2, 1, 12, tied=True), "lm_head.weight", "model.embed_tokens.weight"),
+    "moe": (
+        MoE(11, 16, 8, 1, 2, 1, experts=2, chosen=1, expert_width=4, tied=True),
+        "lm_head.weight",
+        "model.embed_tokens.weight",
+    ),
+    "bert": (
+        MaskedLM(Bert(11, 16, 8, 1, 2, 12)),
+        "cls.predictions.decoder.weight",
+        "bert.embeddings.word_embeddings.weight",
+    ),
+    "bert, bias": (MaskedLM(Bert(11, 16, 8, 1, 2, 12)), "cls.predictions.decoder.bias", "cls.predictions.bias"),
+    "roberta": (
+        MaskedLM(Bert(11, 16, 8, 1, 2, 12, offset=2)),
+        "lm_head.decoder.weight",
+        "roberta.embeddings.word_embeddings.weight",
+    ),
+    "t5": (T5(11, 8, 1, 2, 4, 12), "lm_head.weight", "shared.weight"),
+    "t5, encoder": (T5(11, 8, 1, 2, 4, 12), "encoder.embed_tokens.weight", "shared.weight"),
+}
+
+
+@fast
+@pytest.mark.parametrize("name", TIED)
+def test_a_second_head_beside_tied_embeddings_is_equal_to_them_or_refused(name, tmp_path):
+    model, copy, original = TIED[name]
+    inputs = TEXT * 2 if name.startswith("t5") else TEXT
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+    save_pretrained(tmp_path, model, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes))
+    numbers = np.array(open_file(tmp_path / "model.safetensors")[original].read())
+    change(tmp_path, **{copy: numbers})
+    load_pretrained(tmp_path)
+    numbers[..., -1] += 1e-3
+    change(tmp_path, **{copy: numbers})
+    with pytest.raises(
+        ValueError, match=rf"got {copy} with other numbers than {original}, .*ties the two; expected them equal"
+    ):
+        load_pretrained(tmp_path)
+
+
+@fast
+def test_a_head_of_its_own_is_used_where_the_config_unties_it(folder, params):
+    head = np.random.default_rng(0).normal(size=(11, 8)).astype(np.float32)
+    change(folder, **{"lm_head.weight": head})
+    set_config(folder, tie_word_embeddings=False)
+    np.testing.assert_array_equal(load_pretrained(folder).params["head"], head)
 
 
 @fast
