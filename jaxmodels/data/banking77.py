@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxmodels.data import cache as files
 from jaxmodels.data.learned import learned
-from jaxmodels.data.lengths import TextPipeline, join
+from jaxmodels.data.lengths import TextPipeline
+from jaxmodels.data.text_table import Table, text_table
 
 CLASSES = 77
 FILES: dict[str, tuple[int, str | None]] = {
@@ -43,13 +44,15 @@ def banking77(
     files are; else $JAXMODELS_DATA/banking77, else ~/.cache/jaxmodels/data/banking77.
     """
 
-    def arrays() -> dict[str, np.ndarray]:
+    def table() -> Table:
         texts, label = examples(split, folder)
-        tokens = [list(encode(text)) for text in texts]
-        return {**join([[*t[: length - 1], t[-1]] if len(t) > length else t for t in tokens]), "label": label}
+        return {"text": texts, "label": label}
 
-    spec = {"label": ((), np.dtype(np.int32))}
-    return TextPipeline(arrays, length=length, batch=batch, seed=seed, spec=spec)
+    def cut(text: str) -> Sequence[int]:
+        tokens = list(encode(text))
+        return [*tokens[: length - 1], tokens[-1]] if len(tokens) > length else tokens
+
+    return text_table(table, encode=cut, classes=range(CLASSES), length=length, batch=batch, seed=seed)
 
 
 def examples(split: Split, folder: PathLike | None = None) -> tuple[list[str], np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmodels.data import cache
 from jaxmodels.data.archive import members
+from jaxmodels.data.normalize import Statistics, behind
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -31,11 +32,12 @@ def cifar10(
     *,
     folder: str | os.PathLike[str] | None = None,
     augment: Sequence[Augment] = (),
+    normalize: Statistics | None = None,
 ) -> ArrayPipeline:
     """Batches of "image" (float32, 0 to 1, 32 x 32 x 3) and "label" (int32).
 
     folder: where cifar-10-binary.tar.gz is, or its .bin files; else $JAXMODELS_DATA/cifar10, else
-    ~/.cache/jaxmodels/data/cifar10. Memory holds the pictures as bytes.
+    ~/.cache/jaxmodels/data/cifar10. Memory holds the pictures as bytes. normalize: see data/normalize.py.
     """
     if split not in PARTS:
         raise ValueError(f"cifar10: came split={split!r}, wanted one of {', '.join(PARTS)}")
@@ -48,7 +50,7 @@ def cifar10(
         images = np.ascontiguousarray(rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         return {"image": images, "label": rows[:, 0].astype(np.int32)}
 
-    return ArrayPipeline(open, batch=batch, seed=seed, prepare=_scale, augment=augment, spec=SPEC)
+    return ArrayPipeline(open, batch=batch, seed=seed, spec=SPEC, **behind(normalize, 3, _scale, augment))
 
 
 def _files(where: Path, names: Sequence[str]) -> Mapping[str, bytes]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels.data.normalize import Statistics, behind
 from jaxmodels.data.order import permute
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
 
@@ -26,11 +27,13 @@ def digits(
     folds: int = FOLDS,
     fold: int = 0,
     augment: tuple[Augment, ...] = (),
+    normalize: Statistics | None = None,
 ) -> ArrayPipeline:
     """Batches of "image" (float32, 0 to 1, 8 x 8 x 1) and "label" (int32).
 
     split: "test" is fold number `fold` of `folds`, each with its share of every class, "train" is the others. By default
-    one fifth is the test set; for cross-validation call this once for each fold. Needs scikit-learn.
+    one fifth is the test set; for cross-validation call this once for each fold. normalize: see data/normalize.py. Needs
+    scikit-learn.
     """
     if split not in ("train", "test") or folds < 2 or not 0 <= fold < folds:
         raise ValueError(
@@ -42,7 +45,7 @@ def digits(
         chosen = (_folds(folds) == fold) == (split == "test")
         return {name: x[chosen] for name, x in arrays.items()}
 
-    return ArrayPipeline(open, batch=batch, seed=seed, augment=augment, spec=SPEC)
+    return ArrayPipeline(open, batch=batch, seed=seed, spec=SPEC, **behind(normalize, 1, dict, augment))
 
 
 @cache

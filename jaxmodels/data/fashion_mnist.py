@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmodels.data import cache
 from jaxmodels.data.files import read_idx
+from jaxmodels.data.normalize import Statistics, behind
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -34,19 +35,27 @@ def fashion_mnist(
     *,
     folder: str | os.PathLike[str] | None = None,
     augment: Sequence[Augment] = (),
+    normalize: Statistics | None = None,
 ) -> ArrayPipeline:
     """Batches of "image" (float32, 0 to 1, 28 x 28 x 1) and "label" (int32).
 
     folder: where the four files are; else $JAXMODELS_DATA/fashion_mnist, else ~/.cache/jaxmodels/data/fashion_mnist.
-    Memory holds the pictures as bytes.
+    Memory holds the pictures as bytes. normalize: see data/normalize.py.
     """
     if split not in FILES:
         raise ValueError(f"fashion_mnist: came split={split!r}, wanted one of {', '.join(FILES)}")
-    return ArrayPipeline(lambda: _read(split, folder), batch=batch, seed=seed, prepare=_scale, augment=augment, spec=SPEC)
+    return ArrayPipeline(
+        lambda: _read(split, folder), batch=batch, seed=seed, spec=SPEC, **behind(normalize, 1, _scale, augment)
+    )
 
 
 def numbered(
-    split: Literal["train", "test"], rows: int, batch: int, *, folder: str | os.PathLike[str] | None = None
+    split: Literal["train", "test"],
+    rows: int,
+    batch: int,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    normalize: Statistics | None = None,
 ) -> ArrayPipeline:
     """The first so many pictures in order, with "index" (int32), a number that chooses what a model makes up beside each."""
 
@@ -54,10 +63,17 @@ def numbered(
         arrays = {name: x[:rows] for name, x in _read(split, folder).items()}
         return {**arrays, "index": np.arange(len(arrays["label"]), dtype=np.int32)}
 
-    return ArrayPipeline(open, batch=batch, prepare=_scale, spec={**SPEC, "index": ((), np.dtype(np.int32))})
+    spec = {**SPEC, "index": ((), np.dtype(np.int32))}
+    return ArrayPipeline(open, batch=batch, spec=spec, **behind(normalize, 1, _scale, ()))
 
 
-def half_known(rows: int, batch: int, *, folder: str | os.PathLike[str] | None = None) -> ArrayPipeline:
+def half_known(
+    rows: int,
+    batch: int,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    normalize: Statistics | None = None,
+) -> ArrayPipeline:
     """So many training pictures, then as many test pictures; "known" (float32) is 1 where a probe may see the label."""
 
     def open() -> dict[str, np.ndarray]:
@@ -66,7 +82,8 @@ def half_known(rows: int, batch: int, *, folder: str | os.PathLike[str] | None =
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return {**joined, "known": np.concatenate(known)}
 
-    return ArrayPipeline(open, batch=batch, prepare=_scale, spec={**SPEC, "known": ((), np.dtype(np.float32))})
+    spec = {**SPEC, "known": ((), np.dtype(np.float32))}
+    return ArrayPipeline(open, batch=batch, spec=spec, **behind(normalize, 1, _scale, ()))
 
 
 def _read(split: str, folder: str | os.PathLike[str] | None) -> dict[str, np.ndarray]:

@@ -19,8 +19,9 @@ import numpy as np
 
 from jaxmodels.data import cache as files
 from jaxmodels.data.learned import learned
-from jaxmodels.data.lengths import TextPipeline, join
+from jaxmodels.data.lengths import TextPipeline
 from jaxmodels.data.order import permute
+from jaxmodels.data.text_table import Table, text_table
 
 FOLDS = 10
 UNKNOWN = 1
@@ -68,14 +69,21 @@ def sentences(
             f"from 0 to {FOLDS - 1}: change it"
         )
 
-    def arrays() -> dict[str, np.ndarray]:
-        where = files.folder(f"nltk_{SETS[name].package}", folder)
-        texts, label, held = _fold(where, name, fold)
-        number = {word: i for i, word in enumerate(_words(where, name, fold, words), 2)}
-        rows = np.flatnonzero(held if side == "held-out" else ~held)
-        return {**join([[number.get(word, UNKNOWN) for word in texts[i]] for i in rows]), "label": label[rows]}
+    where = files.folder(f"nltk_{SETS[name].package}", folder)
 
-    return TextPipeline(arrays, length=length, batch=batch, seed=seed, spec={"label": ((), np.dtype(np.int32))})
+    @cache
+    def number() -> dict[str, int]:
+        return {word: i for i, word in enumerate(_words(where, name, fold, words), 2)}
+
+    def table() -> Table:
+        texts, label, held = _fold(where, name, fold)
+        rows = np.flatnonzero(held if side == "held-out" else ~held)
+        return {"text": [" ".join(texts[i]) for i in rows], "label": label[rows]}
+
+    def encode(text: str) -> list[int]:
+        return [number().get(word, UNKNOWN) for word in text.split()]
+
+    return text_table(table, encode=encode, classes=(0, 1), length=length, batch=batch, seed=seed)
 
 
 def as_text(inputs_T: np.ndarray, name: Name, *, fold: int, words: int = 20_000, folder: PathLike | None = None) -> str:
