@@ -20,6 +20,7 @@ from jaxmodels.data.archive import is_archive, members
 from jaxmodels.data.fingerprint import of_files
 from jaxmodels.data.grain_source import Change, GrainPipeline
 from jaxmodels.data.learned import OtherData, learned, place, remembering
+from jaxmodels.data.normalize import Normalize, Statistics
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import Augment
 
@@ -39,6 +40,7 @@ def image_folder(
     augment: Change | None = None,
     channels: Literal[1, 3] = 3,
     classes: Sequence[str] | None = None,
+    normalize: Statistics | None = None,
     remainder: Remainder | None = None,
     workers: int = 0,
     threads: int | None = None,
@@ -53,10 +55,12 @@ def image_folder(
     size: height and width, or one number for both. A picture is scaled until it covers that, and what then protrudes is cut
     off evenly. area: two shares; then a random part of the picture, of a share of its area between them and of sides in a
     ratio of at most 4 to 3, is scaled to size (arXiv:1409.4842, section 6). channels: 3 for RGB, 1 for grey. augment: see
-    each. workers and the rest: see GrainPipeline.
+    each. normalize: see data/normalize.py. workers and the rest: see GrainPipeline.
     """
     height, width = (size, size) if isinstance(size, int) else size
     decode = _Decode(height, width, channels)
+    last = None if normalize is None else Normalize.of(normalize, channels)
+    random = augment if last is None or augment is None else _Both(augment, last)
     if area is not None and not 0 < area[0] <= area[1] <= 1:
         raise ValueError(
             f"image_folder: came area={area}; wanted two shares, above 0, up to 1, the smaller first: change it"
@@ -67,8 +71,8 @@ def image_folder(
         batch=batch,
         seed=seed,
         remainder=remainder,
-        load=decode if area is None else _unread,
-        augment=augment if area is None else _Part(decode, area, augment),
+        load=_unread if area is not None else decode if last is None or augment is not None else _Both(decode, last),
+        augment=random if area is None else _Part(decode, area, random or last),
         workers=workers,
         threads=threads,
         spec={"image": ((height, width, channels), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))},
@@ -221,6 +225,17 @@ def files_below(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     return sorted(path for path in found if wanted(path) and path.is_file())
 
 
+@dataclass(frozen=True)
+class _Both:
+    """One function of an example, then the normalisation."""
+
+    first: Callable[..., Any]
+    last: Normalize
+
+    def __call__(self, *arguments: Any) -> dict[str, Any]:
+        return self.last(dict(self.first(*arguments)))
+
+
 def _unread(item: Any) -> dict[str, Any]:
     return {"item": item}
 
@@ -268,10 +283,17 @@ def _opened(path: Any) -> Any:
     return io.BytesIO(path.data) if isinstance(path, Member) else path
 
 
-def picture(path: str | os.PathLike[str], size: int | tuple[int, int], *, channels: Literal[1, 3] = 3) -> np.ndarray:
-    """A file's picture as image_folder prepares it: float32, 0 to 1, HWC, of this height and width."""
+def picture(
+    path: str | os.PathLike[str],
+    size: int | tuple[int, int],
+    *,
+    channels: Literal[1, 3] = 3,
+    normalize: Statistics | None = None,
+) -> np.ndarray:
+    """A file's picture as image_folder prepares it: float32, 0 to 1 or normalised, HWC, of this height and width."""
     height, width = (size, size) if isinstance(size, int) else size
-    return _fitted(_named(path, channels, (width, height)), height, width)
+    image = _fitted(_named(path, channels, (width, height)), height, width)
+    return image if normalize is None else Normalize.of(normalize, channels)({"image": image})["image"]
 
 
 def open_picture(path: str | os.PathLike[str] | BinaryIO) -> Any:
