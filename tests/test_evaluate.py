@@ -194,3 +194,12 @@ def test_imported_weights_of_an_averaging_optimizer_are_evaluated_as_they_are(tm
     state = commands.imported(experiment, tmp_path / "x.safetensors", "data=1")
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b) + 1), state.params, params)
     assert state.opt_state == ()
+
+
+def test_real_weights_fit_the_experiment_that_names_them(real):
+    file = commands.loading.load(Path(__file__).parents[1] / "experiments" / "cifar_resnet20.py")
+    path = real("weights") / "resnet_cifar10"
+    state = commands.imported(file.build(file.config()), path / "resnet20-12fca82f.th", "data=1")
+    assert sum(x.size for x in jax.tree.leaves(state.params)) == 269_722  # as the repository states: 0.27 M
+    with pytest.raises(ValueError, match="belong"):
+        commands.imported(file.build(file.config()), path / "resnet32-d509ac18.th", "data=1")
