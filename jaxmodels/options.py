@@ -257,6 +257,8 @@ class Tokenizing:
     """Tokens that the trained one knows."""
     kind: Literal["bpe", "wordpiece", "unigram"] = "bpe"
     """bpe works on bytes, so that no text is lost."""
+    special: tuple[str, ...] = ()
+    """Tokens such as "<|end|>" that the trained one knows first and never cuts."""
     pattern: str = "**/*.txt"
     """Which files of a folder are texts."""
     fraction: float = 0.1

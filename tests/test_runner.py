@@ -343,6 +343,16 @@ def test_the_step_is_compiled_once_for_each_length_without_a_warning(capsys, mon
     assert "warning" not in capsys.readouterr().err
 
 
+def test_what_is_compiled_for_another_length_reads_as_meant(monkeypatch):
+    said = []
+    busy = Console.busy
+    monkeypatch.setattr(Console, "busy", lambda self, what, **more: said.append(what) or busy(self, what, **more))
+    runner.run(texts(steps=12), Options(mesh=ONE), console=Console(quiet=True))
+    longer = [what for what in said if "another length" in what]
+    assert longer and all(what.startswith("compiling the step for batches of another length: int32[8, ") for what in longer)
+    assert not any("again" in what or "changed" in what for what in said)
+
+
 def test_a_run_over_buckets_goes_on_with_the_same_bits(tmp_path):
     whole = run(texts())
     with pytest.raises(runner.Interrupted):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,15 @@ def tokenize(
     tokenizer: str | None = None,
     vocabulary: int = 8192,
     kind: Kind = "bpe",
+    special: Sequence[str] = (),
     pattern: str = "**/*.txt",
     fraction: float = 0.1,
 ) -> dict[str, Any]:
     """Writes the tokenizer, train.npy and validation.npy into out; gives counts of files, bytes and tokens.
 
     where: a folder, whose files match the pattern, or a file. A file is a document. tokenizer: its file; None trains one on
-    the training side. About `fraction` of the files are for validation: a hash of the path says which. For WindowPipeline:
-    open_tokens(out/train.npy); "bytes_per_token" of each side is what next_token() wants to know.
+    the training side, with these special tokens. About `fraction` of the files are for validation: a hash of the path says
+    which. For WindowPipeline: open_tokens(out/train.npy); "bytes_per_token" of each side is what next_token() wants to know.
     """
     where, out = Path(where), Path(out)
     files = sorted(path for path in where.glob(pattern) if path.is_file()) if where.is_dir() else [where]
@@ -42,10 +43,15 @@ def tokenize(
         sides["validation" if held_out(path.relative_to(root).as_posix(), fraction) else "train"].append(path)
     if not sides["train"]:
         raise ValueError(f"all {len(files)} files fall on the side of validation; add files or lower fraction, {fraction}")
+    if tokenizer and special:
+        raise ValueError(
+            f"tokenize: got special tokens for the tokenizer {tokenizer}; expected them only where one is trained. Leave "
+            "one of the two out"
+        )
     if tokenizer:
         made = Tokenizer.load(tokenizer)
     else:
-        made = Tokenizer.train(_texts(sides["train"]), vocabulary=vocabulary, kind=kind)
+        made = Tokenizer.train(_texts(sides["train"]), vocabulary=vocabulary, kind=kind, special=special)
     out.mkdir(parents=True, exist_ok=True)
     made.save(out / made.name)
     facts: dict[str, Any] = {"vocabulary": made.vocabulary}

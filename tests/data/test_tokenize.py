@@ -110,3 +110,10 @@ def test_what_is_no_text_is_named(where, tmp_path):
     (where / "picture.txt").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(ValueError, match=r"picture\.txt is no UTF-8 text"):
         tokenize(where, tmp_path / "out", vocabulary=300)
+
+
+def test_special_tokens_are_known_first(where, tmp_path):
+    tokenize(where, tmp_path / "out", vocabulary=300, special=("<|end|>",))
+    assert Tokenizer.load(tmp_path / "out").token("<|end|>") == 0
+    with pytest.raises(ValueError, match="expected them only where one is trained"):
+        tokenize(where, tmp_path / "other", tokenizer=str(tmp_path / "out"), special=("<|end|>",))
