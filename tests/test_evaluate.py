@@ -91,7 +91,6 @@ def pictures(folder: Path, **levels: list[int]) -> Path:
 
 
 def test_other_pictures_are_evaluated_with_the_runs_classes(tmp_path, capsys):
-    pytest.importorskip("jaxmodels.data.learned")
     for part in ("train", "val"):
         pictures(tmp_path / "data" / part, bright=[200, 220, 240], dark=[10, 30, 50])
     run = str(tmp_path / "run")
@@ -103,7 +102,6 @@ def test_other_pictures_are_evaluated_with_the_runs_classes(tmp_path, capsys):
 
 
 def test_another_table_is_prepared_as_the_runs(tmp_path):
-    pytest.importorskip("jaxmodels.data.learned")
     file = write(tmp_path / "train.csv", "x,y\n" + "".join(f"{x},{2 * x}\n" for x in range(10, 18)))
     run = str(tmp_path / "run")
     state = train(write(tmp_path / "table.py", TABLE), file=str(file), folder=run, mesh="data=1").state
@@ -115,7 +113,6 @@ def test_another_table_is_prepared_as_the_runs(tmp_path):
 
 
 def test_other_texts_are_evaluated_with_the_runs_classes(tmp_path):
-    pytest.importorskip("jaxmodels.data.learned")
     for i in range(4):
         write(tmp_path / "data" / "as" / f"{i}.txt", "aaaa")
         write(tmp_path / "data" / "bs" / f"{i}.txt", "bbbb")
