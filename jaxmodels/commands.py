@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from jaxmodels import cluster, fingerprints, loading, parallel, processes, runner
+from jaxmodels.checking import check_read
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.decoding import Written, write
@@ -28,7 +29,7 @@ from jaxmodels.runs.learned import read_learned
 from jaxmodels.runs.names import safe_name
 from jaxmodels.runs.origin import check_run, is_weights
 from jaxmodels.step import State, cast_floats, eval_variables
-from jaxmodels.task import Decoder, Predictor
+from jaxmodels.task import Decoder, Predictor, Task
 
 
 def train(
@@ -320,13 +321,13 @@ def predict(
     how = _precision(run, precision)
     params, extra = _of_model(experiment, state, how)
     folder = Path(out) if out else inside(run, "predictions")
-    return predictions(experiment.predictor, params, extra, files, folder)
+    return predictions(experiment.predictor, params, extra, files, folder, experiment.task)
 
 
 def predictions(
-    predictor: Predictor, params: Any, extra: Any, files: Sequence[str | Path], folder: Path
+    predictor: Predictor, params: Any, extra: Any, files: Sequence[str | Path], folder: Path, task: Task | None = None
 ) -> list[dict[str, Any]]:
-    """See predict."""
+    """See predict. task: what was trained, whose requirements the files' arrays are to meet."""
     # A file gives its drawing its own name; what is no file, such as a sentence, one made of all its text.
     names = [safe_name(Path(file).stem if _is_path(str(file)) else str(file)) for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -337,6 +338,8 @@ def predictions(
     said = []
     for file, name in zip(files, names, strict=True):
         batch = {key: np.asarray(x)[None] for key, x in predictor.read(file).items()}
+        if task is not None:
+            check_read(task, batch, str(file))
         got = jax.tree.map(lambda x: np.asarray(x)[0], program(params, extra, batch))
         folder.mkdir(parents=True, exist_ok=True)
         picture = write_png(folder / f"{name}.png", predictor.draw(file, got))

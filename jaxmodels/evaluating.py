@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from jaxmodels import feed as feeding
 from jaxmodels import parallel, processes, step
+from jaxmodels.checking import Checker
 from jaxmodels.console import Console
 from jaxmodels.experiment import Evaluation, Experiment, Pipeline
 from jaxmodels.metrics import Sums, pack
@@ -20,11 +21,23 @@ Show = Callable[[str, np.ndarray], object]
 
 
 class Evaluator:
-    """Evaluates states of an experiment; compiles once for each of its evaluations, always by jit."""
+    """Evaluates states of an experiment; compiles once for each of its evaluations, always by jit.
 
-    def __init__(self, experiment: Experiment, mesh: Mesh, precision: Any, console: Console):
+    state: shapes and types of one.
+    """
+
+    def __init__(self, experiment: Experiment, mesh: Mesh, precision: Any, console: Console, state: step.State):
         self.experiment, self.mesh, self.precision, self.console = experiment, mesh, precision, console
         self._programs: dict[str, Any] = {}
+        self._checks = {
+            name: Checker(experiment.task, as_evaluation(evaluation).data, name, state.params, state.extra)
+            for name, evaluation in experiment.evals.items()
+        }
+
+    def check(self) -> None:
+        """Looks at the data that lie in memory, before anything is trained."""
+        for check in self._checks.values():
+            check.start()
 
     def __call__(self, state: step.State, show: Show | None = None) -> dict[str, float]:
         """All evaluations of the experiment, by "name/metric"; show gets each picture, as "name-picture", and its pixels."""
@@ -52,7 +65,9 @@ class Evaluator:
             self._programs[name] = jax.jit(traced, out_shardings=parallel.replicated(self.mesh)), names, predict
         program, names, predict = self._programs[name]
         of_model = task.unwrap(params, extra) if predict else ()
-        feed = feeding.Feed(data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False)
+        feed = feeding.Feed(
+            data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False, check=self._checks[name]
+        )
         predictions: list[Any] = []
         batches: list[Any] = []
         flight: deque[Any] = deque()

@@ -17,9 +17,11 @@ class Pipeline(Protocol):
 
     Building one reads nothing; it opens on first use. A pipeline may also offer `indices(step, start, stop)`, the examples
     in those rows, -1 for padding; and one whose whole content is a few arrays `resident()`, those arrays, and
-    `gather(arrays, indices)`, the batch: then it can live on the device. One whose batches have different shapes by design
-    says so by `lengths`, one number for each shape; `spec` has the largest. `fingerprint()` is a string that changes when an
-    example or the order of the examples does: a run that has one is not gone on with on other data without a word.
+    `gather(arrays, indices)`, the batch: then it can live on the device. One whose arrays lie in memory may offer
+    `columns()`, those that batches hold rows of as they are, by the batch's key: they are checked once, and not in each
+    batch. One whose batches have different shapes by design says so by `lengths`, one number for each shape; `spec` has the
+    largest. `fingerprint()` is a string that changes when an example or the order of the examples does: a run that has one
+    is not gone on with on other data without a word.
     """
 
     batch: int

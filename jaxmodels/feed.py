@@ -18,7 +18,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jaxmodels import parallel
+from jaxmodels.checking import check_type
 from jaxmodels.experiment import Pipeline
+from jaxmodels.narrowing import loss
 
 RESIDENT_BYTES = 1 << 30  # a data set up to here is laid on the device whole
 
@@ -34,11 +36,21 @@ class Dispatch(NamedTuple):
 class Feed:
     """Reads ahead over the given (start, stop) segments.
 
-    resident: the data set as device arrays (see `fix`), or None to move batches. depth: dispatches kept ready.
+    resident: the data set as device arrays (see `fix`), or None to move batches. depth: dispatches kept ready. check: looks
+    at each batch that is read: (batch, step, its first row), as a checking.Checker does.
     """
 
-    def __init__(self, data: Pipeline, mesh: Mesh, segments: Iterable[tuple[int, int]], *, resident: bool, depth: int = 2):
-        self._data, self._mesh, self._resident = data, mesh, resident
+    def __init__(
+        self,
+        data: Pipeline,
+        mesh: Mesh,
+        segments: Iterable[tuple[int, int]],
+        *,
+        resident: bool,
+        depth: int = 2,
+        check: Callable[[Any, int, int], None] | None = None,
+    ):
+        self._data, self._mesh, self._resident, self._check = data, mesh, resident, check
         self.reading = self.placing = 0.0  # seconds of the thread, to name a bottleneck
         self.idle = 0.0  # seconds in which the device had nothing to do for want of input
         self._queue: queue.Queue = queue.Queue(depth)
@@ -73,7 +85,7 @@ class Feed:
             if self._resident:
                 got: Any = self._data.indices(np.arange(start, stop), a, b).astype(np.int32)  # type: ignore[attr-defined]
             else:
-                got = stack([self._data.rows(n, a, b) for n in range(start, stop)])
+                got = stack([self._rows(n, a, b) for n in range(start, stop)])
             waited = time.perf_counter() - begun
             return got
 
@@ -81,6 +93,12 @@ class Feed:
         self.reading += waited
         self.placing += time.perf_counter() - begun - waited
         return placed
+
+    def _rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        batch = self._data.rows(step, start, stop)
+        if self._check is not None:
+            self._check(batch, step, start)
+        return batch
 
     def get(self, busy: Callable[[], bool], give_up: Callable[[], bool] = lambda: False) -> Dispatch | None:
         """The next dispatch's input; None after the last, and where give_up() while there is none yet.
@@ -140,9 +158,11 @@ def is_bucketed(data: Pipeline) -> bool:
 
 
 def can_reside(data: Pipeline) -> bool:
-    """Whether the data set can lie on the device: it says how, and is small enough."""
+    """Whether the data set can lie on the device: it says how, is small enough, and no number is lost in 32 bits there."""
     arrays = data.resident() if hasattr(data, "resident") else None
-    return arrays is not None and sum(x.nbytes for x in arrays.values()) <= RESIDENT_BYTES
+    if arrays is None or sum(x.nbytes for x in arrays.values()) > RESIDENT_BYTES:
+        return False
+    return all(loss(x) is None for x in arrays.values())
 
 
 def fix(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
@@ -172,6 +192,8 @@ def real_rows(data: Pipeline, step: int) -> np.ndarray:
 def shapes(data: Pipeline, B: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of a whole batch, or of B examples, on the device."""
     kinds = data.spec.items()
+    for key, (_, dtype) in kinds:
+        check_type("the data", key, dtype)
     return {k: jax.ShapeDtypeStruct((B or data.batch, *s), jax.dtypes.canonicalize_dtype(d)) for k, (s, d) in kinds}
 
 
@@ -180,6 +202,9 @@ def zeros(data: Pipeline, B: int) -> dict[str, jax.Array]:
     return {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes(data, B).items()}
 
 
-def read(data: Pipeline, step: int) -> dict[str, np.ndarray]:
-    """One whole batch on the host."""
-    return data.rows(step, 0, data.batch)
+def read(data: Pipeline, step: int, check: Callable[[Any, int, int], None] | None = None) -> dict[str, np.ndarray]:
+    """One whole batch on the host, and checked where there is something that does; see Feed."""
+    batch = data.rows(step, 0, data.batch)
+    if check is not None:
+        check(batch, step, 0)
+    return batch

@@ -32,15 +32,16 @@ class Loss(NamedTuple):
     do: str
 
 
-def loss(x: np.ndarray, *, as_float: bool = False) -> Loss | None:
+def loss(x: np.ndarray, *, as_float: bool = False, share: float = SHARE) -> Loss | None:
     """What x (rows first) loses as a type of 32 bits; None where that is nothing, or no more than any measurement's.
 
-    as_float: x is used as float32, so that large whole numbers are rounded too.
+    as_float: x is used as float32, so that large whole numbers are rounded too. share: see SHARE.
     """
     if x.dtype.kind in "iu" and x.size:
-        return _of_integers(x) or (_of_spread(x) if as_float and _largest(x) > EXACT else None)
+        rounded = as_float and np.iinfo(x.dtype).max > EXACT and _largest(x) > EXACT
+        return _of_integers(x) or (_of_spread(x, share) if rounded else None)
     if x.dtype.kind == "f" and x.dtype.itemsize > 4 and x.size:
-        return _of_floats(x) or _of_spread(x)
+        return _of_floats(x) or _of_spread(x, share)
     return None
 
 
@@ -88,7 +89,7 @@ def _of_floats(x: np.ndarray) -> Loss | None:
     )
 
 
-def _of_spread(x: np.ndarray) -> Loss | None:
+def _of_spread(x: np.ndarray, share: float) -> Loss | None:
     rows = x.reshape(len(x), -1)
     step = max(1, CHUNK // rows.shape[1])
     number = np.zeros(rows.shape[1])
@@ -110,7 +111,7 @@ def _of_spread(x: np.ndarray) -> Loss | None:
     mean = moment / number
     deviation = np.sqrt(np.maximum(square / number - mean**2, 0))
     rounding = np.sqrt(error / number)
-    lost = (rounding > SHARE * deviation) & (deviation > np.where(whole, 0.0, NOISE * np.abs(first + mean)))
+    lost = (rounding > share * deviation) & (deviation > np.where(whole, 0.0, NOISE * np.abs(first + mean)))
     if not lost.any():
         return None
     column = int(lost.argmax())

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from jaxmodels import feed as feeding
 from jaxmodels import parallel, processes, step
+from jaxmodels.checking import Checker
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.metrics import pack
@@ -76,7 +77,9 @@ class Programs:
         shardings: Any,
         console: Console,
         stall: Stall | None = None,
+        check: Checker | None = None,
     ):
+        self.check = check
         self.stall = stall or Stall(0)
         self.experiment, self.options, self.mesh, self.console = experiment, options, mesh, console
         self.abstract, self.shardings = abstract, shardings
@@ -93,11 +96,13 @@ class Programs:
         if wish == "on" and not fits:
             raise ValueError(
                 "--resident on: this data set cannot lie on the device, because it is changed on the host for each batch or "
-                f"is over {feeding.RESIDENT_BYTES >> 20} MiB; use --resident auto"
+                f"is over {feeding.RESIDENT_BYTES >> 20} MiB, or has numbers that 32 bits do not hold; use --resident auto"
             )
         # A CPU's own memory holds the data anyway: there the gather of a long step is better left to the feed's thread.
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         resident = fits and (wish == "on" or not on_cpu or k > 1)
+        if resident and self.check is not None:
+            self.check.everything()
         if resident != self.resident:
             self.resident, self.fixed = resident, feeding.fix(data, self.mesh, resident)
 
@@ -163,7 +168,14 @@ class Programs:
 
     def _place(self, steps: range) -> Any:
         """The input of a dispatch, put on the devices here and now."""
-        feed = feeding.Feed(self.experiment.train, self.mesh, [(steps.start, steps.stop)], resident=self.resident, depth=1)
+        feed = feeding.Feed(
+            self.experiment.train,
+            self.mesh,
+            [(steps.start, steps.stop)],
+            resident=self.resident,
+            depth=1,
+            check=self.check,
+        )
         try:
             got = feed.get(lambda: True)
         finally:

@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 
 from jaxmodels import axes, diagnose, elastic, keys, parallel, processes, sharding, step
 from jaxmodels import feed as feeding
+from jaxmodels.checking import Checker
 from jaxmodels.console import Console
 from jaxmodels.evaluating import Evaluator, as_evaluation, evaluates
 from jaxmodels.experiment import Experiment
@@ -169,8 +170,11 @@ class _Session:
         self.mesh = check(experiment, options)
         self.abstract, self.shardings = abstract_state(experiment, self.mesh, options.offload)
         self.stall = Stall(options.stall_after)
-        self.programs = Programs(experiment, options, self.mesh, self.abstract, self.shardings, console, self.stall)
-        self.evaluate = Evaluator(experiment, self.mesh, as_dtype(options.precision), console)
+        self.look = Checker(experiment.task, experiment.train, "train", self.abstract.params, self.abstract.extra)
+        self.programs = Programs(
+            experiment, options, self.mesh, self.abstract, self.shardings, console, self.stall, self.look
+        )
+        self.evaluate = Evaluator(experiment, self.mesh, as_dtype(options.precision), console, self.abstract)
         self.saver = Saver(folder, console)
         self.profile = Profile(window(options.profile, experiment.steps), folder, console)
         self.train_s = 0.0
@@ -190,6 +194,8 @@ class _Session:
         """The state to go on from, on the mesh, and its step."""
         experiment = self.experiment
         self.console.say(self._headline(), "dim")
+        self.look.start()
+        self.evaluate.check()
         restored = None
         if self.folder is not None:
             restored = self.folder.checkpoints.restore(self.abstract)
@@ -249,7 +255,11 @@ class _Session:
         flight: deque[Any] = deque()
         depth = parallel.in_flight(self.mesh)
         self.feed = feed = feeding.Feed(
-            experiment.train, self.mesh, segments(n, experiment.steps, self.k, events), resident=self.programs.resident
+            experiment.train,
+            self.mesh,
+            segments(n, experiment.steps, self.k, events),
+            resident=self.programs.resident,
+            check=self.look,
         )
         for start, stop in segments(n, min(n + self.k, experiment.steps), self.k, events):
             self.programs.get(stop - start)  # compiled before the clock starts

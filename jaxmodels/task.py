@@ -6,11 +6,13 @@ bare JAX, NNX or Equinox joins by writing the three functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 Batch = Mapping[str, Any]  # arrays with a leading example axis; only the task and the data set know the keys
@@ -44,6 +46,30 @@ def value(mean: Mean) -> float:
     return float(mean.total) / float(mean.weight) if float(mean.weight) else float("nan")
 
 
+class Requirement(NamedTuple):
+    """What a batch must hold under a key, so that a wrong value is refused in words before the model sees it.
+
+    what: a phrase for the values, such as "the model's 3 classes". do: what helps where they are others.
+    low, high: bounds, both allowed; without them any float passes, nan too.
+    shape: of one example; None is any.
+    where: keys whose values say which rows, or elements, count: those above 0 under each. Others may hold anything.
+    wrong(batch): for what no bound says: which elements are wrong, as a bool array over the key's first axes. NumPy.
+    """
+
+    what: str
+    do: str
+    integer: bool = False
+    low: float = -math.inf
+    high: float = math.inf
+    shape: tuple[int, ...] | None = None
+    where: tuple[str, ...] = ()
+    wrong: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
+
+
+def _nothing(batch: Batch, params: Params, extra: Extra) -> dict[str, Requirement]:
+    return {}
+
+
 def _unchanged(metrics: dict[str, float]) -> dict[str, float]:
     return metrics
 
@@ -64,6 +90,8 @@ class Task(NamedTuple):
         example axis: "probability" of each class, the true "label", and the "input", for pictures or Display.
     unwrap(params, extra) gives the (params, extra) of the model itself, where a wrapper such as `lora` trains others: what a
         Predictor, a Decoder and Evaluation.predict get. A wrapper of a task unwraps as far as itself, then calls the task's.
+    requires(batch, params, extra) gives what the keys of a batch must hold, by key, from shapes and types alone (all three
+        as jax.eval_shape gives them). It is checked on the host, where the data is read; see jaxmodels.checking.
 
     Under mixed precision `params` come in bfloat16: cast the inputs to match, and give Means of float32.
     """
@@ -74,6 +102,7 @@ class Task(NamedTuple):
     finish: Callable[[dict[str, float]], dict[str, float]] = _unchanged
     examine: Callable[[Params, Extra, Batch], dict[str, Array]] | None = None
     unwrap: Callable[[Params, Extra], tuple[Params, Extra]] = _as_they_are
+    requires: Callable[[Batch, Params, Extra], Mapping[str, Requirement]] = _nothing
 
 
 class Predictor(NamedTuple):

@@ -66,6 +66,7 @@ ARROWS: dict[str, list[str]] = {
     "optim": [],
     "tuning": ["optim"],
     "narrowing": [],
+    "checking": ["task", "experiment", "narrowing"],
     "data": ["data", "narrowing"],
     "data.workers": ["data", "narrowing", "safe_path"],
     "data.tokens": ["data", "narrowing", "runs.files"],

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmodels.data.fingerprint import fingerprint_of
 from jaxmodels.data.order import Remainder, mix, permute
-from jaxmodels.data.pipeline import ArrayPipeline, Arrays, Spec
+from jaxmodels.data.pipeline import ArrayPipeline, Arrays, Spec, as_int32, is_mapped
 
 
 class TextPipeline(ArrayPipeline):
@@ -68,13 +68,20 @@ class TextPipeline(ArrayPipeline):
     def _count(self) -> int:
         return len(self.arrays["offsets"]) - 1
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """The arrays in memory of which batches hold rows as they are; of "inputs" a row is one token."""
+        tokens = self.arrays["tokens"]
+        others = {name: x for name, x in self.arrays.items() if name not in ("tokens", "offsets")}
+        others = others or {"weight": np.ones(self._count(), np.float32)}
+        return {**({} if is_mapped(tokens) else {"inputs": tokens}), **self._columns(others)}
+
     def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
         """The texts at these indices; works on NumPy and on JAX arrays."""
         tokens, offsets = arrays["tokens"], arrays["offsets"]
         others = {name: x for name, x in arrays.items() if name not in ("tokens", "offsets")}
         place_BT = offsets[indices_B][:, None] + np.arange(self.length, dtype=np.int32)
         real_BT = (place_BT < offsets[indices_B + 1][:, None]) & (indices_B >= 0)[:, None]
-        inputs_BT = tokens[place_BT.clip(0, len(tokens) - 1)].astype(np.int32) * real_BT
+        inputs_BT = as_int32(tokens[place_BT.clip(0, len(tokens) - 1)]) * real_BT
         return {"inputs": inputs_BT, "segments": real_BT.astype(np.int32), **super().gather(others, indices_B)}
 
     def describe(self) -> str:
@@ -116,6 +123,10 @@ class Buckets:
     def steps(self) -> int:
         """Batches in one pass."""
         return self.data.steps
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Those of the data, but for what is cut."""
+        return self.data.columns()
 
     def indices(self, step: int, start: int, stop: int) -> np.ndarray:
         """The examples in rows start to stop of batch `step`; -1 is padding."""

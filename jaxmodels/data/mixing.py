@@ -46,6 +46,11 @@ class Mixed:
         """Shape and type of each array of a batch, without the example axis."""
         return {**self.data.spec, "other": ((), np.dtype(np.int32)), "share": ((), np.dtype(np.float32))}
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Those of the data that are not mixed."""
+        whole = self.data.columns() if hasattr(self.data, "columns") else {}
+        return {name: x for name, x in whole.items() if name != "image"}
+
     def indices(self, step: int, start: int, stop: int) -> np.ndarray:
         """The examples in rows start to stop of batch `step`; -1 is padding."""
         return self.data.indices(step, start, stop)

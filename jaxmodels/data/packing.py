@@ -20,7 +20,7 @@ import numpy as np
 from jaxmodels.data.fingerprint import of_arrays
 from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix, permute
-from jaxmodels.data.pipeline import Arrays
+from jaxmodels.data.pipeline import Arrays, as_int32, is_mapped
 
 Long = Literal["split", "cut"]
 
@@ -126,6 +126,12 @@ class PackedPipeline:
         integers = dict.fromkeys(("inputs", "targets", "segments"), ((self.length,), np.dtype(np.int32)))
         return {**integers, "weight": ((self.length,), np.dtype(np.float32))}
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """The tokens, where they lie in memory: a row is one token."""
+        tokens = self.arrays["tokens"]
+        whole = {"inputs": tokens, "targets": tokens, "weight": np.broadcast_to(np.float32(1), tokens.shape)}
+        return {} if is_mapped(tokens) else whole
+
     def indices(self, step: int | np.ndarray, start: int, stop: int) -> np.ndarray:
         """The plan's rows in rows start to stop of batch `step`; -1 is padding."""
         return self.order.indices(step, start, stop)
@@ -157,8 +163,8 @@ class PackedPipeline:
         at = owner_P[piece_X], np.arange(len(piece_X)) - row_P[piece_X]
         batch = {name: np.zeros((rows, *shape), dtype) for name, (shape, dtype) in self.spec.items()}
         tokens, answers = self.arrays["tokens"], self.arrays.get("answers")
-        batch["inputs"][at] = tokens[token_X]
-        batch["targets"][at] = tokens[token_X + 1]
+        batch["inputs"][at] = as_int32(tokens[token_X])
+        batch["targets"][at] = as_int32(tokens[token_X + 1])
         batch["segments"][at] = number_P[piece_X] + 1
         batch["weight"][at] = 1 if answers is None else answers[token_X + 1]
         return batch

@@ -16,6 +16,7 @@ import numpy as np
 from jaxmodels.data.fingerprint import of_arrays
 from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix
+from jaxmodels.narrowing import overflow
 
 Arrays = Mapping[str, np.ndarray]
 Spec = Mapping[str, tuple[tuple[int, ...], Any]]
@@ -90,12 +91,25 @@ class ArrayPipeline:
 
     def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
         """The batch at these indices; works on NumPy and on JAX arrays."""
-        batch = {name: _take(x, indices_B) for name, x in arrays.items()}
-        weight_B = (indices_B >= 0).astype(np.float32)
-        if (own := batch.get("weight")) is not None:
-            weight_B = own.astype(np.float32) * weight_B.reshape(-1, *[1] * (own.ndim - 1))
-        batch["weight"] = weight_B
+        batch = _gathered(arrays, indices_B)
         return self._prepare(batch) if self._prepare else batch
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The arrays in memory of which batches hold rows as they are, by key: what prepare and augment leave alone."""
+        return self._columns(self.arrays)
+
+    def _columns(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        first: dict[str, Any] = _gathered(arrays, np.zeros(1, np.int64))
+        copies, batch = {name: x.copy() for name, x in first.items()}, dict(first)
+        if self._prepare:
+            batch = self._prepare(batch)
+        for change in self._augment:
+            batch = change(batch, np.zeros(1, np.uint64))
+        n = len(next(iter(arrays.values())))
+        whole = {"weight": np.broadcast_to(np.float32(1), (n,)), **arrays}
+        kept = [name for name in first if name in batch and batch[name] is first[name]]
+        same = [name for name in kept if first[name].tobytes() == copies[name].tobytes()]
+        return {name: whole[name] for name in same if not is_mapped(whole[name])}
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         """Rows start to stop of batch `step`."""
@@ -166,6 +180,12 @@ class WindowPipeline(ArrayPipeline):
             return max(1, (targets - self.length) // self.stride + 1)
         return max(1, -(-(targets - self.overlap) // self.stride))
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """The tokens, where they lie in memory: a row is one token."""
+        tokens = self.arrays["tokens"]
+        whole = {"inputs": tokens, "targets": tokens, "weight": np.broadcast_to(np.float32(1), tokens.shape)}
+        return {} if is_mapped(tokens) else whole
+
     def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
         """The windows at these indices; works on NumPy and on JAX arrays."""
         tokens = arrays["tokens"]
@@ -178,8 +198,8 @@ class WindowPipeline(ArrayPipeline):
             real_BT &= (np.arange(self.length) >= self.overlap) | (indices_B == 0)[:, None]
         inside_BT = place_BT.clip(0, last - 1)
         return {
-            "inputs": tokens[inside_BT].astype(np.int32),
-            "targets": tokens[inside_BT + 1].astype(np.int32),
+            "inputs": as_int32(tokens[inside_BT]),
+            "targets": as_int32(tokens[inside_BT + 1]),
             "weight": real_BT.astype(np.float32),
         }
 
@@ -195,14 +215,39 @@ class WindowPipeline(ArrayPipeline):
         if self.overlap:
             weight_BT[:, : self.overlap] = (indices_B == 0)[:, None]
         return {
-            "inputs": windows_BT[:, :-1].astype(np.int32),
-            "targets": windows_BT[:, 1:].astype(np.int32),
+            "inputs": as_int32(windows_BT[:, :-1]),
+            "targets": as_int32(windows_BT[:, 1:]),
             "weight": weight_BT,
         }
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""
         return f"{len(self.arrays['tokens']):,} tokens in windows of {self.length}: {super().describe()}"
+
+
+def _gathered(arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
+    batch: dict[str, Any] = {name: _take(x, indices_B) for name, x in arrays.items()}
+    weight_B = (indices_B >= 0).astype(np.float32)
+    if (own := batch.get("weight")) is not None:
+        weight_B = own.astype(np.float32) * weight_B.reshape(-1, *[1] * (own.ndim - 1))
+    batch["weight"] = weight_B
+    return batch
+
+
+def is_mapped(x: Any) -> bool:
+    """Whether an array is a file that is read as it is used, which nobody wants to read whole."""
+    while isinstance(x, np.ndarray):
+        if isinstance(x, np.memmap):
+            return True
+        x = x.base
+    return False
+
+
+def as_int32(x: Any, what: str = "tokens") -> Any:
+    """x as int32, on the host or on the device; raises where that would be another number."""
+    if isinstance(x, np.ndarray) and x.dtype.itemsize > 4 and (found := overflow(x)):
+        raise ValueError(f"{what}: got {found.got}; expected {found.expected}. Take the model's own tokenizer")
+    return x.astype(np.int32)
 
 
 def _take(x: Any, indices: Any) -> Any:

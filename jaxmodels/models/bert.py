@@ -205,6 +205,11 @@ class SpanModel(nn.Module):
 
     encoder: Bert
 
+    @property
+    def types(self) -> int:
+        """How many types of tokens it knows."""
+        return self.encoder.types
+
     @nn.compact
     def __call__(self, tokens_BT, keys_B=None, segments_BT=None, types_BT=None):
         """Logits; arguments as of the encoder."""

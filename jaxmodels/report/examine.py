@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels import feed
+from jaxmodels.checking import Checker
 from jaxmodels.commands import open_run
 from jaxmodels.console import Console
 from jaxmodels.evaluating import as_evaluation
@@ -37,9 +38,10 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
     seen = {}
     for name, evaluation in experiment.evals.items():
         data = as_evaluation(evaluation).data
+        check = Checker(experiment.task, data, name, state.params, state.extra)
 
-        def one(n: int, wanted: tuple[str, ...], data: Any = data) -> list[np.ndarray]:
-            batch = feed.read(data, n)
+        def one(n: int, wanted: tuple[str, ...], data: Any = data, check: Any = check) -> list[np.ndarray]:
+            batch = feed.read(data, n, check)
             got, real = program(params, extra, batch), feed.real_rows(data, n)
             counts = _weight(batch)[real] > 0
             return [counts, *(np.asarray(got[key])[real][counts] for key in wanted)]

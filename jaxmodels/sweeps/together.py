@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxmodels import feed as feeding
 from jaxmodels import parallel, step
+from jaxmodels.checking import Checker
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.evaluating import as_evaluation, evaluates
@@ -93,6 +94,10 @@ class Together:
         self.tests = {
             name: distinct([as_evaluation(e.evals[name]).data for e in self.experiments]) for name in self.first.evals
         }
+        state = programs.one
+        look = lambda data, name: Checker(self.first.task, data, name, state.params, state.extra)  # noqa: E731
+        self.looks = {name: [look(data, name) for data in of] for name, (of, _) in self.tests.items()}
+        self.looks_at_orders = [look(data, "train") for data in self.orders]
 
     @property
     def reached(self) -> int:
@@ -134,7 +139,9 @@ class Together:
             events = (*events, until)
         spans = list(segments(n, until, self.how.k, events))
         near = parallel.make_mesh("data=1", jax.devices()[:1])
-        feed = feeding.Feed(Orders(self.orders), near, spans, resident=False)
+        for checker in (*self.looks_at_orders, *(checker for of in self.looks.values() for checker in of)):
+            checker.start()
+        feed = feeding.Feed(Orders(self.orders, self.looks_at_orders), near, spans, resident=False)
         which, signals = [np.asarray(self.which[part], np.int32) for part in self.parts], Signals()
         splits = [self.programs.of_batches(of, len(self.orders)) for of in which]
         pending: tuple[int, list[Any]] | None = None
@@ -211,20 +218,22 @@ class Together:
         for name, (pipelines, which) in self.tests.items():
             for d, data in enumerate(pipelines):
                 mine = [i for i, w in enumerate(which) if w == d and self.diverged[i] is None]
-                for i, metrics in self._one(name, data, mine, states).items():
+                for i, metrics in self._one(name, data, mine, states, self.looks[name][d]).items():
                     found[i].update({f"{name}/{k}": v for k, v in metrics.items()})
         for i, metrics in enumerate(found):
             if metrics:
                 self.metrics[i] = metrics
                 self.writers[i](n, metrics)
 
-    def _one(self, name: str, data: Pipeline, which: list[int], states: list[step.State]) -> dict[int, dict[str, float]]:
+    def _one(
+        self, name: str, data: Pipeline, which: list[int], states: list[step.State], look: Checker
+    ) -> dict[int, dict[str, float]]:
         """Metrics of these members on one evaluation's data; all members go through the program."""
         total: Any = 0.0
         predictions: list[list[Any]] = [[] for _ in self.members]
         batches = []
         for n in range(data.steps):
-            batch = feeding.read(data, n)
+            batch = feeding.read(data, n, look)
             got = [self.programs.measure(name, v, s, batch) for v, s in zip(self.values, states, strict=True)]
             total = total + np.concatenate([np.asarray(packed, np.float64) for packed, _ in got])
             if got[0][1] is not None:
@@ -333,15 +342,16 @@ def distinct(pipelines: Sequence[Pipeline]) -> tuple[list[Pipeline], list[int]]:
 
 
 class Orders:
-    """The batches of several pipelines, on a first axis of as many, as one pipeline for a feed."""
+    """The batches of several pipelines, on a first axis of as many, as one pipeline for a feed; looks: what checks each."""
 
-    def __init__(self, of: Sequence[Pipeline]):
-        self._of, self.steps, self.spec = of, of[0].steps, of[0].spec
+    def __init__(self, of: Sequence[Pipeline], looks: Sequence[Checker | None]):
+        self._looks, self._of, self.steps, self.spec = looks, of, of[0].steps, of[0].spec
         self.batch = len(of)  # what a feed takes for examples
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         """Whole batches of the pipelines start to stop."""
-        read = [feeding.read(data, step) for data in self._of[start:stop]]
+        pairs = zip(self._of[start:stop], self._looks[start:stop], strict=True)
+        read = [feeding.read(data, step, look) for data, look in pairs]
         return {name: np.stack([batch[name] for batch in read]) for name in read[0]}
 
 
@@ -353,7 +363,7 @@ class Trial:
 
     def __call__(self, size: int, k: int) -> tuple[Any, np.ndarray]:
         """(batches of k steps, which of the orders is each one's of the first `size` members)."""
-        of = Orders(self.orders)
+        of = Orders(self.orders, [None] * len(self.orders))
         read = feeding.stack([of.rows(n, 0, of.batch) for n in range(k)])
         return jax.device_put(read), np.asarray(self._which[:size], np.int32)
 

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmodels.task import Mean, Predictor, Task
-from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.task import Mean, Predictor, Requirement, Task
+from jaxmodels.tasks.apply import apply, beside, init_from, looked_up
 from jaxmodels.tasks.ranking import among, first
+from jaxmodels.tasks.requirements import inputs_of, labels, segments, weights
 
 
 def classify(
@@ -69,10 +70,10 @@ def classify(
     def loss(params, extra, batch, keys_B):
         if not (isinstance(auxiliary, int | float) and auxiliary == 0):
             (logits_BK, others), extra = apply(
-                model, params, extra, batch[inputs], keys_B, **_options(batch), method="with_auxiliary"
+                model, params, extra, batch[inputs], keys_B, **beside(batch), method="with_auxiliary"
             )
         else:
-            (logits_BK, extra), others = apply(model, params, extra, batch[inputs], keys_B, **_options(batch)), ()
+            (logits_BK, extra), others = apply(model, params, extra, batch[inputs], keys_B, **beside(batch)), ()
         metrics = measure(logits_BK, batch, smoothing)
         total, weight = metrics["loss"]
         for other_BK in others:
@@ -80,27 +81,39 @@ def classify(
         return Mean(total, weight), extra, metrics
 
     def evaluate(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **_options(batch))
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
         return measure(logits_BK, batch)
 
     def examine(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **_options(batch))
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
         probability_BK = jax.nn.softmax(logits_BK.astype(jnp.float32))
         return {"probability": probability_BK, "label": batch["label"], "input": batch[inputs]}
 
-    return Task(init_from(model, inputs, "with_auxiliary" if auxiliary else None), loss, evaluate, examine=examine)
+    def requires(batch, params, extra):
+        def run(params, extra, batch):
+            return apply(model, params, extra, batch[inputs], None, **beside(batch))[0]
 
+        logits_BK, tables = looked_up(run, params, extra, batch)
+        classes = logits_BK.shape[-1]
+        share = Requirement("the share of the first label", "Give a share from 0 to 1", low=0, high=1, shape=())
+        return {
+            inputs: inputs_of(batch[inputs], tables.get(inputs)),
+            "label": labels(classes),
+            "weight": weights(),
+            "segments": segments(),
+            "other": labels(classes),
+            "share": share,
+        }
 
-def _options(batch: Any) -> dict[str, Any]:
-    """What the model is given beside its inputs."""
-    return {"segments_BT": batch["segments"]} if "segments" in batch else {}
+    own = init_from(model, inputs, "with_auxiliary" if auxiliary else None)
+    return Task(own, loss, evaluate, examine=examine, requires=requires)
 
 
 def probabilities(model: nn.Module, *, inputs: str = "image") -> Callable[[Any, Any, Any], jax.Array]:
     """(params, extra, batch) to the classes' probabilities (BK), for Evaluation.predict; of the same inputs as classify."""
 
     def predict(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **_options(batch))
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
         return jax.nn.softmax(logits_BK.astype(jnp.float32))
 
     return predict

@@ -18,6 +18,7 @@ from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
 from jaxmodels.tasks.own_keys import own_keys
 from jaxmodels.tasks.ranking import first
+from jaxmodels.tasks.requirements import of_images
 
 Views = Callable[[jax.Array, jax.Array], jax.Array]  # (image_BHWC, keys_B) to changed images
 
@@ -74,7 +75,7 @@ def simclr(model: nn.Module, views: Views, *, temperature: float = 0.2) -> Task:
         first, second = jnp.split(z_ND, 2)
         return {"likeness": Mean.of((first * second).sum(-1), batch["weight"])}
 
-    return Task(_init(model), loss, evaluate)
+    return Task(_init(model), loss, evaluate, requires=of_images)
 
 
 def dino(
@@ -129,7 +130,7 @@ def dino(
         norm_B = jnp.linalg.norm(z[0], axis=-1) * jnp.linalg.norm(z[1], axis=-1)
         return {"likeness": Mean.of((z[0] * z[1]).sum(-1) / jnp.maximum(norm_B, 1e-6), batch["weight"])}
 
-    return Task(init, loss, evaluate)
+    return Task(init, loss, evaluate, requires=of_images)
 
 
 def encoded(encoder: nn.Module, part: str = "encoder") -> Callable[[Any, Any, Any], jax.Array]:

@@ -18,6 +18,7 @@ import optax
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
 from jaxmodels.tasks.boxes import Detections, area, giou, iou, nms
+from jaxmodels.tasks.requirements import objects
 
 RADIUS = 1.5  # of the centre's neighbourhood, in places
 
@@ -52,7 +53,12 @@ def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> 
     def evaluate(params, extra, batch):
         return measure(apply(model, params, extra, batch["image"], None)[0], batch)
 
-    return Task(init_from(model, "image"), loss, evaluate)
+    def requires(batch, params, extra):
+        run = lambda params, extra, image: apply(model, params, extra, image, None)[0]  # noqa: E731
+        found = jax.eval_shape(run, params, extra, batch["image"])
+        return objects(batch, found.logits_BPK.shape[-1])
+
+    return Task(init_from(model, "image"), loss, evaluate, requires=requires)
 
 
 def predict(model: nn.Module, *, most: int = 100, overlap: float = 0.6, least: float = 0.05) -> Callable[..., Detections]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
 from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.requirements import labels, of_images
 
 LAST = 0.999  # the greatest time; at 1 there is nothing left of the image
 
@@ -66,7 +67,10 @@ def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
     def evaluate(params, extra, batch):
         return measure(params, extra, batch, own_keys(batch["image"]), False)[0]
 
-    return Task(init, loss, evaluate)
+    def requires(batch, params, extra):
+        return {**of_images(batch, params, extra), **({"label": labels(model.classes)} if labelled else {})}
+
+    return Task(init, loss, evaluate, requires=requires)
 
 
 def sample(

@@ -1,7 +1,8 @@
 """Embeddings in which the same thing lies near itself: faces, characters, speakers; also such as were never trained on.
 
 ArcFace (arXiv:1801.07698) learns them as a classification of what is trained on, with a margin between the classes; the
-triplet loss (arXiv:1503.03832) by comparisons within a batch.
+triplet loss (arXiv:1503.03832) by comparisons within a batch. Where a batch has "segments" (BT, int; 0 is padding), the
+model gets them as segments_BT.
 Dimensions: B batch, D width of an embedding, K classes that are trained on.
 """
 
@@ -16,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.task import Mean, Requirement, Task
+from jaxmodels.tasks.apply import apply, beside, init_from, looked_up
 from jaxmodels.tasks.ranking import first
+from jaxmodels.tasks.requirements import inputs_of, labels, weights
 
 
 def normalised(x_BD: jax.Array) -> jax.Array:
@@ -57,14 +59,19 @@ def arcface(model: nn.Module, classes: int, *, margin: float = 0.5, scale: float
         return {name: Mean.of(x_B, weight_B) for name, x_B in values.items()}
 
     def loss(params, extra, batch, keys_B):
-        x_BD, extra = apply(model, params["model"], extra, batch[inputs], keys_B)
+        x_BD, extra = apply(model, params["model"], extra, batch[inputs], keys_B, **beside(batch))
         metrics = measure(params, x_BD, batch, margin)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        return measure(params, apply(model, params["model"], extra, batch[inputs], None)[0], batch, 0.0)
+        return measure(params, apply(model, params["model"], extra, batch[inputs], None, **beside(batch))[0], batch, 0.0)
 
-    return Task(init, loss, evaluate, _counted)
+    def requires(batch, params, extra):
+        known = f"the {classes} classes that are trained on, or below 0 for another"
+        label = labels(classes)._replace(what=known, low=-math.inf)
+        return {**_seen(model, inputs, batch, params["model"], extra), "label": label}
+
+    return Task(init, loss, evaluate, _counted, requires=requires)
 
 
 def triplet(model: nn.Module, *, margin: float = 0.2, inputs: str = "image") -> Task:
@@ -90,23 +97,36 @@ def triplet(model: nn.Module, *, margin: float = 0.2, inputs: str = "image") -> 
         return {"loss": Mean.of(loss_B, weight_B), "active": Mean.of(loss_B > 0, weight_B)}
 
     def loss(params, extra, batch, keys_B):
-        x_BD, extra = apply(model, params, extra, batch[inputs], keys_B)
+        x_BD, extra = apply(model, params, extra, batch[inputs], keys_B, **beside(batch))
         metrics = measure(x_BD, batch)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
         # No example sees another: what it would be compared with is not there.
-        norm_B = jnp.linalg.norm(apply(model, params, extra, batch[inputs], None)[0].astype(jnp.float32), axis=-1)
+        norm_B = jnp.linalg.norm(
+            apply(model, params, extra, batch[inputs], None, **beside(batch))[0].astype(jnp.float32), axis=-1
+        )
         return {"norm": Mean.of(norm_B, batch["weight"])}
 
-    return Task(init_from(model, inputs), loss, evaluate, _counted)
+    def requires(batch, params, extra):
+        label = labels(1)._replace(what="numbers that are the same for the same thing", low=-math.inf, high=math.inf)
+        return {**_seen(model, inputs, batch, params, extra), "label": label}
+
+    return Task(init_from(model, inputs), loss, evaluate, _counted, requires=requires)
+
+
+def _seen(model: nn.Module, inputs: str, batch: Any, params: Any, extra: Any) -> dict[str, Requirement]:
+    """What an encoder's inputs and their weights must be."""
+    run = lambda params, extra, batch: apply(model, params, extra, batch[inputs], None, **beside(batch))[0]  # noqa: E731
+    _, tables = looked_up(run, params, extra, batch)
+    return {inputs: inputs_of(batch[inputs], tables.get(inputs)), "weight": weights()}
 
 
 def embeddings(model: nn.Module, *, inputs: str = "image", part: str = "") -> Callable[[Any, Any, Any], jax.Array]:
     """(params, extra, batch) to embeddings of length 1 (BD), for Evaluation.predict; part: of the parameters, as "model"."""
 
     def predict(params, extra, batch):
-        return normalised(apply(model, params[part] if part else params, extra, batch[inputs], None)[0])
+        return normalised(apply(model, params[part] if part else params, extra, batch[inputs], None, **beside(batch))[0])
 
     return predict
 

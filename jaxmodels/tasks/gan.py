@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.requirements import of_images
 
 
 class Adversaries(NamedTuple):
@@ -77,7 +78,7 @@ def gan(generator: nn.Module, discriminator: nn.Module, *, penalty: float = 1.0)
         return {name: Mean.of(x_B, batch["weight"]) for name, x_B in right(logit_B, made_B).items()}
 
     losses = {"discriminator": discriminator_loss, "generator": generator_loss}
-    return Adversaries(Task(init, loss, evaluate), losses)
+    return Adversaries(Task(init, loss, evaluate, requires=of_images), losses)
 
 
 def sample(generator: nn.Module, *, inputs: str = "index") -> Callable[[Any, Any, Any], jax.Array]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxmodels.task import Decoder, Mean, Task
 from jaxmodels.tasks.apply import init_from
 from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
+from jaxmodels.tasks.requirements import segments, tokens, weights
 
 
 def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smoothing: float = 0.0) -> Task:
@@ -55,7 +56,17 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
             metrics = {**metrics, "bits_per_byte": metrics["loss"] / math.log(2) / bytes_per_token}
         return with_perplexity(metrics)
 
-    return Task(init_from(model, "inputs"), loss, evaluate, finish)
+    def requires(batch, params, extra):
+        table_VM = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)
+        V, shape = table_VM.shape[0], batch["inputs"].shape[1:]
+        return {
+            "inputs": tokens(V, (), shape),
+            "targets": tokens(V, ("weight",), shape),
+            "weight": weights(None),
+            "segments": segments(shape),
+        }
+
+    return Task(init_from(model, "inputs"), loss, evaluate, finish, requires=requires)
 
 
 def sum_of(losses: Any, batch: int) -> Any:

@@ -56,11 +56,15 @@ def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?
         params, own = whole(adapters, extra)
         return task.evaluate(params, own, batch)
 
+    def requires(batch, adapters, extra):
+        own = {name: x for name, x in extra.items() if name != "base"}
+        return task.requires(batch, extra["base"], own)
+
     def unwrap(adapters, extra):
         return task.unwrap(*whole(adapters, extra))
 
     examine = None if task.examine is None else _of_merged(task.examine, whole)
-    return task._replace(init=init, loss=loss, evaluate=evaluate, examine=examine, unwrap=unwrap)
+    return task._replace(init=init, loss=loss, evaluate=evaluate, examine=examine, unwrap=unwrap, requires=requires)
 
 
 def _of_merged(examine: Any, whole: Any) -> Any:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
 from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.requirements import of_images
 
 
 def patches(image_BHWC: jax.Array, size: int) -> jax.Array:
@@ -62,7 +63,7 @@ def mae(model: nn.Module, *, patch: int, kept: float = 0.25) -> Task:
     def evaluate(params, extra, batch):
         return measure(params, extra, batch, own_keys(batch["image"]), False)[0]
 
-    return Task(init, loss, evaluate)
+    return Task(init, loss, evaluate, requires=of_images)
 
 
 def count(N: int, kept: float) -> int:

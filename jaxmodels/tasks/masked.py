@@ -18,6 +18,7 @@ import numpy as np
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import init_from
 from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
+from jaxmodels.tasks.requirements import segments, tokens, weights
 
 
 def corrupt(
@@ -82,4 +83,14 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
     def evaluate(params, extra, batch):
         return measure(params, extra, batch, keys_of(batch["inputs"]), None)
 
-    return Task(init_from(model, "inputs"), loss, evaluate, with_perplexity)
+    def requires(batch, params, extra):
+        table_VN = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)
+        V, shape = table_VN.shape[0], batch["inputs"].shape[1:]
+        if vocabulary > V or not 0 <= mask < V:
+            raise ValueError(
+                f"masked: got mask={mask} and vocabulary={vocabulary} for a model of {V:,} tokens; expected a token of the "
+                "model's and no more tokens than it has. Give those of the model's tokenizer"
+            )
+        return {"inputs": tokens(V, (), shape), "weight": weights(None), "segments": segments(shape)}
+
+    return Task(init_from(model, "inputs"), loss, evaluate, with_perplexity, requires=requires)

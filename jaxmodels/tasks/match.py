@@ -18,6 +18,7 @@ import optax
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
 from jaxmodels.tasks.boxes import Detections, giou, to_centers
+from jaxmodels.tasks.requirements import objects
 
 L1, GIOU = 5.0, 2.0  # weights of the boxes' two parts
 
@@ -57,7 +58,12 @@ def match(model: nn.Module, *, nothing: float = 0.1, auxiliary: bool = True) -> 
     def evaluate(params, extra, batch):
         return measure(apply(model, params, extra, batch["image"], None)[0], batch, slice(-1, None))
 
-    return Task(init_from(model, "image"), loss, evaluate)
+    def requires(batch, params, extra):
+        run = lambda params, extra, image: apply(model, params, extra, image, None)[0]  # noqa: E731
+        found = jax.eval_shape(run, params, extra, batch["image"])
+        return objects(batch, found.logits_LBQK.shape[-1] - 1)
+
+    return Task(init_from(model, "image"), loss, evaluate, requires=requires)
 
 
 def predict(model: nn.Module, *, most: int = 100) -> Callable[..., Detections]:

@@ -11,13 +11,15 @@ from typing import Any
 import flax.linen as nn
 
 from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.apply import apply, beside, init_from, looked_up
+from jaxmodels.tasks.requirements import finite, inputs_of, segments, weights
 
 
 def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -> Task:
     """Mean squared error of model(batch[inputs]) on batches of inputs, target (B or BK) and weight.
 
     scale: units of the target for each unit that the model is trained on; "rmse" and "mae" are given in the target's units.
+    Where a batch has "segments" (BT, int; 0 is padding), the model gets them as segments_BT.
     """
 
     def measure(output_BK: Any, batch: Any) -> dict[str, Mean]:
@@ -28,15 +30,30 @@ def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -
         }
 
     def loss(params, extra, batch, keys_B):
-        output_BK, extra = apply(model, params, extra, batch[inputs], keys_B)
+        output_BK, extra = apply(model, params, extra, batch[inputs], keys_B, **beside(batch))
         metrics = measure(output_BK, batch)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        output_BK, _ = apply(model, params, extra, batch[inputs], None)
+        output_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
         return measure(output_BK, batch)
 
     def finish(metrics):
         return {**metrics, "rmse": math.sqrt(metrics["loss"]) * scale}
 
-    return Task(init_from(model, inputs), loss, evaluate, finish)
+    def requires(batch, params, extra):
+        def run(params, extra, batch):
+            return apply(model, params, extra, batch[inputs], None, **beside(batch))[0]
+
+        output_BK, tables = looked_up(run, params, extra, batch)
+        shape = output_BK.shape[1:]
+        if "target" in batch and math.prod(batch["target"].shape[1:]) == math.prod(shape):
+            shape = batch["target"].shape[1:]
+        return {
+            inputs: inputs_of(batch[inputs], tables.get(inputs)),
+            "target": finite(f"what the model's {math.prod(shape)} outputs are to be", shape),
+            "weight": weights(),
+            "segments": segments(),
+        }
+
+    return Task(init_from(model, inputs), loss, evaluate, finish, requires=requires)

@@ -1,10 +1,12 @@
 """Extractive question answering: the answer is a span of the context (arXiv:1810.04805, section 4.2).
 
+A model here may say by `types` how many types of tokens it knows.
 Dimensions: B batch, T tokens, S first and E last tokens of spans.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import Counter
@@ -14,10 +16,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.task import Mean, Requirement, Task
+from jaxmodels.tasks.apply import apply, init_from, looked_up
 from jaxmodels.tasks.ranking import first
+from jaxmodels.tasks.requirements import inputs_of, segments, weights
 
 NEVER = -1e30  # a logit; finite, so that a row without context has no NaN
 
@@ -45,7 +49,48 @@ def span(model: nn.Module) -> Task:
     def evaluate(params, extra, batch):
         return measure(_logits(model, params, extra, batch, None)[0], batch)
 
-    return Task(init_from(model, "inputs"), loss, evaluate)
+    def requires(batch, params, extra):
+        run = lambda params, extra, batch: _logits(model, params, extra, batch, None)[0]  # noqa: E731
+        _, tables = looked_up(run, params, extra, batch)
+        shape = batch["inputs"].shape[1:]
+        place = Requirement(
+            f"the answer's place among the {shape[0]} tokens of a row, where 'context' is 1, the start not behind the end",
+            "Cut the row around the answer, or give a row without one the weight 0",
+            integer=True,
+            low=0,
+            high=shape[0] - 1,
+            shape=(),
+            where=("weight",),
+        )
+        flag = Requirement("1 where the answer may lie, else 0", "Give 1 or 0", low=0, high=1, shape=shape)
+        return {
+            "inputs": inputs_of(batch["inputs"], tables.get("inputs")),
+            "segments": segments(shape),
+            "types": _types(tables.get("types", getattr(model, "types", None)), shape),
+            "context": flag,
+            "start": place._replace(wrong=_outside("start")),
+            "end": place._replace(wrong=_outside("end")),
+            "weight": weights(),
+        }
+
+    return Task(init_from(model, "inputs"), loss, evaluate, requires=requires)
+
+
+def _types(known: int | None, shape: tuple[int, ...]) -> Requirement:
+    high = math.inf if known is None else known - 1
+    do = "Give the question's tokens 0 and the context's 1, or the model more types"
+    return Requirement("the model's types of tokens", do, True, 0, high, shape)
+
+
+def _outside(name: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Which answers' places are not in the context, or whose end stands before the start."""
+
+    def wrong(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        place_B, context_BT = batch[name], batch["context"]
+        inside_B = place_B.clip(0, context_BT.shape[1] - 1)
+        return (context_BT[np.arange(len(place_B)), inside_B] <= 0) | (batch["end"] < batch["start"])
+
+    return wrong
 
 
 def predict(model: nn.Module, *, longest: int = 30) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:

@@ -11,8 +11,9 @@ import flax.linen as nn
 import optax
 
 from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.apply import apply, init_from, looked_up
 from jaxmodels.tasks.ranking import first
+from jaxmodels.tasks.requirements import inputs_of, labels, segments, weights
 
 
 def tag(model: nn.Module) -> Task:
@@ -38,4 +39,14 @@ def tag(model: nn.Module) -> Task:
     def evaluate(params, extra, batch):
         return measure(logits(params, extra, batch, None)[0], batch)
 
-    return Task(init_from(model, "inputs"), loss, evaluate)
+    def requires(batch, params, extra):
+        run = lambda params, extra, batch: logits(params, extra, batch, None)[0]  # noqa: E731
+        logits_BTK, tables = looked_up(run, params, extra, batch)
+        return {
+            "inputs": inputs_of(batch["inputs"], tables.get("inputs")),
+            "label": labels(logits_BTK.shape[-1], logits_BTK.shape[1:-1]),
+            "weight": weights(None),
+            "segments": segments(),
+        }
+
+    return Task(init_from(model, "inputs"), loss, evaluate, requires=requires)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from jaxmodels.task import Decoder, Mean, Task
 from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
+from jaxmodels.tasks.requirements import segments, tokens, weights
 
 
 def translate(model: nn.Module, *, smoothing: float = 0.0) -> Task:
@@ -49,7 +51,19 @@ def translate(model: nn.Module, *, smoothing: float = 0.0) -> Task:
     def evaluate(params, extra, batch):
         return measure(params, extra, batch, None, 0.0)
 
-    return Task(init, loss, evaluate, with_perplexity)
+    def requires(batch, params, extra):
+        table_VM = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)
+        V, source, target = table_VM.shape[0], batch["source"].shape[1:], batch["inputs"].shape[1:]
+        return {
+            "source": tokens(V, (), source),
+            "inputs": tokens(V, (), target),
+            "targets": tokens(V, ("weight",), target),
+            "weight": weights(None),
+            "source_segments": segments(source),
+            "segments": segments(target),
+        }
+
+    return Task(init, loss, evaluate, with_perplexity, requires=requires)
 
 
 def decoder(

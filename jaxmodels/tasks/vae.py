@@ -17,6 +17,7 @@ import optax
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
 from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.requirements import of_images
 
 
 def vae(
@@ -55,7 +56,7 @@ def vae(
         (logits, mean, log_variance), _ = apply(model, params, extra, batch["image"], own_keys(batch["image"]))
         return measure(logits, mean, log_variance, batch)
 
-    return Task(init_from(model, "image"), loss, evaluate)
+    return Task(init_from(model, "image"), loss, evaluate, requires=of_images)
 
 
 def sample(model: nn.Module, *, inputs: str = "index") -> Callable[[Any, Any, Any], jax.Array]:
