@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmodels.step import OnNan, State, cast_floats, example_keys
+from jaxmodels.step import OnNan, State, cast_floats, example_keys, mean_over
 from jaxmodels.task import Batch, Mean, Task
 
 Loss = Callable[[Any, Any, Any, Any], tuple[Mean, Any, dict[str, Mean]]]
@@ -83,8 +83,9 @@ def alternating(losses: Mapping[str, Loss]) -> Callable[..., Callable[[State, Ba
                 keys_B = example_keys(jax.random.fold_in(state.key, i), state.step, rows)
                 grads, (mean, extra, more) = gradient(name, params, extra, batch, keys_B)
                 if axis:
+                    some = mean.weight > 0
                     grads, mean, more = jax.lax.psum((grads, mean, more), axis)
-                    extra = jax.tree.map(lambda x: jax.lax.pmean(x, axis), extra)
+                    extra = mean_over(extra, some, axis)
                 grads = jax.tree.map(lambda g, w=mean.weight: g / jnp.where(w > 0, w, 1.0).astype(g.dtype), grads)
                 norms.append(optax.tree.norm(grads))
                 sums.append(mean)

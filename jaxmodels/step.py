@@ -122,8 +122,9 @@ def make_step(
         keys_B = example_keys(state.key, state.step, rows)
         grads, (mean, extra, metrics) = gradient(state.params, state.extra, batch, keys_B)
         if axis:
+            own = mean.weight > 0
             grads, mean, metrics = jax.lax.psum((grads, mean, metrics), axis)
-            extra = jax.tree.map(lambda x: _mean_over(x, axis), extra)
+            extra = mean_over(extra, own, axis)
         with jax.named_scope("update"):
             grads = jax.tree.map(lambda g: g / jnp.where(mean.weight > 0, mean.weight, 1.0).astype(g.dtype), grads)
             grad_norm = optax.tree.norm(grads)
@@ -139,7 +140,7 @@ def make_step(
             with jax.named_scope("averaged"):
                 averaged = followed(averaged, optimizer.average(opt_state, params), extra, batch, keys_B)
                 if axis:
-                    averaged = jax.tree.map(lambda x: _mean_over(x, axis), averaged)
+                    averaged = mean_over(averaged, own, axis)
                 averaged = keep(averaged, state.averaged)
         count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
         faults = state.faults + (~finite).astype(jnp.int32)
@@ -204,9 +205,20 @@ def _with(extra: Any, parts: Mapping[str, Array]) -> Any:
     return jax.tree_util.tree_map_with_path(named, extra) if parts else extra
 
 
-def _mean_over(x: Array, axis: str) -> Array:
-    """One value for all devices: running statistics are averaged, counters (equal everywhere) taken."""
-    return jax.lax.pmean(x, axis) if jnp.issubdtype(x.dtype, jnp.inexact) else jax.lax.pmax(x, axis)
+def mean_over(extra: Any, some: Array, axis: str) -> Any:
+    """One value for all devices: running statistics are averaged, counters (equal everywhere) taken.
+
+    some: whether an example of this device counts. One that holds padding alone has nothing to add to the average.
+    """
+    counted = jax.lax.psum(some.astype(jnp.float32), axis)
+    share = jnp.where(counted > 0, some / jnp.maximum(counted, 1), 1 / jax.lax.psum(1, axis))
+
+    def one(x: Array) -> Array:
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            return jax.lax.pmax(x, axis)
+        return jax.lax.psum(x * share.astype(x.dtype), axis)
+
+    return jax.tree.map(one, extra)
 
 
 def _learning_rates(opt_state: Any) -> list[Array]:

@@ -258,6 +258,25 @@ def test_padding_changes_no_gradient(tiny):
     close(metrics, fewer)
 
 
+@every_norm
+def test_padding_counts_in_no_statistics_and_so_changes_no_gradient_either(tiny):
+    c = case(tiny)
+    whole, metrics = c.step(c.state, batch_at(tiny, 0, [1, 1, 1, 1, 1, 0, 0, 0]))
+    five, fewer = c.step(c.state, {name: x[:5] for name, x in tiny.batch.items()})
+    close(whole.extra, five.extra)
+    close(whole.opt_state, five.opt_state, atol=1e-6)
+    close(metrics, fewer)
+
+
+@every_norm
+def test_a_micro_batch_of_padding_alone_leaves_the_statistics(tiny):
+    """Rows 1, 3, 5 and 7 are the second one."""
+    c = case(tiny)
+    parts, _ = jax.jit(make_step(tiny.task, SGD, accumulate=2))(c.state, batch_at(tiny, 0, [1, 0] * 4))
+    _, extra, _ = c.loss(c.state.params, c.state.extra, {name: x[::2] for name, x in tiny.batch.items()}, c.keys[::2])
+    close(parts.extra, extra)
+
+
 # Devices
 
 

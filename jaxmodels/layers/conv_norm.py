@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.layers.batch_norm import BatchNorm
 from jaxmodels.layers.conv import Conv
 
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # arXiv:1502.01852
@@ -22,9 +23,9 @@ def same(kernel: int | tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int
     return (height // 2, height // 2), (width // 2, width // 2)
 
 
-def batch_norm(keys_B: jax.Array | None, dtype: Any, epsilon: float = 1e-5, **options: Any) -> nn.BatchNorm:
+def batch_norm(keys_B: jax.Array | None, dtype: Any, epsilon: float = 1e-5, **options: Any) -> BatchNorm:
     """Batch normalisation that uses and updates statistics of the batch while training."""
-    return nn.BatchNorm(use_running_average=keys_B is None, momentum=0.9, epsilon=epsilon, dtype=dtype, **options)
+    return BatchNorm(use_running_average=keys_B is None, momentum=0.9, epsilon=epsilon, dtype=dtype, **options)
 
 
 class ConvNorm(nn.Module):

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.layers.batch_norm import BatchNorm
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.pool import max_pool
@@ -47,7 +48,7 @@ class CNN(nn.Module):
             x_BHWC = Conv(channels, size, use_bias=not self.batch_norm, dtype=self.dtype, name=f"conv_{i}")(x_BHWC)
             if self.batch_norm:
                 # Statistics only while training; its momentum suits runs of a few hundred steps.
-                x_BHWC = nn.BatchNorm(keys_B is None, momentum=0.9, dtype=self.dtype, name=f"norm_{i}")(x_BHWC)
+                x_BHWC = BatchNorm(keys_B is None, momentum=0.9, dtype=self.dtype, name=f"norm_{i}")(x_BHWC)
             x_BHWC = max_pool(nn.relu(x_BHWC))
             maps[f"stage_{i + 1}"] = x_BHWC
         return maps

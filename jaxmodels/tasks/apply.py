@@ -22,8 +22,9 @@ def init_from(model: nn.Module, inputs: str, method: str | None = None) -> Calla
 
 
 def beside(batch: Any) -> dict[str, Any]:
-    """What a model is given beside its inputs: a batch's "segments" (BT, int; 0 is padding), if any, as segments_BT."""
-    return {"segments_BT": batch["segments"]} if "segments" in batch else {}
+    """What `apply` is given of a batch, if any: "segments" (BT, int; 0 is padding) as segments_BT, and "weight"."""
+    options = {"segments_BT": batch["segments"]} if "segments" in batch else {}
+    return {**options, "weight": batch["weight"]} if "weight" in batch else options
 
 
 def looked_up(run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batch: Any) -> tuple[Any, dict[str, int]]:
@@ -47,14 +48,49 @@ def looked_up(run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batc
     return jax.eval_shape(traced, params, extra, dict(batch)), rows
 
 
-def apply(model: nn.Module, params: Any, extra: Any, inputs: jax.Array, keys_B: jax.Array | None, **options: Any):
+def apply(
+    model: nn.Module,
+    params: Any,
+    extra: Any,
+    inputs: jax.Array,
+    keys_B: jax.Array | None,
+    *,
+    weight: jax.Array | None = None,
+    **options: Any,
+):
     """(outputs, extra) of the model. With keys it trains: it uses them and may change every collection of extra.
 
     Floating inputs take the type of the parameters, so that mixed precision reaches the first layer too.
+    weight: of the examples (B first). Those of weight 0 count in no statistics of batch normalisation, whatever module of
+    the model has it; where no example counts, extra stays as it was.
     """
     if jnp.issubdtype(inputs.dtype, jnp.floating):
         inputs = inputs.astype(jax.tree.leaves(params)[0].dtype)
     variables = {"params": params, **extra}
     if keys_B is None or not extra:
         return model.apply(variables, inputs, keys_B, **options), extra
-    return model.apply(variables, inputs, keys_B, **options, mutable=list(extra))
+    if weight is None:
+        return model.apply(variables, inputs, keys_B, **options, mutable=list(extra))
+    real_B = (weight.reshape(len(weight), -1) > 0).any(-1)
+    some = real_B.any()
+    with nn.intercept_methods(_masked(real_B | ~some)):  # the mean of no example would be nan
+        outputs, changed = model.apply(variables, inputs, keys_B, **options, mutable=list(extra))
+    return outputs, jax.tree.map(lambda new, old: jnp.where(some, new, old), changed, dict(extra))
+
+
+def _masked(real_B: jax.Array) -> Callable[..., Any]:
+    """For nn.intercept_methods: batch normalisation takes its statistics from these rows alone."""
+
+    def masked(call, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__" and kwargs.get("mask") is None:
+            rows, B = len(args[0]), len(real_B)
+            if rows % B:
+                raise ValueError(
+                    f"{'/'.join(context.module.path)}: got {rows} rows to normalise of {B} examples; expected as many rows "
+                    "for each example, one after the other. Keep the examples on the first axis"
+                )
+            mask = jnp.repeat(real_B, rows // B).reshape(rows, *(1,) * (args[0].ndim - 1))
+            kwargs = {**kwargs, "mask": mask}
+        return call(*args, **kwargs)
+
+    return masked

@@ -52,7 +52,9 @@ def simclr(model: nn.Module, views: Views, *, temperature: float = 0.2) -> Task:
     def project(params, extra, batch, keys_B, training):
         first, second = views(batch["image"], _fold(keys_B, 0)), views(batch["image"], _fold(keys_B, 1))
         model_keys = jnp.concatenate([_fold(keys_B, 2), _fold(keys_B, 3)]) if training else None
-        z, extra = apply(model, params, extra, jnp.concatenate([first, second]), model_keys)
+        z, extra = apply(
+            model, params, extra, jnp.concatenate([first, second]), model_keys, weight=jnp.tile(batch["weight"], 2)
+        )
         z = z.astype(jnp.float32)
         return z * jax.lax.rsqrt(jnp.maximum((z**2).sum(-1, keepdims=True), 1e-12)), extra
 
@@ -105,8 +107,8 @@ def dino(
         both = jnp.concatenate([views(batch["image"], _fold(keys_B, 0)), views(batch["image"], _fold(keys_B, 1))])
         keys_N = jnp.concatenate([_fold(keys_B, 2), _fold(keys_B, 3)])
         weight_N = jnp.tile(batch["weight"], 2).astype(jnp.float32)
-        seen_ND, own = apply(model, params, extra["student"], both, keys_N)
-        taught_ND, other = apply(model, extra["teacher"], extra["teacher_extra"], both, keys_N)
+        seen_ND, own = apply(model, params, extra["student"], both, keys_N, weight=weight_N)
+        taught_ND, other = apply(model, extra["teacher"], extra["teacher_extra"], both, keys_N, weight=weight_N)
         taught_ND = jax.lax.stop_gradient(taught_ND.astype(jnp.float32))
         wanted_ND = jax.nn.softmax((taught_ND - extra["center"]) / teacher_temperature)
         log_ND = jax.nn.log_softmax(seen_ND.astype(jnp.float32) / temperature)

@@ -46,7 +46,7 @@ def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> 
         return {"loss": of(score_BP + box_weight * box_BP), "score_loss": of(score_BP), "box_loss": of(box_BP)}
 
     def loss(params, extra, batch, keys_B):
-        places, extra = apply(model, params, extra, batch["image"], keys_B)
+        places, extra = apply(model, params, extra, batch["image"], keys_B, weight=batch["weight"])
         metrics = measure(places, batch)
         return metrics["loss"], extra, metrics
 

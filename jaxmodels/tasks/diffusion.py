@@ -52,7 +52,7 @@ def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
 
         time_B, noise, drop_B = jax.vmap(draw)(keys_B, image)
         a, s = mixture(time_B)
-        options = {"time_B": time_B}
+        options = {"time_B": time_B, "weight": batch["weight"]}
         if labelled:
             hidden_B = (drop_B < unlabelled) & training
             options["label_B"] = jnp.where(hidden_B, model.classes, batch["label"])

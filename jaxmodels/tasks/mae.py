@@ -45,7 +45,7 @@ def mae(model: nn.Module, *, patch: int, kept: float = 0.25) -> Task:
         wanted_BNP = (wanted_BNP - mean) * jax.lax.rsqrt(variance + 1e-6)
         order_BN, kept_Bn = choose(keys_B, wanted_BNP.shape[1], kept)
         model_keys = keys_B if training else None
-        guess_BNP, extra = apply(model, params, extra, batch["image"], model_keys, kept_Bn=kept_Bn)
+        guess_BNP, extra = apply(model, params, extra, batch["image"], model_keys, kept_Bn=kept_Bn, weight=batch["weight"])
         hidden_BN = jnp.ones(order_BN.shape).at[jnp.arange(len(order_BN))[:, None], kept_Bn].set(0.0)
         miss_BN = ((guess_BNP.astype(jnp.float32) - wanted_BNP) ** 2).mean(-1)
         return {"loss": Mean.of((miss_BN * hidden_BN).sum(-1) / hidden_BN.sum(-1), batch["weight"])}, extra

@@ -51,7 +51,7 @@ def match(model: nn.Module, *, nothing: float = 0.1, auxiliary: bool = True) -> 
         return {"loss": of(class_LB + box_LB), "class_loss": of(class_LB), "box_loss": of(box_LB)}
 
     def loss(params, extra, batch, keys_B):
-        found, extra = apply(model, params, extra, batch["image"], keys_B)
+        found, extra = apply(model, params, extra, batch["image"], keys_B, weight=batch["weight"])
         metrics = measure(found, batch, slice(None) if auxiliary else slice(-1, None))
         return metrics["loss"], extra, metrics
 

@@ -113,7 +113,7 @@ def predict(model: nn.Module, *, longest: int = 30) -> Callable[[Any, Any, Any],
 
 
 def _logits(model: nn.Module, params: Any, extra: Any, batch: Any, keys_B: Any) -> tuple[Any, Any]:
-    options = {"segments_BT": batch["segments"], "types_BT": batch["types"]}
+    options = {"segments_BT": batch["segments"], "types_BT": batch["types"], "weight": batch.get("weight")}
     return apply(model, params, extra, batch["inputs"], keys_B, **options)
 
 

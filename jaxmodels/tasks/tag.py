@@ -29,7 +29,7 @@ def tag(model: nn.Module) -> Task:
         return {name: Mean.of(value_BT, batch["weight"]) for name, value_BT in values.items()}
 
     def logits(params, extra, batch, keys_B):
-        return apply(model, params, extra, batch["inputs"], keys_B, segments_BT=batch["segments"])
+        return apply(model, params, extra, batch["inputs"], keys_B, segments_BT=batch["segments"], weight=batch["weight"])
 
     def loss(params, extra, batch, keys_B):
         logits_BTK, extra = logits(params, extra, batch, keys_B)

@@ -48,12 +48,14 @@ def vae(
         return {name: Mean.of(x_B, batch["weight"]) for name, x_B in values.items()}
 
     def loss(params, extra, batch, keys_B):
-        (logits, mean, log_variance), extra = apply(model, params, extra, batch["image"], keys_B)
+        (logits, mean, log_variance), extra = apply(model, params, extra, batch["image"], keys_B, weight=batch["weight"])
         metrics = measure(logits, mean, log_variance, batch)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        (logits, mean, log_variance), _ = apply(model, params, extra, batch["image"], own_keys(batch["image"]))
+        (logits, mean, log_variance), _ = apply(
+            model, params, extra, batch["image"], own_keys(batch["image"]), weight=batch["weight"]
+        )
         return measure(logits, mean, log_variance, batch)
 
     return Task(init_from(model, "image"), loss, evaluate, requires=of_images)
