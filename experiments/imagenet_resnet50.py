@@ -2,6 +2,8 @@
 
 jaxmodels train experiments/imagenet_resnet50.py --precision bfloat16
     (JAXMODELS_DATA names the folder that holds imagenet/train/<class>/ and imagenet/val/<class>/)
+jaxmodels evaluate experiments/imagenet_resnet50.py --weights resnet50.pth   (torchvision's)
+jaxmodels evaluate runs/imagenet_resnet50 --data FOLDER   (other pictures, of some of the same classes)
 
 Published: 76.3% top-1 accuracy on the 50,000 images to validate. Not run here; made for an accelerator.
 """
@@ -9,9 +11,11 @@ Published: 76.3% top-1 accuracy on the 50,000 images to validate. Not run here; 
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
+from jaxmodels.convert.load import load_weights
 from jaxmodels.data import cache
 from jaxmodels.data.augment import color, flip
 from jaxmodels.data.images import each, image_folder
+from jaxmodels.data.normalize import IMAGENET
 from jaxmodels.models.resnet import resnet50
 from jaxmodels.tasks.classify import classify
 
@@ -36,14 +40,18 @@ def build(config: Config) -> Experiment:
     steps = config.epochs * epoch
     rate = optim.warmup_cosine(config.lr * config.batch / 256, warmup=5 * epoch, steps=steps)
     folder = cache.folder("imagenet", config.data or None)
-    options = {"size": config.size, "batch": config.batch, "workers": config.workers}
+    options = {"size": config.size, "batch": config.batch, "workers": config.workers, "normalize": IMAGENET}
+    train = image_folder(
+        folder / "train", seed=config.seed, area=(0.08, 1.0), augment=each([flip, color(0.4, 0.4, 0.4)]), **options
+    )
+    model = resnet50(config.classes)
     return Experiment(
-        task=classify(resnet50(config.classes), smoothing=0.1),
+        task=classify(model, smoothing=0.1),
         optimizer=optim.sgd(rate, momentum=0.9, nesterov=True, weight_decay=config.decay),
-        train=image_folder(
-            folder / "train", seed=config.seed, area=(0.08, 1.0), augment=each([flip, color(0.4, 0.4, 0.4)]), **options
-        ),
+        train=train,
         evals={"val": image_folder(folder / "val", **options)},
+        other_data=lambda path: image_folder(path, classes=train.classes, **options),
+        weights=lambda path: load_weights(model, path),
         steps=steps,
         eval_every=epoch,
         checkpoint_every=epoch,

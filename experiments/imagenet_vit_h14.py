@@ -48,6 +48,7 @@ def build(config: Config) -> Experiment:
         optimizer=optim.with_ema(optim.adamw(rate, b2=0.95, weight_decay=config.decay), 0.9999),
         train=Mixed(train, mixup=0.8, cutmix=1.0),
         evals={"val": image_folder(folder / "val", **options)},
+        other_data=lambda path: image_folder(path, classes=train.classes, **options),
         steps=steps,
         rules=model.rules(),
         eval_every=epoch,

@@ -49,6 +49,7 @@ def build(config: Config) -> Experiment:
         optimizer=optim.adamw(rate, weight_decay=config.decay),
         train=Mixed(train, mixup=0.8, cutmix=1.0),
         evals={"val": image_folder(folder / "val", **options)},
+        other_data=lambda path: image_folder(path, classes=train.classes, **options),
         steps=steps,
         eval_every=epoch,
         checkpoint_every=epoch,

@@ -18,13 +18,14 @@ import numpy as np
 from jaxmodels.data.grain_source import Change, Example, GrainPipeline
 from jaxmodels.data.images import ClassFolder, files_below
 from jaxmodels.data.order import Remainder
+from jaxmodels.data.split import Part
 
 ENDINGS = (".wav", ".flac")
 SAMPLES = 1 << 27  # a recording of more, over all channels, is refused before it is unpacked
 
 
 def audio_folder(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Part,
     *,
     rate: int,
     samples: int,
@@ -57,7 +58,9 @@ def audio_folder(
         "spec": {"audio": ((samples,), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))},
     }
     if label is None:
-        return AudioFolder(Path(folder), classes, **options)
+        return AudioFolder(folder, classes, **options)
+    if isinstance(folder, Part):
+        return GrainPipeline(lambda: folder.of(_labelled(folder.folder, label)), **options)
     return GrainPipeline(lambda: _labelled(Path(folder), label), **options)
 
 

@@ -23,6 +23,7 @@ from jaxmodels.data.learned import OtherData, learned, place, remembering
 from jaxmodels.data.normalize import Normalize, Statistics
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import Augment
+from jaxmodels.data.split import Part
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # the decoders that a file may call for
@@ -31,7 +32,7 @@ PIXELS = 50_000_000  # a picture of more is refused before it is unpacked
 
 
 def image_folder(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Part,
     *,
     size: int | tuple[int, int],
     batch: int,
@@ -47,7 +48,8 @@ def image_folder(
 ) -> ImageFolder:
     """The pictures in folder/<class>/ and below it, as "image" (float32, 0 to 1, HWC) and "label" (int32).
 
-    folder may be a .zip or .tar archive (see data/archive.py), whose files are held in memory and never unpacked to disk.
+    folder may be a .zip or .tar archive (see data/archive.py), whose files are held in memory and never unpacked to disk; or
+    a part of either, as data/split.py makes it.
     Labels number the classes, `.classes`: those given, else the folders in the order of their names; of test/, val/ and so
     on beside train/ those of train/, so that a class may be missing there. A folder that is no class is refused. In a run
     they are learned once (see data/learned.py). Names that begin with a dot are passed over. Needs pillow.
@@ -66,7 +68,7 @@ def image_folder(
             f"image_folder: came area={area}; wanted two shares, above 0, up to 1, the smaller first: change it"
         )
     return ImageFolder(
-        Path(folder),
+        folder,
         classes,
         batch=batch,
         seed=seed,
@@ -99,8 +101,10 @@ class ClassFolder(GrainPipeline):
 
     endings: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path, classes: Sequence[str] | None = None, **options: Any):
+    def __init__(self, folder: str | os.PathLike[str] | Part, classes: Sequence[str] | None = None, **options: Any):
         super().__init__(self._items, **options)
+        self._part = folder if isinstance(folder, Part) else None
+        folder = folder.folder if isinstance(folder, Part) else Path(folder)
         self.folder = folder
         self._given = classes
         parts = folder.name.partition(".")
@@ -135,7 +139,8 @@ class ClassFolder(GrainPipeline):
                 f"{self.folder}: got a folder {unknown[0]!r}; expected folders of the classes {_some(self.classes)} alone. "
                 "Give it the name of its class, move it away, or say classes="
             )
-        return [(item, self.classes.index(here[label])) for item, label in items]
+        chosen = items if self._part is None else self._part.of(items)
+        return [(item, self.classes.index(here[label])) for item, label in chosen]
 
 
 class ImageFolder(ClassFolder):

@@ -1,7 +1,7 @@
 """Images as models were trained to see them: each channel less its mean, divided by its standard deviation.
 
-Every function that gives images takes normalize=(mean, deviation), in units of 0 to 1, one number for each channel or one
-for all. It is applied last, behind every random change, which expects 0 to 1.
+Every function that gives batches of images takes normalize=(mean, deviation), in units of 0 to 1, one number for each
+channel or one for all. It is applied last, behind every random change, which expects 0 to 1.
 """
 
 from __future__ import annotations

@@ -32,10 +32,11 @@ class Part:
     seed: int
     by: str | None
 
-    def rows(self, labels: Sequence[int]) -> np.ndarray:
-        """Which of the files, in the order of their names, it has; labels: the class of each."""
-        strata = np.asarray(labels) if self.by is not None else None
-        return np.flatnonzero(np.isin(part_of(len(labels), self.sizes, seed=self.seed, strata=strata), self.numbers))
+    def of(self, items: Sequence[tuple[Any, int]]) -> list[tuple[Any, int]]:
+        """Those that it has of all files, in the order of their names, each with the number of its class."""
+        strata = np.array([label for _, label in items]) if self.by is not None else None
+        part = part_of(len(items), self.sizes, seed=self.seed, strata=strata)
+        return [items[i] for i in np.flatnonzero(np.isin(part, self.numbers)).tolist()]
 
 
 @overload

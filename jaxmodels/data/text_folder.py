@@ -8,17 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from jaxmodels.data.grain_source import Change, Example
 from jaxmodels.data.images import ClassFolder
 from jaxmodels.data.order import Remainder
+from jaxmodels.data.split import Part
 
 
 def text_folder(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Part,
     *,
     length: int,
     batch: int,
@@ -37,7 +37,7 @@ def text_folder(
     and the rest: see GrainPipeline.
     """
     return TextFolder(
-        Path(folder),
+        folder,
         classes,
         batch=batch,
         seed=seed,

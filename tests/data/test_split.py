@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxmodels.data.audio import audio_folder, wav
+from jaxmodels.data.images import image_folder
 from jaxmodels.data.split import fold, part_of, split
+from jaxmodels.data.text_folder import text_folder
 
 pytestmark = pytest.mark.fast
 
@@ -76,3 +81,68 @@ def test_words_are_labels_too():
 def test_what_cannot_be_split_is_said(held_out, options, said):
     with pytest.raises(ValueError, match=said):
         split(table(), *held_out, **options)
+
+
+def texts(folder: Path, names: list[str]) -> Path:
+    """Class a has every name, class b every second."""
+    for name, of in (("a", names), ("b", names[::2])):
+        (folder / name).mkdir(parents=True)
+        for one in of:
+            (folder / name / f"{one}.txt").write_text(one)
+    return folder
+
+
+def read(part, **options) -> list[tuple[str, int]]:
+    data = text_folder(part, length=4, batch=1, **options)
+    rows = [data.rows(step, 0, 1) for step in range(data.steps)]
+    return [(bytes(int(t) for t in row["tokens"][0] if t).decode(), int(row["label"][0])) for row in rows]
+
+
+def test_a_folder_is_split_by_class_whatever_the_order_of_its_files(tmp_path):
+    names = [f"t{i:02}" for i in range(20)]
+    one, other = texts(tmp_path / "one", names), tmp_path / "other"
+    for name in ("b", "a"):
+        (other / name).mkdir(parents=True)
+        for file in sorted((one / name).iterdir(), reverse=True):
+            (other / name / file.name).write_bytes(file.read_bytes())
+    train, held = (read(part) for part in split(one, 0.2, by="label"))
+    assert sorted(train + held) == sorted([(name, 0) for name in names] + [(name, 1) for name in names[::2]])
+    assert [label for _, label in held] == [0] * 4 + [1] * 2
+    assert [read(part) for part in split(other, 0.2, by="label")] == [train, held]
+    assert sorted(x for i in range(3) for x in read(fold(one, i, folds=3)[1])) == sorted(train + held)
+
+
+def test_a_part_that_lacks_a_class_has_the_numbers_of_the_whole(tmp_path):
+    folder = texts(tmp_path, ["x", "y", "z"])
+    for seed in range(9):
+        train, held = split(folder, 1, seed=seed)
+        label = {"x": {0, 1}, "y": {0}, "z": {0, 1}}
+        assert len(read(train)) == 4 and all(number in label[name] for name, number in read(held))
+
+
+def test_images_and_sounds_are_split_alike(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="needs pillow")
+    pytest.importorskip("soundfile", reason="needs soundfile")
+    for i in range(10):
+        for kind in ("pictures", "sounds"):
+            (tmp_path / kind / f"c{i % 2}").mkdir(parents=True, exist_ok=True)
+        image.fromarray(np.full((2, 2, 3), 20 * i, np.uint8)).save(tmp_path / "pictures" / f"c{i % 2}" / f"{i}.png")
+        (tmp_path / "sounds" / f"c{i % 2}" / f"{i}.wav").write_bytes(wav(np.full(4, i / 20), 100))
+    for name, scale, make in (
+        ("pictures", 255 / 20, lambda part: image_folder(part, size=2, batch=1)),
+        ("sounds", 20, lambda part: audio_folder(part, rate=100, samples=4, batch=1)),
+        ("sounds", 20, lambda part: audio_folder(part, rate=100, samples=4, batch=1, label=lambda path: int(path.stem) % 2)),
+    ):
+        parts = []
+        for part in split(tmp_path / name, 0.4, by="label"):
+            data = make(part)
+            rows = [data.rows(step, 0, 1) for step in range(data.steps)]
+            key = "image" if name == "pictures" else "audio"
+            parts.append([(round(float(row[key].mean()) * scale), int(row["label"][0])) for row in rows])
+        assert sorted(parts[0] + parts[1]) == [(i, i % 2) for i in range(10)]
+        assert sorted(label for _, label in parts[1]) == [0, 0, 1, 1]
+
+
+def test_a_folder_has_no_columns(tmp_path):
+    with pytest.raises(ValueError, match=r"got by='kind' for the folder .*; expected 'label' or None"):
+        split(tmp_path, 0.1, by="kind")
