@@ -62,7 +62,7 @@ def train(
         if not place.fresh:
             memory.values.update(processes.by_first(lambda: read_learned(path)))
         built = file.build(config)
-        wanted = Identity(file.source, loading.knobs_of(config), {"precision": options.precision})
+        wanted = Identity(file.source, loading.knobs_of(config), {"precision": options.precision}, file.beside)
     runner.check(built, options)  # before a folder is made
     if path is None:
         return runner.run(built, options, console=console)

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from jaxmodels import fingerprints, processes
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.metrics import finite, lines, truncate
-from jaxmodels.runs import arrays, files, identity, names
+from jaxmodels.runs import arrays, code, files, identity, names
 from jaxmodels.runs.files import read_json, replacing
 from jaxmodels.runs.learned import NAME as LEARNED
 from jaxmodels.runs.learned import write_learned
@@ -39,13 +39,20 @@ OF_A_RUN = ("experiment.py", "knobs.json", identity.RUN, LEARNED, "checkpoints",
 class Identity(NamedTuple):
     """What makes two runs the same: the experiment's code, its knobs, the options that change the result, and the data.
 
-    data: see jaxmodels.fingerprints; data whose fingerprint is not known differs from none.
+    beside: the modules beside the experiment's file, see jaxmodels.runs.code. data: see jaxmodels.fingerprints; data whose
+    fingerprint is not known differs from none.
     """
 
     source: str
     knobs: Mapping[str, Any]
     options: Mapping[str, Any]
+    beside: Mapping[str, str] = MappingProxyType({})
     data: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The texts of all files that are code, by path in a run's folder."""
+        return {"experiment.py": self.source, **{f"{code.FOLDER}/{name}": text for name, text in self.beside.items()}}
 
 
 class Folder:
@@ -109,8 +116,13 @@ class Folder:
         knobs = {**_as_json(what), **({"longer": self.longer} if self.longer else {})}
         if what.data:
             knobs["data"] = dict(what.data)
-        contents = {"experiment.py": what.source, "knobs.json": json.dumps(knobs, indent=1)}
+        contents = {**what.code, "knobs.json": json.dumps(knobs, indent=1)}
         identity.write(self.path, run, {name: text.encode() for name, text in contents.items()})
+
+    def _texts(self) -> dict[str, str]:
+        """The texts of all files here that are code."""
+        source = files.read_text(self.path / "experiment.py")
+        return Identity(source, {}, {}, beside=code.read_beside(self.path)).code
 
     def _data(self) -> dict[str, dict[str, Any]]:
         """The fingerprints of the data that the run was trained on."""
@@ -123,7 +135,7 @@ class Folder:
         if len(changed) != 1 or changed[0] not in LENGTHS or old["options"] != new["options"]:
             return False
         before, after = old["knobs"].get(changed[0]), new["knobs"].get(changed[0])
-        same_code = _code(files.read_text(self.path / "experiment.py")) == _code(wanted.source)
+        same_code = {k: _code(x) for k, x in self._texts().items()} == {k: _code(x) for k, x in wanted.code.items()}
         more = type(before) is type(after) is int and after > before
         same_data = not fingerprints.changed(self._data(), wanted.data)
         if not (same_code and same_data and more and self.result().get("exit") == "complete" and self.checkpoints.steps()):
@@ -201,12 +213,17 @@ class Folder:
             f"{there[name]['fingerprint'][:8]} there, {wanted.data[name]['fingerprint'][:8]} here)"
             for name in fingerprints.changed(there, wanted.data)
         ]
-        source = files.read_text(self.path / "experiment.py")
-        if _code(source) != _code(wanted.source):
-            lines = difflib.unified_diff(source.splitlines(), wanted.source.splitlines(), lineterm="", n=0)
+        here = self._texts()
+        for name in dict.fromkeys([*here, *wanted.code]):
+            if (name in here) == (name in wanted.code) and _code(here[name]) == _code(wanted.code[name]):
+                continue
+            before, after = (of.get(name, "").splitlines() for of in (here, wanted.code))
+            lines = difflib.unified_diff(before, after, lineterm="", n=0)
             changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:].strip()]
             changes += [
-                "the experiment's file:",
+                "the experiment's file:"
+                if name == "experiment.py"
+                else f"{Path(name).relative_to(code.FOLDER)}, beside it:",
                 *(f"  {line}" for line in changed[:8]),
                 *(["  …"] if len(changed) > 8 else []),
             ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 from jaxmodels.data.learned import Memory, learned, remembering
 from jaxmodels.experiment import Evaluation, Experiment
 from jaxmodels.runs import names
+from jaxmodels.runs.code import Code, shown
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.learned import read_learned
 
@@ -27,6 +27,7 @@ class File(NamedTuple):
 
     path: Path
     source: str
+    beside: Mapping[str, str]  # texts of the modules beside it that it imports, by path below its folder
     module: ModuleType
     config: type
     memories: dict[str, Memory]  # what each setting of the knobs has learned from its data
@@ -94,20 +95,25 @@ def load(path: str | Path | File) -> File:
         raise ValueError(f"{path} is a folder; give an experiment's file, {_near(path / 'x.py')}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}; {_near(path)}")
-    name = f"jaxmodels_experiment_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise ValueError(f"{path} is not a Python file; an experiment is one, with a dataclass Config and build(config)")
-    source = path.read_text()
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    code = Code(path)
     try:
-        spec.loader.exec_module(module)
+        module = code.run()
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
+        name = shown(error.name or "")
+        package = name.partition(".")[0]
+        if name != error.name:
+            raise ValueError(
+                f"{path}: got an import of {name}; expected a module of that name beside the file. Check the name, or write "
+                "the module"
+            ) from error
         if not package or importlib.util.find_spec(package) is not None:  # a mistake in the name of a part
             raise
-        raise ValueError(f"{path} needs the package {package}, which is not installed: install it") from error
+        raise ValueError(
+            f"{path} needs the package {package}, which is not installed: install it, or put {package}.py beside the "
+            "experiment's file"
+        ) from error
     if not callable(getattr(module, "build", None)):
         raise ValueError(f"{path} has no function build; an experiment's file needs build(config) -> jaxmodels.Experiment")
     config = getattr(module, "Config", None)
@@ -120,7 +126,7 @@ def load(path: str | Path | File) -> File:
     ]
     if missing:
         raise ValueError(f"{path}: knobs without a default: {', '.join(missing)}; give each a default in Config")
-    return File(path, source, module, config, {})
+    return File(path, code.source, code.beside(), module, config, {})
 
 
 def _near(path: Path) -> str:

@@ -11,6 +11,8 @@ given; these here reported it at once in 30 of 30. And Grain's workers outlive a
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import multiprocessing
 import multiprocessing.util
@@ -112,7 +114,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 class _Modules:
-    """Modules that were run from a file outside the import path, such as an experiment's: run again where this arrives.
+    """Modules that were run from a file outside the import path, as an experiment's is: run again where the job needs them.
 
     It stands before the job among the arguments, and so arrives before the functions that need those modules.
     """
@@ -125,19 +127,28 @@ class _Modules:
             if "." not in name and name != "__main__" and file.endswith(".py"):
                 finders = (finder for finder in sys.meta_path if hasattr(finder, "find_spec"))
                 if all(finder.find_spec(name, None) is None for finder in finders):
-                    loose[name] = file
-        return _run_modules, (loose,)
+                    loose[name] = file, getattr(spec, "loader", None)
+        return _find_modules, (loose,)
 
 
-def _run_modules(modules: Mapping[str, str]) -> None:
+def _find_modules(modules: Mapping[str, tuple[str, Any]]) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerators are the parent's
     if "jax" in sys.modules:  # imported by the parent's main module
         sys.modules["jax"].config.update("jax_platforms", "cpu")
-    for name, file in modules.items():
-        spec = importlib.util.spec_from_file_location(name, file)
-        if name not in sys.modules and spec is not None and spec.loader is not None:
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
+    sys.meta_path.append(_Loose(modules))
+
+
+class _Loose(importlib.abc.MetaPathFinder):
+    """Finds modules by name in the files, and with the loaders, that the parent had them from."""
+
+    def __init__(self, modules: Mapping[str, tuple[str, Any]]):
+        self._modules = modules
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self._modules:
+            return None
+        file, loader = self._modules[fullname]
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
 def _work(modules: None, job: Job, worker: int, count: int, connection: socket.socket) -> None:

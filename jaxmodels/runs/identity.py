@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxmodels.runs import files, sealed
+from jaxmodels.runs.code import FOLDER as CODE
+from jaxmodels.runs.code import read_beside
 from jaxmodels.runs.sealed import Damaged
 
 RUN = "run.json"
@@ -34,7 +36,12 @@ def write(folder: Path, run: str, contents: Mapping[str, bytes]) -> None:
         both = {name: [*of, *old.get(name, [])] for name, of in digests.items()}
         sealed.write(folder / RUN, {"run": run, "files": both})
     for name, content in contents.items():
-        files.write_bytes(folder / name, content, durable=True)
+        path = files.inside(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, content, durable=True)
+    for name in read_beside(folder):
+        if f"{CODE}/{name}" not in contents:  # of another experiment that was here
+            files.inside(folder, f"{CODE}/{name}").unlink()
     sealed.write(folder / RUN, {"run": run, "files": digests})
 
 
@@ -54,7 +61,7 @@ def verify(folder: Path) -> str:
     run = read(folder)
     for name, digests in sealed.read(folder / RUN)["files"].items():
         try:
-            now = _sha256(folder / name)
+            now = _sha256(files.inside(folder, name))
         except (OSError, ValueError) as error:
             raise Damaged(f"{folder / name} cannot be read ({error}). {_CURE}") from error
         if now not in digests:

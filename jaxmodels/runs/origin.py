@@ -90,7 +90,7 @@ def _found(folder: Path) -> tuple[str, str]:
 
 def _foreign(folder: Path) -> str:
     """Who else could have written the run's code, as the beginning of a sentence; "" for nobody."""
-    for path in (folder, *sorted(folder.glob("*.py"))):
+    for path in (folder, *sorted(folder.glob("*.py")), *sorted(folder.glob("code")), *sorted(folder.glob("code/**/*"))):
         facts = path.lstat()
         if facts.st_uid != os.geteuid():
             return f"{path} belongs to another user ({_name(facts.st_uid)})"

@@ -89,7 +89,7 @@ def sweep(
         mesh = parallel.make_mesh("")
         runner.check(file.build(members[0].config), options)
         _check_ends(file.build(members[0].config))
-        stack.enter_context(_held(path, Identity(file.source, kept, same_results), console))
+        stack.enter_context(_held(path, Identity(file.source, kept, same_results, file.beside), console))
         elsewhere.check_free(path, on)
         begun = time.perf_counter()
         done = {m.name: found for m in members if (found := result_of(path / "members" / m.name))}

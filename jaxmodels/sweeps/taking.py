@@ -50,7 +50,7 @@ def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) ->
     run = Folder(path, keep=built.keep)
     try:
         options = {"precision": kept.options["precision"]}
-        run.open(Identity(file.source, loading.knobs_of(config), options))
+        run.open(Identity(file.source, loading.knobs_of(config), options, file.beside))
         member = note["members"][at]
         noted = {"step": n, "best": None, "names": note["names"], **{k: member[k] for k in ("metrics", "interval")}}
         deciding = {"steps_per_dispatch": here.how.k if here.how else 1, "checkpoint_every": built.checkpoint_every}
