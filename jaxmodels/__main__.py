@@ -1,5 +1,6 @@
 """The command jaxmodels, and python -m jaxmodels."""
 
+import contextlib
 import os
 import sys
 
@@ -14,7 +15,24 @@ from jaxmodels import cli, guard, hugepages
 def main() -> int:
     """Runs one command of this process's own arguments and gives its exit status."""
     hugepages.restart()
-    return guard.work(cli.main) if guard.stand(sys.argv[1:]) else cli.main()
+    return guard.work(_finished) if guard.stand(sys.argv[1:]) else _finished()
+
+
+def _finished() -> int:
+    """The command's status, after what it said is written; what cannot be, such as to a closed pipe, is lost.
+
+    It would else be tried again at Python's end, which is then status 120. Only a lost result, of --json, is a failure.
+    """
+    status = cli.main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout and "--json" in sys.argv:
+                status = status or 1
+    return status
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ the run with the folder's name and run; a damaged, renamed or foreign checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -92,8 +93,11 @@ class Checkpoints:
             processes.by_first(lambda: self._begin(building, state))
             began = True
             arrays.begin(self._writer, building / "state", state)
-            thread.start()
-        except Exception as error:  # of threads too: where there can be no more of them, Python says RuntimeError
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads: then the run waits
+                self._finish(building, note, identity, done)
+        except Exception as error:
             if began and processes.count() > 1:
                 raise self._part_lost(error) from error
             self._error = error
@@ -162,12 +166,17 @@ class Checkpoints:
     def _raise(self) -> None:
         error, self._error = self._error, None
         if error is not None:
-            self._writer = None
+            writer, self._writer = self._writer, None
+            with contextlib.suppress(Exception):  # it has failed already; left open, it would speak up at the end
+                if writer is not None:
+                    writer.close()
             last = self.steps()
+            reason = arrays.reason(error)
             raise OSError(
-                f"a checkpoint could not be written to {self.folder}: {arrays.reason(error)}. "
+                f"a checkpoint could not be written to {self.folder}: {reason}. "
                 + (f"The newest complete one is of step {last[-1]}." if last else "There is no complete one yet.")
                 + " Make room there, or move the folder and name it with --folder."
+                + ("" if "space" in reason else " Or raise the limits of memory and threads (ulimit -v, ulimit -u).")
             ) from error
 
     def _part_lost(self, error: Exception) -> PartLost:

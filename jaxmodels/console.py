@@ -18,12 +18,44 @@ from rich.text import Text
 EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
+class _Stream:
+    """The standard output or error as it is at the moment, where what cannot be written is lost and ends nothing.
+
+    A disk may be full, a pipe closed: a run, and the thread that has something to say, go on.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def _stream(self) -> Any:
+        stream = getattr(sys, self._name)
+        return getattr(stream, "rich_proxied_file", stream)  # while a progress bar is shown
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # ValueError: of a closed one; there may be none
+            self._stream().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stream().flush()
+
+    def __getattr__(self, name: str) -> Any:  # encoding, isatty, fileno
+        return getattr(self._stream(), name)
+
+
+def rich(*, stderr: bool) -> Rich:
+    """A console of rich's that never fails for what cannot be printed."""
+    stream: Any = _Stream("stderr" if stderr else "stdout")
+    return Rich(file=stream, highlight=False, soft_wrap=True)
+
+
 class Console:
     """Prints to stdout, or to stderr where stdout carries JSON; quiet prints warnings alone, and muted nothing at all."""
 
     def __init__(self, *, quiet: bool = False, json: bool = False, muted: bool = False):
-        self._rich = Rich(stderr=json, highlight=False, soft_wrap=True)
-        self._errors = Rich(stderr=True, highlight=False, soft_wrap=True)
+        self._rich = rich(stderr=json)
+        self._errors = rich(stderr=True)
         self.quiet, self.muted = quiet or muted, muted
         self._progress: Progress | None = None
         self._bar: Any = None
@@ -51,12 +83,14 @@ class Console:
                 self.say(f"{what} …", "dim")
 
         thread = threading.Thread(target=remind, daemon=True)
-        thread.start()
+        with contextlib.suppress(RuntimeError):  # there can be no more threads: then nobody is reminded
+            thread.start()
         try:
             yield
         finally:
             over.set()
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
             took = time.perf_counter() - begun
             if took >= after:
                 self.say(f"{what} took {took:.1f} s", "dim")
@@ -135,5 +169,4 @@ def number(x: float) -> str:
 
 def fail(text: str) -> None:
     """An error as one message."""
-    Rich(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), text))
-    sys.stderr.flush()
+    rich(stderr=True).print(Text.assemble(("error: ", "bold red"), text))

@@ -114,6 +114,10 @@ class Feed:
                     self.idle += time.perf_counter() - begun
                 if give_up():
                     return None
+                if not self._thread.is_alive() and self._queue.empty():  # it says why it ends, where it still can
+                    raise RuntimeError(
+                        "the thread that reads the data has ended without a word; start the run again"
+                    ) from None
                 continue
             if isinstance(item, BaseException):
                 raise item

@@ -237,12 +237,13 @@ class Guard:
             if gone is not None and gone.said.get("ended") != code:
                 said = gone.said.get("ended")
                 how = f"has given no sign of life for {gone.silent:.0f} s" if said is None else _how(said)
-                print(
-                    f"error: {gone.name} {how}, so process {self.process} stops too; the same command, given to all, goes "
-                    "on from the newest checkpoint",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                with contextlib.suppress(OSError, ValueError):  # what cannot be printed changes no status
+                    print(
+                        f"error: {gone.name} {how}, so process {self.process} stops too; the same command, given to all, "
+                        "goes on from the newest checkpoint",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 code = PEER_LOST
         self._beat(code)
         if code in IN_ORDER and self.process == 0 and self.place is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -121,7 +122,8 @@ class _Group:
         self.console.warn(f"process {i} ended with status {self.status[i]}")
         if i:
             for line in files.read_lines(self.logs / f"{i}.log", limit=SEEN)[0][-TAIL:]:
-                print(f"[{i}] {line.decode(errors='replace')}", file=sys.stderr)
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"[{i}] {line.decode(errors='replace')}", file=sys.stderr)
 
     def _kill(self) -> None:
         for process in self.started:

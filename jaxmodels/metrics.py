@@ -94,18 +94,28 @@ class Log:
     def _work(self, tracker: Tracker, waiting: queue.Queue) -> None:
         failed = False
         while (item := waiting.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
             try:
                 if not failed:
                     tracker(*item)
             except Exception as error:
                 failed = True
-                self._warn(f"tracker {_name(tracker)} failed at step {item[0]} and is left out from now on: {error}")
-            waiting.task_done()
+                with contextlib.suppress(Exception):  # a message that cannot be given ends nothing
+                    self._warn(f"tracker {_name(tracker)} failed at step {item[0]} and is left out from now on: {error}")
 
     def flush_first(self) -> None:
-        """Returns when the first tracker has had everything so far."""
-        for waiting in self._queues[:1]:
-            waiting.join()
+        """Returns when the first tracker has had everything so far; raises OSError where its thread has ended."""
+        for waiting, thread in zip(self._queues[:1], self._threads, strict=False):
+            reached = threading.Event()
+            waiting.put(reached)
+            while not reached.wait(0.1):
+                if not thread.is_alive() and not reached.is_set():
+                    raise OSError(
+                        f"the thread {thread.name} has ended, so the log stops here. Give the same command again, to go on "
+                        "from the newest checkpoint"
+                    )
 
     def close(self, patience: float = 60.0) -> None:
         """Ends the threads when they have handed on everything; whatever hangs for `patience` seconds is left behind."""
@@ -143,7 +153,8 @@ def json_lines(path: Path, warn: Callable[[str], None] = print) -> Tracker:
             waiting.clear()
         except OSError as error:
             if len(waiting) == 1:
-                warn(f"{path} cannot be written ({error.strerror or error}); its lines are kept and tried again")
+                with contextlib.suppress(OSError):  # the same disk may be to take this
+                    warn(f"{path} cannot be written ({error.strerror or error}); its lines are kept and tried again")
 
     write.__qualname__ = "json_lines"
     return write

@@ -61,10 +61,13 @@ class Stall:
             before = now
 
     def _end(self) -> None:
-        print(
-            f"error: no step has come to its end for {self.seconds:g} s (--stall-after); what every thread is at:",
-            file=sys.stderr,
-            flush=True,
-        )
-        faulthandler.dump_traceback(sys.stderr.fileno(), all_threads=True)
-        os._exit(STALLED)
+        try:
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # what cannot be printed ends nothing
+                print(
+                    f"error: no step has come to its end for {self.seconds:g} s (--stall-after); what every thread is at:",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                faulthandler.dump_traceback(sys.stderr.fileno(), all_threads=True)
+        finally:
+            os._exit(STALLED)

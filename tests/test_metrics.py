@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import threading
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmodels import metrics
 from jaxmodels.metrics import Log, Sums, json_lines, pack, truncate
 from jaxmodels.task import Mean, Task
 
@@ -125,9 +126,11 @@ def test_lines_that_found_no_room_are_written_with_the_next(tmp_path, monkeypatc
     def full(path, *_, **__):
         if fails == "open":
             raise OSError(28, "No space left on device")
-        return Full(path, "a")
+        return opened(path)
 
-    monkeypatch.setattr(Path, "open", full)
+    opened = metrics.open_appending
+    monkeypatch.setattr(metrics, "open_appending", full)
+    monkeypatch.setattr(os, "fdopen", lambda handle, *_, **__: Full(handle, "a"))
     write(2, {"loss": 0.5})
     write(3, {"loss": 0.25})
     monkeypatch.undo()

@@ -44,7 +44,7 @@ jaxmodels train FILE --help               the knobs of a file, with types and de
 A FILE and a RUN's folder are code: the file, or the folder's experiment.py, is executed (but by list and watch).
 A FOLDER of weights is data, and never executed.
 
-Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite,
+Exit status: 0 done, 1 failed (also for want of disk, memory or threads), 2 bad input, 3 the loss was not finite,
 75 no step came to its end within --stall-after, 76 another process of the run was lost
 (both: the same command goes on), 130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
 """
@@ -108,7 +108,10 @@ def _explain(error: Exception) -> int | None:
     if kind == "NotFinite":
         return fail(str(error), NOT_FINITE)
     if isinstance(error, MemoryError | OSError) or kind == "PartLost":
-        return fail(str(error), FAILED)
+        return fail(str(error) or "there is not enough memory. Use a smaller batch, or raise the limit (ulimit -v)", FAILED)
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        cure = "Raise the limits (ulimit -u, ulimit -v), or end other processes"
+        return fail(f"got no new thread from the system; expected room for one more. {cure}", FAILED)
     if isinstance(error, ValueError | ImportError) and _raised_here(error):  # ImportError: of a package that is an extra
         return fail(str(error), BAD_INPUT)
     return None

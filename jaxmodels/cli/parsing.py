@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -10,7 +11,8 @@ FAILED, BAD_INPUT, NOT_FINITE = 1, 2, 3  # exit status
 
 def fail(text: str, status: int) -> int:
     """Says what went wrong, and gives the status."""
-    print(f"error: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # a message that cannot be printed changes no status
+        print(f"error: {text}", file=sys.stderr, flush=True)
     return status
 
 
