@@ -1,6 +1,5 @@
 """The command jaxmodels, and python -m jaxmodels."""
 
-import contextlib
 import os
 import sys
 
@@ -8,6 +7,8 @@ if __name__ == "__main__" and not sys.flags.safe_path:  # else an optax.py in th
     folder = sys.path.pop(0)
     if __file__.startswith(os.path.join(folder, "")):  # jaxmodels itself lies there
         sys.path.append(folder)
+
+import contextlib
 
 from jaxmodels import cli, guard, hugepages
 
