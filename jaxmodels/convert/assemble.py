@@ -61,6 +61,14 @@ def options(name: str, family: Family) -> list[str]:
     return [name, bare, *(p + bare for p in family.prefixes)]
 
 
+def present(weight: Weight, name: str, source: Source) -> str:
+    """The name under which the files have a tensor; a ValueError where they lack it."""
+    hit = next((option for option in options(name, source.family) if option in source.tensors), None)
+    if hit is None:
+        raise ValueError(f"{source.path}: the tensor {name!r} is missing; wanted for {weight.path}; get the whole release")
+    return hit
+
+
 def find(weight: Weight, want: Any, source: Source) -> dict[tuple[int, ...], list[str]]:
     """Names of the tensors for each layer, all checked."""
     layout: dict[tuple[int, ...], list[str]] = {}
@@ -68,13 +76,7 @@ def find(weight: Weight, want: Any, source: Source) -> dict[tuple[int, ...], lis
     for index in indices(weight, want.shape):
         group = []
         for template in weight.names:
-            name = template.format(*index)
-            hit = next((option for option in options(name, source.family) if option in source.tensors), None)
-            if hit is None:
-                raise ValueError(
-                    f"{source.path}: the tensor {name!r} is missing; wanted for {weight.path}; get the whole release"
-                )
-            group.append(hit)
+            group.append(present(weight, template.format(*index), source))
         layout[index] = group
         given = tuple(source.tensors[name].shape for name in group)
         if given not in checked:

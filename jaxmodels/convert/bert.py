@@ -10,7 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxmodels.convert.family import Family, Weight, dense, norm, number
+from jaxmodels.convert.family import Family, Weight, architecture, dense, label_count, norm, number
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, TokenClassifier, gelu
 
 SIZES = {
@@ -47,31 +47,31 @@ def model(config: Mapping[str, Any]) -> Module:
         if config.get(name, value) != value:
             raise ValueError(f"{kind}: came {name} {config[name]!r}; wanted {value!r}, the only one followed here")
     activation = config.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(
             f"{kind}: came hidden_act {activation!r}; wanted one of {', '.join(ACTIVATIONS)}: no other is known"
         )
     start = {"bert": "Bert", "roberta": "Roberta"}[kind]
-    named = (config.get("architectures") or [start + "Model"])[0]
+    named = architecture(config, start + "Model")
     head = HEADS.get(named.removeprefix(start))
     if head is None:
         known = ", ".join(start + name for name in HEADS)
         raise ValueError(f"{kind}: came the architecture {named!r}; wanted one of {known}: take one of those")
     sizes: dict[str, Any] = {ours: number(config, name, above=-1 if ours == "types" else 0) for ours, name in SIZES.items()}
-    offset = 0 if kind == "bert" else config.get("pad_token_id", 1) + 1
+    offset = 0 if kind == "bert" else number({"pad_token_id": 1, **config}, "pad_token_id", above=-1) + 1
     encoder = Bert(
         **sizes,
         length=number(config, "max_position_embeddings") - offset,
         offset=offset,
         activation=ACTIVATIONS[activation],
-        epsilon=config.get("layer_norm_eps", 1e-12),
+        epsilon=number({"layer_norm_eps": 1e-12, **config}, "layer_norm_eps", float),
     )
     if head is Bert:
         return encoder
     if head in (TextClassifier, TokenClassifier):
-        return head(encoder, config.get("num_labels") or len(config.get("id2label") or "01"))
-    if head is SpanModel and len(config.get("id2label") or "01") != 2:
-        raise ValueError(f"{kind}: came {len(config['id2label'])} labels; wanted 2, start and end: correct config.json")
+        return head(encoder, label_count(config))
+    if head is SpanModel and label_count(config) != 2:
+        raise ValueError(f"{kind}: came {label_count(config)} labels; wanted 2, start and end: correct config.json")
     return head(encoder)
 
 

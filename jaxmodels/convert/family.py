@@ -67,13 +67,41 @@ def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int 
     return value
 
 
+def switch(config: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A setting that is true or false; null is the default."""
+    value = config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{config.get('model_type')}: got {name} {value!r}; expected true or false. Correct config.json")
+    return default if value is None else value
+
+
+def architecture(config: Mapping[str, Any], default: str) -> str:
+    """The first of the architectures that a config.json names."""
+    named = config.get("architectures") or [default]
+    if not isinstance(named, list) or not isinstance(named[0], str):
+        kind = config.get("model_type")
+        raise ValueError(f"{kind}: got architectures {str(named)[:80]}; expected a list of names. Correct config.json")
+    return named[0]
+
+
+def label_count(config: Mapping[str, Any]) -> int:
+    """Classes that a config.json says, by their number or their names; transformers' 2 where it says neither."""
+    names = config.get("id2label")
+    if config.get("num_labels"):
+        return number(config, "num_labels")
+    if names is not None and not isinstance(names, Mapping):
+        kind = config.get("model_type")
+        raise ValueError(f"{kind}: got id2label {str(names)[:80]}; expected names by their numbers. Correct config.json")
+    return len(names or "01")
+
+
 def classes_of(config: Mapping[str, Any], heads: Mapping[str, bool]) -> int:
     """Classes that a config.json says, 0 without a head. heads: known architectures, and whether each has one."""
-    named = (config.get("architectures") or [next(name for name, has in heads.items() if not has)])[0]
+    named = architecture(config, next(name for name, has in heads.items() if not has))
     if named not in heads:
         kind = config.get("model_type")
         raise ValueError(f"{kind}: came the architecture {named!r}; wanted one of {', '.join(heads)}: take one of those")
-    return (config.get("num_labels") or len(config.get("id2label") or "01")) if heads[named] else 0
+    return label_count(config) if heads[named] else 0
 
 
 def labels(classes: int) -> dict[str, Any]:

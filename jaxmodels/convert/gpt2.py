@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmodels.convert.family import Family, Weight, heads_apart, heads_together, same
+from jaxmodels.convert.family import Family, Weight, heads_apart, heads_together, same, switch
 from jaxmodels.models.gpt import GPT
 
 SIZES = {
@@ -36,7 +36,7 @@ def model(config: Mapping[str, Any]) -> GPT:
         if type(value) is not int or not 0 < value < (10_000 if ours == "depth" else 2**31):
             raise ValueError(f"gpt2: came {name} {value!r}; wanted a positive number of sensible size: correct config.json")
         sizes[ours] = value
-    return GPT(**sizes, tied=bool(config.get("tie_word_embeddings", True)))
+    return GPT(**sizes, tied=switch(config, "tie_word_embeddings", True))
 
 
 def config(model: GPT) -> dict[str, Any]:

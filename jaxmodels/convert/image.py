@@ -237,7 +237,8 @@ def _names(config: Mapping[str, Any], classes: int) -> list[str]:
     given = config.get("id2label") or config.get("label_names") or {}
     if isinstance(given, Mapping):
         return [str(given.get(str(i), given.get(i, f"class {i}"))) for i in range(classes)]
-    return [str(name) for name in given] if len(given) == classes else [f"class {i}" for i in range(classes)]
+    named = isinstance(given, list) and len(given) == classes
+    return [str(name) for name in given] if named else [f"class {i}" for i in range(classes)]
 
 
 def _sides(value: Any) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmodels.convert.family import Family, Weight, number, turned
+from jaxmodels.convert.family import Family, Weight, number, switch, turned
 from jaxmodels.layers.rope import Scaling
 from jaxmodels.models.llama import Llama
 from jaxmodels.models.moe import MoE
@@ -70,7 +70,7 @@ def _window(config: Mapping[str, Any]) -> int | None:
     kind, depth = config["model_type"], config["num_hidden_layers"]
     if kind == "llama":
         return None
-    if kind.startswith("qwen") and not config.get("use_sliding_window", False):
+    if kind.startswith("qwen") and not switch(config, "use_sliding_window", False):
         return None
     if kind == "qwen2_moe":
         _refuse(config, "use_sliding_window", False, False)
@@ -106,10 +106,10 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
     head_width = config.get("head_dim", 128 if kind == "qwen3" else None)
     if head_width is not None:
         head_width = number({**config, "head_dim": head_width}, "head_dim")
-    if kind == "qwen2" or (kind == "qwen2_moe" and config.get("qkv_bias", True)):
+    if kind == "qwen2" or (kind == "qwen2_moe" and switch(config, "qkv_bias", True)):
         biases: tuple[str, ...] = QKV
     else:
-        biases = (*QKV, "out") if config.get("attention_bias", False) and kind in ("llama", "qwen3", "qwen3_moe") else ()
+        biases = (*QKV, "out") if switch(config, "attention_bias", False) and kind in ("llama", "qwen3", "qwen3_moe") else ()
     return {
         **sizes,
         "head_width": head_width,
@@ -119,7 +119,7 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "biases": biases,
         "head_norm": kind.startswith("qwen3"),
         "window": _window(config),
-        "tied": bool(config.get("tie_word_embeddings", False)),
+        "tied": switch(config, "tie_word_embeddings", False),
     }
 
 
@@ -140,7 +140,7 @@ def _moe(config: Mapping[str, Any]) -> MoE:
         chosen=number(config, "num_experts_per_tok"),
         expert_width=number(config, "intermediate_size" if mixtral else "moe_intermediate_size"),
         shared_width=number(config, "shared_expert_intermediate_size") if kind == "qwen2_moe" else 0,
-        renormalise=mixtral or bool(config.get("norm_topk_prob", False)),
+        renormalise=mixtral or switch(config, "norm_topk_prob", False),
     )
 
 

@@ -29,6 +29,10 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(28)
+    if start.startswith((b"PK\3\4", b"\x80\2")):  # a zip file, or a pickle
+        raise ValueError(
+            f"{path}: got a file of torch; expected one of llama2.c. Give its folder, with config.json, or call load_weights"
+        )
     header = struct.unpack("<7i", start) if len(start) == 28 else ()
     M, F, L, H, G, V, T = header or [0] * 7
     tied, V = V > 0, abs(V)

@@ -12,7 +12,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.convert import alexnet, bert, convnext, gpt2, inception, llama, mixer, mobilenet, mtcnn, resnet, t5, vit
+from jaxmodels.convert import (
+    alexnet,
+    bert,
+    convnext,
+    gpt2,
+    inception,
+    llama,
+    mixer,
+    mobilenet,
+    mtcnn,
+    resnet,
+    t5,
+    torch_file,
+    vit,
+)
 from jaxmodels.convert.assemble import Source, assemble, find, flat, indices, nested, options, shapes_of
+from jaxmodels.convert.configured import checked_shapes, layout_by_names, layout_of, module_of
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
-from jaxmodels.convert.tensors import INDEX, names, open_file, open_folder, shards, write_file
-from jaxmodels.convert.torch_file import TORCH, open_torch
+from jaxmodels.convert.tensors import INDEX, SINGLE, names, open_file, open_folder, shards, write_file
+from jaxmodels.convert.torch_file import TORCH, open_torch, open_torch_folder
 from jaxmodels.data.json_file import read_object
 from jaxmodels.models.llama import Llama
 from jaxmodels.runs.files import write_text
@@ -74,48 +90,75 @@ def load_pretrained(
     inputs: tuple | None = None,
     shardings: Any = None,
     dtype: Any = jnp.float32,
+    ignore: str | Sequence[str] = (),
 ) -> Pretrained:
-    """The model of a folder: config.json of transformers or timm, and safetensors in one file or in shards; or of a llama2.c
-    file.
+    """The model of a folder, or of a llama2.c file.
+
+    A folder has a config.json of transformers or timm, and safetensors, or else pytorch_model.bin, in one file or in shards.
 
     classes: of a new head; the model has it and the parameters lack it, so that tasks/start.py leaves it random (0 is no
     head). inputs: arguments of the module's call, or their shapes, where they are not the usual ones, as for grey images.
     shardings: a tree like the parameters that says where each lies; None is one device. dtype: of the parameters. A name
-    that nothing asks for, one that is missing and a shape that does not fit are ValueErrors.
+    that nothing asks for, one that is missing and a shape that does not fit are ValueErrors. ignore: regular expressions of
+    names that nothing needs to ask for; those that are left out by them are listed in a warning.
     """
     folder = Path(folder)
     if folder.suffix == ".bin":
         return _llama2c(folder, shardings, dtype)
+    _check_folder(folder)
     config = read_object(folder / "config.json")
-    layout, setting = _layout_of(config) or ("transformers", "model_type")
+    layout, setting = layout_of(config) or ("transformers", "model_type")
     kind = config.get(setting)
     families = [family for family in FAMILIES if family.layout == layout]
     family = next((family for family in families if kind in family.kinds), None)
     if family is None:
         known = ", ".join(kind for family in families for kind in family.kinds)
         raise ValueError(f"{folder / 'config.json'}: came the {setting} {kind!r}; known are {known}: take one of those")
-    source = Source(folder, open_folder(folder), family, str(kind), "config.json")
-    return _read(family.model(config), source, classes, inputs, shardings, dtype)._replace(config=config)
+    source = Source(folder, _open(folder), family, str(kind), "config.json")
+    model = module_of(folder / "config.json", family, config, source.tensors)
+    return _read(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
+
+
+def _check_folder(folder: Path) -> None:
+    """Says what to do with a folder that has no config.json and yet something that looks like a model."""
+    if (folder / "config.json").is_file() or not folder.is_dir():
+        return
+    files = sorted(path for path in folder.iterdir() if path.suffix in (*TORCH, ".safetensors") and path.is_file())
+    if files:
+        raise ValueError(
+            f"{folder}: got {files[0].name} and no config.json; expected the folder of a whole release. If the file is of "
+            f"llama2.c, give its path, {files[0]}; if it holds a state dictionary, build its model and call load_weights"
+        )
+
+
+def _open(folder: Path) -> Mapping[str, Any]:
+    """The tensors of a folder: of safetensors where there are any, else of torch's own files."""
+    safe = (folder / SINGLE).is_file() or (folder / INDEX).is_file()
+    if not safe and any((folder / name).is_file() for name in (torch_file.SINGLE, torch_file.INDEX)):
+        return open_torch_folder(folder)
+    return open_folder(folder)
 
 
 def load_weights(
     model: nn.Module,
     path: str | os.PathLike[str],
     *,
-    layout: str = "torchvision",
+    layout: str | None = None,
     classes: int | None = None,
     inputs: tuple | None = None,
     dtype: Any = jnp.float32,
+    ignore: str | Sequence[str] = (),
 ) -> Pretrained:
-    """The tensors of a file for this module: .safetensors, or torch's .pt, .pth and .th, which are never simply unpickled.
+    """The tensors of a file for this module: .safetensors, or torch's .pt, .pth, .th and .bin, never simply unpickled.
 
-    layout: whose names they have. The module is the one that the file is of; classes, of a new head, as in load_pretrained.
+    layout: whose names they have, such as "torchvision", "timm" or "transformers"; None sees it by the names. The module is
+    the one that the file is of; classes, of a new head, and ignore as in load_pretrained.
     """
     path = Path(path)
     families = [family for family in FAMILIES if isinstance(model, family.modules)]
-    family = next((family for family in families if family.layout == layout), None)
     name = type(model).__name__
-    if family is None:
+    family = next((family for family in families if family.layout == layout), None)
+    if not families or (layout is not None and family is None):
         known = ", ".join(sorted({family.layout for family in families})) or "none"
         raise ValueError(f"{path}: came the layout {layout!r} for a {name}, for which are known {known}: take one of those")
     if path.suffix == ".safetensors":
@@ -124,30 +167,31 @@ def load_weights(
         tensors = open_torch(path)
     else:
         raise ValueError(f"{path}: came a file of another kind; wanted .safetensors or {', '.join(TORCH)}: convert it")
-    return _read(model, Source(path, tensors, family, name, "the module"), classes, inputs, None, dtype)
-
-
-def _layout_of(config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Who wrote a config.json, and the setting that names the model."""
-    if isinstance(config.get("architecture"), str):
-        return "timm", "architecture"
-    return ("transformers", "model_type") if "model_type" in config else None
+    family = family or layout_by_names(path, model, tensors, families)
+    return _read(model, Source(path, tensors, family, name, "the module"), classes, inputs, None, dtype, ignore)
 
 
 def _read(
-    model: nn.Module, source: Source, classes: int | None, inputs: tuple | None, shardings: Any, dtype: Any
+    model: nn.Module,
+    source: Source,
+    classes: int | None,
+    inputs: tuple | None,
+    shardings: Any,
+    dtype: Any,
+    ignore: str | Sequence[str],
 ) -> Pretrained:
     """The module with what is in the tensors, every one of them checked before the first is read."""
     family, tensors = source.family, source.tensors
-    shapes, collections = shapes_of(model, family, inputs)
     weights = family.weights(model)
+    needed = weights if classes is None else [weight for weight in weights if not _of_head(weight.path)]
+    shapes, collections = checked_shapes(model, needed, source, inputs)
     absent = sorted(set(shapes) ^ {weight.path for weight in weights})
     assert not absent, absent
     used: set[str] = set()
     if classes is not None:
         model = _with_head(model, classes, source)
         dropped = [weight for weight in weights if _of_head(weight.path)]
-        weights = [weight for weight in weights if not _of_head(weight.path)]
+        weights = needed
         used.update(option for weight in dropped for name in weight.names for option in options(name, family))
     trained = {weight.path for weight in weights if weight.path.split("/")[0] not in collections}
     places = flat(shardings) if shardings is not None else dict.fromkeys(trained)
@@ -163,10 +207,14 @@ def _read(
         found.append((weight, layout))
     used.update(_copies(source, used))
     rest = [name for name in tensors if name not in used and not re.search(f"{family.ignored}|{COUNTERS}", name)]
-    if rest:
+    patterns = [ignore] if isinstance(ignore, str) else list(ignore)
+    left = [name for name in rest if any(re.search(pattern, name) for pattern in patterns)]
+    if left:
+        warnings.warn(f"{source.path}: ignore= leaves out {len(left)} tensors: {_list(left)}", stacklevel=3)
+    if rest := [name for name in rest if name not in left]:
         raise ValueError(
-            f"{source.path}: {len(rest)} tensors belong to nothing in a {source.kind}, such as {', '.join(rest[:3])}; "
-            f"wanted the weights that {source.described} describes: look whether both are of one model"
+            f"{source.path}: {len(rest)} tensors belong to nothing in a {source.kind}, such as {_list(rest)}; wanted "
+            f"the weights that {source.described} describes: look whether both are of one model, or give ignore="
         )
     arrays = {}
     for weight, layout in found:
@@ -204,6 +252,10 @@ def _equal(one: Any, other: Any) -> bool:
     return all(np.array_equal(a[i : i + rows], b[i : i + rows]) for i in range(0, len(a), rows)) if a.ndim else a == b
 
 
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
 def _of_head(path: str) -> bool:
     return any(part == "head" or part.endswith("_head") for part in path.split("/"))
 
@@ -238,7 +290,7 @@ def save_pretrained(
     config: what else config.json should say. layout: whose names are written; None is that of config, else the first that
     holds this model. inputs: as in load_pretrained.
     """
-    if layout is None and config is not None and (said := _layout_of(config)):
+    if layout is None and config is not None and (said := layout_of(config)):
         layout = said[0]
     families = [family for family in FAMILIES if isinstance(model, family.modules)]
     if not families:

@@ -41,7 +41,7 @@ TIMM = {
 def _model(config: Mapping[str, Any]) -> ResNet:
     follow(config, FOLLOWED)
     kind = config.get("layer_type", "bottleneck")
-    if kind not in BLOCKS:
+    if not isinstance(kind, str) or kind not in BLOCKS:
         raise ValueError(f"resnet: came layer_type {kind!r}; wanted {' or '.join(BLOCKS)}: no other is known")
     block = BLOCKS[kind]
     sizes, depths = numbers(config, "hidden_sizes", 1_000_000), numbers(config, "depths", 10_000)

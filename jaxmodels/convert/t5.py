@@ -10,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmodels.convert.family import Family, Weight, number, turned
+from jaxmodels.convert.family import Family, Weight, number, switch, turned
 from jaxmodels.models.t5 import T5
 
 SIZES = {
@@ -35,10 +35,10 @@ def model(config: Mapping[str, Any]) -> T5:
         if config.get(name, wanted) not in (wanted, None):
             raise ValueError(f"t5: came {name} {config[name]!r}; wanted {wanted!r}, the only one followed here")
     kind = config.get("feed_forward_proj", "relu")
-    if kind not in GATED:
+    if not isinstance(kind, str) or kind not in GATED:
         raise ValueError(f"t5: came feed_forward_proj {kind!r}; wanted {' or '.join(GATED)}: no other is known")
-    tied = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
-    return T5(**sizes, gated=GATED[kind], tied=bool(tied))
+    tied = switch(config, "scale_decoder_outputs", switch(config, "tie_word_embeddings", True))
+    return T5(**sizes, gated=GATED[kind], tied=tied)
 
 
 def config(model: T5) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -34,6 +34,7 @@ TYPES: dict[str, Any] = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+T = TypeVar("T")
 NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -122,26 +123,33 @@ def open_folder(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"there is neither {SINGLE} nor {INDEX} in {folder}; wanted weights as safetensors (files of torch that have to "
             "be unpickled are not read); convert them, or check the folder"
         )
-    index = read_object(folder / INDEX, limit=HEADER).get("weight_map")
+    return open_shards(folder, INDEX, open_file)
+
+
+def open_shards(folder: Path, name: str, open_one: Callable[[Path], dict[str, T]]) -> dict[str, T]:
+    """The tensors of the files that an index names, each in the file where the index places it."""
+    index = read_object(folder / name, limit=HEADER).get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(shard, str) for shard in index.values()):
-        raise ValueError(f"{folder / INDEX} has no weight_map from tensors to files; get the file again")
+        raise ValueError(f"{folder / name} has no weight_map from tensors to files; get the file again")
     shards = {}
     for shard in sorted(set(index.values())):
         if len(shard) > 200 or shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
             raise ValueError(
-                f"{folder / INDEX} names the shard {shard[:200]!r}; wanted the name of a file beside it; do not trust it"
+                f"{folder / name} names the shard {shard[:200]!r}; wanted the name of a file beside it; do not trust it"
             )
         if not (folder / shard).is_file():
-            raise FileNotFoundError(f"the shard {folder / shard} is missing; {INDEX} names it; get the file")
-        shards[shard] = open_file(folder / shard)
-    tensors: dict[str, Tensor] = {}
-    for name, shard in index.items():
-        if name not in shards[shard]:
-            raise ValueError(f"{folder / shard} lacks the tensor {name!r}, which {INDEX} places there; get both files again")
-        tensors[name] = shards[shard][name]
-    unlisted = [name for found in shards.values() for name in found if name not in index]
+            raise FileNotFoundError(f"the shard {folder / shard} is missing; {name} names it; get the file")
+        shards[shard] = open_one(folder / shard)
+    tensors: dict[str, T] = {}
+    for tensor, shard in index.items():
+        if tensor not in shards[shard]:
+            raise ValueError(
+                f"{folder / shard} lacks the tensor {tensor!r}, which {name} places there; get both files again"
+            )
+        tensors[tensor] = shards[shard][tensor]
+    unlisted = [tensor for found in shards.values() for tensor in found if tensor not in index]
     if unlisted:
-        raise ValueError(f"{INDEX} does not name {unlisted[0]!r}, which a shard holds; get the files of one release")
+        raise ValueError(f"{name} does not name {unlisted[0]!r}, which a shard holds; get the files of one release")
     return tensors
 
 

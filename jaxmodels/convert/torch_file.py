@@ -1,4 +1,4 @@
-"""Files of torch (.pt, .pth, .th), which are pickles, read by torch's own reader of weights, which runs nothing."""
+"""Files of torch (.pt, .pth, .th, .bin), which are pickles, read by torch's own reader of weights, which runs nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-TORCH = (".pt", ".pth", ".th")
+from jaxmodels.convert.tensors import open_shards
+
+TORCH = (".pt", ".pth", ".th", ".bin")
+SINGLE, INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+PICKLE = 64 << 20  # bytes of the part that names the tensors, at most
+SHARED = 16  # times the size of a file that its tensors may have together, as some share their numbers
 SAFE = (2, 6)  # before it, weights_only could be made to run code: CVE-2025-32434
 NESTED = ("state_dict", "model")  # where a training's file has its weights
 PREFIX = "module."  # of torch's DataParallel
@@ -41,9 +46,12 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
             f"{path}: came torch {torch.__version__}, whose reader of weights can be made to run code (CVE-2025-32434); "
             "wanted 2.6 or newer: pip install -U torch"
         )
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        _check_zip(path)
     try:
         # Only the zip format, torch's since 1.6, can stay in the file until it is used.
-        found = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
+        found = torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
     except Exception as error:  # whatever a broken or hostile file can provoke
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -62,9 +70,45 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
                 f"{path} holds a {type(x).__name__} under {name!r}; wanted plain tensors by name: save its state_dict()"
             )
         tensors[name.removeprefix(PREFIX)] = TorchTensor(x, tuple(x.shape))
+    whole = sum(x.numel() * x.element_size() for x in found.values())
+    if whole > SHARED * path.stat().st_size:
+        raise ValueError(
+            f"{path}: got tensors of {whole:,} bytes in a file of {path.stat().st_size:,}; expected the numbers themselves. "
+            "Save its state_dict() again, with every tensor .contiguous()"
+        )
     if len(tensors) < len(found):
         raise ValueError(f"{path} has names that differ in {PREFIX!r} alone; wanted each tensor once: get the file again")
     return tensors
+
+
+def _check_zip(path: Path) -> None:
+    """Raises a ValueError where the parts of a file are not what torch writes: each once, and none compressed."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            parts = file.infolist()
+    except Exception as error:  # zipfile raises much more than BadZipFile
+        raise ValueError(
+            f"{path}: got no zip file that can be read ({error}); expected one of torch. Get it again"
+        ) from error
+    names = [part.filename for part in parts]
+    size = path.stat().st_size
+    if (
+        len(set(names)) < len(names)
+        or any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+        or sum(part.file_size for part in parts) > size
+        or any(part.file_size > PICKLE for part in parts if part.filename.endswith(".pkl"))
+    ):
+        raise ValueError(
+            f"{path}: got parts that are compressed, named twice or larger than the file; expected what torch.save writes. "
+            "Do not trust it, or save its state_dict() again"
+        )
+
+
+def open_torch_folder(folder: Path) -> dict[str, TorchTensor]:
+    """The tensors of a folder with pytorch_model.bin, or with shards and their index."""
+    if (folder / SINGLE).is_file():
+        return open_torch(folder / SINGLE)
+    return open_shards(folder, INDEX, open_torch)
 
 
 def _plain(x: Any) -> bool:
