@@ -228,9 +228,12 @@ class Folder:
                 *(["  …"] if len(changed) > 8 else []),
             ]
         if changes:
+            first = changes[0].split(":")[0]
+            longer = f"\n(A complete run goes on with more {first}; none does with fewer, or before its end.)"
             raise ValueError(
                 f"{self.path} holds another experiment:\n  "
                 + "\n  ".join(changes)
+                + (longer if len(changes) == 1 and first in LENGTHS else "")
                 + "\nChoose another --folder, start over "
                 "in this one with --fresh (the old run is kept, renamed), or go on with the old run's parameters under the "
                 "new experiment with --force"

@@ -173,7 +173,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a log as dicts; [] where there is none. A line that was cut short is left out."""
     found = []
     for text in read_bytes(path, limit=LOG_LIMIT).splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict) and "step" in line:
                 found.append(line)

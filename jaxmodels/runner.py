@@ -475,7 +475,7 @@ class _Session:
             summary["baselines"] = processes.by_first(lambda: {k: dict(v) for k, v in experiment.baselines().items()})
         if self.stopping.why:
             summary["stopped"] = {"step": self.stopping.at, "why": self.stopping.why}
-            self.console.say(f"stopped early at step {self.stopping.at:,}: {self.stopping.why}", "bold")
+            self.console.say(f"complete: stopped early at step {self.stopping.at:,}, as {self.stopping.why}", "bold")
         if self.folder is not None and self.folder.longer:
             summary["longer"] = self.folder.longer
         summary["wall_s"] = time.perf_counter() - begun

@@ -192,7 +192,9 @@ def test_a_run_that_is_not_complete_gets_no_other_number_of_steps(tmp_path):
     file = Path(bare_jax.__file__)
     with pytest.raises(runner.Interrupted):
         train(file, folder=str(tmp_path), mesh=ONE, steps=6, stop_at=3)
-    with pytest.raises(ValueError, match="steps: 6 there, 10 here"):
+    with pytest.raises(
+        ValueError, match=r"steps: 6 there, 10 here\n\(A complete run goes on with more steps; none does with fewer"
+    ):
         train(file, folder=str(tmp_path), mesh=ONE, steps=10)
 
 

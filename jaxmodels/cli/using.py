@@ -25,7 +25,7 @@ def evaluate(argv: list[str]) -> int:
         "Evaluate a checkpoint of a run with the run's own experiment, or weights from elsewhere with the experiment of a "
         f"run or of a file (whose knobs are then options too), or a language model on given texts. {CODE}"
     )
-    run, rest = positional("evaluate", argv, "RUN|FILE.py", parts, about)
+    run, rest = positional("evaluate", argv, "RUN", parts, about)
     if run.endswith(".py"):
         _, got, knobs = knobs_of("evaluate", run, rest, anywhere)
         what: dict[str, Any] = {"knobs": knobs}
