@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -96,6 +97,7 @@ def test_other_pictures_are_evaluated_with_the_runs_classes(tmp_path, capsys):
     run = str(tmp_path / "run")
     train(write(tmp_path / "images.py", IMAGES), where=str(tmp_path / "data"), folder=run, mesh="data=1")
     other = pictures(tmp_path / "other", dark=[20, 25, 215])  # one in three is labelled wrong, and there is no bright/
+    shutil.rmtree(tmp_path / "data")  # what it was trained on is not needed
     assert cli.main(["evaluate", run, "--data", str(other), "--mesh", "data=1", "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)["metrics"]
     assert metrics["other/accuracy"] == pytest.approx(2 / 3) and "val/accuracy" not in metrics
@@ -106,6 +108,7 @@ def test_another_table_is_prepared_as_the_runs(tmp_path):
     run = str(tmp_path / "run")
     state = train(write(tmp_path / "table.py", TABLE), file=str(file), folder=run, mesh="data=1").state
     other = write(tmp_path / "other.csv", "x,y\n1,2\n3,5\n")
+    file.unlink()
     [(kernel, bias)] = [(np.asarray(x["kernel"]), np.asarray(x["bias"])) for x in state.params.values()]
     error = (np.array([1, 3]) - 13.5) * kernel[0, 0] + bias[0] - np.array([2, 5])
     got = evaluate(run, data=other, mesh="data=1")
@@ -119,6 +122,7 @@ def test_other_texts_are_evaluated_with_the_runs_classes(tmp_path):
     run = str(tmp_path / "run")
     train(write(tmp_path / "texts.py", TEXTS), where=str(tmp_path / "data"), folder=run, mesh="data=1")
     write(tmp_path / "other" / "bs" / "1.txt", "bbbb")
+    shutil.rmtree(tmp_path / "data")
     assert evaluate(run, data=tmp_path / "other", mesh="data=1")["other/accuracy"] == 1.0
 
 
