@@ -418,7 +418,7 @@ def test_a_model_that_writes_nothing_says_so(capsys, mlp):
 def test_a_language_model_shows_a_sample_at_the_end(capsys, gpt):
     _, out, _ = main(capsys, "train", GPT, "--folder", gpt, "--mesh", ONE)
     assert "A sample after 'ab'" in out
-    assert f"jaxmodels generate {gpt} --prompt 'ab'" in out
+    assert f"jaxmodels generate {gpt} --prompt ab" in out
 
 
 # Warnings
