@@ -22,6 +22,8 @@ class Pipeline(Protocol):
     batch. One whose batches have different shapes by design says so by `lengths`, one number for each shape; `spec` has the
     largest. `fingerprint()` is a string that changes when an example or the order of the examples does: a run that has one
     is not gone on with on other data without a word.
+    One that passes over examples which cannot be loaded (they have weight 0) lists them by `broken()`, those of the rows
+    that it has given, each with the reason.
     """
 
     batch: int

@@ -193,6 +193,11 @@ def real_rows(data: Pipeline, step: int) -> np.ndarray:
     return data.indices(step, 0, data.batch) >= 0
 
 
+def broken(data: Pipeline) -> list[str]:
+    """The examples that could not be loaded and were passed over, each with the reason; none where a pipeline has no say."""
+    return list(data.broken()) if hasattr(data, "broken") else []
+
+
 def shapes(data: Pipeline, B: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of a whole batch, or of B examples, on the device."""
     kinds = data.spec.items()

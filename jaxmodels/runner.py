@@ -40,6 +40,7 @@ from jaxmodels.trackers import tracker
 
 WORTH = 4000  # steps still to do that pay for compiling a second program
 INPUT_BOUND = 0.10  # share of the time spent waiting for input that is worth a warning
+LISTED, KEPT = 10, 1000  # broken examples that are shown, and those that result.json holds
 SETTLED = 5.0  # seconds of training after which that share is looked at
 
 
@@ -471,6 +472,8 @@ class _Session:
             "peak_memory_bytes": diagnose.peak_memory(),
             "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params)),
         }
+        if broken := self._broken():
+            summary["broken"] = broken
         with self.console.busy("measuring the baselines"):
             summary["baselines"] = processes.by_first(lambda: {k: dict(v) for k, v in experiment.baselines().items()})
         if self.stopping.why:
@@ -482,6 +485,17 @@ class _Session:
         if self._ends_anew():
             self.folder.write_result(summary)  # type: ignore[union-attr]
         return Result(state, self.metrics, summary, history)
+
+    def _broken(self) -> dict[str, dict[str, Any]]:
+        """By data set, the examples that this process could not load and passed over: how many, and the first of them."""
+        evals = {name: as_evaluation(evaluation).data for name, evaluation in self.experiment.evals.items()}
+        found = {name: feeding.broken(data) for name, data in {"train": self.experiment.train, **evals}.items()}
+        for name, examples in found.items():
+            if examples:
+                shown = "".join(f"\n  {example}" for example in examples[:LISTED])
+                more = f"\n  and {len(examples) - LISTED:,} more, in result.json" if len(examples) > LISTED else ""
+                self.console.warn(f"{name}: {len(examples):,} examples could not be loaded and count nowhere:{shown}{more}")
+        return {name: {"count": len(each), "examples": each[:KEPT]} for name, each in found.items() if each}
 
     def note_end(self, error: BaseException) -> None:
         """Leaves in result.json why the run ended before its time."""

@@ -17,7 +17,7 @@ from typing import Any
 from jaxmodels.data.unpack import PART, Allowance, Unreadable, existing, reading, unpacked
 
 MEMBERS = 2_000_000  # at most, and of a small archive no more than SMALL or one for every EACH of its bytes
-SMALL, EACH = 50_000, 8
+SMALL, EACH = 20_000, 8
 BYTES = 8 << 30  # of all wanted members together, unpacked
 TAR, ZIP = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".zip",)
 

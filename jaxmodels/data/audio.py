@@ -15,12 +15,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodels.data.grain_source import Change, Example, GrainPipeline
-from jaxmodels.data.images import ClassFolder, files_below
+from jaxmodels.data.folders import files_below
+from jaxmodels.data.grain_source import Change, Example, GrainPipeline, OnBroken
+from jaxmodels.data.images import ClassFolder
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.split import Part
+from jaxmodels.data.wholeness import check_whole
 
 ENDINGS = (".wav", ".flac")
+UNPACKED = ("WAV", "WAVEX", "RF64", "AIFF", "AU")  # formats whose frames can be counted by their headers
 SAMPLES = 1 << 27  # a recording of more, over all channels, is refused before it is unpacked
 
 
@@ -38,6 +41,7 @@ def audio_folder(
     remainder: Remainder | None = None,
     workers: int = 0,
     threads: int | None = None,
+    on_broken: OnBroken = "raise",
 ) -> GrainPipeline:
     """The .wav and .flac files below the folder, as "audio" (float32, S = samples, about -1 to 1) and "label" (int32).
 
@@ -45,7 +49,9 @@ def audio_folder(
     image_folder.
     Channels are averaged. A shorter recording gets zeros at its end; of a longer one the start is taken, or, with
     crop="random", a part that the example's own generator chooses. rate (Hz) must be that of every file: nothing is
-    resampled. augment, workers and the rest: see GrainPipeline. Needs soundfile.
+    resampled. A recording that was cut off, in any format, is refused, as are one without samples and one with samples that
+    are no numbers; a WAV that was written to a pipe, whose header announces 2^32 - 1 bytes, is read to its end. What files
+    are passed over: see data/folders.py. augment, on_broken, workers and the rest: see GrainPipeline. Needs soundfile.
     """
     options: dict[str, Any] = {
         "batch": batch,
@@ -55,6 +61,7 @@ def audio_folder(
         "augment": augment if crop == "start" else _Crop(samples, augment),
         "workers": workers,
         "threads": threads,
+        "on_broken": on_broken,
         "spec": {"audio": ((samples,), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))},
     }
     if label is None:
@@ -83,7 +90,7 @@ class AudioFolder(ClassFolder):
 def _labelled(folder: Path, label: Callable[[Path], int]) -> list[tuple[str, int]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; wanted one with recordings; check the path")
-    files = files_below(folder, lambda path: path.suffix.lower() in ENDINGS)
+    files = files_below(folder, endings=ENDINGS)
     if not files:
         raise ValueError(f"{folder} holds no file that ends in {' '.join(ENDINGS)}; check the path, or convert the files")
     return [(str(path), int(label(path))) for path in files]
@@ -103,6 +110,7 @@ class _Decode:
         except ImportError as error:
             raise ImportError("decoding recordings needs soundfile; pip install 'jaxmodels[data]'") from error
         path, label = item
+        check_whole(path)
         with soundfile.SoundFile(path) as file:
             if file.samplerate != self.rate:
                 raise ValueError(
@@ -112,7 +120,22 @@ class _Decode:
             if frames * file.channels > SAMPLES:
                 raise ValueError(f"{frames:,} samples in {file.channels} channels; wanted at most {SAMPLES:,}; cut it up")
             audio_S = file.read(frames, dtype="float32", always_2d=True).mean(1, dtype=np.float32)
+            if not len(audio_S):
+                raise ValueError("it has no samples; wanted at least one; leave it out")
+            if len(audio_S) < frames:
+                raise ValueError(f"its header announces {file.frames:,} frames, and it ends after {len(audio_S):,}")
+            if not np.isfinite(audio_S).all():
+                raise ValueError("some of its samples are no finite numbers; wanted about -1 to 1; write it again")
+            if frames < file.frames and file.format not in UNPACKED:
+                _check_end(file)
         return {"audio": np.pad(audio_S, (0, max(0, self.least - len(audio_S)))), "label": np.int32(label)}
+
+
+def _check_end(file: Any) -> None:
+    """Raises where the last frame that a packed recording announces is not there."""
+    file.seek(file.frames - 1)
+    if len(file.read(1)) != 1:
+        raise ValueError(f"its header announces {file.frames:,} frames, and the last is not there; get it again")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ for the same rows of one batch after another reads from an iterator that runs ah
 from __future__ import annotations
 
 import os
-import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from jaxmodels.data.broken import Broken, OnBroken, broken, shortly
 from jaxmodels.data.fingerprint import of_source
 from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix
@@ -29,7 +29,7 @@ from jaxmodels.data.workers import Workers
 Example = dict[str, Any]
 Load = Callable[[Any], Mapping[str, Any]]
 Change = Callable[[Example, np.random.Generator], Mapping[str, Any]]
-
+_BROKEN = "\0broken"  # beside a batch's arrays on its way: the rows whose examples could not be loaded
 ENDLESS = 1 << 48
 
 
@@ -50,6 +50,8 @@ class GrainPipeline:
     augment(example, rng): random changes; the generator depends on seed and place in the stream alone.
     workers: processes; 0 loads in this one. With workers, load and augment must be functions of a module, and a script
         needs `if __name__ == "__main__":`. threads: in each process; by default one for each core, or one in each worker.
+    on_broken: "skip" gives an example that cannot be loaded weight 0 and zeros, in every pass and after every resumption,
+        and lists it in broken(). Errors of the machine or the program (a missing file, memory) are raised always.
     ahead: batches kept ready. spec: shapes and types of an example's arrays; read from the first example where absent.
 
     A batch holds the arrays, stacked, and "weight", float32: 1, or 0 for padding, whose arrays are zeros. An example may
@@ -69,7 +71,10 @@ class GrainPipeline:
         threads: int | None = None,
         ahead: int = 2,
         spec: Spec | None = None,
+        on_broken: OnBroken = "raise",
     ):
+        if on_broken not in ("raise", "skip"):
+            raise ValueError(f"got on_broken={on_broken!r}; expected 'raise' or 'skip'. Choose one")
         if workers < 0 or ahead < 1 or (threads is not None and threads < 0):
             raise ValueError(
                 f"came workers={workers}, threads={threads}, ahead={ahead}; wanted at least 0, 0 and 1; raise what is below"
@@ -83,6 +88,8 @@ class GrainPipeline:
         self.workers, self.ahead = workers, ahead
         self.threads = threads if threads is not None else 1 if workers else min(16, os.cpu_count() or 1)
         self._spec = spec
+        self.on_broken = on_broken
+        self._broken: dict[int, str] = {}
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
         self._last: tuple[int, int, int] | None = None
@@ -113,9 +120,20 @@ class GrainPipeline:
         return {"weight": ((), np.dtype(np.float32)), **found}
 
     def _first(self) -> Example:
-        """The first example as a batch of one."""
-        first = _Loader(self.source, self._load, self._augment, self.seed, {}).example(0, 0)
-        return {name: x[None] for name, x in first.items()}
+        """The first example as a batch of one; of those that can be loaded, where others are passed over."""
+        loader = _Loader(self.source, self._load, self._augment, self.seed, {})
+        for index in range(len(self.source)):
+            try:
+                return {name: x[None] for name, x in loader.example(index, 0).items()}
+            except Broken as error:
+                if self.on_broken == "raise":
+                    raise
+                last = error
+        raise last
+
+    def broken(self) -> list[str]:
+        """With on_broken="skip", the examples of the rows read so far that could not be loaded, each with the reason."""
+        return [self._broken[index] for index in sorted(self._broken)]
 
     def indices(self, step: int, start: int, stop: int) -> np.ndarray:
         """The examples in rows start to stop of batch `step`; -1 is padding."""
@@ -129,6 +147,7 @@ class GrainPipeline:
             )
         if self._repeats:
             step %= self.steps
+        rows = None
         with self._lock:
             continues = self._last == (step - 1, start, stop)
             self._last = (step, start, stop)
@@ -137,17 +156,35 @@ class GrainPipeline:
                 self._stream = _Stream(self, step, start, stop)
             if self._stream.is_at(step, start, stop):
                 try:
-                    return self._stream.take()
+                    rows = self._stream.take()
                 except BaseException:
                     self._close()
                     raise
-        return self._at_once(step, start, stop)
+        if rows is None:
+            rows = self._at_once(step, start, stop)
+        self._note(rows.pop(_BROKEN, None), step, start, stop)
+        return rows
+
+    def _note(self, broken_B: np.ndarray | None, step: int, start: int, stop: int) -> None:
+        """Keeps what was wrong with the broken rows: loaded again here, where a worker process found them."""
+        if broken_B is None or not broken_B.any():
+            return
+        loader = _Loader(self.source, self._load, self._augment, self.seed, self.spec)
+        indices_B = self.order.indices(step, start, stop)
+        for row in np.flatnonzero(broken_B).tolist():
+            index = int(indices_B[row])
+            if index in self._broken:
+                continue
+            try:
+                loader.example(index, step * self.batch + start + row)
+            except Broken as error:
+                self._broken[index] = f"{error.what}: {error.why}"
 
     def _at_once(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         pieces = self._pieces(step, start, stop)
         with ThreadPoolExecutor(max(1, self.threads)) as pool:
             parts = list(pool.map(pieces, range(pieces.each)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.spec}
+        return {name: np.concatenate([part[name] for part in parts]) for name in pieces.kinds}
 
     @cached_property
     def _repeats(self) -> bool:
@@ -159,11 +196,17 @@ class GrainPipeline:
         parallel = max(1, self.workers) * max(1, self.threads)
         size = max(1, min(32, (stop - start) // (4 * parallel)))  # several for each thread or process, but few to hand over
         loader = _Loader(self.source, self._load, self._augment, self.seed, self.spec)
-        return _Pieces(loader, self.order, step, start, stop, size)
+        return _Pieces(loader, self.order, step, start, stop, size, self.on_broken)
 
     def fingerprint(self) -> str:
         """Changes when an example or the order of the examples does; see data/fingerprint.py."""
-        return of_source(self.source, self._load)
+        return of_source(self.source, self._load if self.on_broken == "raise" else self._load_whole)
+
+    def _load_whole(self, item: Any) -> Mapping[str, Any]:
+        try:
+            return self._load(item)
+        except Exception as error:
+            return {"broken": np.array(type(error).__name__)}
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""
@@ -203,15 +246,12 @@ class _Loader:
                 example = dict(self.augment(example, self._generator(place)))
             arrays = {name: np.asarray(x) for name, x in example.items()}
         except Exception as error:
-            raise ValueError(
-                f"example {index} ({_SHORT.repr(item)}) could not be loaded: {type(error).__name__}: {error}; "
-                "mend it or leave it out of the source"
-            ) from error
+            raise broken(index, item, error) from error
         for name in arrays.keys() | (self.spec.keys() - {"weight"} if self.spec else ()):
             came = (arrays[name].shape, arrays[name].dtype) if name in arrays else None
             if self.spec and came != self.spec.get(name):
                 raise ValueError(
-                    f"example {index} ({_SHORT.repr(item)}): {name} is {came}, wanted {self.spec.get(name)} as in the spec "
+                    f"example {index} ({shortly(item)}): {name} is {came}, wanted {self.spec.get(name)} as in the spec "
                     "or the first example; make load give the same for every item"
                 )
         return arrays
@@ -231,6 +271,12 @@ class _Pieces:
     start: int
     stop: int
     size: int
+    on_broken: OnBroken = "raise"
+
+    @property
+    def kinds(self) -> Spec:
+        """Shapes and types of what is made, with the mark of broken rows where they are passed over."""
+        return {**self.loader.spec, **({_BROKEN: ((), np.dtype(bool))} if self.on_broken == "skip" else {})}
 
     @property
     def each(self) -> int:
@@ -245,7 +291,7 @@ class _Pieces:
 
     def empty(self, n: int) -> dict[str, np.ndarray]:
         """Zeros for n rows."""
-        return {name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in self.loader.spec.items()}
+        return {name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in self.kinds.items()}
 
     def __call__(self, k: int) -> dict[str, np.ndarray]:
         step, start, stop = self.where(int(k))
@@ -253,7 +299,13 @@ class _Pieces:
         for row, index in enumerate(self.order.indices(step, start, stop).tolist()):
             if index < 0:
                 continue
-            example = self.loader.example(index, step * self.order.batch + start + row)
+            try:
+                example = self.loader.example(index, step * self.order.batch + start + row)
+            except Broken:
+                if self.on_broken == "raise":
+                    raise
+                rows[_BROKEN][row] = True
+                continue
             for name, x in {"weight": np.float32(1), **example}.items():
                 rows[name][row] = x
         return rows
@@ -321,14 +373,10 @@ class _Job:
 
     def __call__(self, worker: int, count: int) -> Iterator[list[np.ndarray]]:
         for piece in _iterate(self.pieces, self.threads, self.ahead, worker, count):
-            yield [piece[name] for name in self.pieces.loader.spec]
+            yield [piece[name] for name in self.pieces.kinds]
 
 
 def _iterate(pieces: _Pieces, threads: int, ahead: int, first: int = 0, every: int = 1) -> grain.DatasetIterator:
     """Every `every`-th piece from the first on; Grain's threads, where there are any, keep `ahead` of them ready."""
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, ahead) if threads else 0)
     return iter(grain.MapDataset.range(first, ENDLESS, every).map(pieces).to_iter_dataset(options))
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 200

@@ -18,17 +18,21 @@ import numpy as np
 
 from jaxmodels.data.archive import is_archive, members
 from jaxmodels.data.fingerprint import of_files
-from jaxmodels.data.grain_source import Change, GrainPipeline
+from jaxmodels.data.folders import files_below, is_hidden
+from jaxmodels.data.grain_source import Change, GrainPipeline, OnBroken
 from jaxmodels.data.learned import OtherData, learned, place, remembering
 from jaxmodels.data.normalize import Normalize, Statistics
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import Augment
 from jaxmodels.data.split import Part
+from jaxmodels.data.unpack import reading
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # the decoders that a file may call for
 NOT_TRAINING = ("test", "val", "valid", "validation", "dev", "eval")  # folders beside train/ that have its classes
-PIXELS = 50_000_000  # a picture of more is refused before it is unpacked
+PIXELS = 50_000_000  # a picture of more is refused before it is unpacked, unless pixels= allows it
+GREY16 = ("I;16", "I;16L", "I;16B", "I;16N")  # pillow's names for grey of 16 bits
+TURNED = (5, 6, 7, 8)  # orientations of EXIF whose rows are the picture's columns
 
 
 def image_folder(
@@ -45,6 +49,8 @@ def image_folder(
     remainder: Remainder | None = None,
     workers: int = 0,
     threads: int | None = None,
+    pixels: int = PIXELS,
+    on_broken: OnBroken = "raise",
 ) -> ImageFolder:
     """The pictures in folder/<class>/ and below it, as "image" (float32, 0 to 1, HWC) and "label" (int32).
 
@@ -52,15 +58,17 @@ def image_folder(
     a part of either, as data/split.py makes it.
     Labels number the classes, `.classes`: those given, else the folders in the order of their names; of test/, val/ and so
     on beside train/ those of train/, so that a class may be missing there. A folder that is no class is refused. In a run
-    they are learned once (see data/learned.py). Names that begin with a dot are passed over. Needs pillow.
+    they are learned once (see data/learned.py). What is passed over: see data/folders.py. Needs pillow.
 
     size: height and width, or one number for both. A picture is scaled until it covers that, and what then protrudes is cut
     off evenly. area: two shares; then a random part of the picture, of a share of its area between them and of sides in a
-    ratio of at most 4 to 3, is scaled to size (arXiv:1409.4842, section 6). channels: 3 for RGB, 1 for grey. augment: see
-    each. normalize: see data/normalize.py. workers and the rest: see GrainPipeline.
+    ratio of at most 4 to 3, is scaled to size (arXiv:1409.4842, section 6). channels: 3 for RGB, 1 for grey; grey of 16 bits
+    keeps them, transparency is left out, and of a film the first picture is taken. pixels: those that a picture may have,
+    which bounds the memory that a hostile file can take. augment: see each. normalize: see data/normalize.py. on_broken,
+    workers and the rest: see GrainPipeline.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    decode = _Decode(height, width, channels)
+    decode = _Decode(height, width, channels, pixels)
     last = None if normalize is None else Normalize.of(normalize, channels)
     random = augment if last is None or augment is None else _Both(augment, last)
     if area is not None and not 0 < area[0] <= area[1] <= 1:
@@ -77,6 +85,7 @@ def image_folder(
         augment=random if area is None else _Part(decode, area, random or last),
         workers=workers,
         threads=threads,
+        on_broken=on_broken,
         spec={"image": ((height, width, channels), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))},
     )
 
@@ -173,12 +182,12 @@ def find(folder: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[
     """The names of the folders in `folder`, sorted, and the files below them as (path, number of the folder)."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; wanted one with a folder for each class; check the path")
-    classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)))
     if not classes:
         raise ValueError(f"{folder} holds no folders; wanted one for each class, with its files; move the files into some")
     items = []
     for label, name in enumerate(classes):
-        files = list(files_below(folder / name, lambda path: path.suffix.lower() in endings))
+        files = files_below(folder / name, endings=endings)
         if not files:
             raise ValueError(
                 f"the class {folder / name} holds no file that ends in {' '.join(endings)}; add some or remove the folder"
@@ -202,7 +211,7 @@ def inside(archive: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], li
 
     def wanted(name: str) -> bool:
         parts = name.split("/")
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts if part != ".")
+        hidden = any(is_hidden(part) for part in parts if part != ".")
         return not hidden and len(parts) > 1 and name.lower().endswith(endings)
 
     files = members(archive, wanted)
@@ -219,15 +228,6 @@ def inside(archive: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], li
         for (name, data), parts in zip(files.items(), folders, strict=True)
     ]
     return classes, sorted(items, key=lambda item: (item[1], item[0].name))
-
-
-def files_below(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    """The wanted files in the folder and its folders, sorted by path, without those whose path has a part that is hidden."""
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if wanted(path) and path.is_file())
 
 
 @dataclass(frozen=True)
@@ -252,11 +252,12 @@ class _Decode:
     height: int
     width: int
     channels: int
+    pixels: int
 
     def __call__(self, item: tuple[Any, int]) -> dict[str, Any]:
         path, label = item
-        whole = _decode(_opened(path), self.channels, (self.width, self.height))
-        return {"image": _fitted(whole, self.height, self.width), "label": np.int32(label)}
+        whole = _decode(_opened(path), self.channels, (self.width, self.height), self.pixels)
+        return {"image": _fitted(whole, self.height, self.width, self.channels), "label": np.int32(label)}
 
 
 @dataclass(frozen=True)
@@ -272,14 +273,13 @@ class _Part:
 
         (path, label), size = example["item"], (self.decode.width, self.decode.height)
         least = round(size[0] / self.area[0] ** 0.5), round(size[1] / self.area[0] ** 0.5)
-        whole = _decode(_opened(path), self.decode.channels, least)
+        whole = _decode(_opened(path), self.decode.channels, least, self.decode.pixels)
         share, shape = rng.uniform(*self.area), math.exp(rng.uniform(-1, 1) * math.log(4 / 3)) * size[0] / size[1]
         width = min(whole.width, (share * whole.width * whole.height * shape) ** 0.5)
         height = min(whole.height, (share * whole.width * whole.height / shape) ** 0.5)
         left, top = rng.uniform(0, whole.width - width), rng.uniform(0, whole.height - height)
         box = (left, top, left + width, top + height)
-        part = np.asarray(whole.resize(size, Image.Resampling.BILINEAR, box=box), np.float32)
-        image = part.reshape(self.decode.height, self.decode.width, -1) / np.float32(255)
+        image = _array(whole.resize(size, Image.Resampling.BILINEAR, box=box), self.decode.channels)
         example = {"image": image, "label": np.int32(label)}
         return self.then(example, rng) if self.then is not None else example
 
@@ -294,48 +294,72 @@ def picture(
     *,
     channels: Literal[1, 3] = 3,
     normalize: Statistics | None = None,
+    pixels: int = PIXELS,
 ) -> np.ndarray:
     """A file's picture as image_folder prepares it: float32, 0 to 1 or normalised, HWC, of this height and width."""
     height, width = (size, size) if isinstance(size, int) else size
-    image = _fitted(_named(path, channels, (width, height)), height, width)
+    image = _fitted(_named(path, channels, (width, height), pixels), height, width, channels)
     return image if normalize is None else Normalize.of(normalize, channels)({"image": image})["image"]
 
 
-def open_picture(path: str | os.PathLike[str] | BinaryIO) -> Any:
-    """A file's picture in its own size, by pillow, as RGB and the right way up."""
-    return _named(path, 3, None)
+def open_picture(path: str | os.PathLike[str] | BinaryIO, *, pixels: int = PIXELS) -> Any:
+    """A file's picture in its own size, by pillow, as RGB of 8 bits and the right way up."""
+    whole = _named(path, 3, None, pixels)
+    return whole.point(lambda x: x + 0.5).convert("L").convert("RGB") if whole.mode == "F" else whole
 
 
-def _named(path: str | os.PathLike[str] | BinaryIO, channels: int, least: tuple[int, int] | None) -> Any:
+def _named(path: str | os.PathLike[str] | BinaryIO, channels: int, least: tuple[int, int] | None, pixels: int) -> Any:
     """As _decode, with errors that say which file; a folder of many has its own way."""
-    try:
-        return _decode(path, channels, least)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}; wanted a picture; check the path") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); wanted one of {', '.join(FORMATS)}") from error
+    name = str(path) if isinstance(path, str | os.PathLike) else "the picture"
+    if isinstance(path, str | os.PathLike) and not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {name}: got its path; expected that of a picture. Check the path")
+    with reading(f"{name} cannot be read as a picture", f"one of {', '.join(FORMATS)}", "Convert or replace it"):
+        return _decode(path, channels, least, pixels)
 
 
-def _decode(path: str | os.PathLike[str] | BinaryIO, channels: int, least: tuple[int, int] | None) -> Any:
-    """The picture of a file in this many channels; of a JPEG, where least is given, unpacked no larger than needed."""
+def _decode(
+    path: str | os.PathLike[str] | BinaryIO, channels: int, least: tuple[int, int] | None, pixels: int = PIXELS
+) -> Any:
+    """The picture of a file in this many channels; of a JPEG, where least is given, unpacked no larger than needed.
+
+    The mode is RGB or L, or F with values from 0 to 255 for grey of 16 bits.
+    """
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise ImportError("decoding pictures needs pillow; pip install 'jaxmodels[data]'") from error
     mode = "RGB" if channels == 3 else "L"
-    with Image.open(path, formats=FORMATS) as file:
-        if file.width * file.height > PIXELS:
-            raise ValueError(f"{file.width} x {file.height} pixels; wanted at most {PIXELS:,}; scale it down beforehand")
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, pixels)  # above it pillow warns, and at twice it refuses
+    try:
+        file = Image.open(path, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{error}, more than pixels={pixels:,}") from error
+    with file:
+        if file.width * file.height > pixels:
+            raise ValueError(f"{file.width} x {file.height} pixels; wanted at most pixels={pixels:,}")
+        turned = file.getexif().get(0x0112) in TURNED
+        if least is not None:  # JPEG can be unpacked at 1/2, 1/4 or 1/8 of its size
+            file.draft(mode, least[::-1] if turned else least)
+        if file.mode in GREY16 or (file.mode == "I" and file.format in ("PNG", "PPM")):
+            values = np.asarray(file).astype(np.float32) * np.float32(255 / 65535)
+            upright = Image.fromarray(values)
+            upright.getexif()[0x0112] = file.getexif().get(0x0112, 1)
+            return ImageOps.exif_transpose(upright)
         if file.mode[0] in "IF":
-            raise ValueError(f"its pixels are of kind {file.mode}; wanted 8 bits a channel; convert it beforehand")
-        if least is not None:
-            file.draft(mode, least)  # JPEG can be unpacked at 1/2, 1/4 or 1/8 of its size
+            raise ValueError(f"pixels of kind {file.mode}, whose range no one knows, where 8 bits or 16 of grey can be read")
+        if file.mode == "P" and "transparency" in file.info:  # straight to RGB, pillow warns of some palettes
+            return ImageOps.exif_transpose(file).convert("RGBA").convert(mode)
         return ImageOps.exif_transpose(file).convert(mode)
 
 
-def _fitted(whole: Any, height: int, width: int) -> np.ndarray:
+def _fitted(whole: Any, height: int, width: int, channels: int) -> np.ndarray:
     """Scaled until it covers the size, and what then protrudes cut off evenly."""
     from PIL import Image, ImageOps
 
-    fitted = ImageOps.fit(whole, (width, height), Image.Resampling.BILINEAR)
-    return np.asarray(fitted, np.float32).reshape(height, width, -1) / np.float32(255)
+    return _array(ImageOps.fit(whole, (width, height), Image.Resampling.BILINEAR), channels)
+
+
+def _array(picture: Any, channels: int) -> np.ndarray:
+    """HWC, float32 from 0 to 1."""
+    image = np.asarray(picture, np.float32).reshape(picture.height, picture.width, -1) / np.float32(255)
+    return image if image.shape[2] == channels else np.repeat(image, channels, 2)

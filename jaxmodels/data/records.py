@@ -10,9 +10,10 @@ from typing import Any
 import grain
 
 from jaxmodels.data.fingerprint import of_files
-from jaxmodels.data.grain_source import Change, GrainPipeline, Load
+from jaxmodels.data.grain_source import Change, GrainPipeline, Load, OnBroken
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import Spec
+from jaxmodels.data.unpack import existing, reading
 
 
 class RecordPipeline(GrainPipeline):
@@ -38,6 +39,7 @@ def record_pipeline(
     workers: int = 0,
     threads: int | None = None,
     spec: Spec | None = None,
+    on_broken: OnBroken = "raise",
 ) -> GrainPipeline:
     """The records of one or several ArrayRecord files, in the order given; decode(bytes) gives the example.
 
@@ -46,16 +48,11 @@ def record_pipeline(
     files = [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
     def open() -> grain.sources.ArrayRecordDataSource:
-        missing = [str(path) for path in files if not path.is_file()]
-        if missing or not files:
-            raise FileNotFoundError(
-                f"there is no file {', '.join(missing) or 'given'}; wanted ArrayRecord files; check the paths"
-            )
-        try:
-            return grain.sources.ArrayRecordDataSource([str(path) for path in files])
-        except (ValueError, RuntimeError) as error:
-            names = ", ".join(str(path) for path in files)
-            raise ValueError(f"{names}: not all are whole ArrayRecord files ({error}); write or copy them again") from error
+        if not files:
+            raise ValueError("got no paths; expected those of ArrayRecord files. Give some")
+        names = [str(existing(path)) for path in files]
+        with reading(", ".join(names), "whole ArrayRecord files", "Write or copy them again"):
+            return grain.sources.ArrayRecordDataSource(names)
 
     return RecordPipeline(
         files,
@@ -68,4 +65,5 @@ def record_pipeline(
         workers=workers,
         threads=threads,
         spec=spec,
+        on_broken=on_broken,
     )

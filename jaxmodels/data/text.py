@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels.data.folders import files_below
+
 Split = Literal["train", "validation"]
 
 
@@ -22,13 +24,13 @@ def text_files(
 ) -> np.ndarray:
     """The files' bytes, uint8, each file behind one zero byte, sorted by path.
 
-    where: a folder, whose files match the pattern, or the files themselves. About `fraction` of the files are for
-    validation: a hash of a file's path within the folder (its name, where files are given) says which, so that a file
-    stays on its side when others come or go.
+    where: a folder, whose files match the pattern (see data/folders.py), or the files themselves. About `fraction` of the
+    files are for validation: a hash of a file's path within the folder (its name, where files are given) says which, so
+    that a file stays on its side when others come or go.
     """
     if isinstance(where, str | os.PathLike) and Path(where).is_dir():
         folder = Path(where)
-        files = {path.relative_to(folder).as_posix(): path for path in folder.glob(pattern) if path.is_file()}
+        files = {path.relative_to(folder).as_posix(): path for path in files_below(folder, pattern=pattern)}
     else:
         given = [Path(where)] if isinstance(where, str | os.PathLike) else [Path(path) for path in where]
         missing = [str(path) for path in given if not path.is_file()]
@@ -39,12 +41,12 @@ def text_files(
             raise ValueError("two of the files have the same name, which says on which side a file goes; rename one of them")
     if not files:
         raise ValueError(f"nothing in {where} matches {pattern}; wanted text files; check the folder and the pattern")
-    return join(files[name].read_bytes() for name in sorted(files) if (split == "validation") == held_out(name, fraction))
+    return join(path.read_bytes() for name, path in files.items() if (split == "validation") == held_out(name, fraction))
 
 
 def held_out(name: str, fraction: float) -> bool:
     """Whether the file of this name is for validation."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < fraction * 2**64
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") < fraction * 2**64
 
 
 def join(documents: Iterable[bytes]) -> np.ndarray:

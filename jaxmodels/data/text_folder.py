@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmodels.data.grain_source import Change, Example
+from jaxmodels.data.grain_source import Change, Example, OnBroken
 from jaxmodels.data.images import ClassFolder
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.split import Part
@@ -29,6 +29,7 @@ def text_folder(
     remainder: Remainder | None = None,
     workers: int = 0,
     threads: int | None = None,
+    on_broken: OnBroken = "raise",
 ) -> TextFolder:
     """The .txt files in folder/<class>/ and below it, as "tokens" (int32, T = length) and "label" (int32).
 
@@ -46,6 +47,7 @@ def text_folder(
         augment=augment,
         workers=workers,
         threads=threads,
+        on_broken=on_broken,
         spec={"tokens": ((length,), np.dtype(np.int32)), "label": ((), np.dtype(np.int32))},
     )
 

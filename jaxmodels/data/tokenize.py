@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodels.data.folders import files_below
 from jaxmodels.data.text import held_out
 from jaxmodels.data.tokenizer import Kind, Tokenizer
 from jaxmodels.data.tokens import write_tokens
@@ -29,12 +30,13 @@ def tokenize(
 ) -> dict[str, Any]:
     """Writes the tokenizer, train.npy and validation.npy into out; gives counts of files, bytes and tokens.
 
-    where: a folder, whose files match the pattern, or a file. A file is a document. tokenizer: its file; None trains one on
-    the training side, with these special tokens. About `fraction` of the files are for validation: a hash of the path says
-    which. For WindowPipeline: open_tokens(out/train.npy); "bytes_per_token" of each side is what next_token() wants to know.
+    where: a folder, whose files match the pattern (what is hidden does not: see data/folders.py), or a file. A file is a
+    document. tokenizer: its file; None trains one on the training side, with these special tokens. About `fraction` of the
+    files are for validation: a hash of the path says which. For WindowPipeline: open_tokens(out/train.npy);
+    "bytes_per_token" of each side is what next_token() wants to know.
     """
     where, out = Path(where), Path(out)
-    files = sorted(path for path in where.glob(pattern) if path.is_file()) if where.is_dir() else [where]
+    files = files_below(where, pattern=pattern) if where.is_dir() else [where]
     if not files or not files[0].is_file():
         raise ValueError(f"nothing in {where} matches {pattern}; wanted text files; check the folder and the pattern")
     root = where if where.is_dir() else where.parent

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxmodels.data.arrays import open_npy
+from jaxmodels.data.unpack import Unreadable
 from jaxmodels.runs.files import replacing
 
 
@@ -59,7 +61,10 @@ def open_tokens(path: str | os.PathLike[str]) -> np.ndarray:
     tokens = _open(path)
     documents = open_documents(path)
     if documents[-1] != len(tokens):
-        raise ValueError(f"{path} has {len(tokens):,} tokens, {_sidecar(path)} tells of {documents[-1]:,}; write both again")
+        raise Unreadable(
+            f"{path} has {len(tokens):,} tokens: got {_sidecar(path)}, which tells of {documents[-1]:,}; expected as many. "
+            "Write both again"
+        )
     return tokens
 
 
@@ -68,14 +73,16 @@ def open_documents(path: str | os.PathLike[str]) -> np.ndarray:
     path = _sidecar(_npy(path))
     places = np.array(_open(path), np.int64)
     if not len(places) or places[0] != 0 or (np.diff(places) < 0).any():
-        raise ValueError(f"{path} does not rise from 0; wanted the places of documents; write the tokens again")
+        raise Unreadable(
+            f"{path}: got numbers that do not rise from 0; expected the places of documents. Write the tokens again"
+        )
     return places
 
 
 def _npy(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix != ".npy":
-        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; tokens are in files that end in .npy; rename it")
+        raise Unreadable(f"{path}: got a name that ends in {path.suffix or 'nothing'}; expected .npy. Rename the file")
     return path
 
 
@@ -84,14 +91,9 @@ def _sidecar(path: Path) -> Path:
 
 
 def _open(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; wanted one that write_tokens wrote; check the path")
-    try:
-        x = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no whole .npy file of integers ({error}); write the tokens again") from error
+    x = open_npy(path)
     if x.ndim != 1 or x.dtype.kind not in "iu":
-        raise ValueError(f"{path} is {x.dtype} of shape {x.shape}; wanted a row of integers; write it with write_tokens")
+        raise Unreadable(f"{path}: got {x.dtype} of shape {x.shape}; expected a row of integers. Write it with write_tokens")
     return x
 
 

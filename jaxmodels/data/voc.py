@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import io
 import os
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 
 from jaxmodels.data.archive import is_archive, members
+from jaxmodels.data.folders import files_below, is_hidden
 from jaxmodels.data.images import ENDINGS, open_picture
 from jaxmodels.data.normalize import Statistics, behind
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
+from jaxmodels.data.unpack import Unreadable, reading
+
+ANNOTATION = 16 << 20  # bytes of XML at most
+FARTHEST = 1 << 24  # pixels: up to here float32 holds every one
 
 Files = Mapping[str, Callable[[], bytes]]  # by the path behind the folder's or archive's own
 
@@ -67,28 +74,51 @@ def voc_folder(
 def read_voc(text: bytes, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(boxes M4: y0 x0 y1 x1, classes M) of an annotation of Pascal VOC; classes number `names`. Empty boxes are left out.
 
-    Declarations of entities are refused: a few lines of them can stand for gigabytes.
+    Declarations of a document type are refused: a few lines of entities can stand for gigabytes.
     """
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise ValueError(
-            "the annotation declares a document type; wanted plain XML, as Pascal VOC's; remove the declaration"
-        )
     boxes, classes = [], []
-    for found in ElementTree.fromstring(text).iter("object"):
-        name = found.findtext("name", "")
-        if name not in names:
-            raise ValueError(f"the annotation names a {name!r}; wanted one of {', '.join(names)}; mend it or name the class")
-        box = [float(found.findtext(f"bndbox/{key}", "nan")) for key in ("ymin", "xmin", "ymax", "xmax")]
-        if box[2] > box[0] and box[3] > box[1]:
-            boxes.append(box)
-            classes.append(names.index(name))
+    with reading("the annotation", "an XML document as of Pascal VOC", "Mend or replace it"):
+        for found in _tree(text).iter("object"):
+            name = found.findtext("name", "")
+            if name not in names:
+                raise Unreadable(
+                    f"the annotation names a {reprlib.repr(name)}: got a class that is none of the given; expected one of "
+                    f"{', '.join(names)}. Mend it or name the class"
+                )
+            box = [float(found.findtext(f"bndbox/{key}", "nothing")) for key in ("ymin", "xmin", "ymax", "xmax")]
+            if not all(abs(side) < FARTHEST for side in box):
+                raise ValueError(f"a box {box}, whose sides are no places in a picture")
+            if box[2] > box[0] and box[3] > box[1]:
+                boxes.append(box)
+                classes.append(names.index(name))
     return np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int32)
+
+
+def _tree(text: bytes) -> ElementTree.Element:
+    """The root of an XML document; one that declares a document type, in whatever encoding, is refused on the way."""
+    if len(text) > ANNOTATION:
+        raise ValueError(f"{len(text):,} bytes, where {ANNOTATION:,} are the most")
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+
+    def refuse(*declaration: Any) -> None:
+        raise Unreadable(
+            "the annotation declares a document type: got a DOCTYPE; expected plain XML, as Pascal VOC's. Remove the "
+            "declaration"
+        )
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = lambda name, attributes: builder.start(name, attributes)
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.Parse(text, True)
+    return builder.close()
 
 
 def _in_folder(folder: Path) -> Files:
     if not (folder / "Annotations").is_dir():
         raise FileNotFoundError(f"{folder}: got no folder Annotations in it; expected that of Pascal VOC. Check the path")
-    parts = [path for name in ("Annotations", "JPEGImages", "ImageSets/Main") for path in (folder / name).glob("[!.]*")]
+    there = [name for name in ("Annotations", "JPEGImages", "ImageSets/Main") if (folder / name).is_dir()]
+    parts = [path for name in there for path in files_below(folder / name, pattern="*")]
     return {path.relative_to(folder).as_posix(): path.read_bytes for path in sorted(parts)}
 
 
@@ -99,7 +129,7 @@ def _in_archive(archive: Path) -> Files:
     for name, data in sorted(held.items()):
         parts = PurePosixPath(name).parts
         at = next((i for i, part in enumerate(parts) if part in ("Annotations", "JPEGImages", "ImageSets")), None)
-        if at is not None and not parts[-1].startswith("."):
+        if at is not None and not any(map(is_hidden, parts)):
             found["/".join(parts[at:])] = lambda data=data: data  # type: ignore[misc]
     if not any(name.startswith("Annotations/") for name in found):
         raise ValueError(f"{archive}: got no Annotations/*.xml in it; expected those of Pascal VOC. Pack that folder")
@@ -133,7 +163,7 @@ def _example(
     picture = open_picture(io.BytesIO(files[image]()))
     try:
         boxes, numbers = read_voc(files[note](), classes)
-    except (ValueError, ElementTree.ParseError) as error:
+    except ValueError as error:
         raise ValueError(f"{where}, {note}: {error}") from error
     if len(boxes) > most:
         raise ValueError(f"{where}, {note}: got {len(boxes)} boxes; expected at most {most}. Raise most=")

@@ -28,8 +28,14 @@ def test_empty_boxes_are_left_out():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (ONE.format("cat", 1, 2, 3, 4), "names a 'cat'; wanted one of RBC, WBC, Platelets"),
-        ('<!DOCTYPE a [<!ENTITY b "bb">]>' + ONE.format("RBC", 1, 2, 3, 4), "declares a document type; wanted plain XML"),
+        (
+            ONE.format("cat", 1, 2, 3, 4),
+            "names a 'cat': got a class that is none of the given; expected one of RBC, WBC, Platelets",
+        ),
+        (
+            '<!DOCTYPE a [<!ENTITY b "bb">]>' + ONE.format("RBC", 1, 2, 3, 4),
+            "declares a document type: got a DOCTYPE; expected plain XML",
+        ),
     ],
 )
 def test_odd_annotations_are_refused(text, said):

@@ -77,7 +77,7 @@ def test_tokens_that_do_not_fit_are_refused_and_leave_no_file(tmp_path, document
 def test_a_cut_off_token_file_is_refused(tmp_path):
     write_tokens(tmp_path / "x.npy", [np.arange(100)])
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-50])
-    with pytest.raises(ValueError, match=r"x\.npy is no whole"):
+    with pytest.raises(ValueError, match=r"x\.npy is no \.npy file of plain arrays"):
         open_tokens(tmp_path / "x.npy")
 
 
