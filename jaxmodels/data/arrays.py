@@ -23,13 +23,14 @@ IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x
 DEFLATE = 1032  # no deflate stream unpacks to more than this times its own size (zlib's technical notes)
 HEADER = 1 << 16  # bytes of a .npy header at most; NumPy's own readers take 10,000
 KINDS = "biufcSUVMm"  # numpy's letters for types that are plain bytes
+_BLANKS = re.compile(r"\s+", re.ASCII)
 _WORDS = re.compile(
     r"""\s*\{\s*(?:['"](?:
         descr['"]\s*:\s*['"](?P<descr>[<>|=]?[a-zA-Z?]\d{0,9}(?:\[\d{0,9}[a-zA-Z]{1,7}\])?)['"]
         | fortran_order['"]\s*:\s*(?P<fortran>True|False)
         | shape['"]\s*:\s*\((?P<shape>(?:\s*\d{1,19}L?\s*,)*(?:\s*\d{1,19}L?)?)\s*\)
     )\s*,?\s*){3}\}\s*""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
 
 
@@ -94,7 +95,7 @@ def read_layout(file: BinaryIO) -> Layout:
     length = int.from_bytes(file.read(width), "little")
     text = file.read(length) if length <= HEADER else b""
     # a run of blanks becomes one, so that there is one way only to match it
-    words = _WORDS.fullmatch(" ".join(text.decode("utf-8" if magic[6] == 3 else "latin-1", "replace").split()))
+    words = _WORDS.fullmatch(_BLANKS.sub(" ", text.decode("utf-8" if magic[6] == 3 else "latin-1", "replace")))
     if words is None or None in words.groups():
         raise ValueError(f"a header that is none of plain arrays, {text[:80]!r}")
     dtype = np.dtype(words["descr"])

@@ -31,9 +31,13 @@ def check(folder: Path, files: Mapping[str, tuple[int, str | None]], *, where: s
         path = folder / name
         found = path.stat().st_size
         if found != size:
-            raise ValueError(f"{path} has {found:,} bytes, wanted {size:,}; replace it by the one from {where}")
+            raise ValueError(
+                f"{path} has {found:,} bytes, wanted {size:,}: got another file; expected the one from {where}. Replace it"
+            )
         if digest is not None:
             with path.open("rb") as file:
                 got = hashlib.file_digest(file, "sha256").hexdigest()
             if got != digest:
-                raise ValueError(f"{path} has sha256 {got}, wanted {digest}; replace it by the one from {where}")
+                raise ValueError(
+                    f"{path} has sha256 {got}, wanted {digest}: got another file; expected the one from {where}. Replace it"
+                )

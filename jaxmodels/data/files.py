@@ -250,7 +250,7 @@ def read_parquet(path: PathLike, columns: Sequence[str] | None = None, *, limit:
                 batches.append(pyarrow.RecordBatch.from_arrays(whole, names))
         empty = pyarrow.schema([schema.field(name) for name in names]).empty_table()
         table = pyarrow.Table.from_batches(batches) if batches else empty
-    return {name: _of_parquet(table.column(name), f"{path}: {name}") for name in names}
+        return {name: _of_parquet(table.column(name), f"{path}: {name}") for name in names}
 
 
 def _of_parquet(column: Any, where: str) -> np.ndarray:
@@ -261,7 +261,7 @@ def _of_parquet(column: Any, where: str) -> np.ndarray:
     if column.null_count and "int" in str(column.type):  # pyarrow makes them float64, with nan where they are missing
         for value in column.drop_null().to_numpy().tolist():
             if int(float(value)) != value:
-                raise ValueError(
+                raise Unreadable(
                     f"{where}: got {value} beside missing values; expected whole numbers that float64 holds exactly. Write "
                     "ids as texts, fill what is missing, or leave the column out with columns="
                 )
@@ -360,9 +360,9 @@ def _from_values(values: list[Any], where: str) -> np.ndarray:
     while flat and all(isinstance(v, list | np.ndarray) for v in flat):
         lengths = {len(v) for v in flat}
         if len(lengths) != 1:
-            raise ValueError(
-                f"{where} holds lists of {min(lengths)} to {max(lengths)} values; an array needs them equally long; "
-                "leave the column out with columns=, or pad it"
+            raise Unreadable(
+                f"{where} holds lists of {min(lengths)} to {max(lengths)} values: got lists of several lengths; expected "
+                "equally long ones, for an array. Leave the column out with columns=, or pad it"
             )
         shape += (lengths.pop(),)
         flat = [x for v in flat for x in (v.tolist() if isinstance(v, np.ndarray) else v)]
@@ -370,11 +370,14 @@ def _from_values(values: list[Any], where: str) -> np.ndarray:
         try:
             return _numbers(flat).reshape(shape)
         except ValueError as error:
-            raise ValueError(
+            raise Unreadable(
                 f"{where}: {error}; expected numbers that a type of 64 bits holds. Write ids as texts, fill what is "
                 "missing, or leave the column out with columns="
             ) from error
     if all(isinstance(v, str | None) for v in flat):
         return np.array(["" if v is None else v for v in flat], np.dtypes.StringDType()).reshape(shape)
     kinds = sorted({type(v).__name__ for v in flat})
-    raise ValueError(f"{where} holds values of types {', '.join(kinds)}; wanted all numbers, all strings or lists of them")
+    raise Unreadable(
+        f"{where} holds values of types {', '.join(kinds)}: got a column of several kinds; expected all numbers, all "
+        "strings or lists of them. Write it so, or leave it out with columns="
+    )

@@ -24,7 +24,7 @@ from jaxmodels.data.fingerprint import of_source
 from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix
 from jaxmodels.data.pipeline import Spec
-from jaxmodels.data.workers import Workers
+from jaxmodels.data.workers import WorkerLost, Workers
 
 Example = dict[str, Any]
 Load = Callable[[Any], Mapping[str, Any]]
@@ -348,12 +348,12 @@ class _Stream:
         if self._workers is not None:
             try:
                 self._workers.read(k, list(part.values()))
-            except RuntimeError as error:
+            except WorkerLost as error:
                 step, start, stop = self._pieces.where(k)
                 examples = self._pieces.order.indices(step, start, stop).tolist()
-                raise RuntimeError(
-                    f"{error}; it had still to give rows {start} to {stop} of batch {step}, examples {examples}, and may "
-                    "have been at a later one; look at these examples, or use fewer workers"
+                raise WorkerLost(
+                    f"{error}: got the end of it before rows {start} to {stop} of batch {step}, examples {examples}; "
+                    "expected these or later ones. Look at these examples, or use fewer workers"
                 ) from error
 
     def close(self) -> None:

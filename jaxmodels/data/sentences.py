@@ -6,9 +6,7 @@ subjectivity data v1.0 (2004), 5,000 of each. Both as NLTK packs them.
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -18,10 +16,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxmodels.data import cache as files
+from jaxmodels.data.archive import members
 from jaxmodels.data.learned import learned
 from jaxmodels.data.lengths import TextPipeline
 from jaxmodels.data.order import permute
 from jaxmodels.data.text_table import Table, text_table
+from jaxmodels.data.unpack import reading
 
 FOLDS = 10
 UNKNOWN = 1
@@ -117,19 +117,17 @@ def _commonest(texts: Sequence[Sequence[str]], words: int) -> list[str]:
 @cache
 def _read(folder: Path, name: Name) -> tuple[list[list[str]], np.ndarray]:
     """All sentences as words, those of class 0 first, and their classes."""
-    package, members, each, encoding = SETS[name]
+    package, names, each, encoding = SETS[name]
     path = folder / f"{package}.zip"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} lacks {path.name}; get it from {WHERE}, and put it there or set $JAXMODELS_DATA")
     texts: list[list[str]] = []
-    try:
-        with zipfile.ZipFile(path) as packed:
-            for member in members:
-                with packed.open(f"{package}/{member}") as file:
-                    lines = [line.lower().split() for line in io.TextIOWrapper(file, encoding, newline="\n")]
-                if len(lines) != each:
-                    raise ValueError(f"{path}: {member} has {len(lines):,} sentences, wanted {each:,}; get it from {WHERE}")
-                texts += lines
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not what NLTK packs ({error}); get it from {WHERE}") from error
+    with reading(f"{path} is not what NLTK packs", f"two files of {each:,} sentences", f"Get it from {WHERE}"):
+        found = members(path, lambda name: name in [f"{package}/{each}" for each in names], limit=1 << 26)
+        for member in names:
+            text = found[f"{package}/{member}"].decode(encoding)
+            lines = [line.lower().split() for line in text.removesuffix("\n").split("\n")]
+            if len(lines) != each:
+                raise ValueError(f"{member} has {len(lines):,} sentences, wanted {each:,}")
+            texts += lines
     return texts, np.repeat(np.arange(2, dtype=np.int32), each)

@@ -7,9 +7,8 @@ Dimensions: B examples (windows), T tokens.
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxmodels.data import cache as files
+from jaxmodels.data.archive import members
+from jaxmodels.data.json_file import parse_object
 from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.data.unpack import reading
 
 FILES: dict[str, tuple[int, str | None]] = {
     "dev-v1.1.json.zip": (1051741, "6cf38c56fc7341bab8a5132f205dd7198148a6be9073ccd8ef07d55ca73b09b7")
@@ -58,14 +60,22 @@ def questions(split: Split, folder: PathLike | None = None) -> list[Question]:
 @cache
 def _read(folder: Path, split: Split) -> list[Question]:
     files.check(folder, FILES, where=WHERE)
-    with zipfile.ZipFile(folder / "dev-v1.1.json.zip") as archive:
-        articles = json.loads(archive.read("dev-v1.1.json"))["data"]
+    path = folder / "dev-v1.1.json.zip"
+    with reading(f"{path} is not SQuAD's", "dev-v1.1.json with its articles", f"Get it from {WHERE}"):
+        return _parse(members(path, limit=1 << 28)["dev-v1.1.json"], split)
+
+
+def _parse(text: bytes, split: Split) -> list[Question]:
+    articles = parse_object(text, Path("dev-v1.1.json"))["data"]
     found = []
     for number in ARTICLES[split]:
         for paragraph in articles[number]["paragraphs"]:
             for asked in paragraph["qas"]:
                 texts = tuple(answer["text"] for answer in asked["answers"])
                 starts = tuple(answer["answer_start"] for answer in asked["answers"])
+                words = (asked["id"], asked["question"], paragraph["context"], *texts)
+                if not texts or not all(isinstance(x, str) for x in words) or not all(isinstance(x, int) for x in starts):
+                    raise ValueError(f"a question that is no text with answers, {reprlib.repr(asked)}")
                 found.append(Question(asked["id"], asked["question"], paragraph["context"], texts, starts))
     return found
 

@@ -32,6 +32,10 @@ Job = Callable[[int, int], Iterator[Sequence[np.ndarray]]]
 ARRAYS, ERROR = b"\0", b"\1"
 
 
+class WorkerLost(RuntimeError, ChildProcessError):
+    """A worker process ended before its work: to the command line an error of the machine, status 1."""
+
+
 class Workers:
     """`count` processes; number w gives what job(w, count) yields, in its order.
 
@@ -64,7 +68,7 @@ class Workers:
     def read(self, k: int, into: Sequence[np.ndarray]) -> None:
         """Fills the arrays (contiguous, of the right shapes and types) with what worker k % count yields next.
 
-        ValueError with the worker's own message where the job raised; RuntimeError where the process ended.
+        ValueError with the worker's own message where the job raised; WorkerLost where the process ended.
         """
         worker = k % len(self._sockets)
         connection = self._sockets[worker]
@@ -78,7 +82,7 @@ class Workers:
             self._processes[worker].join(5)
             code = self._processes[worker].exitcode
             why = "so ends what the system kills when memory runs out" if code == -9 else "its own output above may say why"
-            raise RuntimeError(f"worker process {worker} ended with exit code {code} ({why})") from None
+            raise WorkerLost(f"worker process {worker} ended with exit code {code} ({why})") from None
         raise ValueError(message.decode())
 
 

@@ -156,3 +156,40 @@ def test_workers_leave_a_signal_to_the_whole_group_to_their_parent(tmp_path):
     out, errors = parent.communicate("\n", timeout=30)
     assert out == "read on\n" and not errors and parent.returncode == 0
     assert wait_until_gone(pids, 10)
+
+
+EXPERIMENT = """
+import os, signal
+from dataclasses import dataclass
+import numpy as np
+import optax
+from jaxmodels import Experiment
+from jaxmodels.data.grain_source import GrainPipeline
+from jaxmodels.models.mlp import MLP
+from jaxmodels.tasks.classify import classify
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+
+def load(i):
+    if i == 70:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"image": np.full((2, 2, 1), i, np.float32), "label": np.int32(i % 2)}
+
+def build(config):
+    spec = {"image": ((2, 2, 1), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))}
+    data = GrainPipeline(range(80), batch=8, load=load, workers=1, spec=spec)
+    return Experiment(task=classify(MLP((), 2)), optimizer=optax.sgd(0.1), train=data, steps=10)
+"""
+
+
+def test_a_run_whose_worker_is_killed_ends_with_one_message_and_status_1(tmp_path, capsys):
+    from jaxmodels.cli import main
+
+    (tmp_path / "one.py").write_text(EXPERIMENT)
+    begun = time.monotonic()
+    assert main(["train", str(tmp_path / "one.py"), "--folder", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and time.monotonic() - begun < 60
+    assert "ended with exit code -9" in said and "expected these or later ones. Look at these examples" in said
