@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from jaxmodels.terminal import shown
+
 EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
@@ -65,13 +67,13 @@ class Console:
     def say(self, text: str = "", style: str | None = None) -> None:
         """One line; never read as markup."""
         if not self.quiet:
-            self._rich.print(Text(text, style=style or ""))
+            self._rich.print(Text(shown(text), style=style or ""))
 
     def warn(self, text: str) -> None:
         """One line that nobody should miss."""
         if self.muted:  # of several processes the first one speaks
             return
-        (self._progress.console if self._progress else self._errors).print(Text(f"warning: {text}", style="yellow"))
+        (self._progress.console if self._progress else self._errors).print(Text(shown(f"warning: {text}"), style="yellow"))
 
     @contextlib.contextmanager
     def busy(self, what: str, after: float = 2.0) -> Iterator[None]:
@@ -137,12 +139,17 @@ class Console:
         if self.quiet:
             return
         table = Table(
-            title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 3, 0, 0)
+            title=Text(shown(title)) if title else None,
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            pad_edge=False,
+            padding=(0, 3, 0, 0),
         )
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if left or i == 0 else "right", header_style="dim")
+            table.add_column(Text(shown(column)), justify="left" if left or i == 0 else "right", header_style="dim")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(shown(cell)) for cell in row))
         self._rich.print(table)
 
 
@@ -169,4 +176,4 @@ def number(x: float) -> str:
 
 def fail(text: str) -> None:
     """An error as one message."""
-    rich(stderr=True).print(Text.assemble(("error: ", "bold red"), text))
+    rich(stderr=True).print(Text.assemble(("error: ", "bold red"), shown(text)))

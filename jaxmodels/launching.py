@@ -20,6 +20,7 @@ from jaxmodels.console import Console
 from jaxmodels.runs import files
 from jaxmodels.safe_path import python
 from jaxmodels.stall import STALLED
+from jaxmodels.terminal import shown
 
 AGAIN = (STALLED, guard.PEER_LOST, 128 + signal.SIGABRT, 128 + signal.SIGKILL)  # ends after which a restart makes sense
 TAIL, SEEN = 25, 1 << 20  # lines shown of a process that failed, within so many last bytes
@@ -123,7 +124,7 @@ class _Group:
         if i:
             for line in files.read_lines(self.logs / f"{i}.log", limit=SEEN)[0][-TAIL:]:
                 with contextlib.suppress(OSError, ValueError):
-                    print(f"[{i}] {line.decode(errors='replace')}", file=sys.stderr)
+                    print(f"[{i}] {shown(line.decode(errors='replace'))}", file=sys.stderr)
 
     def _kill(self) -> None:
         for process in self.started:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from jaxmodels.contracts import check_parts
 from jaxmodels.data.learned import Memory, learned, remembering
 from jaxmodels.experiment import Evaluation, Experiment
 from jaxmodels.runs import names
@@ -40,6 +41,7 @@ class File(NamedTuple):
                 raise ValueError(
                     f"{self.path}: build(config) gave {type(experiment).__name__}; it must return a jaxmodels.Experiment"
                 )
+            check_parts(experiment)
             return _remembering(experiment)
 
     def memory(self, config: Any) -> Memory:
@@ -150,6 +152,8 @@ def make_config(file: File, knobs: Mapping[str, Any]) -> Any:
                 + f" Its knobs: {', '.join(names)}"
             )
         check_type(f"knob {name} of {file.path}", value, hints[name])
+        if isinstance(value, float) and value != value:
+            raise ValueError(f"knob {name} of {file.path}: got nan; expected a number. Give one, or leave the knob out")
     return file.config(**{name: _restored(value, hints[name]) for name, value in knobs.items()})
 
 

@@ -25,6 +25,7 @@ from jaxmodels import axes, diagnose, elastic, keys, parallel, processes, shardi
 from jaxmodels import feed as feeding
 from jaxmodels.checking import Checker
 from jaxmodels.console import Console
+from jaxmodels.contracts import check_parts, wanting
 from jaxmodels.evaluating import Evaluator, as_evaluation, evaluates
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder
@@ -63,7 +64,9 @@ class Interrupted(Exception):
 
 def initial(experiment: Experiment) -> step.State:
     """The experiment's state before its first step; to be traced."""
-    return step.init(experiment.task, experiment.optimizer, experiment.seed, feeding.zeros(experiment.train, 1))
+    batch = feeding.zeros(experiment.train, 1)
+    with wanting(batch):
+        return step.init(experiment.task, experiment.optimizer, experiment.seed, batch)
 
 
 def abstract_state(experiment: Experiment, mesh: Mesh, offload: str = "nothing") -> tuple[step.State, Any]:
@@ -78,6 +81,7 @@ def abstract_state(experiment: Experiment, mesh: Mesh, offload: str = "nothing")
 
 def check(experiment: Experiment, options: Options) -> Mesh:
     """The mesh that the options name; raises where the experiment does not fit it."""
+    check_parts(experiment)
     mesh = parallel.make_mesh(_elastic(experiment, options) if options.elastic else options.mesh)
     if options.compile == "pmap":
         if processes.count() > 1:

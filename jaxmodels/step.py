@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmodels import keys
+from jaxmodels.contracts import wanting
 from jaxmodels.task import Array, Batch, Mean, Task
 
 OnNan = Literal["stop", "skip"]
@@ -73,7 +74,8 @@ def make_step(
     """
 
     def total_loss(params, extra, batch, keys_B):
-        mean, extra, metrics = task.loss(cast_floats(params, precision), extra, batch, keys_B)
+        with wanting(batch):
+            mean, extra, metrics = task.loss(cast_floats(params, precision), extra, batch, keys_B)
         return mean.total, (mean, extra, metrics)
 
     grad_of_total = jax.grad(total_loss, has_aux=True)
@@ -159,7 +161,8 @@ def make_evaluate(task: Task, *, precision: Any = None, axis: str | None = None)
     """(params, extra, batch) to metrics, added over the pmap axis where there is one."""
 
     def evaluate(params, extra, batch):
-        metrics = task.evaluate(cast_floats(params, precision), extra, batch)
+        with wanting(batch):
+            metrics = task.evaluate(cast_floats(params, precision), extra, batch)
         return jax.lax.psum(metrics, axis) if axis else metrics
 
     return evaluate

@@ -16,6 +16,7 @@ from rich.text import Text
 from jaxmodels.console import duration, number
 from jaxmodels.report.read import Curve, Run, rates, read
 from jaxmodels.report.swept import is_sweep, read_sweep
+from jaxmodels.terminal import shown
 
 EVERY = 1.0  # seconds between looks at the files
 QUIET = 120.0  # seconds without a line after which that is said
@@ -53,7 +54,7 @@ def _run(run: Run, width: int) -> tuple[RenderableType, bool]:
     speed = rates(run, batch if isinstance(batch, int) else None)
     left = _left(run, done, steps) if steps and not over else ""
     head = Text.assemble(
-        (run.name, "bold"), f"  {_state(run)}  ", (f"step {done:,}", "bold"), f" of {steps:,}" if steps else ""
+        (shown(run.name), "bold"), f"  {shown(_state(run))}  ", (f"step {done:,}", "bold"), f" of {steps:,}" if steps else ""
     )
     parts: list[RenderableType] = [Text.assemble(head, f"  {left}" if left else "")]
     if steps:
@@ -100,9 +101,8 @@ def _evaluations(run: Run) -> Table:
         known = np.append(run.curves[name].value if name in run.curves else [], value)
         known = known[np.isfinite(known)] if np.isfinite(known).any() else known
         best = known.min() if "loss" in name else known.max()
-        table.add_row(
-            name, number(value), number(float(best)), *(number(of[name]) if name in of else "" for of in stated.values())
-        )
+        beside = [number(of[name]) if name in of else "" for of in stated.values()]
+        table.add_row(Text(shown(name)), number(value), number(float(best)), *beside)
     return table
 
 
@@ -141,10 +141,10 @@ def _sweep(folder: Path) -> tuple[RenderableType, bool]:
         )
     sign = -1 if swept.goal == "max" else 1
     rows.sort(key=lambda row: (math.isnan(row[0]), sign * row[0]))
-    head = Text.assemble((swept.run.name, "bold"), f"  {ended} of {len(rows)} members have ended")
+    head = Text.assemble((shown(swept.run.name), "bold"), f"  {ended} of {len(rows)} members have ended")
     table = _table("member", "step", "loss", swept.metric, "")
     for _, row in rows[:MEMBERS]:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     more = [Text(f"and {len(rows) - MEMBERS} more", style="dim")] if len(rows) > MEMBERS else []
     return Group(head, table, *more), (folder / "result.json").is_file()
 
@@ -152,5 +152,5 @@ def _sweep(folder: Path) -> tuple[RenderableType, bool]:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for i, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if i == 0 else "right", header_style="dim")
+        table.add_column(Text(shown(column)), justify="left" if i == 0 else "right", header_style="dim")
     return table

@@ -36,7 +36,7 @@ RUNNER = [
         "stopping",
     ),
     *("sweeps", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
-    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates", "safe_path"),
+    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates", "safe_path", "terminal", "contracts"),
     *("watch", "profiling", "find_rate", "rate_curve", "find_batch", "doctor", "listing"),
     *("runs", "keys", "checking", "narrowing", "fingerprints"),
 ]
@@ -48,7 +48,7 @@ ARROWS: dict[str, list[str]] = {
     "sharding": ["axes"],
     "experiment": ["task"],
     "keys": [],
-    "step": ["task", "keys"],
+    "step": ["task", "keys", "contracts"],
     "adversarial": ["step", "task"],
     "parallel": ["task", "axes"],
     "runs": ["runs"],
@@ -112,6 +112,8 @@ ARROWS: dict[str, list[str]] = {
     "__main__": ["cli", "guard", "hugepages"],
     "hugepages": [],
     "safe_path": [],
+    "terminal": [],
+    "contracts": ["experiment", "task"],
     "": ["commands"],  # jaxmodels/__init__.py
 }
 

@@ -50,6 +50,19 @@ Exit status: 0 done, 1 failed (also for want of disk, memory or threads), 2 bad 
 """
 
 
+READING = (
+    "evaluate",
+    "predict",
+    "generate",
+    "report",
+    "watch",
+    "list",
+    "tokenize",
+    "convert",
+    "plan",
+)  # write no checkpoints
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -91,10 +104,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("interrupted; nothing newer than the last checkpoint was saved", 130)
     except Exception as error:
-        status = None if os.environ.get("JAXMODELS_TRACEBACK") else _explain(error)
+        if os.environ.get("JAXMODELS_TRACEBACK"):
+            raise
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        if missing and argv[0] in READING:
+            return fail(_missing(error), BAD_INPUT)
+        status = _explain(error)
         if status is None:
             raise
         return status
+
+
+def _missing(error: Exception) -> str:
+    """An error of the system's in words; one of this package's has them already."""
+    name = getattr(error, "filename", None)
+    if name is None:
+        return str(error)
+    what = "nothing" if isinstance(error, FileNotFoundError) else "a folder in place of a file, or the other way round,"
+    return f"{os.fsdecode(name)}: got {what} there; expected a file or a folder to read. Give the path of one"
 
 
 def _explain(error: Exception) -> int | None:

@@ -6,13 +6,15 @@ import contextlib
 import sys
 from typing import Any
 
+from jaxmodels.terminal import shown
+
 FAILED, BAD_INPUT, NOT_FINITE = 1, 2, 3  # exit status
 
 
 def fail(text: str, status: int) -> int:
     """Says what went wrong, and gives the status."""
     with contextlib.suppress(OSError, ValueError):  # a message that cannot be printed changes no status
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        print(f"error: {shown(text)}", file=sys.stderr, flush=True)
     return status
 
 

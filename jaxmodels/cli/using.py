@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
 from jaxmodels import cluster
 from jaxmodels.cli.parsing import knobs_of, leading, parse, positional
+from jaxmodels.terminal import shown
 
 CODE = (
     "A run's folder is code: its experiment.py is executed, so give only one that you, or somebody whose code you would "
@@ -94,8 +96,10 @@ def generate(argv: list[str]) -> int:
     console = Console(quiet=printing.quiet, json=printing.json)
     streams = not printing.json and len(how["prompt"]) == 1
 
+    seen = shown if sys.stdout.isatty() else str  # a file gets the model's text as it is
+
     def show(_: int, text: str) -> None:
-        print(text, end="", flush=True)
+        print(seen(text), end="", flush=True)
 
     texts = commands.generate(run, warn=console.warn, show=show if streams else None, **vars(got["restoring"]), **how)
     if printing.json:
@@ -103,7 +107,7 @@ def generate(argv: list[str]) -> int:
     elif streams:
         print()
     else:
-        print("\n\n".join(text.whole for text in texts))
+        print(seen("\n\n".join(text.whole for text in texts)))
     return 0
 
 

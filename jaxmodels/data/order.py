@@ -82,14 +82,16 @@ class Order:
 
     def __init__(self, n: int, batch: int, seed: int | None, remainder: Remainder):
         if n < 1:
-            raise ValueError("the data set has no examples; look at the file or at the split it was made from")
+            raise ValueError(
+                "the data set: got 0 examples; expected one or more. Look at the file, or at the split it was made from"
+            )
         if batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
         check_seed(seed)
         if remainder == "drop" and batch > n:
             raise ValueError(
-                f"a batch of {batch} rows of a data set of {n} with remainder='drop' leaves no batch at all; "
-                "lower the batch or use remainder='pad'"
+                f"the data set: got {n} examples; expected {batch} or more, as of fewer remainder='drop' leaves no "
+                "batch at all. Lower the batch, or use remainder='pad'"
             )
         self.n, self.batch, self.seed, self.remainder = n, batch, seed, remainder
         self._blocks: tuple[tuple[int, np.ndarray], ...] = ()  # the last two used, each with its first place

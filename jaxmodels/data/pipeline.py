@@ -63,6 +63,7 @@ class ArrayPipeline:
         lengths = {name: len(x) for name, x in arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the arrays differ in length: {lengths}; each must have one row for each example")
+        Order(len(next(iter(arrays.values()))), max(1, self.batch), None, "pad")  # raises where there are none
         return arrays
 
     @cached_property

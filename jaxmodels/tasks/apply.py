@@ -12,6 +12,10 @@ import jax.numpy as jnp
 
 def init_from(model: nn.Module, inputs: str, method: str | None = None) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Task.init of a model whose method, by default its call, sees batch[inputs]: (params, extra)."""
+    if isinstance(model, type):
+        raise ValueError(
+            f"the task's model: got the class {model.__name__} itself; expected a model. Make one: {model.__name__}(...)"
+        )
 
     def init(key, batch):
         extra = dict(model.init(key, batch[inputs], method=method))
@@ -46,6 +50,17 @@ def looked_up(run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batc
             return run(params, extra, batch)
 
     return jax.eval_shape(traced, params, extra, dict(batch)), rows
+
+
+def check_outputs(outputs: jax.Array, wanted: str) -> jax.Array:
+    """The outputs, where they have as many axes as wanted says, such as "(N, classes)"; raises ValueError where not."""
+    if outputs.ndim != wanted.count(",") + 1:
+        shape = ", ".join(["N", *map(str, outputs.shape[1:])]) + "," * (outputs.ndim == 1)
+        raise ValueError(
+            f"the task's model: got outputs of the shape ({shape}); expected {wanted}. Let the model end in them, as by a "
+            "mean over positions or a dense layer"
+        )
+    return outputs
 
 
 def apply(

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from jaxmodels.task import Mean, Predictor, Requirement, Task
-from jaxmodels.tasks.apply import apply, beside, init_from, looked_up
+from jaxmodels.tasks.apply import apply, beside, check_outputs, init_from, looked_up
 from jaxmodels.tasks.ranking import among, first
 from jaxmodels.tasks.requirements import inputs_of, labels, segments, weights
 
@@ -60,7 +60,7 @@ def classify(
         return Mean.of(optax.softmax_cross_entropy(logits_BK.astype(jnp.float32), target_BK), weight_B)
 
     def measure(logits_BK: jax.Array, batch: Any, smoothing: float = 0.0) -> dict[str, Mean]:
-        classes = logits_BK.shape[-1]
+        classes = check_outputs(logits_BK, "(N, classes)").shape[-1]
         right = {"accuracy": first(logits_BK, batch["label"])}
         if classes > 5:
             right["top5"] = among(logits_BK, batch["label"], 5)
@@ -94,7 +94,7 @@ def classify(
             return apply(model, params, extra, batch[inputs], None, **beside(batch))[0]
 
         logits_BK, tables = looked_up(run, params, extra, batch)
-        classes = logits_BK.shape[-1]
+        classes = check_outputs(logits_BK, "(N, classes)").shape[-1]
         share = Requirement("the share of the first label", "Give a share from 0 to 1", low=0, high=1, shape=())
         return {
             inputs: inputs_of(batch[inputs], tables.get(inputs)),

@@ -1,0 +1,125 @@
+"""Whether an Experiment's parts are what they must be, and what a batch lacks, in one message in place of a traceback."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import numbers
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from itertools import islice
+from typing import Any
+
+from jaxmodels.experiment import Evaluation, Experiment
+from jaxmodels.task import Task
+
+PIPELINE = ("batch", "steps", "spec", "rows")
+WHOLE = ("steps", "eval_every", "checkpoint_every", "log_every", "keep")
+
+
+def check_parts(experiment: Experiment) -> None:
+    """Raises ValueError where a field holds something of another kind; reads no data."""
+    task, optimizer, best = experiment.task, experiment.optimizer, experiment.best
+    if not isinstance(task, Task):
+        raise ValueError(
+            f"the experiment's task: got {kind(task)}; expected a jaxmodels.Task. Wrap the model, as in "
+            "task=jaxmodels.tasks.classify.classify(model)"
+        )
+    if isinstance(optimizer, type) or not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise ValueError(
+            f"the experiment's optimizer: got {kind(optimizer)}; expected one of optax. Write optimizer=jaxmodels.optim.adam"
+            "(1e-3), or give any optax.GradientTransformation"
+        )
+    check_pipeline(experiment.train, "train")
+    if not isinstance(experiment.evals, Mapping):
+        raise ValueError(
+            f"the experiment's evals: got {kind(experiment.evals)}; expected a dict of names. Write "
+            "evals={'test': pipeline}"
+        )
+    for name, evaluation in experiment.evals.items():
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ValueError(f"the experiment's evals: got the name {name!r}; expected text without /. Write 'test'")
+        check_pipeline(evaluation.data if isinstance(evaluation, Evaluation) else evaluation, f"evals[{name!r}]")
+    for name in WHOLE:
+        value = getattr(experiment, name)
+        absent = value is None and name in ("eval_every", "checkpoint_every")
+        if not absent and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
+            raise ValueError(
+                f"the experiment's {name}: got {value!r} ({type(value).__name__}); expected a whole number. Round it, as by "
+                "int(x), or divide by // in place of /"
+            )
+    if best is not None and not (
+        isinstance(best, tuple) and len(best) == 2 and isinstance(best[0], str) and callable(best[1])
+    ):
+        raise ValueError(
+            f"the experiment's best: got {best!r}; expected a metric and max or min. Write best=('test/accuracy', max)"
+        )
+
+
+def check_pipeline(data: Any, name: str) -> None:
+    """Raises ValueError where this is no pipeline, or one whose batch cannot be."""
+    lacks = [part for part in PIPELINE if inspect.getattr_static(data, part, None) is None and not _has(data, part)]
+    if isinstance(data, type) or lacks:
+        raise ValueError(
+            f"the experiment's {name}: got {kind(data)}; expected a pipeline. Put arrays into "
+            "jaxmodels.data.pipeline.ArrayPipeline({'image': x, 'label': y}, batch=32), or give an object with batch, "
+            "steps, spec and rows(step, start, stop)"
+        )
+    if not isinstance(data.batch, numbers.Integral) or isinstance(data.batch, bool):
+        raise ValueError(
+            f"the experiment's {name}: got a batch of {data.batch!r} ({type(data.batch).__name__}); expected a whole "
+            "number. Round it, as by int(x)"
+        )
+
+
+def _has(data: Any, part: str) -> bool:
+    """Whether it is there by other means, such as __getattr__; of a property that reads data nothing is asked."""
+    return inspect.getattr_static(type(data), "__getattr__", None) is not None and hasattr(data, part)
+
+
+def kind(x: Any) -> str:
+    """What something is, for people."""
+    if x is None:
+        return "None"
+    if isinstance(x, type):
+        return f"the class {x.__name__} itself"
+    if inspect.isfunction(x) or inspect.ismethod(x):
+        return f"the function {x.__name__} itself"
+    module = type(x).__module__.partition(".")[0]
+    return f"a {type(x).__name__}" + (f" of {module}" if module not in ("builtins", "jaxmodels", "__main__") else "")
+
+
+@contextmanager
+def wanting(batch: Mapping[str, Any]) -> Iterator[None]:
+    """Says what a task wants of a batch that has no such key, and what the batch has."""
+    try:
+        yield
+    except KeyError as error:
+        key = error.args[0] if error.args else None
+        if not isinstance(key, str) or key in batch or not _reads(batch):
+            raise
+        names = ", ".join(map(repr, sorted(batch)))
+        close = get_close_matches(key, [name for name in batch if name != "weight"], n=1, cutoff=0.6)
+        others = [name for name in batch if name not in ("weight", "label", "target")]
+        do = f"Rename {close[0]!r} to {key!r} in the data" if close else f"Give the data a {key!r}"
+        if others and not close:
+            do += f", or, where that is the model's input, tell the task what it is called: inputs={others[0]!r}"
+        raise ValueError(
+            f"the task reads batch[{key!r}]: got batches with {names}; expected {key!r} among them. {do}"
+        ) from error
+
+
+def _reads(batch: Mapping[str, Any]) -> bool:
+    """Whether the error that is being handled came of name[key], name being a variable that is a batch with these keys."""
+    trace = sys.exc_info()[2]
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    line, _, begin, end = next(islice(code.co_positions(), trace.tb_lasti // 2, None))
+    text = linecache.getline(code.co_filename, line or 0).encode()[begin:end].decode(errors="replace")
+    found = trace.tb_frame.f_locals.get(text.partition("[")[0].strip())
+    return isinstance(found, Mapping) and {*map(str, found)} == {*batch}
