@@ -174,6 +174,16 @@ def number(x: float) -> str:
     return f"{x:,.4f}" if abs(x) < 100 else f"{x:,.1f}"
 
 
+def told_apart(values: Sequence[float]) -> list[str]:
+    """Numbers beside each other, as those of an axis, with as many digits as tell them apart."""
+    texts: list[str] = []
+    for digits in range(4, 18):
+        texts = [f"{x:.{digits}g}" for x in values]
+        if len({*texts}) == len({*values}):
+            break
+    return texts
+
+
 def fail(text: str) -> None:
     """An error as one message."""
     rich(stderr=True).print(Text.assemble(("error: ", "bold red"), shown(text)))

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jaxmodels.console import duration, number
+from jaxmodels.console import duration, number, told_apart
 from jaxmodels.report.read import Curve, Run, rates, read
 from jaxmodels.report.swept import is_sweep, read_sweep
 from jaxmodels.terminal import shown
@@ -106,25 +106,35 @@ def _evaluations(run: Run) -> Table:
     return table
 
 
-def plot(values: np.ndarray, width: int) -> list[str]:
+def plot(values: np.ndarray, width: int, *, margin: int = 0) -> list[str]:
     """Lines of text: the means of as many parts of the values as there is room for, from the lowest to the highest.
 
+    margin: columns of the values' names, at least.
     By their logarithms where the highest is WIDE times the lowest; the line in the middle names the value there.
     """
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return []
-    margin = max(len(number(float(x))) for x in (values.min(), values.max())) + 1
+    margin = max(margin, *(len(number(float(x))) + 1 for x in (values.min(), values.max())))
     columns = np.array([part.mean() for part in np.array_split(values, min(len(values), max(10, width - margin)))])
     log = columns.min() > 0 and columns.max() >= WIDE * columns.min()
     columns = np.log(columns) if log else columns
     low, high = float(columns.min()), float(columns.max())
     at = {HEIGHT - 1: high, HEIGHT // 2: (low + high) / 2, 0: low}
+    heights = [math.exp(x) if log else x for x in at.values()]
+    names = dict(zip(at, map(number, heights), strict=True))
+    if len({*names.values()}) < len({*heights}):  # too near each other for the digits of a metric
+        names = dict(zip(at, told_apart(heights), strict=True))
+    if max(map(len, names.values())) >= margin:
+        return plot(values, width, margin=max(map(len, names.values())) + 1)
     eighths = np.rint((columns - low) / ((high - low) or 1.0) * (8 * HEIGHT - 1)).astype(int) + 1
     lines = []
     for row in reversed(range(HEIGHT)):
-        name = number(math.exp(at[row]) if log else at[row]) if row in at else ""
-        lines.append(name.rjust(margin - 1) + " " + "".join(BLOCKS[min(8, max(0, n - 8 * row))] for n in eighths.tolist()))
+        lines.append(
+            names.get(row, "").rjust(margin - 1)
+            + " "
+            + "".join(BLOCKS[min(8, max(0, n - 8 * row))] for n in eighths.tolist())
+        )
     return lines
 
 

@@ -9,12 +9,28 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+# What a test sees does not depend on who runs it, and where: the terminal, the time zone, a cluster's variables, what was
+# planned before.
+for _name in [*os.environ]:
+    if _name.startswith(("SLURM_", "OMPI_", "RAY_")) or _name in (
+        *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+        *("JAXMODELS_TRACEBACK", "JAXMODELS_LAUNCHER", "PYTHONSAFEPATH", "PYTHONWARNINGS"),
+        *("COORDINATOR_ADDRESS", "JAX_COORDINATOR_ADDRESS", "JAX_LOCAL_DEVICE_IDS", "TPU_PROCESS_ADDRESSES"),
+    ):
+        del os.environ[_name]
+os.environ["TZ"] = "UTC"
+time.tzset()
+if "JAXMODELS_TESTS_CACHE" not in os.environ:  # as above
+    os.environ["JAXMODELS_TESTS_CACHE"] = tempfile.mkdtemp(prefix="jaxmodels-tests-plans-")
+    atexit.register(shutil.rmtree, os.environ["JAXMODELS_TESTS_CACHE"], ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = os.environ["JAXMODELS_TESTS_CACHE"]
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the first process makes it, pytest-xdist's workers inherit it
     _folder = tempfile.mkdtemp(prefix="jaxmodels-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder
@@ -29,7 +45,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_num_cpu_devices", 8)

@@ -46,14 +46,15 @@ def test_the_newest_run_of_an_experiment_is_its_last_with_the_target_beside_it(t
 def test_the_list_has_a_line_for_each_as_wide_as_the_terminal_or_is_json(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(os, "get_terminal_size", lambda *_: (_ for _ in ()).throw(OSError))  # no terminal
-    assert cli.main(["list", str(EXPERIMENTS)]) == 0
+    words = ["list", str(EXPERIMENTS), "--runs", str(tmp_path)]  # not those that lie about
+    assert cli.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.strip()]) == 1 + len(listing.list_experiments(EXPERIMENTS))
-    assert cli.main(["list", str(EXPERIMENTS), "--json"]) == 0
+    assert cli.main([*words, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) > 30
     for columns in (200, 80, 60):
         monkeypatch.setenv("COLUMNS", str(columns))
-        assert cli.main(["list", str(EXPERIMENTS)]) == 0
+        assert cli.main(words) == 0
         lines = capsys.readouterr().out.splitlines()
         assert all(len(line) <= columns for line in lines)
         assert ("99.4% test acc" in "\n".join(lines)) == (columns == 200) and "A multilayer perceptron" in "\n".join(lines)

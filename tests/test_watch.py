@@ -89,3 +89,11 @@ def test_the_command_watches_once_where_there_is_no_terminal(tmp_path, capsys):
     assert "step 40" in capsys.readouterr().out
     assert cli.main(["watch", str(tmp_path / "none")]) == 2
     assert "is not a run's folder: there is no such folder" in capsys.readouterr().err
+
+
+def test_values_near_each_other_have_names_that_tell_them_apart():
+    for values in (np.linspace(0.12341, 0.12344, 50), np.linspace(1e-9, 1.00001e-9, 50)):
+        lines = watch.plot(values, 60)
+        named = [word for line in lines for word in line.split()[:1] if word[0].isdigit()]
+        assert max(map(len, lines)) <= 60
+        assert len({*named}) == len(named) == 3

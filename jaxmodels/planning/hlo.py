@@ -48,6 +48,7 @@ class Work(NamedTuple):
     traffic: float
     collectives: list[Collective]
     loops: int  # whose trips are not known, counted once
+    kernels: int  # at least: products and exchanges; what is between them may be fused with them
 
 
 class Instruction(NamedTuple):
@@ -74,11 +75,13 @@ def read(text: str, mesh: Mapping[str, int]) -> Work:
     traffic = 0.0
     moved: dict[tuple[str, tuple[str, ...]], float] = defaultdict(float)
     times: Counter = Counter()
+    kernels = 0
     for name, n in trips.items():
         shapes = {i.name: i.shape for i in computations[name]}
         used = _users(computations[name])
         for i in computations[name]:
             if i.operation in ("dot", "convolution"):
+                kernels += n
                 operands = [shapes[o] for o in i.operands]
                 kind = _ARRAY.match(operands[1])[1]  # type: ignore[index]
                 flops[NAMES.get(kind, kind)] += n * _flops(i, operands)
@@ -90,8 +93,9 @@ def read(text: str, mesh: Mapping[str, int]) -> Work:
                 if sent:
                     moved[kind, axes] += n * sent
                     times[kind, axes] += n
+                    kernels += n
     collectives = [Collective(kind, axes, moved[kind, axes], times[kind, axes]) for kind, axes in sorted(moved)]
-    return Work(dict(flops), traffic, collectives, len(unknown))
+    return Work(dict(flops), traffic, collectives, len(unknown), kernels)
 
 
 def scopes(text: str) -> tuple[str, dict[str, tuple[str, str]]]:

@@ -64,14 +64,14 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
                 ",".join(f"{k}={n}" for k, n in few.items()), jax.devices()[: math.prod(few.values())]
             )
             lowered = lower(experiment, request, small, *runner.abstract_state(experiment, small), B)
-    work = hlo.Work(**cached(lowered, "partition", "", lambda: partition(lowered, few)))
+    work = hlo.Work(**cached(lowered, "partition", "kernels", lambda: partition(lowered, few)))
     collectives = [hlo.Collective(*c) for c in work.collectives]
 
     own = machine.device.platform != "cpu" and compilers.missing(machine) is None
     found = compilers.devices(machine) if own else None
     real, _ = mesh_of(text, machine, found) if found else (mesh, sizes)
     where = links.places(machine, np.asarray(real.devices) if found else None, sizes)
-    facts["work"] = {"flops": work.flops, "traffic": work.traffic, "loops": work.loops}
+    facts["work"] = {"flops": work.flops, "traffic": work.traffic, "loops": work.loops, "kernels": work.kernels}
     facts["collectives"] = [
         {**c._asdict(), **links.road(machine, where, sizes, c.axes)._asdict(), "axes": list(c.axes)} for c in collectives
     ]
@@ -187,14 +187,20 @@ def _per_step(experiment: Experiment) -> dict[str, int]:
 def partition(lowered: Any, sizes: dict[str, int]) -> dict[str, Any]:
     """The work of one device, from the program that the partitioner makes for simulated devices."""
     with tempfile.TemporaryDirectory(prefix="jaxmodels-plan-") as folder:
-        lowered.compile(
-            compiler_options={
-                "xla_dump_to": folder,
-                "xla_dump_hlo_as_text": True,
-                "xla_dump_hlo_pass_re": "spmd-partitioning",
-                "xla_backend_optimization_level": 0,
-            }
-        )
+        kept = jax.config.read("jax_persistent_cache_min_compile_time_secs")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # what comes from a cache writes no text
+        try:
+            lowered.compile(
+                compiler_options={
+                    "xla_dump_to": folder,
+                    "xla_dump_hlo_as_text": True,
+                    "xla_dump_hlo_pass_re": "spmd-partitioning",
+                    "xla_backend_optimization_level": 0,
+                    "xla_llvm_disable_expensive_passes": True,  # a program that no cache can hold from elsewhere
+                }
+            )
+        finally:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", kept)
         files = sorted(Path(folder).glob("*after_spmd-partitioning*.txt"))
         if not files:  # one device: there is nothing to partition
             files = sorted(Path(folder).glob("*before_optimizations.txt"))

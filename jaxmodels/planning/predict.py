@@ -1,8 +1,9 @@
 """From facts to a forecast: time of a step by the roofline, memory that fits or not, and what the whole run costs.
 
 The roofline (doi:10.1145/1498765.1498785) has three ceilings: products, at that part of the vendor's peak which well-tuned
-programs reach, memory and links, at the vendor's figures. Exchanges over the axes data and fsdp go on while products are
-computed; those over other axes lie between products that wait for them, and add to the time.
+programs reach, memory and links, at the vendor's figures. Under them lies a floor: a step takes at least as long as the
+launches of its products and exchanges, which is what bounds small models. Exchanges over the axes data and fsdp go on while
+products are computed; those over other axes lie between products that wait for them, and add to the time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from jaxmodels.planning.targets import Target
 # Part of the vendor's peak that products reach; chosen from four published runs on TPUs, see benchmarks/plan_accuracy.py.
 REACHED = 0.65
 HIDDEN = {axes.DATA, axes.FSDP}
+# Seconds of the shortest kernel with its launch: 20 kernels of 2.9 µs in a CUDA graph took 3.4 µs each (NVIDIA, "Getting
+# Started with CUDA Graphs", 2019, V100). For want of a published figure it stands for TPUs too.
+LAUNCH = 3.4e-6
 
 
 def predict(facts: dict[str, Any], target: Target) -> dict[str, Any]:
@@ -55,8 +59,9 @@ def _speed(facts: dict[str, Any], target: Target) -> dict[str, Any]:
     memory = moved / (device.bandwidth / share)
     hidden = sum(exchange_s(c) for c in facts["collectives"] if set(c["axes"]) <= HIDDEN)
     between = sum(exchange_s(c) for c in facts["collectives"] if not set(c["axes"]) <= HIDDEN)
-    terms = {"compute": compute, "memory": memory, "network": hidden + between}
-    step = max(compute, memory, hidden) + between
+    latency = max(1, facts["work"]["kernels"]) * LAUNCH
+    terms = {"compute": compute, "memory": memory, "network": hidden + between, "latency": latency}
+    step = max(max(compute, memory, hidden) + between, latency)
     model = sum(facts["flops"]["model"].values())
     per_s = {f"{name}_per_s": n / step for name, n in facts["examples"].items()}
     return {

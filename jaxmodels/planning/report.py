@@ -89,6 +89,8 @@ def _speed(plan: dict[str, Any], console: Console) -> None:
         return
     terms = ", ".join(f"{name} {seconds(t)}" for name, t in forecast["terms_s"].items())
     rows = [["a step", f"{seconds(forecast['step_s'])}, bound by {forecast['bound']} ({terms})"]]
+    if forecast["bound"] == "latency":
+        rows += [["", "a floor: launches of kernels alone, measured on another chip; what is really reached may be slower"]]
     rows += [["model FLOPs utilisation", f"{forecast['mfu']:.1%}"]]
     rows += [[f"{name} per second", f"{forecast[f'{name}_per_s']:,.0f}"] for name in plan["examples"]]
     if forecast["bubble"]:

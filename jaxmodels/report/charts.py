@@ -69,7 +69,7 @@ def _curves(metric: str, group: Any, runs: Sequence[Run], splits: list[str], flo
             "line": line,
         }
         trace |= {"marker": {"size": 5, "color": colour(at)}, "flops": flops[i], "opacity": 0.45 if faint else 1}
-        trace["hovertemplate"] = "%{y:.1%}" if metric in PERCENT else "%{y:.4~g}"
+        trace["hovertemplate"] = "%{y:.3~p}" if metric in PERCENT else "%{y:.4~g}"
         keep = thin.kept(curve.value, buckets)
         points = {"step": listed(curve.step[keep]), "seconds": listed(curve.seconds[keep]), "y": listed(curve.value[keep])}
         if long:
@@ -82,7 +82,7 @@ def _curves(metric: str, group: Any, runs: Sequence[Run], splits: list[str], flo
         last = _last(metric, finite[-1]) if len(finite) else "not finite"
         if not several:
             legend.append((at, "" if metric in LAST else split, last))
-    y: Figure = {"tickformat": ".0%"} if metric in PERCENT else {}
+    y: Figure = {"tickformat": "~p"} if metric in PERCENT else {}  # as many digits as tell the ticks apart
     if metric in LAST and metric != "grad_norm":
         y["rangemode"] = "tozero"
     positive = all(v is None or v > 0 for trace in data for v in trace["y"])

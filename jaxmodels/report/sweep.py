@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodels.console import duration, number
+from jaxmodels.console import duration, number, told_apart
 from jaxmodels.report import charts, one, page
 from jaxmodels.report.charts import Figure, colour, figure, label, listed
 from jaxmodels.report.page import Page, escaped
@@ -113,7 +113,7 @@ def _scale(values: list[Any]) -> tuple[np.ndarray, list[float], list[str], bool]
         log = min(values) > 0 and max(values) / min(values) >= WIDE
         place = np.log10(values) if log else np.array(values, float)
         ticks = sorted({*values}) if len({*values}) <= TICKS else [min(values), max(values)]
-        return place, (np.log10(ticks) if log else np.array(ticks, float)).tolist(), [f"{t:.4g}" for t in ticks], log
+        return place, (np.log10(ticks) if log else np.array(ticks, float)).tolist(), told_apart(ticks), log
     kinds = list(dict.fromkeys(map(one.shown, values)))
     places = np.array([kinds.index(one.shown(v)) for v in values], float)
     return places, [*map(float, range(len(kinds)))], kinds, False

@@ -185,3 +185,13 @@ def test_more_devices_than_can_be_simulated_are_planned_by_half_as_many_with_hal
     assert measure.simulated({"fsdp": 8}, 7) == ({"fsdp": 8}, 7)
     with pytest.raises(ValueError, match="take powers of two"):
         measure.simulated({"data": 4096}, 4095)
+
+
+@pytest.mark.fast
+def test_a_step_of_a_tiny_model_takes_at_least_the_launches_of_its_products(facts):
+    tiny = {**facts, "collectives": [], "work": {**facts["work"], "flops": {"float32": 1e3}, "traffic": 1e3, "kernels": 9}}
+    tiny["state"] = {name: {**part, "device": 100} for name, part in facts["state"].items()}
+    made = predict(tiny, target("h200-1"))
+    assert made["bound"] == "latency"
+    assert made["step_s"] == pytest.approx(9 * 3.4e-6)
+    assert predict({**tiny, "work": {**tiny["work"], "kernels": 0}}, target("h200-1"))["step_s"] == pytest.approx(3.4e-6)

@@ -27,7 +27,7 @@ def known(**changes):
 
 
 def facts(choice, used):
-    work = {"flops": {"bfloat16": 6e6 * COUNT / 64}, "traffic": 1e9, "loops": 0}
+    work = {"flops": {"bfloat16": 6e6 * COUNT / 64}, "traffic": 1e9, "loops": 0, "kernels": 0}
     state = {name: {**part, "device": part["bytes"] // 64} for name, part in known()["state"].items()}
     memory = {"argument": used, "output": 0, "alias": 0, "temp": 0, "generated_code": 0, "own": False}
     rest = {"mesh": dict(choice.mesh), "batch": 512, "accumulate": choice.accumulate, "steps": 10, "collectives": []}

@@ -406,3 +406,9 @@ def test_an_experiment_that_cannot_be_built_is_a_sentence(trained, tmp_path):
 def test_a_page_without_anything_else_is_made(tmp_path):
     (tmp_path / "knobs.json").write_text("{}")
     assert "Nothing has been evaluated yet." in one_run(read(tmp_path), None, {}, None).html()
+
+
+def test_the_axis_of_a_share_tells_its_ticks_apart(tmp_path):
+    run = made(tmp_path / "run")
+    [waited] = [figure for figure in opened(run).figures if figure["title"] == "time waited for input"]
+    assert waited["layout"]["yaxis"]["tickformat"] == "~p"  # of d3: 0.0002 is 0.02%, where .0% says 0%

@@ -11,6 +11,7 @@ from report.runs import HOSTILE, made, made_sweep
 from report.test_browser import DRAWN
 
 from jaxmodels import cli
+from jaxmodels.console import told_apart
 from jaxmodels.report.command import report
 from jaxmodels.report.swept import importance, read_sweep
 
@@ -76,3 +77,9 @@ def test_a_browser_draws_every_figure_and_asks_for_nothing(tmp_path, width, sche
         assert HOSTILE in cells
     finally:
         browser.close()
+
+
+def test_ticks_of_an_axis_can_be_told_apart():
+    for values in ([0.12345, 0.12346], [1e-12, 1.00001e-12], [1, 2, 3]):
+        assert len({*told_apart(values)}) == len(values)
+    assert told_apart([1e-4, 3e-4]) == ["0.0001", "0.0003"]
