@@ -187,7 +187,7 @@ def _per_step(experiment: Experiment) -> dict[str, int]:
 def partition(lowered: Any, sizes: dict[str, int]) -> dict[str, Any]:
     """The work of one device, from the program that the partitioner makes for simulated devices."""
     with tempfile.TemporaryDirectory(prefix="jaxmodels-plan-") as folder:
-        kept = jax.config.read("jax_persistent_cache_min_compile_time_secs")
+        kept = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)  # what comes from a cache writes no text
         try:
             lowered.compile(
