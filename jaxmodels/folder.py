@@ -156,9 +156,9 @@ class Folder:
         self._write_identity(wanted, self.checkpoints.run)
         (self.path / "result.json").unlink(missing_ok=True)  # of the shorter run: a reader would take this one for complete
         return (
-            f"the complete run of {name} {before[name]:,} goes on to {name} {after[name]:,}: from step {step:,} on its "
-            f"schedules are those of the longer run. The result is not that of one run of {name} {after[name]:,}, unless no "
-            f"schedule depends on {name}"
+            f"the complete run of {before[name]:,} {name} goes on to {after[name]:,}: from step {step:,} on its schedules "
+            f"are those of the longer run. The result is not that of one run of {after[name]:,} {name}, unless no schedule "
+            "depends on their number"
         )
 
     def _take(self) -> None:
