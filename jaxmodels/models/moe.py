@@ -39,7 +39,10 @@ class Block(nn.Module):
         y_BTM, cache = self.attention(norm(name="norm_attention")(x_BTM), rotation, cache, count_B, segments_BT)
         x_BTM += y_BTM
         y_BTM = norm(name="norm_mlp")(x_BTM)
-        x_BTM += self.experts(y_BTM, None if segments_BT is None else segments_BT != 0).astype(x_BTM.dtype)
+        real_BT = None if segments_BT is None else segments_BT != 0
+        if real_BT is None and count_B is not None:
+            real_BT = jnp.arange(y_BTM.shape[1]) < count_B[:, None]
+        x_BTM += self.experts(y_BTM, real_BT).astype(x_BTM.dtype)
         if self.shared:
             dense = partial(nn.Dense, use_bias=False, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype)
             y_BTF = nn.silu(dense(self.shared, name="shared_gate")(y_BTM)) * dense(self.shared, name="shared_up")(y_BTM)

@@ -32,7 +32,9 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
 
     def measure(params: Any, extra: Any, batch: Any, keys_B: Any, smoothing: float) -> tuple[Mean, dict[str, Mean]]:
         variables = {"params": params, **extra}
-        inputs = (batch["inputs"], keys_B, None, None, batch.get("segments"))
+        # What a model adds up over a row's tokens, such as a balance of experts, is to end with what counts.
+        count_B = None if "segments" in batch else ends(batch["weight"])
+        inputs = (batch["inputs"], keys_B, None, count_B, batch.get("segments"))
         (x_BTM, _), sown = model.apply(variables, *inputs, method="hidden", mutable=["losses"])
         table_VM: Any = model.apply(variables, method="table")
         weight_BT = batch["weight"]
@@ -62,11 +64,16 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
         return {
             "inputs": tokens(V, (), shape),
             "targets": tokens(V, ("weight",), shape),
-            "weight": weights(None),
+            "weight": weights(shape),
             "segments": segments(shape),
         }
 
     return Task(init_from(model, "inputs"), loss, evaluate, finish, requires=requires)
+
+
+def ends(weight_BT: Any) -> Any:
+    """How many tokens each row has, up to the last of weight above 0; B."""
+    return ((weight_BT > 0) * jnp.arange(1, weight_BT.shape[1] + 1)).max(1)
 
 
 def sum_of(losses: Any, batch: int) -> Any:

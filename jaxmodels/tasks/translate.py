@@ -58,7 +58,7 @@ def translate(model: nn.Module, *, smoothing: float = 0.0) -> Task:
             "source": tokens(V, (), source),
             "inputs": tokens(V, (), target),
             "targets": tokens(V, ("weight",), target),
-            "weight": weights(None),
+            "weight": weights(target),
             "source_segments": segments(source),
             "segments": segments(target),
         }

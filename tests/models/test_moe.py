@@ -181,6 +181,17 @@ def test_the_language_task_adds_the_balance_loss():
     assert float(metrics["auxiliary"].total) >= 0.1 * B * T * L * 0.9
 
 
+def test_what_follows_the_last_token_that_counts_is_padding_to_the_language_task():
+    """The last window of a text is filled up with tokens of weight 0, and has no segments."""
+    params, task = variables_of(of("mixtral"))["params"], next_token(of("mixtral"))
+    weight = np.tile((np.arange(T) < 5).astype(np.float32), (B, 1))
+    weight[:, 1] = 0  # a token that is seen and not learned
+    padded = task.loss(params, {}, {"inputs": TOKENS, "targets": TOKENS, "weight": weight}, None)[2]
+    cut = {"inputs": TOKENS[:, :5], "targets": TOKENS[:, :5], "weight": weight[:, :5]}
+    for name, mean in task.loss(params, {}, cut, None)[2].items():
+        np.testing.assert_allclose(padded[name].total, mean.total, rtol=1e-4)
+
+
 @kinds
 def test_no_logit_sees_a_later_token(kind):
     model = of(kind)
