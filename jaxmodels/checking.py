@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.experiment import Pipeline
+from jaxmodels.experiment import Evaluation, Experiment, Pipeline
 from jaxmodels.narrowing import Loss, loss, overflow
 from jaxmodels.task import Requirement, Task
 
@@ -91,6 +91,13 @@ def check_shapes(name: str, spec: Mapping[str, Any], requirements: Mapping[str, 
 
 def _rows(shape: Any) -> str:
     return f"({', '.join(['N', *map(str, shape)])}{',' if not len(shape) else ''})"
+
+
+def check_data(experiment: Experiment, params: Any, extra: Any) -> None:
+    """Looks at the shapes of all data of an experiment, and at what lies in memory; params, extra: shapes and types."""
+    for name, data in {"train": experiment.train, **experiment.evals}.items():
+        data = data.data if isinstance(data, Evaluation) else data
+        Checker(experiment.task, data, name, params, extra).start()
 
 
 class Checker:

@@ -8,8 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmodels import loading
+import jax
+
+from jaxmodels import keys, loading, runner
+from jaxmodels.checking import check_data
 from jaxmodels.console import Console
+from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
 from jaxmodels.runs import sealed
 from jaxmodels.runs.files import BadFile, folders, read_json, regular
@@ -132,6 +136,8 @@ def member_of(file: loading.File, path: Path, name: str) -> Member:
 def grouped(setup: Setup, members: Sequence[Member]) -> Iterator[tuple[GroupPrograms, list[Member]]]:
     """Members by the program that they share."""
     configs = [m.config for m in members]
+    if members:
+        _check(setup.file.build(configs[0]))
     apart, notes = groups(setup.file, configs, setup.options) if members else ([], [])
     for note in notes:
         setup.console.warn(note)
@@ -141,6 +147,13 @@ def grouped(setup: Setup, members: Sequence[Member]) -> Iterator[tuple[GroupProg
         of = f"program {i + 1} of {len(apart)}: {len(of_group)} members"
         setup.console.say(of + (f", {', '.join(varying)} vary" if varying else ""))
         yield GroupPrograms(setup.file, configs, group, setup.options, setup.mesh), of_group
+
+
+def _check(experiment: Experiment) -> None:
+    """In words, before anything is traced that would say it in its own; each member's data are looked at by its loop."""
+    keys.words(experiment.seed, "the experiment's seed")
+    state = jax.eval_shape(lambda: runner.initial(experiment))
+    check_data(experiment, state.params, state.extra)
 
 
 def _how(setup: Setup, programs: GroupPrograms, members: Sequence[Member]) -> How:

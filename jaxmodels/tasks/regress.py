@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, beside, init_from, looked_up
@@ -23,7 +24,10 @@ def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -
     """
 
     def measure(output_BK: Any, batch: Any) -> dict[str, Mean]:
-        error_BK = output_BK.astype("float32") - batch["target"].reshape(output_BK.shape)
+        counts_B = (batch["weight"] > 0).reshape(-1, *(1,) * (output_BK.ndim - 1))
+        # A target that does not count may be nan, and 0 times its slope would be, too.
+        target_BK = jnp.where(counts_B, batch["target"].reshape(output_BK.shape), 0)
+        error_BK = jnp.where(counts_B, output_BK.astype("float32") - target_BK, 0)
         return {
             "loss": Mean.of((error_BK**2).mean(-1), batch["weight"]),
             "mae": Mean.of(abs(error_BK).mean(-1) * scale, batch["weight"]),

@@ -82,3 +82,10 @@ def test_finishing_no_examples_gives_no_number():
 def test_the_inputs_may_have_another_name():
     batch = {"image": OUTPUT, "target": BATCH["target"], "weight": BATCH["weight"]}
     assert evaluate(regress(Times(), inputs="image"), batch) == evaluate(regress(Times()))
+
+
+def test_a_target_that_is_nan_and_does_not_count_is_in_no_gradient():
+    task, keys_B = regress(Times()), jax.random.split(jax.random.key(1), 3)
+    gradient = jax.jit(jax.grad(lambda p, batch: task.loss(p, {}, batch, keys_B)[0].total))
+    target = np.where(BATCH["weight"][:, None] > 0, BATCH["target"], np.nan)
+    assert gradient(PARAMS, {**BATCH, "target": target})["one"] == gradient(PARAMS, BATCH)["one"]
