@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxmodels.runs.files import BadFile
 
 RUN = ("knobs.json", "experiment.py")
+CODE, MANY = "code", 10_000  # the folder of modules that the experiment imports, and how many files are looked at
+_SAID: set[str] = set()  # warnings of this process
 WEIGHTS = (
     "config.json",
     "model.safetensors",
@@ -58,22 +60,24 @@ def check_run(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Path
 
 
 def check_code(folder: str | os.PathLike[str], warn: Callable[[str], None]) -> None:
-    """Looks at a run's files before its experiment.py is executed; warns where somebody else could have put code there.
+    """Looks at a run's files before its experiment.py is executed; warns, once, where others could have put code there.
 
     Raises ValueError for a folder that looks like weights too, and for a link or a special file in place of its files.
     """
     folder = Path(folder)
     is_weights(folder)
-    for path in (folder / name for name in RUN):
+    code = _code(folder)
+    for path in (*(folder / name for name in RUN), *code):
         if not os.path.lexists(path):
             continue
-        if not stat.S_ISREG(path.lstat().st_mode):
+        if not stat.S_ISREG(path.lstat().st_mode) and not (path in code and stat.S_ISDIR(path.lstat().st_mode)):
             what = "a link" if path.is_symlink() else "a folder, a pipe or a device"
             raise BadFile(
                 f"{path}: got {what}; expected the regular file that `jaxmodels train` wrote. Copy the file here, if you "
                 "trust it"
             )
-    if why := _foreign(folder):
+    if (why := _foreign((folder, *code))) and why not in _SAID:
+        _SAID.add(why)
         warn(
             f"{why}, and the run's experiment.py is executed now. Use runs only of people whose code you would execute "
             "yourself"
@@ -88,9 +92,23 @@ def _found(folder: Path) -> tuple[str, str]:
     return run, weights or next((name for name in names if name.endswith(TENSORS)), "")
 
 
-def _foreign(folder: Path) -> str:
+def _code(folder: Path) -> list[Path]:
+    """Whatever of the folder may be executed: Python beside the experiment's file, and all that lies in code/."""
+    found = sorted(folder.glob("*.py"))
+    if os.path.lexists(folder / CODE):
+        found.append(folder / CODE)
+    for parent, folders, files in os.walk(folder / CODE):  # follows no link
+        found += [Path(parent, name) for name in sorted([*folders, *files])]
+        if len(found) > MANY:
+            raise BadFile(
+                f"{folder / CODE}: got more than {MANY:,} files; expected the run's own modules. Remove the others"
+            )
+    return found
+
+
+def _foreign(paths: Sequence[Path]) -> str:
     """Who else could have written the run's code, as the beginning of a sentence; "" for nobody."""
-    for path in (folder, *sorted(folder.glob("*.py")), *sorted(folder.glob("code")), *sorted(folder.glob("code/**/*"))):
+    for path in paths:
         facts = path.lstat()
         if facts.st_uid != os.geteuid():
             return f"{path} belongs to another user ({_name(facts.st_uid)})"

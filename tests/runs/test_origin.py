@@ -83,6 +83,22 @@ def test_an_experiment_that_is_a_link_is_not_run(both):
             use(both)
 
 
+@pytest.mark.parametrize("name", ["code", "code/net.py", "code/deep", "code/deep/net.py", "helper.py"])
+def test_a_link_among_the_modules_of_a_run_is_refused(tmp_path, name):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    (run / "code" / "deep").mkdir(parents=True)
+    (run / "knobs.json").write_text("{}")
+    (outside / "deep").mkdir(parents=True)
+    for file in ("experiment.py", "helper.py", "code/net.py", "code/deep/net.py"):
+        (run / file).write_text("")
+        (outside / "net.py").write_text("")
+    check_run(run, print)
+    (run / name).rename(tmp_path / "away")
+    (run / name).symlink_to(outside / "net.py" if name.endswith(".py") else outside)
+    with pytest.raises(ValueError, match=f"{name}: got a link"):
+        check_run(run, print)
+
+
 @pytest.mark.parametrize("name", [".", "experiment.py", "helper.py"])
 @pytest.mark.parametrize("why", ["writable", "owned"])
 def test_code_that_somebody_else_could_have_written_is_warned_of_once(tmp_path, monkeypatch, name, why):
@@ -98,6 +114,7 @@ def test_code_that_somebody_else_could_have_written_is_warned_of_once(tmp_path, 
         os.chown(tmp_path / name, 12345, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    check_run(tmp_path, said.append)
     check_run(tmp_path, said.append)
     [text] = said
     assert ("can be written by every user" if why == "writable" else "belongs to another user") in text
