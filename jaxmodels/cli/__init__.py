@@ -139,7 +139,8 @@ def _explain(error: Exception) -> int | None:
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         cure = "Raise the limits (ulimit -u, ulimit -v), or end other processes"
         return fail(f"got no new thread from the system; expected room for one more. {cure}", FAILED)
-    if isinstance(error, ValueError | ImportError) and _raised_here(error):  # ImportError: of a package that is an extra
+    absent = isinstance(error, ModuleNotFoundError)  # an import of the experiment; an absent extra has words of its own
+    if isinstance(error, ValueError | ImportError) and not absent and _raised_here(error):
         return fail(str(error), BAD_INPUT)
     return None
 
