@@ -87,7 +87,8 @@ class Task(NamedTuple):
     evaluate(params, extra, batch) gives metrics: deterministic; no example sees another, padding (weight 0) counts nowhere.
     finish(metrics) runs on the host, on finished means: adds what is a function of means, such as a perplexity.
     examine(params, extra, batch) gives, where a task has it, what a report shows of each example, as arrays with a leading
-        example axis: "probability" of each class, the true "label", and the "input", for pictures or Display.
+        example axis: "probability" of each class, the true "label", and the "input", for pictures or Display; of
+        padded texts "segments" too, 0 where the input is padding, which nobody is shown.
     unwrap(params, extra) gives the (params, extra) of the model itself, where a wrapper such as `lora` trains others: what a
         Predictor, a Decoder and Evaluation.predict get. A wrapper of a task unwraps as far as itself, then calls the task's.
     requires(batch, params, extra) gives what the keys of a batch must hold, by key, from shapes and types alone (all three

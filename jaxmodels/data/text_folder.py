@@ -31,11 +31,11 @@ def text_folder(
     threads: int | None = None,
     on_broken: OnBroken = "raise",
 ) -> TextFolder:
-    """The .txt files in folder/<class>/ and below it, as "tokens" (int32, T = length) and "label" (int32).
+    """The .txt files in folder/<class>/ and below it, as "tokens", "segments" (int32, T = length) and "label" (int32).
 
     Labels number the classes, `.classes`, as those of image_folder do. encode: the tokens of a file's bytes; where it is
-    absent a byte is a token. Of a longer text the start is taken; a shorter one gets zeros at its end. augment, workers
-    and the rest: see GrainPipeline.
+    absent a byte is a token. Of a longer text the start is taken; a shorter one gets zeros at its end. A token may
+    be 0 too: segments say which are the text's (1) and which are not (0). augment, workers and the rest: see GrainPipeline.
     """
     return TextFolder(
         folder,
@@ -48,7 +48,11 @@ def text_folder(
         workers=workers,
         threads=threads,
         on_broken=on_broken,
-        spec={"tokens": ((length,), np.dtype(np.int32)), "label": ((), np.dtype(np.int32))},
+        spec={
+            "tokens": ((length,), np.dtype(np.int32)),
+            "segments": ((length,), np.dtype(np.int32)),
+            "label": ((), np.dtype(np.int32)),
+        },
     )
 
 
@@ -71,4 +75,5 @@ class _Encode:
             tokens = np.frombuffer(file.read(self.length), np.uint8) if self.encode is None else self.encode(file.read())
         tokens_T = np.zeros(self.length, np.int32)
         tokens_T[: len(tokens)] = tokens[: self.length]
-        return {"tokens": tokens_T, "label": np.int32(label)}
+        segments_T = (np.arange(self.length) < len(tokens)).astype(np.int32)
+        return {"tokens": tokens_T, "segments": segments_T, "label": np.int32(label)}

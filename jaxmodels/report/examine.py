@@ -44,7 +44,7 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
             batch = feed.read(data, n, check)
             got, real = program(params, extra, batch), feed.real_rows(data, n)
             counts = _weight(batch)[real] > 0
-            return [counts, *(np.asarray(got[key])[real][counts] for key in wanted)]
+            return [counts, *(np.asarray(got[key])[real][counts] for key in wanted if key in got)]
 
         with console.busy(f"looking at the examples of {name}"):
             parts = [one(n, only) for n in range(data.steps)]
@@ -56,7 +56,8 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
             chosen = {"worst": order[:WORST].tolist(), "best": best[:BEST].tolist()}
             inputs: dict[int, np.ndarray] = {}
             for n in {int(np.searchsorted(ends, i, "right")) for which in chosen.values() for i in which}:
-                rows = one(n, ("input",))[1]
+                _, rows, *segments = one(n, ("input", "segments"))
+                rows = [x[s != 0] for x, s in zip(rows, *segments, strict=True)] if segments else rows
                 inputs |= {int(ends[n]) - len(rows) + j: x for j, x in enumerate(rows)}
             inputs = {i: inputs[i] for which in chosen.values() for i in which}
             numbers = np.flatnonzero(counts)

@@ -87,7 +87,8 @@ def classify(
     def examine(params, extra, batch):
         logits_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
         probability_BK = jax.nn.softmax(logits_BK.astype(jnp.float32))
-        return {"probability": probability_BK, "label": batch["label"], "input": batch[inputs]}
+        padding = {"segments": batch["segments"]} if "segments" in batch else {}
+        return {"probability": probability_BK, "label": batch["label"], "input": batch[inputs], **padding}
 
     def requires(batch, params, extra):
         def run(params, extra, batch):

@@ -44,13 +44,15 @@ def corrupt(
     return jnp.where(chosen_BT, new_BT, tokens_BT).astype(tokens_BT.dtype), chosen_BT
 
 
-def keys_of(tokens_BT: jax.Array) -> jax.Array:
-    """One key for each row, a function of its tokens alone: the same text is always changed in the same way."""
+def keys_of(tokens_BT: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
+    """One key for each row, a function of its real tokens alone: the same text is always changed in the same way."""
     T = tokens_BT.shape[1]
     # Odd factors that differ by place, so that the order counts; sums wrap around.
     factor_T = jnp.asarray(np.arange(T, dtype=np.uint64) * 2654435769 * 2 + 1, jnp.uint32)
     mixed_BT = (tokens_BT.astype(jnp.uint32) + 1) * factor_T
     mixed_BT ^= mixed_BT >> 15
+    if real_BT is not None:
+        mixed_BT *= real_BT
     sum_B = (mixed_BT * jnp.uint32(2246822519)).sum(1, dtype=jnp.uint32)
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), sum_B)
 
@@ -60,15 +62,21 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
 
     Other tokens are chosen each time a text is seen (RoBERTa, arXiv:1907.11692, section 4.1), by the example's key; in
     evaluation by its tokens. special: tokens that are never chosen, such as those that begin, end and fill a text. A weight
-    of 0 leaves a token out of the choice. Where a batch has "segments" (BT, int), a token sees only those of its number;
-    else it sees those of weight above 0.
+    of 0 leaves a token out of the choice. Where a batch has "segments" (BT, int), a token sees only those of its number
+    and 0 is padding, which is never chosen; else it sees those of weight above 0.
     """
+
+    def segments(batch: Any) -> jax.Array:
+        if "segments" in batch:
+            return batch["segments"]
+        weight_BT = batch["weight"].reshape(len(batch["inputs"]), -1) > 0
+        return jnp.broadcast_to(weight_BT, batch["inputs"].shape).astype(jnp.int32)
 
     def measure(params: Any, extra: Any, batch: Any, corrupt_keys_B: Any, keys_B: Any) -> dict[str, Mean]:
         tokens_BT = batch["inputs"]
         weight_BT = jnp.broadcast_to(batch["weight"].reshape(len(tokens_BT), -1), tokens_BT.shape)
-        segments_BT = batch["segments"] if "segments" in batch else (weight_BT > 0).astype(jnp.int32)
-        open_BT = (weight_BT > 0) & ~jnp.isin(tokens_BT, jnp.asarray(special, tokens_BT.dtype))
+        segments_BT = segments(batch)
+        open_BT = (weight_BT > 0) & (segments_BT != 0) & ~jnp.isin(tokens_BT, jnp.asarray(special, tokens_BT.dtype))
         inputs_BT, chosen_BT = corrupt(corrupt_keys_B, tokens_BT, open_BT, mask=mask, vocabulary=vocabulary, rate=rate)
         variables = {"params": params, **extra}
         x_BTN: Any = model.apply(variables, inputs_BT, keys_B, segments_BT, method="hidden")
@@ -81,7 +89,7 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        return measure(params, extra, batch, keys_of(batch["inputs"]), None)
+        return measure(params, extra, batch, keys_of(batch["inputs"], segments(batch) != 0), None)
 
     def requires(batch, params, extra):
         table_VN = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)

@@ -17,16 +17,18 @@ from jaxmodels.tasks.requirements import inputs_of, labels, segments, weights
 
 
 def tag(model: nn.Module) -> Task:
-    """Cross-entropy and accuracy on batches of inputs (BT, int), segments (BT, 0 is padding), label (BT) and weight (BT).
+    """Cross-entropy and accuracy on batches of inputs (BT, int), segments (BT, 0 is padding), label (BT) and weight (BT,
+    or B for whole rows).
 
-    A weight of 0 leaves a token out of loss and metrics: padding, or all but the first token of a word.
+    A weight of 0 leaves a token out of loss and metrics, such as all but the first token of a word; so does padding.
     """
 
     def measure(logits_BTK: Any, batch: Any) -> dict[str, Mean]:
         label_BT = batch["label"]
+        weight_BT = batch["weight"].reshape(len(label_BT), -1) * (batch["segments"] != 0)
         loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTK.astype("float32"), label_BT)
         values = {"loss": loss_BT, "accuracy": first(logits_BTK, label_BT)}
-        return {name: Mean.of(value_BT, batch["weight"]) for name, value_BT in values.items()}
+        return {name: Mean.of(value_BT, weight_BT) for name, value_BT in values.items()}
 
     def logits(params, extra, batch, keys_B):
         return apply(model, params, extra, batch["inputs"], keys_B, segments_BT=batch["segments"], weight=batch["weight"])

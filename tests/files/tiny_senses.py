@@ -17,7 +17,7 @@ from jaxmodels.models.mlp import MLP
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.tasks.classify import classify
 
-WORDS = ("", "<b>good</b>", "bad", "film")
+WORDS = ("zeroth", "<b>good</b>", "bad", "film")
 TEXTS = [[1, 3], [2, 3], [1, 3, 3, 3, 3, 1], [2, 3, 3, 2]]
 RATE, SAMPLES = 8_000, 4_000
 
@@ -42,7 +42,7 @@ def tones() -> ArrayPipeline:
 def build(config: Config) -> Experiment:
     if config.sense == "text":
         data, task = texts(), classify(TextCNN(len(WORDS), 2, width=4, windows=(1,), maps=4), inputs="inputs")
-        display = Display(lambda words_T: " ".join(WORDS[i] for i in words_T if i), lambda: ("happy", "sad"))
+        display = Display(lambda words_T: " ".join(WORDS[i] for i in words_T), lambda: ("happy", "sad"))
     else:
         data, task = tones(), classify(MLP((), 2), inputs="audio")
         display = Display(lambda audio_S: wav(audio_S, RATE), lambda: ("low", "high"))

@@ -358,6 +358,7 @@ def test_texts_of_any_length_are_shown_with_the_names_of_their_classes(tmp_path)
     said = evaluated(tmp_path / "run", sense="text")
     for text in ("<b>good</b> film film film film <b>good</b>", "bad film film bad"):
         assert text in said.text
+    assert "zeroth" not in said.text  # the token 0, which is also what fills a row
     assert "happy" in said.text and "sad" in said.text
     assert not [tag for tag, _ in said.tags if tag == "audio"]
 
