@@ -113,7 +113,7 @@ class Plain(nn.Module):
 def test_a_model_that_would_read_padding_as_tokens_is_refused_in_words():
     task, x = classify(Plain(), inputs="inputs"), batch(5, label=np.zeros(4, np.int32))
     params, extra = task.init(KEY, x)
-    with pytest.raises(ValueError, match='got a batch with "segments".* for Plain; expected .*segments_BT.* Do add'):
+    with pytest.raises(ValueError, match=r'got a batch with "segments".* for Plain; expected .*segments_BT.* Do add'):
         task.evaluate(params, extra, x)
 
 
