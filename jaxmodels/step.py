@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmodels import keys
+from jaxmodels import choices, keys
 from jaxmodels.contracts import wanting
 from jaxmodels.task import Array, Batch, Mean, Task
 
@@ -72,6 +72,7 @@ def make_step(
         counts; "stop" freezes the state as it was, so that the batch can be looked at.
     axis: name of the pmap axis over which the batch is split.
     """
+    choices.check("make_step", "on_nan", on_nan, OnNan)
 
     def total_loss(params, extra, batch, keys_B):
         with wanting(batch):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.folders import files_below
 from jaxmodels.data.grain_source import Change, Example, GrainPipeline, OnBroken
 from jaxmodels.data.images import ClassFolder
@@ -53,6 +54,7 @@ def audio_folder(
     are no numbers; a WAV that was written to a pipe, whose header announces 2^32 - 1 bytes, is read to its end. What files
     are passed over: see data/folders.py. augment, on_broken, workers and the rest: see GrainPipeline. Needs soundfile.
     """
+    choices.check("audio_folder", "crop", crop, ("start", "random"))
     options: dict[str, Any] = {
         "batch": batch,
         "seed": seed,

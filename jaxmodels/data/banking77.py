@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data import cache as files
 from jaxmodels.data.learned import learned
 from jaxmodels.data.lengths import TextPipeline
@@ -43,6 +44,7 @@ def banking77(
     encode: a text as tokens, with those that begin and end it; a longer one is cut before its last token. folder: where the
     files are; else $JAXMODELS_DATA/banking77, else ~/.cache/jaxmodels/data/banking77.
     """
+    choices.check("banking77", "split", split, Split)
 
     def table() -> Table:
         texts, label = examples(split, folder)
@@ -57,8 +59,7 @@ def banking77(
 
 def examples(split: Split, folder: PathLike | None = None) -> tuple[list[str], np.ndarray]:
     """Texts and their labels: places in categories.json."""
-    if split not in ("train", "test"):
-        raise ValueError(f"banking77: came split={split!r}, wanted train or test: give one of them")
+    choices.check("banking77", "split", split, Split)
     return _read(files.folder("banking77", folder), split)
 
 

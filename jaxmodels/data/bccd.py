@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from jaxmodels import choices
 from jaxmodels.data import cache
 from jaxmodels.data.normalize import Statistics
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
@@ -39,8 +40,7 @@ def bccd(
     205 images to train, 87 to validate, 72 to test; trainval is the first two. folder: where bccd.tar.gz is; else
     $JAXMODELS_DATA/bccd, else ~/.cache/jaxmodels/data/bccd. normalize: see data/normalize.py. Needs pillow.
     """
-    if split not in ("train", "val", "test", "trainval"):
-        raise ValueError(f"bccd: came split={split!r}, wanted train, val, test or trainval")
+    choices.check("bccd", "split", split, ("train", "val", "test", "trainval"))
 
     where = cache.folder("bccd", folder)
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data import cache as files
 from jaxmodels.data.files import read_csv
 from jaxmodels.data.learned import learned
@@ -54,8 +55,7 @@ def california_housing(
     split: four fifths of the rows to train, one fifth to test, always the same ones. folder: where housing.csv is; else
     $JAXMODELS_DATA/california_housing, else ~/.cache/jaxmodels/data/california_housing.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"california_housing: came split={split!r}, wanted train or test")
+    choices.check("california_housing", "split", split, ("train", "test"))
     return ArrayPipeline(
         lambda: _splits(files.folder("california_housing", folder))[split], batch=batch, seed=seed, spec=SPEC
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data import cache
 from jaxmodels.data.archive import members
 from jaxmodels.data.normalize import Statistics, behind
@@ -39,8 +40,7 @@ def cifar10(
     folder: where cifar-10-binary.tar.gz is, or its .bin files; else $JAXMODELS_DATA/cifar10, else
     ~/.cache/jaxmodels/data/cifar10. Memory holds the pictures as bytes. normalize: see data/normalize.py.
     """
-    if split not in PARTS:
-        raise ValueError(f"cifar10: came split={split!r}, wanted one of {', '.join(PARTS)}")
+    choices.check("cifar10", "split", split, PARTS)
 
     def open() -> dict[str, np.ndarray]:
         files = _files(cache.folder("cifar10", folder), PARTS[split])

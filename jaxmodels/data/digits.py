@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.normalize import Statistics, behind
 from jaxmodels.data.order import permute
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
@@ -35,9 +36,10 @@ def digits(
     one fifth is the test set; for cross-validation call this once for each fold. normalize: see data/normalize.py. Needs
     scikit-learn.
     """
-    if split not in ("train", "test") or folds < 2 or not 0 <= fold < folds:
+    choices.check("digits", "split", split, ("train", "test"))
+    if folds < 2 or not 0 <= fold < folds:
         raise ValueError(
-            f"digits: came split={split!r}, folds={folds}, fold={fold}; wanted train or test, from 2 folds, one of them"
+            f"digits: got folds={folds}, fold={fold}; expected at least 2 folds and one of them, from 0. Do change them"
         )
 
     def open() -> dict[str, np.ndarray]:

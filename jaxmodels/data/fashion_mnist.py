@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data import cache
 from jaxmodels.data.files import read_idx
 from jaxmodels.data.normalize import Statistics, behind
@@ -42,8 +43,7 @@ def fashion_mnist(
     folder: where the four files are; else $JAXMODELS_DATA/fashion_mnist, else ~/.cache/jaxmodels/data/fashion_mnist.
     Memory holds the pictures as bytes. normalize: see data/normalize.py.
     """
-    if split not in FILES:
-        raise ValueError(f"fashion_mnist: came split={split!r}, wanted one of {', '.join(FILES)}")
+    choices.check("fashion_mnist", "split", split, FILES)
     return ArrayPipeline(
         lambda: _read(split, folder), batch=batch, seed=seed, spec=SPEC, **behind(normalize, 1, _scale, augment)
     )
@@ -58,6 +58,7 @@ def numbered(
     normalize: Statistics | None = None,
 ) -> ArrayPipeline:
     """The first so many pictures in order, with "index" (int32), a number that chooses what a model makes up beside each."""
+    choices.check("fashion_mnist", "split", split, FILES)
 
     def open() -> dict[str, np.ndarray]:
         arrays = {name: x[:rows] for name, x in _read(split, folder).items()}

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.arrays import read_idx, read_npy, read_npz
 from jaxmodels.data.unpack import FREE, TEXT_FREE, Allowance, Unreadable, existing, open_text, reading, reason
 from jaxmodels.narrowing import EXACT, loss
@@ -50,6 +51,7 @@ def read_csv(
     as pandas and Excel write them, where the line then has the right number of fields; any other quote is a letter.
     decimal: "," reads 1,5 as a number. limit: of a packed file; see data/unpack.py.
     """
+    choices.check("read_csv", "decimal", decimal, (".", ","))
     path = existing(path)
     reader = None
     try:

@@ -10,13 +10,13 @@ from functools import partial
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.pipeline import ArrayPipeline
 
 
 def friedman_arrays(split: str, n: int = 1_000) -> dict[str, np.ndarray]:
     """features (n, 10) and target (n, 1) of the split "train" or "test"."""
-    if split not in ("train", "test"):
-        raise ValueError(f"there is no split {split!r}; choose train or test")
+    choices.check("friedman", "split", split, ("train", "test"))
     draw = np.random.default_rng(0 if split == "train" else 1)
     x = draw.random((n, 10))
     y = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]

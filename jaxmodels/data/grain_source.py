@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.broken import Broken, OnBroken, broken, shortly
 from jaxmodels.data.fingerprint import of_source
 from jaxmodels.data.learned import Kept, remembering
@@ -83,7 +84,8 @@ class GrainPipeline:
         self._kept = Kept.here()
         self.batch = batch
         self.seed = seed
-        self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
+        self.remainder: Remainder = ("pad" if seed is None else "wrap") if remainder is None else remainder
+        choices.check(type(self).__name__, "remainder", self.remainder, Remainder)
         self._load, self._augment = load, augment
         self.workers, self.ahead = workers, ahead
         self.threads = threads if threads is not None else 1 if workers else min(16, os.cpu_count() or 1)

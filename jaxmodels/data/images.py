@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.archive import is_archive, members
 from jaxmodels.data.fingerprint import of_files
 from jaxmodels.data.folders import files_below, is_hidden
@@ -67,6 +68,7 @@ def image_folder(
     which bounds the memory that a hostile file can take. augment: see each. normalize: see data/normalize.py. on_broken,
     workers and the rest: see GrainPipeline.
     """
+    choices.check("image_folder", "channels", channels, (1, 3))
     height, width = (size, size) if isinstance(size, int) else size
     decode = _Decode(height, width, channels, pixels)
     last = None if normalize is None else Normalize.of(normalize, channels)
@@ -297,6 +299,7 @@ def picture(
     pixels: int = PIXELS,
 ) -> np.ndarray:
     """A file's picture as image_folder prepares it: float32, 0 to 1 or normalised, HWC, of this height and width."""
+    choices.check("picture", "channels", channels, (1, 3))
     height, width = (size, size) if isinstance(size, int) else size
     image = _fitted(_named(path, channels, (width, height), pixels), height, width, channels)
     return image if normalize is None else Normalize.of(normalize, channels)({"image": image})["image"]

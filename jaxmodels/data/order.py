@@ -12,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels import choices
+
 Remainder = Literal["wrap", "drop", "pad"]
 BLOCK = 1 << 14  # places whose examples are computed at once: enough for one call, few enough for the cache
 
@@ -81,6 +83,7 @@ class Order:
     """
 
     def __init__(self, n: int, batch: int, seed: int | None, remainder: Remainder):
+        choices.check("Order", "remainder", remainder, Remainder)
         if n < 1:
             raise ValueError(
                 "the data set: got 0 examples; expected one or more. Look at the file, or at the split it was made from"

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.fingerprint import of_arrays
 from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix, permute
@@ -63,12 +64,12 @@ class PackedPipeline:
     ):
         if length < 1:
             raise ValueError(f"length is {length}; wanted at least 1 token in a row: raise it")
-        if long not in ("split", "cut"):
-            raise ValueError(f"long is {long!r}; wanted 'split' or 'cut', which says what becomes of a long document")
+        choices.check(type(self).__name__, "long", long, Long)
         self._open = remembering(open) if callable(open) else open
         self._kept = Kept.here()
         self.length, self.batch, self.long, self.seed = length, batch, long, seed
-        self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
+        self.remainder: Remainder = ("pad" if seed is None else "wrap") if remainder is None else remainder
+        choices.check(type(self).__name__, "remainder", self.remainder, Remainder)
         self._passes: tuple[tuple[int, np.ndarray], ...] = ()  # the last two used: which piece is where
 
     @cached_property

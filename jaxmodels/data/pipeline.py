@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.fingerprint import of_arrays
 from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix
@@ -51,7 +52,8 @@ class ArrayPipeline:
         self._kept = Kept.here()
         self.batch = batch
         self.seed = seed
-        self.remainder: Remainder = remainder or ("pad" if seed is None else "wrap")
+        self.remainder: Remainder = ("pad" if seed is None else "wrap") if remainder is None else remainder
+        choices.check(type(self).__name__, "remainder", self.remainder, Remainder)
         self._prepare = prepare
         self._augment = tuple(augment)
         self._spec = spec

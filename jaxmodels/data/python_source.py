@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.text import held_out, join
 
 FRACTION = 0.1  # of the files are for validation
@@ -26,8 +27,7 @@ def python_source(split: Literal["train", "validation"], *, folder: str | os.Pat
 
     A hash of a file's path says on which side it is; a tenth of the files are for validation. folder: another library.
     """
-    if split not in ("train", "validation"):
-        raise ValueError(f"python_source: came split={split!r}, wanted train or validation")
+    choices.check("python_source", "split", split, ("train", "validation"))
     root = Path(folder if folder is not None else sysconfig.get_path("stdlib"))
     files = sorted((path.relative_to(root).as_posix(), path) for path in _sources(root))
     if not files:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from jaxmodels import choices
 from jaxmodels.data import cache as files
 
 FILES: dict[str, tuple[int, str | None]] = {
@@ -41,8 +42,7 @@ def scitldr(split: Split, *, folder: PathLike | None = None) -> list[Paper]:
 
     folder: where the files are; else $JAXMODELS_DATA/scitldr, else ~/.cache/jaxmodels/data/scitldr.
     """
-    if split not in ("train", "dev", "test"):
-        raise ValueError(f"scitldr: came split={split!r}; wanted train, dev or test: choose one")
+    choices.check("scitldr", "split", split, Split)
     return _read(files.folder("scitldr", folder))[split]
 
 

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data import cache as files
 from jaxmodels.data.archive import members
 from jaxmodels.data.learned import learned
@@ -63,11 +64,10 @@ def sentences(
     folder: where NLTK's .zip is; else $JAXMODELS_DATA/nltk_sentence_polarity or nltk_subjectivity, else in
     ~/.cache/jaxmodels/data.
     """
-    if name not in SETS or side not in ("train", "held-out") or not 0 <= fold < FOLDS:
-        raise ValueError(
-            f"sentences: came {name!r}, {side!r}, fold {fold}; wanted {' or '.join(SETS)}, train or held-out, and a fold "
-            f"from 0 to {FOLDS - 1}: change it"
-        )
+    choices.check("sentences", "name", name, Name)
+    choices.check("sentences", "side", side, Side)
+    if not 0 <= fold < FOLDS:
+        raise ValueError(f"sentences: got fold={fold}; expected one from 0 to {FOLDS - 1}. Do change it")
 
     where = files.folder(f"nltk_{SETS[name].package}", folder)
 
@@ -88,6 +88,7 @@ def sentences(
 
 def as_text(inputs_T: np.ndarray, name: Name, *, fold: int, words: int = 20_000, folder: PathLike | None = None) -> str:
     """The words of one example's inputs; "?" for those that have no number."""
+    choices.check("sentences", "name", name, Name)
     word = dict(enumerate(_words(files.folder(f"nltk_{SETS[name].package}", folder), name, fold, words), 2))
     return " ".join(word.get(i, "?") for i in inputs_T.tolist() if i)
 

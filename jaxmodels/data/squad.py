@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data import cache as files
 from jaxmodels.data.archive import members
 from jaxmodels.data.json_file import parse_object
@@ -52,8 +53,7 @@ class Windows(NamedTuple):
 
 def questions(split: Split, folder: PathLike | None = None) -> list[Question]:
     """All questions of one side of the split."""
-    if split not in ARTICLES:
-        raise ValueError(f"squad: came split={split!r}, wanted train or test: give one of them")
+    choices.check("squad", "split", split, ARTICLES)
     return _read(files.folder("squad11_dev", folder), split)
 
 
@@ -101,6 +101,7 @@ class Squad:
         asked: int = 64,
         folder: PathLike | None = None,
     ):
+        choices.check("squad", "split", split, ARTICLES)
         if stride < 1 or length - asked - 3 < stride:
             raise ValueError(
                 f"squad: came windows of {length} tokens that move by {stride}, with questions of up to {asked}; "

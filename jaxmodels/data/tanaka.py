@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from jaxmodels import choices
 from jaxmodels.data import cache as files
 from jaxmodels.data.learned import learned
 
@@ -39,8 +40,7 @@ def sentences(split: Split, *, folder: PathLike | None = None) -> list[tuple[str
 
     folder: where the files are; else $JAXMODELS_DATA/tanaka_enja, else ~/.cache/jaxmodels/data/tanaka_enja.
     """
-    if split not in ("train", "dev", "test"):
-        raise ValueError(f"tanaka: came split={split!r}; wanted train, dev or test: choose one")
+    choices.check("tanaka", "split", split, Split)
     where = _checked(files.folder("tanaka_enja", folder))
     japanese, english = ((where / f"{split}.{name}").read_text("utf-8").splitlines() for name in ("ja", "en"))
     return list(zip(japanese, english, strict=True))

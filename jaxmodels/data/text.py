@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.folders import files_below
 
 Split = Literal["train", "validation"]
@@ -28,6 +29,7 @@ def text_files(
     files are for validation: a hash of a file's path within the folder (its name, where files are given) says which, so
     that a file stays on its side when others come or go.
     """
+    choices.check("text_files", "split", split, Split)
     if isinstance(where, str | os.PathLike) and Path(where).is_dir():
         folder = Path(where)
         files = {path.relative_to(folder).as_posix(): path for path in files_below(folder, pattern=pattern)}

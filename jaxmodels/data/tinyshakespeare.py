@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data import cache as files
 
 ALPHABET = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -27,8 +28,7 @@ def tinyshakespeare(split: Literal["train", "validation"], *, folder: str | os.P
 
     folder: where input.txt is; else $JAXMODELS_DATA/tinyshakespeare, else ~/.cache/jaxmodels/data/tinyshakespeare.
     """
-    if split not in ("train", "validation"):
-        raise ValueError(f"tinyshakespeare: came split={split!r}, wanted train or validation")
+    choices.check("tinyshakespeare", "split", split, ("train", "validation"))
     tokens = _tokens(files.folder("tinyshakespeare", folder))
     edge = int(0.9 * len(tokens))
     return tokens[:edge] if split == "train" else tokens[edge:]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.folders import files_below
 from jaxmodels.data.text import held_out
 from jaxmodels.data.tokenizer import Kind, Tokenizer
@@ -35,6 +36,7 @@ def tokenize(
     files are for validation: a hash of the path says which. For WindowPipeline: open_tokens(out/train.npy);
     "bytes_per_token" of each side is what next_token() wants to know.
     """
+    choices.check("tokenize", "kind", kind, Kind)
     where, out = Path(where), Path(out)
     files = files_below(where, pattern=pattern) if where.is_dir() else [where]
     if not files or not files[0].is_file():

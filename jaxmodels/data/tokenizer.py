@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from jaxmodels import choices
 from jaxmodels.data.json_file import parse_object
 from jaxmodels.data.learned import learned
 from jaxmodels.data.tokenizer_rules import CL100K, GPT2, byte_level, check_rule, pairs, ranks_of, with_added, word_pieces
@@ -79,6 +80,7 @@ class Tokenizer(NamedTuple):
 
         special: tokens such as "<|end|>", which get the first numbers and are never cut, wherever they stand in a text.
         """
+        choices.check("tokenizer", "kind", kind, Kind)
         if isinstance(special, str) or not all(isinstance(x, str) and x.strip() == x != "" for x in special):
             raise ValueError(f"tokenizer: got special={special!r}; expected texts without space at their ends. Give a list")
         if len(set(special)) < len(special):

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 
+from jaxmodels import choices
+
 Products = Literal["float", "int8", "float8"]
 
 M = TypeVar("M", bound=nn.Module)
@@ -27,10 +29,9 @@ def quantized(model: M, products: Products, *, blocks: str = ".*blocks.*", metho
     blocks: a regular expression of the paths of the modules that are meant. methods: of the model, that a task calls.
     Raises ImportError without qwix.
     """
+    choices.check("quantized", "products", products, Products)
     if products == "float":
         return model
-    if products not in _TYPES:
-        raise ValueError(f"products: came {products!r}; wanted float, int8 or float8: choose one")
     try:
         import qwix
     except ImportError as error:

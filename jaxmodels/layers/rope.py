@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels import choices
+
 
 class Scaling(NamedTuple):
     """How the frequencies differ from the paper's.
@@ -39,10 +41,11 @@ def frequencies(D: int, theta: float = 10_000.0, scaling: Scaling | None = None)
     plain = theta ** (-np.arange(0, D, 2) / D)
     if scaling is None:
         return plain
+    choices.check("rope", "kind", scaling.kind, ("linear", "llama3", "yarn"))
     if scaling.kind == "linear":
         return plain / scaling.factor
-    if scaling.kind not in ("llama3", "yarn") or scaling.length < 1:
-        raise ValueError(f"rope: came {scaling}; wanted linear, or llama3 or yarn with the length before: correct it")
+    if scaling.length < 1:
+        raise ValueError(f"rope: got {scaling}; expected the length that the model was trained on. Do give length")
     if scaling.kind == "llama3":
         turns = scaling.length * plain / (2 * math.pi)
         keep = np.clip((turns - scaling.slow) / (scaling.fast - scaling.slow), 0, 1)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels import axes
+from jaxmodels import axes, choices
 from jaxmodels.layers.dropout import fold
 from jaxmodels.layers.pipeline import pipelined
 
@@ -27,12 +27,12 @@ def rematerialised(block: type[nn.Module], remat: Remat) -> type[nn.Module]:
 
     A run's option comes before a model's field.
     """
+    choices.check("rematerialised", "remat", remat, Remat)
     asked = axes.remat.get()
     remat = remat if asked == "model" else asked  # type: ignore[assignment]
     if remat == "none":
         return block
-    if remat not in _POLICIES:
-        raise ValueError(f"remat is {remat!r}; wanted none, dots, offload or full")
+    choices.check("rematerialised", "remat", remat, Remat)
     return nn.remat(block, prevent_cse=False, policy=_POLICIES[remat])
 
 

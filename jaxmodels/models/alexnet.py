@@ -16,10 +16,11 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.pool import max_pool, means
 
 
-class AlexNet(nn.Module):
+class AlexNet(Model):
     """Maps images to class logits."""
 
     classes: int  # 0: the features before the head

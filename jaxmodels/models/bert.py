@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.cache import places
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
@@ -28,7 +29,7 @@ def gelu(x: jax.Array) -> jax.Array:
     return nn.gelu(x, approximate=False)
 
 
-class Block(nn.Module):
+class Block(Model):
     """Attention, then MLP; each is added to what came in, and the sum is normalised."""
 
     heads: int
@@ -58,7 +59,7 @@ class Block(nn.Module):
         return norm(name="norm_mlp")(x_BTM + y_BTM), None
 
 
-class Bert(nn.Module):
+class Bert(Model):
     """Maps tokens to one vector for each, BTM."""
 
     vocabulary: int
@@ -122,7 +123,7 @@ class Bert(nn.Module):
         return transformer_rules(self.heads)
 
 
-class MaskedLM(nn.Module):
+class MaskedLM(Model):
     """Maps tokens to logits of the tokens that belong in their places, BTV."""
 
     encoder: Bert
@@ -151,7 +152,7 @@ class MaskedLM(nn.Module):
         return jnp.concatenate([table_VM, self.bias[:, None].astype(table_VM.dtype)], -1)
 
 
-class Pooled(nn.Module):
+class Pooled(Model):
     """Maps tokens to one vector for the whole text, BM: that of the first token, through a dense layer and tanh."""
 
     encoder: Bert
@@ -168,7 +169,7 @@ def pool(encoder: Bert, x_BM: jax.Array) -> jax.Array:
     return jnp.tanh(nn.Dense(encoder.width, kernel_init=small, dtype=encoder.dtype, name="pooler")(x_BM))
 
 
-class TextClassifier(nn.Module):
+class TextClassifier(Model):
     """Maps tokens to logits of a text's classes, BK, from its first token."""
 
     encoder: Bert
@@ -185,7 +186,7 @@ class TextClassifier(nn.Module):
         return nn.Dense(self.classes, kernel_init=small, dtype=self.encoder.dtype, name="head")(x_BM)
 
 
-class TokenClassifier(nn.Module):
+class TokenClassifier(Model):
     """Maps tokens to logits of each token's classes, BTK."""
 
     encoder: Bert
@@ -200,7 +201,7 @@ class TokenClassifier(nn.Module):
         return nn.Dense(self.classes, kernel_init=small, dtype=self.encoder.dtype, name="head")(x_BTM)
 
 
-class SpanModel(nn.Module):
+class SpanModel(Model):
     """Maps tokens to logits of being the first and the last token of the answer, BT2."""
 
     encoder: Bert
@@ -217,7 +218,7 @@ class SpanModel(nn.Module):
         return nn.Dense(2, kernel_init=small, dtype=self.encoder.dtype, name="head")(x_BTM)
 
 
-class Embedder(nn.Module):
+class Embedder(Model):
     """Maps tokens to a vector of length 1 for the whole text, BM: the mean over its real tokens (arXiv:1908.10084)."""
 
     encoder: Bert

@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from jaxmodels.layers.batch_norm import BatchNorm
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.pool import max_pool
 
 
-class CNN(nn.Module):
+class CNN(Model):
     """Maps images to class logits; each stage halves height and width."""
 
     classes: int  # 0: the features before the head
@@ -70,7 +71,7 @@ class CNN(nn.Module):
         return self.head(x_BF) if self.classes else x_BF
 
 
-class LeNet(nn.Module):
+class LeNet(Model):
     """Maps grey images of 32 x 32 (or of 28 x 28, which get a border of zeros) to class logits."""
 
     classes: int = 10  # 0: the features before the head

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.drop_path import drop_path
 from jaxmodels.layers.dropout import fold
+from jaxmodels.layers.model import Model
 
 small = nn.initializers.truncated_normal(0.02)
 
 
-class Block(nn.Module):
+class Block(Model):
     """A depthwise convolution of 7 x 7, then each place's own layers of four times the width; added to the input."""
 
     layer_scale: float = 1e-6  # what each channel's part begins with; 0 is no scale
@@ -38,7 +39,7 @@ class Block(nn.Module):
         return x_BhwC + drop_path(y_BhwC, rate, keys_B)
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(Model):
     """Maps images to class logits, by stages that each halve height and width; the stem quarters them."""
 
     classes: int  # 0: the pooled and normalised features

@@ -17,6 +17,7 @@ import numpy as np
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import stack
 
 xavier = nn.initializers.xavier_uniform()
@@ -29,7 +30,7 @@ class Queries(NamedTuple):
     boxes_LBQ4: jax.Array  # y0 x0 y1 x1 in pixels of the image
 
 
-class Block(nn.Module):
+class Block(Model):
     """What both kinds of layer are made of: sums that are normalised, and places that are added to queries and keys."""
 
     heads: int
@@ -80,7 +81,7 @@ class DecoderBlock(Block):
         return x_BQD, x_BQD
 
 
-class DETR(nn.Module):
+class DETR(Model):
     """Maps images to Queries."""
 
     backbone: nn.Module  # its method features gives maps by name

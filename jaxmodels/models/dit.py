@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.layers.attention import attention
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 from jaxmodels.layers.waves import waves
 
@@ -26,7 +27,7 @@ def modulated(x_BND: jax.Array, shift_BD: jax.Array, scale_BD: jax.Array) -> jax
     return x_BND * (1 + scale_BD[:, None]) + shift_BD[:, None]
 
 
-class Block(nn.Module):
+class Block(Model):
     """Attention, then MLP, each modulated going in and gated coming out (figure 3, adaLN-Zero)."""
 
     heads: int
@@ -50,7 +51,7 @@ class Block(nn.Module):
         return x_BND, None
 
 
-class DiT(nn.Module):
+class DiT(Model):
     """Maps noisy images, a time from 0 to 1 for each and, where there are classes, their labels to maps of one shape."""
 
     width: int

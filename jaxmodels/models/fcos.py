@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.pool import max_pool, over
 
 
@@ -29,7 +30,7 @@ class Places(NamedTuple):
     stride_P: jax.Array  # pixels between the places of its level
 
 
-class FeaturePyramid(nn.Module):
+class FeaturePyramid(Model):
     """Maps of one width, coarse knowledge added to fine places (arXiv:1612.03144, section 3)."""
 
     width: int
@@ -50,7 +51,7 @@ class FeaturePyramid(nn.Module):
         return levels
 
 
-class SimplePyramid(nn.Module):
+class SimplePyramid(Model):
     """Three maps of one width from one: at twice, once and half its resolution, for a ViT (arXiv:2203.16527, section 3)."""
 
     width: int
@@ -66,7 +67,7 @@ class SimplePyramid(nn.Module):
         return [conv(name=f"out_{i}")(nn.relu(y)) for i, y in enumerate((finer, x, coarser))]
 
 
-class FCOS(nn.Module):
+class FCOS(Model):
     """Maps images to Places."""
 
     backbone: nn.Module  # its method features gives maps by name

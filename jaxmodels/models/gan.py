@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.model import Model
 
 
-class Generator(nn.Module):
+class Generator(Model):
     """Maps codes (BD) to images from 0 to 1; each stage doubles height and width."""
 
     shape: tuple[int, int, int]  # H W C of the images
@@ -43,7 +44,7 @@ class Generator(nn.Module):
         return nn.sigmoid(Conv(C, (3, 3), dtype=self.dtype, name="out")(x))
 
 
-class Discriminator(nn.Module):
+class Discriminator(Model):
     """Maps images from 0 to 1 to a logit each, above 0 for real ones; each stage halves height and width."""
 
     channels: Sequence[int] = (32, 64, 128)

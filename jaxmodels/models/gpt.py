@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.cache import Cache, places
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 
-class Block(nn.Module):
+class Block(Model):
     """Attention, then MLP; each is normalised going in and added coming out."""
 
     heads: int
@@ -56,7 +57,7 @@ class Block(nn.Module):
         return x_BTM, cache
 
 
-class GPT(nn.Module):
+class GPT(Model):
     """Maps tokens to logits of the next token; with a cache, to (logits, cache)."""
 
     vocabulary: int

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.conv_norm import ConvNorm
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.pool import max_pool, means, over
 
 Size = tuple[int, int]
@@ -35,7 +36,7 @@ def _layer(features: int, kernel: Size = (1, 1), **options: Any) -> Callable[[ja
 TALL, WIDE, ONE, THREE, FIVE = (7, 1), (1, 7), (1, 1), (3, 3), (5, 5)
 
 
-class Block(nn.Module):
+class Block(Model):
     """Branches of convolutions beside one that pools first, joined along the channels.
 
     branches: steps of each, at the block's stride in the last; where the last entry is a tuple of steps, these stand side by
@@ -83,7 +84,7 @@ def google(one: int, narrow: int, three: int, narrower: int, five: int, pooled: 
     return partial(Block, (((one, ONE),), ((narrow, ONE), (three, THREE)), ((narrower, ONE), (five, THREE))), pooled, True)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Model):
     """Maps images to class logits."""
 
     classes: int  # 0: the pooled features
@@ -154,7 +155,7 @@ class GoogLeNet(nn.Module):
         return self.with_auxiliary(x_BHWC, keys_B)[0]
 
 
-class _Auxiliary(nn.Module):
+class _Auxiliary(Model):
     """A head on an early map, of 4 x 4 places (arXiv:1409.4842, section 5)."""
 
     classes: int
@@ -191,7 +192,7 @@ V3: Sequence[Sequence[Callable[..., Block]]] = (
 )
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(Model):
     """Maps images of at least 75 x 75 (published: 299 x 299) to class logits."""
 
     classes: int  # 0: the pooled features

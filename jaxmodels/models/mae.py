@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.dropout import fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import stack
 
 
-class MAE(nn.Module):
+class MAE(Model):
     """Maps images and the numbers of the kept patches to all patches, BNP."""
 
     encoder: Any  # with tokens(x, keys, kept), grid, before and patch, as models/vit.py has them

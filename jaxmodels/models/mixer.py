@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.drop_path import drop_path
 from jaxmodels.layers.dropout import fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 
-class Block(nn.Module):
+class Block(Model):
     """Two layers across the patches, two across the channels; each pair normalised going in and added coming out."""
 
     token_hidden: int
@@ -43,7 +44,7 @@ class Block(nn.Module):
         return x_BND, None if collect is None else x_BND
 
 
-class Mixer(nn.Module):
+class Mixer(Model):
     """Maps images of one size to class logits."""
 
     classes: int  # 0: the pooled features

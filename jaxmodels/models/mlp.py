@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 
 
-class MLP(nn.Module):
+class MLP(Model):
     """Dense layers with an activation between them; any axes after the first are flattened."""
 
     hidden: Sequence[int]

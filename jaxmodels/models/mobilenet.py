@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.conv_norm import ConvNorm
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 
 
 class Inverted(NamedTuple):
@@ -28,7 +29,7 @@ class Inverted(NamedTuple):
     hard: bool = False  # hard swish in place of the network's plain activation
 
 
-class Block(nn.Module):
+class Block(Model):
     """Widens by 1 x 1, filters each channel, narrows by 1 x 1; added to the input where the shape stays."""
 
     row: Inverted
@@ -60,7 +61,7 @@ def rounded(width: float) -> int:
     return near if near >= 0.9 * width else near + 8
 
 
-class MobileNet(nn.Module):
+class MobileNet(Model):
     """Maps images to class logits."""
 
     classes: int  # 0: the pooled features, after the dense layer where there is one

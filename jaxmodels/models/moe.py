@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from jaxmodels.layers.cache import Cache, places
 from jaxmodels.layers.experts import Experts
 from jaxmodels.layers.grouped_attention import GroupedAttention
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.rope import Scaling, rotations
 from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 
-class Block(nn.Module):
+class Block(Model):
     """Attention, then experts; each is normalised going in and added coming out."""
 
     attention: GroupedAttention
@@ -51,7 +52,7 @@ class Block(nn.Module):
         return x_BTM, cache
 
 
-class MoE(nn.Module):
+class MoE(Model):
     """Maps tokens to logits of the next token; with a cache, to (logits, cache)."""
 
     vocabulary: int

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.pool import max_pool, over
 
 
@@ -25,7 +26,7 @@ class Said(NamedTuple):
     points: jax.Array | None  # (…, 10): x of eyes, nose and corners of the mouth, left first, then their y, in its sizes
 
 
-class PReLU(nn.Module):
+class PReLU(Model):
     """max(x, 0) + slope min(x, 0), a slope for each channel (arXiv:1502.01852)."""
 
     @nn.compact
@@ -35,7 +36,7 @@ class PReLU(nn.Module):
         return jnp.where(x > 0, x, x * slope_C.astype(x.dtype))
 
 
-class MTCNN(nn.Module):
+class MTCNN(Model):
     """Maps windows to Said; without dense layers, images of at least a window to maps of Said, for every other pixel."""
 
     channels: Sequence[int]

@@ -22,10 +22,11 @@ import jax.numpy as jnp
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.conv_norm import HE, ConvNorm, batch_norm, same
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.pool import max_pool
 
 
-class Basic(nn.Module):
+class Basic(Model):
     """Two 3 x 3 convolutions."""
 
     width: int
@@ -44,7 +45,7 @@ class Basic(nn.Module):
         return nn.relu(y_BhwF + _shortcut(x_BHWC, y_BhwF, self.stride, keys_B, self.dtype))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Model):
     """1 x 1, 3 x 3 and 1 x 1 convolutions, the last of four times the width; stride and groups are the middle one's."""
 
     width: int
@@ -92,7 +93,7 @@ def _shortcut(x_BHWC: jax.Array, y_BhwF: jax.Array, stride: int, keys_B: Any, dt
     return ConvNorm(y_BhwF.shape[-1], 1, stride, dtype=dtype, name="shortcut")(x_BHWC, keys_B)
 
 
-class ResNet(nn.Module):
+class ResNet(Model):
     """Maps images to class logits, by stages that each halve height and width."""
 
     classes: int  # 0: the pooled features
@@ -142,7 +143,7 @@ def _pooled(model: Any, x_BhwF: jax.Array, keys_B: jax.Array | None) -> jax.Arra
     return model.head(dropout(x_BF, model.dropout, fold(keys_B, 0)))
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(Model):
     """Three stages of n blocks of two 3 x 3 convolutions: 6n + 2 layers."""
 
     classes: int  # 0: the pooled features
@@ -181,7 +182,7 @@ class CifarResNet(nn.Module):
         return _pooled(self, self.features(x_BHWC, keys_B)[f"stage_{len(self.widths)}"], keys_B)
 
 
-class _OptionA(nn.Module):
+class _OptionA(Model):
     """A basic block whose shortcut takes every other pixel, and zeros for new channels on both sides of the old ones."""
 
     width: int
@@ -197,7 +198,7 @@ class _OptionA(nn.Module):
         return nn.relu(y_BhwF + jnp.pad(x_BhwC, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2))))
 
 
-class WideResNet(nn.Module):
+class WideResNet(Model):
     """Three stages of n blocks, `widen` times as wide as CifarResNet's: 6n + 4 layers."""
 
     classes: int  # 0: the pooled features

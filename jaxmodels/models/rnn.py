@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 
 Cell = Literal["elman", "lstm", "gru"]
 States = tuple[jax.Array, ...]  # what the loop carries: (hidden,), or (hidden, cell) of an LSTM
@@ -26,7 +27,7 @@ States = tuple[jax.Array, ...]  # what the loop carries: (hidden,), or (hidden, 
 GATES = {"elman": 1, "lstm": 4, "gru": 3}
 
 
-class Layer(nn.Module):
+class Layer(Model):
     """One recurrent layer in one direction."""
 
     cell: Cell
@@ -42,8 +43,6 @@ class Layer(nn.Module):
         segments_BT: jax.Array | None = None,
     ) -> tuple[jax.Array, States]:
         """(hidden states after each token, BTH; the last states). Tokens that are not real leave the states as they are."""
-        if self.cell not in GATES:
-            raise ValueError(f"rnn: came cell {self.cell!r}; wanted elman, lstm or gru: choose one of them")
         B, _, M = x_BTM.shape
         H, G = self.width, GATES[self.cell] * self.width
         into_MG = self.param("kernel_input", nn.initializers.lecun_normal(), (M, G)).astype(x_BTM.dtype)
@@ -84,7 +83,7 @@ class Layer(nn.Module):
         return y_TBH.swapaxes(0, 1), last
 
 
-class RNN(nn.Module):
+class RNN(Model):
     """Maps tokens to logits of the next token; with a cache, to (logits, cache).
 
     A cache is the states of all layers, LBH each, in float32; it does not grow.
@@ -138,7 +137,7 @@ class RNN(nn.Module):
         return _zeros(self.cell, (self.depth, batch, self.width))
 
 
-class RNNClassifier(nn.Module):
+class RNNClassifier(Model):
     """Maps texts to class logits, by the mean of the last layer's states over the real tokens."""
 
     vocabulary: int

@@ -19,6 +19,7 @@ import numpy as np
 from jaxmodels.layers import cache as self_cache
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
@@ -48,7 +49,7 @@ def bucket(ahead: jax.Array, *, both_ways: bool, buckets: int, furthest: int) ->
     return jnp.where(ahead > 0, side + found, found) if both_ways else found
 
 
-class Block(nn.Module):
+class Block(Model):
     """What both blocks are made of; each sublayer is normalised going in and added coming out."""
 
     heads: int
@@ -145,7 +146,7 @@ def _each(q_THD, k_CHD, v_CHD, offset, bias_HTC):
     return attention(*one, causal=True, offset_B=offset[None], bias_HTS=bias_HTC, scale=1.0)[0]
 
 
-class T5(nn.Module):
+class T5(Model):
     """Maps a source and the beginning of a target to logits of the target's next tokens, BTV.
 
     Sources differ in length by segments: source_segments_BS holds 1 for the text and 0 for what fills the row up. Several

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.dropout import dropout
+from jaxmodels.layers.model import Model
 
 
-class TextCNN(nn.Module):
+class TextCNN(Model):
     """Maps texts to class logits."""
 
     vocabulary: int

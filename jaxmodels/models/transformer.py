@@ -19,6 +19,7 @@ import numpy as np
 from jaxmodels.layers import cache as self_cache
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
@@ -42,7 +43,7 @@ def sinusoids(place_BT: jax.Array, width: int) -> jax.Array:
     return both_BTN2.reshape(*place_BT.shape, -1)[..., :width]
 
 
-class Block(nn.Module):
+class Block(Model):
     """What both blocks are made of; each sublayer is added to what came in, and the sum is normalised."""
 
     heads: int
@@ -114,7 +115,7 @@ class DecoderBlock(Block):
         return x_BTM, None if own is None else Cache(own, k, v, source_segments_BS)
 
 
-class Transformer(nn.Module):
+class Transformer(Model):
     """Maps a source and the beginning of a target to logits of the target's next tokens, BTV.
 
     Sources differ in length by segments: source_segments_BS holds 1 for the text and 0 for what fills the row up. Several

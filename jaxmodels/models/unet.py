@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.waves import waves
 
 
-class Block(nn.Module):
+class Block(Model):
     """Two convolutions, time between them, added to the input."""
 
     features: int
@@ -42,7 +43,7 @@ class Block(nn.Module):
         return x_BhwC + y
 
 
-class Attention(nn.Module):
+class Attention(Model):
     """Every place sees every place; added to the input."""
 
     heads: int
@@ -61,7 +62,7 @@ class Attention(nn.Module):
         return x_BhwC + y.reshape(B, h, w, C)
 
 
-class UNet(nn.Module):
+class UNet(Model):
     """Maps noisy images, a time from 0 to 1 for each and, where there are classes, their labels to maps of one shape."""
 
     channels: Sequence[int] = (64, 128)  # of each level, each half as fine as the one before

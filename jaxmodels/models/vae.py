@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
+from jaxmodels.layers.model import Model
 
 
-class VAE(nn.Module):
+class VAE(Model):
     """Maps images to (logits of the reconstruction, mean and log variance of the code).
 
     Each stage halves height and width, rounding up; the decoder goes the same way back.

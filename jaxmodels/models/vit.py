@@ -19,13 +19,14 @@ from jaxmodels.layers.attention import attention
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.drop_path import drop_path
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.model import Model
 from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 small = nn.initializers.truncated_normal(0.02)
 
 
-class Block(nn.Module):
+class Block(Model):
     """Attention, then MLP; each is normalised going in and added coming out."""
 
     heads: int
@@ -65,7 +66,7 @@ class Block(nn.Module):
         return y_BTD if rate is None else drop_path(y_BTD, rate, fold(keys_B, number + 2))
 
 
-class ViT(nn.Module):
+class ViT(Model):
     """Maps images of one size to class logits."""
 
     classes: int  # 0: the pooled features

@@ -57,8 +57,8 @@ def examine(run: Path, precision: str, console: Console) -> tuple[int, dict[str,
             inputs: dict[int, np.ndarray] = {}
             for n in {int(np.searchsorted(ends, i, "right")) for which in chosen.values() for i in which}:
                 _, rows, *segments = one(n, ("input", "segments"))
-                rows = [x[s != 0] for x, s in zip(rows, *segments, strict=True)] if segments else rows
-                inputs |= {int(ends[n]) - len(rows) + j: x for j, x in enumerate(rows)}
+                shown_rows = [x[s != 0] for x, s in zip(rows, *segments, strict=True)] if segments else rows
+                inputs |= {int(ends[n]) - len(rows) + j: x for j, x in enumerate(shown_rows)}
             inputs = {i: inputs[i] for which in chosen.values() for i in which}
             numbers = np.flatnonzero(counts)
             seen[name] = judge(probability_BK, label_B, classes, chosen, shown(inputs, display), numbers)

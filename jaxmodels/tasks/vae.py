@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmodels import choices
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
 from jaxmodels.tasks.own_keys import own_keys
@@ -34,6 +35,7 @@ def vae(
     weight of the divergence (Higgins et al., 2017); 1 is the bound. Batches have image and weight. In evaluation an image's
     own pixels choose the draw.
     """
+    choices.check("vae", "likelihood", likelihood, ("bernoulli", "gaussian"))
 
     def measure(logits_BHWC: Any, mean_BD: Any, log_variance_BD: Any, batch: Any) -> dict[str, Mean]:
         logits, image = logits_BHWC.astype(jnp.float32), batch["image"].astype(jnp.float32)

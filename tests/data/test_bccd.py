@@ -58,5 +58,5 @@ def test_the_real_images_come_with_their_boxes(split, count, real):
 
 
 def test_a_split_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="bccd: came split='valid', wanted train, val, test or trainval"):
+    with pytest.raises(ValueError, match="bccd: got split='valid'; expected one of 'train', 'val', 'test', 'trainval'"):
         bccd("valid", 8)

@@ -59,5 +59,5 @@ def test_what_is_damaged_or_missing_is_named(tmp_path):
     (tmp_path / "test_batch.bin").write_bytes(b"12345")
     with pytest.raises(ValueError, match=r"test_batch.bin has 5 bytes, wanted rows of 3,073"):
         cifar10("test", 5, folder=tmp_path).rows(0, 0, 1)
-    with pytest.raises(ValueError, match="came split='val'"):
+    with pytest.raises(ValueError, match="got split='val'"):
         cifar10("val", 5)

@@ -77,7 +77,7 @@ def test_scitldr_has_abstracts_with_one_summary_to_train_and_several_to_test(rea
 def test_missing_files_and_unknown_splits_are_named(read, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lacks .*train.*; get them from https://github.com"):
         read("test", folder=tmp_path)
-    with pytest.raises(ValueError, match="came split='validation'; wanted train, dev or test"):
+    with pytest.raises(ValueError, match="got split='validation'; expected one of 'train', 'dev', 'test'"):
         read("validation", folder=tmp_path)
 
 

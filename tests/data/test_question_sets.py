@@ -105,7 +105,7 @@ def test_whole_sentences_are_a_weak_baseline(real, squad):
 
 
 def test_unknown_splits_and_windows_without_room_are_refused():
-    with pytest.raises(ValueError, match="came split='dev', wanted train or test"):
+    with pytest.raises(ValueError, match="got split='dev'; expected one of 'train', 'test'"):
         questions("dev")
     with pytest.raises(ValueError, match="windows of 64 tokens that move by 32"):
         Squad("test", encode=words, first=1, between=2, length=64, stride=32)

@@ -98,7 +98,14 @@ def test_an_odd_width_is_refused():
         jax.eval_shape(lambda: rotations(jnp.zeros((1, 1), jnp.int32), 7))
 
 
-@pytest.mark.parametrize("scaling", [Scaling("llama3", 8.0), Scaling("dynamic", 2.0, 8)], ids=str)
-def test_a_scaling_that_lacks_something_or_is_unknown_is_refused(scaling):
-    with pytest.raises(ValueError, match=r"rope: came Scaling.*wanted linear, or llama3 or yarn with the length before"):
+@pytest.mark.parametrize(
+    ("scaling", "said"),
+    [
+        (Scaling("llama3", 8.0), r"got Scaling.*expected the length that the model was trained on\. Do give length"),
+        (Scaling("dynamic", 2.0, 8), r"got kind='dynamic'; expected one of 'linear', 'llama3', 'yarn'"),
+    ],
+    ids=["lacks", "unknown"],
+)
+def test_a_scaling_that_lacks_something_or_is_unknown_is_refused(scaling, said):
+    with pytest.raises(ValueError, match=f"rope: {said}"):
         frequencies(8, scaling=scaling)

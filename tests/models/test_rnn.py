@@ -238,7 +238,7 @@ def test_states_stay_in_float32_where_products_are_in_bfloat16():
 
 @fast
 def test_an_unknown_cell_is_refused():
-    with pytest.raises(ValueError, match=r"rnn: came cell 'lstn'; wanted elman, lstm or gru: choose one"):
+    with pytest.raises(ValueError, match=r"got cell='lstn'; expected one of 'elman', 'lstm', 'gru'\. Do give cell='lstm'"):
         jax.eval_shape(RNN(**SIZES, cell="lstn").init, jax.random.key(0), TOKENS)
 
 

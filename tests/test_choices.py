@@ -1,0 +1,181 @@
+"""Options given as words: each is checked, with the words that it may be; a new one without a check fails here."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Literal
+
+import flax.linen as nn
+import numpy as np
+import pytest
+
+import jaxmodels
+from jaxmodels import choices, step
+from jaxmodels.data import (
+    audio,
+    banking77,
+    bccd,
+    california_housing,
+    cifar10,
+    digits,
+    fashion_mnist,
+    files,
+    images,
+    lengths,
+    order,
+    packing,
+    pairs,
+    pipeline,
+    python_source,
+    records,
+    scitldr,
+    sentences,
+    squad,
+    tanaka,
+    text,
+    text_folder,
+    tinyshakespeare,
+    tokenize,
+    tokenizer,
+)
+from jaxmodels.data.grain_source import GrainPipeline
+from jaxmodels.layers import quantize, rope, stack
+from jaxmodels.models.mlp import MLP
+from jaxmodels.models.resnet import CifarResNet, resnet50
+from jaxmodels.models.vit import vit_s
+from jaxmodels.tasks.vae import vae
+
+pytestmark = pytest.mark.fast
+
+PARTS = ("models", "layers", "tasks", "data", "decoding", "optim", "tuning", "step", "adversarial")
+NO: Any = "nonesuch"
+B: dict[str, Any] = {"batch": 1}
+
+CALLS: dict[str, Callable[[], Any]] = {
+    "data.audio audio_folder crop": lambda: audio.audio_folder(".", rate=1, samples=1, crop=NO, **B),
+    "data.audio audio_folder remainder": lambda: audio.audio_folder(".", rate=1, samples=1, remainder=NO, **B),
+    "data.banking77 banking77 split": lambda: banking77.banking77(NO, 1, encode=len),
+    "data.banking77 examples split": lambda: banking77.examples(NO),
+    "data.bccd bccd split": lambda: bccd.bccd(NO, 1),
+    "data.california_housing california_housing split": lambda: california_housing.california_housing(NO, 1),
+    "data.cifar10 cifar10 split": lambda: cifar10.cifar10(NO, 1),
+    "data.digits digits split": lambda: digits.digits(NO, 1),
+    "data.fashion_mnist fashion_mnist split": lambda: fashion_mnist.fashion_mnist(NO, 1),
+    "data.fashion_mnist numbered split": lambda: fashion_mnist.numbered(NO, 1, 1),
+    "data.files read_csv decimal": lambda: files.read_csv("x.csv", decimal=NO),
+    "data.grain_source GrainPipeline remainder": lambda: GrainPipeline([1], load=lambda x: {}, remainder=NO, **B),
+    "data.images image_folder channels": lambda: images.image_folder(".", size=(1, 1), channels=NO, **B),
+    "data.images image_folder remainder": lambda: images.image_folder(".", size=(1, 1), remainder=NO, **B),
+    "data.images picture channels": lambda: images.picture("x.png", 1, channels=NO),
+    "data.lengths TextPipeline remainder": lambda: lengths.TextPipeline({}, length=1, remainder=NO, **B),
+    "data.order Order remainder": lambda: order.Order(1, 1, None, NO),
+    "data.packing PackedPipeline long": lambda: packing.PackedPipeline({}, length=1, long=NO, **B),
+    "data.packing PackedPipeline remainder": lambda: packing.PackedPipeline({}, length=1, remainder=NO, **B),
+    "data.pairs pairs remainder": lambda: pairs.pairs(
+        list, source_length=1, target_length=1, begin=0, end=0, remainder=NO, **B
+    ),
+    "data.pipeline ArrayPipeline remainder": lambda: pipeline.ArrayPipeline({}, remainder=NO, **B),
+    "data.pipeline WindowPipeline remainder": lambda: pipeline.WindowPipeline(np.zeros(9), length=1, remainder=NO, **B),
+    "data.python_source python_source split": lambda: python_source.python_source(NO),
+    "data.records record_pipeline remainder": lambda: records.record_pipeline("x", lambda x: {}, remainder=NO, **B),
+    "data.scitldr scitldr split": lambda: scitldr.scitldr(NO),
+    "data.sentences as_text name": lambda: sentences.as_text(np.zeros(1, int), NO, fold=0),
+    "data.sentences sentences name": lambda: sentences.sentences(NO, "train", 1, fold=0),
+    "data.sentences sentences side": lambda: sentences.sentences("polarity", NO, 1, fold=0),
+    "data.squad Squad split": lambda: squad.Squad(NO, encode=lambda text: ([], []), first=0, between=0),
+    "data.squad best_sentences split": lambda: squad.best_sentences(NO),
+    "data.squad questions split": lambda: squad.questions(NO),
+    "data.tanaka sentences split": lambda: tanaka.sentences(NO),
+    "data.text text_files split": lambda: text.text_files(".", NO),
+    "data.text_folder text_folder remainder": lambda: text_folder.text_folder(".", length=1, remainder=NO, **B),
+    "data.tinyshakespeare tinyshakespeare split": lambda: tinyshakespeare.tinyshakespeare(NO),
+    "data.tokenize tokenize kind": lambda: tokenize.tokenize(".", "out", kind=NO),
+    "data.tokenizer Tokenizer.train kind": lambda: tokenizer.Tokenizer.train(["a"], kind=NO),
+    "layers.quantize quantized products": lambda: quantize.quantized(MLP((), 1), NO),
+    "layers.rope Scaling kind": lambda: rope.frequencies(2, scaling=rope.Scaling(NO, 2.0)),
+    "layers.stack rematerialised remat": lambda: stack.rematerialised(MLP, NO),
+    "step make_step on_nan": lambda: step.make_step(None, None, on_nan=NO),  # type: ignore[arg-type]
+    "tasks.vae vae likelihood": lambda: vae(MLP((), 1), likelihood=NO),
+}
+
+
+def modules() -> Iterator[ModuleType]:
+    for part in PARTS:
+        top = importlib.import_module(f"jaxmodels.{part}")
+        yield top
+        for found in pkgutil.walk_packages(getattr(top, "__path__", []), f"{top.__name__}."):
+            yield importlib.import_module(found.name)
+
+
+def functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Public functions and classes, with the methods of these, by name."""
+    for name, x in vars(module).items():
+        if name.startswith("_") or getattr(x, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(x):
+            yield name, x
+        elif inspect.isclass(x):
+            fields = dataclasses.is_dataclass(x) or hasattr(x, "_fields")
+            yield name, x if fields else x.__init__
+            for method, f in vars(x).items():
+                if not method.startswith("_") and isinstance(f, classmethod | staticmethod):
+                    yield f"{name}.{method}", f.__func__
+                elif not method.startswith("_") and inspect.isfunction(f):
+                    yield f"{name}.{method}", f
+
+
+def options() -> dict[str, Any]:
+    """All that are annotated as a Literal: "module owner name" -> owner."""
+    found = {}
+    for module in modules():
+        for owner, x in functions(module):
+            for name in choices.of_fields(x):
+                found[f"{module.__name__.removeprefix('jaxmodels.')} {owner} {name}"] = x
+    return found
+
+
+def of_models() -> list[str]:
+    return sorted(name for name, x in options().items() if inspect.isclass(x) and issubclass(x, nn.Module))
+
+
+def test_every_option_of_words_is_known_here():
+    assert set(options()) - set(of_models()) == set(CALLS)
+    assert len(of_models()) >= 12
+
+
+@pytest.mark.parametrize("option", CALLS)
+def test_a_word_that_no_option_has_is_refused(option):
+    with pytest.raises(ValueError, match=rf": got {option.split()[-1]}='nonesuch'; expected one of .+\. Do give"):
+        CALLS[option]()
+
+
+@pytest.mark.parametrize("option", of_models())
+def test_a_models_words_are_checked_when_it_is_made(option):
+    owner, name = options()[option], option.split()[-1]
+    needed = {f.name: None for f in dataclasses.fields(owner) if f.default is f.default_factory is dataclasses.MISSING}
+    with pytest.raises(ValueError, match=rf"{owner.__name__}: got {name}='nonesuch'; expected one of .+\. Do give"):
+        owner(**{**needed, name: NO})
+
+
+def test_the_message_says_what_is_nearest():
+    with pytest.raises(
+        ValueError, match=r"^ResNet: got stem='cifar'; expected one of 'pool', 'plain'\. Do give one of them$"
+    ):
+        resnet50(classes=2, stem="cifar")
+    with pytest.raises(ValueError, match=r"got option='C'; expected one of 'A', 'B'\. Do give one of them"):
+        CifarResNet(2, option=NO and "C")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got pool='men'; expected one of 'token', 'mean'\. Do give pool='mean', if that"):
+        vit_s(classes=2, patch=4, pool="men")
+    with pytest.raises(ValueError, match=r"got remainder='keep'; expected one of 'wrap', 'drop', 'pad'"):
+        pipeline.ArrayPipeline({"x": np.zeros(3)}, batch=2, remainder="keep")  # type: ignore[arg-type]
+    choices.check("here", "size", 1, Literal[1, 3])
+    with pytest.raises(ValueError, match=r"got size=True; expected one of 1, 3"):
+        choices.check("here", "size", True, Literal[1, 3])
+    assert typing.get_args(choices.of_fields(vit_s.func)["pool"]) == ("token", "mean")
+    assert jaxmodels.__version__
