@@ -40,6 +40,7 @@ from jaxmodels.data import (
     tanaka,
     text,
     text_folder,
+    text_table,
     tinyshakespeare,
     tokenize,
     tokenizer,
@@ -94,6 +95,9 @@ CALLS: dict[str, Callable[[], Any]] = {
     "data.tanaka sentences split": lambda: tanaka.sentences(NO),
     "data.text text_files split": lambda: text.text_files(".", NO),
     "data.text_folder text_folder remainder": lambda: text_folder.text_folder(".", length=1, remainder=NO, **B),
+    "data.text_table text_table remainder": lambda: text_table.text_table(
+        {}, encode=list, classes=(), length=1, remainder=NO, **B
+    ),
     "data.tinyshakespeare tinyshakespeare split": lambda: tinyshakespeare.tinyshakespeare(NO),
     "data.tokenize tokenize kind": lambda: tokenize.tokenize(".", "out", kind=NO),
     "data.tokenizer Tokenizer.train kind": lambda: tokenizer.Tokenizer.train(["a"], kind=NO),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,12 @@ def apply(
     weight: of the examples (B first). Those of weight 0 count in no statistics of batch normalisation, whatever module of
     the model has it; where no example counts, extra stays as it was.
     """
+    if "segments_BT" in options and "segments_BT" not in inspect.signature(type(model).__call__).parameters:
+        raise ValueError(
+            f'got a batch with "segments", where 0 is padding, for {type(model).__name__}; expected a model whose call '
+            "takes segments_BT, or padding would be read as tokens. Do add segments_BT=None to its call, and leave out "
+            "what is 0 there"
+        )
     if jnp.issubdtype(inputs.dtype, jnp.floating):
         inputs = inputs.astype(jax.tree.leaves(params)[0].dtype)
     variables = {"params": params, **extra}

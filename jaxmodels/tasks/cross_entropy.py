@@ -23,7 +23,7 @@ CHUNK = 1 << 24  # logits that a device computes at once, 64 MiB
 
 def cross_entropy(
     x_BTM: jax.Array,
-    table_VM: jax.Array,
+    table_VM: jax.Array | None,
     targets_BT: jax.Array,
     weight_BT: jax.Array,
     *,
@@ -32,10 +32,14 @@ def cross_entropy(
 ) -> tuple[Mean, Mean]:
     """(loss in nats, accuracy) of the logits x table^T, under weights; a token with weight 0 counts nowhere.
 
+    Without a table x are the logits.
     smoothing: that part of the target's probability is spread evenly over the vocabulary (arXiv:1512.00567, section 7).
     """
     B, T, _ = x_BTM.shape
     weight_BT = jnp.broadcast_to(weight_BT.astype(jnp.float32), (B, T))
+    if table_VM is None:
+        loss, right = _of_logits(smoothing, x_BTM.astype(jnp.float32), targets_BT, weight_BT)
+        return Mean(loss, weight_BT.sum()), Mean(right, weight_BT.sum())
     examples = axes.dividing(axes.BATCH, B)  # and a pipeline's stages, which have nothing else to do here, share the places
     places = axes.dividing((axes.CONTEXT, axes.PIPELINE), T) or axes.dividing((axes.CONTEXT,), T)
     split = (*examples, *places)

@@ -131,11 +131,6 @@ def embeddings(model: nn.Module, *, inputs: str = "image", part: str = "") -> Ca
     return predict
 
 
-def _seen(model: nn.Module, params: Any, extra: Any, batch: Any, inputs: str) -> jax.Array:
-    """The model's outputs in evaluation."""
-    return apply(model, params, extra, batch[inputs], None, **beside(model, batch))[0]
-
-
 def _counted(metrics: dict[str, float]) -> dict[str, float]:
     """Without those that counted nothing."""
     return {name: x for name, x in metrics.items() if not math.isnan(x)}

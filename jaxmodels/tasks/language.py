@@ -1,7 +1,8 @@
 """Language modelling: predict the next token.
 
 A model here has, besides its call, `hidden(tokens_BT, keys_B, cache, count_B, segments_BT)`, which gives (x_BTM, cache),
-`table()`, the matrix (V, M) whose product with x is the logits, `start(batch, length)`, an empty cache, and `length`.
+`table()`, the matrix (V, M) whose product with x is the logits, or None where x are the logits, `start(batch, length)`, an
+empty cache, and `length`; training asks for the first two.
 Dimensions: B batch, T tokens, M width, V vocabulary.
 """
 
@@ -60,7 +61,12 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
 
     def requires(batch, params, extra):
         table_VM = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)
-        V, shape = table_VM.shape[0], batch["inputs"].shape[1:]
+        shape = batch["inputs"].shape[1:]
+        if table_VM is None:
+            see = lambda p, e, x: model.apply({"params": p, **e}, x, method="hidden")[0]  # noqa: E731
+            V = jax.eval_shape(see, params, extra, batch["inputs"]).shape[-1]
+        else:
+            V = table_VM.shape[0]
         return {
             "inputs": tokens(V, (), shape),
             "targets": tokens(V, ("weight",), shape),

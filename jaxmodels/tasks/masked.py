@@ -66,7 +66,7 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
     and 0 is padding, which is never chosen; else it sees those of weight above 0.
     """
 
-    def segments(batch: Any) -> jax.Array:
+    def texts(batch: Any) -> jax.Array:
         if "segments" in batch:
             return batch["segments"]
         weight_BT = batch["weight"].reshape(len(batch["inputs"]), -1) > 0
@@ -75,7 +75,7 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
     def measure(params: Any, extra: Any, batch: Any, corrupt_keys_B: Any, keys_B: Any) -> dict[str, Mean]:
         tokens_BT = batch["inputs"]
         weight_BT = jnp.broadcast_to(batch["weight"].reshape(len(tokens_BT), -1), tokens_BT.shape)
-        segments_BT = segments(batch)
+        segments_BT = texts(batch)
         open_BT = (weight_BT > 0) & (segments_BT != 0) & ~jnp.isin(tokens_BT, jnp.asarray(special, tokens_BT.dtype))
         inputs_BT, chosen_BT = corrupt(corrupt_keys_B, tokens_BT, open_BT, mask=mask, vocabulary=vocabulary, rate=rate)
         variables = {"params": params, **extra}
@@ -89,7 +89,7 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        return measure(params, extra, batch, keys_of(batch["inputs"], segments(batch) != 0), None)
+        return measure(params, extra, batch, keys_of(batch["inputs"], texts(batch) != 0), None)
 
     def requires(batch, params, extra):
         table_VN = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)
