@@ -61,6 +61,7 @@ B: dict[str, Any] = {"batch": 1}
 CALLS: dict[str, Callable[[], Any]] = {
     "data.audio audio_folder crop": lambda: audio.audio_folder(".", rate=1, samples=1, crop=NO, **B),
     "data.audio audio_folder remainder": lambda: audio.audio_folder(".", rate=1, samples=1, remainder=NO, **B),
+    "data.audio audio_folder on_broken": lambda: audio.audio_folder(".", rate=1, samples=1, on_broken=NO, **B),
     "data.banking77 banking77 split": lambda: banking77.banking77(NO, 1, encode=len),
     "data.banking77 examples split": lambda: banking77.examples(NO),
     "data.bccd bccd split": lambda: bccd.bccd(NO, 1),
@@ -71,7 +72,9 @@ CALLS: dict[str, Callable[[], Any]] = {
     "data.fashion_mnist numbered split": lambda: fashion_mnist.numbered(NO, 1, 1),
     "data.files read_csv decimal": lambda: files.read_csv("x.csv", decimal=NO),
     "data.grain_source GrainPipeline remainder": lambda: GrainPipeline([1], load=lambda x: {}, remainder=NO, **B),
+    "data.grain_source GrainPipeline on_broken": lambda: GrainPipeline([1], load=lambda x: {}, on_broken=NO, **B),
     "data.images image_folder channels": lambda: images.image_folder(".", size=(1, 1), channels=NO, **B),
+    "data.images image_folder on_broken": lambda: images.image_folder(".", size=(1, 1), on_broken=NO, **B),
     "data.images image_folder remainder": lambda: images.image_folder(".", size=(1, 1), remainder=NO, **B),
     "data.images picture channels": lambda: images.picture("x.png", 1, channels=NO),
     "data.lengths TextPipeline remainder": lambda: lengths.TextPipeline({}, length=1, remainder=NO, **B),
@@ -84,6 +87,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "data.pipeline ArrayPipeline remainder": lambda: pipeline.ArrayPipeline({}, remainder=NO, **B),
     "data.pipeline WindowPipeline remainder": lambda: pipeline.WindowPipeline(np.zeros(9), length=1, remainder=NO, **B),
     "data.python_source python_source split": lambda: python_source.python_source(NO),
+    "data.records record_pipeline on_broken": lambda: records.record_pipeline("x", lambda x: {}, on_broken=NO, **B),
     "data.records record_pipeline remainder": lambda: records.record_pipeline("x", lambda x: {}, remainder=NO, **B),
     "data.scitldr scitldr split": lambda: scitldr.scitldr(NO),
     "data.sentences as_text name": lambda: sentences.as_text(np.zeros(1, int), NO, fold=0),
@@ -94,6 +98,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "data.squad questions split": lambda: squad.questions(NO),
     "data.tanaka sentences split": lambda: tanaka.sentences(NO),
     "data.text text_files split": lambda: text.text_files(".", NO),
+    "data.text_folder text_folder on_broken": lambda: text_folder.text_folder(".", length=1, on_broken=NO, **B),
     "data.text_folder text_folder remainder": lambda: text_folder.text_folder(".", length=1, remainder=NO, **B),
     "data.text_table text_table remainder": lambda: text_table.text_table(
         {}, encode=list, classes=(), length=1, remainder=NO, **B

@@ -74,8 +74,7 @@ class GrainPipeline:
         spec: Spec | None = None,
         on_broken: OnBroken = "raise",
     ):
-        if on_broken not in ("raise", "skip"):
-            raise ValueError(f"got on_broken={on_broken!r}; expected 'raise' or 'skip'. Choose one")
+        choices.check(type(self).__name__, "on_broken", on_broken, OnBroken)
         if workers < 0 or ahead < 1 or (threads is not None and threads < 0):
             raise ValueError(
                 f"came workers={workers}, threads={threads}, ahead={ahead}; wanted at least 0, 0 and 1; raise what is below"
