@@ -68,7 +68,7 @@ def test_errors_of_program_and_machine_are_raised_all_the_same():
     for what in ("program", "machine"):
         with pytest.raises(ValueError, match=rf"example 1 .*{what}"):
             GrainPipeline([1, what], load=load, batch=2, on_broken="skip").rows(0, 0, 2)
-    with pytest.raises(ValueError, match="got on_broken='ignore'; expected 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="got on_broken='ignore'; expected one of 'raise', 'skip'"):
         GrainPipeline([1], load=load, batch=1, on_broken="ignore")
 
 
