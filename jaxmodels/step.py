@@ -187,7 +187,8 @@ def _moving(task: Task, params: Any, extra: Any, batch: Batch) -> dict[str, Arra
     found: dict[str, bool] = {}
 
     def look(params, extra, batch, keys_B):
-        new = _by_path(task.loss(params, extra, batch, keys_B)[1])
+        with wanting(batch):
+            new = _by_path(task.loss(params, extra, batch, keys_B)[1])
         found.update({path: new[path] is not x for path, x in _by_path(extra).items()})
 
     if not jax.tree.leaves(extra):
