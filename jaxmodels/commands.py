@@ -129,7 +129,7 @@ def open_run(
     devices = parallel.make_mesh(mesh)
     like = runner.abstract_state(experiment, devices)[0]._asdict()
     if parts == "model" and not hasattr(experiment.optimizer, "average"):
-        del like["opt_state"]
+        del like["opt_state"], like["averaged"]
     got = checkpoints.read(like, None if step == -1 else step)
     if got is None:
         raise ValueError(
