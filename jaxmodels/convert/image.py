@@ -263,6 +263,10 @@ def _positive(value: Any) -> float:
 
 def _three(value: Any, name: str) -> tuple[float, ...]:
     numbers = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3
-    if not numbers or not all(isinstance(x, int | float) and -1e6 < x < 1e6 for x in value):
+    if not numbers or not all(isinstance(x, int | float) and not isinstance(x, bool) and -1e6 < x < 1e6 for x in value):
         raise ValueError(f"the preparation of pictures: came {name} {value!r}; wanted three numbers: correct it")
+    if "std" in name and 0 in value:
+        raise ValueError(
+            f"the preparation of pictures: got {name} {value}; expected no zero, as it divides. Correct the file"
+        )
     return tuple(float(x) for x in value)

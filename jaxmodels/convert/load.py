@@ -58,7 +58,7 @@ FAMILIES: tuple[Family, ...] = (
         for family in module.FAMILIES
     ),
 )
-TOKENIZERS = (
+COMPANIONS = (  # of weights: what says how texts and pictures become their inputs, and when a text ends
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -69,6 +69,9 @@ TOKENIZERS = (
     "vocab.json",
     "merges.txt",
     "generation_config.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
 )
 COUNTERS = r"(^|\.)num_batches_tracked$"  # of PyTorch's batch normalisation, for a momentum that is not used
 SHARD = 5_000_000_000  # bytes of a file, at most, where it holds more than one tensor
@@ -352,7 +355,7 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
         )
     model, params, extra, config = load_pretrained(folder)
     save_pretrained(out, model, params, extra, config={**config, "torch_dtype": "float32", "dtype": "float32"})
-    for name in TOKENIZERS:
+    for name in COMPANIONS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
     return sum(x.size for x in jax.tree.leaves(params))

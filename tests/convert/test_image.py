@@ -180,6 +180,7 @@ def test_timms_wide_pictures_keep_their_proportions(picture):
             {"image_processor_type": "LevitImageProcessor"},
             "got the image_processor_type 'LevitImageProcessor'; expected one of",
         ),
+        ({"image_std": [0.5, 0, 0.5]}, r"got image_std \[0.5, 0, 0.5\]; expected no zero, as it divides"),
         ({"do_pad": True}, "got do_pad True; expected False, all that is followed"),
         ({"do_flip_channel_order": True}, "got do_flip_channel_order True; expected False"),
         ({"size": {"shortest_edge": 9, "longest_edge": 20}}, r"got size .*; expected a shortest_edge, or height and width"),

@@ -66,6 +66,21 @@ def test_convert_writes_the_same_model_with_its_tokenizer(folder, params, tmp_pa
     assert (tmp_path / "b" / "tokenizer.json").read_text() == "{}"
 
 
+@fast
+def test_convert_takes_along_everything_that_says_how_inputs_are_made(folder, tmp_path):
+    names = (
+        "tokenizer_config.json",
+        "added_tokens.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "merges.txt",
+    )
+    for name in names:
+        (folder / name).write_text("{}")
+    convert(folder, tmp_path / "b")
+    assert all((tmp_path / "b" / name).is_file() for name in names)
+
+
 def test_convert_overwrites_nothing(folder):
     with pytest.raises(ValueError, match=r"is not empty; wanted a new folder"):
         convert(folder, folder)
