@@ -18,6 +18,8 @@ from jaxmodels.data.tokenizer import known
 from jaxmodels.models.llama import Llama
 from jaxmodels.runs.files import replacing
 
+VOCABULARY = 64 << 20  # bytes of a tokenizer's file, at most
+
 
 def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
     """(model, params) of a .bin file of version 0: seven numbers, then float32 weights, which stay in the file until used.
@@ -179,7 +181,10 @@ class Vocabulary(NamedTuple):
 def load_vocabulary(path: str | Path, size: int) -> Vocabulary:
     """The tokenizer of a model with `size` tokens: a length, then for each token a float score, its length and its bytes."""
     path = Path(path)
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = file.read(VOCABULARY + 1)
+    if len(data) > VOCABULARY:
+        raise ValueError(f"{path}: got more than {VOCABULARY:,} bytes; expected a tokenizer of llama2.c. Give another file")
     place = 4
     pieces: list[bytes] = []
     scores: list[float] = []

@@ -102,8 +102,7 @@ def _before(tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path) -> tu
     settings = read_settings(folder)
     if tokenizer.before is not None and settings.switch("add_bos_token") is not True:
         return tokenizer.before
-    kind = settings.said.get("tokenizer_class") and settings.kind
-    begins = kind in BEGINNERS if kind else config["model_type"] in BEGINS
+    begins = settings.kind in BEGINNERS if settings.named else config["model_type"] in BEGINS
     if tokenizer.before or not (begins or settings.switch("add_bos_token")):
         return tokenizer.before or ()
     return _tokens(config, "bos_token_id", folder)[:1]

@@ -17,7 +17,17 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from jaxmodels import choices
 from jaxmodels.data.json_file import parse_object
 from jaxmodels.data.learned import learned
-from jaxmodels.data.tokenizer_rules import CL100K, GPT2, byte_level, check_rule, pairs, ranks_of, with_added, word_pieces
+from jaxmodels.data.tokenizer_rules import (
+    CL100K,
+    GPT2,
+    LIMIT,
+    byte_level,
+    check_rule,
+    pairs,
+    ranks_of,
+    with_added,
+    word_pieces,
+)
 from jaxmodels.data.tokenizer_settings import TAKE, Added, Settings, read_settings
 
 __all__ = ["CL100K", "GPT2", "Tokenizer"]
@@ -26,7 +36,6 @@ Kind = Literal["bpe", "wordpiece", "unigram"]
 
 UNKNOWN = "[UNK]"
 FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # of a folder; the first there is
-LIMIT = 256 << 20  # bytes of a file, at most
 T = TypeVar("T")
 
 
@@ -58,7 +67,7 @@ class Tokenizer(NamedTuple):
         if path.stat().st_size > LIMIT:
             raise ValueError(f"{path}: got {path.stat().st_size:,} bytes; expected at most {LIMIT:,}. It is no tokenizer")
         _library("sentencepiece" if path.suffix == ".model" else "tokenizers")  # where it is missing, the file is not broken
-        settings = read_settings(path.parent) if path.name in FILES else Settings(path.parent, {}, None, ())
+        settings = read_settings(path.parent) if path.name in FILES else Settings(path.parent, {}, None, False, ())
         check_rule(path, settings)
         try:
             made = _sentencepiece(path, settings) if path.suffix == ".model" else _open(path, pattern, settings)

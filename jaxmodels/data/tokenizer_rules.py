@@ -18,11 +18,14 @@ CL100K = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
+LIMIT = 256 << 20  # bytes of a file, at most
+
+
 def check_rule(path: Path, settings: Settings) -> None:
     """Raises a ValueError where a file that does not say its own rule needs one that is not known here."""
-    if path.suffix == ".model":
+    if path.suffix == ".model" and settings.named:
         settings.class_among(SENTENCEPIECE_RULE, path.name)
-    if path.name == "vocab.txt" and settings.said:
+    if path.name == "vocab.txt" and settings.named:
         settings.class_among(BERT_RULE, path.name)
     if path.name == "vocab.json":
         settings.class_among((*GPT2_RULE, *QWEN_RULE), "vocab.json and merges.txt")
@@ -63,6 +66,8 @@ def pairs(library: Any, path: Path, settings: Settings) -> Any:
     merges = path.with_name("merges.txt")
     if not merges.is_file():
         raise FileNotFoundError(f"there is no file {merges}, which belongs to {path}; get both")
+    if merges.stat().st_size > LIMIT:
+        raise ValueError(f"merges.txt has {merges.stat().st_size:,} bytes, more than {LIMIT:,}")
     parse_object(path.read_bytes(), path)  # the library takes the last of two numbers for one piece
     vocabulary, found = library.models.BPE.read_file(str(path), str(merges))
     if any(piece.endswith("</w>") for piece in vocabulary):

@@ -63,6 +63,7 @@ class Settings(NamedTuple):
     folder: Path
     said: Mapping[str, Any]  # tokenizer_config.json
     kind: str | None  # the class of transformers, without Tokenizer and Fast
+    named: bool  # whether a file names a class; else the kind is that of the model
     added: tuple[Added, ...]
 
     def switch(self, name: str) -> bool | None:
@@ -102,23 +103,24 @@ def read_settings(folder: Path) -> Settings:
     for name in NAMED:
         if said.get(name) is not None and _content(said[name]) is None:
             raise _wrong(path, name, said[name], "a token's text")
-    return Settings(folder, said, _kind(folder, said), tuple(_added(folder, said)))
+    kind, named = _kind(folder, said)
+    return Settings(folder, said, kind, named, tuple(_added(folder, said)))
 
 
-def _kind(folder: Path, said: Mapping[str, Any]) -> str | None:
+def _kind(folder: Path, said: Mapping[str, Any]) -> tuple[str | None, bool]:
     found = said.get("tokenizer_class")
     if found is None and (folder / "config.json").is_file():
         config = read_object(folder / "config.json")
         found = config.get("tokenizer_class")
         model = config.get("model_type")
         if found is None and isinstance(model, str):
-            return OF_MODEL.get(model)
+            return OF_MODEL.get(model), False
     if found is None:
-        return None
+        return None, False
     if not isinstance(found, str):
         raise _wrong(folder / "tokenizer_config.json", "tokenizer_class", found, "the name of a class")
     kind = found.removesuffix("Fast").removesuffix("Tokenizer")
-    return None if kind in ("PreTrained", "Tokenizers", "TokenizersBackend") else kind
+    return (None if kind in ("PreTrained", "Tokenizers", "TokenizersBackend") else kind), True
 
 
 def _added(folder: Path, said: Mapping[str, Any]) -> Iterator[Added]:

@@ -155,7 +155,7 @@ def test_a_file_of_llama2c_tells_its_published_story(capsys, real):
 
 def test_a_file_of_llama2c_without_its_tokenizer_says_what_is_missing(capsys, real, tmp_path):
     shutil.copyfile(real("weights/stories260K") / "stories260K.bin", tmp_path / "a.bin")
-    assert cli.main(["generate", str(tmp_path / "a.bin"), "--prompt", "a"]) == 1
+    assert cli.main(["generate", str(tmp_path / "a.bin"), "--prompt", "a"]) == 2
     assert "there is neither tok512.bin nor tokenizer.bin beside" in capsys.readouterr().err
 
 
@@ -226,6 +226,7 @@ def beginning(folder, tmp_path_factory):
         ({"tokenizer_config_json": {"add_bos_token": True}}, 9),
         ({"tokenizer_config_json": {"tokenizer_class": "LlamaTokenizerFast"}}, 9),
         ({"tokenizer_config_json": {"tokenizer_class": "GPT2Tokenizer"}}, None),
+        ({"tokenizer_config_json": {"tokenizer_class": "PreTrainedTokenizerFast"}}, None),
         ({"tokenizer_config_json": {"add_bos_token": True, "bos_token": "the"}}, "the"),
     ],
     ids=str,

@@ -150,6 +150,14 @@ def test_what_is_not_followed_is_refused_by_name(tmp_path, files, message):
         Tokenizer.load(folder(byte_pairs(tmp_path), **files) / "vocab.json")
 
 
+def test_a_list_of_words_for_another_cutter_is_refused_where_only_the_model_names_it(tmp_path):
+    folder(tmp_path, vocab_txt="\n".join(WORDS), config_json={"tokenizer_class": "BertJapaneseTokenizer"})
+    with pytest.raises(ValueError, match=r"got vocab.txt of a BertJapaneseTokenizer, whose rule is not known here"):
+        Tokenizer.load(tmp_path)
+    folder(tmp_path, config_json={"model_type": "gpt2"})
+    assert Tokenizer.load(tmp_path).encode("der Schön") == [WORDS.index("der"), WORDS.index("Schön")]
+
+
 def llama(path, **said):
     """A tokenizer.json whose template puts <s> first, and a tokenizer_config.json."""
     made = tokenizers.Tokenizer(tokenizers.models.BPE({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, [], unk_token="b"))
