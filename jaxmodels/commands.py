@@ -21,6 +21,7 @@ from jaxmodels.console import Console
 from jaxmodels.decoding import Written, write
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity, write_png
+from jaxmodels.knobs import check_type
 from jaxmodels.options import Joining, Options, Place
 from jaxmodels.runs import identity
 from jaxmodels.runs.files import inside, read_json
@@ -96,7 +97,7 @@ def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, Joining, dict[s
         hints = get_type_hints(kind)
         found = {name: value for name, value in arguments.items() if name in hints}
         for name, value in found.items():
-            loading.check_type(name, value, hints[name])
+            check_type(name, value, hints[name])
         return found
 
     options, place, joining = of(Options), of(Place), of(Joining)

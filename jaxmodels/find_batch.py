@@ -24,7 +24,7 @@ TRIES = 8  # programs that are compiled at most
 
 
 def find_batch(
-    experiment: str | Path,
+    experiment: str | Path | loading.File,
     *,
     knob: str = "batch",
     memory: float = 0.0,
@@ -44,7 +44,7 @@ def find_batch(
     file = loading.load(experiment)
     names = {f.name: f.type for f in dataclasses.fields(file.config)}
     if knob not in names:
-        raise ValueError(f"--knob {knob}: {experiment} has no such knob; it has {', '.join(names)}")
+        raise ValueError(f"--knob {knob}: {file.path} has no such knob; it has {', '.join(names)}")
     of = lambda n: file.build(loading.make_config(file, {**knobs, knob: n}))  # noqa: E731
     first: int = getattr(loading.make_config(file, knobs), knob)
     built = of(first)

@@ -73,7 +73,7 @@ def _held(state: Any, at: Any) -> Any:
 
 
 def find_rate(
-    experiment: str | Path,
+    experiment: str | Path | loading.File,
     *,
     low: float = 1e-6,
     high: float = 10.0,

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
+from jaxmodels import knobs as typed
 from jaxmodels.contracts import check_parts
 from jaxmodels.data.learned import Memory, learned, remembering
 from jaxmodels.experiment import Evaluation, Experiment
@@ -128,6 +129,7 @@ def load(path: str | Path | File) -> File:
     ]
     if missing:
         raise ValueError(f"{path}: knobs without a default: {', '.join(missing)}; give each a default in Config")
+    typed.check_types(path, config)
     return File(path, code.source, code.beside(), module, config, {})
 
 
@@ -151,46 +153,15 @@ def make_config(file: File, knobs: Mapping[str, Any]) -> Any:
                 + (f"; did you mean {close[0]!r}?" if close else ".")
                 + f" Its knobs: {', '.join(names)}"
             )
-        check_type(f"knob {name} of {file.path}", value, hints[name])
+        typed.check_type(f"knob {name} of {file.path}", value, hints[name])
         if isinstance(value, float) and value != value:
             raise ValueError(f"knob {name} of {file.path}: got nan; expected a number. Give one, or leave the knob out")
-    return file.config(**{name: _restored(value, hints[name]) for name, value in knobs.items()})
-
-
-def check_type(name: str, value: Any, hint: Any) -> None:
-    """Raises where a value is not of the declared type."""
-    if not _fits(value, hint):
-        wanted = f"one of {', '.join(map(repr, get_args(hint)))}" if get_origin(hint) is Literal else _type_name(hint)
-        raise ValueError(f"{name}: came {value!r} ({type(value).__name__}), wanted {wanted}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) in (tuple, list):
-        return isinstance(value, tuple | list)
-    simple = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
-    if hint in simple:
-        return isinstance(value, simple[hint]) and (hint is bool or not isinstance(value, bool))
-    if get_args(hint) and type(None) in get_args(hint):
-        return value is None or any(_fits(value, h) for h in get_args(hint) if h is not type(None))
-    return True
-
-
-def _restored(value: Any, hint: Any) -> Any:
-    """A value as JSON gave it, in the knob's own type."""
-    if isinstance(value, list) and get_origin(hint) is tuple:
-        return tuple(value)
-    return float(value) if hint is float and isinstance(value, int) else value
-
-
-def _type_name(hint: Any) -> str:
-    return getattr(hint, "__name__", str(hint))
+    return file.config(**{name: typed.restored(value, hints[name]) for name, value in knobs.items()})
 
 
 def knobs_of(config: Any) -> dict[str, Any]:
-    """All knobs by name."""
-    return dataclasses.asdict(config)
+    """All knobs by name, as JSON has them; see jaxmodels.knobs."""
+    return typed.plain(config)
 
 
 def run_name(file: File, config: Any) -> str:

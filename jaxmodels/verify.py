@@ -24,6 +24,7 @@ import numpy as np
 from jaxmodels import loading, parallel, runner, sharding
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
+from jaxmodels.knobs import words
 from jaxmodels.safe_path import python
 
 KEEP_ALL = 10**6
@@ -42,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 def verify_resume(
-    experiment: str | Path,
+    experiment: str | Path | loading.File,
     *,
     through: int = 40,
     every: int = 10,
@@ -72,7 +73,7 @@ def verify_resume(
         )
     with tempfile.TemporaryDirectory(prefix="jaxmodels-verify-") as temporary:
         base = Path(temporary)
-        command = [*python("jaxmodels"), "train", str(experiment), *_flags(config, file), "--quiet"]
+        command = [*python("jaxmodels"), "train", str(file.path), *_flags(config, file), "--quiet"]
         command += ["--checkpoint-every", str(every), "--keep", str(KEEP_ALL), "--stop-at", str(steps)]
         env = {"JAX_COMPILATION_CACHE_DIR": str(base / "compiled"), **os.environ}
         env.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -115,13 +116,7 @@ def _killed(
 
 def _flags(config: Any, file: loading.File) -> list[str]:
     """The knobs that differ from their defaults, as the command line takes them."""
-    default, flags = loading.knobs_of(file.config()), []
-    for name, value in loading.knobs_of(config).items():
-        if value != default[name]:
-            words = list(value) if isinstance(value, tuple | list) else [value]
-            no = "no-" if value is False else ""
-            flags += [f"--{no}{name.replace('_', '-')}", *(str(w) for w in words if not isinstance(w, bool))]
-    return flags
+    return words(loading.knobs_of(config), loading.knobs_of(file.config()), file.config)
 
 
 def _start(command: list[str], folder: Path, k: int, env: Mapping[str, str]) -> subprocess.Popen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 from jaxmodels.terminal import shown
 
@@ -24,7 +24,8 @@ def parse(command: str, argv: list[str], first: str, parts: dict[str, type], *, 
 
     import tyro
 
-    fields = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in parts.items()]
+    named = tyro.conf.arg(name="")  # options without their part's name before them, and those of a knob with the knob's
+    fields = [(n, Annotated[kind, named], dataclasses.field(default_factory=kind)) for n, kind in parts.items()]
     whole = dataclasses.make_dataclass("Arguments", fields, kw_only=True)
     whole.__doc__ = about
     got: Any = tyro.cli(
@@ -32,7 +33,7 @@ def parse(command: str, argv: list[str], first: str, parts: dict[str, type], *, 
         prog=f"jaxmodels {command} {first}",
         args=argv,
         description=about,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
     return {name: getattr(got, name) for name in parts}
 
@@ -57,6 +58,7 @@ def knobs_of(command: str, path: str, rest: list[str], parts: dict[str, type]) -
     import dataclasses
 
     from jaxmodels import loading
+    from jaxmodels.knobs import apart
 
     file = loading.load(path)
     names = {f.name for kind in parts.values() for f in dataclasses.fields(kind)}
@@ -64,6 +66,7 @@ def knobs_of(command: str, path: str, rest: list[str], parts: dict[str, type]) -
     if clash:
         raise ValueError(f"{path}: knob {clash[0]} has the name of an option of jaxmodels {command}; rename the knob")
     about = (file.module.__doc__ or "").strip()
+    rest = apart(rest, file.config)
     got: dict[str, Any] = parse(command, rest, path, {"knobs": file.config, **parts}, about=about)
     config = got.pop("knobs")
     return file, got, {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}

@@ -20,9 +20,9 @@ def plan(argv: list[str]) -> int:
     from jaxmodels.console import Console
     from jaxmodels.planning import command, report
 
-    _, got, knobs = knobs_of("plan", path, rest, parts)
+    file, got, knobs = knobs_of("plan", path, rest, parts)
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
-    planned = command.plan(path, console=console, **vars(got["planning"]), **knobs)
+    planned = command.plan(file, console=console, **vars(got["planning"]), **knobs)
     report.show(planned, console)
     if got["printing"].json:
         print(json.dumps(planned))
@@ -47,7 +47,7 @@ def find_rate(argv: list[str]) -> int:
     rising = vars(got["rising"])
     name = f"find-rate-{loading.run_name(file, file.config(**knobs))}"
     folder = Path(rising.pop("folder") or Path("runs") / name)
-    found = find_rate(path, console=console, options=options, **rising, **knobs)
+    found = find_rate(file, console=console, options=options, **rising, **knobs)
     written = write(path, found, folder)
     show(path, found, console)
     rate = next((x for x in ("lr", "learning_rate", "rate") if x in knobs), "")
@@ -77,14 +77,14 @@ def find_batch(argv: list[str]) -> int:
     parts: dict[str, type] = {"filling": Filling, "trying": Trying, "printing": Printing}
     about = "Find the largest batch whose training step fits the device; the file's knobs are options too."
     path, rest = positional("find-batch", argv, "FILE", parts, about)
-    _, got, knobs = knobs_of("find-batch", path, rest, parts)
+    file, got, knobs = knobs_of("find-batch", path, rest, parts)
 
     from jaxmodels.console import Console
     from jaxmodels.diagnose import in_bytes
     from jaxmodels.find_batch import find_batch
 
     console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
-    found = find_batch(path, console=console, options=options, **vars(got["filling"]), **knobs)
+    found = find_batch(file, console=console, options=options, **vars(got["filling"]), **knobs)
     knob = got["filling"].knob
     size, limit = in_bytes(found["bytes"]), in_bytes(found["limit"])
     console.say(f"\n{found['batch']:,} fits: {size} of {limit}, and two steps were made with it", "bold")

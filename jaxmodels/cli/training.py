@@ -169,9 +169,9 @@ def verify(argv: list[str]) -> int:
     from jaxmodels import verify
     from jaxmodels.console import Console
 
-    _, got, knobs = knobs_of("verify-resume", path, rest, {k: v for k, v in parts.items() if k != "running"})
+    file, got, knobs = knobs_of("verify-resume", path, rest, {k: v for k, v in parts.items() if k != "running"})
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
-    outcome = verify.verify_resume(path, console=console, **vars(got["verifying"]), **knobs)
+    outcome = verify.verify_resume(file, console=console, **vars(got["verifying"]), **knobs)
     console.say(outcome.text, "bold green" if outcome.passed else "bold red")
     if got["printing"].json:
         print(json.dumps(outcome._asdict()))

@@ -24,7 +24,7 @@ import numpy as np
 
 
 def learned(name: str, compute: Callable[[], Any]) -> Any:
-    """What compute() found in the data when this run was trained, as a JSON value (tuples come back as lists).
+    """What compute() found in the data when this run was trained, as a JSON value: tuples and arrays come as lists.
 
     name: one for each value of an experiment; whatever else the value depends on, such as a number of words, belongs into
     it, and a path does not, so that data may move. compute() is called once in a run's life.
@@ -168,11 +168,18 @@ def _within(memory: Memory, function: Callable[..., Any], *arguments: Any, **nam
         _MEMORY.reset(token)
 
 
+def _as_python(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, which are equal to them."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufUT":
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__}")
+
+
 def _json(name: str, value: Any) -> Any:
     try:
-        return json.loads(json.dumps(value))
+        return json.loads(json.dumps(value, default=_as_python))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"learned({name!r}): got {type(value).__name__} ({error}); expected a JSON value: numbers, strings, lists and "
-            "dicts of them. Turn arrays into lists by .tolist() and numbers of NumPy into Python's by .item()"
+            "dicts of them, or arrays. Make one of it"
         ) from error

@@ -32,7 +32,7 @@ def text_table(
     table: a file that read_table knows (.csv, .tsv, .jsonl, .parquet), or its columns by name, or a function that gives
     them, called on first use. text, label: the columns. encode: the tokens of a text, of which the first `length` are
     taken. classes: the values of the label column, in the order of their numbers; the same for training and test data, of
-    which one may lack some. Those of a table are sorted(set(table["label"])).
+    which one may lack some. Of a table: learned("classes", lambda: sorted(set(table["label"]))).
     """
     number = {str(value): i for i, value in enumerate(classes)}
     if len(number) < len(classes):

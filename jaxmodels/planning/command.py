@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from jaxmodels import loading
 from jaxmodels.console import Console
+from jaxmodels.knobs import words
 from jaxmodels.planning import search as searching
 from jaxmodels.planning.predict import predict
 from jaxmodels.planning.targets import COUNTING, Target, target
@@ -14,7 +16,7 @@ from jaxmodels.planning.worker import Worker
 
 
 def plan(
-    experiment: str | Path,
+    experiment: str | Path | loading.File,
     *,
     on: str,
     mesh: str = "",
@@ -41,7 +43,9 @@ def plan(
     return {**facts, "machine": machine.describe(), "forecast": predict(facts, machine)}
 
 
-def _search(experiment: str | Path, machine: Target, request: dict[str, Any], worker: Worker) -> dict[str, Any]:
+def _search(
+    experiment: str | Path | loading.File, machine: Target, request: dict[str, Any], worker: Worker
+) -> dict[str, Any]:
     """The best plan that was found, and "search", what was compared with it."""
     file = loading.load(experiment)
     surveys = {
@@ -62,11 +66,11 @@ def _search(experiment: str | Path, machine: Target, request: dict[str, Any], wo
     if best is None:
         return {"target": machine.name, "machine": machine.describe(), "search": found}
     given, chosen = loading.knobs_of(file.config()), best["choice"]
-    options = [f"--{k.replace('_', '-')} {v}" for k, v in request["knobs"].items() if v != given[k]]
+    options = [shlex.join(words(request["knobs"], given, file.config))] if request["knobs"] != given else []
     options += [f"--mesh {','.join(f'{k}={v}' for k, v in best['mesh'].items())}", f"--precision {request['precision']}"]
     options += [f"--remat {chosen['remat']}"] if chosen["remat"] != "model" else []
     options += [f"--accumulate {chosen['accumulate']}"] if chosen["accumulate"] > 1 else []
-    return {**best, "search": found, "command": " ".join(["jaxmodels train", str(experiment), *options])}
+    return {**best, "search": found, "command": " ".join(["jaxmodels train", str(file.path), *options])}
 
 
 def check(on: str, accumulate: int) -> Target:
@@ -79,7 +83,7 @@ def check(on: str, accumulate: int) -> Target:
 
 
 def make_request(
-    experiment: str | Path,
+    experiment: str | Path | loading.File,
     machine: Target,
     knobs: dict[str, Any],
     mesh: str,
@@ -92,7 +96,7 @@ def make_request(
     file = loading.load(experiment)
     knobs = loading.knobs_of(loading.make_config(file, knobs))
     return {
-        "file": str(experiment),
+        "file": str(file.path),
         "knobs": knobs,
         "on": machine.name,
         "mesh": mesh,

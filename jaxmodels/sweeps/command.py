@@ -24,6 +24,7 @@ from jaxmodels import loading, parallel, runner
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity
+from jaxmodels.knobs import plain
 from jaxmodels.metrics import finite
 from jaxmodels.options import Options
 from jaxmodels.runs.files import write_text
@@ -38,7 +39,7 @@ EARLY = ("halving", "hyperband", "pbt")  # kinds of search that stop or change m
 
 
 def sweep(
-    experiment: str | Path,
+    experiment: str | Path | loading.File,
     *,
     folder: str | Path = "",
     search: str = "grid",
@@ -172,11 +173,13 @@ def _sorted(file: loading.File, knobs: Mapping[str, Any]) -> tuple[dict[str, Any
     fixed: dict[str, Any] = {}
     values: dict[str, space.Values] = {}
     for name, given in knobs.items():
-        if isinstance(given, str) and hints[name] is not str:
+        if isinstance(given, str) and hints[name] not in (str, Path):
             given = space.read(name, given, hints[name])
         if isinstance(given, list) and len(given) == 1:
             fixed[name] = given[0]
-        elif isinstance(given, list | space.Range):
+        elif isinstance(given, list):
+            values[name] = [plain(value) for value in given]
+        elif isinstance(given, space.Range):
             values[name] = given
         else:
             fixed[name] = given

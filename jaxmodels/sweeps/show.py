@@ -46,7 +46,7 @@ def main(path: str, words: list[str], parse: Callable[[list[str]], dict[str, Any
     options = Options(precision=given.precision, accumulate=given.accumulate)
     chosen = {k: v for k, v in vars(given).items() if k not in ("take", "precision", "accumulate")}
     try:
-        table = sweep(path, options=options, console=console, **chosen, **knobs)
+        table = sweep(file, options=options, console=console, **chosen, **knobs)
     except Stopped as stop:
         saved = f"saved at step {stop.step:,}" if stop.step else "saved"
         console.say(f"{saved}; the same command goes on from there", "bold")
@@ -66,6 +66,11 @@ def _knobs(words: list[str], names: list[str]) -> tuple[dict[str, Any], list[str
         word = words.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
+        if word.startswith("--") and name.partition(".")[0] in names and "." in name:
+            raise ValueError(
+                f"{word}: got a part of the knob {name.partition('.')[0]}, a dataclass; expected a plain one: a sweep has "
+                "no others on its command line. Give Config a knob of its own for it"
+            )
         if not word.startswith("--") or name not in names:
             rest.append(word)
         elif not equals and not words:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from jaxmodels.knobs import elements
 from jaxmodels.runs import names
 
 WIDE = 10.0  # times the lower end from which on a range of positive numbers is drawn from by its logarithm
@@ -33,6 +36,8 @@ Values = list[Any] | Range
 
 def read(name: str, text: str, hint: Any) -> Values:
     """The values of the knob of this type."""
+    if (types := elements(hint)) and not {str, Path} & {*types}:
+        return _once(name, text, [_tuple(name, part, types) for part in text.split(";")])
     found: list[Any] = []
     for part in text.split(","):
         low, dots, high = part.partition("..")
@@ -50,9 +55,19 @@ def read(name: str, text: str, hint: Any) -> Values:
             return ends
         else:
             raise ValueError(f"--{name} {text}: a range a..b stands alone, and is of int or float; give a list of values")
+    return _once(name, text, found)
+
+
+def _once(name: str, text: str, found: list[Any]) -> list[Any]:
     if len(set(map(repr, found))) < len(found):
         raise ValueError(f"--{name} {text}: a value comes twice; each is one member of the sweep")
     return found
+
+
+def _tuple(name: str, text: str, types: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One value of a knob that is a list: 16,16; several are parted by semicolons."""
+    parts = text.split(",") if text.strip() else []
+    return tuple(_value(name, part, types[min(i, len(types) - 1)]) for i, part in enumerate(parts))
 
 
 def _value(name: str, text: str, hint: Any) -> Any:
@@ -62,6 +77,12 @@ def _value(name: str, text: str, hint: Any) -> Any:
         if text not in known:
             raise ValueError(f"--{name} {text}: wanted one of {', '.join(known)}")
         return known[text]
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        if text not in hint.__members__:
+            raise ValueError(
+                f"--{name} {text}: got no name of {hint.__name__}; expected one of {', '.join(hint.__members__)}"
+            )
+        return hint[text]
     if type(None) in kinds:
         return None if text.lower() == "none" else _value(name, text, next(k for k in kinds if k is not type(None)))
     if hint is bool:

@@ -70,8 +70,14 @@ def test_new_values_are_kept_as_they_come():
 
 
 def test_what_json_cannot_hold_is_named_with_what_to_do():
-    with pytest.raises(ValueError, match=r"learned\('mean'\): got float32 .*; expected a JSON value: .*\.item\(\)"):
-        learned("mean", lambda: np.float32(1))
+    with pytest.raises(ValueError, match=r"learned\('towns'\): got set .*; expected a JSON value: .* Make one"):
+        learned("towns", lambda: {"Aachen"})
+
+
+def test_numbers_and_arrays_of_numpy_come_as_equal_ones_of_python():
+    third = np.float32(1) / 3
+    got = learned("x", lambda: [third, np.int64(2**60), np.array([third]), np.array(["a"], np.dtypes.StringDType())])
+    assert got == [float(third), 2**60, [float(third)], ["a"]] and np.float32(got[0]) == third
 
 
 def test_a_place_keeps_its_name_when_it_moves_and_two_places_never_share_one(tmp_path):

@@ -38,7 +38,7 @@ def test_values_are_read_as_their_knobs_type(text, hint, values):
         ("rms", Literal["sgd", "adam"], "one of sgd, adam"),
         ("maybe", bool, "True or False"),
         ("1,1", int, "comes twice"),
-        ("1,2", tuple[int, ...], "cannot be swept"),
+        ("1,2", dict, "cannot be swept"),
     ],
 )
 def test_what_is_no_value_is_named(text, hint, what):
