@@ -314,10 +314,20 @@ def open_picture(path: str | os.PathLike[str] | BinaryIO, *, pixels: int = PIXEL
 def _named(path: str | os.PathLike[str] | BinaryIO, channels: int, least: tuple[int, int] | None, pixels: int) -> Any:
     """As _decode, with errors that say which file; a folder of many has its own way."""
     name = str(path) if isinstance(path, str | os.PathLike) else "the picture"
+    _pillow()  # its absence is said first
     if isinstance(path, str | os.PathLike) and not Path(path).exists():
         raise FileNotFoundError(f"there is no file {name}: got its path; expected that of a picture. Check the path")
     with reading(f"{name} cannot be read as a picture", f"one of {', '.join(FORMATS)}", "Convert or replace it"):
         return _decode(path, channels, least, pixels)
+
+
+def _pillow() -> tuple[Any, Any]:
+    """Pillow's Image and ImageOps."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError("decoding pictures needs pillow; pip install 'jaxmodels[data]'") from error
+    return Image, ImageOps
 
 
 def _decode(
@@ -327,10 +337,7 @@ def _decode(
 
     The mode is RGB or L, or F with values from 0 to 255 for grey of 16 bits.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise ImportError("decoding pictures needs pillow; pip install 'jaxmodels[data]'") from error
+    Image, ImageOps = _pillow()
     mode = "RGB" if channels == 3 else "L"
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, pixels)  # above it pillow warns, and at twice it refuses
     try:
