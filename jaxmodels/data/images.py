@@ -339,7 +339,8 @@ def _decode(
     """
     Image, ImageOps = _pillow()
     mode = "RGB" if channels == 3 else "L"
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, pixels)  # above it pillow warns, and at twice it refuses
+    if Image.MAX_IMAGE_PIXELS is not None:  # above it pillow warns, and at twice it refuses
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
     try:
         file = Image.open(path, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -101,6 +101,11 @@ class Mixture:
         """Changes when an example or the order of the examples does; see data/fingerprint.py."""
         return of_parts([name, fingerprint_of(one)] for name, one in zip(self._names, self._sources, strict=True))
 
+    def broken(self) -> list[str]:
+        """The examples of all parts that could not be loaded and were passed over; see GrainPipeline."""
+        found = ((name, getattr(one, "broken", list)()) for name, one in zip(self._names, self._sources, strict=True))
+        return [f"{name}: {example}" for name, examples in found for example in examples]
+
     def describe(self) -> str:
         """The sources and their shares, in one phrase."""
         shares = (f"{name} {part / sum(self._parts):.1%}" for name, part in self.parts.items())

@@ -57,7 +57,10 @@ def test_what_does_not_fit_is_named(folder, tmp_path):
     def rows(where=folder, classes=("cat", "dog"), **options):
         return voc_folder(where, classes, **{"size": (4, 4), "batch": 1, **options}).rows(0, 0, 1)
 
-    with pytest.raises(ValueError, match=r"Annotations/a.xml: the annotation names a 'cat'; wanted one of dog"):
+    with pytest.raises(
+        ValueError,
+        match=r"Annotations/a.xml: the annotation names a 'cat': got a class that is none of the given; expected one of dog",
+    ):
         rows(classes=("dog",))
     with pytest.raises(ValueError, match=r"Annotations/a.xml: got 2 boxes; expected at most 1. Raise most="):
         rows(most=1)

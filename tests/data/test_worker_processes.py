@@ -159,7 +159,7 @@ def test_workers_leave_a_signal_to_the_whole_group_to_their_parent(tmp_path):
 
 
 EXPERIMENT = """
-import os, signal
+import multiprocessing, os, signal
 from dataclasses import dataclass
 import numpy as np
 import optax
@@ -173,7 +173,7 @@ class Config:
     seed: int = 0
 
 def load(i):
-    if i == 70:
+    if i == 70 and multiprocessing.parent_process() is not None:  # in a worker
         os.kill(os.getpid(), signal.SIGKILL)
     return {"image": np.full((2, 2, 1), i, np.float32), "label": np.int32(i % 2)}
 
