@@ -122,7 +122,9 @@ def evaluate(experiment: Experiment, state: step.State, options: Options, consol
     """All evaluations of the experiment in this state, by "name/metric"."""
     session = _Session(experiment, options, None, console)
     with session.clear_errors():
-        return session.evaluate(state)
+        metrics = session.evaluate(state)
+    session.say_broken()
+    return metrics
 
 
 def run(
@@ -476,7 +478,7 @@ class _Session:
             "peak_memory_bytes": diagnose.peak_memory(),
             "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params)),
         }
-        if broken := self._broken():
+        if broken := self.say_broken():
             summary["broken"] = broken
         with self.console.busy("measuring the baselines"):
             summary["baselines"] = processes.by_first(lambda: {k: dict(v) for k, v in experiment.baselines().items()})
@@ -490,7 +492,7 @@ class _Session:
             self.folder.write_result(summary)  # type: ignore[union-attr]
         return Result(state, self.metrics, summary, history)
 
-    def _broken(self) -> dict[str, dict[str, Any]]:
+    def say_broken(self) -> dict[str, dict[str, Any]]:
         """By data set, the examples that this process could not load and passed over: how many, and the first of them."""
         evals = {name: as_evaluation(evaluation).data for name, evaluation in self.experiment.evals.items()}
         found = {name: feeding.broken(data) for name, data in {"train": self.experiment.train, **evals}.items()}

@@ -138,8 +138,10 @@ def _columns(path: Path, reader: _Rows, columns: Sequence[str] | None, delimiter
     rows = iter(reader)
     names = next(rows, [])
     if not names or len(set(names)) != len(names):
+        hint = _other_delimiter("".join(names), delimiter)
         raise Unreadable(
-            f"{path}: got a first line of {reprlib.repr(names)}; expected the name of each column, once. Mend that line"
+            f"{path}: got a first line of {reprlib.repr(names)}; expected the name of each column, once. "
+            f"{hint or 'Mend that line'}"
         )
     wanted = _chosen(path, names, columns)
     texts: list[list[str]] = [[] for _ in wanted]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import jaxmodels
+from jaxmodels import runner
+from jaxmodels.console import Console
 from jaxmodels.data.grain_source import GrainPipeline
 from jaxmodels.data.images import image_folder
 
@@ -100,3 +102,6 @@ def test_the_run_counts_and_lists_what_it_passed_over(folder, tmp_path, capsys):
     kept = json.loads((tmp_path / "run" / "result.json").read_text())["broken"]
     assert kept == result.summary["broken"] and "04.png" in kept["train"]["examples"][0]
     assert np.isfinite(result.metrics["test/loss"])
+    capsys.readouterr()
+    assert runner.evaluate(experiment, result.state, jaxmodels.Options(), Console()) == result.metrics
+    assert "test: 2 examples could not be loaded and count nowhere" in capsys.readouterr().err
