@@ -103,8 +103,11 @@ class Mixture:
 
     def broken(self) -> list[str]:
         """The examples of all parts that could not be loaded and were passed over; see GrainPipeline."""
-        found = ((name, getattr(one, "broken", list)()) for name, one in zip(self._names, self._sources, strict=True))
-        return [f"{name}: {example}" for name, examples in found for example in examples]
+        found: list[str] = []
+        for name, one in zip(self._names, self._sources, strict=True):
+            examples = one.broken() if hasattr(one, "broken") else []
+            found += [f"{name}: {example}" for example in examples]
+        return found
 
     def describe(self) -> str:
         """The sources and their shares, in one phrase."""
