@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxmodels"
 TITLES = {  # of a page, and its modules; of a package all
     "Commands": ["jaxmodels", "commands", "options", "runner", "verify", "launching", "templates"],
     "Looking and finding": ["watch", "profiling", "find_rate", "rate_curve", "find_batch", "listing", "doctor"],
-    "Experiments and tasks": ["experiment", "stopping", "task", "step", "loading", "metrics"],
+    "Experiments and tasks": ["experiment", "stopping", "task", "choices", "step", "loading", "metrics"],
     "Optimizers": ["optim", "tuning"],
     "Models": ["models"],
     "Layers": ["layers"],
@@ -30,7 +30,8 @@ TITLES = {  # of a page, and its modules; of a package all
     "Reports": ["report"],
     "Plans": ["planning"],
 }
-WITH_FIELDS = {"flax.linen.Module", "typing.NamedTuple"}  # bases of classes whose fields are arguments
+# Bases of classes whose fields are arguments.
+WITH_FIELDS = {"flax.linen.Module", "jaxmodels.layers.model.Model", "typing.NamedTuple"}
 
 
 class Lines(griffe.Extension):
