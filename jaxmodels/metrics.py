@@ -22,10 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.runs.files import open_appending, read_bytes, write_bytes
+from jaxmodels.runs.files import open_appending, open_reading, read_lines, replacing
 from jaxmodels.task import Mean, Task
-
-LOG_LIMIT = 1 << 30  # bytes of a log that is read into memory
 
 Tracker = Callable[[int, Mapping[str, float]], None]
 
@@ -170,9 +168,12 @@ def _append(path: Path, text: bytes) -> None:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log as dicts; [] where there is none. A line that was cut short is left out."""
+    """The lines of a log as dicts; [] where there is none. A line that was cut short is left out.
+
+    Of a log beyond runs.files.LOG_LIMIT its end.
+    """
     found = []
-    for text in read_bytes(path, limit=LOG_LIMIT).splitlines() if path.is_file() else ():
+    for text in read_lines(path)[0] if path.is_file() else ():
         with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict) and "step" in line:
@@ -184,11 +185,10 @@ def truncate(path: Path, step: int) -> None:
     """Drops the lines after `step`, and a last line cut short by a kill."""
     if not path.is_file():
         return
-    kept = []
-    for line in read_bytes(path, limit=LOG_LIMIT).splitlines(keepends=True):
-        try:
-            if line.endswith(b"\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    write_bytes(path, b"".join(kept))
+    with open_reading(path) as log, replacing(path) as kept:  # line by line: a long run's log need not fit into memory
+        for line in log:
+            try:
+                if line.endswith(b"\n") and json.loads(line)["step"] <= step:
+                    kept.write(line)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue

@@ -137,9 +137,15 @@ class Programs:
         unpack = feeding.unpack(experiment.train, self.resident, split)
 
         def packed_step(state, batch):
-            state, metrics = one(state, batch)
+            new, metrics = one(state, batch)
+            if state.averaged and all(new.averaged[path] is x for path, x in state.averaged.items()):
+                raise ValueError(
+                    "make_step: got a step that leaves State.averaged as it was, with averaged parameters and batch "
+                    "statistics; expected the statistics of the averages after each batch. Build the step on "
+                    "jaxmodels.step.make_step, which keeps them, or train without averages"
+                )
             self.names = sorted(metrics)
-            return state, pack(metrics)
+            return new, pack(metrics)
 
         def dispatch(state, fixed, moving):
             state = jax.device_put(state, on_device) if options.offload != "nothing" else state

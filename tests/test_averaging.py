@@ -133,3 +133,18 @@ def test_a_batch_that_is_not_finite_leaves_the_statistics():
     after, _ = step(state, broken)
     assert int(after.faults) == 1 and bool(jnp.isfinite(after.averaged["batch_stats/norm/mean"]).all())
     jax.tree.map(np.testing.assert_array_equal, after.averaged, state.averaged)
+
+
+def test_a_step_of_ones_own_that_forgets_the_averages_statistics_is_refused():
+    def forgetful(*arguments, **options):
+        step = make_step(*arguments, **options)
+
+        def forgets(state, batch):
+            new, metrics = step(state, batch)
+            return new._replace(averaged=state.averaged), metrics
+
+        return forgets
+
+    with pytest.raises(ValueError, match=r"leaves State\.averaged as it was"):
+        runner.run(experiment(make_step=forgetful), Options(mesh="data=1"))
+    runner.run(experiment(make_step=make_step), Options(mesh="data=1"))

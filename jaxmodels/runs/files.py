@@ -78,6 +78,11 @@ def folders(folder: str | os.PathLike[str]) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if stat.S_ISDIR(path.lstat().st_mode)]
 
 
+def open_reading(path: str | os.PathLike[str]) -> BinaryIO:
+    """A regular file to be read piece by piece, however long it is."""
+    return os.fdopen(_open(path)[0], "rb")
+
+
 def open_appending(path: str | os.PathLike[str]) -> int:
     """A handle of a regular file that is written at its end, as a log or a lock, and made where it is absent."""
     return _handle(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
