@@ -74,20 +74,11 @@ def train(
         folder.open(wanted, fresh=place.fresh, force=place.force)
         if memory is not None:
             memory.keep(folder.write_learned)
-            _name_classes(built, console)
+            loading.name_classes(built, console.warn)
         processes.watch(path)
         return runner.run(built, options, folder=folder, console=console, name=name, knobs=dict(wanted.knobs))
     finally:
         folder.close()
-
-
-def _name_classes(experiment: Experiment, console: Console) -> None:
-    """Has the names of the classes learned now, so that a report made later does not ask the data for them."""
-    if experiment.display is not None and experiment.display.classes is not None:
-        try:
-            experiment.display.classes()
-        except Exception as error:  # the experiment's own code; a run does without these names
-            console.warn(f"the display's classes() failed ({error}): reports will ask it again")
 
 
 def _sort(arguments: Mapping[str, Any]) -> tuple[Options, Place, Joining, dict[str, Any]]:

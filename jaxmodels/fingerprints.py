@@ -44,6 +44,15 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [name for name in before if name in after and before[name]["fingerprint"] != after[name]["fingerprint"]]
 
 
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The same in sentences."""
+    return [
+        f"{title(name)}: its examples, or their order, are others (fingerprint {before[name]['fingerprint'][:8]} there, "
+        f"{after[name]['fingerprint'][:8]} here)"
+        for name in changed(before, after)
+    ]
+
+
 def worth_comparing(before: Mapping[str, Any], evaluates: bool) -> list[str]:
     """The names of data sets to compare: those of evaluations, where these are made, and all that take no time."""
     return [n for n, one in before.items() if not one["seconds"] > QUICK or (evaluates and n.startswith("evals/"))]

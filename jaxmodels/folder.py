@@ -207,12 +207,7 @@ class Folder:
             for name in sorted({*before, *after})
             if before.get(name) != after.get(name)
         ]
-        there = self._data()
-        changes += [
-            f"{fingerprints.title(name)}: its examples, or their order, are others (fingerprint "
-            f"{there[name]['fingerprint'][:8]} there, {wanted.data[name]['fingerprint'][:8]} here)"
-            for name in fingerprints.changed(there, wanted.data)
-        ]
+        changes += fingerprints.differences(self._data(), wanted.data)
         here = self._texts()
         for name in dict.fromkeys([*here, *wanted.code]):
             if (name in here) == (name in wanted.code) and _code(here[name]) == _code(wanted.code[name]):

@@ -85,6 +85,15 @@ def _remembering(experiment: Experiment) -> Experiment:
     )
 
 
+def name_classes(experiment: Experiment, warn: Callable[[str], object]) -> None:
+    """Has the names of the classes learned now, so that a report made later does not ask the data for them."""
+    if experiment.display is not None and experiment.display.classes is not None:
+        try:
+            experiment.display.classes()
+        except Exception as error:  # the experiment's own code; a run does without these names
+            warn(f"the display's classes() failed ({error}): reports will ask it again")
+
+
 def _listed(classes: Callable[[], Sequence[Any]]) -> Callable[[], list[str]]:
     return lambda: [str(name) for name in classes()]
 

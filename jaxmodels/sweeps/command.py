@@ -1,7 +1,7 @@
 """jaxmodels sweep: many settings of an experiment's knobs, trained together, compared, and each there to go on with.
 
 SWEEP/experiment.py, knobs.json     what is swept, as in a run's folder; knobs.json without the knobs that are swept
-SWEEP/members/NAME/                 log and result of each member
+SWEEP/members/NAME/                 log and result of each member, what it has learned from its data, and from which
 SWEEP/together/N/                   checkpoints of members that train in one loop; the log of the job that trains it
 SWEEP/study.journal, study.json     trials of --search tpe, and whose of them are this sweep's
 SWEEP/submitit/                     what submitit writes of jobs: pickles
@@ -30,10 +30,10 @@ from jaxmodels.options import Options
 from jaxmodels.runs.files import write_text
 from jaxmodels.sweeps import elsewhere, space, tpe
 from jaxmodels.sweeps.halving import brackets, halve
+from jaxmodels.sweeps.members import Member
 from jaxmodels.sweeps.pbt import evolve
 from jaxmodels.sweeps.statistics import check_metric, compare, goal_of, settings, verdict
-from jaxmodels.sweeps.together import Member
-from jaxmodels.sweeps.training import Setup, result_of, train_members
+from jaxmodels.sweeps.training import Setup, check_unchanged, remembered, result_of, train_members
 
 EARLY = ("halving", "hyperband", "pbt")  # kinds of search that stop or change members on the way
 
@@ -77,10 +77,10 @@ def sweep(
         raise ValueError(f"--workers {workers}: wanted 1 or more")
 
     def member(swept: dict[str, Any]) -> Member:
-        return Member(space.name_of(swept), swept, loading.make_config(file, {**fixed, **swept}))
+        return remembered(file, path, Member(space.name_of(swept), swept, loading.make_config(file, {**fixed, **swept})))
 
-    members = [member(swept) for swept in _chosen(values, search, trials, draws)]  # of tpe one setting, to look at
     path = Path(folder or Path("runs") / f"sweep-{loading.run_name(file, base)}")
+    members = [member(swept) for swept in _chosen(values, search, trials, draws)]  # of tpe one setting, to look at
     kept = {k: v for k, v in loading.knobs_of(base).items() if k not in values}
     same_results = {"precision": options.precision, "accumulate": options.accumulate}
     lost: dict[str, str] = {}
@@ -90,7 +90,7 @@ def sweep(
         mesh = parallel.make_mesh("")
         runner.check(file.build(members[0].config), options)
         _check_ends(file.build(members[0].config))
-        stack.enter_context(_held(path, Identity(file.source, kept, same_results, file.beside), console))
+        stack.enter_context(_held(path, Identity(file.source, kept, same_results, file.beside), file, console))
         elsewhere.check_free(path, on)
         begun = time.perf_counter()
         done = {m.name: found for m in members if (found := result_of(path / "members" / m.name))}
@@ -99,7 +99,7 @@ def sweep(
             console.say(f"{len(members)} members" + (f", {len(done)} of them done before" if done else ""), "bold")
         seed = _seed(file, values, members)
         setup = Setup(file, path, options, mesh, console)
-        wanted = metric or (file.build(base).best or ("test/accuracy",))[0]
+        wanted = metric or (file.build(members[0].config).best or ("test/accuracy",))[0]
         goal_of_search = goal or goal_of(wanted)
 
         def train(members: list[Member]) -> float:
@@ -213,10 +213,12 @@ def _chosen(values: Mapping[str, space.Values], search: str, trials: int, draws:
 
 
 @contextlib.contextmanager
-def _held(path: Path, identity: Identity, console: Console) -> Iterator[None]:
+def _held(path: Path, identity: Identity, file: loading.File, console: Console) -> Iterator[None]:
     holder = Folder(path, keep=1, warn=console.warn)
     try:
         holder.open(identity)
+        with console.busy("comparing the data with what it was"):
+            check_unchanged(file, path)
         holder.write_environment()
         yield
     finally:

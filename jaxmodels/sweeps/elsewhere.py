@@ -25,7 +25,8 @@ from jaxmodels.runs.files import BadFile, read_lines
 from jaxmodels.safe_path import VARIABLE, python, starting
 from jaxmodels.signals import Signals
 from jaxmodels.sweeps import part
-from jaxmodels.sweeps.together import Member, Stopped, claim
+from jaxmodels.sweeps.members import Member, claim
+from jaxmodels.sweeps.together import Stopped
 from jaxmodels.sweeps.training import Setup, begun_of, grouped, loop_of, new_folder, result_of
 
 POLL = 0.2  # seconds

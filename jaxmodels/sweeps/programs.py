@@ -56,7 +56,7 @@ class GroupPrograms:
         return {name: jnp.asarray([getattr(c, name) for c in configs], jnp.float32) for name in self.inputs}
 
     def _built(self, values: dict[str, Any]) -> Any:
-        return self.file.build(dataclasses.replace(self.config, **values))
+        return self.file.build(dataclasses.replace(self.config, **values), like=self.config)
 
     def start(self, configs: Sequence[Any], seeds: Sequence[int]) -> step.State:
         """The members' states before their first step."""

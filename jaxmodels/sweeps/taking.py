@@ -14,8 +14,8 @@ from jaxmodels.runs import files, identity
 from jaxmodels.runs.files import folders
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.origin import check_code
+from jaxmodels.sweeps.members import run_of
 from jaxmodels.sweeps.programs import many
-from jaxmodels.sweeps.together import run_of
 from jaxmodels.sweeps.training import loop_of, loops_in, member_of, result_of
 
 
@@ -38,7 +38,8 @@ def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) ->
     result = result_of(swept / "members" / name)
     loop = loops[0]
     here = loop_of(loop)
-    config = member_of(file, swept, name).config
+    chosen = member_of(file, swept, name)
+    config = chosen.config
     built = file.build(config)
     mesh = parallel.make_mesh("data=1", jax.devices()[:1])
     one, at = runner.abstract_state(built, mesh)[0], here.members.index(name)
@@ -50,7 +51,9 @@ def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) ->
     run = Folder(path, keep=built.keep)
     try:
         options = {"precision": kept.options["precision"]}
-        run.open(Identity(file.source, loading.knobs_of(config), options, file.beside))
+        run.open(Identity(file.source, loading.knobs_of(config), options, file.beside, chosen.data))
+        if learned := file.memory(config).values:
+            run.write_learned(learned)
         member = note["members"][at]
         noted = {"step": n, "best": None, "names": note["names"], **{k: member[k] for k in ("metrics", "interval")}}
         deciding = {"steps_per_dispatch": here.how.k if here.how else 1, "checkpoint_every": built.checkpoint_every}

@@ -10,15 +10,16 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels import feed as feeding
-from jaxmodels import parallel, step
+from jaxmodels import loading, parallel, step
 from jaxmodels.checking import Checker
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
@@ -26,26 +27,12 @@ from jaxmodels.evaluating import as_evaluation, evaluates
 from jaxmodels.experiment import Experiment, Pipeline
 from jaxmodels.metrics import Sums, finite, json_lines, truncate
 from jaxmodels.programs import segments
-from jaxmodels.runs import identity, sealed
 from jaxmodels.runs.files import write_text
+from jaxmodels.runs.learned import write_learned
 from jaxmodels.signals import Signals
+from jaxmodels.sweeps.members import How, Member, claim, run_of
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.sweeps.tracing import same
-
-
-class Member(NamedTuple):
-    """One setting of the knobs. knobs: those that are swept."""
-
-    name: str
-    knobs: dict[str, Any]
-    config: Any
-
-
-class How(NamedTuple):
-    """size: members of a program; k: steps of a dispatch."""
-
-    size: int
-    k: int
 
 
 class Stopped(Exception):
@@ -54,21 +41,6 @@ class Stopped(Exception):
     def __init__(self, number: int, step: int):
         super().__init__(number)
         self.number, self.step = number, step
-
-
-def claim(folder: Path, members: Sequence[Member], how: How | None) -> None:
-    """Notes on the disk that SWEEP/together/N is the loop of these members, and their knobs; how may not be known yet."""
-    for member in members:
-        of = folder.parents[1] / "members" / member.name
-        of.mkdir(parents=True, exist_ok=True)
-        write_text(of / "knobs.json", json.dumps(member.knobs, default=str))
-    sealed.write(folder / "members.json", {"members": [m.name for m in members], "how": how})
-
-
-def run_of(folder: Path) -> str | None:
-    """The id that the checkpoints of the loop SWEEP/together/N carry."""
-    swept = folder.parents[1]
-    return f"{identity.read(swept)}/{folder.name}" if (swept / identity.RUN).exists() else None
 
 
 class Together:
@@ -105,8 +77,11 @@ class Together:
         return max(self.checkpoints.steps(), default=0)
 
     def claim(self) -> None:
-        """Notes on the disk whose loop this is."""
+        """Notes on the disk whose loop this is, and from now on what its members learn from their data."""
         claim(self.folder, self.members, self.how)
+        for member, experiment, log in zip(self.members, self.experiments, self.logs, strict=True):
+            loading.name_classes(experiment, self.console.warn)
+            self.programs.file.memory(member.config).keep(partial(write_learned, log))
 
     def start(self) -> tuple[list[step.State], int]:
         """The members' states by program, from the newest checkpoint or new, and their step."""

@@ -22,8 +22,8 @@ import numpy as np
 
 from jaxmodels.runs.files import read_json, write_text
 from jaxmodels.sweeps import space
+from jaxmodels.sweeps.members import Member
 from jaxmodels.sweeps.statistics import worth
-from jaxmodels.sweeps.together import Member
 from jaxmodels.sweeps.training import Setup, result_of
 
 BEAT = 60.0  # seconds between signs of life in the journal

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxmodels import keys, loading, runner
+from jaxmodels import fingerprints, keys, loading, runner
 from jaxmodels.checking import check_data
 from jaxmodels.console import Console
+from jaxmodels.evaluating import as_evaluation
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
 from jaxmodels.runs import sealed
 from jaxmodels.runs.files import BadFile, folders, read_json, regular
 from jaxmodels.runs.knobs import read_knobs
+from jaxmodels.runs.learned import read_learned
 from jaxmodels.runs.sealed import Damaged
+from jaxmodels.sweeps.members import DATA, How, Member, data_of
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.sweeps.space import name_of
-from jaxmodels.sweeps.together import How, Member, Together, Trial
-from jaxmodels.sweeps.tracing import groups
+from jaxmodels.sweeps.together import Together, Trial
+from jaxmodels.sweeps.tracing import groups, same
+
+RECENT = 8  # members whose data is compared with the next one's
 
 
 class Setup(NamedTuple):
@@ -130,7 +136,44 @@ def member_of(file: loading.File, path: Path, name: str) -> Member:
             f"{path / 'members' / name / 'knobs.json'}: got the knobs of {name_of(knobs)}; expected those of {name}. "
             "Copy it back from where it was intact"
         )
-    return Member(name, knobs, loading.make_config(file, {**read_knobs(path).knobs, **knobs}))
+    return remembered(file, path, Member(name, knobs, loading.make_config(file, {**read_knobs(path).knobs, **knobs})))
+
+
+def remembered(file: loading.File, path: Path, member: Member) -> Member:
+    """The member with what the sweep in this folder knows of its data, and has learned from it."""
+    folder = path / "members" / member.name
+    file.memory(member.config).values.update(read_learned(folder))
+    return member._replace(data=data_of(folder))
+
+
+def check_unchanged(file: loading.File, path: Path) -> None:
+    """Raises where the data of a member that has begun in this folder is not what it was."""
+    begun = [member_of(file, path, f.name) for f in folders(path / "members") if os.path.lexists(f / DATA)]
+    for member, now in zip(begun, _data(file, begun), strict=True):
+        if changes := fingerprints.differences(member.data, now):
+            raise ValueError(
+                f"{path} holds another sweep: its member {member.name} has other data:\n  "
+                + "\n  ".join(changes)
+                + "\nBring the old data back, or sweep the new in another --folder"
+            )
+
+
+def _data(file: loading.File, members: Sequence[Member]) -> list[dict[str, Any]]:
+    """The fingerprints of each one's data; those of members with the same data are taken once."""
+    seen: deque[tuple[Any, dict[str, Any]]] = deque(maxlen=RECENT)
+    found = []
+    for member in members:
+        data = _unread(file.build(member.config))
+        known = next((told for other, told in seen if same(data, other)), None)
+        if known is None:
+            known = fingerprints.fingerprints(file.build(member.config))
+            seen.append((data, known))
+        found.append(known)
+    return found
+
+
+def _unread(experiment: Experiment) -> dict[str, Any]:
+    return {"": experiment.train, **{name: as_evaluation(one).data for name, one in experiment.evals.items()}}
 
 
 def grouped(setup: Setup, members: Sequence[Member]) -> Iterator[tuple[GroupPrograms, list[Member]]]:
@@ -138,6 +181,9 @@ def grouped(setup: Setup, members: Sequence[Member]) -> Iterator[tuple[GroupProg
     configs = [m.config for m in members]
     if members:
         _check(setup.file.build(configs[0]))
+        with setup.console.busy("taking the data's fingerprints"):
+            told = _data(setup.file, members)
+        members = [m._replace(data=data) for m, data in zip(members, told, strict=True)]
     apart, notes = groups(setup.file, configs, setup.options) if members else ([], [])
     for note in notes:
         setup.console.warn(note)
