@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmodels import cluster, fingerprints, loading, parallel, processes, runner
+from jaxmodels import cluster, fingerprints, loading, parallel, processes, runner, traced
 from jaxmodels.checking import check_read
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
@@ -39,9 +39,11 @@ def train(
     """Trains an experiment's file, or an Experiment, and goes on where its folder's run stopped.
 
     arguments: the file's knobs, and every option of `jaxmodels train` (see jaxmodels.options), by name. An Experiment has
-    no knobs, and writes nothing where no folder is given. With coordinator, process and processes it joins others, which
-    must be before anything has used a device. console: console=jaxmodels.Console() shows progress, a bar on a terminal and a
-    line at each log interval elsewhere; without it only warnings are printed.
+    no knobs, and writes nothing where no folder is given; a folder's run goes on where the Experiment has the same arrays
+    and data, and traces to the same step (see jaxmodels.traced), as a file's does where its text is the same. With
+    coordinator, process and processes it joins others, which must be before anything has used a device. console:
+    console=jaxmodels.Console() shows progress, a bar on a terminal and a line at each log interval elsewhere; without it
+    only warnings are printed.
     """
     options, place, joining, knobs = _sort(arguments)
     processes.join(cluster.given(joining.coordinator, joining.process, joining.processes))
@@ -69,6 +71,9 @@ def train(
         return runner.run(built, options, console=console)
     with console.busy("taking the data's fingerprint"):
         wanted = wanted._replace(data=fingerprints.fingerprints(built))
+    if isinstance(experiment, Experiment):
+        with console.busy("tracing a step, to know the run by"):
+            wanted = wanted._replace(traced=traced.described(built, options.precision))
     folder = Folder(path, keep=options.keep or built.keep, warn=console.warn)
     try:
         folder.open(wanted, fresh=place.fresh, force=place.force)

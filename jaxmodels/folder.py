@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxmodels import fingerprints, processes
+from jaxmodels import fingerprints, processes, traced
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.metrics import finite, lines, truncate
 from jaxmodels.runs import arrays, code, files, identity, names
@@ -40,7 +40,7 @@ class Identity(NamedTuple):
     """What makes two runs the same: the experiment's code, its knobs, the options that change the result, and the data.
 
     beside: the modules beside the experiment's file, see jaxmodels.runs.code. data: see jaxmodels.fingerprints; data whose
-    fingerprint is not known differs from none.
+    fingerprint is not known differs from none. traced: of an Experiment without a file, see jaxmodels.traced.
     """
 
     source: str
@@ -48,6 +48,7 @@ class Identity(NamedTuple):
     options: Mapping[str, Any]
     beside: Mapping[str, str] = MappingProxyType({})
     data: Mapping[str, Any] = MappingProxyType({})
+    traced: Mapping[str, str] = MappingProxyType({})
 
     @property
     def code(self) -> dict[str, str]:
@@ -97,8 +98,10 @@ class Folder:
                 self._forced = wanted
             elif not self._is_longer(wanted):
                 self._check(wanted)
-                if wanted.data.keys() - self._data().keys():  # of data that has become known since the run began
-                    self._write_identity(wanted, run)
+                known = self._traced()
+                if wanted.data.keys() - self._data().keys() or wanted.traced.keys() - known.keys():
+                    # Of data that has become known since the run began, and of a step as another JAX traces it.
+                    self._write_identity(wanted._replace(traced={**known, **wanted.traced}), run)
         else:  # nothing yet, or what a start left that was killed at once
             run = identity.new_id()
             self._write_identity(wanted, run)
@@ -114,8 +117,8 @@ class Folder:
 
     def _write_identity(self, what: Identity, run: str) -> None:
         knobs = {**_as_json(what), **({"longer": self.longer} if self.longer else {})}
-        if what.data:
-            knobs["data"] = dict(what.data)
+        knobs |= {"data": dict(what.data)} if what.data else {}
+        knobs |= {"traced": dict(what.traced)} if what.traced else {}
         contents = {**what.code, "knobs.json": json.dumps(knobs, indent=1)}
         identity.write(self.path, run, {name: text.encode() for name, text in contents.items()})
 
@@ -128,6 +131,10 @@ class Folder:
         """The fingerprints of the data that the run was trained on."""
         return fingerprints.stored(read_json(self.path / "knobs.json").get("data"))
 
+    def _traced(self) -> dict[str, str]:
+        """What is known of the run's Experiment that came without a file."""
+        return traced.stored(read_json(self.path / "knobs.json").get("traced"))
+
     def _is_longer(self, wanted: Identity) -> bool:
         """Whether this is the folder's complete run with more steps, and nothing else changed."""
         old, new = read_json(self.path / "knobs.json"), _as_json(wanted)
@@ -138,6 +145,7 @@ class Folder:
         same_code = {k: _code(x) for k, x in self._texts().items()} == {k: _code(x) for k, x in wanted.code.items()}
         more = type(before) is type(after) is int and after > before
         same_data = not fingerprints.changed(self._data(), wanted.data)
+        same_code = same_code and traced.is_longer(self._traced(), wanted.traced)
         if not (same_code and same_data and more and self.result().get("exit") == "complete" and self.checkpoints.steps()):
             return False
         self._lengthen = wanted
@@ -208,6 +216,7 @@ class Folder:
             if before.get(name) != after.get(name)
         ]
         changes += fingerprints.differences(self._data(), wanted.data)
+        changes += traced.differences(self._traced(), wanted.traced)
         here = self._texts()
         for name in dict.fromkeys([*here, *wanted.code]):
             if (name in here) == (name in wanted.code) and _code(here[name]) == _code(wanted.code[name]):

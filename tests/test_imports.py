@@ -38,7 +38,7 @@ RUNNER = [
     *("sweeps", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
     *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates", "safe_path", "terminal", "contracts"),
     *("watch", "profiling", "find_rate", "rate_curve", "find_batch", "doctor", "listing"),
-    *("runs", "keys", "checking", "narrowing", "fingerprints", "knobs"),
+    *("runs", "keys", "checking", "narrowing", "fingerprints", "traced", "knobs"),
 ]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
@@ -96,6 +96,7 @@ ARROWS: dict[str, list[str]] = {
     "knobs": [],
     "loading": [*RUNNER, "data.learned"],
     "fingerprints": [*RUNNER, "data.fingerprint"],
+    "traced": RUNNER,
     "verify": RUNNER,
     "commands": [*RUNNER, "convert", "data.pipeline"],
     "generate": RUNNER,
