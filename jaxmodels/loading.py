@@ -37,7 +37,11 @@ class File(NamedTuple):
     def build(self, config: Any, *, like: Any = None) -> Experiment:
         """The experiment of these knobs; what it learns from data is the memory's of its knobs, or of another setting's."""
         with self.memory(config if like is None else like).building():
-            experiment = self.module.build(config)
+            try:
+                experiment = self.module.build(config)
+            except ModuleNotFoundError as error:
+                _check_imported(self.path, self.module.__spec__.loader.code, error)  # type: ignore[union-attr]
+                raise
             if not isinstance(experiment, Experiment):
                 raise ValueError(
                     f"{self.path}: build(config) gave {type(experiment).__name__}; it must return a jaxmodels.Experiment"
@@ -122,6 +126,7 @@ def load(path: str | Path | File) -> File:
             ) from error
         if not package or importlib.util.find_spec(package) is not None:  # a mistake in the name of a part
             raise
+        _check_imported(path, code, error)
         raise ValueError(
             f"{path} needs the package {package}, which is not installed: install it, or put {package}.py beside the "
             "experiment's file"
@@ -140,6 +145,16 @@ def load(path: str | Path | File) -> File:
         raise ValueError(f"{path}: knobs without a default: {', '.join(missing)}; give each a default in Config")
     typed.check_types(path, config)
     return File(path, code.source, code.beside(), module, config, {})
+
+
+def _check_imported(path: Path, code: Code, error: ModuleNotFoundError) -> None:
+    """Raises in other words where the module that was not found lies beside the file."""
+    package = (error.name or "").partition(".")[0]
+    if package and package == shown(package) and code.find((package,)) is not None:
+        raise ValueError(
+            f"{path}: got an import of {error.name} by importlib; expected an import statement, by which modules beside the "
+            f"file are found, and copied into a run's folder. Write import {error.name}"
+        ) from error
 
 
 def _near(path: Path) -> str:

@@ -207,3 +207,14 @@ def test_the_command_line_runs_them_where_it_is_started_from_elsewhere(file, cap
         predict("run", ["x"], mesh="data=1")
     assert width("run") == 12
     assert plan(file, on="cpu:1", compile="off")["forecast"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("inside", [False, True], ids=["at the top", "in build"])
+def test_a_module_beside_it_that_importlib_does_not_find_is_to_be_imported_by_a_statement(tmp_path, inside):
+    line = "importlib.import_module('lonely')"
+    text = "import importlib\n" + EXPERIMENT.replace("import lib.data", f"{'' if inside else line}\nimport lib.data")
+    text = text.replace("    from late", f"    {line if inside else ''}\n    from late")
+    with pytest.raises(ValueError, match=r"exp\.py: got an import of lonely by importlib; .* Write import lonely"):
+        file = loading.load(write(tmp_path, **{"exp.py": text, "lonely.py": ""}))
+        file.build(file.config())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmodels import evaluate, predict, train
+from jaxmodels.data.images import image_folder
 from jaxmodels.report.command import report
 
 fast = pytest.mark.fast
@@ -122,6 +123,23 @@ def test_a_run_predicts_without_its_data(pictures):
 def test_a_class_folder_that_is_missing_in_test_shifts_no_label(pictures):
     shutil.rmtree("data/test/blue")
     assert train("colours.py", folder="run", mesh="data=1").metrics["test/accuracy"] == 1.0
+
+
+@fast
+@pytest.mark.parametrize("below", ["", "test"], ids=["bare", "in a folder"])
+def test_the_only_class_folder_in_an_archive_for_testing_has_the_label_of_training(pictures, below):
+    shutil.make_archive("train", "zip", "data/train")
+    for name in ("blue", "green"):
+        shutil.rmtree(f"data/test/{name}")
+    for name in ("a", "b"):  # folders below that of the class are none of their own
+        shutil.copytree("data/test/red", f"data/test/red/{name}", ignore=shutil.ignore_patterns("a", "b"))
+    shutil.make_archive("test", "zip", "data" if below else "data/test", below or None)
+    test = image_folder("test.zip", size=4, batch=3)
+    assert test.classes == ("blue", "green", "red")
+    assert test.rows(0, 0, 3)["label"].tolist() == [2, 2, 2]
+    alone = image_folder("test.zip", classes=["red"], size=4, batch=3)
+    assert alone.rows(0, 0, 3)["label"].tolist() == [0, 0, 0]
+    assert image_folder("train.zip", size=4, batch=3).rows(0, 0, 3)["label"].tolist() == [0, 1, 2]
 
 
 def test_a_class_folder_that_only_test_has_is_named(pictures):

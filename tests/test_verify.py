@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import test_beside
 from files import impure, tiny_mlp
 
 from jaxmodels import cli, verify
@@ -45,6 +46,13 @@ def test_an_experiment_that_is_not_fails_with_the_step_and_the_array_where_they_
     assert said["step"] in said["checkpoints"]
     assert said["array"].startswith("params/")
     assert f"FAIL: step {said['step']}, array {said['array']} differs, by up to" in said["text"]
+
+
+def test_modules_beside_the_experiment_are_found_by_the_processes_that_are_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = test_beside.write(tmp_path / "here")
+    outcome = verify.verify_resume(file, through=4, every=2, kills=0)
+    assert outcome.passed and {2, 4} <= set(outcome.checkpoints)
 
 
 @fast

@@ -129,11 +129,12 @@ class ClassFolder(GrainPipeline):
 
     def _names(self) -> Sequence[str]:
         train = training(self.folder)
-        return self._found[0] if train is None else _found(train, self.endings)[0]
+        return _found(self.folder if train is None else train, self.endings)[0]
 
     @cached_property
     def _found(self) -> tuple[tuple[str, ...], list[tuple[Any, int]]]:
-        return _found(self.folder, self.endings)
+        known = self.classes if _follows(self.folder) or self._given is not None else ()
+        return _found(self.folder, self.endings, known)
 
     def fingerprint(self) -> str:
         """Changes when a file, its content or its class does; see data/fingerprint.py."""
@@ -172,8 +173,10 @@ def _follows(folder: Path) -> bool:
     return folder.name.partition(".")[0].lower() in NOT_TRAINING
 
 
-def _found(folder: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[Any, int]]]:
-    return (inside if is_archive(folder) else find)(folder, endings)
+def _found(
+    folder: Path, endings: tuple[str, ...], known: Sequence[str] = ()
+) -> tuple[tuple[str, ...], list[tuple[Any, int]]]:
+    return inside(folder, endings, known) if is_archive(folder) else find(folder, endings)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -208,8 +211,13 @@ class Member:
         return self.name
 
 
-def inside(archive: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[Member, int]]]:
-    """As find, of an archive; folders that all files share, such as one of the archive's name, are passed over."""
+def inside(
+    archive: Path, endings: tuple[str, ...], known: Sequence[str] = ()
+) -> tuple[tuple[str, ...], list[tuple[Member, int]]]:
+    """As find, of an archive; folders that all files share, such as one of the archive's name, are passed over.
+
+    known: classes, of which a single one may be there.
+    """
 
     def wanted(name: str) -> bool:
         parts = name.split("/")
@@ -218,7 +226,8 @@ def inside(archive: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], li
 
     files = members(archive, wanted)
     folders = [[part for part in name.split("/")[:-1] if part != "."] for name in files]
-    shared = next((i for i, level in enumerate(zip(*folders, strict=False)) if len(set(level)) > 1), math.inf)
+    levels = list(enumerate(zip(*folders, strict=False)))
+    shared = next((i for i, level in levels if set(level) <= set(known) or len(set(level)) > 1), math.inf)
     if not isinstance(shared, int):
         raise ValueError(
             f"{archive} has {len(files)} files that end in {' '.join(endings)}, not all of them in a class's folder; wanted "

@@ -21,9 +21,11 @@ import numpy as np
 import pytest
 from files import slow_mlp
 from states import same_bits
+from test_beside import IMPORTED, write
 
 from jaxmodels import Options, commands, runner
 from jaxmodels.checkpoint import Checkpoints
+from jaxmodels.runs.code import read_beside
 
 SLOW, TESTS = slow_mlp.__file__, Path(__file__).parents[1]
 LIMIT = 120.0  # seconds for anything to end
@@ -262,3 +264,10 @@ def test_a_step_that_never_comes_ends_with_the_stacks_and_75_but_a_slow_evaluati
     assert "error: no step has come to its end for 2 s (--stall-after)" in said
     assert "slow_mlp.py" in said
     assert losses(tmp_path / "run").keys() >= {(6, "test/loss")}
+
+
+def test_modules_beside_the_experiment_are_found_by_all_processes_and_kept_once(start, tmp_path):
+    run = start("launch", "--processes", 2, write(tmp_path / "here"), "--folder", tmp_path / "run")
+    assert run.ends() == 0, run.err.read_text()
+    assert sorted(read_beside(tmp_path / "run")) == IMPORTED
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["exit"] == "complete"
