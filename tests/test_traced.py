@@ -44,9 +44,10 @@ def task(net: nn.Module, scale=1.0) -> Task:
     return Task(init, loss, lambda *_: {})
 
 
-def experiment(optimizer=None, steps: int = STEPS, net: nn.Module | None = None, **more) -> Experiment:
+def experiment(optimizer=None, steps: int = STEPS, net: nn.Module | None = None, order=None, **more) -> Experiment:
     rng = np.random.default_rng(0)
-    data = ArrayPipeline({"x": rng.normal(size=(8, 3)).astype(np.float32), "y": np.ones(8, np.float32)}, batch=8)
+    arrays = {"x": rng.normal(size=(8, 3)).astype(np.float32), "y": np.ones(8, np.float32)}
+    data = ArrayPipeline(arrays, batch=8, seed=order)
     made = task(net or Net(), more.pop("scale", 1.0))
     return Experiment(task=made, optimizer=optimizer or optim.sgd(0.1), train=data, steps=steps, **more)
 
@@ -65,6 +66,11 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     go(experiment())
     return Path("run")
+
+
+def test_another_order_of_the_examples_is_refused(run):
+    with pytest.raises(ValueError, match=r"examples of the first batch: .* there, .* here"):
+        go(experiment(order=1))
 
 
 def test_another_step_on_the_same_arrays_is_refused_unless_forced(run):
