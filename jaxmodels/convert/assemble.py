@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.convert.family import Family, Weight
+from jaxmodels.convert.tensors import finite
 
 
 class Source(NamedTuple):
     """Tensors, whose they are, and what says which ones are wanted."""
 
     path: Path
-    tensors: Mapping[str, Any]  # name to Tensor, or what has its shape and read() too
+    tensors: Mapping[str, Any]  # name to Tensor, or what has its path, shape and read() too
     family: Family
     kind: str
     described: str
@@ -107,9 +108,13 @@ def assemble(
     sharding: Any,
     dtype: Any,
 ) -> jax.Array:
-    """One variable on its devices."""
+    """One variable on its devices; a number in the files that is not finite is a ValueError."""
+
+    def read(name: str) -> np.ndarray:
+        return finite(tensors[name].read(), tensors[name].path, name)
+
     if () in layout:  # not of layers: NumPy does it, without a program to compile
-        parts = (tensors[name].read() for name in layout[()])
+        parts = (read(name) for name in layout[()])
         return jax.device_put(np.array(weight.read(*parts), np.dtype(dtype), order="C"), sharding)
 
     def put(whole, index, *parts):
@@ -121,6 +126,6 @@ def assemble(
     whole = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
     update = jax.jit(put, donate_argnums=0, out_shardings=sharding)
     for index, group in layout.items():
-        whole = update(whole, index, *(tensors[name].read() for name in group))
+        whole = update(whole, index, *(read(name) for name in group))
         whole.block_until_ready()  # else the next tensors are read before this one is let go
     return whole

@@ -28,8 +28,8 @@ def module_of(path: Path, family: Family, config: Mapping[str, Any], tensors: Ma
     """The module of a config.json at this path; a ValueError where it asks for more layers than there are tensors."""
     try:
         model = family.model(config)
-    except ValueError:
-        raise
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # settings of any kind in any place
         raise ValueError(
             f"{path}: got settings of the wrong kind ({type(error).__name__}: {str(error)[:200]}); expected what "

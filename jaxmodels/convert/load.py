@@ -41,7 +41,7 @@ from jaxmodels.convert.assemble import Source, assemble, find, flat, indices, ne
 from jaxmodels.convert.configured import checked_shapes, layout_by_names, layout_of, module_of
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
-from jaxmodels.convert.tensors import INDEX, SINGLE, names, open_file, open_folder, shards, write_file
+from jaxmodels.convert.tensors import INDEX, SINGLE, finite, names, open_file, open_folder, shards, write_file
 from jaxmodels.convert.torch_file import TORCH, open_torch, open_torch_folder
 from jaxmodels.data.json_file import read_object
 from jaxmodels.models.llama import Llama
@@ -102,8 +102,9 @@ def load_pretrained(
     classes: of a new head; the model has it and the parameters lack it, so that tasks/start.py leaves it random (0 is no
     head). inputs: arguments of the module's call, or their shapes, where they are not the usual ones, as for grey images.
     shardings: a tree like the parameters that says where each lies; None is one device. dtype: of the parameters. A name
-    that nothing asks for, one that is missing and a shape that does not fit are ValueErrors. ignore: regular expressions of
-    names that nothing needs to ask for; those that are left out by them are listed in a warning.
+    that nothing asks for, one that is missing, a shape that does not fit and a number that is used and not finite are
+    ValueErrors. ignore: regular expressions of names that nothing needs to ask for; those that are left out by them are
+    listed in a warning.
     """
     folder = Path(folder)
     if folder.suffix == ".bin":
@@ -238,6 +239,8 @@ def _copies(source: Source, used: set[str]) -> list[str]:
             continue
         other = next((option for option in options(original, family) if option in tensors), None)
         if other is not None and not _equal(tensors[name], tensors[other]):
+            for one in (other, name):  # NaN equals nothing, and would be blamed on the tie
+                finite(tensors[one].read(), tensors[one].path, one)
             raise ValueError(
                 f"{source.path}: got {name} with other numbers than {other}, and {source.described} ties the two; expected "
                 'them equal. Say "tie_word_embeddings": false there if the model has a head of its own, else take it out'
@@ -273,7 +276,9 @@ def _llama2c(path: Path, shardings: Any, dtype: Any) -> Pretrained:
     """The model of a file, each array read when its turn comes; in that format token 1 begins and token 2 ends a text."""
     model, views = load_llama2c(path)
     places = flat(shardings) if shardings is not None else {}
-    params = {name: jax.device_put(jnp.asarray(x, dtype), places.get(name)) for name, x in flat(views).items()}
+    params = {
+        name: jax.device_put(jnp.asarray(finite(x, path, name), dtype), places.get(name)) for name, x in flat(views).items()
+    }
     return Pretrained(model, nested(params), {}, {**llama.FAMILIES[0].config(model), "bos_token_id": 1, "eos_token_id": 2})
 
 

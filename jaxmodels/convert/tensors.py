@@ -22,6 +22,7 @@ from jaxmodels.runs.files import replacing
 
 HEADER = 16 << 20  # bytes of a header, or of an index, at most: 100,000 tensors
 TENSORS = 200_000
+PIECE = 1 << 22  # numbers of a tensor that are looked through at once
 TYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -52,6 +53,21 @@ class Tensor(NamedTuple):
         if not math.prod(self.shape):
             return np.zeros(self.shape, self.dtype)
         return np.memmap(self.path, self.dtype, mode="r", offset=self.offset, shape=self.shape)
+
+
+def finite(x: np.ndarray, path: Path, name: str) -> np.ndarray:
+    """The numbers as they are; a ValueError where one of them is NaN or infinite, a few rows at a time."""
+    if x.dtype.kind in "biu":
+        return x
+    rows = max(1, PIECE // max(1, math.prod(x.shape[1:])))
+    pieces = (x[i : i + rows] for i in range(0, len(x), rows)) if x.ndim else iter([x])
+    odd = sum(piece.size - np.count_nonzero(np.isfinite(piece)) for piece in pieces)
+    if odd:
+        raise ValueError(
+            f"{path}: got {odd:,} NaN or infinite of the {x.size:,} numbers of {name!r}; expected finite ones alone. "
+            "Get the file again, or the weights of before the training diverged"
+        )
+    return x
 
 
 def open_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ PREFIX = "module."  # of torch's DataParallel
 class TorchTensor(NamedTuple):
     """A tensor of an open file."""
 
+    path: Path
     tensor: Any
     shape: tuple[int, ...]
 
@@ -69,7 +70,7 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
             raise ValueError(
                 f"{path} holds a {type(x).__name__} under {name!r}; wanted plain tensors by name: save its state_dict()"
             )
-        tensors[name.removeprefix(PREFIX)] = TorchTensor(x, tuple(x.shape))
+        tensors[name.removeprefix(PREFIX)] = TorchTensor(path, x, tuple(x.shape))
     whole = sum(x.numel() * x.element_size() for x in found.values())
     if whole > SHARED * path.stat().st_size:
         raise ValueError(
