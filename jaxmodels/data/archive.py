@@ -6,13 +6,14 @@ believed (see data/unpack.py), and a member's name is a key and never a path tha
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jaxmodels.data.unpack import PART, Allowance, Unreadable, existing, reading, unpacked
 
@@ -20,6 +21,26 @@ MEMBERS = 2_000_000  # at most, and of a small archive no more than SMALL or one
 SMALL, EACH = 20_000, 8
 BYTES = 8 << 30  # of all wanted members together, unpacked
 TAR, ZIP = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".zip",)
+
+
+class Member:
+    """A file of an archive, in memory."""
+
+    def __init__(self, name: str, data: bytes):
+        self.name, self.data = name, data
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def parts(self) -> list[str]:
+        """The folders and the file in its name; files are in the order of these, as those of a folder are."""
+        return [part for part in self.name.split("/") if part not in ("", ".")]
+
+
+def opened(path: str | os.PathLike[str] | Member) -> BinaryIO:
+    """A file of a folder or of an archive, to be read."""
+    return io.BytesIO(path.data) if isinstance(path, Member) else open(path, "rb")
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:

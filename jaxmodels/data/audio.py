@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxmodels import choices
+from jaxmodels.data.archive import Member, is_archive, opened
 from jaxmodels.data.folders import files_below
 from jaxmodels.data.grain_source import Change, Example, GrainPipeline, OnBroken
-from jaxmodels.data.images import ClassFolder
+from jaxmodels.data.images import ClassFolder, files_inside
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.split import Part
 from jaxmodels.data.wholeness import check_whole
@@ -46,8 +47,9 @@ def audio_folder(
 ) -> GrainPipeline:
     """The .wav and .flac files below the folder, as "audio" (float32, S = samples, about -1 to 1) and "label" (int32).
 
-    The label is label(path), or, where that is absent, the number of the class in folder/<class>/ (`.classes`), as in
-    image_folder.
+    folder may be an archive or a part, as for image_folder.
+    The label is label(path) (of an archive's file its name, after the archive's path), or, where that is absent, the number
+    of the class in folder/<class>/ (`.classes`), as in image_folder.
     Channels are averaged. A shorter recording gets zeros at its end; of a longer one the start is taken, or, with
     crop="random", a part that the example's own generator chooses. rate (Hz) must be that of every file: nothing is
     resampled. A recording that was cut off, in any format, is refused, as are one without samples and one with samples that
@@ -89,7 +91,15 @@ class AudioFolder(ClassFolder):
     endings = ENDINGS
 
 
-def _labelled(folder: Path, label: Callable[[Path], int]) -> list[tuple[str, int]]:
+def _labelled(folder: Path, label: Callable[[Path], int]) -> list[tuple[Any, int]]:
+    if is_archive(folder):
+        inside = files_inside(folder, ENDINGS)
+        if not inside:
+            raise ValueError(
+                f"{folder}: got an archive without a file that ends in {' '.join(ENDINGS)}; expected recordings. Check the "
+                "path, or convert the files"
+            )
+        return [(file, int(label(folder / file.name))) for file in inside]
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; wanted one with recordings; check the path")
     files = files_below(folder, endings=ENDINGS)
@@ -106,14 +116,14 @@ class _Decode:
     most: int | None
     least: int
 
-    def __call__(self, item: tuple[str, int]) -> Example:
+    def __call__(self, item: tuple[str | Member, int]) -> Example:
         try:
             import soundfile
         except ImportError as error:
             raise ImportError("decoding recordings needs soundfile; pip install 'jaxmodels[data]'") from error
         path, label = item
         check_whole(path)
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(opened(path) if isinstance(path, Member) else path) as file:
             if file.samplerate != self.rate:
                 raise ValueError(
                     f"its rate is {file.samplerate} Hz, wanted {self.rate}; resample it beforehand, or give the files' rate"

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodels.data.archive import Member
+
 WHOLE = 256 << 20  # bytes of a data set that are all hashed
 SMALL = 64 << 20  # of one array, such as the labels of a larger data set
 BLOCK, BLOCKS = 64 << 10, 1024  # of a larger array
@@ -80,6 +82,9 @@ def of_source(source: Any, load: Callable[[Any], Mapping[str, Any]]) -> str:
 def _as_files(source: Sequence[Any]) -> list[tuple[str, Any]] | None:
     """The items as files with names below their common folder, or None where they are none."""
     firsts = [item[0] if isinstance(item, tuple) and item else item for item in source]
+    if firsts and all(isinstance(x, Member) for x in firsts):
+        more = [list(item[1:]) if isinstance(item, tuple) else [] for item in source]
+        return [(json.dumps([x.name, *rest], default=str), x.data) for x, rest in zip(firsts, more, strict=True)]
     if not all(isinstance(x, str | os.PathLike) for x in firsts) or not all(map(os.path.isfile, firsts)):
         return None
     paths = [os.path.abspath(x) for x in firsts]

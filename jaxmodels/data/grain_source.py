@@ -20,7 +20,7 @@ import grain
 import numpy as np
 
 from jaxmodels import choices
-from jaxmodels.data.broken import Broken, OnBroken, broken, shortly
+from jaxmodels.data.broken import Broken, FirstExamples, OnBroken, broken, shortly
 from jaxmodels.data.fingerprint import of_source
 from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix
@@ -52,7 +52,8 @@ class GrainPipeline:
     workers: processes; 0 loads in this one. With workers, load and augment must be functions of a module, and a script
         needs `if __name__ == "__main__":`. threads: in each process; by default one for each core, or one in each worker.
     on_broken: "skip" gives an example that cannot be loaded weight 0 and zeros, in every pass and after every resumption,
-        and lists it in broken(). Errors of the machine or the program (a missing file, memory) are raised always.
+        and lists it in broken(). Errors of the machine or the program (a missing file, memory) are raised always, and so
+        is one that is the same for all of the first examples that are read.
     ahead: batches kept ready. spec: shapes and types of an example's arrays; read from the first example where absent.
 
     A batch holds the arrays, stacked, and "weight", float32: 1, or 0 for padding, whose arrays are zeros. An example may
@@ -107,6 +108,10 @@ class GrainPipeline:
     def order(self) -> Order:
         """Which example is where."""
         return Order(len(self.source), self.batch, self.seed, self.remainder)
+
+    @cached_property
+    def _first_examples(self) -> FirstExamples:
+        return FirstExamples(len(self.source))
 
     @cached_property
     def steps(self) -> int:
@@ -168,10 +173,11 @@ class GrainPipeline:
 
     def _note(self, broken_B: np.ndarray | None, step: int, start: int, stop: int) -> None:
         """Keeps what was wrong with the broken rows: loaded again here, where a worker process found them."""
-        if broken_B is None or not broken_B.any():
+        if broken_B is None:
             return
         loader = _Loader(self.source, self._load, self._augment, self.seed, self.spec)
         indices_B = self.order.indices(step, start, stop)
+        found: dict[int, Broken] = {}
         for row in np.flatnonzero(broken_B).tolist():
             index = int(indices_B[row])
             if index in self._broken:
@@ -179,7 +185,9 @@ class GrainPipeline:
             try:
                 loader.example(index, step * self.batch + start + row)
             except Broken as error:
-                self._broken[index] = f"{error.what}: {error.why}"
+                found[index] = error
+        self._first_examples.note(bool((~broken_B & (indices_B >= 0)).any()), found)
+        self._broken.update({index: f"{error.what}: {error.why}" for index, error in found.items()})
 
     def _at_once(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         pieces = self._pieces(step, start, stop)

@@ -5,7 +5,6 @@ Dimensions: H W C image.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from jaxmodels import choices
-from jaxmodels.data.archive import is_archive, members
+from jaxmodels.data.archive import Member, is_archive, members, opened
 from jaxmodels.data.fingerprint import of_files
 from jaxmodels.data.folders import files_below, is_hidden
 from jaxmodels.data.grain_source import Change, GrainPipeline, OnBroken
@@ -201,16 +200,6 @@ def find(folder: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[
     return classes, items
 
 
-class Member:
-    """A file of an archive, in memory."""
-
-    def __init__(self, name: str, data: bytes):
-        self.name, self.data = name, data
-
-    def __repr__(self) -> str:
-        return self.name
-
-
 def inside(
     archive: Path, endings: tuple[str, ...], known: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], list[tuple[Member, int]]]:
@@ -218,14 +207,8 @@ def inside(
 
     known: classes, of which a single one may be there.
     """
-
-    def wanted(name: str) -> bool:
-        parts = name.split("/")
-        hidden = any(is_hidden(part) for part in parts if part != ".")
-        return not hidden and len(parts) > 1 and name.lower().endswith(endings)
-
-    files = members(archive, wanted)
-    folders = [[part for part in name.split("/")[:-1] if part != "."] for name in files]
+    files = [file for file in files_inside(archive, endings) if "/" in file.name]
+    folders = [file.parts[:-1] for file in files]
     levels = list(enumerate(zip(*folders, strict=False)))
     shared = next((i for i, level in levels if set(level) <= set(known) or len(set(level)) > 1), math.inf)
     if not isinstance(shared, int):
@@ -234,11 +217,17 @@ def inside(
             "two or more such folders with the files in them: pack it anew"
         )
     classes = tuple(sorted({parts[shared] for parts in folders}))
-    items = [
-        (Member(name, data), classes.index(parts[shared]))
-        for (name, data), parts in zip(files.items(), folders, strict=True)
-    ]
-    return classes, sorted(items, key=lambda item: (item[1], item[0].name))
+    items = [(file, classes.index(parts[shared])) for file, parts in zip(files, folders, strict=True)]
+    return classes, sorted(items, key=lambda item: item[1])
+
+
+def files_inside(archive: Path, endings: tuple[str, ...]) -> list[Member]:
+    """The files of an archive that are data, by the rule of data/folders.py and in its order."""
+
+    def wanted(name: str) -> bool:
+        return name.lower().endswith(endings) and not any(is_hidden(part) for part in name.split("/") if part != ".")
+
+    return sorted((Member(name, data) for name, data in members(archive, wanted).items()), key=lambda file: file.parts)
 
 
 @dataclass(frozen=True)
@@ -296,7 +285,7 @@ class _Part:
 
 
 def _opened(path: Any) -> Any:
-    return io.BytesIO(path.data) if isinstance(path, Member) else path
+    return opened(path) if isinstance(path, Member) else path  # a path: pillow's errors name it
 
 
 def picture(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxmodels.data.archive import Member, opened
 from jaxmodels.data.grain_source import Change, Example, OnBroken
 from jaxmodels.data.images import ClassFolder
 from jaxmodels.data.order import Remainder
@@ -33,6 +34,7 @@ def text_folder(
 ) -> TextFolder:
     """The .txt files in folder/<class>/ and below it, as "tokens", "segments" (int32, T = length) and "label" (int32).
 
+    folder may be an archive or a part, as for image_folder.
     Labels number the classes, `.classes`, as those of image_folder do. encode: the tokens of a file's bytes; where it is
     absent a byte is a token. Of a longer text the start is taken; a shorter one gets zeros at its end. A token may
     be 0 too: segments say which are the text's (1) and which are not (0). augment, workers and the rest: see GrainPipeline.
@@ -69,9 +71,9 @@ class _Encode:
     length: int
     encode: Callable[[bytes], Sequence[int]] | None
 
-    def __call__(self, item: tuple[str, int]) -> Example:
+    def __call__(self, item: tuple[str | Member, int]) -> Example:
         path, label = item
-        with open(path, "rb") as file:
+        with opened(path) as file:
             tokens = np.frombuffer(file.read(self.length), np.uint8) if self.encode is None else self.encode(file.read())
         tokens_T = np.zeros(self.length, np.int32)
         tokens_T[: len(tokens)] = tokens[: self.length]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import BinaryIO
+
+from jaxmodels.data.archive import Member, opened
 
 STREAMED = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x7FFFFFFF - 36)  # what writers to pipes announce, who cannot know
 CHUNKS = 10_000
 
 
-def check_whole(path: str | os.PathLike[str]) -> None:
+def check_whole(path: str | os.PathLike[str] | Member) -> None:
     """Raises ValueError for a WAV, AIFF or Ogg file that is shorter, or longer, than it says; knows no other format."""
-    with open(path, "rb") as file:
-        head, size = file.read(12), os.fstat(file.fileno()).st_size
+    with opened(path) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        head = file.read(12)
         if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:] == b"WAVE":
             _check_chunks(file, size, b"data", "big" if head[:4] == b"RIFX" else "little")
         elif head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):

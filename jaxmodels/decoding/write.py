@@ -57,6 +57,10 @@ def write(
     """
     if not prompts:
         raise ValueError("there is no prompt; wanted at least one; give --prompt some text")
+    if "" in stop:
+        raise ValueError(
+            "got an empty stop string, which every text begins with; expected strings of a character or more. Leave it out"
+        )
     encoded = [list(decoder.encode(prompt)) for prompt in prompts]
     if show is not None and not decoder.source:
         for b, prompt in enumerate(prompts):
@@ -135,7 +139,7 @@ def _ending(
 
 def _until(stop: Sequence[str], text: str) -> str | None:
     """The text before the first of the stop strings; None where there is none."""
-    places = [place for place in (text.find(s) for s in stop if s) if place >= 0]
+    places = [place for place in (text.find(s) for s in stop) if place >= 0]
     return text[: min(places)] if places else None
 
 

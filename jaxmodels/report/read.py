@@ -17,6 +17,7 @@ from jaxmodels.runs import files
 
 ROOM, TEXT = 1_500_000, 20_000  # bytes of pictures or sounds, characters of a text that a page holds at most
 MOST_TEXTS, LINE = 100, 1 << 20  # texts of a page, and bytes of a line of metrics.jsonl that is read
+WORDS = 500  # characters of an example's name and what is wrong with it
 PNG = b"\x89PNG"  # how such a file begins
 NUMBERS = (
     "steps",
@@ -29,7 +30,7 @@ NUMBERS = (
     "parameters",
     "peak_memory_bytes",
 )
-OBJECTS = ("knobs", "options", "metrics", "baselines", "devices", "versions")
+OBJECTS = ("knobs", "options", "metrics", "baselines", "devices", "versions", "broken")
 NO_METRICS = ("step", "seconds", "seconds_waited")
 
 
@@ -76,6 +77,7 @@ def read(folder: str | Path) -> Run:
     _read_log(run)
     if files.regular(path / "profile", "operations.json"):
         run.profile = _object(run, "profile/operations.json")
+    _say_broken(run)
     stated = {who: of for who, of in run.result.get("baselines", {}).items() if isinstance(of, dict)}
     run.result["baselines"] = {who: {n: float(x) for n, x in of.items() if is_number(x)} for who, of in stated.items()}
     run.metrics = {name: float(x) for name, x in run.result.get("metrics", {}).items() if is_number(x)}
@@ -109,6 +111,18 @@ def _object(run: Run, name: str) -> dict[str, Any]:
             run.notes.append(f"{name} says of {', '.join(wrong)} what cannot be; that is left out.")
         return {key: x for key, x in found.items() if key not in wrong}
     return {}
+
+
+def _say_broken(run: Run) -> None:
+    """Notes how many examples could not be loaded, of each data set, with the first of them."""
+    for name, found in run.result.get("broken", {}).items():
+        if not isinstance(found, dict) or not is_number(found.get("count")) or not isinstance(found.get("examples"), list):
+            run.notes.append(f"result.json says of the broken examples of {name} what cannot be; that is left out.")
+            continue
+        first = f"The first: {str(found['examples'][0])[:WORDS]}. " if found["examples"] else ""
+        run.notes.append(
+            f"{name}: {found['count']:,} examples could not be loaded and count nowhere. {first}result.json has the list."
+        )
 
 
 def _is_sound(name: str, x: Any) -> bool:

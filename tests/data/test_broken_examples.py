@@ -74,6 +74,38 @@ def test_errors_of_program_and_machine_are_raised_all_the_same():
         GrainPipeline([1], load=load, batch=1, on_broken="ignore")
 
 
+def rated(i):
+    raise ValueError(f"its rate is {8_000 + i} Hz, wanted 9")
+
+
+def missing(item):
+    raise KeyError("imgae")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("fails", "said"), [(rated, "its rate is 800"), (missing, "KeyError: 'imgae'")])
+def test_where_none_of_the_first_can_be_loaded_for_one_reason_nothing_is_passed_over(fails, said, workers):
+    data = GrainPipeline(
+        list(range(20)), load=fails, batch=5, on_broken="skip", workers=workers, spec={"x": ((), np.float32)}
+    )
+    with pytest.raises(
+        ValueError, match=rf"got 5 examples, the first .* same reason: example 0 \(0\): .*{said}.*; expected"
+    ):
+        data.rows(0, 0, 5)
+    data.close()
+
+
+def test_few_broken_ones_or_other_reasons_are_passed_over_from_the_first_on():
+    spec = {"x": ((), np.dtype(np.float32))}
+    data = GrainPipeline(["broken"] * 3 + [5], load=load, batch=1, on_broken="skip", spec=spec)
+    assert [float(data.rows(i, 0, 1)["weight"][0]) for i in range(4)] == [0, 0, 0, 1] and len(data.broken()) == 3
+    data = GrainPipeline(["broken"] * 4 + [5], load=load, batch=1, on_broken="skip", spec=spec)
+    with pytest.raises(ValueError, match="got 4 examples"):
+        [data.rows(i, 0, 1) for i in range(4)]
+    data = GrainPipeline(["broken", "odd"] * 4 + [5], load=load, batch=4, on_broken="skip", spec=spec)
+    assert not data.rows(0, 0, 4)["weight"].any() and data.rows(2, 0, 1)["weight"].all()
+
+
 def test_shapes_come_from_the_first_example_that_can_be_loaded():
     data = GrainPipeline(["broken", 5], load=load, batch=2, on_broken="skip")
     assert data.spec["x"][1] == np.float32

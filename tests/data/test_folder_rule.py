@@ -67,6 +67,15 @@ def test_an_archive_is_read_by_the_same_rule(tmp_path):
     assert data.classes == ("x", "y") and [str(item) for item, _ in data.source] == seen
 
 
+def test_an_archive_of_texts_has_the_order_of_its_folder(where, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in [*HIDDEN, *reversed(SEEN)]:
+            archive.writestr(f"texts/{name}", name)
+    assert [str(item) for item, _ in text_folder(tmp_path / "a.zip", length=1, batch=1).source] == [
+        f"texts/{name}" for name in names(where)
+    ]
+
+
 def test_links_are_followed_and_a_loop_ends(where, tmp_path):
     os.symlink(where, where / "x" / "again")  # to a folder that it lies in
     (tmp_path / "other").mkdir()

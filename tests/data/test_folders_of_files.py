@@ -1,17 +1,23 @@
 """Folders of pictures, of recordings and of texts."""
 
 import struct
+import tarfile
 import wave
 import zipfile
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 
+from jaxmodels.data import archive as archive_of_data
 from jaxmodels.data.audio import audio_folder
 from jaxmodels.data.augment import flip
+from jaxmodels.data.fingerprint import fingerprint_of
 from jaxmodels.data.images import each, image_folder
+from jaxmodels.data.split import split
 from jaxmodels.data.text_folder import text_folder
+from jaxmodels.data.unpack import Allowance
 
 pytestmark = pytest.mark.fast
 
@@ -204,6 +210,75 @@ def test_an_archive_gives_what_its_folder_gives(tmp_path, under):
     assert packed.classes == data.classes
     for name, x in data.rows(0, 0, 3).items():
         assert np.array_equal(packed.rows(0, 0, 3)[name], x)
+
+
+def tarred(path, folder):
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, "set")
+    return path
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    pytest.importorskip("soundfile")
+    for i, name in enumerate(["hum/b-c.wav", "hum/b/c.WAV", "hum/d.wav", "buzz/1.wav", "buzz/2.wav"]):
+        recording(tmp_path / "sounds" / name, np.arange(4 + i) * 256 * (i + 1))
+    return tmp_path / "sounds"
+
+
+def sounds_of(x, **options):
+    return audio_folder(x, rate=8_000, samples=6, batch=5, **options)
+
+
+def texts_of(x, **options):
+    return text_folder(x, length=5, batch=3, **options)
+
+
+def same(data, other, count):
+    assert fingerprint_of(data) and len(data.source) == len(other.source)
+    for name, x in data.rows(0, 0, count).items():
+        assert np.array_equal(other.rows(0, 0, count)[name], x)
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_texts_and_sounds_of_an_archive_are_those_of_its_folder(tmp_path, sounds, pack, workers):
+    written = texts(tmp_path / "texts")
+    ending = ".zip" if pack is zipped else ".tar.gz"
+    for make, folder, count in ((texts_of, written, 3), (sounds_of, sounds, 5)):
+        archive = pack(folder.with_name(folder.name + ending), folder)
+        packed = make(archive, workers=workers)
+        assert packed.classes == make(folder).classes and str(packed.source[0][0]).endswith(("ham/a.txt", "buzz/1.wav"))
+        same(make(folder), packed, count)
+        packed.close()
+        for part, other in zip(split(folder, 1, by="label"), split(archive, 1, by="label"), strict=True):
+            same(make(part), make(other), 1)
+
+
+def test_sounds_of_an_archive_are_labelled_by_their_names(tmp_path, sounds):
+    archive = zipped(tmp_path / "s.zip", sounds)
+    for x, y in ((sounds, archive), (split(sounds, 2)[1], split(archive, 2)[1])):
+        same(sounds_of(x, label=lambda path: len(path.stem)), sounds_of(y, label=lambda path: len(path.stem)), 2)
+    before = fingerprint_of(sounds_of(archive, label=lambda path: 0))
+    recording(sounds / "buzz" / "2.wav", [1, 2, 3])
+    assert fingerprint_of(sounds_of(zipped(archive, sounds), label=lambda path: 0)) != before
+    with pytest.raises(ValueError, match=r"none.zip: got an archive without a file that ends in .wav .flac; expected"):
+        sounds_of(zipped(tmp_path / "none.zip", texts(tmp_path / "f")), label=lambda path: 0).rows(0, 0, 1)
+
+
+def test_what_an_archive_of_texts_unpacks_to_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_of_data, "Allowance", partial(Allowance, limit=1 << 16))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a/1.txt", "b/1.txt"):
+            archive.writestr(name, bytes(1 << 20))
+    with pytest.raises(ValueError, match=r"x\.zip: got a file of .* bytes that unpacks to more than"):
+        texts_of(tmp_path / "x.zip").rows(0, 0, 1)
+
+
+def test_a_cut_recording_of_an_archive_is_named(tmp_path, sounds):
+    (sounds / "buzz" / "1.wav").write_bytes((sounds / "hum" / "d.wav").read_bytes()[:-2])
+    with pytest.raises(ValueError, match=r"example 0 .*buzz/1\.wav.*its header announces 6 frames, and it ends after 5"):
+        sounds_of(zipped(tmp_path / "s.zip", sounds)).rows(0, 0, 5)
 
 
 def test_an_archive_whose_files_are_not_in_classes_is_refused(tmp_path):

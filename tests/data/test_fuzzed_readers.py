@@ -16,7 +16,7 @@ import pytest
 from fuzz import attempt, mutations, survey
 
 from jaxmodels.data import sentences as nltk
-from jaxmodels.data.archive import members
+from jaxmodels.data.archive import Member, members
 from jaxmodels.data.arrays import read_npy
 from jaxmodels.data.audio import audio_folder
 from jaxmodels.data.bccd import NAMES, read_voc
@@ -190,6 +190,27 @@ def test_recordings(tmp_path, kind):
     assert whole(file.getvalue()) is not None
     for data in mutations(file.getvalue(), 150):
         whole(data)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])
+def test_recordings_of_an_archive_are_read_as_those_of_a_folder(kind, tmp_path, capfd):
+    """The library reads what lies in memory by functions of Python's, whose errors it would print."""
+    soundfile = pytest.importorskip("soundfile")
+    file = io.BytesIO()
+    soundfile.write(file, np.sin(np.arange(2_000) / 9), 8_000, format=kind)
+    decode = audio_folder(tmp_path, rate=8_000, samples=2_000, batch=1)._load
+
+    def read(item):
+        try:
+            return decode((item, 0))["audio"]
+        except Exception as error:
+            return type(error)
+
+    for data in [file.getvalue(), *mutations(file.getvalue(), 60)]:
+        (tmp_path / "x.wav").write_bytes(data)
+        on_disk, inside = read(str(tmp_path / "x.wav")), read(Member("x.wav", data))
+        assert np.array_equal(on_disk, inside) if isinstance(on_disk, np.ndarray) else on_disk == inside
+    assert capfd.readouterr().err == ""
 
 
 def test_token_files(tmp_path):

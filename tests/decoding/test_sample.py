@@ -277,6 +277,14 @@ def test_a_stop_string_ends_its_text_and_is_not_in_it(stop, text):
 
 
 @fast
+def test_an_empty_stop_string_is_refused():
+    with pytest.raises(
+        ValueError, match=r"got an empty stop string.*; expected strings of a character or more. Leave it out"
+    ):
+        write(counting(length=99), {}, {}, ["2"], tokens=8, stop=["56", ""])
+
+
+@fast
 def test_text_is_shown_as_it_comes_and_adds_up_to_the_whole():
     shown: list[list[str]] = [[], []]
     texts = write(

@@ -198,6 +198,17 @@ def test_nothing_of_a_run_is_read_as_html(tmp_path):
     assert text.count("<!--") == 0
 
 
+def test_examples_that_were_passed_over_are_said_and_escaped(tmp_path):
+    skipped = {"train": {"count": 1234, "examples": [f"example 2 {HOSTILE}", "x"]}, HOSTILE: {"count": "2"}, "y": 3}
+    run = made(tmp_path / "run", broken=skipped)
+    for said in (opened(run), opened(run, made(tmp_path / "other"))):
+        first = (
+            f"train: 1,234 examples could not be loaded and count nowhere. The first: example 2 {HOSTILE}. result.json has"
+        )
+        assert first in said.text and len(said.scripts) == 3
+        assert f"broken examples of {HOSTILE} what cannot be" in said.text and "of y what cannot be" in said.text
+
+
 def test_names_of_classes_are_shown_as_they_are():
     name = "<script>alert(1)</script>"
     seen = judge(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]), [name, "b"], {"worst": [1], "best": [0]}, {})
