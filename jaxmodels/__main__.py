@@ -24,7 +24,15 @@ def _finished() -> int:
 
     It would else be tried again at Python's end, which is then status 120. Only a lost result, of --json, is a failure.
     """
-    status = cli.main()
+    return _flushed(cli.main(leave=_at_once))
+
+
+def _at_once(status: int) -> int:
+    """Ends the process without Python's own end: a program that is being compiled, in threads of XLA's, would crash it."""
+    os._exit(_flushed(status))
+
+
+def _flushed(status: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

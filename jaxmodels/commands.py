@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.console import Console
 from jaxmodels.decoding import Written, write
 from jaxmodels.experiment import Experiment
-from jaxmodels.folder import Folder, Identity, write_png
+from jaxmodels.folder import Folder, Identity, has_begun, write_png
 from jaxmodels.knobs import check_type
 from jaxmodels.options import Joining, Options, Place
 from jaxmodels.runs import identity
@@ -51,8 +52,11 @@ def train(
     memory = None
     if isinstance(experiment, Experiment):
         if knobs:
+            options_of = [name for kind in (Options, Place, Joining) for name in get_type_hints(kind)]
+            close = difflib.get_close_matches(next(iter(knobs)), options_of, n=1)
             raise ValueError(
-                f"an Experiment has no knobs any more; came {', '.join(knobs)}: give the file, or build it with them"
+                f"train: got {', '.join(knobs)} for an Experiment; expected options alone, as its knobs went into build. "
+                + (f"Do write {close[0]}=" if close else "Give the file, or build the Experiment with them")
             )
         wanted, name, built = Identity("", {"steps": experiment.steps, "seed": experiment.seed}, {}), "run", experiment
         path = Path(place.folder) if place.folder else None
@@ -62,7 +66,7 @@ def train(
         name = loading.run_name(file, config)
         path = Path(place.folder or Path("runs") / name)
         memory = file.memory(config)
-        if not place.fresh:
+        if not place.fresh and processes.by_first(lambda: has_begun(path)):
             memory.values.update(processes.by_first(lambda: read_learned(path)))
         built = file.build(config)
         wanted = Identity(file.source, loading.knobs_of(config), {"precision": options.precision}, file.beside)
@@ -119,6 +123,11 @@ def open_run(
     evaluates: whether the evaluations' data is to be compared with the run's, however long that takes.
     """
     run = check_run(run, warn)
+    if not (run / "experiment.py").stat().st_size:
+        raise ValueError(
+            f"{run}: got a run of an Experiment object, which has no file; expected the run of a file, whose model can be "
+            "built again. Build the Experiment in Python and call jaxmodels.train with this folder, which gives its state"
+        )
     checkpoints = Checkpoints(run / "checkpoints", warn=warn, run=identity.verify(run))
     file, config = loading.open_file(run)
     experiment = file.build(config)

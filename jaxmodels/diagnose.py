@@ -44,9 +44,9 @@ def explain(task: Task, state: State, batch: Mapping[str, Any], examples: np.nda
         real = [int(i) for i in examples if i >= 0]
         place += f": examples {', '.join(map(str, real[:8]))}{', …' if len(real) > 8 else ''} of the data set"
     lines.append(f"Batch: {place}.")
-    guilty = _bad_inputs(batch, examples)
+    guilty = bad_inputs(batch, examples)
     if guilty:
-        lines.append(guilty)
+        lines.append(f"{guilty} Clean the data, or go on without such batches: --on-nan skip.")
         return "\n".join(lines)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         if not bool(jnp.all(jnp.isfinite(leaf))):
@@ -63,7 +63,8 @@ def explain(task: Task, state: State, batch: Mapping[str, Any], examples: np.nda
     return "\n".join(lines)
 
 
-def _bad_inputs(batch: Mapping[str, Any], examples: np.ndarray | None) -> str:
+def bad_inputs(batch: Mapping[str, Any], examples: np.ndarray | None) -> str:
+    """What of a batch is not finite, and in which rows; "" for nothing. examples: their numbers in the data, if known."""
     for name, x in batch.items():
         x = np.asarray(x)
         if np.issubdtype(x.dtype, np.floating):
@@ -72,10 +73,7 @@ def _bad_inputs(batch: Mapping[str, Any], examples: np.ndarray | None) -> str:
                 which = f"row {bad[0]}" + (f" (example {examples[bad[0]]})" if examples is not None else "")
                 more = f", and in {len(bad) - 1} more rows" if len(bad) > 1 else ""
                 value = x[bad[0]][~np.isfinite(x[bad[0]])].flat[0]
-                return (
-                    f"The data is not finite: batch[{name!r}] holds {value} in {which}{more}. Clean the data, or go on "
-                    "without such batches: --on-nan skip."
-                )
+                return f"The data is not finite: batch[{name!r}] holds {value} in {which}{more}."
     return ""
 
 

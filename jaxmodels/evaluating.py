@@ -14,6 +14,7 @@ from jaxmodels import feed as feeding
 from jaxmodels import parallel, processes, step
 from jaxmodels.checking import Checker
 from jaxmodels.console import Console
+from jaxmodels.diagnose import bad_inputs
 from jaxmodels.experiment import Evaluation, Experiment, Pipeline
 from jaxmodels.metrics import Sums, pack
 
@@ -93,6 +94,10 @@ class Evaluator:
         sums = Sums(names)
         sums.sums = total
         metrics = sums.finish(task)
+        if wrong := [
+            metric for metric, (mean, weight) in zip(names, total, strict=True) if weight and not np.isfinite(mean)
+        ]:
+            self.console.warn(processes.by_first(lambda: _not_finite(name, wrong, data)))
         return metrics | processes.by_first(lambda: _finish(name, evaluation, predictions, batches, show))
 
     def _predict(self, predict: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
@@ -101,6 +106,18 @@ class Evaluator:
             return jax.jit(predict)
         first_of = lambda params, extra, moving: predict(params, extra, jax.tree.map(lambda x: x[0], moving))  # noqa: E731
         return jax.jit(first_of, out_shardings=parallel.replicated(self.mesh))
+
+
+def _not_finite(name: str, metrics: list[str], data: Pipeline) -> str:
+    """What to say of metrics that are no numbers, with the first example that explains it."""
+    found = ""
+    for n in range(data.steps):
+        examples = data.indices(n, 0, data.batch) if hasattr(data, "indices") else None
+        if found := bad_inputs(feeding.read(data, n), examples):
+            found = f"batch {n}: {found}"
+            break
+    of = ", ".join(f"{name}/{metric}" for metric in metrics)
+    return f"{of}: not finite. {found or 'The data is finite, so the model is not: look at its training loss.'}"
 
 
 def _finish(

@@ -90,7 +90,7 @@ class Folder:
         if fresh and any((self.path / name).exists() for name in OF_A_RUN):
             self._set_aside()
         steps = self.checkpoints.steps()
-        if steps or any((self.path / name).exists() for name in (identity.RUN, "members")):
+        if has_begun(self.path):
             run = identity.read(self.path) if force else identity.verify(self.path)
             with contextlib.suppress(ValueError, OSError):
                 self.longer = read_json(self.path / "knobs.json").get("longer", [])
@@ -102,7 +102,8 @@ class Folder:
                 if wanted.data.keys() - self._data().keys() or wanted.traced.keys() - known.keys():
                     # Of data that has become known since the run began, and of a step as another JAX traces it.
                     self._write_identity(wanted._replace(traced={**known, **wanted.traced}), run)
-        else:  # nothing yet, or what a start left that was killed at once
+        else:  # nothing yet, or what a start left that was refused or killed
+            (self.path / LEARNED).unlink(missing_ok=True)
             run = identity.new_id()
             self._write_identity(wanted, run)
         self.checkpoints.clean()
@@ -278,6 +279,25 @@ class Folder:
         file = files.inside(self.path, f"pictures/{names.safe_name(name)}.png")
         file.parent.mkdir(exist_ok=True)
         return write_png(file, pixels)
+
+
+def has_begun(path: Path) -> bool:
+    """Whether there is something to go on with, or to lose: a checkpoint, a line of a log, a result, a sweep's members.
+
+    A start that was refused, or killed before it came to any of these, leaves none, and the next one need not be its like.
+    """
+    kept = path / "checkpoints"
+    if (path / "members").exists() or (kept.is_dir() and any(not p.name.startswith(".") for p in kept.iterdir())):
+        return True
+    log, result = path / "metrics.jsonl", path / "result.json"
+    if log.is_file() and log.stat().st_size:
+        return True
+    try:
+        return read_json(result).get("exit") == "complete"
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
 
 
 def _as_json(identity: Identity) -> dict[str, Any]:

@@ -63,8 +63,8 @@ READING = (
 )  # write no checkpoints
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit status."""
+def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int) -> int:
+    """Runs one command and gives its exit status; leave(status): how it ends where it was interrupted at work."""
     argv = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": training.train,
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return commands[argv[0]](argv[1:])
     except KeyboardInterrupt:
-        return fail("interrupted; nothing newer than the last checkpoint was saved", 130)
+        return leave(fail("interrupted; what was saved last is kept, and the same command goes on from there", 130))
     except Exception as error:
         if os.environ.get("JAXMODELS_TRACEBACK"):
             raise

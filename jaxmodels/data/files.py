@@ -3,9 +3,9 @@
 What a table's reader gives goes straight into ArrayPipeline. A name that ends in .gz is unpacked on the way.
 
 Columns of text files: whole numbers become int32 (int64 where that is too small), other numbers float32 (float64 where that
-would lose what the values differ by, see jaxmodels.narrowing), and everything else strings (numpy's StringDType). A missing
-value (nothing, na, n/a, nan, null or none) is nan among numbers; a column of nothing else is of strings. So is one of whole
-numbers that no type holds exactly, such as 2**60 + 1 beside a missing value: those are ids.
+does not hold every digit that is written, as of times in seconds), and everything else strings (numpy's StringDType). A
+missing value (nothing, na, n/a, nan, null or none) is nan among numbers; a column of nothing else is of strings. So is one
+of whole numbers that no type holds exactly, such as 2**60 + 1 beside a missing value: those are ids.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from jaxmodels import choices
 from jaxmodels.data.arrays import read_idx, read_npy, read_npz
 from jaxmodels.data.unpack import FREE, TEXT_FREE, Allowance, Unreadable, existing, open_text, reading, reason
-from jaxmodels.narrowing import EXACT, loss
+from jaxmodels.narrowing import EXACT
 
 PathLike = str | os.PathLike[str]
 Table = dict[str, np.ndarray]
@@ -354,7 +354,19 @@ def _numbers(values: list[Any]) -> np.ndarray:
     if whole and type(None) not in kinds:
         return np.array(values, bool if kinds == {bool} else np.int32 if largest < 1 << 31 else np.int64)
     numbers = np.array([math.nan if v is None else v for v in values], np.float64)
-    return numbers if largest > EXACT or loss(numbers) else numbers.astype(np.float32)
+    return numbers.astype(np.float32) if _keeps_digits(numbers) else numbers
+
+
+def _keeps_digits(numbers: np.ndarray) -> bool:
+    """Whether float32 holds every digit that was written: whole numbers up to 2**24, others with seven digits at most."""
+    there = numbers[np.isfinite(numbers)]
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        kept = there.astype(np.float32).astype(np.float64)
+        there, kept = there[kept != there], kept[kept != there]
+        if np.abs(there).max(initial=0) > EXACT:
+            return False
+        scale = 10.0 ** (6 - np.floor(np.log10(np.abs(there))))
+        return bool((np.round(kept * scale) / scale == there).all())
 
 
 def _from_values(values: list[Any], where: str) -> np.ndarray:

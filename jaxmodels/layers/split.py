@@ -17,7 +17,7 @@ def transformer_rules(
 
     stacks, tables: regular expressions of names. key_heads: where there are fewer heads of keys and values.
     """
-    of = rf"/({stacks})/(.*/)?"  # whole parts: neither layout nor lookup
+    of = rf"/({stacks})/(.*[/_])?"  # whole words, as cross_query: neither layout nor lookup
     layers = ("pipeline", ...)
     return (
         (rf"{of}(qkv|query)/(kernel|bias)$", (*layers, None, ("tensor", heads))),

@@ -51,6 +51,8 @@ def check_run(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Path
         raise ValueError(
             f"{path}: got a model from elsewhere; expected a run's folder. Give the one that `jaxmodels train` named last"
         )
+    if not path.is_dir():
+        raise ValueError(f"{path}: got no such folder; expected a run's. Give the one that `jaxmodels train` named last")
     if not os.path.lexists(path / "knobs.json"):
         raise ValueError(
             f"{path} is not a run's folder: it has no knobs.json. Give the folder that `jaxmodels train` named last"

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+FLAGS = ("train", "training", "is_training", "deterministic", "use_running_average", "eval_mode")  # of a call, not keys
+
 
 def init_from(model: nn.Module, inputs: str, method: str | None = None) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Task.init of a model whose method, by default its call, sees batch[inputs]: (params, extra)."""
@@ -17,6 +19,7 @@ def init_from(model: nn.Module, inputs: str, method: str | None = None) -> Calla
         raise ValueError(
             f"the task's model: got the class {model.__name__} itself; expected a model. Make one: {model.__name__}(...)"
         )
+    _check_call(model)
 
     def init(key, batch):
         extra = dict(model.init(key, batch[inputs], method=method))
@@ -24,6 +27,25 @@ def init_from(model: nn.Module, inputs: str, method: str | None = None) -> Calla
         return extra.pop("params"), extra
 
     return init
+
+
+def _check_call(model: Any) -> None:
+    """Raises where a linen model's call cannot take (inputs, keys_B), as most that were not written for this library."""
+    if not isinstance(model, nn.Module):
+        return
+    own = [*inspect.signature(type(model).__call__).parameters.values()][1:]
+    placed = [p for p in own if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+    two = len(placed) > 1 or any(p.kind is p.VAR_POSITIONAL for p in placed)
+    if two and not (len(placed) > 1 and placed[1].name in FLAGS):
+        return
+    name = type(model).__name__
+    flag = next((p.name for p in own if p.name in FLAGS), "")
+    given = f", {'evaluate' if flag in FLAGS[3:] else 'train'}={flag!r}" if flag else ""
+    raise ValueError(
+        f"the task's model: got {name}, whose call takes {', '.join(p.name for p in own) or 'nothing'}; expected one that "
+        "takes inputs and keys_B, a random key for each example while training and None to evaluate. Wrap it: "
+        f"jaxmodels.layers.linen.from_linen({name}(...){given})"
+    )
 
 
 def beside(batch: Any) -> dict[str, Any]:

@@ -218,5 +218,5 @@ def test_arrays_that_do_not_fit_are_refused(arrays, message):
 def test_knobs_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="length is 0"):
         PackedPipeline({}, length=0, batch=1)
-    with pytest.raises(ValueError, match="wanted 'split' or 'cut'"):
+    with pytest.raises(ValueError, match="expected one of 'split', 'cut'"):
         PackedPipeline({}, length=4, batch=1, long="drop")

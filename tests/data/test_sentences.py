@@ -74,5 +74,5 @@ def test_a_file_that_is_absent_short_or_of_another_kind_is_refused(tmp_path):
 
 
 def test_a_fold_that_there_is_not_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"fold 10; wanted .* a fold from 0 to 9"):
+    with pytest.raises(ValueError, match=r"got fold=10; expected one from 0 to 9"):
         sentences("polarity", "train", 8, fold=10, folder=tmp_path)

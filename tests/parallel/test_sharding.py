@@ -52,7 +52,7 @@ def test_rules_of_blocks_name_whole_parts_of_paths():
     rules = transformer_rules(4)
     first = lambda name: next(wanted for pattern, wanted in rules if re.search(pattern, name))  # noqa: E731
     assert first("params/blocks/attention/out/kernel") != ("pipeline", ...)
-    for name in ("layout", "lookup", "monkey", "remap_down"):
+    for name in ("layout", "lookup", "monkey", "meltdown"):
         assert first(f"params/blocks/{name}/kernel") == ("pipeline", ...), name
 
 

@@ -76,14 +76,20 @@ def test_a_forecast_of_simulated_devices_names_no_speed(facts):
     assert predict(facts, target("cpu:8"))["step_s"] is None
 
 
-def test_the_same_work_is_bound_by_what_is_slowest(facts):
+@pytest.fixture
+def no_latency(monkeypatch):
+    """As of a large model, beside whose products launches take no time."""
+    monkeypatch.setattr("jaxmodels.planning.predict.LAUNCH", 0.0)
+
+
+def test_the_same_work_is_bound_by_what_is_slowest(facts, no_latency):
     h200 = target("h200-8")
     exchange = {"kind": "all-reduce", "axes": ["data"], "bytes": 1e12, "times": 1, **links.Road("network", 1e9, 1)._asdict()}
     assert predict({**facts, "collectives": []}, h200)["bound"] == "memory"
     assert predict({**facts, "collectives": [exchange]}, h200)["step_s"] == pytest.approx(1000)
 
 
-def test_exchanges_between_products_add_to_the_time_and_those_of_gradients_do_not(facts):
+def test_exchanges_between_products_add_to_the_time_and_those_of_gradients_do_not(facts, no_latency):
     h200 = target("h200-8")
     least = predict({**facts, "collectives": []}, h200)["step_s"]
     one = {"kind": "all-reduce", "bytes": least * 1e9, "times": 1, **links.Road("NVLink", 1e9, 1)._asdict()}
