@@ -367,9 +367,16 @@ def generate(
     warn: Any = print,
     **how: Any,
 ) -> list[Written]:
-    """What a run's model, or one from elsewhere, writes after each prompt; see jaxmodels.options.Sampling."""
+    """What a run's model, or one from elsewhere, writes after each prompt; see jaxmodels.options.Sampling.
+
+    A text may be longer than the model's context: where that is full, sampling goes on from its newer half, and of a longer
+    prompt the end is read. With beams that is a ValueError; a model with an encoder stops at its end. What a folder's
+    generation_config.json asks for and `how` leaves open is said by `warn`, and not followed.
+    """
     if is_weights(run):
         made = _release(run)
+        if unmet := made.asked.unmet(how):
+            warn(unmet)
         params = cast_floats(made.params, None if precision in ("run", "float32") else jnp.dtype(precision))
         return write(made.decoder, params, {}, _prompts(made.decoder, prompt), **how)
     experiment, state, _ = open_run(run, step=step, mesh=mesh, parts="model", warn=warn)

@@ -226,7 +226,9 @@ class Sampling:
     prompt: tuple[str, ...] = ()
     """One or more texts to go on from; by default the experiment's own prompt."""
     tokens: int = 200
-    """Tokens to draw at most."""
+    """Tokens to draw at most. A text may be longer than the model's context: where that is full, writing goes on from its
+    newer half, and of a longer prompt the end is read. With --beams prompt and tokens must fit into it; a model with an
+    encoder stops at its end."""
     temperature: float = 0.8
     """0 always takes the likeliest token."""
     top_k: int = 0
@@ -236,7 +238,7 @@ class Sampling:
     min_p: float = 0.0
     """Draw from the tokens at least so probable as this part of the likeliest one's probability."""
     repetition_penalty: float = 1.0
-    """Above 1: tokens that have occurred are less likely to come again."""
+    """Above 1: tokens that have occurred are less likely to come again. Of no effect with --beams."""
     stop: tuple[str, ...] = ()
     """Texts at which writing stops; they are left out."""
     beams: int = 0

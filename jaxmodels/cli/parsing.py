@@ -53,6 +53,14 @@ def leading(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:count], words[count:]
 
 
+def given(words: list[str], part: type) -> set[str]:
+    """Names of the options of a part that are on the command line, with their default or not."""
+    import dataclasses
+
+    typed = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
+    return {field.name for field in dataclasses.fields(part)} & typed
+
+
 def knobs_of(command: str, path: str, rest: list[str], parts: dict[str, type]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """(file, parsed parts, knobs) of an experiment's file and the options after it."""
     import dataclasses

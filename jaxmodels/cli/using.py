@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from jaxmodels import cluster
-from jaxmodels.cli.parsing import knobs_of, leading, parse, positional
+from jaxmodels.cli.parsing import given, knobs_of, leading, parse, positional
 from jaxmodels.terminal import shown
 
 CODE = (
@@ -92,9 +92,10 @@ def generate(argv: list[str]) -> int:
     from jaxmodels import commands
     from jaxmodels.console import Console
 
-    printing, how = got["printing"], vars(got["sampling"])
+    printing, chosen = got["printing"], given(rest, Sampling)
+    how = {name: value for name, value in vars(got["sampling"]).items() if name in chosen}
     console = Console(quiet=printing.quiet, json=printing.json)
-    streams = not printing.json and len(how["prompt"]) == 1
+    streams = not printing.json and len(how.get("prompt", ())) == 1
 
     seen = shown if sys.stdout.isatty() else str  # a file gets the model's text as it is
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from jaxmodels.convert.asked import Asked
 from jaxmodels.convert.llama2c import Vocabulary, load_vocabulary
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.json_file import read_object
@@ -21,7 +22,7 @@ from jaxmodels.tasks import language, translate
 BEGINS = {"llama", "mistral", "mixtral"}
 BEGINNERS = ("Llama", "CodeLlama", "Gemma")  # classes of tokenizers that do
 # What generation_config.json may say and a text would follow, each with what changes nothing. Temperature, top_k, beams,
-# penalties and the number of tokens are not among them: how tokens are drawn is the caller's choice here.
+# penalties and the number of tokens are not among them: see convert/asked.py.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "suppress_tokens": (None, []),
     "begin_suppress_tokens": (None, []),
@@ -38,18 +39,20 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 
 
 class TextModel(NamedTuple):
-    """A model with its parameters, its task and what decoding needs."""
+    """A model with its parameters, its task, what decoding needs, and what its folder asks for in how texts are drawn."""
 
     model: nn.Module
     params: Any
     task: Task
     decoder: Decoder
+    asked: Asked = Asked()
 
 
 def open_text_model(folder: str | os.PathLike[str]) -> TextModel:
     """The model of a folder with config.json, weights and a tokenizer; or of a llama2.c file with its tokenizer beside it.
 
-    One with an encoder, as T5, writes what it makes of a source.
+    One with an encoder, as T5, writes what it makes of a source. How texts are drawn is the caller's choice: of what the
+    folder says about that, asked.unmet(names of the options that the caller chose) gives one sentence.
     """
     model, params, _, config = load_pretrained(folder)
     if not hasattr(model, "start"):
@@ -62,11 +65,17 @@ def open_text_model(folder: str | os.PathLike[str]) -> TextModel:
         made = language.decoder(model, encode=vocabulary.encode, decode=vocabulary.decode, begin=1, end=2)
         return TextModel(model, params, language.next_token(model), made)
     tokenizer = Tokenizer.load(folder)
-    said = {**config, **_generation(folder, config)}
-    ends = _tokens(said, "eos_token_id", folder)
+    generation, asked = _generation(folder, config), Asked(*_said(folder, config))
+    special = {**config, **generation}
+
+    def tokens(name: str) -> tuple[int, ...]:
+        path = asked.path if name in generation else folder / "config.json"
+        return _tokens(special, name, path, model.vocabulary)
+
+    ends = tokens("eos_token_id")
     end = ends[0] if len(ends) == 1 else ends or None
     if hasattr(model, "encode"):
-        begin = _token(said, "decoder_start_token_id", folder)
+        begin = next(iter(tokens("decoder_start_token_id")), None)
         if begin is None or end is None:
             raise ValueError(
                 f"{folder / 'config.json'}: decoder_start_token_id is {begin} and eos_token_id {end}; wanted the numbers of "
@@ -74,19 +83,17 @@ def open_text_model(folder: str | os.PathLike[str]) -> TextModel:
             )
         encode = _encoder(tokenizer, model, tokenizer.before or (), ends[:1] if tokenizer.after is None else tokenizer.after)
         made = translate.decoder(model, encode=encode, decode=tokenizer.decode, begin=begin, end=end)
-        return TextModel(model, params, translate.translate(model), made)
-    before = _before(tokenizer, config, folder)
+        return TextModel(model, params, translate.translate(model), made, asked)
+    before = _before(tokenizer, config, folder, model.vocabulary)
     first = before[0] if len(before) == 1 else None
     encode = _encoder(tokenizer, model, before if first is None else (), tokenizer.after or ())
     made = language.decoder(model, encode=encode, decode=tokenizer.decode, begin=first, end=end)
-    return TextModel(model, params, language.next_token(model), made)
+    return TextModel(model, params, language.next_token(model), made, asked)
 
 
 def _generation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What generation_config.json says of special tokens, before which config.json does not count."""
-    path = folder / "generation_config.json"
-    said = read_object(path) if path.is_file() else config
-    where = path if path.is_file() else folder / "config.json"
+    where, said = _said(folder, config)
     for name, plain in PLAIN.items():
         if name in said and said[name] not in plain:
             raise ValueError(
@@ -97,7 +104,13 @@ def _generation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: said[name] for name in names if said.get(name) is not None}
 
 
-def _before(tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path) -> tuple[int, ...]:
+def _said(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
+    """The file that says how texts are generated, and what it says."""
+    path = folder / "generation_config.json"
+    return (path, read_object(path)) if path.is_file() else (folder / "config.json", config)
+
+
+def _before(tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path, vocabulary: int) -> tuple[int, ...]:
     """What stands before every text: as the tokenizer's files say, else by its class or the kind of the model."""
     settings = read_settings(folder)
     if tokenizer.before is not None and settings.switch("add_bos_token") is not True:
@@ -105,7 +118,7 @@ def _before(tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path) -> tu
     begins = settings.kind in BEGINNERS if settings.named else config["model_type"] in BEGINS
     if tokenizer.before or not (begins or settings.switch("add_bos_token")):
         return tokenizer.before or ()
-    return _tokens(config, "bos_token_id", folder)[:1]
+    return _tokens(config, "bos_token_id", folder / "config.json", vocabulary)[:1]
 
 
 def _encoder(
@@ -136,15 +149,14 @@ def _vocabulary(path: Path, model: Any) -> Vocabulary:
     return load_vocabulary(found, model.vocabulary)
 
 
-def _token(config: Mapping[str, Any], name: str, folder: Path) -> int | None:
-    """A special token's number; of several the first."""
-    return next(iter(_tokens(config, name, folder)), None)
-
-
-def _tokens(config: Mapping[str, Any], name: str, folder: Path) -> tuple[int, ...]:
-    """A special token's number, or those of several."""
+def _tokens(config: Mapping[str, Any], name: str, path: Path, vocabulary: int = 2**31) -> tuple[int, ...]:
+    """A special token's number, or those of several, as the file at this path says, of a model with so many tokens."""
     value = config.get(name)
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(one) is int and 0 <= one < 2**31 for one in values):
-        raise ValueError(f"{folder / 'config.json'}: {name} is {value!r}; wanted the number of a token; mend the file")
+        raise ValueError(f"{path}: {name} is {value!r}; wanted the number of a token; mend the file")
+    if values and max(values) >= vocabulary:
+        raise ValueError(
+            f"{path}: got {name} {str(value)[:80]}; expected numbers below {vocabulary:,}, the model's tokens. Mend the file"
+        )
     return tuple(dict.fromkeys(values))

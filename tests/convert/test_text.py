@@ -98,10 +98,10 @@ def test_the_command_tokenizes(capsys, tmp_path):
 
 @pytest.mark.parametrize("value", ["x", -1, 1.5, True])
 def test_a_special_token_that_is_no_number_is_refused(folder, tmp_path, value):
-    from jaxmodels.convert.text import _token
+    from jaxmodels.convert.text import _tokens
 
     with pytest.raises(ValueError, match=r"eos_token_id is .*; wanted the number of a token"):
-        _token({"eos_token_id": value}, "eos_token_id", tmp_path)
+        _tokens({"eos_token_id": value}, "eos_token_id", tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +260,20 @@ def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(beginn
         ),
         ({"config_json": {"min_length": 5}}, r"config.json: got min_length 5; expected none, all that is followed"),
         ({"generation_config_json": {"eos_token_id": ["x"]}}, r"eos_token_id is \['x'\]; wanted the number of a token"),
+        (
+            {"generation_config_json": {"eos_token_id": "1"}},
+            r"a/generation_config.json: eos_token_id is '1'; wanted the number",
+        ),
+        ({"config_json": {"eos_token_id": "1"}}, r"a/config.json: eos_token_id is '1'; wanted the number"),
+        (
+            {"generation_config_json": {"eos_token_id": [1, 99999]}},
+            r"a/generation_config.json: got eos_token_id \[1, 99999\]; expected numbers below \d+, the model's tokens. Mend",
+        ),
+        ({"config_json": {"eos_token_id": 99999}}, r"a/config.json: got eos_token_id 99999; expected numbers below"),
+        (
+            {"config_json": {"activation_function": "relu"}},
+            r"a/config.json: gpt2: came activation_function 'relu'; wanted 'gelu_new'",
+        ),
     ],
     ids=str,
 )
