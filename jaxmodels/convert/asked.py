@@ -43,7 +43,7 @@ NOTES = {  # where an option does not mean the same
 class Asked(NamedTuple):
     """The settings of a file that says how texts are drawn, generation_config.json, or config.json where that is absent."""
 
-    path: Path | None = None
+    path: Path = Path()
     settings: Mapping[str, Any] = {}
 
     def unmet(self, given: Collection[str]) -> str:
