@@ -37,7 +37,8 @@ def text_folder(
     folder may be an archive or a part, as for image_folder.
     Labels number the classes, `.classes`, as those of image_folder do. encode: the tokens of a file's bytes; where it is
     absent a byte is a token. Of a longer text the start is taken; a shorter one gets zeros at its end. A token may
-    be 0 too: segments say which are the text's (1) and which are not (0). augment, workers and the rest: see GrainPipeline.
+    be 0 too: segments say which are the text's (1) and which are not (0). A task is told of the tokens by
+    classify(model, inputs="tokens"), where text_table gives "inputs". augment, workers and the rest: see GrainPipeline.
     """
     return TextFolder(
         folder,
