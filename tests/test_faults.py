@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from files import bare_jax, faulty, tiny_mlp
 from instances import first
+from listening import Listening
 from states import same_bits
 
 from jaxmodels import Options, checkpoint, cli, runner
@@ -33,17 +34,6 @@ fast = pytest.mark.fast
 
 ONE = "data=1"
 FAULTY, MLP = faulty.__file__, tiny_mlp.__file__
-
-
-class Listening(Console):
-    """A console that remembers its warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 def run(

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from files import bare_jax
 from jax.experimental.compilation_cache import compilation_cache
+from listening import Listening
 from states import leaves, same_bits
 
 from jaxmodels import Options, runner
 from jaxmodels.checkpoint import Checkpoints
-from jaxmodels.console import Console
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity
@@ -30,17 +30,6 @@ from jaxmodels.folder import Folder, Identity
 fast = pytest.mark.fast
 
 STEPS = 12
-
-
-class Listening(Console):
-    """A console that remembers its warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 def bare() -> Experiment:

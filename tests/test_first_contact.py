@@ -12,9 +12,9 @@ import flax.linen as nn
 import numpy as np
 import pytest
 from files import tiny_mlp
+from listening import Listening
 
 from jaxmodels import Experiment, Options, cli, open_run, optim, runner, train
-from jaxmodels.console import Console
 from jaxmodels.data.files import read_csv
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.folder import Folder, Identity, has_begun
@@ -22,17 +22,6 @@ from jaxmodels.models.mlp import MLP
 from jaxmodels.tasks.classify import classify
 
 pytestmark = pytest.mark.fast
-
-
-class Listening(Console):
-    """A console that remembers its warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.mark.parametrize(
