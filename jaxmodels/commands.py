@@ -268,9 +268,9 @@ def _evaluate_release(run: str | Path, texts: Sequence[str | Path], mesh: str, c
 
 
 def _release(folder: str | Path) -> Any:
-    from jaxmodels.convert.text import open_text_model
+    from jaxmodels.convert.text import read_text_model
 
-    return open_text_model(folder)
+    return read_text_model(folder)
 
 
 def _by_name(decoder: Decoder, texts: Sequence[str | Path]) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def checked_shapes(
                 present(weight, name, source)
     try:
         return shapes_of(model, source.family, inputs)
-    except ValueError:
-        raise
+    except ValueError as error:
+        raise ValueError(f"{source.path}: {error}") from error
     except Exception as error:  # whatever sizes that do not fit each other provoke in flax and jax
         raise ValueError(
             f"{source.path}: got sizes in {source.described} that make no {source.kind} ({str(error)[:200]}); expected "

@@ -6,7 +6,7 @@ Preprocessing is that of preprocessor_config.json (transformers) or of pretraine
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,19 +130,28 @@ def preparation(folder: Path, config: Mapping[str, Any]) -> Preparation:
     """What the folder says of pictures."""
     if "architecture" in config:
         given = config.get("pretrained_cfg")
-        return _of_timm({**config, **(given if isinstance(given, Mapping) else {})})
+        whole_config = {**config, **(given if isinstance(given, Mapping) else {})}
+        return _prepares(folder / "config.json", _of_timm, whole_config)
     path = folder / "preprocessor_config.json"
     whole = folder / "processor_config.json"
     if not path.is_file() and whole.is_file():
         said = read_object(whole).get("image_processor")
         if not isinstance(said, Mapping):
             raise ValueError(f"{whole}: got no image_processor; expected what prepares pictures. Get the whole release")
-        return _of_transformers(said, config)
+        return _prepares(whole, _of_transformers, said, config)
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no file {path}; wanted what says how pictures are prepared; get the whole release"
         )
-    return _of_transformers(read_object(path), config)
+    return _prepares(path, _of_transformers, read_object(path), config)
+
+
+def _prepares(path: Path, read: Callable[..., Preparation], *said: Mapping[str, Any]) -> Preparation:
+    """What read makes of what a file says; its mistakes name the file."""
+    try:
+        return read(*said)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _class_of(said: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -154,7 +163,7 @@ def _class_of(said: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     kind = str(name).removesuffix("FeatureExtractor").removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
     if kind not in CLASSES:
         raise ValueError(
-            f"preprocessor_config.json: got the image_processor_type {str(name)[:80]!r}; expected one of "
+            f"got the image_processor_type {str(name)[:80]!r}; expected one of "
             f"{', '.join(CLASSES)}, whose rules are followed here. Take another model, or prepare its pictures yourself"
         )
     return kind
@@ -173,7 +182,7 @@ def _scaled(said: Mapping[str, Any], kind: str) -> tuple[tuple[int, int] | int, 
             size = {"shortest_edge": size}
     if not set(size) <= {"height", "width"} and set(size) != {"shortest_edge"}:
         raise ValueError(
-            f"preprocessor_config.json: got size {str(dict(size))[:80]}; expected a shortest_edge, or height and width. "
+            f"got size {str(dict(size))[:80]}; expected a shortest_edge, or height and width. "
             "Correct the file, or prepare the pictures yourself"
         )
     if "shortest_edge" not in size:
@@ -190,14 +199,12 @@ def _of_transformers(said: Mapping[str, Any], config: Mapping[str, Any] = {}) ->
     for name, nothing in PLAIN.items():
         if name in said and said[name] not in nothing:
             raise ValueError(
-                f"preprocessor_config.json: got {name} {str(said[name])[:80]}; expected {nothing[-1]}, all that is "
+                f"got {name} {str(said[name])[:80]}; expected {nothing[-1]}, all that is "
                 "followed. Prepare the pictures yourself"
             )
     for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "default_to_square"):
         if not isinstance(said.get(name), bool | None):
-            raise ValueError(
-                f"preprocessor_config.json: got {name} {said[name]!r}; expected true or false. Correct the file"
-            )
+            raise ValueError(f"got {name} {said[name]!r}; expected true or false. Correct the file")
     kind = _class_of(said, config)
     scale, crop = _scaled(said, kind) if said.get("do_resize", True) else (None, None)
     if said.get("do_center_crop", CLASSES[kind].crop is not None):
@@ -209,21 +216,21 @@ def _of_transformers(said: Mapping[str, Any], config: Mapping[str, Any] = {}) ->
     factor = _positive(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
     resample = said.get("resample", CLASSES[kind].resample)
     if type(resample) is not int or resample not in FILTERS.values():
-        raise ValueError(f"preprocessor_config.json: came resample {resample!r}; wanted pillow's 0 to 5: correct the file")
+        raise ValueError(f"came resample {resample!r}; wanted pillow's 0 to 5: correct the file")
     return Preparation(scale, crop, int(resample), factor, mean, deviation)
 
 
 def _of_timm(said: Mapping[str, Any]) -> Preparation:
     size = said.get("input_size", (3, 224, 224))
     if not isinstance(size, Sequence) or len(size) != 3 or size[0] != 3:
-        raise ValueError(f"config.json: came input_size {size!r}; wanted 3, height and width: correct the file")
+        raise ValueError(f"came input_size {size!r}; wanted 3, height and width: correct the file")
     height, width = _side(size[1]), _side(size[2])
     share, mode = _positive(said.get("crop_pct") or 0.875), said.get("crop_mode", "center")
     if mode not in ("center", "squash"):
-        raise ValueError(f"config.json: came crop_mode {mode!r}; wanted center or squash, those that are followed here")
+        raise ValueError(f"came crop_mode {mode!r}; wanted center or squash, those that are followed here")
     resample = FILTERS.get(str(said.get("interpolation", "bicubic")))
     if resample is None:
-        raise ValueError(f"config.json: came interpolation {said['interpolation']!r}; wanted one of {', '.join(FILTERS)}")
+        raise ValueError(f"came interpolation {said['interpolation']!r}; wanted one of {', '.join(FILTERS)}")
     larger = _side(int(height / share)), _side(int(width / share))
     covers = mode == "center" and height != width  # timm then leaves the interpolation at its default
     scale: tuple[int, int] | int = larger[0] if mode == "center" and height == width else larger
@@ -249,24 +256,20 @@ def _sides(value: Any) -> tuple[int, int]:
 
 def _side(value: Any) -> int:
     if type(value) is not int or not 0 < value <= LARGEST:
-        raise ValueError(
-            f"the preparation of pictures: came a size of {value!r}; wanted pixels, 1 to {LARGEST:,}: correct it"
-        )
+        raise ValueError(f"came a size of {value!r}; wanted pixels, 1 to {LARGEST:,}: correct it")
     return value
 
 
 def _positive(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:
-        raise ValueError(f"the preparation of pictures: came {value!r}; wanted a positive number: correct it")
+        raise ValueError(f"came {value!r}; wanted a positive number: correct it")
     return float(value)
 
 
 def _three(value: Any, name: str) -> tuple[float, ...]:
     numbers = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3
     if not numbers or not all(isinstance(x, int | float) and not isinstance(x, bool) and -1e6 < x < 1e6 for x in value):
-        raise ValueError(f"the preparation of pictures: came {name} {value!r}; wanted three numbers: correct it")
+        raise ValueError(f"came {name} {value!r}; wanted three numbers: correct it")
     if "std" in name and 0 in value:
-        raise ValueError(
-            f"the preparation of pictures: got {name} {value}; expected no zero, as it divides. Correct the file"
-        )
+        raise ValueError(f"got {name} {value}; expected no zero, as it divides. Correct the file")
     return tuple(float(x) for x in value)

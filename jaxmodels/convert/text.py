@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,12 +49,20 @@ class TextModel(NamedTuple):
     asked: Asked = Asked()
 
 
-def open_text_model(folder: str | os.PathLike[str]) -> TextModel:
+def open_text_model(folder: str | os.PathLike[str], *, warn: Callable[[str], Any] = warnings.warn) -> TextModel:
     """The model of a folder with config.json, weights and a tokenizer; or of a llama2.c file with its tokenizer beside it.
 
-    One with an encoder, as T5, writes what it makes of a source. How texts are drawn is the caller's choice: of what the
-    folder says about that, asked.unmet(names of the options that the caller chose) gives one sentence.
+    One with an encoder, as T5, writes what it makes of a source. How texts are drawn is the caller's choice: what the folder
+    asks for there is said by `warn`, and not followed.
     """
+    made = read_text_model(folder)
+    if unmet := made.asked.unmet(()):
+        warn(unmet)
+    return made
+
+
+def read_text_model(folder: str | os.PathLike[str]) -> TextModel:
+    """As open_text_model, for a caller who uses made.asked, or draws nothing."""
     model, params, _, config = load_pretrained(folder)
     if not hasattr(model, "start"):
         raise ValueError(

@@ -16,6 +16,7 @@ from jaxmodels import cli, commands
 from jaxmodels.cli.parsing import given
 from jaxmodels.convert.asked import Asked
 from jaxmodels.convert.load import save_pretrained
+from jaxmodels.convert.text import open_text_model
 from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.decoding import write
 from jaxmodels.decoding.sample import How
@@ -98,6 +99,8 @@ def test_what_the_caller_chose_and_what_asks_for_nothing_is_not_named():
 def test_the_options_that_the_sentence_names_write_what_transformers_writes(folder, capsys):
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     heard: list[str] = []
+    with pytest.warns(UserWarning, match=r"generation_config.json asks for do_sample False, .* --repetition-penalty 1.5"):
+        open_text_model(folder)
     commands.generate(folder, prompt="the cat", warn=heard.append)
     [sentence] = heard
     assert sentence.startswith(f"{folder / 'generation_config.json'} asks for ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,12 @@ def test_timms_wide_pictures_keep_their_proportions(picture):
 def test_what_would_change_a_picture_and_is_not_followed_is_refused_by_name(change, text):
     with pytest.raises(ValueError, match=text):
         _of_transformers({"size": 9, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **change})
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "config.json"])
+def test_a_mistake_in_how_pictures_are_prepared_names_the_file_that_makes_it(tmp_path, name):
+    said = {"image_mean": 3, "mean": 3, "input_size": [3, 9, 9]}
+    (tmp_path / name).write_text(json.dumps({"image_processor": said} if name == "processor_config.json" else said))
+    config = {"architecture": "resnet18", **said} if name == "config.json" else {"model_type": "vit"}
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path / name))}: came (image_)?mean 3; wanted three numbers"):
+        preparation(tmp_path, config)
