@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmodels.step import OnNan, State, cast_floats, example_keys, mean_over
+from jaxmodels.step import OnNan, State, cast_floats, example_keys, mean_over, skipped_spikes
 from jaxmodels.task import Batch, Mean, Task
 
 Loss = Callable[[Any, Any, Any, Any], tuple[Mean, Any, dict[str, Mean]]]
@@ -102,6 +102,8 @@ def alternating(losses: Mapping[str, Loss]) -> Callable[..., Callable[[State, Ba
             one = jnp.ones((), jnp.float32)
             metrics["loss"] = Mean(sum(s.total for s in sums), sums[0].weight)
             metrics["grad_norm"] = Mean(jnp.sqrt(sum(n.astype(jnp.float32) ** 2 for n in norms)), one)
+            if (spikes := skipped_spikes(opt_state)) is not None:
+                metrics["skipped_spikes"] = Mean(spikes.astype(jnp.float32), one)
             metrics["faults"] = Mean(faults.astype(jnp.float32), one)
             return State(count, state.key, params, extra, opt_state, faults), metrics
 

@@ -36,7 +36,7 @@ def pack(metrics: Mapping[str, Mean]) -> jax.Array:
 class Sums:
     """Means being added up on the host, in float64."""
 
-    LAST = ("learning_rate", "faults")  # of an interval the last value counts, not the mean
+    LAST = ("learning_rate", "faults", "skipped_spikes")  # of an interval the last value counts, not the mean
 
     def __init__(self, names: Iterable[str]):
         self.names = sorted(names)

@@ -192,6 +192,7 @@ class _Session:
         self.interval: Sums | None = None
         self.best: float | None = None
         self.faults = 0
+        self.spikes = 0
         self.feed: feeding.Feed | None = None
         self.stopping = Stopping(experiment)
 
@@ -217,6 +218,7 @@ class _Session:
             if self.options.on_nan == "stop":  # batches that were skipped before do not stop it
                 state = state._replace(faults=jnp.zeros_like(state.faults))
             self.faults = int(state.faults)
+            self.spikes = int(step.skipped_spikes(state.opt_state) or 0)
             self.stopping.evaluations = note.get("evaluations", [])
             self.console.say(f"going on from step {n:,}", "bold")
             if self.folder is not None and (said := self.folder.go_on_longer(n)):
@@ -385,6 +387,7 @@ class _Session:
                 values = {f"train/{k}": v for k, v in self.interval.finish(self.experiment.task).items() if k != "faults"}
                 if self.faults:
                     values["train/skipped"] = self.faults
+                self._tell_spikes(end, int(values.get("train/skipped_spikes", 0)))
                 waited = round(self.feed.waited, 3) if self.feed else 0.0
                 log(end, {**values, "seconds": round(self.train_s, 3), "seconds_waited": waited})
                 self._show(end, values["train/loss"], due=True)
@@ -393,6 +396,13 @@ class _Session:
         loss = self.programs.names.index("loss")
         total, weight = packed[:, loss].astype(np.float64).sum(0)
         self._show(start + len(packed), total / weight if weight else math.nan, due=False)
+
+    def _tell_spikes(self, n: int, spikes: int) -> None:
+        if spikes > self.spikes:
+            new = "batch" if spikes == self.spikes + 1 else f"{spikes - self.spikes} batches"
+            said = f"gradient norm far above the usual, {new} skipped ({spikes} so far)"
+            self.console.warn(f"up to step {n:,}: {said}")
+        self.spikes = spikes
 
     def _show(self, n: int, loss: float, *, due: bool) -> None:
         each = self.train_s / self.trained if self.trained else math.nan

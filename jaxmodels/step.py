@@ -136,8 +136,13 @@ def make_step(
 
             finite = jnp.isfinite(mean.total) & jnp.isfinite(grad_norm)
             go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
+            count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
             keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)  # noqa: E731
             params, extra, opt_state = keep((params, extra, opt_state), (state.params, state.extra, state.opt_state))
+            spikes = skipped_spikes(opt_state)
+            if spikes is not None:  # its statistics of activations are as far off as its gradient
+                go_on &= spikes == skipped_spikes(state.opt_state)
+                extra = keep(extra, state.extra)
         averaged = state.averaged
         if averaged:
             with jax.named_scope("averaged"):
@@ -145,13 +150,14 @@ def make_step(
                 if axis:
                     averaged = mean_over(averaged, own, axis)
                 averaged = keep(averaged, state.averaged)
-        count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
         faults = state.faults + (~finite).astype(jnp.int32)
 
         one = jnp.ones((), jnp.float32)
         metrics = {**metrics, "loss": mean, "grad_norm": Mean(grad_norm.astype(jnp.float32), one)}
         for rate in _learning_rates(opt_state):
             metrics["learning_rate"] = Mean(jnp.asarray(rate, jnp.float32), one)
+        if spikes is not None:
+            metrics["skipped_spikes"] = Mean(spikes.astype(jnp.float32), one)
         metrics["faults"] = Mean(faults.astype(jnp.float32), one)
         return State(count, state.key, params, extra, opt_state, faults, averaged), metrics
 
@@ -224,6 +230,12 @@ def mean_over(extra: Any, some: Array, axis: str) -> Any:
         return jax.lax.psum(x * share.astype(x.dtype), axis)
 
     return jax.tree.map(one, extra)
+
+
+def skipped_spikes(opt_state: Any) -> Array | None:
+    """How many updates `tuning.skip_spikes` has skipped; None where it is no part of the optimizer."""
+    found = [count for _, count in optax.tree.get_all_with_path(opt_state, "skipped_spikes")]
+    return sum(found[1:], found[0]) if found else None
 
 
 def _learning_rates(opt_state: Any) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Which parameters of a pretrained model train, and how fast: optimizers around optimizers, by parameter path.
+"""Optimizers around optimizers: which parameters train and how fast, by path, and which updates are skipped.
 
 A path is "blocks/qkv/kernel"; an expression is searched in it, so it need not match the whole. The rate stays in the state,
 where the log finds it.
@@ -7,7 +7,7 @@ where the log finds it.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import optax
 from jaxmodels.optim import Averaging
 
 FIRST = r"(^|[/_])(embed|embedding|embeddings|position|positions|type)\d*([/_]|$)"  # whole words: no prototype
+FLOOR = 0.1  # least deviation of a log norm: with 6 of them, a norm of less than 1.8 times the usual is no spike
 
 
 def only(optimizer: Any, paths: str) -> Any:
@@ -89,6 +90,74 @@ def layerwise(
         return jax.tree_util.tree_map_with_path(slower, updates), state
 
     return optax.chain(optimizer, optax.GradientTransformation(init, update))
+
+
+class SpikeState(NamedTuple):
+    """The inner optimizer's state, the running moments of the log norm, and what has been skipped."""
+
+    inner: Any
+    log_mean: jax.Array
+    log_variance: jax.Array
+    weight: jax.Array  # float32, sum of the weights of what the moments hold
+    seen: jax.Array  # int32, how many norms they hold
+    in_a_row: jax.Array  # int32, updates skipped since the last one that was not
+    skipped_spikes: jax.Array  # int32, updates skipped in all: where the log finds it
+
+
+def skip_spikes(
+    optimizer: Any, *, sigma: Any = 6.0, decay: Any = 0.99, warmup: int = 100, most: int = 10
+) -> optax.GradientTransformation | Averaging:
+    """optimizer, without the updates whose gradient is out of all proportion to those before it.
+
+    The logarithm of the global gradient norm has a running mean and variance, in which a norm that lies n updates
+    back weighs decay^n (West, 1979). An update more than sigma deviations above the mean is zero; the optimizer's
+    state and the moments stay as they were, and so do statistics of activations. The z-score is that of ZClip
+    (arXiv:2504.02507); to skip, and by 6 sigma, is OLMo-core's SkipStepOptimizer. Of the logarithm, because norms
+    vary by factors; with FLOOR, because some hardly vary.
+
+    warmup: none of the first updates is skipped, while the moments are not yet known.
+    most: after as many skips in a row the level has changed for good: the next update is taken whatever its norm,
+        and the moments start anew from it, with their warmup.
+
+    sigma and decay may be traced values. A norm that is zero or not finite leaves the moments as they were, and goes
+    to the optimizer: `on_nan` is for the latter. clip belongs inside: outside, no norm would be beyond it. An average
+    of parameters may be inside or outside.
+    """
+    for name, value in {"warmup": warmup, "most": most}.items():
+        if value < 1:
+            raise ValueError(f"skip_spikes: got {name}={value}; expected 1 or more. Raise it.")
+
+    def init(params):
+        float_, int_ = (lambda: jnp.zeros((), jnp.float32)), (lambda: jnp.zeros((), jnp.int32))
+        return SpikeState(optimizer.init(params), float_(), float_(), float_(), int_(), int_(), int_())
+
+    def update(updates, state, params=None):
+        z = jnp.log(optax.tree.norm(updates).astype(jnp.float32))
+        deviation = jnp.maximum(jnp.sqrt(state.log_variance), FLOOR)
+        high = jnp.isfinite(z) & (state.seen >= warmup) & (z > state.log_mean + sigma * deviation)
+        spike = high & (state.in_a_row < most)
+        afresh = high & ~spike
+
+        before = state.weight * jnp.where(afresh, 0.0, jnp.asarray(decay, jnp.float32))
+        share, off = 1 / (before + 1), z - state.log_mean
+        moments = {
+            "log_mean": state.log_mean + share * off,
+            "log_variance": (1 - share) * (state.log_variance + share * off**2),
+            "weight": before + 1,
+            "seen": jnp.where(afresh, 0, state.seen) + 1,
+        }
+        known = jnp.isfinite(z) & ~spike
+        new, inner = optimizer.update(updates, state.inner, params)
+        return jax.tree.map(lambda u: jnp.where(spike, jnp.zeros_like(u), u), new), SpikeState(
+            jax.tree.map(lambda new, old: jnp.where(spike, old, new), inner, state.inner),
+            **{name: jnp.where(known, x, getattr(state, name)) for name, x in moments.items()},
+            in_a_row=jnp.where(spike, state.in_a_row + 1, 0),
+            skipped_spikes=state.skipped_spikes + spike,
+        )
+
+    if not hasattr(optimizer, "average"):
+        return optax.GradientTransformation(init, update)
+    return Averaging(init, update, lambda state, params: optimizer.average(state.inner, params))
 
 
 def _split(who: str, optimizer: Any, paths: str, trained: Any) -> Any:

@@ -21,11 +21,12 @@ from jax.experimental.compilation_cache import compilation_cache
 from listening import Listening
 from states import leaves, same_bits
 
-from jaxmodels import Options, runner
+from jaxmodels import Options, optim, runner
 from jaxmodels.checkpoint import Checkpoints
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.experiment import Experiment
 from jaxmodels.folder import Folder, Identity
+from jaxmodels.tuning import skip_spikes
 
 fast = pytest.mark.fast
 
@@ -94,6 +95,43 @@ def test_a_spike_of_the_loss_is_in_the_log_and_resume_over_it_is_exact(tmp_path)
     of = losses(tmp_path / "cut")
     assert of == losses(tmp_path / "whole") and said == []
     assert of[7] > 100 * of[6]  # the loss of the batch of step 6 is logged when 7 steps are done
+
+
+def guarded(kind: str = "spike") -> Experiment:
+    return replace(odd(kind), optimizer=skip_spikes(optim.sgd(0.05, momentum=0.9), warmup=3))
+
+
+@fast
+def test_a_spike_that_is_skipped_leaves_the_parameters_is_told_once_and_resume_over_it_is_exact(tmp_path):
+    wanted, said = run(guarded(), tmp_path / "whole")
+    assert said == ["up to step 7: gradient norm far above the usual, batch skipped (1 so far)"]
+    left = []
+    for stop in (6, 7):
+        with pytest.raises(runner.Interrupted):
+            run(guarded(), tmp_path / "cut", stop_at=stop)
+        like, _ = runner.abstract_state(guarded(), runner.check(guarded(), Options(mesh="data=1")))
+        left.append(Checkpoints(tmp_path / "cut" / "checkpoints").restore(like, stop)[1])
+    for part in (lambda x: x.params, lambda x: x.opt_state.inner):
+        jax.tree.map(np.testing.assert_array_equal, part(left[1]), part(left[0]))
+    again, said = run(guarded(), tmp_path / "cut")
+    same_bits(again.state, wanted.state)
+    assert said == []
+    log = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    counts = [json.loads(line).get("train/skipped_spikes") for line in log]
+    assert [n for n in counts if n is not None] == [0] * 6 + [1] * (STEPS - 6)
+
+
+@fast
+@pytest.mark.parametrize("how", ["jit", "pmap", "accumulate"])
+def test_devices_and_micro_batches_skip_the_same_spike(how):
+    options = {"accumulate": 2} if how == "accumulate" else {"mesh": "data=2", "compile": how}
+    one, other = (
+        runner.run(guarded(), Options(**{"mesh": "data=1", **options}), console=Listening()).state
+        for options in ({}, options)
+    )
+    assert int(one.opt_state.skipped_spikes) == int(other.opt_state.skipped_spikes) == 1
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
+    jax.tree.map(close, (other.params, other.opt_state), (one.params, one.opt_state))
 
 
 @fast

@@ -15,9 +15,9 @@ from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gpt import GPT
 from jaxmodels.sharding import path_name
 from jaxmodels.step import eval_variables, init, make_step
-from jaxmodels.task import value
+from jaxmodels.task import Mean, Task, value
 from jaxmodels.tasks.language import next_token
-from jaxmodels.tuning import frozen, layerwise, only
+from jaxmodels.tuning import FLOOR, frozen, layerwise, only, skip_spikes
 
 fast = pytest.mark.fast
 
@@ -109,6 +109,7 @@ WRAPPED = {
     "layerwise-only": lambda optimizer: layerwise(only(optimizer, "blocks|head"), 0.5),
     "only-layerwise": lambda optimizer: only(layerwise(optimizer, 0.5), "blocks|head"),
     "ema-layerwise": lambda optimizer: optim.with_ema(layerwise(optimizer, 0.5), 0.9),
+    "spikes": skip_spikes,
     "only-ema": lambda optimizer: only(optim.with_ema(optimizer, 0.9), HEAD),
 }
 
@@ -265,7 +266,163 @@ def test_the_decay_may_be_a_traced_value_and_a_sweep():
     np.testing.assert_allclose(firsts, [0.125, 1.0, 0.001], rtol=1e-5)
 
 
+# Spikes
+
+
+def norms_seen(optimizer, norms):
+    """The state after gradients of these norms, and the updates that were zero."""
+    state, skipped = over(optimizer, norms)
+    return state, np.flatnonzero(skipped)
+
+
+def over(optimizer, norms):
+
+    def one(state, norm):
+        updates, state = optimizer.update({"w": jnp.array([0.6, 0.8]) * norm}, state, {"w": jnp.zeros(2)})
+        return state, (updates["w"] == 0).all()
+
+    return jax.lax.scan(one, optimizer.init({"w": jnp.zeros(2)}), jnp.asarray(norms, jnp.float32))
+
+
+@fast
+def test_the_moments_are_the_weighted_ones_of_the_log_norms_from_the_first_on():
+    norms = np.exp(np.random.default_rng(0).normal(1.0, 0.3, 40))
+    for n in (1, 2, 40):
+        state, _ = norms_seen(skip_spikes(optim.sgd(0.1), decay=0.9), norms[:n])
+        z, weights = np.log(norms[:n]), 0.9 ** np.arange(n - 1, -1, -1)
+        mean = np.average(z, weights=weights)
+        np.testing.assert_allclose(state.log_mean, mean, rtol=1e-5)
+        variance = np.average((z - mean) ** 2, weights=weights)
+        np.testing.assert_allclose(state.log_variance, variance, rtol=1e-4, atol=1e-9)
+
+
+@fast
+def test_a_spike_is_skipped_after_the_warmup_alone_and_changes_nothing_but_the_counts():
+    norms = np.exp(np.random.default_rng(0).normal(0.0, 0.3, 60))
+    norms[[5, 50]] *= 100
+    optimizer = skip_spikes(optim.adam(0.1), warmup=20)
+    state, skipped = norms_seen(optimizer, norms)
+    assert list(skipped) == [50] and int(state.skipped_spikes) == 1
+    without, _ = norms_seen(optimizer, np.delete(norms, 50))
+    jax.tree.map(np.testing.assert_array_equal, state._replace(skipped_spikes=without.skipped_spikes), without)
+
+
+@fast
+def test_the_threshold_is_sigma_deviations_of_the_log_norm_and_no_less_than_the_floor():
+    noisy, even = np.exp(np.tile([-0.5, 0.5], 100)), np.ones(200)
+    for norms, deviation in ((noisy, 0.5), (even, FLOOR)):
+        for factor, want in ((0.95, []), (1.05, [200])):
+            last = np.exp(6 * deviation * factor)
+            _, skipped = norms_seen(skip_spikes(optim.sgd(0.1), decay=0.9999), [*norms, last])
+            assert list(skipped) == want, (deviation, factor)
+
+
+@fast
+def test_no_batch_of_ten_thousand_clean_steps_is_skipped():
+    """A two-layer network on noisy targets, batches of 4, from the first steps on; three seeds."""
+    optimizer = skip_spikes(optim.adam(0.01))
+
+    def loss(params, key):
+        x = jax.random.normal(key, (4, 3))
+        y = jnp.sin(x.sum(1)) + 0.5 * jax.random.normal(jax.random.fold_in(key, 1), (4,))
+        return ((jnp.tanh(x @ params["up"]) @ params["down"] - y) ** 2).mean()
+
+    @jax.jit
+    @jax.vmap
+    def skipped(seed):
+        key = jax.random.key(seed)
+        params = {"up": jax.random.normal(key, (3, 8)), "down": jnp.full((8,), 0.1)}
+
+        def one(carry, n):
+            params, state = carry
+            grads = jax.grad(loss)(params, jax.random.fold_in(key, n))
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (_, state), _ = jax.lax.scan(one, (params, optimizer.init(params)), jnp.arange(10_000))
+        return state.skipped_spikes, state.log_variance
+
+    counts, variances = skipped(jnp.arange(3))
+    assert list(counts) == [0, 0, 0]
+    assert (np.sqrt(variances) > 3 * FLOOR).all()  # it is the deviation that keeps them, not the floor
+
+
+@fast
+def test_a_lasting_change_of_level_is_followed_after_most_skips():
+    norms = np.exp(np.random.default_rng(0).normal(0.0, 0.3, 400))
+    norms[150:] *= 100
+    norms[300] *= 100
+    state, skipped = norms_seen(skip_spikes(optim.sgd(0.1), most=10), norms)
+    assert list(skipped) == [*range(150, 160), 300]
+    assert int(state.seen) == 400 - 160 - 1
+    np.testing.assert_allclose(state.log_mean, np.log(100), atol=0.15)
+
+
+@fast
+def test_norms_of_zero_and_not_finite_are_no_part_of_the_moments():
+    norms = np.exp(np.random.default_rng(0).normal(0.0, 0.3, 30))
+    odd = [*norms[:10], 0.0, np.nan, *norms[10:20], np.inf, *norms[20:]]
+    (got, _), (want, _) = (norms_seen(skip_spikes(optim.sgd(0.1), warmup=5), x) for x in (odd, norms))
+    jax.tree.map(np.testing.assert_array_equal, got._replace(inner=None), want._replace(inner=None))
+
+
+@fast
+def test_sigma_may_be_a_traced_value_and_a_sweep():
+    norms = np.exp(np.tile([-0.5, 0.5], 100))
+
+    @jax.jit
+    @jax.vmap
+    def counts(sigma):
+        return over(skip_spikes(optim.sgd(0.1), sigma=sigma), [*norms, np.exp(2.0)])[0].skipped_spikes
+
+    assert list(counts(jnp.array([3.0, 5.0]))) == [1, 0]
+
+
+@fast
+def test_an_average_inside_stands_still_at_a_spike_and_one_outside_goes_on_to_the_parameters():
+    inside = skip_spikes(optim.with_ema(optim.sgd(0.1), 0.5, warmup=False), warmup=3)
+    outside = optim.with_ema(skip_spikes(optim.sgd(0.1), warmup=3), 0.5, warmup=False)
+    for optimizer in (inside, outside, only(inside, "w")):
+        params = {"w": jnp.zeros(2), "rest": jnp.ones(1)}
+        state, averages = optimizer.init(params), []
+        for norm in (1.0, 1.1, 0.9, 1.0, 100.0):
+            updates, state = optimizer.update({"w": jnp.full(2, norm), "rest": jnp.zeros(1)}, state, params)
+            params = optax.apply_updates(params, updates)
+            averages.append(optimizer.average(state, params))
+        np.testing.assert_allclose(params["w"], -0.4, rtol=1e-6)
+        # 0.5 x (-0.1), then half of it and of what the parameters are: -0.05, -0.13, -0.215, -0.3075
+        np.testing.assert_allclose(averages[3]["w"], -0.3075, rtol=1e-6)
+        np.testing.assert_allclose(averages[4]["w"], -0.35375 if optimizer is outside else -0.3075, rtol=1e-6)
+        np.testing.assert_array_equal(averages[4]["rest"], np.ones(1))
+
+
+@fast
+def test_a_skipped_batch_leaves_the_statistics_of_activations():
+    def measure(params, extra, batch, keys_B):
+        error = batch["x"] * params["w"] - 1.0
+        seen = 0.9 * extra["seen"] + 0.1 * batch["x"].mean()
+        return Mean(jnp.sum(error**2), jnp.float32(4)), {"seen": seen}, {}
+
+    task = Task(lambda key, batch: ({"w": jnp.zeros(())}, {"seen": jnp.zeros(())}), measure, lambda *_: {})
+    optimizer = skip_spikes(optim.sgd(0.01), warmup=3)
+    state, step = init(task, optimizer, 0, {"x": jnp.ones(4)}), jax.jit(make_step(task, optimizer))
+    for _ in range(4):
+        state, _ = step(state, {"x": jnp.ones(4)})
+    after, metrics = step(state, {"x": jnp.full(4, 100.0)})
+    assert value(metrics["skipped_spikes"]) == 1 and int(after.step) == 5
+    np.testing.assert_array_equal(after.extra["seen"], state.extra["seen"])
+    np.testing.assert_array_equal(after.params["w"], state.params["w"])
+    assert step(after, {"x": jnp.ones(4)})[0].extra["seen"] > state.extra["seen"]
+
+
 # Errors
+
+
+@fast
+@pytest.mark.parametrize("name", ["warmup", "most"])
+def test_a_warmup_or_a_bound_of_zero_is_an_error(name):
+    with pytest.raises(ValueError, match=f"skip_spikes: got {name}=0; expected 1 or more. Raise it"):
+        skip_spikes(optim.sgd(0.1), **{name: 0})
 
 
 @fast
