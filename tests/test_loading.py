@@ -177,5 +177,5 @@ def test_a_run_is_named_after_its_file_and_what_was_changed(write):
 
 
 def test_an_experiment_has_no_knobs():
-    with pytest.raises(ValueError, match="an Experiment has no knobs any more; came lr"):
+    with pytest.raises(ValueError, match="got lr for an Experiment; expected options alone"):
         train(tiny_mlp.build(tiny_mlp.Config()), lr=0.1)
