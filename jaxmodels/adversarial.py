@@ -103,6 +103,8 @@ def alternating(losses: Mapping[str, Loss]) -> Callable[..., Callable[[State, Ba
             metrics["loss"] = Mean(sum(s.total for s in sums), sums[0].weight)
             metrics["grad_norm"] = Mean(jnp.sqrt(sum(n.astype(jnp.float32) ** 2 for n in norms)), one)
             if (spikes := skipped_spikes(opt_state)) is not None:
+                go_on = spikes == skipped_spikes(state.opt_state)
+                extra = keep(extra, state.extra)
                 metrics["skipped_spikes"] = Mean(spikes.astype(jnp.float32), one)
             metrics["faults"] = Mean(faults.astype(jnp.float32), one)
             return State(count, state.key, params, extra, opt_state, faults), metrics

@@ -15,6 +15,7 @@ from jaxmodels.models.gan import Discriminator, Generator
 from jaxmodels.step import init
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.gan import gan, sample
+from jaxmodels.tuning import skip_spikes
 
 B = 8
 BATCH = {"x": np.arange(B, dtype=np.float32), "weight": np.array([1, 1, 1, 1, 1, 1, 1, 0], np.float32)}
@@ -70,6 +71,28 @@ def test_two_devices_equal_one(mode):
     moving = parallel.put(lambda start, stop: {name: x[start:stop] for name, x in BATCH.items()}, B, mesh)
     got, _ = run(jax.device_put(state, shardings), {}, moving)
     chex.assert_trees_all_close(jax.device_get(got.params), jax.device_get(want.params), rtol=1e-5)
+
+
+@pytest.mark.fast
+def test_a_spike_of_one_side_is_skipped_by_it_alone_and_leaves_the_statistics():
+    def counted(sign):
+        def loss(params, extra, batch, keys_B):
+            mean, _, _ = loss_of(sign)(params, extra, batch, keys_B)
+            return mean, {"seen": extra["seen"] + batch["x"].mean()}, {}
+
+        return loss
+
+    task = Task(lambda key, batch: (TASK.init(key, batch)[0], {"seen": jnp.zeros(())}), counted(1), None)
+    both = optimizers(d=skip_spikes(optim.sgd(1e-4), warmup=3), g=optim.sgd(1e-9))
+    step = jax.jit(alternating({"d": counted(1), "g": counted(-1)})(task, both))
+    state = jax.jit(lambda: init(task, both, 0, BATCH))()
+    for _ in range(4):
+        state, _ = step(state, BATCH)
+    after, metrics = step(state, {**BATCH, "x": 100 * BATCH["x"]})
+    assert float(metrics["skipped_spikes"].total) == 1 and int(after.step) == 5
+    assert float(after.params["d"]["w"]) == float(state.params["d"]["w"])
+    assert float(after.params["g"]["w"]) != float(state.params["g"]["w"])
+    assert float(after.extra["seen"]) == float(state.extra["seen"]) > 0
 
 
 @pytest.mark.fast
