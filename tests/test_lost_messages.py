@@ -164,6 +164,7 @@ def test_a_command_ends_as_it_should_where_both_outputs_are_full(tmp_path):
         assert started("", tmp_path / "run", "--save-every", "2", "--json", stdout=full, stderr=full).returncode == 1
 
 
+# With 40 MiB no library can be loaded; with next to none, Python itself hangs where a thread dies before it has begun.
 LIMITED = """
 import resource, threading
 from jaxmodels import checkpoint
@@ -171,7 +172,7 @@ save = checkpoint.Checkpoints.save
 def limited(self, *how, **more):
     checkpoint.Checkpoints.save = save
     used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) << 10
-    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20),) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20),) * 2)
     return save(self, *how, **more)
 checkpoint.Checkpoints.save = limited
 """

@@ -13,13 +13,19 @@ import jax.numpy as jnp
 FLAGS = ("train", "training", "is_training", "deterministic", "use_running_average", "eval_mode")  # of a call, not keys
 
 
-def init_from(model: nn.Module, inputs: str, method: str | None = None) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Task.init of a model whose method, by default its call, sees batch[inputs]: (params, extra)."""
+def init_from(
+    model: nn.Module, inputs: str, method: str | None = None, *, called: bool = True
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Task.init of a model whose method, by default its call, sees batch[inputs]: (params, extra).
+
+    called: whether the task trains by its call, which then has to take keys.
+    """
     if isinstance(model, type):
         raise ValueError(
             f"the task's model: got the class {model.__name__} itself; expected a model. Make one: {model.__name__}(...)"
         )
-    _check_call(model)
+    if called:
+        _check_call(model)
 
     def init(key, batch):
         extra = dict(model.init(key, batch[inputs], method=method))

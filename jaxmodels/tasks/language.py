@@ -74,7 +74,7 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
             "segments": segments(shape),
         }
 
-    return Task(init_from(model, "inputs"), loss, evaluate, finish, requires=requires)
+    return Task(init_from(model, "inputs", called=False), loss, evaluate, finish, requires=requires)
 
 
 def ends(weight_BT: Any) -> Any:

@@ -101,4 +101,4 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
             )
         return {"inputs": tokens(V, (), shape), "weight": weights(None), "segments": segments(shape)}
 
-    return Task(init_from(model, "inputs"), loss, evaluate, with_perplexity, requires=requires)
+    return Task(init_from(model, "inputs", called=False), loss, evaluate, with_perplexity, requires=requires)
