@@ -66,8 +66,8 @@ def train(
         name = loading.run_name(file, config)
         path = Path(place.folder or Path("runs") / name)
         memory = file.memory(config)
-        if not place.fresh and processes.by_first(lambda: has_begun(path)):
-            memory.values.update(processes.by_first(lambda: read_learned(path)))
+        if not place.fresh:
+            memory.values.update(processes.by_first(lambda: read_learned(path) if has_begun(path) else {}))
         built = file.build(config)
         wanted = Identity(file.source, loading.knobs_of(config), {"precision": options.precision}, file.beside)
     runner.check(built, options)  # before a folder is made

@@ -28,28 +28,17 @@ if __name__ == "__main__":  # before JAX is there
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from files import bare_jax
+from listening import Listening
 from states import leaves
 
 from jaxmodels import Options, programs, runner
 from jaxmodels.checkpoint import Checkpoints
-from jaxmodels.console import Console
 from jaxmodels.folder import Folder, Identity
 
 STEPS, SAVE, KEEP = 24, 3, 3
 SOURCE = Path(bare_jax.__file__).read_text()
 LIVE = ("kill", "term", "full disk")
 RESTING = ("flip", "truncate", "zero", "delete", "add", "rename", "copy", "foreign", "no environment")
-
-
-class Silent(Console):
-    """Keeps its warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.said: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 def measured(self: Any, state: Any, events: Any) -> int:
@@ -61,7 +50,7 @@ def train(folder: Path | None, *, seed: int = 0, fresh: bool = False, on_step: C
     """One start of the run; gives its final state."""
     runner.WORTH, programs.Programs.measure_k = 1, measured  # type: ignore[misc]
     experiment = bare_jax.build(bare_jax.Config(seed=seed, steps=STEPS, save_every=SAVE, eval_every=8, log_every=4))
-    console, options = Silent(), Options(mesh="data=1")
+    console, options = Listening(), Options(mesh="data=1")
     if folder is None:
         return runner.run(experiment, options, console=console).state
     opened = Folder(folder, keep=KEEP, warn=console.warn)

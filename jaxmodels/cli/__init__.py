@@ -50,17 +50,8 @@ Exit status: 0 done, 1 failed (also for want of disk, memory or threads), 2 bad 
 """
 
 
-READING = (
-    "evaluate",
-    "predict",
-    "generate",
-    "report",
-    "watch",
-    "list",
-    "tokenize",
-    "convert",
-    "plan",
-)  # write no checkpoints
+# Commands that write no checkpoints: an absent file is the user's mistake.
+READING = ("evaluate", "predict", "generate", "report", "watch", "list", "tokenize", "convert", "plan")
 
 
 def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int) -> int:
