@@ -1,8 +1,8 @@
 """Which form of a convolution's gradient is faster on this computer's CPU, and what that does to whole steps.
 
-For each shape: interleaved rounds of XLA's own gradient of the kernel and of the form in jaxmodels/layers/conv.py, whether
-or not its rule takes it there ("taken"); the same for the gradient of pooling. Then a step of two networks with flax's
-convolution and pooling, and with ours.
+For each shape: interleaved rounds of XLA's own gradient of the kernel and of the form in
+jaxmodels/layers/conv.py, whether or not its rule takes it there ("taken"); the same for the gradient of
+pooling. Then a step of two networks with flax's convolution and pooling, and with ours.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def pooling(B: int, H: int, C: int, window: int, stride: int, pad: int) -> dict:
     pads = ((pad, pad), (pad, pad))
     x = jnp.maximum(random(B, H, H, C), 0)
     dy = random(*jax.eval_shape(lambda x: max_pool(x, window, stride, pads), x).shape)
-    flax = lambda x: nn.max_pool(x, (window, window), (stride, stride), pads)  # noqa: E731
+
+    def flax(x):
+        return nn.max_pool(x, (window, window), (stride, stride), pads)
+
     ways = {"xla": flax, "ours": lambda x: max_pool(x, window, stride, pads)}
     programs = {name: jax.jit(lambda x, dy, fn=fn: jax.vjp(fn, x)[1](dy)[0]) for name, fn in ways.items()}
     return {name: (lambda fn=fn: fn(x, dy)) for name, fn in programs.items()}
@@ -73,7 +76,9 @@ class Plain(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        layer, pool = (Conv, max_pool) if self.ours else (nn.Conv, lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)))
+        layer, pool = (
+            (Conv, max_pool) if self.ours else (nn.Conv, lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)))
+        )
         for features in (32, 64):
             x = pool(nn.relu(layer(features, (3, 3))(x)))
         return nn.Dense(10)(nn.relu(nn.Dense(128)(x.reshape(len(x), -1))))
@@ -106,7 +111,9 @@ def steps(kind: type, batch: int, shape: tuple[int, int, int]) -> dict:
     found = {}
     for name, net in {"flax": kind(False), "ours": kind(True)}.items():
         params = jax.jit(net.init)(jax.random.key(0), x)
-        gradient = jax.jit(jax.grad(lambda p, x, net=net: (net.apply(p, x, mutable=["batch_stats"])[0] ** 2).sum()))
+        gradient = jax.jit(
+            jax.grad(lambda p, x, net=net: (net.apply(p, x, mutable=["batch_stats"])[0] ** 2).sum())
+        )
         found[name] = lambda gradient=gradient, params=params: gradient(params, x)
     return found
 
@@ -142,8 +149,12 @@ def run(made: dict, first: str, second: str, args: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=0, help="7 or more; 1 when quick")
-    parser.add_argument("--patience", type=int, default=3, help="times as many rounds where the machine is busy")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: few shapes, small batches, one round")
+    parser.add_argument(
+        "--patience", type=int, default=3, help="times as many rounds where the machine is busy"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: few shapes, small batches, one round"
+    )
     args = parser.parse_args()
     args.rounds, args.patience = args.rounds or (1 if args.quick else 7), 1 if args.quick else args.patience
     cases = {}

@@ -4,11 +4,11 @@
     python benchmarks/input.py --case windows --rounds 9
     python benchmarks/input.py --quick              # does it work at all
 
-Every way gives shuffled batches, pass after pass, on one core: NumPy by one permutation a pass and one indexing a batch,
-PyTorch without worker processes, by its default of one item at a time and by __getitems__, which fetches a batch at once.
-"feed" is the way to the device: the thread that the runner reads with, against reading and placing in turn. "indices" is
-what that thread does for a small data set that lies on the device. PyTorch is left out where it is not installed. The last
-line of stdout is JSON.
+Every way gives shuffled batches, pass after pass, on one core: NumPy by one permutation a pass and one
+indexing a batch, PyTorch without worker processes, by its default of one item at a time and by __getitems__,
+which fetches a batch at once. "feed" is the way to the device: the thread that the runner reads with, against
+reading and placing in turn. "indices" is what that thread does for a small data set that lies on the device.
+PyTorch is left out where it is not installed. The last line of stdout is JSON.
 
 Dimensions: B batch, T tokens of a window.
 """
@@ -29,7 +29,7 @@ import numpy as np
 
 from jaxmodels import parallel
 from jaxmodels.data.pipeline import ArrayPipeline, WindowPipeline
-from jaxmodels.feed import Feed
+from jaxmodels.training.feed import Feed
 
 B = 128
 OF_NUMPY = 0.9  # of NumPy's examples a second
@@ -48,7 +48,9 @@ class Timed:
 
     def __init__(self, batches: Iterator[Any], seconds: float):
         self.batches, self.seconds = batches, seconds
-        for _ in itertools.islice(batches, 10):  # what is read or compiled on first use, and what was kept ready
+        for _ in itertools.islice(
+            batches, 10
+        ):  # what is read or compiled on first use, and what was kept ready
             pass
 
     def __call__(self) -> float:
@@ -110,7 +112,10 @@ def of_feed(data: ArrayPipeline) -> Iterator[Any]:
 
 
 def of_indices(data: ArrayPipeline, steps: int) -> Iterator[Any]:
-    return (data.indices(np.arange(n, n + steps), 0, data.batch).astype(np.int32) for n in itertools.count(0, steps))
+    return (
+        data.indices(np.arange(n, n + steps), 0, data.batch).astype(np.int32)
+        for n in itertools.count(0, steps)
+    )
 
 
 # The cases: what is compared
@@ -130,20 +135,29 @@ def bytes_scaled(quick: bool) -> dict[str, Callable[[], Iterator[Any]]]:
     draw = np.random.default_rng(0)
     image, label = draw.integers(0, 256, (n, 784), np.uint8), draw.integers(0, 10, n)
     scale = np.float32(1 / 255)
-    prepare = lambda batch: {**batch, "image": batch["image"] * scale}  # noqa: E731
+
+    def prepare(batch):
+        return {**batch, "image": batch["image"] * scale}
+
     return _rows(n, image, label, prepare, lambda x: x * scale)
 
 
-def _rows(n: int, image: Any, label: Any, prepare: Any, scaled: Callable) -> dict[str, Callable[[], Iterator[Any]]]:
+def _rows(
+    n: int, image: Any, label: Any, prepare: Any, scaled: Callable
+) -> dict[str, Callable[[], Iterator[Any]]]:
     def torch_way(way: str) -> Iterator[Any]:
         import torch
 
         images, labels = torch.from_numpy(image), torch.from_numpy(label)
         return of_torch(n, lambda i: (scaled(images[i]), labels[i]), way)
 
-    take = lambda i: (scaled(image[i]), label[i])  # noqa: E731
+    def take(i):
+        return (scaled(image[i]), label[i])
+
     return {
-        "pipeline": lambda: of_pipeline(ArrayPipeline({"image": image, "label": label}, batch=B, seed=0, prepare=prepare)),
+        "pipeline": lambda: of_pipeline(
+            ArrayPipeline({"image": image, "label": label}, batch=B, seed=0, prepare=prepare)
+        ),
         "numpy": lambda: of_numpy(n, B, take),
         "torch": lambda: torch_way("item by item"),
         "torch_getitems": lambda: torch_way("batch by batch"),
@@ -176,7 +190,10 @@ def feed(quick: bool) -> dict[str, Callable[[], Iterator[Any]]]:
     n = 2_000 if quick else 60_000
     draw = np.random.default_rng(0)
     arrays = {"image": draw.random((n, 784), np.float32), "label": draw.integers(0, 10, n)}
-    place = lambda batch: jax.block_until_ready(jax.device_put(batch))  # noqa: E731
+
+    def place(batch):
+        return jax.block_until_ready(jax.device_put(batch))
+
     return {
         "feed": lambda: of_feed(ArrayPipeline(arrays, batch=B, seed=0)),
         "pipeline": lambda: map(place, of_pipeline(ArrayPipeline(arrays, batch=B, seed=0))),
@@ -186,7 +203,10 @@ def feed(quick: bool) -> dict[str, Callable[[], Iterator[Any]]]:
 
 def indices(quick: bool) -> dict[str, Callable[[], Iterator[Any]]]:
     """Numbers of examples alone, for 500 batches at once; a unit is those 500."""
-    of = lambda n: ArrayPipeline({"x": np.zeros(n, np.float32)}, batch=B, seed=0)  # noqa: E731
+
+    def of(n):
+        return ArrayPipeline({"x": np.zeros(n, np.float32)}, batch=B, seed=0)
+
     return {f"of_{n}": partial(of_indices, of(n), 500) for n in (1_000, 10_000, 1_000_000)}
 
 
@@ -210,16 +230,22 @@ def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     rows = {"windows": WINDOWS_B, "indices": 500 * B}.get(name, B)
     out: dict[str, Any] = {
         "batch_us": {way: measure.microseconds(got[way]) if way in got else None for way in streams},
-        "examples_per_s": {way: measure.per_second(got[way], rows) if way in got else None for way in streams},
+        "examples_per_s": {
+            way: measure.per_second(got[way], rows) if way in got else None for way in streams
+        },
         "absent": absent,
         "foreign": measure.foreign(got),
     }
     if name == "indices":
-        out["us_of_one_batch"] = {way: measure.spread([1e6 * r.seconds / 500 for r in got[way]]) for way in got}
+        out["us_of_one_batch"] = {
+            way: measure.spread([1e6 * r.seconds / 500 for r in got[way]]) for way in got
+        }
     else:
         first = next(iter(streams))
         out[f"{first}_is_faster"] = {
-            way: measure.ratio(got[way], got[first]) if way in got else None for way in streams if way != first
+            way: measure.ratio(got[way], got[first]) if way in got else None
+            for way in streams
+            if way != first
         }
     return out
 
@@ -239,9 +265,13 @@ def checks(cases: dict[str, Any], quick: bool) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=tuple(CASES), action="append", help="only this one; may be repeated")
+    parser.add_argument(
+        "--case", choices=tuple(CASES), action="append", help="only this one; may be repeated"
+    )
     parser.add_argument("--rounds", type=int, default=0, help="5 or more; 1 when quick")
-    parser.add_argument("--patience", type=int, default=3, help="times as many rounds where the machine is busy")
+    parser.add_argument(
+        "--patience", type=int, default=3, help="times as many rounds where the machine is busy"
+    )
     parser.add_argument("--seconds", type=float, default=0.0, help="of each way in each round")
     parser.add_argument("--quick", action="store_true", help="a smoke test: less data, one short round")
     args = parser.parse_args()

@@ -1,9 +1,9 @@
 """How the benchmarks measure: cases in interleaved rounds, and what else the machine did meanwhile.
 
-Two things timed one after the other differ by whatever changed in between, so every round times each case once, in
-alternating order, and what is compared is the median over the rounds of ratios within a round. The processor time that
-other programs took is read from /proc/stat: a disturbed round is made again, up to a limit, and of all rounds the least
-disturbed ones count. A ratio from a busy machine is no result.
+Two things timed one after the other differ by whatever changed in between, so every round times each case
+once, in alternating order, and what is compared is the median over the rounds of ratios within a round. The
+processor time that other programs took is read from /proc/stat: a disturbed round is made again, up to a
+limit, and of all rounds the least disturbed ones count. A ratio from a busy machine is no result.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def _own() -> float:
     return t.user + t.system + t.children_user + t.children_system
 
 
-def interleaved(cases: Mapping[str, Callable[[], float]], rounds: int, patience: int) -> dict[str, list[Round]]:
+def interleaved(
+    cases: Mapping[str, Callable[[], float]], rounds: int, patience: int
+) -> dict[str, list[Round]]:
     """Each case once a round, in alternating order; a case gives the seconds that a unit of its work took.
 
     Until there are `rounds` in which others used no more than BUSY cores, or patience x rounds in all.
@@ -112,7 +114,9 @@ def foreign(results: Mapping[str, Sequence[Round]]) -> dict[str, float] | None:
     return spread(known) if known else None
 
 
-def check(name: str, value: float | None, *, most: float | None = None, least: float | None = None) -> dict[str, Any]:
+def check(
+    name: str, value: float | None, *, most: float | None = None, least: float | None = None
+) -> dict[str, Any]:
     """A requirement and whether it holds; None where the value could not be measured."""
     held = None if value is None else (most is None or value <= most) and (least is None or value >= least)
     limit = {"most": most} if most is not None else {"least": least}
@@ -123,8 +127,17 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
-        cpu = next(x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x)
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform(), "xla_flags": os.environ.get("XLA_FLAGS", "")}
+        cpu = next(
+            x.split(":")[1].strip()
+            for x in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in x
+        )
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
 
 
 def versions() -> dict[str, str | None]:
@@ -143,7 +156,9 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def report(benchmark: str, quick: bool, cases: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]) -> None:
+def report(
+    benchmark: str, quick: bool, cases: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]
+) -> None:
     """Everything as one line of JSON, the last on stdout. A busy machine is said; it makes no check fail or pass."""
     medians = [case["foreign"]["median"] for case in cases.values() if case.get("foreign")]
     quiet = all(m <= BUSY for m in medians) if medians else None
@@ -151,7 +166,9 @@ def report(benchmark: str, quick: bool, cases: Mapping[str, Any], checks: Sequen
         note(f"the machine was not quiet: others used {max(medians):.2f} cores; these ratios are no result")
     for c in checks:
         limit = f"<= {c['most']}" if "most" in c else f">= {c['least']}"
-        note(f"{ {True: 'pass', False: 'FAIL', None: '-   '}[c['pass']] } {c['check']}: {c['value']} (wanted {limit})")
+        note(
+            f"{ {True: 'pass', False: 'FAIL', None: '-   '}[c['pass']] } {c['check']}: {c['value']} (wanted {limit})"
+        )
     line = {
         "benchmark": benchmark,
         "quick": quick,

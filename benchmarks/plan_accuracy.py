@@ -1,8 +1,9 @@
 """How near `jaxmodels plan` comes: forecasts beside published runs, and its memory beside what a CPU then takes.
 
-Published: MaxText's table of optimized models (github.com/AI-Hypercomputer/maxtext, docs/reference/models/tiering.md), which
-are not ours: they move some activations to the host, where a forecast of ours computes them again. The part of the peak
-that predict.REACHED names was chosen with these rows in view, so they show its spread, no more.
+Published: MaxText's table of optimized models (github.com/AI-Hypercomputer/maxtext,
+docs/reference/models/tiering.md), which are not ours: they move some activations to the host, where a
+forecast of ours computes them again. The part of the peak that roofline.REACHED names was chosen with these
+rows in view, so they show its spread, no more.
 
 Memory: a step of a small GPT-3 in one process, once planned for one simulated device and once run.
 
@@ -39,10 +40,24 @@ SIZES: dict[str, Any] = {
 
 # machine, mesh, windows on each chip, knobs, published model FLOPs utilisation, tokens a second on each chip
 PUBLISHED = {
-    "Llama 2 70B, 512 v5p": ("v5p-512", "fsdp=512", 4, {"size": "llama2-70b", "length": 4096, "remat": "dots"}, 0.654, 692),
+    "Llama 2 70B, 512 v5p": (
+        "v5p-512",
+        "fsdp=512",
+        4,
+        {"size": "llama2-70b", "length": 4096, "remat": "dots"},
+        0.654,
+        692,
+    ),
     "Llama 3.1 8B, 256 v6e": ("v6e-256", "fsdp=256", 4, {"size": "llama3-8b", "length": 8192}, 0.4546, 7207),
     "Llama 3.1 70B, 256 v6e": ("v6e-256", "fsdp=256", 5, {"size": "llama3-70b", "length": 8192}, 0.5033, 960),
-    "Llama 3.1 405B, 256 v6e": ("v6e-256", "fsdp=64,tensor=4", 1, {"size": "llama3-405b", "length": 8192}, 0.3855, 123),
+    "Llama 3.1 405B, 256 v6e": (
+        "v6e-256",
+        "fsdp=64,tensor=4",
+        1,
+        {"size": "llama3-405b", "length": 8192},
+        0.3855,
+        123,
+    ),
 }
 
 
@@ -58,7 +73,9 @@ def build(config: Config) -> Experiment:
     return Experiment(
         task=next_token(model),
         optimizer=optim.adamw(1e-4, b2=0.95, weight_decay=0.1, clip=1.0),
-        train=WindowPipeline(np.zeros(1 << 20, np.uint16), length=config.length, batch=config.batch, stride=1, seed=0),
+        train=WindowPipeline(
+            np.zeros(1 << 20, np.uint16), length=config.length, batch=config.batch, stride=1, seed=0
+        ),
         rules=model.rules(),
         steps=100,
     )
@@ -78,21 +95,26 @@ def published(name: str) -> dict[str, Any]:
 
 
 def planned_memory(knobs: dict[str, Any]) -> int:
-    return plan(__file__, on="cpu:1", mesh="data=1", precision="float32", **knobs)["forecast"]["device_bytes"]["used"]
+    return plan(__file__, on="cpu:1", mesh="data=1", precision="float32", **knobs)["forecast"][
+        "device_bytes"
+    ]["used"]
 
 
 def live_memory(knobs: dict[str, Any], remat: str) -> None:
     """Prints by how much the process grows at most from before there is a state to after two steps."""
     import jax
 
-    from jaxmodels import parallel, runner, step
+    from jaxmodels import parallel, step
+    from jaxmodels.training import runner
 
     experiment = build(Config(**knobs))
     mesh = parallel.make_mesh("data=1")
     abstract, shardings = runner.abstract_state(experiment, mesh)
     one = step.make_step(experiment.task, experiment.optimizer)
     batch = experiment.train.rows(0, 0, experiment.train.batch)
-    jitted = parallel.compile_step(lambda state, _, batch: one(state, batch), "jit", mesh, shardings, leading=0, remat=remat)
+    jitted = parallel.compile_step(
+        lambda state, _, batch: one(state, batch), "jit", mesh, shardings, leading=0, remat=remat
+    )
     compiled = jitted.lower(abstract, {}, batch).compile()
     first = jax.jit(lambda: runner.initial(experiment), out_shardings=shardings).lower().compile()
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -102,7 +124,9 @@ def live_memory(knobs: dict[str, Any], remat: str) -> None:
         state, _ = compiled(state, {}, batch)
     jax.block_until_ready(state)
     peak = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    grown = int(peak[0].split()[1]) * 1024 if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    grown = (
+        int(peak[0].split()[1]) * 1024 if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
     print(grown - before)
 
 

@@ -4,13 +4,13 @@
     python benchmarks/runner_overhead.py --case gpt --rounds 9
     python benchmarks/runner_overhead.py --quick    # does it work at all
 
-The bare loop calls the jitted step (state donated, dispatched ahead, waited for at the end) on a few batches that lie on
-the device already: no reading, no metrics fetched, no log. It is timed in the pauses of one run of the runner, a second or
-two of one and then of the other, since a virtual machine's speed drifts. Keras, PyTorch and the runner are timed in
-interleaved rounds; there the runner's time is that between its calls of on_step, without the first quarter of them. It
-chooses by itself how many steps make a dispatch, as in a long run. All run with large pages of memory where Linux offers
-them, as the command jaxmodels does. Keras and PyTorch are left out where they are not installed. The last line of stdout
-is JSON.
+The bare loop calls the jitted step (state donated, dispatched ahead, waited for at the end) on a few batches
+that lie on the device already: no reading, no metrics fetched, no log. It is timed in the pauses of one run
+of the runner, a second or two of one and then of the other, since a virtual machine's speed drifts. Keras,
+PyTorch and the runner are timed in interleaved rounds; there the runner's time is that between its calls of
+on_step, without the first quarter of them. It chooses by itself how many steps make a dispatch, as in a long
+run. All run with large pages of memory where Linux offers them, as the command jaxmodels does. Keras and
+PyTorch are left out where they are not installed. The last line of stdout is JSON.
 
 Dimensions: B batch, S steps.
 """
@@ -35,24 +35,28 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-from jaxmodels import hugepages, optim, runner
+from jaxmodels import optim
 from jaxmodels.data.pipeline import ArrayPipeline, WindowPipeline
 from jaxmodels.experiment import Experiment
-from jaxmodels.folder import Folder, Identity
+from jaxmodels.launch import hugepages
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.mlp import MLP
 from jaxmodels.options import Options
+from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.step import State, make_step
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.regress import regress
+from jaxmodels.training import runner
 
 LONG_STEP = 0.005  # seconds; from here on the runner may cost OVERHEAD
 OVERHEAD = 1.02
 OVER_KERAS, OVER_TORCH = 3.0, 9.0
 RATE = 1e-3
-runner.WORTH = 1 << 6  # each round is a piece of a long run, for which it is worth it to measure steps_per_dispatch
+runner.WORTH = (
+    1 << 6
+)  # each round is a piece of a long run, for which it is worth it to measure steps_per_dispatch
 EXAMPLES = {"tiny-1000": 1_000, "tiny-10000": 10_000}
 
 
@@ -109,7 +113,13 @@ LARGER = {"digits": digits, "mnist": mnist, "cnn": cnn, "gpt": gpt}
 class Runner:
     """The library's runner, from `runner.run`."""
 
-    def __init__(self, experiment: Experiment, steps: int, in_folder: bool, on_step: Callable[[int], None] | None = None):
+    def __init__(
+        self,
+        experiment: Experiment,
+        steps: int,
+        in_folder: bool,
+        on_step: Callable[[int], None] | None = None,
+    ):
         self.experiment = Experiment(**{**vars(experiment), "steps": steps})
         self.on_step = on_step
         self.in_folder = in_folder
@@ -208,7 +218,9 @@ class Keras:
         self.each = -(-n // 128)
         self.passes = max(2, steps // self.each)
         self.ends: list[float] = []
-        self.callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: self.ends.append(time.perf_counter()))
+        self.callback = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: self.ends.append(time.perf_counter())
+        )
         self.fit(3)
 
     def fit(self, passes: int) -> None:
@@ -258,7 +270,8 @@ class Torch:
 def agreement(experiment: Experiment, bare: Bare) -> float:
     """How far the runner and the bare step are apart after 3 steps of the same data, relative to how far they went.
 
-    A benchmark of two loops that do not compute the same is none. Rounding, which Adam makes much of, is left.
+    A benchmark of two loops that do not compute the same is none. Rounding, which Adam makes much of, is
+    left.
     """
     ours = Runner(experiment, 3, False)
     ours()
@@ -266,7 +279,10 @@ def agreement(experiment: Experiment, bare: Bare) -> float:
     begin = jax.tree.map(np.asarray, begin.params)
     for n in range(3):
         state, _ = bare.compiled(state, jax.device_put(experiment.train.rows(n, 0, experiment.train.batch)))
-    flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])  # noqa: E731
+
+    def flat(tree):
+        return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
     assert ours.result is not None
     moved = np.linalg.norm(flat(state.params) - flat(begin))
     return float(np.linalg.norm(flat(ours.result.state.params) - flat(state.params)) / moved)
@@ -279,8 +295,9 @@ class Enough(Exception):
 class Pairs:
     """In one run of the runner, again and again: a few steps of it, and as many of the bare loop while it waits.
 
-    So both are timed within a second or two of each other: over longer a virtual machine's speed drifts by more than what is
-    looked for. The runner's steps are counted from the first dispatch after a pause to the last, as it goes on from there.
+    So both are timed within a second or two of each other: over longer a virtual machine's speed drifts by
+    more than what is looked for. The runner's steps are counted from the first dispatch after a pause to the
+    last, as it goes on from there.
     """
 
     def __init__(self, bare: Bare, each: float, steps: int, rounds: int):
@@ -362,7 +379,9 @@ def against_peers(n: int, args: argparse.Namespace) -> dict[str, Any]:
         "step_us": {name: measure.microseconds(got[name]) if name in got else None for name in entries},
         "steps_per_s": {name: measure.per_second(got[name]) if name in got else None for name in entries},
         "runner_is_faster": {
-            name: measure.ratio(got[name], got["runner"]) if name in got else None for name in entries if name != "runner"
+            name: measure.ratio(got[name], got["runner"]) if name in got else None
+            for name in entries
+            if name != "runner"
         },
         "train_s_us": measure.spread([1e6 * s for s in ours.train_s]),
         "steps_per_dispatch": ours.dispatched,
@@ -379,7 +398,9 @@ def checks(cases: dict[str, Any], quick: bool) -> list[dict[str, Any]]:
             if case["step_us"]["bare"]["median"] >= 1e6 * LONG_STEP:
                 value = None if quick else case["ratio"]["median"]
                 out.append(measure.check(f"{name}: runner / bare loop", value, most=OVERHEAD))
-            out.append(measure.check(f"{name}: runner and bare loop compute the same", case["agreement"], most=0.01))
+            out.append(
+                measure.check(f"{name}: runner and bare loop compute the same", case["agreement"], most=0.01)
+            )
         else:
             for peer, wanted in (("keras", OVER_KERAS), ("torch", OVER_TORCH)):
                 faster = case["runner_is_faster"][peer]
@@ -393,10 +414,14 @@ def main() -> None:
     names = (*LARGER, *EXAMPLES)
     parser.add_argument("--case", choices=names, action="append", help="only this one; may be repeated")
     parser.add_argument("--rounds", type=int, default=0, help="5 or more; 1 when quick")
-    parser.add_argument("--patience", type=int, default=3, help="times as many rounds where the machine is busy")
+    parser.add_argument(
+        "--patience", type=int, default=3, help="times as many rounds where the machine is busy"
+    )
     parser.add_argument("--seconds", type=float, default=0.0, help="of each case in each round")
     parser.add_argument("--folder", action="store_true", help="let the runner write a run's folder")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: smaller models, one round, few steps")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: smaller models, one round, few steps"
+    )
     args = parser.parse_args()
     args.rounds, args.patience = args.rounds or (1 if args.quick else 7), 1 if args.quick else args.patience
     args.seconds = args.seconds or (0.05 if args.quick else 4.0)

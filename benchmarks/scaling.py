@@ -1,7 +1,7 @@
 """How a step's cost grows: compilation with layers, the step with ways to spread it, speed with processes.
 
-- compile: a GPT's training step with 12, 48 and 96 layers, each lowered and compiled anew.
-- spread: a step of a perceptron on eight simulated devices, spread by jit with shardings, by shard_map and by pmap. Here all
+- compile: a GPT's training step with 12, 48 and 96 layers, each lowered and compiled anew. - spread: a step
+of a perceptron on eight simulated devices, spread by jit with shardings, by shard_map and by pmap. Here all
   of them share the same cores, so these are costs, not gains.
 - processes: examples a second of one and of two processes, each with its own share, by `jaxmodels launch`.
 """
@@ -26,9 +26,10 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxmodels import parallel, sharding
+from jaxmodels import parallel
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.mlp import MLP
+from jaxmodels.parallel import rules
 from jaxmodels.step import init, make_step
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
@@ -47,9 +48,11 @@ def compiling(depth: int, length: int) -> dict:
         jax.clear_caches()
         begun = time.perf_counter()
         state = jax.eval_shape(lambda: init(task, optimizer, 0, batch))
-        placed = sharding.state_shardings(state, mesh, model.rules())
+        placed = rules.state_shardings(state, mesh, model.rules())
         step = make_step(task, optimizer)
-        parallel.compile_step(lambda s, _, b: step(s, b), "jit", mesh, placed, leading=0).lower(state, {}, batch).compile()
+        parallel.compile_step(lambda s, _, b: step(s, b), "jit", mesh, placed, leading=0).lower(
+            state, {}, batch
+        ).compile()
         return time.perf_counter() - begun
 
     return case
@@ -68,10 +71,14 @@ def spread(width: int, batch: int, steps: int) -> dict:
 
     def compiled(mode: str, axes: str):
         mesh = parallel.make_mesh(axes)
-        placed = sharding.state_shardings(start, mesh)
+        placed = rules.state_shardings(start, mesh)
         step = make_step(task, optimizer, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
-        program = parallel.compile_step(lambda s, _, b: step(s, b), mode, mesh, placed, leading=0, donate=False)
-        state = jax.device_put(jax.device_get(start._replace(key=None)), placed._replace(key=None))._replace(key=start.key)
+        program = parallel.compile_step(
+            lambda s, _, b: step(s, b), mode, mesh, placed, leading=0, donate=False
+        )
+        state = jax.device_put(jax.device_get(start._replace(key=None)), placed._replace(key=None))._replace(
+            key=start.key
+        )
         moving = parallel.put(lambda first, last: {k: x[first:last] for k, x in rows.items()}, batch, mesh)
         executable = program.lower(state, {}, moving).compile()
         return lambda state: executable(state, {}, moving)[0], executable(state, {}, moving)[0]
@@ -79,7 +86,9 @@ def spread(width: int, batch: int, steps: int) -> dict:
     def by_shard_map():
         mesh = parallel.make_mesh(f"data={DEVICES}")
         step = make_step(task, optimizer, axis="data")
-        program = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=(P(), P()), check_vma=False))
+        program = jax.jit(
+            jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=(P(), P()), check_vma=False)
+        )
         moving = parallel.put(lambda first, last: {k: x[first:last] for k, x in rows.items()}, batch, mesh)
         return lambda state: program(state, moving)[0], program(start, moving)[0]
 
@@ -110,12 +119,23 @@ def processes(count: int, steps: int):
 
     def case() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "jaxmodels", "launch", "--processes", str(count), str(file), *knobs]
+            command = [
+                sys.executable,
+                "-m",
+                "jaxmodels",
+                "launch",
+                "--processes",
+                str(count),
+                str(file),
+                *knobs,
+            ]
             command += ["--folder", f"{folder}/run", "--quiet", "--json", "--steps-per-dispatch", "1"]
             env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
             done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
             if done.returncode:
-                raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+                raise RuntimeError(
+                    f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+                )
             summary = json.loads(done.stdout.splitlines()[-1])
             return 512 * count / summary["examples_per_s"]
 
@@ -125,15 +145,21 @@ def processes(count: int, steps: int):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=0, help="5 or more; 1 when quick")
-    parser.add_argument("--patience", type=int, default=3, help="times as many rounds where the machine is busy")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: few layers, small batches, one round")
+    parser.add_argument(
+        "--patience", type=int, default=3, help="times as many rounds where the machine is busy"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: few layers, small batches, one round"
+    )
     args = parser.parse_args()
     rounds, patience = args.rounds or (1 if args.quick else 5), 1 if args.quick else args.patience
     cases, checks = {}, []
 
     depths = (2, 4) if args.quick else (12, 48, 96)
     measure.note("compile")
-    got = measure.interleaved({str(n): compiling(n, 32 if args.quick else 128) for n in depths}, rounds, patience)
+    got = measure.interleaved(
+        {str(n): compiling(n, 32 if args.quick else 128) for n in depths}, rounds, patience
+    )
     first, last = str(depths[0]), str(depths[-1])
     grown = measure.ratio(got[last], got[first])
     cases["compile"] = {
@@ -153,8 +179,12 @@ def main() -> None:
     }
 
     measure.note("processes")
-    got = measure.interleaved({str(n): processes(n, 20 if args.quick else 300) for n in (1, 2)}, rounds, patience)
-    each = {n: [measure.Round(r.seconds / int(n), r.foreign) for r in of] for n, of in got.items()}  # of 512 rows
+    got = measure.interleaved(
+        {str(n): processes(n, 20 if args.quick else 300) for n in (1, 2)}, rounds, patience
+    )
+    each = {
+        n: [measure.Round(r.seconds / int(n), r.foreign) for r in of] for n, of in got.items()
+    }  # of 512 rows
     cases["processes"] = {
         "examples_per_s": {n: measure.per_second(of, 512) for n, of in each.items()},
         "times_faster": {n: measure.ratio(each["1"], of) for n, of in each.items()},

@@ -1,9 +1,10 @@
 """What 64 settings cost, 8 rates x 8 seeds: as one sweep, as runs of their own, and in a loop of PyTorch or Keras.
 
-Everything is a process of its own, timed from its start to its end. Of the runs, and of the loops, some are made and the
-rest extrapolated: a process with 9 members and one with 1 differ by what eight members cost. `bare` is what the steps of one
-member take when nothing else is done, by the fastest program for it. Sweep, runs and loops follow each other in rounds, and
-the figures are medians, since a machine's speed changes from minute to minute.
+Everything is a process of its own, timed from its start to its end. Of the runs, and of the loops, some are
+made and the rest extrapolated: a process with 9 members and one with 1 differ by what eight members cost.
+`bare` is what the steps of one member take when nothing else is done, by the fastest program for it. Sweep,
+runs and loops follow each other in rounds, and the figures are medians, since a machine's speed changes from
+minute to minute.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ LENGTH, WIDTH, DEPTH, HEADS = 128, 128, 4, 4  # of gpt_python.py
 def wall(command: list[str], **environment: str) -> float:
     """Seconds of a process."""
     begun = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=3600)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=3600
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return time.perf_counter() - begun
@@ -78,21 +81,24 @@ def loop(peer: str, kind: str, members: int) -> float:
 
 def bare(kind: str) -> float:
     """Seconds of a member's steps alone, one dispatch after the other, by the fastest of its programs."""
-    done = subprocess.run([sys.executable, __file__, "--bare", kind], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--bare", kind], capture_output=True, text=True, check=True
+    )
     return float(done.stdout.split()[-1])
 
 
 def _bare(kind: str) -> None:
     import jax
 
-    from jaxmodels import loading, parallel
+    from jaxmodels import parallel
     from jaxmodels.options import Options
+    from jaxmodels.runs import experiment_file
+    from jaxmodels.sweeps.grouping import Group
+    from jaxmodels.sweeps.lockstep import Trial
     from jaxmodels.sweeps.programs import GroupPrograms
-    from jaxmodels.sweeps.together import Trial
-    from jaxmodels.sweeps.tracing import Group
 
     name, steps = KINDS[kind]
-    file = loading.load(EXPERIMENTS / name)
+    file = experiment_file.load(EXPERIMENTS / name)
     config = file.config(steps=steps)
     programs = GroupPrograms(file, [config], Group((0,), ("lr",)), Options(), parallel.make_mesh(""))
     batches = Trial([file.build(config)])
@@ -113,12 +119,12 @@ def _bare(kind: str) -> None:
 def data(kind: str) -> tuple[np.ndarray, np.ndarray]:
     """(inputs, labels) of the training split."""
     if kind == "gpt":
-        from jaxmodels.data.python_source import python_source
+        from jaxmodels.data.datasets.python_source import python_source
 
         text = python_source("train")[: 1 << 20]
         windows = np.lib.stride_tricks.sliding_window_view(text, LENGTH + 1)[::LENGTH]
         return windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64)
-    from jaxmodels.data.digits import digits
+    from jaxmodels.data.datasets.digits import digits
 
     arrays = digits("train", batch=1, seed=0).arrays
     return arrays["image"], arrays["label"].astype(np.int64)
@@ -135,15 +141,30 @@ def torch_loop(kind: str, members: int) -> None:
     for member in range(members):
         torch.manual_seed(member)
         if kind == "mlp":
-            hidden = lambda a, b: [nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.2)]  # noqa: E731
+
+            def hidden(a, b):
+                return [nn.Linear(a, b), nn.ReLU(), nn.Dropout(0.2)]
+
             model = nn.Sequential(nn.Flatten(), *hidden(64, 128), *hidden(128, 128), nn.Linear(128, 10))
         elif kind == "cnn":
-            block = lambda a, b: [nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)]  # noqa: E731
+
+            def block(a, b):
+                return [
+                    nn.Conv2d(a, b, 3, padding=1),
+                    nn.BatchNorm2d(b),
+                    nn.ReLU(),
+                    nn.MaxPool2d(2),
+                ]
+
             head = [nn.Flatten(), nn.Linear(256, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10)]
             model = nn.Sequential(*block(1, 32), *block(32, 64), *head)
         else:
-            layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True)
-            model = nn.Sequential(nn.Embedding(256, WIDTH), nn.TransformerEncoder(layer, DEPTH, enable_nested_tensor=False))
+            layer = nn.TransformerEncoderLayer(
+                WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            model = nn.Sequential(
+                nn.Embedding(256, WIDTH), nn.TransformerEncoder(layer, DEPTH, enable_nested_tensor=False)
+            )
             model.append(nn.Linear(WIDTH, 256))
             mask = nn.Transformer.generate_square_subsequent_mask(LENGTH)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
@@ -207,7 +228,9 @@ def extrapolated(seconds: Callable[[int], float], members: int, sample: int) -> 
     return one + (members - 1) * max(0.0, more - one) / sample
 
 
-def compared(kind: str, rates: tuple[str, ...], seeds: int, peers: tuple[str, ...], sample: int) -> dict[str, Any]:
+def compared(
+    kind: str, rates: tuple[str, ...], seeds: int, peers: tuple[str, ...], sample: int
+) -> dict[str, Any]:
     """One round: seconds of all members by each way, and of a member's steps."""
     members = len(rates) * seeds
     with tempfile.TemporaryDirectory() as folder:
@@ -248,8 +271,13 @@ def main() -> None:
         measure.note(f"{kind}: {members} members, of which {sample} are run alone")
         peers = () if args.quick else ("torch", "keras")
         with measure.Watch() as watch:
-            rounds = [compared(kind, rates, seeds, peers, sample) for _ in range(1 if args.quick else ROUNDS[kind])]
-        of = lambda a, b, rounds=rounds: measure.spread([r[a] / r[b] for r in rounds if a in r])  # noqa: E731
+            rounds = [
+                compared(kind, rates, seeds, peers, sample) for _ in range(1 if args.quick else ROUNDS[kind])
+            ]
+
+        def of(a, b, rounds=rounds):
+            return measure.spread([r[a] / r[b] for r in rounds if a in r])
+
         case = {
             "members": members,
             "steps": KINDS[kind][1],

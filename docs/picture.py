@@ -27,9 +27,15 @@ def screen_text(screen: pyte.Screen) -> list[Text]:
         for x in range(WIDTH):
             cell = screen.buffer[y][x]
             colour = (
-                "" if cell.fg == "default" else f"#{cell.fg}" if len(cell.fg) == 6 else cell.fg.replace("bright", "bright_")
+                ""
+                if cell.fg == "default"
+                else f"#{cell.fg}"
+                if len(cell.fg) == 6
+                else cell.fg.replace("bright", "bright_")
             )
-            line.append(cell.data, style=f"{'bold ' if cell.bold else ''}{colour.replace('brown', 'yellow')}".strip())
+            line.append(
+                cell.data, style=f"{'bold ' if cell.bold else ''}{colour.replace('brown', 'yellow')}".strip()
+            )
         line.rstrip()
         lines.append(line)
     while lines and not lines[-1].plain:
@@ -61,7 +67,9 @@ def main() -> None:
     for line in screen_text(screen):
         console.print(line)
     drawn = console.export_svg(title="jaxmodels")
-    Path(svg).write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL))  # its fonts would be fetched
+    Path(svg).write_text(
+        re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+    )  # its fonts would be fetched
 
 
 if __name__ == "__main__":

@@ -16,7 +16,15 @@ from mkdocs.structure.files import File, Files
 PACKAGE = Path(__file__).parents[1] / "jaxmodels"
 TITLES = {  # of a page, and its modules; of a package all
     "Commands": ["jaxmodels", "commands", "options", "runner", "verify", "launching", "templates"],
-    "Looking and finding": ["watch", "profiling", "find_rate", "rate_curve", "find_batch", "listing", "doctor"],
+    "Looking and finding": [
+        "watch",
+        "profiling",
+        "find_rate",
+        "rate_curve",
+        "find_batch",
+        "listing",
+        "doctor",
+    ],
     "Experiments and tasks": ["experiment", "stopping", "task", "choices", "step", "loading", "metrics"],
     "Optimizers": ["optim", "tuning"],
     "Models": ["models"],
@@ -49,12 +57,18 @@ class Fields(griffe.Extension):
     def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
         """Marks the class as a dataclass, which griffe knows of decorated ones alone."""
         if any(not isinstance(base, str) and base.canonical_path in WITH_FIELDS for base in cls.bases):
-            cls.decorators.append(griffe.Decorator(griffe.ExprName("dataclasses.dataclass"), lineno=None, endlineno=None))
+            cls.decorators.append(
+                griffe.Decorator(griffe.ExprName("dataclasses.dataclass"), lineno=None, endlineno=None)
+            )
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
         """Shows partial calls, which explain themselves."""
         value = attr.value
-        if isinstance(value, griffe.ExprCall) and value.canonical_path == "functools.partial" and attr.docstring is None:
+        if (
+            isinstance(value, griffe.ExprCall)
+            and value.canonical_path == "functools.partial"
+            and attr.docstring is None
+        ):
             attr.docstring = griffe.Docstring("With these fields.", parent=attr)
 
 
@@ -67,7 +81,9 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     """Adds the reference and a page for each notebook."""
     made = {_uri(title): _reference(title) for title in TITLES}
-    made["api/index.md"] = "# Reference\n\n" + "".join(f"- [{title}]({Path(_uri(title)).name})\n" for title in TITLES)
+    made["api/index.md"] = "# Reference\n\n" + "".join(
+        f"- [{title}]({Path(_uri(title)).name})\n" for title in TITLES
+    )
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         made[notebook.src_uri.removesuffix("ipynb") + "md"] = _page(notebook)
     for uri, content in made.items():

@@ -65,7 +65,10 @@ def draw(table: dict) -> str:
     seeds = len(best["values"])
     drawn += [text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24, knob)]
     drawn += [dot(LEFT, 72, 7, MEAN), text(LEFT + 16, 79, "mean and 95% interval", anchor="start")]
-    drawn += [dot(LEFT + 290, 72, 4.5, MEMBER), text(LEFT + 304, 79, f"each of {seeds} seeds", anchor="start")]
+    drawn += [
+        dot(LEFT + 290, 72, 4.5, MEMBER),
+        text(LEFT + 304, 79, f"each of {seeds} seeds", anchor="start"),
+    ]
     lights = "".join(dot(26 + 22 * i, 27, 7, c) for i, c in enumerate(("#ff5f57", "#febc2e", "#28c840")))
     frame = f'<rect x="1" y="1" width="{WIDTH - 2}" height="{HEIGHT - 2}" rx="8" fill="#292929" stroke="#6b6b6b"/>'
     title = text(WIDTH / 2, 33, f"{table['metric']} by {knob}", size=18)

@@ -3,9 +3,9 @@
 jaxmodels train experiments/bccd_detection.py   (JAXMODELS_DATA names the folder that holds bccd/)
 jaxmodels predict runs/bccd_detection image.jpg
 
-Result: on the 72 test images mAP at an overlap of 0.5 of 0.905 (red cells 0.862, white cells 0.972, platelets 0.882), at 0.5
-to 0.95 of 0.598 (published for YOLO and SSD: 0.85 to 0.93 at 0.5) in 57 min beside other work; two cores of an AMD EPYC
-virtual machine, at 62adc85.
+Result: on the 72 test images mAP at an overlap of 0.5 of 0.905 (red cells 0.862, white cells 0.972, platelets
+0.882), at 0.5 to 0.95 of 0.598 (published for YOLO and SSD: 0.85 to 0.93 at 0.5) in 57 min beside other work;
+two cores of an AMD EPYC virtual machine, at 62adc85.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxmodels import Evaluation, Experiment, Predictor, optim
-from jaxmodels.data.bccd import CLASSES, bccd
-from jaxmodels.data.boxes import flip_boxes, jitter, zoom_boxes
-from jaxmodels.data.draw import boxed, grid
-from jaxmodels.data.images import open_picture, picture
+from jaxmodels.data.augment_boxes import flip_boxes, jitter, zoom_boxes
+from jaxmodels.data.datasets.bccd import CLASSES, bccd
+from jaxmodels.data.drawing import boxed, grid
+from jaxmodels.data.formats.images import open_picture, picture
 from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.resnet import Basic, ResNet
-from jaxmodels.tasks import average_precision, detect
+from jaxmodels.scores import average_precision
+from jaxmodels.tasks import detect
 
 SIZE = 240, 320
 
@@ -36,7 +37,9 @@ class Config:
 def drawn(image, found, least: float = 0.35, scale=(1.0, 1.0)) -> np.ndarray:
     """The picture with what was found on it."""
     sure = found["scores"] >= least
-    labels = [f"{CLASSES[k]} {s:.2f}" for k, s in zip(found["classes"][sure], found["scores"][sure], strict=True)]
+    labels = [
+        f"{CLASSES[k]} {s:.2f}" for k, s in zip(found["classes"][sure], found["scores"][sure], strict=True)
+    ]
     return boxed(image, found["boxes"][sure], labels, found["classes"][sure], scale=scale)
 
 
@@ -44,7 +47,11 @@ def pictures(predictions, batches) -> dict[str, np.ndarray]:
     """The first six images with what was found on them."""
     images = np.concatenate([batch["image"] for batch in batches])[:6]
     found = [got for got, _ in detect.pairs(predictions, batches)[:6]]
-    return {"found": grid(np.stack([drawn((255 * x).astype(np.uint8), y) for x, y in zip(images, found, strict=True)]), 3)}
+    return {
+        "found": grid(
+            np.stack([drawn((255 * x).astype(np.uint8), y) for x, y in zip(images, found, strict=True)]), 3
+        )
+    }
 
 
 def predictor(model) -> Predictor:

@@ -4,7 +4,8 @@ jaxmodels train experiments/cifar_resnet20.py   (JAXMODELS_DATA names the folder
 jaxmodels evaluate experiments/cifar_resnet20.py --weights resnet20-12fca82f.th   (of akamaster/pytorch_resnet_cifar10,
     whose statistics of the channels are taken here too)
 
-Published: 91.25% test accuracy with 0.27 million parameters, after 64,000 steps. Not run here; made for an accelerator.
+Published: 91.25% test accuracy with 0.27 million parameters, after 64,000 steps. Not run here; made for an
+    accelerator.
 """
 
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ import optax
 from jaxmodels import Experiment, optim
 from jaxmodels.convert.load import load_weights
 from jaxmodels.data.augment import crop, flip
-from jaxmodels.data.cifar10 import CLASSES, cifar10
-from jaxmodels.data.draw import captioned
-from jaxmodels.data.images import picture
+from jaxmodels.data.datasets.cifar10 import CLASSES, cifar10
+from jaxmodels.data.drawing import captioned
+from jaxmodels.data.formats.images import picture
 from jaxmodels.data.normalize import IMAGENET
 from jaxmodels.models.resnet import cifar_resnet20
 from jaxmodels.tasks.classify import classify, predictor
@@ -43,7 +44,9 @@ def build(config: Config) -> Experiment:
     return Experiment(
         task=classify(model),
         optimizer=optim.sgd(rate, momentum=0.9, weight_decay=config.decay),
-        train=cifar10("train", config.batch, config.seed, folder=folder, augment=(flip, crop(4)), normalize=IMAGENET),
+        train=cifar10(
+            "train", config.batch, config.seed, folder=folder, augment=(flip, crop(4)), normalize=IMAGENET
+        ),
         evals={"test": cifar10("test", 400, folder=folder, normalize=IMAGENET)},
         weights=lambda path: load_weights(model, path, layout="akamaster"),
         steps=config.steps,

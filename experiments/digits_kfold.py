@@ -10,7 +10,7 @@ two cores of an AMD EPYC virtual machine, at 4e5d582.
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim, train
-from jaxmodels.data.digits import digits_arrays
+from jaxmodels.data.datasets.digits import digits_arrays
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.data.split import fold
 from jaxmodels.models.mlp import MLP

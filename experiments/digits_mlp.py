@@ -7,7 +7,7 @@ two cores of an AMD EPYC virtual machine, at 282204d.
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data.digits import digits
+from jaxmodels.data.datasets.digits import digits
 from jaxmodels.models.mlp import MLP
 from jaxmodels.tasks.classify import classify
 

@@ -2,15 +2,15 @@
 
 jaxmodels train experiments/fashion_mnist_alexnet.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
-Result: 92.74% test accuracy with 576,714 parameters (published for the full size: 93.5%) in 18:23 min beside other work; two
-cores of an AMD EPYC virtual machine, at ae58190.
+Result: 92.74% test accuracy with 576,714 parameters (published for the full size: 93.5%) in 18:23 min beside
+other work; two cores of an AMD EPYC virtual machine, at ae58190.
 """
 
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data.augment import flip
-from jaxmodels.data.fashion_mnist import fashion_mnist
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist
 from jaxmodels.models.alexnet import alexnet_28
 from jaxmodels.tasks.classify import classify
 

@@ -3,20 +3,20 @@
 jaxmodels train experiments/fashion_mnist_cnn.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 jaxmodels predict runs/fashion_mnist_cnn shoe.png  (a light object on black, as in this data set)
 
-Result: 92.64% test accuracy with 76,082 parameters (published for under 100,000: 92.5%), macro F1 92.6%, calibration error
-1.2%, in 5:25 min beside other work; two cores of an AMD EPYC virtual machine, at d605575.
+Result: 92.64% test accuracy with 76,082 parameters (published for under 100,000: 92.5%), macro F1 92.6%,
+calibration error 1.2%, in 5:25 min beside other work; two cores of an AMD EPYC virtual machine, at d605575.
 """
 
 from dataclasses import dataclass
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.data.augment import flip
-from jaxmodels.data.draw import captioned, heatmap
-from jaxmodels.data.fashion_mnist import CLASSES, fashion_mnist
-from jaxmodels.data.images import picture
+from jaxmodels.data.datasets.fashion_mnist import CLASSES, fashion_mnist
+from jaxmodels.data.drawing import captioned, heatmap
+from jaxmodels.data.formats.images import picture
 from jaxmodels.models.cnn import CNN
+from jaxmodels.scores.classification import confusion, scores
 from jaxmodels.tasks.classify import classify, predictor, probabilities
-from jaxmodels.tasks.scores import confusion, scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,9 @@ def build(config: Config) -> Experiment:
         fashion_mnist("test", batch=250, folder=folder),
         predict=probabilities(model),
         score=scores,
-        pictures=lambda predictions, batches: {"confusion": heatmap(confusion(predictions, batches), CLASSES)},
+        pictures=lambda predictions, batches: {
+            "confusion": heatmap(confusion(predictions, batches), CLASSES)
+        },
     )
     return Experiment(
         task=classify(model),
@@ -48,6 +50,8 @@ def build(config: Config) -> Experiment:
         eval_every=60_000 // config.batch,
         checkpoint_every=60_000 // config.batch,
         seed=config.seed,
-        predictor=predictor(model, CLASSES, read=lambda path: {"image": picture(path, 28, channels=1)}, caption=captioned),
+        predictor=predictor(
+            model, CLASSES, read=lambda path: {"image": picture(path, 28, channels=1)}, caption=captioned
+        ),
         baselines=lambda: {"published": {"test/accuracy": 0.925}},
     )

@@ -3,12 +3,12 @@ class that it makes up.
 
 jaxmodels train experiments/fashion_mnist_diffusion.py --classifier runs/fashion_mnist_cnn
 
-The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made images are from real
-ones (comparable with the baseline and the other experiments here, not with published FIDs); without, it is left out. The
-samples are in the run's folder, pictures/: a class in each row.
+The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made
+images are from real ones (comparable with the baseline and the other experiments here, not with published
+FIDs); without, it is left out. The samples are in the run's folder, pictures/: a class in each row.
 
-Result: test/frechet 16.3 (real against real, as few images: 0.73), 49:33 min beside other work; one core of an AMD EPYC
-virtual machine, at 1b65aea. The transformer was not measured.
+Result: test/frechet 16.3 (real against real, as few images: 0.73), 49:33 min beside other work; one core of
+an AMD EPYC virtual machine, at 1b65aea. The transformer was not measured.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.commands import open_run
-from jaxmodels.data.draw import grid
-from jaxmodels.data.fashion_mnist import fashion_mnist, numbered
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, numbered
+from jaxmodels.data.drawing import grid
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.dit import dit_28
 from jaxmodels.models.unet import UNet
-from jaxmodels.tasks import frechet
+from jaxmodels.scores import frechet
 from jaxmodels.tasks.diffusion import diffusion, sample
 
 SHAPE = 28, 28, 1
@@ -57,7 +57,10 @@ def baselines(config):
     if not config.classifier:
         return {}
     features = features_of(config.classifier)
-    parts = [numbered(split, config.samples, config.samples, folder=config.data or None) for split in ("train", "test")]
+    parts = [
+        numbered(split, config.samples, config.samples, folder=config.data or None)
+        for split in ("train", "test")
+    ]
     real = [features(part.rows(0, 0, config.samples)["image"]) for part in parts]
     return {"real against real": {"test/frechet": frechet.frechet(*real)}}
 

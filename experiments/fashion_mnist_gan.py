@@ -2,12 +2,13 @@
 
 jaxmodels train experiments/fashion_mnist_gan.py --classifier runs/fashion_mnist_cnn
 
-The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made images are from real
-ones (comparable with the baseline and the other experiments here, not with published FIDs); without, it is left out. The
-samples are in the run's folder, pictures/. The two sides are updated in turn by the step of jaxmodels/adversarial.py.
+The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made
+images are from real ones (comparable with the baseline and the other experiments here, not with published
+FIDs); without, it is left out. The samples are in the run's folder, pictures/. The two sides are updated in
+turn by the step of jaxmodels/alternating.py.
 
-Result: test/frechet 23.4 (real against real: 0.13), 56:10 min beside other work; one core of an AMD EPYC virtual machine,
-at 1b65aea.
+Result: test/frechet 23.4 (real against real: 0.13), 56:10 min beside other work; one core of an AMD EPYC
+virtual machine, at 1b65aea.
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ import jax
 import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
-from jaxmodels.adversarial import alternating, optimizers
+from jaxmodels.alternating import alternating, optimizers
 from jaxmodels.commands import open_run
-from jaxmodels.data.draw import grid
-from jaxmodels.data.fashion_mnist import fashion_mnist, numbered
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, numbered
+from jaxmodels.data.drawing import grid
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gan import Discriminator, Generator
-from jaxmodels.tasks import frechet
+from jaxmodels.scores import frechet
 from jaxmodels.tasks.gan import gan, sample
 
 SHAPE = 28, 28, 1
@@ -53,7 +54,10 @@ def baselines(config):
     if not config.classifier:
         return {}
     features = features_of(config.classifier)
-    parts = [numbered(split, config.samples, config.samples, folder=config.data or None) for split in ("train", "test")]
+    parts = [
+        numbered(split, config.samples, config.samples, folder=config.data or None)
+        for split in ("train", "test")
+    ]
     real = [features(part.rows(0, 0, config.samples)["image"]) for part in parts]
     return {"real against real": {"test/frechet": frechet.frechet(*real)}}
 
@@ -71,7 +75,9 @@ def build(config: Config) -> Experiment:
     )
     return Experiment(
         task=both.task,
-        optimizer=optimizers(discriminator=optim.adam(rate, b1=0.0, b2=0.99), generator=optim.adam(rate, b1=0.0, b2=0.99)),
+        optimizer=optimizers(
+            discriminator=optim.adam(rate, b1=0.0, b2=0.99), generator=optim.adam(rate, b1=0.0, b2=0.99)
+        ),
         make_step=alternating(both.losses),
         train=fashion_mnist("train", batch=config.batch, seed=config.seed, folder=config.data or None),
         evals={"test": test},

@@ -2,15 +2,15 @@
 
 jaxmodels train experiments/fashion_mnist_inception.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
-Result: 93.67% test accuracy with 194,446 parameters (published for the full size: 93.7%), 68:17 min beside other work; one
-core of an AMD EPYC virtual machine, at 1b65aea.
+Result: 93.67% test accuracy with 194,446 parameters (published for the full size: 93.7%), 68:17 min beside
+other work; one core of an AMD EPYC virtual machine, at 1b65aea.
 """
 
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data.augment import flip
-from jaxmodels.data.fashion_mnist import fashion_mnist
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist
 from jaxmodels.models.inception import googlenet_28
 from jaxmodels.tasks.classify import classify
 

@@ -2,12 +2,13 @@
 
 jaxmodels train experiments/fashion_mnist_mae.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
-test/probe is the accuracy of a linear classifier on the features, which saw 10,000 labels, and test/neighbours that of a
-vote of the 20 nearest of them; beside it stands the same of the untrained encoder. Restored images are in the run's folder,
-pictures/: what is there, what the model sees, what it makes of it.
+test/probe is the accuracy of a linear classifier on the features, which saw 10,000 labels, and
+test/neighbours that of a vote of the 20 nearest of them; beside it stands the same of the untrained encoder.
+Restored images are in the run's folder, pictures/: what is there, what the model sees, what it makes of it.
 
-Result of --epochs 5: probe 79.8%, 3.1 points above the untrained encoder's 76.6%, neighbours 78.0% (untrained 68.4%), 20:32
-min beside other work; two cores of an AMD EPYC virtual machine, at 1b65aea. The whole run was not measured.
+Result of --epochs 5: probe 79.8%, 3.1 points above the untrained encoder's 76.6%, neighbours 78.0% (untrained
+68.4%), 20:32 min beside other work; two cores of an AMD EPYC virtual machine, at 1b65aea. The whole run was
+not measured.
 """
 
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.data.augment import flip
-from jaxmodels.data.draw import grid
-from jaxmodels.data.fashion_mnist import fashion_mnist, half_known
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known
+from jaxmodels.data.drawing import grid
 from jaxmodels.models.mae import MAE
 from jaxmodels.models.vit import Block, vit_28
-from jaxmodels.tasks import representations
+from jaxmodels.scores import probes
 from jaxmodels.tasks.augmented import augmented
 from jaxmodels.tasks.contrast import encoded
 from jaxmodels.tasks.mae import mae, restore
@@ -43,7 +44,9 @@ def untrained(config):
     """The same probe on the same encoder with its first, random parameters."""
     rows = 2 * config.probed
     data = half_known(config.probed, rows, folder=config.data or None).rows(0, 0, rows)
-    return {"untrained": {f"test/{name}": x for name, x in representations.untrained(ENCODER, config.seed, data).items()}}
+    return {
+        "untrained": {f"test/{name}": x for name, x in probes.untrained(ENCODER, config.seed, data).items()}
+    }
 
 
 def build(config: Config) -> Experiment:
@@ -53,11 +56,16 @@ def build(config: Config) -> Experiment:
     encode, again = encoded(ENCODER), restore(model, patch=ENCODER.patch, kept=config.kept)
     test = Evaluation(
         half_known(config.probed, 250, folder=config.data or None),
-        predict=lambda params, extra, batch: {"features": encode(params, extra, batch), **again(params, extra, batch)},
-        score=lambda made, batches: representations.score([one["features"] for one in made], batches),
+        predict=lambda params, extra, batch: {
+            "features": encode(params, extra, batch),
+            **again(params, extra, batch),
+        },
+        score=lambda made, batches: probes.score([one["features"] for one in made], batches),
         pictures=lambda made, batches: {
             "restored": grid(
-                np.stack([batches[0]["image"], made[0]["masked"], made[0]["restored"]], 1)[:24].reshape(-1, 28, 28, 1),
+                np.stack([batches[0]["image"], made[0]["masked"], made[0]["restored"]], 1)[:24].reshape(
+                    -1, 28, 28, 1
+                ),
                 12,
                 zoom=2,
             )

@@ -8,10 +8,10 @@ Result: 89.65% test accuracy (published: 88.3%) in 48 s; two cores of an AMD EPY
 from dataclasses import dataclass
 
 from jaxmodels import Evaluation, Experiment, optim
-from jaxmodels.data.fashion_mnist import fashion_mnist
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist
 from jaxmodels.models.mlp import MLP
+from jaxmodels.scores.classification import scores
 from jaxmodels.tasks.classify import classify, probabilities
-from jaxmodels.tasks.scores import scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,9 @@ def build(config: Config) -> Experiment:
         optimizer=optim.adamw(rate, weight_decay=0.02),
         train=fashion_mnist("train", batch=config.batch, seed=config.seed, folder=folder),
         evals={
-            "test": Evaluation(fashion_mnist("test", batch=250, folder=folder), predict=probabilities(model), score=scores)
+            "test": Evaluation(
+                fashion_mnist("test", batch=250, folder=folder), predict=probabilities(model), score=scores
+            )
         },
         steps=steps,
         eval_every=2 * 60_000 // config.batch,

@@ -2,15 +2,15 @@
 
 jaxmodels train experiments/fashion_mnist_resnet.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
-Result: 94.46% test accuracy with 653,178 parameters (published for ResNet-18, of 11 million: 94.9%) in 80 min beside other
-work; two cores of an AMD EPYC virtual machine, at 6a8526e.
+Result: 94.46% test accuracy with 653,178 parameters (published for ResNet-18, of 11 million: 94.9%) in 80 min
+beside other work; two cores of an AMD EPYC virtual machine, at 6a8526e.
 """
 
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data.augment import flip
-from jaxmodels.data.fashion_mnist import fashion_mnist
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist
 from jaxmodels.models.resnet import Basic, ResNet
 from jaxmodels.tasks.classify import classify
 

@@ -2,12 +2,12 @@
 
 jaxmodels train experiments/fashion_mnist_vae.py --classifier runs/fashion_mnist_cnn
 
-The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made images are from real
-ones (comparable with the baseline and the other experiments here, not with published FIDs); without, it is left out. The
-samples are in the run's folder, pictures/.
+The classifier is a finished run of fashion_mnist_cnn.py: by its features test/frechet says how far made
+images are from real ones (comparable with the baseline and the other experiments here, not with published
+FIDs); without, it is left out. The samples are in the run's folder, pictures/.
 
-Result: test/frechet 54.6 (real against real: 0.14), reconstruction 219.9 and divergence 16.1 nats an image; 24:35 min beside
-other work; two cores of an AMD EPYC virtual machine, at d605575.
+Result: test/frechet 54.6 (real against real: 0.14), reconstruction 219.9 and divergence 16.1 nats an image;
+24:35 min beside other work; two cores of an AMD EPYC virtual machine, at d605575.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.commands import open_run
-from jaxmodels.data.draw import grid
-from jaxmodels.data.fashion_mnist import fashion_mnist, numbered
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, numbered
+from jaxmodels.data.drawing import grid
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.vae import VAE
-from jaxmodels.tasks import frechet
+from jaxmodels.scores import frechet
 from jaxmodels.tasks.vae import sample, vae
 
 SHAPE = 28, 28, 1
@@ -52,7 +52,10 @@ def baselines(config):
     if not config.classifier:
         return {}
     features = features_of(config.classifier)
-    parts = [numbered(split, config.samples, config.samples, folder=config.data or None) for split in ("train", "test")]
+    parts = [
+        numbered(split, config.samples, config.samples, folder=config.data or None)
+        for split in ("train", "test")
+    ]
     real = [features(part.rows(0, 0, config.samples)["image"]) for part in parts]
     return {"real against real": {"test/frechet": frechet.frechet(*real)}}
 

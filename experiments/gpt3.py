@@ -4,8 +4,9 @@ jaxmodels tokenize TEXTS tokens --vocabulary 50257
 jaxmodels train experiments/gpt3.py --data tokens --precision bfloat16
 jaxmodels plan experiments/gpt3.py --on v5p-512 --size 175b
 
-Differs from the paper: all layers attend densely; the batch is whole from the start; 175b has 1,536 windows in a batch, 3.1
-million tokens for the paper's 3.2, so that 512 devices divide them. Not run here; made for accelerators.
+Differs from the paper: all layers attend densely; the batch is whole from the start; 175b has 1,536 windows
+in a batch, 3.1 million tokens for the paper's 3.2, so that 512 devices divide them. Not run here; made for
+accelerators.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data import cache
+from jaxmodels.data import locate
+from jaxmodels.data.formats.token_files import open_tokens
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.data.tokenizer import Tokenizer
-from jaxmodels.data.tokens import open_tokens
 from jaxmodels.models import gpt
 from jaxmodels.tasks.language import decoder, next_token
 
@@ -54,7 +55,7 @@ class Config:
 
 
 def build(config: Config) -> Experiment:
-    size, folder = SIZES[config.size], cache.folder("gpt3", config.data or None)
+    size, folder = SIZES[config.size], locate.folder("gpt3", config.data or None)
     model, batch = size.model(remat="full"), config.batch or size.batch
     steps = round(config.tokens / (batch * LENGTH))
     warmup = max(1, round(375e6 / (batch * LENGTH)))
@@ -71,5 +72,7 @@ def build(config: Config) -> Experiment:
         eval_every=2000,
         checkpoint_every=1000,
         seed=config.seed,
-        decoder=decoder(model, encode=lambda x: made().encode(x), decode=lambda x: made().decode(x), prompt="The"),
+        decoder=decoder(
+            model, encode=lambda x: made().encode(x), decode=lambda x: made().decode(x), prompt="The"
+        ),
     )

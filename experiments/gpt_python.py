@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxmodels import Experiment, optim
+from jaxmodels.data.datasets.python_source import lzma_bits_per_byte, order0_bits_per_byte, python_source
 from jaxmodels.data.pipeline import WindowPipeline
-from jaxmodels.data.python_source import lzma_bits_per_byte, order0_bits_per_byte, python_source
 from jaxmodels.models.gpt import GPT
 from jaxmodels.tasks.language import decoder, next_token
 
@@ -49,14 +49,19 @@ class Config:
 def build(config: Config) -> Experiment:
     model = GPT(256, config.length, config.width, config.depth, config.heads, unroll=config.depth)
     rate, adam_rate = (
-        optim.warmup_linear(lr, warmup=min(50, config.steps), steps=config.steps) for lr in (config.lr, config.adam_lr)
+        optim.warmup_linear(lr, warmup=min(50, config.steps), steps=config.steps)
+        for lr in (config.lr, config.adam_lr)
     )
     return Experiment(
         task=next_token(model, bytes_per_token=1),
         rules=model.rules(),
         optimizer=optim.muon(rate, adam_rate=adam_rate, clip=1.0),
         train=WindowPipeline(
-            lambda: python_source("train"), length=config.length, stride=1, batch=config.batch, seed=config.seed
+            lambda: python_source("train"),
+            length=config.length,
+            stride=1,
+            batch=config.batch,
+            seed=config.seed,
         ),
         evals={"validation": WindowPipeline(validation, length=config.length, batch=32)},
         steps=config.steps,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
 from jaxmodels.convert.load import load_weights
-from jaxmodels.data import cache
+from jaxmodels.data import locate
 from jaxmodels.data.augment import color, flip
-from jaxmodels.data.images import each, image_folder
+from jaxmodels.data.formats.images import each, image_folder
 from jaxmodels.data.normalize import IMAGENET
 from jaxmodels.models.resnet import resnet50
 from jaxmodels.tasks.classify import classify
@@ -39,10 +39,14 @@ def build(config: Config) -> Experiment:
     epoch = -(-IMAGES // config.batch)
     steps = config.epochs * epoch
     rate = optim.warmup_cosine(config.lr * config.batch / 256, warmup=5 * epoch, steps=steps)
-    folder = cache.folder("imagenet", config.data or None)
+    folder = locate.folder("imagenet", config.data or None)
     options = {"size": config.size, "batch": config.batch, "workers": config.workers, "normalize": IMAGENET}
     train = image_folder(
-        folder / "train", seed=config.seed, area=(0.08, 1.0), augment=each([flip, color(0.4, 0.4, 0.4)]), **options
+        folder / "train",
+        seed=config.seed,
+        area=(0.08, 1.0),
+        augment=each([flip, color(0.4, 0.4, 0.4)]),
+        **options,
     )
     model = resnet50(config.classes)
     return Experiment(

@@ -10,10 +10,10 @@ Published: 83.1% top-1 accuracy on the 50,000 images to validate. Not run here; 
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data import cache
+from jaxmodels.data import locate
 from jaxmodels.data.augment import flip, rand_augment
-from jaxmodels.data.images import each, image_folder
-from jaxmodels.data.mixing import Mixed
+from jaxmodels.data.formats.images import each, image_folder
+from jaxmodels.data.mixup import Mixed
 from jaxmodels.models.vit import vit_h14
 from jaxmodels.tasks.classify import classify
 
@@ -38,7 +38,7 @@ def build(config: Config) -> Experiment:
     epoch = -(-IMAGES // config.batch)
     steps = config.epochs * epoch
     rate = optim.warmup_cosine(config.lr * config.batch / 256, warmup=20 * epoch, steps=steps)
-    folder = cache.folder("imagenet", config.data or None)
+    folder = locate.folder("imagenet", config.data or None)
     options = {"size": config.size, "batch": config.batch, "workers": config.workers}
     changes = each([flip, rand_augment(2, 9.0)])
     model = vit_h14(config.classes, size=config.size, drop_path=config.drop_path, remat="full")

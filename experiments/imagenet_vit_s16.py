@@ -3,17 +3,17 @@
 jaxmodels train experiments/imagenet_vit_s16.py --precision bfloat16
     (JAXMODELS_DATA names the folder that holds imagenet/train/<class>/ and imagenet/val/<class>/)
 
-Published: 79.8% top-1 accuracy on the 50,000 images to validate. Left out: repeated augmentation. Not run here; made for an
-accelerator.
+Published: 79.8% top-1 accuracy on the 50,000 images to validate. Left out: repeated augmentation. Not run
+here; made for an accelerator.
 """
 
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data import cache
+from jaxmodels.data import locate
 from jaxmodels.data.augment import erase, flip, rand_augment
-from jaxmodels.data.images import each, image_folder
-from jaxmodels.data.mixing import Mixed
+from jaxmodels.data.formats.images import each, image_folder
+from jaxmodels.data.mixup import Mixed
 from jaxmodels.models.vit import vit_s16
 from jaxmodels.tasks.classify import classify
 
@@ -38,7 +38,7 @@ def build(config: Config) -> Experiment:
     epoch = -(-IMAGES // config.batch)
     steps = config.epochs * epoch
     rate = optim.warmup_cosine(config.lr * config.batch / 512, warmup=5 * epoch, steps=steps, end=0.01)
-    folder = cache.folder("imagenet", config.data or None)
+    folder = locate.folder("imagenet", config.data or None)
     options = {"size": config.size, "batch": config.batch, "workers": config.workers}
     changes = each([flip, rand_augment(2, 9.0), erase(0.25)])
     train = image_folder(folder / "train", seed=config.seed, area=(0.08, 1.0), augment=changes, **options)

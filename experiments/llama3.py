@@ -4,8 +4,8 @@ jaxmodels tokenize TEXTS tokens --tokenizer tokenizer.json
 jaxmodels train experiments/llama3.py --data tokens --precision bfloat16
 jaxmodels plan experiments/llama3.py --on v6e-256 --size 70b
 
-Differs from the paper: windows of 8,192 tokens and 8 million of them in a batch from the start, which the paper reaches step
-by step; no annealing on chosen data. Not run here; made for accelerators.
+Differs from the paper: windows of 8,192 tokens and 8 million of them in a batch from the start, which the
+paper reaches step by step; no annealing on chosen data. Not run here; made for accelerators.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data import cache
+from jaxmodels.data import locate
+from jaxmodels.data.formats.token_files import open_tokens
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.data.tokenizer import Tokenizer
-from jaxmodels.data.tokens import open_tokens
 from jaxmodels.models import llama
 from jaxmodels.tasks.language import decoder, next_token
 
@@ -50,7 +50,7 @@ class Config:
 
 
 def build(config: Config) -> Experiment:
-    size, folder = SIZES[config.size], cache.folder("llama3", config.data or None)
+    size, folder = SIZES[config.size], locate.folder("llama3", config.data or None)
     model = size.model(length=config.length, remat="full")
     steps = round(config.tokens / (config.batch * config.length))
     rate = optim.warmup_cosine(config.lr or size.lr, warmup=min(8000, steps), steps=steps, end=0.01)
@@ -66,5 +66,7 @@ def build(config: Config) -> Experiment:
         eval_every=2000,
         checkpoint_every=1000,
         seed=config.seed,
-        decoder=decoder(model, encode=lambda x: made().encode(x), decode=lambda x: made().decode(x), prompt="The"),
+        decoder=decoder(
+            model, encode=lambda x: made().encode(x), decode=lambda x: made().decode(x), prompt="The"
+        ),
     )

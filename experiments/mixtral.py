@@ -4,18 +4,18 @@ jaxmodels tokenize TEXTS tokens --tokenizer tokenizer.json
 jaxmodels train experiments/mixtral.py --data tokens --precision bfloat16
 jaxmodels plan experiments/mixtral.py --on h200-64
 
-The paper does not say how it was trained; optimizer, rate, batch and number of tokens here are those of Llama 2 70B
-(arXiv:2307.09288, section 2.2). Not run here; made for accelerators.
+The paper does not say how it was trained; optimizer, rate, batch and number of tokens here are those of Llama
+2 70B (arXiv:2307.09288, section 2.2). Not run here; made for accelerators.
 """
 
 from dataclasses import dataclass
 from functools import partial
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data import cache
+from jaxmodels.data import locate
+from jaxmodels.data.formats.token_files import open_tokens
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.data.tokenizer import Tokenizer
-from jaxmodels.data.tokens import open_tokens
 from jaxmodels.models.moe import mixtral_8x7b
 from jaxmodels.tasks.language import decoder, next_token
 
@@ -29,11 +29,13 @@ class Config:
     depth: int = 32
     lr: float = 1.5e-4  # peak
     balance: float = 0.001  # of the loss that spreads tokens over experts
-    data: str = ""  # folder of `jaxmodels tokenize`; by default mixtral in $JAXMODELS_DATA or the user's cache
+    data: str = (
+        ""  # folder of `jaxmodels tokenize`; by default mixtral in $JAXMODELS_DATA or the user's cache
+    )
 
 
 def build(config: Config) -> Experiment:
-    folder = cache.folder("mixtral", config.data or None)
+    folder = locate.folder("mixtral", config.data or None)
     model = mixtral_8x7b(length=config.length, depth=config.depth, balance=config.balance, remat="full")
     steps = round(config.tokens / (config.batch * config.length))
     rate = optim.warmup_cosine(config.lr, warmup=min(2000, steps), steps=steps, end=0.1)
@@ -49,5 +51,7 @@ def build(config: Config) -> Experiment:
         eval_every=2000,
         checkpoint_every=1000,
         seed=config.seed,
-        decoder=decoder(model, encode=lambda x: made().encode(x), decode=lambda x: made().decode(x), prompt="The"),
+        decoder=decoder(
+            model, encode=lambda x: made().encode(x), decode=lambda x: made().decode(x), prompt="The"
+        ),
     )

@@ -2,12 +2,13 @@
 
 jaxmodels train experiments/omniglot_verification.py   (JAXMODELS_DATA names the folder that holds omniglot/)
 
-runs/error is the 20-way one-shot error of Lake et al.'s 20 runs, whose alphabets are in neither background set: siamese
-networks 8.0% and people 4.5%, published for training on 30 alphabets. The pairs under runs/ are of the same drawings; their
-threshold is chosen on the two drawers of the known alphabets that are held out.
+runs/error is the 20-way one-shot error of Lake et al.'s 20 runs, whose alphabets are in neither background
+set: siamese networks 8.0% and people 4.5%, published for training on 30 alphabets. The pairs under runs/ are
+of the same drawings; their threshold is chosen on the two drawers of the known alphabets that are held out.
 
-Result: 20-way one-shot error 5.5%; of pairs of drawings, equal error rate 3.0% and 97.3% right at that threshold; 33 min
-beside other work, stopped and resumed once; two cores of an AMD EPYC virtual machine, at 5f8a946.
+Result: 20-way one-shot error 5.5%; of pairs of drawings, equal error rate 3.0% and 97.3% right at that
+threshold; 33 min beside other work, stopped and resumed once; two cores of an AMD EPYC virtual machine, at
+5f8a946.
 """
 
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.data.augment import warp
-from jaxmodels.data.omniglot import characters, one_shot_runs
+from jaxmodels.data.datasets.omniglot import characters, one_shot_runs
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.cnn import CNN
-from jaxmodels.tasks import verification
-from jaxmodels.tasks.embed import arcface, embeddings
+from jaxmodels.scores import verification
+from jaxmodels.tasks.metric_learning import arcface, embeddings
 
 CLASSES, HELD = 242, 2  # characters; drawers that are not trained on
 SPEC = {"image": ((35, 35, 1), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))}
@@ -65,15 +66,25 @@ def build(config: Config) -> Experiment:
         return {"image": images, "label": np.full(len(images), -1, np.int32)}
 
     def score_known(predictions, batches):
-        scores, same = verification.pairs(np.concatenate(predictions), np.concatenate([b["label"] for b in batches]), 4_000)
+        scores, same = verification.pairs(
+            np.concatenate(predictions), np.concatenate([b["label"] for b in batches]), 4_000
+        )
         threshold["known"] = verification.best_threshold(scores, same)
-        return {"auc": verification.auc(scores, same), "equal_error_rate": verification.equal_error_rate(scores, same)}
+        return {
+            "auc": verification.auc(scores, same),
+            "equal_error_rate": verification.equal_error_rate(scores, same),
+        }
 
     def score_runs(predictions, batches):
         x_RSD = np.concatenate(predictions).reshape(20, 2, 20, -1)
         answers = [run.answer for run in one_shot_runs(folder=folder)]
-        errors = [verification.one_shot_error(train, test, a) for (train, test), a in zip(x_RSD, answers, strict=True)]
-        labels = np.concatenate([np.stack([20 * i + np.arange(20), 20 * i + a]) for i, a in enumerate(answers)]).reshape(-1)
+        errors = [
+            verification.one_shot_error(train, test, a)
+            for (train, test), a in zip(x_RSD, answers, strict=True)
+        ]
+        labels = np.concatenate(
+            [np.stack([20 * i + np.arange(20), 20 * i + a]) for i, a in enumerate(answers)]
+        ).reshape(-1)
         scores, same = verification.pairs(x_RSD.reshape(800, -1), labels, 4_000)
         return {
             "error": float(np.mean(errors)),
@@ -84,7 +95,9 @@ def build(config: Config) -> Experiment:
 
     def evaluation(arrays, score):
         predict = embeddings(model, part="model")
-        return Evaluation(ArrayPipeline(arrays, batch=100, prepare=scale, spec=SPEC), predict=predict, score=score)
+        return Evaluation(
+            ArrayPipeline(arrays, batch=100, prepare=scale, spec=SPEC), predict=predict, score=score
+        )
 
     changes = (warp(angle=15, shear=0.25, scale=0.25, shift=0.08),)
     return Experiment(
@@ -112,7 +125,12 @@ def build(config: Config) -> Experiment:
 
 def pixels(folder) -> float:
     """The error of comparing the drawings' pixels by cosine."""
-    flat = lambda x: x.reshape(len(x), -1) / np.linalg.norm(x.reshape(len(x), -1).astype(float), axis=1, keepdims=True)  # noqa: E731
+
+    def flat(x):
+        return x.reshape(len(x), -1) / np.linalg.norm(
+            x.reshape(len(x), -1).astype(float), axis=1, keepdims=True
+        )
+
     return float(
         np.mean(
             [

@@ -1,21 +1,21 @@
 """A small T5 that sums up the abstract of a paper in one sentence, beside the abstract's first sentence.
 
-Trained on 1,992 abstracts alone, so it learns how such a sentence sounds, hardly what the paper says. ROUGE is rouge_score's
-with stems, F1 in percent, each summary against that reference which it is most like.
+Trained on 1,992 abstracts alone, so it learns how such a sentence sounds, hardly what the paper says. ROUGE
+is rouge_score's with stems, F1 in percent, each summary against that reference which it is most like.
 
 jaxmodels train experiments/scitldr_summary.py
 
-Result: the first sentence wins. Test ROUGE-1/2/L 23.7/8.1/22.3 against its 31.3/12.3/25.0, in 22 min: trained on these
-abstracts alone, the model writes what such sentences begin with. (Published for a pretrained BART: 43.3/20.8/35.0.)
-Python 3.11.7, two cores of an AMD EPYC virtual machine that ran tests beside, at 6a20751.
+Result: the first sentence wins. Test ROUGE-1/2/L 23.7/8.1/22.3 against its 31.3/12.3/25.0, in 22 min: trained
+on these abstracts alone, the model writes what such sentences begin with. (Published for a pretrained BART:
+43.3/20.8/35.0.) Python 3.11.7, two cores of an AMD EPYC virtual machine that ran tests beside, at 6a20751.
 """
 
 from dataclasses import dataclass
 from functools import cache
 
 from jaxmodels import Experiment, optim
+from jaxmodels.data.datasets.scitldr import scitldr
 from jaxmodels.data.pairs import pairs
-from jaxmodels.data.scitldr import scitldr
 from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.decoding import beam
 from jaxmodels.experiment import Evaluation
@@ -127,7 +127,10 @@ def build(config: Config) -> Experiment:
         task=translate(model, smoothing=config.smoothing),
         rules=model.rules(),
         optimizer=optim.adamw(
-            optim.warmup_cosine(config.lr, warmup=config.warmup, steps=config.steps), weight_decay=0.1, b2=0.98, clip=1.0
+            optim.warmup_cosine(config.lr, warmup=config.warmup, steps=config.steps),
+            weight_decay=0.1,
+            b2=0.98,
+            clip=1.0,
         ),
         train=data("train", config.batch, config.seed),
         evals={split: Evaluation(data(split, 50), predict, score(split)) for split in ("dev", "test")},

@@ -2,18 +2,19 @@
 
 jaxmodels train experiments/shakespeare_gpt.py
 
-Result: validation loss 1.615 nats a character in 2:37 min (nanoGPT's README: 1.88 in this size and number of steps; with
-Adam for all matrices, --muon 0 --lr 1e-3, 1.909 in 1:49 min). Longer, --length 128 --width 192 --heads 6 --batch 32
---steps 2400 --muon 0.03: 1.512 at step 1,800 after 22 min, where it was stopped, beside other work. Python 3.11.7, two cores
-of an AMD EPYC virtual machine; the first at 6a20751, the others some commits before.
-With --products int8 1.618, with float8 1.624, and 1.611 with neither, at 949fcf3 on two cores of an Intel Xeon.
+Result: validation loss 1.615 nats a character in 2:37 min (nanoGPT's README: 1.88 in this size and number of
+steps; with Adam for all matrices, --muon 0 --lr 1e-3, 1.909 in 1:49 min). Longer, --length 128 --width 192
+--heads 6 --batch 32 --steps 2400 --muon 0.03: 1.512 at step 1,800 after 22 min, where it was stopped, beside
+other work. Python 3.11.7, two cores of an AMD EPYC virtual machine; the first at 6a20751, the others some
+commits before. With --products int8 1.618, with float8 1.624, and 1.611 with neither, at 949fcf3 on two cores
+of an Intel Xeon.
 """
 
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
+from jaxmodels.data.datasets.tinyshakespeare import ALPHABET, decode, encode, tinyshakespeare
 from jaxmodels.data.pipeline import WindowPipeline
-from jaxmodels.data.tinyshakespeare import ALPHABET, decode, encode, tinyshakespeare
 from jaxmodels.layers.quantize import Products, quantized
 from jaxmodels.models.gpt import GPT
 from jaxmodels.tasks.language import decoder, next_token
@@ -60,9 +61,17 @@ def build(config: Config) -> Experiment:
         rules=model.rules(),
         optimizer=muon if config.muon else adam,
         train=WindowPipeline(
-            lambda: tinyshakespeare("train"), length=config.length, stride=1, batch=config.batch, seed=config.seed
+            lambda: tinyshakespeare("train"),
+            length=config.length,
+            stride=1,
+            batch=config.batch,
+            seed=config.seed,
         ),
-        evals={"validation": WindowPipeline(lambda: tinyshakespeare("validation"), length=config.length, batch=64)},
+        evals={
+            "validation": WindowPipeline(
+                lambda: tinyshakespeare("validation"), length=config.length, batch=64
+            )
+        },
         steps=config.steps,
         eval_every=config.eval_every,
         checkpoint_every=500,

@@ -3,8 +3,8 @@
 jaxmodels train experiments/shakespeare_lora.py --weights stories260K.bin        (tok512.bin, its tokenizer, lies beside it)
 jaxmodels generate runs/shakespeare_lora
 
-Result: validation loss 2.632 nats a token, 5.123 before training, by 46,240 trained numbers beside 260,032, in 4:11 min; two
-cores of an AMD EPYC virtual machine that ran tests beside, at a041887.
+Result: validation loss 2.632 nats a token, 5.123 before training, by 46,240 trained numbers beside 260,032,
+in 4:11 min; two cores of an AMD EPYC virtual machine that ran tests beside, at a041887.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxmodels import Experiment, optim
 from jaxmodels.convert.text import open_text_model
+from jaxmodels.data.datasets.tinyshakespeare import decode, tinyshakespeare
 from jaxmodels.data.pipeline import WindowPipeline
-from jaxmodels.data.tinyshakespeare import decode, tinyshakespeare
 from jaxmodels.tasks.lora import lora
-from jaxmodels.tasks.start import start_from
+from jaxmodels.tasks.pretrained import start_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,18 @@ def build(config: Config) -> Experiment:
 
     rate = optim.warmup_cosine(config.lr, warmup=config.steps // 20, steps=config.steps)
     return Experiment(
-        # start_from gives the parameters, lora trains adapters of those that the expression finds, beside them.
-        task=lora(start_from(stories.task, stories.params), rank=config.rank, alpha=config.alpha, paths=r"blocks/.*kernel"),
+        # start_from gives the parameters, lora trains adapters of those that the expression finds, beside
+        # them.
+        task=lora(
+            start_from(stories.task, stories.params),
+            rank=config.rank,
+            alpha=config.alpha,
+            paths=r"blocks/.*kernel",
+        ),
         optimizer=optim.adam(rate, clip=1.0),
-        train=WindowPipeline(lambda: tokens("train"), length=config.length, stride=1, batch=config.batch, seed=config.seed),
+        train=WindowPipeline(
+            lambda: tokens("train"), length=config.length, stride=1, batch=config.batch, seed=config.seed
+        ),
         evals={"validation": WindowPipeline(lambda: tokens("validation"), length=config.length, batch=32)},
         steps=config.steps,
         eval_every=300,

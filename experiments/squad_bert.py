@@ -5,9 +5,9 @@ jaxmodels train experiments/squad_bert.py --weights FOLDER    (of any BERT: conf
 
 Baseline: the sentence of the context that shares most words with the question, whole.
 
-Result: exact match 52.1, F1 65.9 on the test articles (baseline 0.3 and 20.5; 88.5 F1 is published for BERT-base, trained on
-ten times as many questions) in 37 min. Python 3.11.7, two cores of an AMD EPYC virtual machine that ran tests beside, at
-6a20751.
+Result: exact match 52.1, F1 65.9 on the test articles (baseline 0.3 and 20.5; 88.5 F1 is published for
+BERT-base, trained on ten times as many questions) in 37 min. Python 3.11.7, two cores of an AMD EPYC virtual
+machine that ran tests beside, at 6a20751.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from tokenizers import Tokenizer
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.convert.load import load_pretrained
-from jaxmodels.data.lengths import Buckets
-from jaxmodels.data.squad import Squad, best_sentences
+from jaxmodels.data.bucketing import Buckets
+from jaxmodels.data.datasets.squad import Squad, best_sentences
 from jaxmodels.models.bert import SpanModel
-from jaxmodels.tasks.span import predict, score, span
-from jaxmodels.tasks.start import start_from
+from jaxmodels.tasks.pretrained import start_from
+from jaxmodels.tasks.question_answering import predict, score, span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,13 @@ class Config:
     seed: int = 0
     steps: int = 600
     batch: int = 16
-    lengths: tuple[int, ...] = (128, 160, 192, 224, 256)  # tokens of a batch: the smallest that holds its windows
+    lengths: tuple[int, ...] = (
+        128,
+        160,
+        192,
+        224,
+        256,
+    )  # tokens of a batch: the smallest that holds its windows
     stride: int = 96  # tokens of the context by which windows move
     longest: int = 30  # tokens of an answer
     lr: float = 1e-4
@@ -77,7 +83,9 @@ def build(config: Config) -> Experiment:
     return Experiment(
         task=start_from(span(model), {"encoder": params}),
         rules=encoder.rules(),
-        optimizer=optim.adamw(optim.warmup_linear(config.lr, warmup=config.steps // 15, steps=config.steps), clip=1.0),
+        optimizer=optim.adamw(
+            optim.warmup_linear(config.lr, warmup=config.steps // 15, steps=config.steps), clip=1.0
+        ),
         train=Buckets(data["train"].pipeline(config.batch, config.seed), lengths=config.lengths),
         evals={
             "test": Evaluation(
@@ -90,6 +98,8 @@ def build(config: Config) -> Experiment:
         eval_every=config.eval_every,
         seed=config.seed,
         baselines=lambda: {
-            "best sentence": {f"test/{name}": value for name, value in score(best_sentences("test"), test.answers()).items()}
+            "best sentence": {
+                f"test/{name}": value for name, value in score(best_sentences("test"), test.answers()).items()
+            }
         },
     )

@@ -9,8 +9,8 @@ Not measured yet: the sentences were not at hand.
 from dataclasses import dataclass
 
 from jaxmodels import Display, Experiment, optim, train
-from jaxmodels.data.lengths import Buckets
-from jaxmodels.data.sentences import FOLDS, as_text, sentences
+from jaxmodels.data.bucketing import Buckets
+from jaxmodels.data.datasets.sentences import FOLDS, as_text, sentences
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.tasks.classify import classify
 
@@ -31,7 +31,9 @@ class Config:
 
 def build(config: Config) -> Experiment:
     def data(side, batch, seed=None):
-        texts = sentences("subjectivity", side, batch, seed, fold=config.fold, words=WORDS, length=config.lengths[-1])
+        texts = sentences(
+            "subjectivity", side, batch, seed, fold=config.fold, words=WORDS, length=config.lengths[-1]
+        )
         return Buckets(texts, lengths=config.lengths)
 
     rate = optim.warmup_linear(config.lr, warmup=config.steps // 20, steps=config.steps)
@@ -43,7 +45,8 @@ def build(config: Config) -> Experiment:
         steps=config.steps,
         seed=config.seed,
         display=Display(
-            lambda words_T: as_text(words_T, "subjectivity", fold=config.fold, words=WORDS), lambda: ("plot", "opinion")
+            lambda words_T: as_text(words_T, "subjectivity", fold=config.fold, words=WORDS),
+            lambda: ("plot", "opinion"),
         ),
     )
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data.california_housing import SCALE, california_housing, linear_regression_rmse
-from jaxmodels.data.friedman import friedman, friedman_linear_rmse
+from jaxmodels.data.datasets.california_housing import SCALE, california_housing, linear_regression_rmse
+from jaxmodels.data.datasets.friedman import friedman, friedman_linear_rmse
 from jaxmodels.models.mlp import MLP
 from jaxmodels.tasks.regress import regress
 

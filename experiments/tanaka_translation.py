@@ -1,18 +1,19 @@
 """A small transformer that translates short sentences from Japanese into English.
 
-Words, not parts of them: 8,189 for both languages. BLEU is sacrebleu's, on words as the corpus cuts them (tokenize="none"),
-of the best of four beams with the length penalty 0.6.
+Words, not parts of them: 8,189 for both languages. BLEU is sacrebleu's, on words as the corpus cuts them
+(tokenize="none"), of the best of four beams with the length penalty 0.6.
 
 jaxmodels train experiments/tanaka_translation.py
 
-Result: test BLEU 32.6 (dev 35.3) after 4,000 steps in 29 min; 24.9 after 2,000 (published for a transformer that saw three
-times as many pairs: 36.5). Python 3.11.7, two cores of an AMD EPYC virtual machine that did other work beside, at 0c6ca39.
+Result: test BLEU 32.6 (dev 35.3) after 4,000 steps in 29 min; 24.9 after 2,000 (published for a transformer
+that saw three times as many pairs: 36.5). Python 3.11.7, two cores of an AMD EPYC virtual machine that did
+other work beside, at 0c6ca39.
 """
 
 from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
-from jaxmodels.data import tanaka
+from jaxmodels.data.datasets import tanaka
 from jaxmodels.data.pairs import pairs
 from jaxmodels.decoding import beam
 from jaxmodels.experiment import Evaluation

@@ -23,15 +23,15 @@ _WHERE = {
     "Task": "task",
     "evaluate": "commands",
     "generate": "commands",
-    "launch": "launching",
+    "launch": "launch.launcher",
     "open_run": "commands",
-    "patience": "stopping",
-    "plan": "planning.command",
+    "patience": "training.stopping",
+    "plan": "commands.plan",
     "predict": "commands",
-    "sweep": "sweeps.command",
-    "template": "templates",
+    "sweep": "commands.sweep",
+    "template": "launch.templates",
     "train": "commands",
-    "verify_resume": "verify",
+    "verify_resume": "commands.verify_resume",
 }
 __all__ = sorted(_WHERE)
 

@@ -3,26 +3,30 @@
 import os
 import sys
 
-if __name__ == "__main__" and not sys.flags.safe_path:  # else an optax.py in the working folder would be imported
+if (
+    __name__ == "__main__" and not sys.flags.safe_path
+):  # else an optax.py in the working folder would be imported
     folder = sys.path.pop(0)
     if __file__.startswith(os.path.join(folder, "")):  # jaxmodels itself lies there
         sys.path.append(folder)
 
 import contextlib
 
-from jaxmodels import cli, guard, hugepages
+from jaxmodels import cli
+from jaxmodels.launch import hugepages, supervisor
 
 
 def main() -> int:
     """Runs one command of this process's own arguments and gives its exit status."""
     hugepages.restart()
-    return guard.work(_finished) if guard.stand(sys.argv[1:]) else _finished()
+    return supervisor.work(_finished) if supervisor.stand(sys.argv[1:]) else _finished()
 
 
 def _finished() -> int:
     """The command's status, after what it said is written; what cannot be, such as to a closed pipe, is lost.
 
-    It would else be tried again at Python's end, which is then status 120. Only a lost result, of --json, is a failure.
+    It would else be tried again at Python's end, which is then status 120. Only a lost result, of --json, is
+    a failure.
     """
     return _flushed(cli.main(leave=_at_once))
 

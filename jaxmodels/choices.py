@@ -16,7 +16,9 @@ def check(where: str, name: str, got: Any, choices: Any) -> None:
     words = [choice for choice in expected if isinstance(choice, str)]
     near = get_close_matches(got, words, 1) if isinstance(got, str) else []
     what = f"give {name}={near[0]!r}, if that is meant" if near else "give one of them"
-    raise ValueError(f"{where}: got {name}={got!r}; expected one of {', '.join(map(repr, expected))}. Do {what}")
+    raise ValueError(
+        f"{where}: got {name}={got!r}; expected one of {', '.join(map(repr, expected))}. Do {what}"
+    )
 
 
 @cache

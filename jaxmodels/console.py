@@ -34,7 +34,9 @@ class _Stream:
         return getattr(stream, "rich_proxied_file", stream)  # while a progress bar is shown
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # ValueError: of a closed one; there may be none
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # ValueError: of a closed one; there may be none
             self._stream().write(text)
         return len(text)
 
@@ -73,7 +75,9 @@ class Console:
         """One line that nobody should miss."""
         if self.muted:  # of several processes the first one speaks
             return
-        (self._progress.console if self._progress else self._errors).print(Text(shown(f"warning: {text}"), style="yellow"))
+        (self._progress.console if self._progress else self._errors).print(
+            Text(shown(f"warning: {text}"), style="yellow")
+        )
 
     @contextlib.contextmanager
     def busy(self, what: str, after: float = 2.0) -> Iterator[None]:
@@ -134,7 +138,9 @@ class Console:
         else:
             self.say(f"step {done:,}/{self._steps:,}  {text}")
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: bool = False) -> None:
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: bool = False
+    ) -> None:
         """Rows of text under headings; all but the first column to the right, or none."""
         if self.quiet:
             return
@@ -147,7 +153,9 @@ class Console:
             padding=(0, 3, 0, 0),
         )
         for i, column in enumerate(columns):
-            table.add_column(Text(shown(column)), justify="left" if left or i == 0 else "right", header_style="dim")
+            table.add_column(
+                Text(shown(column)), justify="left" if left or i == 0 else "right", header_style="dim"
+            )
         for row in rows:
             table.add_row(*(Text(shown(cell)) for cell in row))
         self._rich.print(table)

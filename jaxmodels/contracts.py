@@ -27,7 +27,9 @@ def check_parts(experiment: Experiment) -> None:
             f"the experiment's task: got {kind(task)}; expected a jaxmodels.Task. Wrap the model, as in "
             "task=jaxmodels.tasks.classify.classify(model)"
         )
-    if isinstance(optimizer, type) or not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+    if isinstance(optimizer, type) or not all(
+        callable(getattr(optimizer, name, None)) for name in ("init", "update")
+    ):
         raise ValueError(
             f"the experiment's optimizer: got {kind(optimizer)}; expected one of optax. Write optimizer=jaxmodels.optim.adam"
             "(1e-3), or give any optax.GradientTransformation"
@@ -40,8 +42,12 @@ def check_parts(experiment: Experiment) -> None:
         )
     for name, evaluation in experiment.evals.items():
         if not isinstance(name, str) or not name or "/" in name:
-            raise ValueError(f"the experiment's evals: got the name {name!r}; expected text without /. Write 'test'")
-        check_pipeline(evaluation.data if isinstance(evaluation, Evaluation) else evaluation, f"evals[{name!r}]")
+            raise ValueError(
+                f"the experiment's evals: got the name {name!r}; expected text without /. Write 'test'"
+            )
+        check_pipeline(
+            evaluation.data if isinstance(evaluation, Evaluation) else evaluation, f"evals[{name!r}]"
+        )
     for name in WHOLE:
         value = getattr(experiment, name)
         absent = value is None and name in ("eval_every", "checkpoint_every")
@@ -60,7 +66,9 @@ def check_parts(experiment: Experiment) -> None:
 
 def check_pipeline(data: Any, name: str) -> None:
     """Raises ValueError where this is no pipeline, or one whose batch cannot be."""
-    lacks = [part for part in PIPELINE if inspect.getattr_static(data, part, None) is None and not _has(data, part)]
+    lacks = [
+        part for part in PIPELINE if inspect.getattr_static(data, part, None) is None and not _has(data, part)
+    ]
     if isinstance(data, type) or lacks:
         raise ValueError(
             f"the experiment's {name}: got {kind(data)}; expected a pipeline. Put arrays into "
@@ -88,7 +96,9 @@ def kind(x: Any) -> str:
     if inspect.isfunction(x) or inspect.ismethod(x):
         return f"the function {x.__name__} itself"
     module = type(x).__module__.partition(".")[0]
-    return f"a {type(x).__name__}" + (f" of {module}" if module not in ("builtins", "jaxmodels", "__main__") else "")
+    return f"a {type(x).__name__}" + (
+        f" of {module}" if module not in ("builtins", "jaxmodels", "__main__") else ""
+    )
 
 
 @contextmanager

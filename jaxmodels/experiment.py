@@ -15,15 +15,15 @@ from jaxmodels.task import Decoder, Display, Predictor, Task
 class Pipeline(Protocol):
     """Data as a function of the step: any rows of any batch, at random, with no iterator state.
 
-    Building one reads nothing; it opens on first use. A pipeline may also offer `indices(step, start, stop)`, the examples
-    in those rows, -1 for padding; and one whose whole content is a few arrays `resident()`, those arrays, and
-    `gather(arrays, indices)`, the batch: then it can live on the device. One whose arrays lie in memory may offer
-    `columns()`, those that batches hold rows of as they are, by the batch's key: they are checked once, and not in each
-    batch. One whose batches have different shapes by design says so by `lengths`, one number for each shape; `spec` has the
-    largest. `fingerprint()` is a string that changes when an example or the order of the examples does: a run that has one
-    is not gone on with on other data without a word.
-    One that passes over examples which cannot be loaded (they have weight 0) lists them by `broken()`, those of the rows
-    that it has given, each with the reason.
+    Building one reads nothing; it opens on first use. A pipeline may also offer `indices(step, start, stop)`,
+    the examples in those rows, -1 for padding; and one whose whole content is a few arrays `resident()`,
+    those arrays, and `gather(arrays, indices)`, the batch: then it can live on the device. One whose arrays
+    lie in memory may offer `columns()`, those that batches hold rows of as they are, by the batch's key: they
+    are checked once, and not in each batch. One whose batches have different shapes by design says so by
+    `lengths`, one number for each shape; `spec` has the largest. `fingerprint()` is a string that changes
+    when an example or the order of the examples does: a run that has one is not gone on with on other data
+    without a word. One that passes over examples which cannot be loaded (they have weight 0) lists them by
+    `broken()`, those of the rows that it has given, each with the reason.
     """
 
     batch: int
@@ -43,10 +43,10 @@ class Pipeline(Protocol):
 class Evaluation(NamedTuple):
     """One pass over `data`, and, where means do not do, a score of all predictions on the host.
 
-    predict(params, extra, batch) gives a pytree of arrays with a leading example axis, without the padding afterwards;
-    score(predictions, batches) gets the lists of both, as numpy, and gives the metrics;
-    pictures(predictions, batches) gives pictures by name (uint8, height x width x 1 or 3), which the runner writes into the
-    run's folder.
+    predict(params, extra, batch) gives a pytree of arrays with a leading example axis, without the padding
+    afterwards; score(predictions, batches) gets the lists of both, as numpy, and gives the metrics;
+    pictures(predictions, batches) gives pictures by name (uint8, height x width x 1 or 3), which the runner
+    writes into the run's folder.
     """
 
     data: Pipeline
@@ -64,7 +64,9 @@ class Experiment:
     """What is learned; where and how it runs is `jaxmodels.Options`."""
 
     task: Task
-    optimizer: Any  # an optax.GradientTransformation; see jaxmodels.optim for one that also averages parameters
+    optimizer: (
+        Any  # an optax.GradientTransformation; see jaxmodels.optim for one that also averages parameters
+    )
     train: Pipeline
     steps: int
     evals: Mapping[str, Pipeline | Evaluation] = field(default_factory=dict)
@@ -74,12 +76,22 @@ class Experiment:
     log_every: int = 50  # steps; the logged values are means over them
     keep: int = 2  # newest checkpoints kept
     best: tuple[str, Callable[[float, float], float]] | None = None  # ("test/accuracy", max): also kept
-    stop_when: Callable[[Sequence[Mapping[str, float]]], str | bool] | None = None  # see jaxmodels.stopping
+    stop_when: Callable[[Sequence[Mapping[str, float]]], str | bool] | None = (
+        None  # see jaxmodels.training.stopping
+    )
     rules: Sequence[tuple[str, tuple]] = ()  # (regular expression of a parameter path, PartitionSpec)
     decoder: Decoder | None = None  # makes `jaxmodels generate` work
     predictor: Predictor | None = None  # makes `jaxmodels predict` work
     display: Display | None = None  # of examples in reports: text, sound and the names of classes
-    other_data: Callable[[str], Pipeline | Evaluation] | None = None  # of a path; makes `jaxmodels evaluate --data` work
-    weights: Callable[[str], Any] | None = None  # of a path, with .params and .extra; makes `evaluate --weights` work
-    make_step: Callable[..., Any] | None = None  # in place of jaxmodels.step.make_step, for what no one loss describes
-    baselines: Callable[[], Mapping[str, Mapping[str, float]]] = _no_baselines  # name -> metrics, shown beside the result
+    other_data: Callable[[str], Pipeline | Evaluation] | None = (
+        None  # of a path; makes `jaxmodels evaluate --data` work
+    )
+    weights: Callable[[str], Any] | None = (
+        None  # of a path, with .params and .extra; makes `evaluate --weights` work
+    )
+    make_step: Callable[..., Any] | None = (
+        None  # in place of jaxmodels.step.make_step, for what no one loss describes
+    )
+    baselines: Callable[[], Mapping[str, Mapping[str, float]]] = (
+        _no_baselines  # name -> metrics, shown beside the result
+    )

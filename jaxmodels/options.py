@@ -47,7 +47,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Joining:
+class DistributedOptions:
     """How this process finds others to train with; Slurm, Open MPI, Kubernetes and Cloud TPU are detected."""
 
     coordinator: str = ""
@@ -61,7 +61,7 @@ class Joining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class FolderOptions:
     """The run's folder."""
 
     folder: str = ""
@@ -73,7 +73,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Printing:
+class OutputOptions:
     """What is printed."""
 
     json: bool = False
@@ -83,7 +83,7 @@ class Printing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planning:
+class PlanOptions:
     """For which machine, and how it would be used."""
 
     on: str = ""
@@ -104,7 +104,7 @@ class Planning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restoring:
+class CheckpointOptions:
     """Which checkpoint of a run is used, and where."""
 
     step: int = -1
@@ -116,7 +116,7 @@ class Restoring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scoring:
+class EvaluateOptions:
     """What is evaluated."""
 
     texts: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class Scoring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Importing:
+class WeightsOptions:
     """Parameters that are not of a run."""
 
     weights: str = ""
@@ -134,7 +134,7 @@ class Importing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reporting:
+class ReportOptions:
     """What the page shows."""
 
     out: str = ""
@@ -146,7 +146,7 @@ class Reporting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watching:
+class WatchOptions:
     """How it is shown."""
 
     once: bool = False
@@ -154,7 +154,7 @@ class Watching:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trying:
+class TrialOptions:
     """Where and how steps are tried, as for train."""
 
     mesh: str = ""
@@ -168,7 +168,7 @@ class Trying:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rising:
+class FindRateOptions:
     """Which rates are tried."""
 
     low: float = 1e-6
@@ -182,7 +182,7 @@ class Rising:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filling:
+class FindBatchOptions:
     """What is made larger, and how far."""
 
     knob: str = "batch"
@@ -192,7 +192,7 @@ class Filling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looking:
+class DoctorOptions:
     """What is looked at."""
 
     speed: Literal["on", "off"] = "on"
@@ -202,7 +202,7 @@ class Looking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class ListOptions:
     """What is listed."""
 
     runs: str = "runs"
@@ -212,7 +212,7 @@ class Listing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class PredictOptions:
     """Where drawings go."""
 
     out: str = ""
@@ -220,7 +220,7 @@ class Writing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class GenerateOptions:
     """How text is drawn."""
 
     prompt: tuple[str, ...] = ()
@@ -250,7 +250,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokenizing:
+class TokenizeOptions:
     """How texts become tokens."""
 
     tokenizer: str | None = None
@@ -268,7 +268,7 @@ class Tokenizing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launching:
+class LaunchOptions:
     """How many processes are started on this computer."""
 
     processes: int = 2
@@ -282,7 +282,7 @@ class Launching:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Templating:
+class TemplateOptions:
     """What a cluster is asked for."""
 
     nodes: int = 1
@@ -308,7 +308,7 @@ class Templating:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verifying:
+class VerifyOptions:
     """How resume is put to the proof."""
 
     through: int = 40
@@ -322,7 +322,7 @@ class Verifying:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweeping:
+class SweepOptions:
     """Which members there are, and what they are compared by."""
 
     search: Literal["grid", "random", "halton", "tpe", "halving", "hyperband", "pbt"] = "grid"

@@ -3,7 +3,8 @@
     batch, key       ── task.loss ──►  Mean (total, weight), extra, metrics
     d total / weight ── optimizer ──►  new parameters
 
-A loss is a sum and a weight, so one formula holds for padding, micro-batches, jit and pmap: add both, divide once.
+A loss is a sum and a weight, so one formula holds for padding, micro-batches, jit and pmap: add both, divide
+once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class State(NamedTuple):
     extra: Any
     opt_state: Any
     faults: Array  # int32, batches whose loss or gradient was not finite
-    averaged: Mapping[str, Array] = {}  # path in extra -> its value for the averaged parameters: see eval_variables
+    averaged: Mapping[
+        str, Array
+    ] = {}  # path in extra -> its value for the averaged parameters: see eval_variables
 
 
 def init(task: Task, optimizer: optax.GradientTransformation, seed: int | Array, batch: Batch) -> State:
@@ -68,8 +71,8 @@ def make_step(
 
     accumulate: micro-batches that are computed one after another; same update as the whole batch.
     precision: type in which loss sees the parameters; the update stays in theirs.
-    on_nan: a loss or gradient that is not finite never reaches the parameters. "skip" goes on with the next batch and
-        counts; "stop" freezes the state as it was, so that the batch can be looked at.
+    on_nan: a loss or gradient that is not finite never reaches the parameters. "skip" goes on with the next
+        batch and counts; "stop" freezes the state as it was, so that the batch can be looked at.
     axis: name of the pmap axis over which the batch is split.
     """
     choices.check("make_step", "on_nan", on_nan, OnNan)
@@ -84,7 +87,8 @@ def make_step(
     def micro_batches(batch, keys_B):
         # Micro-batch j holds rows j, j + k, ...: each device keeps the rows that it has.
         return jax.tree.map(
-            lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1), (batch, keys_B)
+            lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1),
+            (batch, keys_B),
         )
 
     def followed(averaged, params, extra, batch, keys_B):
@@ -129,7 +133,9 @@ def make_step(
             grads, mean, metrics = jax.lax.psum((grads, mean, metrics), axis)
             extra = mean_over(extra, own, axis)
         with jax.named_scope("update"):
-            grads = jax.tree.map(lambda g: g / jnp.where(mean.weight > 0, mean.weight, 1.0).astype(g.dtype), grads)
+            grads = jax.tree.map(
+                lambda g: g / jnp.where(mean.weight > 0, mean.weight, 1.0).astype(g.dtype), grads
+            )
             grad_norm = optax.tree.norm(grads)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -137,8 +143,13 @@ def make_step(
             finite = jnp.isfinite(mean.total) & jnp.isfinite(grad_norm)
             go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
             count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
-            keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)  # noqa: E731
-            params, extra, opt_state = keep((params, extra, opt_state), (state.params, state.extra, state.opt_state))
+
+            def keep(new, old):
+                return jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)
+
+            params, extra, opt_state = keep(
+                (params, extra, opt_state), (state.params, state.extra, state.opt_state)
+            )
             spikes = skipped_spikes(opt_state)
             if spikes is not None:  # its statistics of activations are as far off as its gradient
                 go_on &= spikes == skipped_spikes(state.opt_state)
@@ -164,7 +175,9 @@ def make_step(
     return step
 
 
-def make_evaluate(task: Task, *, precision: Any = None, axis: str | None = None) -> Callable[..., dict[str, Mean]]:
+def make_evaluate(
+    task: Task, *, precision: Any = None, axis: str | None = None
+) -> Callable[..., dict[str, Mean]]:
     """(params, extra, batch) to metrics, added over the pmap axis where there is one."""
 
     def evaluate(params, extra, batch):
@@ -178,9 +191,10 @@ def make_evaluate(task: Task, *, precision: Any = None, axis: str | None = None)
 def eval_variables(optimizer: Any, state: State) -> tuple[Any, Any]:
     """(params, extra) to evaluate and release: an averaging optimizer's averages with what extra is for them.
 
-    Statistics of activations belong to the parameters that made them. A mean of the trained parameters' statistics is not
-    what the averaged network computes, so every step shows it the batch too, without gradient, and what loss makes of extra
-    there is kept in State.averaged. It costs the forward pass, where loss changes extra and the optimizer averages.
+    Statistics of activations belong to the parameters that made them. A mean of the trained parameters'
+    statistics is not what the averaged network computes, so every step shows it the batch too, without
+    gradient, and what loss makes of extra there is kept in State.averaged. It costs the forward pass, where
+    loss changes extra and the optimizer averages.
     """
     average = getattr(optimizer, "average", None)
     if not average:
@@ -212,14 +226,18 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 def _with(extra: Any, parts: Mapping[str, Array]) -> Any:
     """extra with these parts, by path."""
-    named = lambda path, x: parts.get(jax.tree_util.keystr(path, simple=True, separator="/"), x)  # noqa: E731
+
+    def named(path, x):
+        return parts.get(jax.tree_util.keystr(path, simple=True, separator="/"), x)
+
     return jax.tree_util.tree_map_with_path(named, extra) if parts else extra
 
 
 def mean_over(extra: Any, some: Array, axis: str) -> Any:
     """One value for all devices: running statistics are averaged, counters (equal everywhere) taken.
 
-    some: whether an example of this device counts. One that holds padding alone has nothing to add to the average.
+    some: whether an example of this device counts. One that holds padding alone has nothing to add to the
+        average.
     """
     counted = jax.lax.psum(some.astype(jnp.float32), axis)
     share = jnp.where(counted > 0, some / jnp.maximum(counted, 1), 1 / jax.lax.psum(1, axis))
@@ -233,7 +251,7 @@ def mean_over(extra: Any, some: Array, axis: str) -> Any:
 
 
 def skipped_spikes(opt_state: Any) -> Array | None:
-    """How many updates `tuning.skip_spikes` has skipped; None where it is no part of the optimizer."""
+    """How many updates `partial.skip_spikes` has skipped; None where it is no part of the optimizer."""
     found = [count for _, count in optax.tree.get_all_with_path(opt_state, "skipped_spikes")]
     return sum(found[1:], found[0]) if found else None
 

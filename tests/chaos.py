@@ -1,9 +1,10 @@
 """Random faults upon a small run: python tests/chaos.py --faults 200 --seed 0
 
-Rounds of a run are trained to their end while seeded faults strike: SIGKILL and SIGTERM at any moment, a full disk, and,
-between starts, changed bits, truncated, zeroed, lost and added files anywhere in the run's folder, and checkpoints that are
-renamed, copied under another number or taken from another seed's run. After each round the final parameters, the optimizer's
-state and the keys must be those of a run without faults, bit for bit. A start may refuse in words; then it is started over.
+Rounds of a run are trained to their end while seeded faults strike: SIGKILL and SIGTERM at any moment, a full
+disk, and, between starts, changed bits, truncated, zeroed, lost and added files anywhere in the run's folder,
+and checkpoints that are renamed, copied under another number or taken from another seed's run. After each
+round the final parameters, the optimizer's state and the keys must be those of a run without faults, bit for
+bit. A start may refuse in words; then it is started over.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from files import bare_jax
 from listening import Listening
 from states import leaves
 
-from jaxmodels import Options, programs, runner
-from jaxmodels.checkpoint import Checkpoints
-from jaxmodels.folder import Folder, Identity
+from jaxmodels import Options
+from jaxmodels.runs.checkpoint import Checkpoints
+from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.training import programs, runner
 
 STEPS, SAVE, KEEP = 24, 3, 3
 SOURCE = Path(bare_jax.__file__).read_text()
@@ -46,10 +48,14 @@ def measured(self: Any, state: Any, events: Any) -> int:
     return 3 if int(state.step) == 0 else 2
 
 
-def train(folder: Path | None, *, seed: int = 0, fresh: bool = False, on_step: Callable[[int], Any] | None = None) -> Any:
+def train(
+    folder: Path | None, *, seed: int = 0, fresh: bool = False, on_step: Callable[[int], Any] | None = None
+) -> Any:
     """One start of the run; gives its final state."""
     runner.WORTH, programs.Programs.measure_k = 1, measured  # type: ignore[misc]
-    experiment = bare_jax.build(bare_jax.Config(seed=seed, steps=STEPS, save_every=SAVE, eval_every=8, log_every=4))
+    experiment = bare_jax.build(
+        bare_jax.Config(seed=seed, steps=STEPS, save_every=SAVE, eval_every=8, log_every=4)
+    )
     console, options = Listening(), Options(mesh="data=1")
     if folder is None:
         return runner.run(experiment, options, console=console).state
@@ -91,7 +97,9 @@ class Chaos:
             assert x.tobytes() == self.wanted[name].tobytes(), f"SILENT DIFFERENCE in {name} after {history}"
         self.report["rounds that ended bit for bit"] += 1
 
-    def _start(self, folder: Path, history: list[str], stop: int = 0, on_step: Callable[[int], Any] | None = None) -> Any:
+    def _start(
+        self, folder: Path, history: list[str], stop: int = 0, on_step: Callable[[int], Any] | None = None
+    ) -> Any:
         """Starts the run, to be stopped after a step; one that refuses is started over. The final state, or None."""
 
         def stopping(n: int) -> None:
@@ -136,7 +144,10 @@ class Chaos:
 
     def _kill(self, folder: Path, history: list[str]) -> None:
         """A process of its own is killed at any moment after it has begun to save."""
-        entries = lambda: {p.name for p in (folder / "checkpoints").glob("*")}  # noqa: E731
+
+        def entries():
+            return {p.name for p in (folder / "checkpoints").glob("*")}
+
         before = entries()
         words = [sys.executable, __file__, "--child", str(folder)]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -159,7 +170,9 @@ class Chaos:
             number = self.draw.randint(1, 2 * STEPS)
             target, source = checkpoints / str(number), self.draw.choice(steps)
             if kind == "foreign":
-                source = self.draw.choice([p for p in (self.place / "other" / "checkpoints").glob("*") if p.name.isdigit()])
+                source = self.draw.choice(
+                    [p for p in (self.place / "other" / "checkpoints").glob("*") if p.name.isdigit()]
+                )
                 target = checkpoints / source.name
             if target == source:
                 return "nothing"
@@ -187,7 +200,9 @@ class Chaos:
 
 def main() -> int:
     """Gives the exit status: 0 where nothing was silently wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
 """Eight simulated CPU devices, and one compilation cache for the session and its worker processes.
 
-JAX_PLATFORMS, XLA_FLAGS and JAX_COMPILATION_CACHE_DIR from outside are respected; a cache folder that outlives the session
-makes the next run several times faster.
+JAX_PLATFORMS, XLA_FLAGS and JAX_COMPILATION_CACHE_DIR from outside are respected; a cache folder that
+outlives the session makes the next run several times faster.
 """
 
 import atexit
@@ -16,11 +16,20 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# What a test sees does not depend on who runs it, and where: the terminal, the time zone, a cluster's variables, what was
-# planned before.
+# What a test sees does not depend on who runs it, and where: the terminal, the time zone, a cluster's
+# variables, what was planned before.
 for _name in [*os.environ]:
     if _name.startswith(("SLURM_", "OMPI_", "RAY_")) or _name in (
-        *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+        *(
+            "COLUMNS",
+            "LINES",
+            "NO_COLOR",
+            "FORCE_COLOR",
+            "CLICOLOR",
+            "CLICOLOR_FORCE",
+            "TTY_COMPATIBLE",
+            "TTY_INTERACTIVE",
+        ),
         *("JAXMODELS_TRACEBACK", "JAXMODELS_LAUNCHER", "PYTHONSAFEPATH", "PYTHONWARNINGS"),
         *("COORDINATOR_ADDRESS", "JAX_COORDINATOR_ADDRESS", "JAX_LOCAL_DEVICE_IDS", "TPU_PROCESS_ADDRESSES"),
     ):
@@ -31,13 +40,16 @@ if "JAXMODELS_TESTS_CACHE" not in os.environ:  # as above
     os.environ["JAXMODELS_TESTS_CACHE"] = tempfile.mkdtemp(prefix="jaxmodels-tests-plans-")
     atexit.register(shutil.rmtree, os.environ["JAXMODELS_TESTS_CACHE"], ignore_errors=True)
 os.environ["XDG_CACHE_HOME"] = os.environ["JAXMODELS_TESTS_CACHE"]
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the first process makes it, pytest-xdist's workers inherit it
+if (
+    "JAX_COMPILATION_CACHE_DIR" not in os.environ
+):  # the first process makes it, pytest-xdist's workers inherit it
     _folder = tempfile.mkdtemp(prefix="jaxmodels-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tiny programs: tracing and compiling are what takes the time. XLA's older emitters, in versions that have them, take half
-# of that for compiling; a program that is not cut into pieces for threads, a tenth less; without Python's lines, another.
+# Tiny programs: tracing and compiling are what takes the time. XLA's older emitters, in versions that have
+# them, take half of that for compiling; a program that is not cut into pieces for threads, a tenth less;
+# without Python's lines, another.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
@@ -54,11 +66,18 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # Compiling makes a first example slow, and a test that fails should fail again.
-hypothesis.settings.register_profile("jaxmodels", deadline=None, derandomize=True, database=None, max_examples=10)
+hypothesis.settings.register_profile(
+    "jaxmodels", deadline=None, derandomize=True, database=None, max_examples=10
+)
 hypothesis.settings.load_profile("jaxmodels")
 
 
-FIRST = ("test_contract", "test_faults", "test_benchmarks", "test_accelerator_experiments")  # the files that take longest
+FIRST = (
+    "test_contract",
+    "test_faults",
+    "test_benchmarks",
+    "test_accelerator_experiments",
+)  # the files that take longest
 
 
 def pytest_collection_modifyitems(items):
@@ -89,11 +108,15 @@ def real():
     """Real data, in $JAXMODELS_DATA, else in ../shared/data beside the repository.
 
     real(name): the folder of a data set; skips the test where it is absent."""
-    root = Path(os.environ.get("JAXMODELS_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
+    root = Path(
+        os.environ.get("JAXMODELS_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data"
+    ).resolve()
 
     def find(name):
         if not (root / name).is_dir():
-            pytest.skip(f"no real data: {root / name} is absent; set JAXMODELS_DATA to the folder that holds {name}")
+            pytest.skip(
+                f"no real data: {root / name} is absent; set JAXMODELS_DATA to the folder that holds {name}"
+            )
         return root / name
 
     return find

@@ -13,7 +13,21 @@ from typing import Any
 
 import numpy as np
 
-NUMBERS = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+NUMBERS = (
+    0,
+    1,
+    2**7,
+    2**8 - 1,
+    2**15,
+    2**16 - 1,
+    2**24,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+)
 WORDS = (
     b"",
     b"\0",
@@ -38,8 +52,8 @@ PARTS = re.compile(r"(?s)\bgot\b.+;.*\bexpected\b.+\. \S")  # what came; what wa
 def mutations(whole: bytes, count: int, *, seed: int = 0, others: Sequence[bytes] = ()) -> Iterator[bytes]:
     """`count` damaged copies, each changed in one to four places.
 
-    Bits are flipped, ends cut off, bytes or words inserted, pieces doubled or removed, numbers of 1 to 8 bytes in either
-    order overwritten by extreme ones, and pieces of `others` (or of the file itself) set in.
+    Bits are flipped, ends cut off, bytes or words inserted, pieces doubled or removed, numbers of 1 to 8
+    bytes in either order overwritten by extreme ones, and pieces of `others` (or of the file itself) set in.
     """
     for case in range(count):
         rng = np.random.default_rng([seed, case])
@@ -88,13 +102,17 @@ def attempt(read: Callable[[], Any], *, seconds: float = 10) -> Any:
     try:
         found = read()
     except (ValueError, OSError) as error:
-        assert not isinstance(error, UnicodeError) and PARTS.search(str(error)), f"{type(error).__name__}: {error}"
+        assert not isinstance(error, UnicodeError) and PARTS.search(str(error)), (
+            f"{type(error).__name__}: {error}"
+        )
         found = None
     assert time.monotonic() - began < seconds
     return found
 
 
-def survey(read: Callable[[bytes], Any], whole: bytes, count: int, *, seed: int = 0, others: Sequence[bytes] = ()) -> int:
+def survey(
+    read: Callable[[bytes], Any], whole: bytes, count: int, *, seed: int = 0, others: Sequence[bytes] = ()
+) -> int:
     """Tries read with `count` damaged copies; gives how many it read. The whole one must be readable."""
     assert attempt(lambda: read(whole)) is not None
     found = 0

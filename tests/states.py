@@ -11,7 +11,9 @@ import numpy as np
 def leaves(state: Any) -> dict[str, np.ndarray]:
     """Every array of a state, its random key among them, by name."""
     plain = state._replace(key=jax.random.key_data(state.key))
-    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(plain)}
+    return {
+        jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(plain)
+    }
 
 
 def same_bits(a: Any, b: Any) -> None:

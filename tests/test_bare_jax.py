@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import optim, parallel, sharding
+from jaxmodels import optim, parallel
+from jaxmodels.parallel import rules
 from jaxmodels.step import State, init, make_evaluate, make_step
 from jaxmodels.task import Mean, Task, value
 
@@ -23,12 +24,16 @@ def softmax_regression() -> Task:
     """Logits x W + b; noise on x while training, so that the keys are used; extra counts the batches seen."""
 
     def start(key, batch):
-        return {"W": 0.1 * jax.random.normal(key, (F, K)), "b": jnp.zeros(K)}, {"batches": jnp.zeros((), jnp.int32)}
+        return {"W": 0.1 * jax.random.normal(key, (F, K)), "b": jnp.zeros(K)}, {
+            "batches": jnp.zeros((), jnp.int32)
+        }
 
     def measure(params, x_BF, batch):
         logits_BK = (x_BF.astype(params["W"].dtype) @ params["W"] + params["b"]).astype(jnp.float32)
         loss_B = -jnp.take_along_axis(jax.nn.log_softmax(logits_BK), batch["y"][:, None], axis=-1)[:, 0]
-        return Mean.of(loss_B, batch["weight"]), {"accuracy": Mean.of(logits_BK.argmax(-1) == batch["y"], batch["weight"])}
+        return Mean.of(loss_B, batch["weight"]), {
+            "accuracy": Mean.of(logits_BK.argmax(-1) == batch["y"], batch["weight"])
+        }
 
     def loss(params, extra, batch, keys_B):
         noise_BF = jax.vmap(lambda key: jax.random.normal(key, (F,)))(keys_B)
@@ -99,7 +104,7 @@ def test_its_extra_variables_go_from_step_to_step(step, start):
 def test_it_runs_on_two_devices(step, start, mode):
     mesh = parallel.make_mesh("data=2")
     fn = make_step(TASK, SGD, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
-    shardings = sharding.state_shardings(start, mesh)
+    shardings = rules.state_shardings(start, mesh)
     compiled = parallel.compile_step(lambda s, _, b: fn(s, b), mode, mesh, shardings, leading=0, donate=False)
     data = batch(0.3)
     moving = parallel.put(lambda first, last: {name: x[first:last] for name, x in data.items()}, B, mesh)

@@ -24,7 +24,10 @@ def report(script: str, *options: str) -> dict:
     assert line["quick"] is True and line["cases"] and line["checks"]
     assert {"cpu", "cores", "xla_flags"} <= line["machine"].keys()
     assert {"python", "jax", "numpy", "keras", "torch", "commit"} <= line["versions"].keys()
-    assert all({"check", "value", "pass"} < check.keys() and {"most", "least"} & check.keys() for check in line["checks"])
+    assert all(
+        {"check", "value", "pass"} < check.keys() and {"most", "least"} & check.keys()
+        for check in line["checks"]
+    )
     assert line["pass"] is True
     return line
 
@@ -34,10 +37,17 @@ LARGER, TINY = ("digits", "mnist", "cnn", "gpt"), ("tiny-1000", "tiny-10000")
 
 @pytest.mark.parametrize(("larger", "tiny"), first(0, [(LARGER[:1], TINY[:1]), (LARGER, TINY)]), ids=str)
 def test_the_runners_overhead_is_measured_against_a_bare_loop_that_computes_the_same(larger, tiny):
-    cases = report("runner_overhead.py", *(word for name in (*larger, *tiny) for word in ("--case", name)))["cases"]
+    cases = report("runner_overhead.py", *(word for name in (*larger, *tiny) for word in ("--case", name)))[
+        "cases"
+    ]
     for name in larger:
         case = cases[name]
-        assert case["ratio"].keys() == SPREAD == case["step_us"]["runner"].keys() == case["step_us"]["bare"].keys()
+        assert (
+            case["ratio"].keys()
+            == SPREAD
+            == case["step_us"]["runner"].keys()
+            == case["step_us"]["bare"].keys()
+        )
         assert case["agreement"] <= 0.01
     for name in tiny:
         of = cases[name]

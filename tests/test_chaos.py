@@ -6,7 +6,7 @@ import chaos
 import pytest
 from instances import first
 
-from jaxmodels import programs, runner
+from jaxmodels.training import programs, runner
 
 
 @pytest.mark.parametrize("seed", first(1, [0, 1, 2]))

@@ -17,35 +17,23 @@ import pytest
 
 import jaxmodels
 from jaxmodels import choices, step
-from jaxmodels.data import (
-    audio,
+from jaxmodels.data import bucketing, order, packing, pairs, pipeline, tokenize, tokenizer
+from jaxmodels.data.datasets import (
     banking77,
     bccd,
     california_housing,
     cifar10,
     digits,
     fashion_mnist,
-    files,
-    images,
-    lengths,
-    order,
-    packing,
-    pairs,
-    pipeline,
     python_source,
-    records,
     scitldr,
     sentences,
     squad,
     tanaka,
-    text,
-    text_folder,
-    text_table,
     tinyshakespeare,
-    tokenize,
-    tokenizer,
 )
-from jaxmodels.data.grain_source import GrainPipeline
+from jaxmodels.data.formats import array_records, audio, byte_text, images, tables, text_folder, text_table
+from jaxmodels.data.grain_pipeline import GrainPipeline
 from jaxmodels.layers import quantize, rope, stack
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.resnet import CifarResNet, resnet50
@@ -54,30 +42,46 @@ from jaxmodels.tasks.vae import vae
 
 pytestmark = pytest.mark.fast
 
-PARTS = ("models", "layers", "tasks", "data", "decoding", "optim", "tuning", "step", "adversarial")
+PARTS = ("models", "layers", "tasks", "data", "decoding", "optim", "step", "alternating")
 NO: Any = "nonesuch"
 B: dict[str, Any] = {"batch": 1}
 
 CALLS: dict[str, Callable[[], Any]] = {
-    "data.audio audio_folder crop": lambda: audio.audio_folder(".", rate=1, samples=1, crop=NO, **B),
-    "data.audio audio_folder remainder": lambda: audio.audio_folder(".", rate=1, samples=1, remainder=NO, **B),
-    "data.audio audio_folder on_broken": lambda: audio.audio_folder(".", rate=1, samples=1, on_broken=NO, **B),
-    "data.banking77 banking77 split": lambda: banking77.banking77(NO, 1, encode=len),
-    "data.banking77 examples split": lambda: banking77.examples(NO),
-    "data.bccd bccd split": lambda: bccd.bccd(NO, 1),
-    "data.california_housing california_housing split": lambda: california_housing.california_housing(NO, 1),
-    "data.cifar10 cifar10 split": lambda: cifar10.cifar10(NO, 1),
-    "data.digits digits split": lambda: digits.digits(NO, 1),
-    "data.fashion_mnist fashion_mnist split": lambda: fashion_mnist.fashion_mnist(NO, 1),
-    "data.fashion_mnist numbered split": lambda: fashion_mnist.numbered(NO, 1, 1),
-    "data.files read_csv decimal": lambda: files.read_csv("x.csv", decimal=NO),
-    "data.grain_source GrainPipeline remainder": lambda: GrainPipeline([1], load=lambda x: {}, remainder=NO, **B),
-    "data.grain_source GrainPipeline on_broken": lambda: GrainPipeline([1], load=lambda x: {}, on_broken=NO, **B),
-    "data.images image_folder channels": lambda: images.image_folder(".", size=(1, 1), channels=NO, **B),
-    "data.images image_folder on_broken": lambda: images.image_folder(".", size=(1, 1), on_broken=NO, **B),
-    "data.images image_folder remainder": lambda: images.image_folder(".", size=(1, 1), remainder=NO, **B),
-    "data.images picture channels": lambda: images.picture("x.png", 1, channels=NO),
-    "data.lengths TextPipeline remainder": lambda: lengths.TextPipeline({}, length=1, remainder=NO, **B),
+    "data.formats.audio audio_folder crop": lambda: audio.audio_folder(".", rate=1, samples=1, crop=NO, **B),
+    "data.formats.audio audio_folder remainder": lambda: audio.audio_folder(
+        ".", rate=1, samples=1, remainder=NO, **B
+    ),
+    "data.formats.audio audio_folder on_broken": lambda: audio.audio_folder(
+        ".", rate=1, samples=1, on_broken=NO, **B
+    ),
+    "data.datasets.banking77 banking77 split": lambda: banking77.banking77(NO, 1, encode=len),
+    "data.datasets.banking77 examples split": lambda: banking77.examples(NO),
+    "data.datasets.bccd bccd split": lambda: bccd.bccd(NO, 1),
+    "data.datasets.california_housing california_housing split": lambda: (
+        california_housing.california_housing(NO, 1)
+    ),
+    "data.datasets.cifar10 cifar10 split": lambda: cifar10.cifar10(NO, 1),
+    "data.datasets.digits digits split": lambda: digits.digits(NO, 1),
+    "data.datasets.fashion_mnist fashion_mnist split": lambda: fashion_mnist.fashion_mnist(NO, 1),
+    "data.datasets.fashion_mnist numbered split": lambda: fashion_mnist.numbered(NO, 1, 1),
+    "data.formats.tables read_csv decimal": lambda: tables.read_csv("x.csv", decimal=NO),
+    "data.grain_pipeline GrainPipeline remainder": lambda: GrainPipeline(
+        [1], load=lambda x: {}, remainder=NO, **B
+    ),
+    "data.grain_pipeline GrainPipeline on_broken": lambda: GrainPipeline(
+        [1], load=lambda x: {}, on_broken=NO, **B
+    ),
+    "data.formats.images image_folder channels": lambda: images.image_folder(
+        ".", size=(1, 1), channels=NO, **B
+    ),
+    "data.formats.images image_folder on_broken": lambda: images.image_folder(
+        ".", size=(1, 1), on_broken=NO, **B
+    ),
+    "data.formats.images image_folder remainder": lambda: images.image_folder(
+        ".", size=(1, 1), remainder=NO, **B
+    ),
+    "data.formats.images picture channels": lambda: images.picture("x.png", 1, channels=NO),
+    "data.bucketing TextPipeline remainder": lambda: bucketing.TextPipeline({}, length=1, remainder=NO, **B),
     "data.order Order remainder": lambda: order.Order(1, 1, None, NO),
     "data.packing PackedPipeline long": lambda: packing.PackedPipeline({}, length=1, long=NO, **B),
     "data.packing PackedPipeline remainder": lambda: packing.PackedPipeline({}, length=1, remainder=NO, **B),
@@ -85,25 +89,37 @@ CALLS: dict[str, Callable[[], Any]] = {
         list, source_length=1, target_length=1, begin=0, end=0, remainder=NO, **B
     ),
     "data.pipeline ArrayPipeline remainder": lambda: pipeline.ArrayPipeline({}, remainder=NO, **B),
-    "data.pipeline WindowPipeline remainder": lambda: pipeline.WindowPipeline(np.zeros(9), length=1, remainder=NO, **B),
-    "data.python_source python_source split": lambda: python_source.python_source(NO),
-    "data.records record_pipeline on_broken": lambda: records.record_pipeline("x", lambda x: {}, on_broken=NO, **B),
-    "data.records record_pipeline remainder": lambda: records.record_pipeline("x", lambda x: {}, remainder=NO, **B),
-    "data.scitldr scitldr split": lambda: scitldr.scitldr(NO),
-    "data.sentences as_text name": lambda: sentences.as_text(np.zeros(1, int), NO, fold=0),
-    "data.sentences sentences name": lambda: sentences.sentences(NO, "train", 1, fold=0),
-    "data.sentences sentences side": lambda: sentences.sentences("polarity", NO, 1, fold=0),
-    "data.squad Squad split": lambda: squad.Squad(NO, encode=lambda text: ([], []), first=0, between=0),
-    "data.squad best_sentences split": lambda: squad.best_sentences(NO),
-    "data.squad questions split": lambda: squad.questions(NO),
-    "data.tanaka sentences split": lambda: tanaka.sentences(NO),
-    "data.text text_files split": lambda: text.text_files(".", NO),
-    "data.text_folder text_folder on_broken": lambda: text_folder.text_folder(".", length=1, on_broken=NO, **B),
-    "data.text_folder text_folder remainder": lambda: text_folder.text_folder(".", length=1, remainder=NO, **B),
-    "data.text_table text_table remainder": lambda: text_table.text_table(
+    "data.pipeline WindowPipeline remainder": lambda: pipeline.WindowPipeline(
+        np.zeros(9), length=1, remainder=NO, **B
+    ),
+    "data.datasets.python_source python_source split": lambda: python_source.python_source(NO),
+    "data.formats.array_records record_pipeline on_broken": lambda: array_records.record_pipeline(
+        "x", lambda x: {}, on_broken=NO, **B
+    ),
+    "data.formats.array_records record_pipeline remainder": lambda: array_records.record_pipeline(
+        "x", lambda x: {}, remainder=NO, **B
+    ),
+    "data.datasets.scitldr scitldr split": lambda: scitldr.scitldr(NO),
+    "data.datasets.sentences as_text name": lambda: sentences.as_text(np.zeros(1, int), NO, fold=0),
+    "data.datasets.sentences sentences name": lambda: sentences.sentences(NO, "train", 1, fold=0),
+    "data.datasets.sentences sentences side": lambda: sentences.sentences("polarity", NO, 1, fold=0),
+    "data.datasets.squad Squad split": lambda: squad.Squad(
+        NO, encode=lambda text: ([], []), first=0, between=0
+    ),
+    "data.datasets.squad best_sentences split": lambda: squad.best_sentences(NO),
+    "data.datasets.squad questions split": lambda: squad.questions(NO),
+    "data.datasets.tanaka sentences split": lambda: tanaka.sentences(NO),
+    "data.formats.byte_text text_files split": lambda: byte_text.text_files(".", NO),
+    "data.formats.text_folder text_folder on_broken": lambda: text_folder.text_folder(
+        ".", length=1, on_broken=NO, **B
+    ),
+    "data.formats.text_folder text_folder remainder": lambda: text_folder.text_folder(
+        ".", length=1, remainder=NO, **B
+    ),
+    "data.formats.text_table text_table remainder": lambda: text_table.text_table(
         {}, encode=list, classes=(), length=1, remainder=NO, **B
     ),
-    "data.tinyshakespeare tinyshakespeare split": lambda: tinyshakespeare.tinyshakespeare(NO),
+    "data.datasets.tinyshakespeare tinyshakespeare split": lambda: tinyshakespeare.tinyshakespeare(NO),
     "data.tokenize tokenize kind": lambda: tokenize.tokenize(".", "out", kind=NO),
     "data.tokenizer Tokenizer.train kind": lambda: tokenizer.Tokenizer.train(["a"], kind=NO),
     "layers.quantize quantized products": lambda: quantize.quantized(MLP((), 1), NO),
@@ -160,15 +176,23 @@ def test_every_option_of_words_is_known_here():
 
 @pytest.mark.parametrize("option", CALLS)
 def test_a_word_that_no_option_has_is_refused(option):
-    with pytest.raises(ValueError, match=rf": got {option.split()[-1]}='nonesuch'; expected one of .+\. Do give"):
+    with pytest.raises(
+        ValueError, match=rf": got {option.split()[-1]}='nonesuch'; expected one of .+\. Do give"
+    ):
         CALLS[option]()
 
 
 @pytest.mark.parametrize("option", of_models())
 def test_a_models_words_are_checked_when_it_is_made(option):
     owner, name = options()[option], option.split()[-1]
-    needed = {f.name: None for f in dataclasses.fields(owner) if f.default is f.default_factory is dataclasses.MISSING}
-    with pytest.raises(ValueError, match=rf"{owner.__name__}: got {name}='nonesuch'; expected one of .+\. Do give"):
+    needed = {
+        f.name: None
+        for f in dataclasses.fields(owner)
+        if f.default is f.default_factory is dataclasses.MISSING
+    }
+    with pytest.raises(
+        ValueError, match=rf"{owner.__name__}: got {name}='nonesuch'; expected one of .+\. Do give"
+    ):
         owner(**{**needed, name: NO})
 
 
@@ -179,7 +203,9 @@ def test_the_message_says_what_is_nearest():
         resnet50(classes=2, stem="cifar")
     with pytest.raises(ValueError, match=r"got option='C'; expected one of 'A', 'B'\. Do give one of them"):
         CifarResNet(2, option=NO and "C")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"got pool='men'; expected one of 'token', 'mean'\. Do give pool='mean', if that"):
+    with pytest.raises(
+        ValueError, match=r"got pool='men'; expected one of 'token', 'mean'\. Do give pool='mean', if that"
+    ):
         vit_s(classes=2, patch=4, pool="men")
     with pytest.raises(ValueError, match=r"got remainder='keep'; expected one of 'wrap', 'drop', 'pad'"):
         pipeline.ArrayPipeline({"x": np.zeros(3)}, batch=2, remainder="keep")  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """What every model with every task must do; the list is in tiny.py.
 
-Batch normalisation looks at the whole of what it is given. Under jit that is the global batch; under pmap it is one
-device's part, and with accumulation one micro-batch, as in the papers that used it. There the agreement with the undivided
-batch is not asked for, and a test says what holds instead.
+Batch normalisation looks at the whole of what it is given. Under jit that is the global batch; under pmap it
+is one device's part, and with accumulation one micro-batch, as in the papers that used it. There the
+agreement with the undivided batch is not asked for, and a test says what holds instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import pytest
 from instances import first
 from tiny import TINY, B, Tiny
 
-from jaxmodels import parallel, sharding
+from jaxmodels import parallel
+from jaxmodels.parallel import rules
 from jaxmodels.step import cast_floats, example_keys, init, make_evaluate, make_step
 from jaxmodels.task import Mean
 
@@ -84,7 +85,9 @@ class Case:
 
         def alone(params, extra, batch):
             def at(i):
-                return self.task.evaluate(params, extra, {**batch, "weight": weighted(batch["weight"], jnp.arange(B) == i)})
+                return self.task.evaluate(
+                    params, extra, {**batch, "weight": weighted(batch["weight"], jnp.arange(B) == i)}
+                )
 
             return jax.lax.map(at, jnp.arange(B))
 
@@ -94,12 +97,18 @@ class Case:
     def divided(self, mode: str, axes: str):
         """(state on the mesh, its compiled step, the mesh)."""
         mesh = parallel.make_mesh(axes)
-        shardings = sharding.state_shardings(self.state, mesh)
+        shardings = rules.state_shardings(self.state, mesh)
         step = make_step(self.task, SGD, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
-        compiled = parallel.compile_step(lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False)
+        compiled = parallel.compile_step(
+            lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False
+        )
         state = jax.device_put(self.state, shardings)
         moving = put(self.tiny.batch, mesh)
-        return state, compiled.lower(state, {}, moving).compile(), mesh  # else pmap compiles for its own outputs again
+        return (
+            state,
+            compiled.lower(state, {}, moving).compile(),
+            mesh,
+        )  # else pmap compiles for its own outputs again
 
 
 def put(batch, mesh):
@@ -119,7 +128,11 @@ def weighted(weight, factor_B):
 def batch_at(tiny: Tiny, step: int, weight_B=None) -> dict[str, np.ndarray]:
     """A different order of the tiny batch at each step; the weights stay where they are."""
     batch = {name: np.roll(x, step, axis=0) for name, x in tiny.batch.items()}
-    return batch if weight_B is None else {**batch, "weight": weighted(tiny.batch["weight"], np.asarray(weight_B))}
+    return (
+        batch
+        if weight_B is None
+        else {**batch, "weight": weighted(tiny.batch["weight"], np.asarray(weight_B))}
+    )
 
 
 def garbage(tiny: Tiny, rows) -> dict[str, np.ndarray]:
@@ -141,7 +154,9 @@ def moved_from(params, seed: int = 0):
     """The parameters with noise added."""
     leaves, tree = jax.tree.flatten(params)
     random = np.random.default_rng(seed)
-    return jax.tree.unflatten(tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves])
+    return jax.tree.unflatten(
+        tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves]
+    )
 
 
 def close(a, b, atol=1e-5):
@@ -149,7 +164,9 @@ def close(a, b, atol=1e-5):
 
 
 def moved(a, b) -> float:
-    pairs = zip(*map(jax.tree.leaves, jax.device_get((a, b))), strict=True)  # in NumPy, which compiles nothing
+    pairs = zip(
+        *map(jax.tree.leaves, jax.device_get((a, b))), strict=True
+    )  # in NumPy, which compiles nothing
     return max(float(np.abs(x - y).max()) for x, y in pairs)
 
 
@@ -181,7 +198,9 @@ def test_parameters_are_float32(tiny):
 @pytest.mark.fast
 def test_the_initial_variables_do_not_depend_on_the_values_in_the_batch(tiny):
     zeros = case(tiny).init({name: np.zeros_like(x) for name, x in tiny.batch.items()})
-    chex.assert_trees_all_equal((zeros.params, zeros.extra), (case(tiny).state.params, case(tiny).state.extra))
+    chex.assert_trees_all_equal(
+        (zeros.params, zeros.extra), (case(tiny).state.params, case(tiny).state.extra)
+    )
 
 
 # Training
@@ -200,7 +219,9 @@ def test_every_parameter_gets_a_gradient(tiny):
     state, _ = case(tiny).step(case(tiny).state._replace(params=params), tiny.batch)
     grads = jax.tree.leaves_with_path(jax.device_get(state.opt_state))
     sizes = {jax.tree_util.keystr(path): float(np.abs(g).max()) for path, g in grads}
-    nothing = {path for path, size in sizes.items() if not size > 1e-6 * max(sizes.values())}  # above rounding
+    nothing = {
+        path for path, size in sizes.items() if not size > 1e-6 * max(sizes.values())
+    }  # above rounding
     assert nothing == {path for path in sizes if tiny.idle and re.search(tiny.idle, path)}
 
 
@@ -273,7 +294,9 @@ def test_a_micro_batch_of_padding_alone_leaves_the_statistics(tiny):
     """Rows 1, 3, 5 and 7 are the second one."""
     c = case(tiny)
     parts, _ = jax.jit(make_step(tiny.task, SGD, accumulate=2))(c.state, batch_at(tiny, 0, [1, 0] * 4))
-    _, extra, _ = c.loss(c.state.params, c.state.extra, {name: x[::2] for name, x in tiny.batch.items()}, c.keys[::2])
+    _, extra, _ = c.loss(
+        c.state.params, c.state.extra, {name: x[::2] for name, x in tiny.batch.items()}, c.keys[::2]
+    )
     close(parts.extra, extra)
 
 
@@ -379,13 +402,19 @@ def test_garbage_in_padding_changes_no_metric(tiny):
     clean = c.evaluate(c.state.params, c.state.extra, {**tiny.batch, "weight": weight})
     dirty = c.evaluate(c.state.params, c.state.extra, {**garbage(tiny, [2, 6, 7]), "weight": weight})
     close(dirty, clean, atol=1e-6)
-    assert 0 < float(clean["loss"].weight) < float(c.evaluate(c.state.params, c.state.extra, tiny.batch)["loss"].weight)
+    assert (
+        0
+        < float(clean["loss"].weight)
+        < float(c.evaluate(c.state.params, c.state.extra, tiny.batch)["loss"].weight)
+    )
 
 
 @every
 @pytest.mark.fast
 def test_metrics_are_finished_from_means(tiny):
-    names = jax.eval_shape(tiny.task.evaluate, *jax.eval_shape(tiny.task.init, jax.random.key(0), tiny.batch), tiny.batch)
+    names = jax.eval_shape(
+        tiny.task.evaluate, *jax.eval_shape(tiny.task.init, jax.random.key(0), tiny.batch), tiny.batch
+    )
     finished = tiny.task.finish(dict.fromkeys(names, 0.5))
     assert set(names) <= set(finished)
     assert all(isinstance(x, float) for x in finished.values())
@@ -411,11 +440,16 @@ def test_bfloat16_keeps_the_update_in_float32_and_the_loss_near(tiny):
 def test_bfloat16_reaches_every_matrix_product(tiny):
     c = case(tiny)
     evaluate = make_evaluate(tiny.task, precision=jnp.bfloat16)
-    train = lambda params, extra, batch, keys_B: tiny.task.loss(cast_floats(params, jnp.bfloat16), extra, batch, keys_B)  # noqa: E731
+
+    def train(params, extra, batch, keys_B):
+        return tiny.task.loss(cast_floats(params, jnp.bfloat16), extra, batch, keys_B)
+
     for fn, arguments in ((evaluate, ()), (train, (c.keys,))):
         text = jax.jit(fn).lower(c.state.params, c.state.extra, tiny.batch, *arguments).as_text()
         products = re.findall(r"stablehlo\.(?:dot_general|convolution).* : \((.*)\) ->", text)
         assert products
         assert not [
-            operands for operands in products if "f32" in operands and not (tiny.float32 and tiny.float32 in operands)
+            operands
+            for operands in products
+            if "f32" in operands and not (tiny.float32 and tiny.float32 in operands)
         ]

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxmodels import loading, runner
+from jaxmodels.runs import experiment_file
 from jaxmodels.step import make_step
+from jaxmodels.training import runner
 
 pytestmark = pytest.mark.fast
 
@@ -19,9 +20,9 @@ FILES = sorted(FOLDER.glob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_experiments_step_can_be_traced_without_data(path, monkeypatch, tmp_path):
-    file = loading.load(path)
+    file = experiment_file.load(path)
     try:
-        experiment = file.build(loading.make_config(file, {}))
+        experiment = file.build(experiment_file.make_config(file, {}))
         spec = experiment.train.spec.items()
     except (FileNotFoundError, ImportError) as error:
         pytest.skip(f"needs files or a package that are not here: {error}")
@@ -32,10 +33,12 @@ def test_an_experiments_step_can_be_traced_without_data(path, monkeypatch, tmp_p
     }
     step = (experiment.make_step or make_step)(experiment.task, experiment.optimizer)
     after, metrics = jax.eval_shape(step, state, batch)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
     assert metrics["loss"].total.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_experiment_says_how_to_run_it(path):
-    assert f"experiments/{path.name}" in (loading.load(path).module.__doc__ or "")
+    assert f"experiments/{path.name}" in (experiment_file.load(path).module.__doc__ or "")

@@ -21,12 +21,13 @@ from jax.experimental.compilation_cache import compilation_cache
 from listening import Listening
 from states import leaves, same_bits
 
-from jaxmodels import Options, optim, runner
-from jaxmodels.checkpoint import Checkpoints
+from jaxmodels import Options, optim
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.experiment import Experiment
-from jaxmodels.folder import Folder, Identity
-from jaxmodels.tuning import skip_spikes
+from jaxmodels.optim.partial import skip_spikes
+from jaxmodels.runs.checkpoint import Checkpoints
+from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.training import runner
 
 fast = pytest.mark.fast
 
@@ -37,13 +38,17 @@ def bare() -> Experiment:
     return bare_jax.build(bare_jax.Config(steps=STEPS, save_every=2, log_every=1))
 
 
-def run(experiment: Experiment, folder: Path, *, on_step: Any = None, **options: Any) -> tuple[runner.Result, list[str]]:
+def run(
+    experiment: Experiment, folder: Path, *, on_step: Any = None, **options: Any
+) -> tuple[runner.Result, list[str]]:
     console = Listening()
     opened = Folder(folder, keep=2, warn=console.warn)
     try:
         opened.open(Identity("", {}, {}))
         with_mesh = Options(mesh="data=1", **options)
-        return runner.run(experiment, with_mesh, folder=opened, console=console, on_step=on_step), console.said
+        return runner.run(
+            experiment, with_mesh, folder=opened, console=console, on_step=on_step
+        ), console.said
     finally:
         opened.close()
 
@@ -130,13 +135,18 @@ def test_devices_and_micro_batches_skip_the_same_spike(how):
         for options in ({}, options)
     )
     assert int(one.opt_state.skipped_spikes) == int(other.opt_state.skipped_spikes) == 1
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
+
+    def close(a, b):
+        return np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
     jax.tree.map(close, (other.params, other.opt_state), (one.params, one.opt_state))
 
 
 @fast
 @pytest.mark.parametrize("kind", ["shape", "missing"])
-def test_a_batch_that_is_not_as_the_others_ends_the_run_and_the_checkpoints_before_it_are_sound(tmp_path, kind):
+def test_a_batch_that_is_not_as_the_others_ends_the_run_and_the_checkpoints_before_it_are_sound(
+    tmp_path, kind
+):
     with pytest.raises((ValueError, KeyError, TypeError)):
         run(odd(kind), tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
@@ -167,9 +177,13 @@ def test_a_clock_that_jumps_changes_no_bit(tmp_path, whole, monkeypatch):
     """A save that is under way when the clock jumps forward is given up by Orbax: a warning. The next counts."""
     now, days = time.time, [0]
     monkeypatch.setattr(time, "time", lambda: now() + 86_400 * days[0])
-    got, said = run(bare(), tmp_path, on_step=lambda n: days.__setitem__(0, {5: 400, 9: -400}.get(n, days[0])))
+    got, said = run(
+        bare(), tmp_path, on_step=lambda n: days.__setitem__(0, {5: 400, 9: -400}.get(n, days[0]))
+    )
     same_bits(got.state, whole.state)
-    assert all("could not be written" in text and "timed out" in text and "Training goes on" in text for text in said)
+    assert all(
+        "could not be written" in text and "timed out" in text and "Training goes on" in text for text in said
+    )
     assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == STEPS
 
 
@@ -230,8 +244,21 @@ def test_another_version_of_jax_goes_on_from_the_checkpoint(tmp_path):
     other = os.environ.get("JAXMODELS_OTHER_PYTHON")
     if not other:
         pytest.skip("needs another jax: set JAXMODELS_OTHER_PYTHON to a Python that has it")
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))}
-    words = ["-m", "jaxmodels", "train", bare_jax.__file__, "--mesh", "data=1", "--save-every", "2", "--quiet"]
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1]))),
+    }
+    words = [
+        "-m",
+        "jaxmodels",
+        "train",
+        bare_jax.__file__,
+        "--mesh",
+        "data=1",
+        "--save-every",
+        "2",
+        "--quiet",
+    ]
     for folder, pythons in (("mixed", (sys.executable, other)), ("whole", (sys.executable, sys.executable))):
         for stop, python in zip(("6", "0"), pythons, strict=True):
             command = [python, *words, "--folder", str(tmp_path / folder), "--stop-at", stop]

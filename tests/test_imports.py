@@ -14,114 +14,115 @@ pytestmark = pytest.mark.fast
 
 ROOT = Path(__file__).parents[1] / "jaxmodels"
 
-# What runs, shows and keeps an experiment. Its parts may import each other; none knows a model, a task or a data set.
-RUNNER = [
-    *(
-        "runner",
-        "programs",
-        "evaluating",
-        "signals",
-        "saving",
-        "feed",
-        "diagnose",
-        "console",
-        "options",
-        "folder",
-        "loading",
-        "commands",
-        "verify",
-        "checkpoint",
-        "metrics",
-        "trackers",
-        "stopping",
-    ),
-    *("sweeps", "planning", "report", "generate", "decoding", "task", "experiment", "step", "parallel", "sharding", "axes"),
-    *("processes", "cluster", "guard", "stall", "elastic", "launching", "templates", "safe_path", "terminal", "contracts"),
-    *("watch", "profiling", "find_rate", "rate_curve", "find_batch", "doctor", "listing"),
-    *("runs", "keys", "checking", "narrowing", "fingerprints", "traced", "knobs"),
+# Contracts and what everything may stand on.
+CORE = [
+    "task",
+    "pipeline",
+    "experiment",
+    "interfaces",
+    "keys",
+    "paths",
+    "choices",
+    "step",
+    "state",
+    "options",
+    "console",
+    "terminal",
+    "contracts",
 ]
+WINGS = ["analysis", "training", "planning", "sweeps", "report", "decoding"]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
 ARROWS: dict[str, list[str]] = {
     "task": [],
-    "axes": [],
-    "sharding": ["axes"],
-    "experiment": ["task"],
+    "pipeline": [],
+    "interfaces": [],
     "keys": [],
+    "paths": [],
     "choices": [],
-    "step": ["choices", "task", "keys", "contracts"],
-    "adversarial": ["step", "task"],
-    "parallel": ["task", "axes"],
-    "runs": ["runs"],
-    "checkpoint": ["task", "processes", "runs"],
-    "cluster": [],
-    "guard": ["cluster"],
-    "processes": ["cluster", "guard"],
-    "stall": [],
-    "stopping": ["experiment", "processes"],
-    "elastic": ["axes"],
-    "launching": RUNNER,
-    "templates": [],
-    "metrics": ["task", "runs"],
-    "trackers": ["metrics", "runs"],
-    "optim": [],
-    "tuning": ["optim"],
-    "narrowing": [],
-    "checking": ["task", "experiment", "narrowing"],
-    "data": ["choices", "data", "narrowing"],
-    "data.workers": ["data", "narrowing", "safe_path"],
-    "data.tokens": ["data", "narrowing", "runs.files"],
-    "data.tokenize": ["choices", "data", "narrowing", "runs.files"],
-    "layers": ["choices", "layers", "axes"],
-    "models": ["layers"],
-    "tasks": [
-        *("choices", "task", "axes", "keys"),
-        *("tasks.apply", "tasks.cross_entropy", "tasks.boxes", "tasks.own_keys", "tasks.ranking", "tasks.requirements"),
-    ],
-    "convert": [
-        *("convert", "models", "layers", "task", "tasks.language", "tasks.translate"),
-        *("data.tokenizer", "data.tokenizer_settings", "data.json_file", "runs.files"),
-    ],
-    "convert.image": ["convert", "task", "tasks.classify", "data.draw", "data.images", "data.json_file"],
-    "runner": RUNNER,
-    "programs": RUNNER,
-    "evaluating": RUNNER,
-    "signals": RUNNER,
-    "saving": RUNNER,
-    "feed": RUNNER,
-    "diagnose": RUNNER,
-    "console": RUNNER,
-    "options": RUNNER,
-    "folder": RUNNER,
-    "knobs": [],
-    "loading": [*RUNNER, "data.learned"],
-    "fingerprints": [*RUNNER, "data.fingerprint"],
-    "traced": RUNNER,
-    "verify": RUNNER,
-    "commands": [*RUNNER, "convert", "data.pipeline"],
-    "generate": RUNNER,
-    "decoding": RUNNER,
-    "sweeps": RUNNER,
-    "planning": ["", *RUNNER, "layers.attention"],  # which attention is traced depends on the target
-    "report": RUNNER,
-    "watch": RUNNER,
-    "find_rate": [*RUNNER, "optim"],
-    "rate_curve": RUNNER,
-    "find_batch": RUNNER,
-    "doctor": RUNNER,
-    "listing": ["console", "runs"],
-    "profiling": RUNNER,
-    "cli": ["", "cli", *RUNNER, "convert", "data.tokenize"],
-    "__main__": ["cli", "guard", "hugepages"],
-    "hugepages": [],
-    "safe_path": [],
+    "console": ["terminal"],
     "terminal": [],
     "contracts": ["experiment", "task"],
-    "": ["commands"],  # jaxmodels/__init__.py
+    "options": ["choices"],
+    "experiment": ["task", "pipeline", "interfaces"],
+    "step": ["task", "keys", "paths", "choices"],
+    "alternating": ["step", "task"],
+    "state": ["step", "experiment", "parallel", "task", "pipeline", "keys"],
+    "optim": ["optim", "paths"],
+    "launch": ["launch", "console"],
+    "parallel": ["parallel", "launch", "paths", "task"],
+    "runs": ["runs", *CORE, "parallel", "launch"],
+    "analysis": ["analysis", *CORE, "parallel", "runs", "layers.attention"],
+    "training": ["training", *CORE, "analysis", "parallel", "runs", "launch", "data.narrowing"],
+    "planning": ["planning", "", *CORE, "analysis", "parallel", "runs", "launch", "layers.attention"],
+    "sweeps": ["sweeps", *CORE, "training", "analysis", "parallel", "runs", "launch", "decoding"],
+    "report": ["report", *CORE, "training", "analysis", "parallel", "runs", "sweeps.statistics"],
+    "decoding": ["decoding", "task", "interfaces", "keys", "choices"],
+    "data": ["data", "pipeline", "choices", "runs.files", "runs.learned"],
+    "data.workers": ["data", "pipeline", "launch.safe_path"],
+    "layers": ["layers", "choices", "keys", "parallel.axes"],
+    "models": ["layers"],
+    "scores": ["scores"],
+    "tasks": [
+        *("scores", "task", "interfaces", "keys", "paths", "choices", "parallel.axes"),
+        *(
+            "tasks.apply",
+            "tasks.cross_entropy",
+            "tasks.boxes",
+            "tasks.keys",
+            "tasks.ranking",
+            "tasks.requirements",
+        ),
+    ],
+    "convert": [
+        "convert",
+        "models",
+        "layers",
+        "tasks",
+        "task",
+        "interfaces",
+        "paths",
+        "data.formats",
+        "runs.files",
+    ],
+    "commands": ["commands", *CORE, *WINGS, "convert", "parallel", "runs", "launch", "data", "optim"],
+    "cli": ["", "cli", "commands", *CORE, *WINGS, "convert", "parallel", "runs", "launch"],
+    "__main__": ["cli", "launch"],
+    "": [],  # jaxmodels/__init__.py
 }
 
+# Arrows that are still to go.
+PENDING: list[tuple[str, str]] = [
+    ("analysis.modules", "training.feed"),
+    ("analysis.modules", "training.runner"),
+    ("analysis.rate_curve", "commands.find_rate"),
+    ("analysis.rate_curve", "commands.watch"),
+    ("cli.using", "data.tokenize"),
+    ("convert.image", "data.drawing"),
+    ("convert.llama2c", "data.tokenizer"),
+    ("convert.text", "data.tokenizer"),
+    ("convert.text", "data.tokenizer_settings"),
+    ("launch.launcher", "runs.files"),
+    ("launch.launcher", "terminal"),
+    ("launch.launcher", "training.watchdog"),
+    ("planning.lowering", "training.feed"),
+    ("planning.lowering", "training.programs"),
+    ("planning.lowering", "training.runner"),
+    ("planning.survey", "training.feed"),
+    ("planning.survey", "training.runner"),
+    ("report.model", "planning.lowering"),
+    ("report.predictions", "commands"),
+    ("runs.experiment_file", "data.learned"),
+    ("runs.fingerprints", "data.fingerprint"),
+    ("runs.fingerprints", "training.evaluate"),
+    ("runs.folder", "training.metrics"),
+    ("runs.step_digest", "training.feed"),
+    ("scores.probes", "keys"),
+    ("step", "contracts"),
+]
+
 # A library, and the only parts of ours that may import it.
-ONLY_IN = {"flax": ["models", "layers", "tasks", "convert"]}
+ONLY_IN = {"flax": ["models", "layers", "tasks", "convert", "scores.probes"]}
 
 # A part of ours, and the libraries that it must not import.
 WITHOUT = {
@@ -160,7 +161,12 @@ def exists(module: str) -> bool:
 
 def imports(tree: ast.Module, module: str, package: bool) -> Iterator[Import]:
     """Every import in the tree, also in functions, with relative ones spelled out."""
-    lazy = {id(x) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for x in ast.walk(f)}
+    lazy = {
+        id(x)
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)
+        for x in ast.walk(f)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -197,11 +203,15 @@ def faults(source: str, module: str, package: bool = False) -> list[str]:
     found = []
     arrows = allowed(module)
     if arrows is None:
-        return [f"{module} has no entry in ARROWS of tests/test_imports.py; add what DESIGN.md lets it import"]
+        return [
+            f"{module} has no entry in ARROWS of tests/test_imports.py; add what DESIGN.md lets it import"
+        ]
     for name, line, _ in imports(tree, module, package):
         at = f"{module or '__init__'}:{line}: imports {name}"
         target = ours(name)
         if target is not None:
+            if (module, target) in PENDING:
+                continue
             if target != module and not any(within(target, arrow) for arrow in arrows):
                 found.append(f"{at}; allowed of ours: {arrows}")
             continue
@@ -211,7 +221,11 @@ def faults(source: str, module: str, package: bool = False) -> list[str]:
         for part, libraries in WITHOUT.items():
             if within(module, part) and any(within(name, library) for library in libraries):
                 found.append(f"{at}; {part} does without {libraries}")
-        for banned, why in ((PRIVATE, "private to JAX"), (UNSAFE, "runs what it reads"), (OUTSIDE, "outside the library")):
+        for banned, why in (
+            (PRIVATE, "private to JAX"),
+            (UNSAFE, "runs what it reads"),
+            (OUTSIDE, "outside the library"),
+        ):
             if any(within(name, b) for b in banned):
                 found.append(f"{at}: {why}")
     for node in ast.walk(tree):
@@ -221,7 +235,10 @@ def faults(source: str, module: str, package: bool = False) -> list[str]:
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec"):
                 found.append(f"{module}:{node.lineno}: calls {node.func.id}")
-            if any(k.arg == "allow_pickle" and getattr(k.value, "value", True) is not False for k in node.keywords):
+            if any(
+                k.arg == "allow_pickle" and getattr(k.value, "value", True) is not False
+                for k in node.keywords
+            ):
                 found.append(f"{module}:{node.lineno}: lets NumPy unpickle")
     return found
 
@@ -268,20 +285,20 @@ def test_starting_the_command_line_imports_only_the_standard_library():
         ("tasks.classify", "def f():\n    from jaxmodels.tasks.regress import regress"),
         ("task", "import jaxmodels.step"),
         ("step", "from jaxmodels import parallel"),
-        ("runner", "from jaxmodels.optim import adam"),
-        ("runner", "from jaxmodels.cli import main"),
-        ("feed", "from jaxmodels.data.order import Order"),
+        ("training.runner", "from jaxmodels.optim import adam"),
+        ("training.runner", "from jaxmodels.cli import main"),
+        ("training.feed", "from jaxmodels.data.order import Order"),
         ("step", "import flax.linen as nn"),
         ("data.order", "import jax.numpy as jnp"),
         ("data.order", "from jaxmodels.task import Mean"),
         ("models.mlp", "from experiments import digits"),
-        ("runner", "from jax._src import core"),
-        ("runner", "import jax\njax._src.core.Tracer"),
-        ("runner", "from jax import interpreters"),
-        ("runner", "import jaxlib"),
-        ("checkpoint", "import pickle"),
-        ("loading", "eval('1')"),
-        ("data.files", "np.load(path, allow_pickle=True)"),
+        ("training.runner", "from jax._src import core"),
+        ("training.runner", "import jax\njax._src.core.Tracer"),
+        ("training.runner", "from jax import interpreters"),
+        ("training.runner", "import jaxlib"),
+        ("runs.checkpoint", "import pickle"),
+        ("runs.experiment_file", "eval('1')"),
+        ("data.formats.tables", "np.load(path, allow_pickle=True)"),
         ("unheard_of", ""),
     ],
 )
@@ -295,8 +312,8 @@ def test_a_forbidden_arrow_is_found(module, source):
         ("models.mlp", "import flax.linen as nn\nfrom jaxmodels.layers.dropout import dropout"),
         ("tasks.classify", "from jaxmodels.tasks.apply import apply\nfrom jaxmodels.task import Task"),
         ("data.pipeline", "from jaxmodels.data.order import Order\nimport numpy"),
-        ("checkpoint", "from jaxmodels.task import Mean\nnp.load(path, allow_pickle=False)"),
-        ("runner", "from jaxmodels import parallel, step"),
+        ("runs.checkpoint", "from jaxmodels.task import Mean\nnp.load(path, allow_pickle=False)"),
+        ("training.runner", "from jaxmodels import parallel, step"),
     ],
 )
 def test_an_arrow_of_the_design_passes(module, source):

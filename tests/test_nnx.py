@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from states import same_bits
 
-from jaxmodels import runner, train
+from jaxmodels import train
+from jaxmodels.training import runner
 
 pytestmark = pytest.mark.fast
 FILE = Path(__file__).parents[1] / "experiments" / "digits_nnx.py"
@@ -34,7 +35,11 @@ def batch(rows: int = 6) -> dict[str, np.ndarray]:
 def test_parameters_are_a_plain_tree_and_outputs_are_those_of_numpy(module):
     task, data = module.nnx_classify(lambda rngs: module.Net(5, 10, 0.5, rngs)), batch()
     params, extra = task.init(jax.random.key(0), data)
-    assert extra == {} and {*params} == {"hidden", "norm", "head"} and params["hidden"]["kernel"].shape == (64, 5)
+    assert (
+        extra == {}
+        and {*params} == {"hidden", "norm", "head"}
+        and params["hidden"]["kernel"].shape == (64, 5)
+    )
     x = data["image"].reshape(6, -1) @ params["hidden"]["kernel"] + params["hidden"]["bias"]
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
     x = jax.nn.gelu(x * params["norm"]["scale"] + params["norm"]["bias"])

@@ -11,10 +11,10 @@ from rich.console import Console as Rich
 
 from jaxmodels import cli, commands
 from jaxmodels import console as consoles
+from jaxmodels.commands.watch import watch
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.convert.tensors import write_file
 from jaxmodels.terminal import shown
-from jaxmodels.watch import watch
 
 pytestmark = pytest.mark.fast
 
@@ -53,7 +53,15 @@ def test_names_of_metrics_and_members_are_shown_as_text(tmp_path, capsys):
 
 
 def test_a_tensors_name_in_a_message_is_shown_as_text(tmp_path, capsys):
-    small = {"model_type": "gpt2", "n_layer": 1, "n_embd": 4, "n_head": 1, "vocab_size": 8, "n_positions": 4, "n_inner": 4}
+    small = {
+        "model_type": "gpt2",
+        "n_layer": 1,
+        "n_embd": 4,
+        "n_head": 1,
+        "vocab_size": 8,
+        "n_positions": 4,
+        "n_inner": 4,
+    }
     (tmp_path / "config.json").write_text(json.dumps(small))
     write_file(tmp_path / "model.safetensors", {EVIL: ((1,), np.float32, lambda: np.zeros(1, np.float32))})
     with pytest.raises((ValueError, KeyError)):

@@ -31,8 +31,8 @@ from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.detect import detect
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.masked import masked
+from jaxmodels.tasks.question_answering import span
 from jaxmodels.tasks.regress import regress
-from jaxmodels.tasks.span import span
 from jaxmodels.tasks.translate import translate
 from jaxmodels.tasks.vae import vae
 
@@ -46,12 +46,18 @@ class Tiny:
     name: str
     task: Task
     batch: dict[str, np.ndarray]
-    outputs: Callable[[Any, Any, Any], Any] | None = None  # (params, extra, batch) to what evaluation sees, an example a row
+    outputs: Callable[[Any, Any, Any], Any] | None = (
+        None  # (params, extra, batch) to what evaluation sees, an example a row
+    )
     random: bool = False  # the training loss depends on the keys
     float32: str = ""  # occurs in the shape of products that stay in float32 on purpose, such as a router's
-    idle: str = ""  # finds parameters without a gradient: a bias of keys adds the same to all scores of a softmax
+    idle: str = (
+        ""  # finds parameters without a gradient: a bias of keys adds the same to all scores of a softmax
+    )
     second: bool = False  # another of its family is in the list: tested where there is time
-    norm_per_device: bool = False  # training uses statistics of its batch: each micro-batch, each pmap device has its own
+    norm_per_device: bool = (
+        False  # training uses statistics of its batch: each micro-batch, each pmap device has its own
+    )
 
     def __str__(self) -> str:
         return self.name
@@ -74,7 +80,9 @@ def boxes() -> dict[str, np.ndarray]:
     """Images with one or two boxes, and padding."""
     random = np.random.default_rng(1)
     corner_BM2 = random.uniform(0, 3, (B, 3, 2))
-    boxes_BM4 = np.concatenate([corner_BM2, corner_BM2 + random.uniform(3, 5, (B, 3, 2))], -1).astype(np.float32)
+    boxes_BM4 = np.concatenate([corner_BM2, corner_BM2 + random.uniform(3, 5, (B, 3, 2))], -1).astype(
+        np.float32
+    )
     present_BM = np.tile(np.array([1, 0, 0], np.float32), (B, 1))
     present_BM[::2, 1] = 1
     classes_BM = random.integers(0, 2, (B, 3), dtype=np.int32)
@@ -114,18 +122,26 @@ def classifier(name: str, model: nn.Module, *, random: bool = False, norm_per_de
 
 
 def regressor(name: str, model: nn.Module, **options: Any) -> Tiny:
-    return Tiny(name=name, task=regress(model), batch=features(), outputs=outputs_of(model, "features"), **options)
+    return Tiny(
+        name=name, task=regress(model), batch=features(), outputs=outputs_of(model, "features"), **options
+    )
 
 
 def language_model(name: str, model: nn.Module, **options: Any) -> Tiny:
-    return Tiny(name=name, task=next_token(model), batch=tokens(), outputs=outputs_of(model, "inputs"), **options)
+    return Tiny(
+        name=name, task=next_token(model), batch=tokens(), outputs=outputs_of(model, "inputs"), **options
+    )
 
 
 def texts(**more: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of 1 to T tokens, and padding."""
     real_BT = np.arange(T) < np.random.default_rng(1).integers(1, T + 1, B)[:, None]
     inputs_BT = tokens()["inputs"] * real_BT
-    return {"inputs": inputs_BT, "segments": real_BT.astype(np.int32), "weight": np.ones(B, np.float32)} | more
+    return {
+        "inputs": inputs_BT,
+        "segments": real_BT.astype(np.int32),
+        "weight": np.ones(B, np.float32),
+    } | more
 
 
 def of_texts(name: str, model: nn.Module, task: Task, batch: dict[str, np.ndarray], **options: Any) -> Tiny:
@@ -138,7 +154,13 @@ def of_texts(name: str, model: nn.Module, task: Task, batch: dict[str, np.ndarra
 def spans() -> dict[str, np.ndarray]:
     batch = texts()
     last_B = batch["segments"].sum(1, dtype=np.int32) - 1
-    return {**batch, "types": batch["segments"], "context": batch["segments"], "start": np.zeros_like(last_B), "end": last_B}
+    return {
+        **batch,
+        "types": batch["segments"],
+        "context": batch["segments"],
+        "start": np.zeros_like(last_B),
+        "end": last_B,
+    }
 
 
 def text_classifier(name: str, model: nn.Module, **options: Any) -> Tiny:
@@ -148,10 +170,14 @@ def text_classifier(name: str, model: nn.Module, **options: Any) -> Tiny:
 
 def translator(name: str, model: nn.Module) -> Tiny:
     def outputs(params, extra, batch):
-        return model.apply({"params": params}, batch["source"], batch["inputs"], None, batch["source_segments"])
+        return model.apply(
+            {"params": params}, batch["source"], batch["inputs"], None, batch["source_segments"]
+        )
 
     source = {"source": texts()["inputs"], "source_segments": texts()["segments"]}
-    return Tiny(name=name, task=translate(model, smoothing=0.1), batch={**source, **tokens()}, outputs=outputs)
+    return Tiny(
+        name=name, task=translate(model, smoothing=0.1), batch={**source, **tokens()}, outputs=outputs
+    )
 
 
 CNN_SIZES = {"classes": K, "channels": (3, 4), "hidden": 6}
@@ -166,32 +192,54 @@ KEYS = r"blocks'\]\['key'\]\['bias"
 TINY = [
     classifier("mlp-dropout", MLP((9, 6), K, dropout=0.3), random=True),
     regressor("mlp-regress", MLP((9,), 2, nn.tanh), second=True),
-    classifier("cnn-norm-dropout", CNN(**CNN_SIZES, batch_norm=True, dropout=0.3), random=True, norm_per_device=True),
+    classifier(
+        "cnn-norm-dropout", CNN(**CNN_SIZES, batch_norm=True, dropout=0.3), random=True, norm_per_device=True
+    ),
     classifier(
         "resnet-excite-dropout",
-        ResNet(K, (1,), SqueezeExcite, widths=(16,), stem="plain", stem_width=4, groups=2, base_width=32, dropout=0.2),
+        ResNet(
+            K,
+            (1,),
+            SqueezeExcite,
+            widths=(16,),
+            stem="plain",
+            stem_width=4,
+            groups=2,
+            base_width=32,
+            dropout=0.2,
+        ),
         random=True,
         norm_per_device=True,
     ),
-    classifier("vit-registers-drops", ViT(K, 8, 2, 2, 4, size=8, registers=1, dropout=0.2, drop_path=0.3), random=True),
+    classifier(
+        "vit-registers-drops",
+        ViT(K, 8, 2, 2, 4, size=8, registers=1, dropout=0.2, drop_path=0.3),
+        random=True,
+    ),
     Tiny(
         name="vae",
-        task=vae(VAE((8, 8, 1), code=3, channels=(4,), hidden=6), likelihood="gaussian", deviation=8.0, beta=0.1),
+        task=vae(
+            VAE((8, 8, 1), code=3, channels=(4,), hidden=6), likelihood="gaussian", deviation=8.0, beta=0.1
+        ),
         batch=images(),
         random=True,
     ),
     Tiny(
         name="fcos",
         task=detect(
-            FCOS(ResNet(0, (1,), Basic, (4,), "plain", 4), 2, ("stage_1",), FeaturePyramid(4, 1), 4, 1, 2), reach=3.0
+            FCOS(ResNet(0, (1,), Basic, (4,), "plain", 4), 2, ("stage_1",), FeaturePyramid(4, 1), 4, 1, 2),
+            reach=3.0,
         ),
         batch=boxes(),
         norm_per_device=True,
     ),
     language_model("gpt-dropout", GPT(**GPT_SIZES, dropout=0.2), random=True),
-    language_model("gpt-untied-remat-unroll", GPT(**GPT_SIZES, tied=False, remat="full", unroll=2), second=True),
     language_model(
-        "llama-window-biases", Llama(**LLAMA_SIZES, hidden_width=12, window=3, biases=("query", "key", "value"), tied=True)
+        "gpt-untied-remat-unroll", GPT(**GPT_SIZES, tied=False, remat="full", unroll=2), second=True
+    ),
+    language_model(
+        "llama-window-biases",
+        Llama(**LLAMA_SIZES, hidden_width=12, window=3, biases=("query", "key", "value"), tied=True),
     ),
     language_model(
         "moe-shared-remat",
@@ -200,7 +248,9 @@ TINY = [
     ),
     language_model("lstm-dropout", RNN(V, 8, 2, "lstm", dropout=0.2, tied=False), random=True),
     text_classifier("gru-bidirectional", RNNClassifier(V, K, 8, cell="gru", bidirectional=True)),
-    text_classifier("textcnn-dropout", TextCNN(V, K, width=8, windows=(2, 3), maps=5, dropout=0.3), random=True),
+    text_classifier(
+        "textcnn-dropout", TextCNN(V, K, width=8, windows=(2, 3), maps=5, dropout=0.3), random=True
+    ),
     of_texts(
         "bert-masked",
         MASKED,
@@ -210,7 +260,11 @@ TINY = [
         idle=KEYS,
     ),
     text_classifier(
-        "bert-classify-dropout", TextClassifier(BERT.clone(dropout=0.2), K), random=True, idle=KEYS, second=True
+        "bert-classify-dropout",
+        TextClassifier(BERT.clone(dropout=0.2), K),
+        random=True,
+        idle=KEYS,
+        second=True,
     ),
     of_texts("bert-span", SPAN, span(SPAN), spans(), idle=f"{KEYS}|head'\\]\\['bias", second=True),
     translator("transformer", Transformer(V, 8, 2, 2, 12)),

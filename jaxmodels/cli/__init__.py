@@ -1,7 +1,8 @@
 """The command line. Nothing heavy is imported before a command is known to need it.
 
-Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite, 75 no step came to its end (--stall-after), 76 another
-process of the run was lost, 130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
+Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite, 75 no step came to its end
+(--stall-after), 76 another process of the run was lost, 130 stopped by Ctrl-C and saved, 143 stopped by
+SIGTERM and saved.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from jaxmodels.cli import planning, training, using
 from jaxmodels.cli.parsing import BAD_INPUT, FAILED, NOT_FINITE, fail
-from jaxmodels.guard import PEER_LOST
+from jaxmodels.launch.supervisor import PEER_LOST
 
 HELP = """\
 usage: jaxmodels COMMAND …
@@ -93,7 +94,9 @@ def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int
     try:
         return commands[argv[0]](argv[1:])
     except KeyboardInterrupt:
-        return leave(fail("interrupted; what was saved last is kept, and the same command goes on from there", 130))
+        return leave(
+            fail("interrupted; what was saved last is kept, and the same command goes on from there", 130)
+        )
     except Exception as error:
         if os.environ.get("JAXMODELS_TRACEBACK"):
             raise
@@ -111,7 +114,11 @@ def _missing(error: Exception) -> str:
     name = getattr(error, "filename", None)
     if name is None:
         return str(error)
-    what = "nothing" if isinstance(error, FileNotFoundError) else "a folder in place of a file, or the other way round,"
+    what = (
+        "nothing"
+        if isinstance(error, FileNotFoundError)
+        else "a folder in place of a file, or the other way round,"
+    )
     return f"{os.fsdecode(name)}: got {what} there; expected a file or a folder to read. Give the path of one"
 
 
@@ -119,18 +126,28 @@ def _explain(error: Exception) -> int | None:
     """The exit status after a user's mistake or the world's fault in one message; None for anything else."""
     kind = type(error).__name__
     if kind == "FirstFailed":  # process 0 has said it
-        kinds = {"NotFinite": NOT_FINITE, "ValueError": BAD_INPUT, "ImportError": BAD_INPUT, "Damaged": BAD_INPUT}
+        kinds = {
+            "NotFinite": NOT_FINITE,
+            "ValueError": BAD_INPUT,
+            "ImportError": BAD_INPUT,
+            "Damaged": BAD_INPUT,
+        }
         return kinds.get(error.kind, FAILED)  # type: ignore[attr-defined]
     if training.in_company() and _of_xla(error):
         return fail(f"a computation across processes failed: {str(error).splitlines()[0][:300]}", PEER_LOST)
     if kind == "NotFinite":
         return fail(str(error), NOT_FINITE)
     if isinstance(error, MemoryError | OSError) or kind == "PartLost":
-        return fail(str(error) or "there is not enough memory. Use a smaller batch, or raise the limit (ulimit -v)", FAILED)
+        return fail(
+            str(error) or "there is not enough memory. Use a smaller batch, or raise the limit (ulimit -v)",
+            FAILED,
+        )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         cure = "Raise the limits (ulimit -u, ulimit -v), or end other processes"
         return fail(f"got no new thread from the system; expected room for one more. {cure}", FAILED)
-    absent = isinstance(error, ModuleNotFoundError)  # an import of the experiment; an absent extra has words of its own
+    absent = isinstance(
+        error, ModuleNotFoundError
+    )  # an import of the experiment; an absent extra has words of its own
     if isinstance(error, ValueError | ImportError) and not absent and _raised_here(error):
         return fail(str(error), BAD_INPUT)
     return None

@@ -11,14 +11,15 @@ from jaxmodels.cli.parsing import FAILED, knobs_of, leading, parse, positional, 
 
 def plan(argv: list[str]) -> int:
     """jaxmodels plan."""
-    from jaxmodels.options import Planning, Printing
+    from jaxmodels.options import OutputOptions, PlanOptions
 
-    parts = {"planning": Planning, "printing": Printing}
+    parts = {"planning": PlanOptions, "printing": OutputOptions}
     about = "What training an experiment's file would take on a machine that is not here; its knobs are options too."
     path, rest = positional("plan", argv, "FILE", parts, about)
 
+    from jaxmodels.commands import plan as command
     from jaxmodels.console import Console
-    from jaxmodels.planning import command, report
+    from jaxmodels.planning import show as report
 
     file, got, knobs = knobs_of("plan", path, rest, parts)
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
@@ -31,21 +32,26 @@ def plan(argv: list[str]) -> int:
 
 def find_rate(argv: list[str]) -> int:
     """jaxmodels find-rate."""
-    from jaxmodels.options import Options, Printing, Rising, Trying
+    from jaxmodels.options import FindRateOptions, Options, OutputOptions, TrialOptions
 
-    parts: dict[str, type] = {"rising": Rising, "trying": Trying, "printing": Printing}
-    about = "Train some steps at a rate that rises, and show the loss over it; the file's knobs are options too."
+    parts: dict[str, type] = {"rising": FindRateOptions, "trying": TrialOptions, "printing": OutputOptions}
+    about = (
+        "Train some steps at a rate that rises, and show the loss over it; the file's knobs are options too."
+    )
     path, rest = positional("find-rate", argv, "FILE", parts, about)
     file, got, knobs = knobs_of("find-rate", path, rest, parts)
 
-    from jaxmodels import loading
+    from jaxmodels.analysis.rate_curve import show, write
+    from jaxmodels.commands.find_rate import find_rate
     from jaxmodels.console import Console
-    from jaxmodels.find_rate import find_rate
-    from jaxmodels.rate_curve import show, write
+    from jaxmodels.runs import experiment_file
 
-    console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
+    console, options = (
+        Console(quiet=got["printing"].quiet, json=got["printing"].json),
+        Options(**vars(got["trying"])),
+    )
     rising = vars(got["rising"])
-    name = f"find-rate-{loading.run_name(file, file.config(**knobs))}"
+    name = f"find-rate-{experiment_file.run_name(file, file.config(**knobs))}"
     folder = Path(rising.pop("folder") or Path("runs") / name)
     found = find_rate(file, console=console, options=options, **rising, **knobs)
     written = write(path, found, folder)
@@ -72,25 +78,33 @@ def _train(path: str, rest: list[str], ours: type, knob: str, value: str) -> str
 
 def find_batch(argv: list[str]) -> int:
     """jaxmodels find-batch."""
-    from jaxmodels.options import Filling, Options, Printing, Trying
+    from jaxmodels.options import FindBatchOptions, Options, OutputOptions, TrialOptions
 
-    parts: dict[str, type] = {"filling": Filling, "trying": Trying, "printing": Printing}
+    parts: dict[str, type] = {"filling": FindBatchOptions, "trying": TrialOptions, "printing": OutputOptions}
     about = "Find the largest batch whose training step fits the device; the file's knobs are options too."
     path, rest = positional("find-batch", argv, "FILE", parts, about)
     file, got, knobs = knobs_of("find-batch", path, rest, parts)
 
+    from jaxmodels.analysis.nonfinite import in_bytes
+    from jaxmodels.commands.find_batch import find_batch
     from jaxmodels.console import Console
-    from jaxmodels.diagnose import in_bytes
-    from jaxmodels.find_batch import find_batch
 
-    console, options = Console(quiet=got["printing"].quiet, json=got["printing"].json), Options(**vars(got["trying"]))
+    console, options = (
+        Console(quiet=got["printing"].quiet, json=got["printing"].json),
+        Options(**vars(got["trying"])),
+    )
     found = find_batch(file, console=console, options=options, **vars(got["filling"]), **knobs)
     knob = got["filling"].knob
     size, limit = in_bytes(found["bytes"]), in_bytes(found["limit"])
     console.say(f"\n{found['batch']:,} fits: {size} of {limit}, and two steps were made with it", "bold")
     if found["batch"] > found["examples"]:
-        console.say(f"a pass over the data has no more than {found['examples']:,}: larger batches repeat examples", "yellow")
-    console.say(f"  {_train(path, rest, parts['filling'], knob, str(min(found['batch'], found['examples'])))}")
+        console.say(
+            f"a pass over the data has no more than {found['examples']:,}: larger batches repeat examples",
+            "yellow",
+        )
+    console.say(
+        f"  {_train(path, rest, parts['filling'], knob, str(min(found['batch'], found['examples'])))}"
+    )
     if got["printing"].json:
         print(json.dumps({"file": path, **found}))
     return 0
@@ -98,15 +112,15 @@ def find_batch(argv: list[str]) -> int:
 
 def list_experiments(argv: list[str]) -> int:
     """jaxmodels list."""
-    from jaxmodels.options import Listing, Printing
+    from jaxmodels.options import ListOptions, OutputOptions
 
-    parts: dict[str, type] = {"listing": Listing, "printing": Printing}
+    parts: dict[str, type] = {"listing": ListOptions, "printing": OutputOptions}
     folders, rest = leading(argv)
     about = "The experiments' files of a folder, by default of experiments; or the library's models."
     got = parse("list", rest, "[FOLDER|FAMILY]", parts, about=about)
 
+    from jaxmodels.commands.listing import list_experiments, show, show_models
     from jaxmodels.console import Console
-    from jaxmodels.listing import list_experiments, show, show_models
 
     if got["listing"].models:
         from jaxmodels.convert.catalog import models
@@ -116,7 +130,11 @@ def list_experiments(argv: list[str]) -> int:
         if got["printing"].json:
             print(json.dumps(lines))
         return 0
-    found = [of for folder in folders or ["experiments"] for of in list_experiments(folder, runs=got["listing"].runs)]
+    found = [
+        of
+        for folder in folders or ["experiments"]
+        for of in list_experiments(folder, runs=got["listing"].runs)
+    ]
     show(found, Console(quiet=got["printing"].quiet, json=got["printing"].json))
     if got["printing"].json:
         print(json.dumps(found))
@@ -125,13 +143,13 @@ def list_experiments(argv: list[str]) -> int:
 
 def doctor(argv: list[str]) -> int:
     """jaxmodels doctor."""
-    from jaxmodels.options import Looking, Printing
+    from jaxmodels.options import DoctorOptions, OutputOptions
 
-    parts: dict[str, type] = {"looking": Looking, "printing": Printing}
+    parts: dict[str, type] = {"looking": DoctorOptions, "printing": OutputOptions}
     got = parse("doctor", argv, "", parts, about="What this computer has, what works on it, and how fast.")
 
+    from jaxmodels.commands.doctor import doctor, show
     from jaxmodels.console import Console
-    from jaxmodels.doctor import doctor, show
 
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
     with console.busy("measuring"):

@@ -9,21 +9,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxmodels import cluster
 from jaxmodels.cli.parsing import FAILED, knobs_of, parse, positional, without
+from jaxmodels.launch import cluster
 
 
 def train(argv: list[str]) -> int:
     """jaxmodels train."""
-    from jaxmodels.options import Joining, Options, Place, Printing
+    from jaxmodels.options import DistributedOptions, FolderOptions, Options, OutputOptions
 
-    parts = {"running": Options, "place": Place, "joining": Joining, "printing": Printing}
+    parts = {
+        "running": Options,
+        "place": FolderOptions,
+        "joining": DistributedOptions,
+        "printing": OutputOptions,
+    }
     about = "Train an experiment's file. Its knobs are options too: jaxmodels train FILE --help lists them."
     path, rest = positional("train", argv, "FILE", parts, about)
 
-    from jaxmodels import commands, loading, processes, runner
+    from jaxmodels import commands
     from jaxmodels.console import Console
-    from jaxmodels.metrics import finite
+    from jaxmodels.parallel import processes
+    from jaxmodels.runs import experiment_file
+    from jaxmodels.training import runner
+    from jaxmodels.training.metrics import finite
 
     if not {"-h", "--help"} & {*rest}:
         processes.join(cluster.find(rest, os.environ))  # before the file is run, which may use a device
@@ -31,7 +39,7 @@ def train(argv: list[str]) -> int:
     printing = got["printing"]
     console = Console(quiet=printing.quiet, json=printing.json, muted=not processes.first())
     place = got["place"]
-    folder = Path(place.folder or Path("runs") / loading.run_name(file, file.config(**knobs)))
+    folder = Path(place.folder or Path("runs") / experiment_file.run_name(file, file.config(**knobs)))
     console.say(f"{file.path} → {folder}", "bold")
     try:
         result = commands.train(
@@ -52,11 +60,12 @@ def train(argv: list[str]) -> int:
 
 def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str]) -> None:
     """What a person wants to know at the end."""
-    from jaxmodels import commands, loading
+    from jaxmodels import commands
     from jaxmodels.console import duration, number
-    from jaxmodels.profiling import look
+    from jaxmodels.runs import experiment_file
     from jaxmodels.runs.files import write_text
     from jaxmodels.runs.knobs import read_knobs
+    from jaxmodels.training.profile import look
 
     summary = result.summary
     names = list(result.metrics)
@@ -64,7 +73,11 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
         baselines = summary["baselines"]
         columns = ["", "this run", *baselines]
         rows = [
-            [name, number(result.metrics[name]), *(number(b[name]) if name in b else "" for b in baselines.values())]
+            [
+                name,
+                number(result.metrics[name]),
+                *(number(b[name]) if name in b else "" for b in baselines.values()),
+            ]
             for name in names
         ]
         console.say()
@@ -83,7 +96,7 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
         console.say("  go on    the same command, given to all processes")
         console.say(f"  evaluate {shlex.join(['jaxmodels', 'evaluate', str(folder)])}")
         return
-    config = loading.make_config(file, read_knobs(folder).knobs)
+    config = experiment_file.make_config(file, read_knobs(folder).knobs)
     experiment = file.build(config)
     if experiment.decoder is not None and not console.quiet:
         [wrote] = commands.sample(experiment, result.state, tokens=300)
@@ -106,39 +119,47 @@ def launch(argv: list[str]) -> int:
     """jaxmodels launch."""
     import dataclasses
 
-    from jaxmodels.options import Launching, Options, Place, Printing
+    from jaxmodels.options import FolderOptions, LaunchOptions, Options, OutputOptions
 
-    parts = {"launching": Launching, "running": Options, "place": Place, "printing": Printing}
+    parts = {
+        "launching": LaunchOptions,
+        "running": Options,
+        "place": FolderOptions,
+        "printing": OutputOptions,
+    }
     about = "Train an experiment's file in several processes on this computer; knobs and train's options are options too."
-    words, ours = list(argv), [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Launching)]
+    words, ours = (
+        list(argv),
+        [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(LaunchOptions)],
+    )
     for _ in range(len(words)):  # what comes before the file
         if words[0].partition("=")[0] in ours:
             at = 1 if "=" in words[0] else 2
             words = [*words[at:], *words[:at]]
     path, rest = positional("launch", words, "FILE", parts, about)
 
-    from jaxmodels import loading
     from jaxmodels.console import Console
-    from jaxmodels.launching import launch
+    from jaxmodels.launch.launcher import launch
+    from jaxmodels.runs import experiment_file
 
     file, got, knobs = knobs_of("launch", path, rest, parts)
-    folder = got["place"].folder or str(Path("runs") / loading.run_name(file, file.config(**knobs)))
+    folder = got["place"].folder or str(Path("runs") / experiment_file.run_name(file, file.config(**knobs)))
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
     return launch([path, *without(rest, ours)], Path(folder), console=console, **vars(got["launching"]))
 
 
 def template(argv: list[str]) -> int:
     """jaxmodels template."""
-    from jaxmodels.options import Templating
+    from jaxmodels.options import TemplateOptions
 
-    parts: dict[str, type] = {"templating": Templating}
+    parts: dict[str, type] = {"templating": TemplateOptions}
     about = "Print a script that trains an experiment's file on a cluster; what follows -- are train's options and knobs."
     kind, rest = positional("template", argv, "slurm|jobset|tpu", parts, about)
     path, rest = positional(f"template {kind}", rest, "FILE", parts, about)
     at = rest.index("--") if "--" in rest else len(rest)
     got = parse(f"template {kind}", rest[:at], path, parts, about=about)["templating"]
 
-    from jaxmodels.templates import template
+    from jaxmodels.launch.templates import template
 
     print(template(kind, path, rest[at + 1 :], **vars(got)), end="")
     return 0
@@ -146,32 +167,36 @@ def template(argv: list[str]) -> int:
 
 def sweep(argv: list[str]) -> int:
     """jaxmodels sweep."""
-    from jaxmodels.options import Printing, Sweeping
+    from jaxmodels.options import OutputOptions, SweepOptions
 
-    parts = {"sweeping": Sweeping, "printing": Printing}
+    parts = {"sweeping": SweepOptions, "printing": OutputOptions}
     about = "Train many settings of an experiment's knobs together, as in --lr 1e-4,3e-4 --seed 0..7."
     path, rest = positional("sweep", argv, "FILE", parts, about)
 
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(os.cpu_count() or 1, 8)))  # members at the same time, on CPUs
-    from jaxmodels.sweeps import show
+    os.environ.setdefault(
+        "JAX_NUM_CPU_DEVICES", str(min(os.cpu_count() or 1, 8))
+    )  # members at the same time, on CPUs
+    from jaxmodels.commands import sweep_table
 
-    return show.main(path, rest, lambda words: parse("sweep", words, path, parts, about=about))
+    return sweep_table.main(path, rest, lambda words: parse("sweep", words, path, parts, about=about))
 
 
 def verify(argv: list[str]) -> int:
     """jaxmodels verify-resume."""
-    from jaxmodels.options import Options, Printing, Verifying
+    from jaxmodels.options import Options, OutputOptions, VerifyOptions
 
-    parts = {"verifying": Verifying, "running": Options, "printing": Printing}
+    parts = {"verifying": VerifyOptions, "running": Options, "printing": OutputOptions}
     about = "Run an experiment twice, once killed again and again, and compare every array of every checkpoint, bit for bit."
     path, rest = positional("verify-resume", argv, "FILE", parts, about)
 
-    from jaxmodels import verify
+    from jaxmodels.commands import verify_resume
     from jaxmodels.console import Console
 
-    file, got, knobs = knobs_of("verify-resume", path, rest, {k: v for k, v in parts.items() if k != "running"})
+    file, got, knobs = knobs_of(
+        "verify-resume", path, rest, {k: v for k, v in parts.items() if k != "running"}
+    )
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
-    outcome = verify.verify_resume(file, console=console, **vars(got["verifying"]), **knobs)
+    outcome = verify_resume.verify_resume(file, console=console, **vars(got["verifying"]), **knobs)
     console.say(outcome.text, "bold green" if outcome.passed else "bold red")
     if got["printing"].json:
         print(json.dumps(outcome._asdict()))
@@ -180,5 +205,5 @@ def verify(argv: list[str]) -> int:
 
 def in_company() -> bool:
     """Whether this process trains with others; it joined them by a module that is then there."""
-    processes = sys.modules.get("jaxmodels.processes")
+    processes = sys.modules.get("jaxmodels.parallel.processes")
     return processes is not None and processes.count() > 1

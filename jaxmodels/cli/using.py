@@ -7,8 +7,8 @@ import os
 import sys
 from typing import Any
 
-from jaxmodels import cluster
 from jaxmodels.cli.parsing import given, knobs_of, leading, parse, positional
+from jaxmodels.launch import cluster
 from jaxmodels.terminal import shown
 
 CODE = (
@@ -19,10 +19,21 @@ CODE = (
 
 def evaluate(argv: list[str]) -> int:
     """jaxmodels evaluate."""
-    from jaxmodels.options import Importing, Joining, Printing, Restoring, Scoring
+    from jaxmodels.options import (
+        CheckpointOptions,
+        DistributedOptions,
+        EvaluateOptions,
+        OutputOptions,
+        WeightsOptions,
+    )
 
-    anywhere = {"importing": Importing, "restoring": Restoring, "joining": Joining, "printing": Printing}
-    parts = {"scoring": Scoring, **anywhere}
+    anywhere = {
+        "importing": WeightsOptions,
+        "restoring": CheckpointOptions,
+        "joining": DistributedOptions,
+        "printing": OutputOptions,
+    }
+    parts = {"scoring": EvaluateOptions, **anywhere}
     about = (
         "Evaluate a checkpoint of a run with the run's own experiment, or weights from elsewhere with the experiment of a "
         f"run or of a file (whose knobs are then options too), or a language model on given texts. {CODE}"
@@ -35,13 +46,16 @@ def evaluate(argv: list[str]) -> int:
         got = parse("evaluate", rest, run, parts, about=about)
         what = vars(got["scoring"])
 
-    from jaxmodels import commands, processes
+    from jaxmodels import commands
     from jaxmodels.console import Console, number
-    from jaxmodels.metrics import finite
+    from jaxmodels.parallel import processes
+    from jaxmodels.training.metrics import finite
 
     processes.join(cluster.find(rest, os.environ), preemption=False)
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json, muted=not processes.first())
-    metrics = commands.evaluate(run, console=console, **what, **vars(got["importing"]), **vars(got["restoring"]))
+    metrics = commands.evaluate(
+        run, console=console, **what, **vars(got["importing"]), **vars(got["restoring"])
+    )
     console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
     if got["printing"].json and processes.first():
         print(json.dumps(finite({"run": run, "metrics": metrics})))
@@ -50,9 +64,9 @@ def evaluate(argv: list[str]) -> int:
 
 def predict(argv: list[str]) -> int:
     """jaxmodels predict."""
-    from jaxmodels.options import Printing, Restoring, Writing
+    from jaxmodels.options import CheckpointOptions, OutputOptions, PredictOptions
 
-    parts = {"writing": Writing, "restoring": Restoring, "printing": Printing}
+    parts = {"writing": PredictOptions, "restoring": CheckpointOptions, "printing": OutputOptions}
     about = f"What a run's model, or one from elsewhere, says of files, such as pictures; and drawings of it. {CODE}"
     run, rest = positional("predict", argv, "RUN", parts, about)
     files, rest = leading(rest)
@@ -82,9 +96,9 @@ def predict(argv: list[str]) -> int:
 
 def generate(argv: list[str]) -> int:
     """jaxmodels generate."""
-    from jaxmodels.options import Printing, Restoring, Sampling
+    from jaxmodels.options import CheckpointOptions, GenerateOptions, OutputOptions
 
-    parts = {"sampling": Sampling, "restoring": Restoring, "printing": Printing}
+    parts = {"sampling": GenerateOptions, "restoring": CheckpointOptions, "printing": OutputOptions}
     about = f"Let a language model write: a run's, or one in a folder from elsewhere. {CODE}"
     run, rest = positional("generate", argv, "RUN", parts, about)
     got = parse("generate", rest, run, parts, about=about)
@@ -92,7 +106,7 @@ def generate(argv: list[str]) -> int:
     from jaxmodels import commands
     from jaxmodels.console import Console
 
-    printing, chosen = got["printing"], given(rest, Sampling)
+    printing, chosen = got["printing"], given(rest, GenerateOptions)
     how = {name: value for name, value in vars(got["sampling"]).items() if name in chosen}
     console = Console(quiet=printing.quiet, json=printing.json)
     streams = not printing.json and len(how.get("prompt", ())) == 1
@@ -102,7 +116,9 @@ def generate(argv: list[str]) -> int:
     def show(_: int, text: str) -> None:
         print(seen(text), end="", flush=True)
 
-    texts = commands.generate(run, warn=console.warn, show=show if streams else None, **vars(got["restoring"]), **how)
+    texts = commands.generate(
+        run, warn=console.warn, show=show if streams else None, **vars(got["restoring"]), **how
+    )
     if printing.json:
         print(json.dumps({"run": run, "texts": [text._asdict() for text in texts]}))
     elif streams:
@@ -114,17 +130,17 @@ def generate(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """jaxmodels report."""
-    from jaxmodels.options import Printing, Reporting
+    from jaxmodels.options import OutputOptions, ReportOptions
 
-    parts = {"reporting": Reporting, "printing": Printing}
+    parts = {"reporting": ReportOptions, "printing": OutputOptions}
     about = f"One HTML file of a run, of several, or of a sweep, that needs no server. {CODE} --model off executes nothing."
     argv = ["--out" if word == "-o" else word for word in argv]
     run, rest = positional("report", argv, "RUN", parts, about)
     runs, rest = leading(rest)
     got = parse("report", rest, " ".join([run, *runs]), parts, about=about)
 
+    from jaxmodels.commands.report import report
     from jaxmodels.console import Console
-    from jaxmodels.report.command import report
 
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
     path = report([run, *runs], console=console, **vars(got["reporting"]))
@@ -136,9 +152,9 @@ def report(argv: list[str]) -> int:
 
 def watch(argv: list[str]) -> int:
     """jaxmodels watch."""
-    from jaxmodels.options import Watching
+    from jaxmodels.options import WatchOptions
 
-    parts: dict[str, type] = {"watching": Watching}
+    parts: dict[str, type] = {"watching": WatchOptions}
     about = (
         "A run, or a sweep, as it goes on: read from its folder, on any computer that sees it; nothing in it is executed. "
         "Ctrl-C ends the watching."
@@ -148,7 +164,7 @@ def watch(argv: list[str]) -> int:
 
     import contextlib
 
-    from jaxmodels.watch import watch
+    from jaxmodels.commands.watch import watch
 
     with contextlib.suppress(KeyboardInterrupt):
         watch(run, once=once)
@@ -157,9 +173,9 @@ def watch(argv: list[str]) -> int:
 
 def tokenize(argv: list[str]) -> int:
     """jaxmodels tokenize."""
-    from jaxmodels.options import Printing, Tokenizing
+    from jaxmodels.options import OutputOptions, TokenizeOptions
 
-    parts = {"tokenizing": Tokenizing, "printing": Printing}
+    parts = {"tokenizing": TokenizeOptions, "printing": OutputOptions}
     about = "Train a tokenizer on text files, or load one, and write their tokens for training."
     where, rest = positional("tokenize", argv, "FILES", parts, about)
     out, rest = positional("tokenize FILES", rest, "OUT", parts, about)
@@ -171,7 +187,9 @@ def tokenize(argv: list[str]) -> int:
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
     facts = tokenize(where, out, **vars(got["tokenizing"]))
     console.table(
-        out, ["", ""], [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in facts.items()]
+        out,
+        ["", ""],
+        [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in facts.items()],
     )
     if got["printing"].json:
         print(json.dumps({"folder": out, **facts}))
@@ -180,9 +198,9 @@ def tokenize(argv: list[str]) -> int:
 
 def convert(argv: list[str]) -> int:
     """jaxmodels convert."""
-    from jaxmodels.options import Printing
+    from jaxmodels.options import OutputOptions
 
-    parts: dict[str, type] = {"printing": Printing}
+    parts: dict[str, type] = {"printing": OutputOptions}
     about = (
         "Read a folder of weights, check every tensor, and write it again as safetensors that transformers loads. "
         "A path in .bin is a file of llama2.c."

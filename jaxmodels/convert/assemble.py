@@ -66,7 +66,9 @@ def present(weight: Weight, name: str, source: Source) -> str:
     """The name under which the files have a tensor; a ValueError where they lack it."""
     hit = next((option for option in options(name, source.family) if option in source.tensors), None)
     if hit is None:
-        raise ValueError(f"{source.path}: the tensor {name!r} is missing; wanted for {weight.path}; get the whole release")
+        raise ValueError(
+            f"{source.path}: the tensor {name!r} is missing; wanted for {weight.path}; get the whole release"
+        )
     return hit
 
 
@@ -87,10 +89,16 @@ def find(weight: Weight, want: Any, source: Source) -> dict[tuple[int, ...], lis
 
 
 def _check(
-    weight: Weight, group: list[str], given: tuple[tuple[int, ...], ...], want: tuple[int, ...], source: Source
+    weight: Weight,
+    group: list[str],
+    given: tuple[tuple[int, ...], ...],
+    want: tuple[int, ...],
+    source: Source,
 ) -> None:
     try:
-        got: Any = jax.eval_shape(weight.read, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in given)).shape
+        got: Any = jax.eval_shape(
+            weight.read, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in given)
+        ).shape
     except (TypeError, ValueError):
         got = "no such shape"
     if got != want:

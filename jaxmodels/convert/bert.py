@@ -45,7 +45,9 @@ def model(config: Mapping[str, Any]) -> Module:
     kind = config["model_type"]
     for name, value in FOLLOWED.items():
         if config.get(name, value) != value:
-            raise ValueError(f"{kind}: came {name} {config[name]!r}; wanted {value!r}, the only one followed here")
+            raise ValueError(
+                f"{kind}: came {name} {config[name]!r}; wanted {value!r}, the only one followed here"
+            )
     activation = config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(
@@ -57,7 +59,9 @@ def model(config: Mapping[str, Any]) -> Module:
     if head is None:
         known = ", ".join(start + name for name in HEADS)
         raise ValueError(f"{kind}: came the architecture {named!r}; wanted one of {known}: take one of those")
-    sizes: dict[str, Any] = {ours: number(config, name, above=-1 if ours == "types" else 0) for ours, name in SIZES.items()}
+    sizes: dict[str, Any] = {
+        ours: number(config, name, above=-1 if ours == "types" else 0) for ours, name in SIZES.items()
+    }
     offset = 0 if kind == "bert" else number({"pad_token_id": 1, **config}, "pad_token_id", above=-1) + 1
     encoder = Bert(
         **sizes,
@@ -71,7 +75,9 @@ def model(config: Mapping[str, Any]) -> Module:
     if head in (TextClassifier, TokenClassifier):
         return head(encoder, label_count(config))
     if head is SpanModel and label_count(config) != 2:
-        raise ValueError(f"{kind}: came {label_count(config)} labels; wanted 2, start and end: correct config.json")
+        raise ValueError(
+            f"{kind}: came {label_count(config)} labels; wanted 2, start and end: correct config.json"
+        )
     return head(encoder)
 
 
@@ -84,7 +90,9 @@ def config(model: Module) -> dict[str, Any]:
     encoder = _encoder(model)
     kind, start = ("roberta", "Roberta") if encoder.offset else ("bert", "Bert")
     head = next(name for name, module in HEADS.items() if type(model) is module)
-    activation = next((name for name, function in ACTIVATIONS.items() if function == encoder.activation), None)
+    activation = next(
+        (name for name, function in ACTIVATIONS.items() if function == encoder.activation), None
+    )
     if activation is None:
         raise ValueError(
             f"{kind}: came the activation {encoder.activation}; wanted one that has a name in config.json: "
@@ -143,7 +151,9 @@ def _head(model: Module, encoder: str) -> list[Weight]:
         bias = "lm_head.bias" if roberta else "cls.predictions.bias"
         return [*dense("dense", f"{start}dense"), *norm("norm", start + last), Weight("bias", (bias,))]
     if isinstance(model, TextClassifier):
-        pooler, head = ("classifier.dense", "classifier.out_proj") if roberta else ("bert.pooler.dense", "classifier")
+        pooler, head = (
+            ("classifier.dense", "classifier.out_proj") if roberta else ("bert.pooler.dense", "classifier")
+        )
         return [*dense("pooler", pooler), *dense("head", head)]
     if isinstance(model, TokenClassifier):
         return dense("head", "classifier")
@@ -158,4 +168,8 @@ COPIES = {
     "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
     "lm_head.decoder.bias": "lm_head.bias",
 }
-FAMILIES = (Family(("bert", "roberta"), model, config, weights, IGNORED, ("bert.", "roberta."), MODULES, copies=COPIES),)
+FAMILIES = (
+    Family(
+        ("bert", "roberta"), model, config, weights, IGNORED, ("bert.", "roberta."), MODULES, copies=COPIES
+    ),
+)

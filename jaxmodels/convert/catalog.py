@@ -103,7 +103,12 @@ def _masked() -> nn.Module:
 
 ROWS = (
     _Row(mlp, _image(28, 1), more={"mlp": lambda: mlp.MLP((128, 128), 10)}),
-    _Row(cnn, _image(28, 1), more={"cnn": lambda: cnn.CNN(10), "lenet": cnn.LeNet}, inputs={"lenet": _image(32, 1)}),
+    _Row(
+        cnn,
+        _image(28, 1),
+        more={"cnn": lambda: cnn.CNN(10), "lenet": cnn.LeNet},
+        inputs={"lenet": _image(32, 1)},
+    ),
     _Row(alexnet, _image(224), inputs=SMALL),
     _Row(inception, _image(224), inputs={**SMALL, "inception_v3": _image(299)}),
     _Row(
@@ -147,7 +152,9 @@ def models(families: Sequence[str] = ()) -> Iterator[Model]:
     """The lines of the table, or those of some families, each counted when it is asked for; no array is made."""
     known = [_family(row) for row in ROWS]
     if odd := [name for name in families if name not in known]:
-        raise ValueError(f"list --models: got {odd[0]!r}; expected families among {', '.join(known)}. Name one of those")
+        raise ValueError(
+            f"list --models: got {odd[0]!r}; expected families among {', '.join(known)}. Name one of those"
+        )
     for row in ROWS:
         if not families or _family(row) in families:
             yield from counted(row, made(row))

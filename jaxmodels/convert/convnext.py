@@ -25,7 +25,10 @@ from jaxmodels.models.convnext import ConvNeXt
 
 FOLLOWED: dict[str, Any] = {"hidden_act": "gelu"}
 HEADS = {"ConvNextForImageClassification": True, "ConvNextModel": False, "ConvNextBackbone": False}
-TIMM = {name: getattr(convnext, name) for name in ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")}
+TIMM = {
+    name: getattr(convnext, name)
+    for name in ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")
+}
 
 
 def _model(config: Mapping[str, Any]) -> ConvNeXt:
@@ -118,7 +121,11 @@ def _weights(model: ConvNeXt, names: _Names) -> list[Weight]:
 
 def _scale(ours: str, theirs: str, axes: bool) -> Weight:
     """A number for each channel; axes: theirs has two more, of 1."""
-    return Weight(ours, (theirs,), lambda x: x[:, 0, 0], lambda x: x[:, None, None]) if axes else Weight(ours, (theirs,))
+    return (
+        Weight(ours, (theirs,), lambda x: x[:, 0, 0], lambda x: x[:, None, None])
+        if axes
+        else Weight(ours, (theirs,))
+    )
 
 
 FAMILIES = (

@@ -63,7 +63,9 @@ def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int 
     """A setting of config.json that must be there, as a number of this kind and above that one."""
     value: Any = config.get(name)
     if not isinstance(value, kind) or isinstance(value, bool) or not above < value < 2**31:
-        raise ValueError(f"{config.get('model_type')}: came {name} {value!r}; wanted a positive number: correct config.json")
+        raise ValueError(
+            f"{config.get('model_type')}: came {name} {value!r}; wanted a positive number: correct config.json"
+        )
     return value
 
 
@@ -71,7 +73,9 @@ def switch(config: Mapping[str, Any], name: str, default: bool) -> bool:
     """A setting that is true or false; null is the default."""
     value = config.get(name)
     if value is not None and not isinstance(value, bool):
-        raise ValueError(f"{config.get('model_type')}: got {name} {value!r}; expected true or false. Correct config.json")
+        raise ValueError(
+            f"{config.get('model_type')}: got {name} {value!r}; expected true or false. Correct config.json"
+        )
     return default if value is None else value
 
 
@@ -80,7 +84,9 @@ def architecture(config: Mapping[str, Any], default: str) -> str:
     named = config.get("architectures") or [default]
     if not isinstance(named, list) or not isinstance(named[0], str):
         kind = config.get("model_type")
-        raise ValueError(f"{kind}: got architectures {str(named)[:80]}; expected a list of names. Correct config.json")
+        raise ValueError(
+            f"{kind}: got architectures {str(named)[:80]}; expected a list of names. Correct config.json"
+        )
     return named[0]
 
 
@@ -91,7 +97,9 @@ def label_count(config: Mapping[str, Any]) -> int:
         return number(config, "num_labels")
     if names is not None and not isinstance(names, Mapping):
         kind = config.get("model_type")
-        raise ValueError(f"{kind}: got id2label {str(names)[:80]}; expected names by their numbers. Correct config.json")
+        raise ValueError(
+            f"{kind}: got id2label {str(names)[:80]}; expected names by their numbers. Correct config.json"
+        )
     return len(names or "01")
 
 
@@ -100,7 +108,9 @@ def classes_of(config: Mapping[str, Any], heads: Mapping[str, bool]) -> int:
     named = architecture(config, next(name for name, has in heads.items() if not has))
     if named not in heads:
         kind = config.get("model_type")
-        raise ValueError(f"{kind}: came the architecture {named!r}; wanted one of {', '.join(heads)}: take one of those")
+        raise ValueError(
+            f"{kind}: came the architecture {named!r}; wanted one of {', '.join(heads)}: take one of those"
+        )
     return label_count(config) if heads[named] else 0
 
 
@@ -108,7 +118,11 @@ def labels(classes: int) -> dict[str, Any]:
     """What config.json says of that many classes without names."""
     names = [f"LABEL_{i}" for i in range(classes)]
     pairs = list(enumerate(names))
-    return {"id2label": {str(i): name for i, name in pairs}, "label2id": {name: i for i, name in pairs}} if classes else {}
+    return (
+        {"id2label": {str(i): name for i, name in pairs}, "label2id": {name: i for i, name in pairs}}
+        if classes
+        else {}
+    )
 
 
 def follow(config: Mapping[str, Any], followed: Mapping[str, Any]) -> None:
@@ -124,20 +138,25 @@ def numbers(config: Mapping[str, Any], name: str, limit: int) -> tuple[int, ...]
     """A setting that is a positive number, below the limit, for each of a few stages."""
     values, kind = config.get(name), config.get("model_type")
     if not isinstance(values, list | tuple) or not 0 < len(values) < 20:
-        raise ValueError(f"{kind}: came {name} {values!r}; wanted a number for each stage: correct config.json")
+        raise ValueError(
+            f"{kind}: came {name} {values!r}; wanted a number for each stage: correct config.json"
+        )
     if not all(type(value) is int and 0 < value < limit for value in values):
-        raise ValueError(f"{kind}: came {name} {values!r}; wanted positive numbers below {limit:,}: correct config.json")
+        raise ValueError(
+            f"{kind}: came {name} {values!r}; wanted positive numbers below {limit:,}: correct config.json"
+        )
     return tuple(values)
 
 
 class Weight(NamedTuple):
     """One of our parameters, and the tensors elsewhere that it is made of.
 
-    path: ours, such as "blocks/qkv/kernel"; of a variable that is not trained it begins with the collection, as in
-    "batch_stats/stem/norm/mean". names: theirs; where "{}" stands for the number of the layer, the results of
-    all layers are stacked along a new first axis; "{}" twice stands for layer and expert, and gives two new axes.
-    read(*tensors) gives our array for one layer, write(ours) their tensors (one, or a tuple) again; both work on NumPy and
-    on JAX arrays.
+    path: ours, such as "blocks/qkv/kernel"; of a variable that is not trained it begins with the collection,
+    as in "batch_stats/stem/norm/mean". names: theirs; where "{}" stands for the number of the layer, the
+    results of all layers are stacked along a new first axis; "{}" twice stands for layer and expert, and
+    gives two new axes.
+    read(*tensors) gives our array for one layer, write(ours) their tensors (one, or a tuple) again; both work
+    on NumPy and on JAX arrays.
     """
 
     path: str
@@ -149,15 +168,17 @@ class Weight(NamedTuple):
 class Family(NamedTuple):
     """A kind of model, as files from elsewhere hold it.
 
-    kinds: what config.json calls it, see layout; () where there is no config.json. model(config) gives our module, or raises
-    a ValueError that names the setting which it cannot follow. config(model) gives what config.json must say. weights(model)
-    lists every parameter and every other variable once. modules: the classes of those modules. ignored: a regular expression
-    of foreign names that hold nothing learned (buffers; those that count batches are always ignored). prefixes: parts that a
-    foreign name may begin with or lack, such as "bert.". inputs(model) gives arguments of the module's call, small ones, or
-    their shapes. layout: whose files these are: "transformers", where kinds are values of "model_type"; "timm", where they
-    are values of "architecture"; any other, such as "torchvision", is a bare dictionary of tensors, for load_weights alone.
-    copies: foreign names that files may have and our module has not, and the foreign tensor that each must equal, such as a
-    head tied to the embeddings.
+    kinds: what config.json calls it, see layout; () where there is no config.json. model(config) gives our
+    module, or raises a ValueError that names the setting which it cannot follow. config(model) gives what
+    config.json must say. weights(model) lists every parameter and every other variable once. modules: the
+    classes of those modules. ignored: a regular expression of foreign names that hold nothing learned
+    (buffers; those that count batches are always ignored). prefixes: parts that a foreign name may begin with
+    or lack, such as "bert.". inputs(model) gives arguments of the module's call, small ones, or their shapes.
+    layout: whose files these are: "transformers", where kinds are values of "model_type"; "timm", where they
+    are values of "architecture"; any other, such as "torchvision", is a bare dictionary of tensors, for
+    load_weights alone.
+    copies: foreign names that files may have and our module has not, and the foreign tensor that each must
+    equal, such as a head tied to the embeddings.
     """
 
     kinds: tuple[str, ...]
@@ -188,13 +209,22 @@ def timm(
     def model(config: Mapping[str, Any]) -> Any:
         name = config["architecture"]
         if config.get("model_args"):
-            raise ValueError(f"{name}: came model_args {config['model_args']!r}; wanted none, the plain architecture alone")
+            raise ValueError(
+                f"{name}: came model_args {config['model_args']!r}; wanted none, the plain architecture alone"
+            )
         nested = config.get("pretrained_cfg")
-        said = {"num_classes": 1000, **(nested if isinstance(nested, Mapping) else {}), **config, "model_type": name}
+        said = {
+            "num_classes": 1000,
+            **(nested if isinstance(nested, Mapping) else {}),
+            **config,
+            "model_type": name,
+        }
         return models[name](classes=number(said, "num_classes", above=-1))
 
     def config(model: Any) -> dict[str, Any]:
-        fields = {"classes": model.classes} | {name: getattr(model, name) for name in FREE if hasattr(model, name)}
+        fields = {"classes": model.classes} | {
+            name: getattr(model, name) for name in FREE if hasattr(model, name)
+        }
         name = next((name for name, make in models.items() if make(**fields) == model), None)
         if name is None:
             raise ValueError(
@@ -217,7 +247,9 @@ def state_dict(
     """The family of bare dictionaries of tensors in the names of this layout; they say nothing of their model."""
 
     def model(config: Mapping[str, Any]) -> Any:
-        raise ValueError(f"{layout}: came a folder; wanted a model beside a file of tensors: call load_weights")
+        raise ValueError(
+            f"{layout}: came a folder; wanted a model beside a file of tensors: call load_weights"
+        )
 
     return Family((), model, lambda model: {}, weights, ignored, (), modules, inputs, layout)
 
@@ -245,7 +277,9 @@ def norm(ours: str, theirs: str) -> list[Weight]:
 def batch_norm(ours: str, theirs: str) -> list[Weight]:
     """Batch normalisation with its running statistics."""
     statistics = {"mean": "running_mean", "var": "running_var"}
-    found = [Weight(f"batch_stats/{ours}/{name}", (f"{theirs}.{other}",)) for name, other in statistics.items()]
+    found = [
+        Weight(f"batch_stats/{ours}/{name}", (f"{theirs}.{other}",)) for name, other in statistics.items()
+    ]
     return [*norm(ours, theirs), *found]
 
 
@@ -256,7 +290,9 @@ def conv_norm(ours: str, of_conv: str, of_norm: str) -> list[Weight]:
 
 def pointwise(ours: str, theirs: str) -> list[Weight]:
     """A linear layer that they write as a 1 x 1 convolution."""
-    kernel = Weight(f"{ours}/kernel", (f"{theirs}.weight",), lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+    kernel = Weight(
+        f"{ours}/kernel", (f"{theirs}.weight",), lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]
+    )
     return [kernel, Weight(f"{ours}/bias", (f"{theirs}.bias",))]
 
 
@@ -269,4 +305,7 @@ def flattened(ours: str, theirs: str, size: int) -> list[Weight]:
     def write(x: Any) -> Any:
         return x.reshape(size, size, -1, x.shape[-1]).transpose(3, 2, 0, 1).reshape(x.shape[-1], -1)
 
-    return [Weight(f"{ours}/kernel", (f"{theirs}.weight",), read, write), Weight(f"{ours}/bias", (f"{theirs}.bias",))]
+    return [
+        Weight(f"{ours}/kernel", (f"{theirs}.weight",), read, write),
+        Weight(f"{ours}/bias", (f"{theirs}.bias",)),
+    ]

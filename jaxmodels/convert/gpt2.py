@@ -27,14 +27,20 @@ FOLLOWED: dict[str, tuple[Any, ...]] = {
 def model(config: Mapping[str, Any]) -> GPT:
     """The model of a config.json."""
     for name, values in FOLLOWED.items():
-        inner = name == "n_inner" and config.get(name) in [4 * n for n in [config.get("n_embd")] if type(n) is int]
+        inner = name == "n_inner" and config.get(name) in [
+            4 * n for n in [config.get("n_embd")] if type(n) is int
+        ]
         if config.get(name, values[0]) not in values and not inner:
-            raise ValueError(f"gpt2: came {name} {config[name]!r}; wanted {values[0]!r}, the only one followed here")
+            raise ValueError(
+                f"gpt2: came {name} {config[name]!r}; wanted {values[0]!r}, the only one followed here"
+            )
     sizes: dict[str, Any] = {}
     for ours, name in SIZES.items():
         value = config.get(name)
         if type(value) is not int or not 0 < value < (10_000 if ours == "depth" else 2**31):
-            raise ValueError(f"gpt2: came {name} {value!r}; wanted a positive number of sensible size: correct config.json")
+            raise ValueError(
+                f"gpt2: came {name} {value!r}; wanted a positive number of sensible size: correct config.json"
+            )
         sizes[ours] = value
     return GPT(**sizes, tied=switch(config, "tie_word_embeddings", True))
 

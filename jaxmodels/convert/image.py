@@ -14,13 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmodels.convert.load import load_pretrained
-from jaxmodels.data.draw import captioned
-from jaxmodels.data.images import open_picture
-from jaxmodels.data.json_file import read_object
+from jaxmodels.data.drawing import captioned
+from jaxmodels.data.formats.images import open_picture
+from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.task import Predictor
 from jaxmodels.tasks.classify import predictor
 
-FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}  # pillow's numbers
+FILTERS = {
+    "nearest": 0,
+    "lanczos": 1,
+    "bilinear": 2,
+    "bicubic": 3,
+    "box": 4,
+    "hamming": 5,
+}  # pillow's numbers
 LARGEST = 4096  # pixels of a side that a file may ask for
 
 
@@ -42,9 +49,10 @@ CLASSES = {  # of transformers, without ImageProcessor or FeatureExtractor
     "MobileNetV2": Defaults({"shortest_edge": 256}, 224, 2),
 }
 OF_MODEL = {"vit": "ViT", "resnet": "ConvNext", "convnext": "ConvNext"}
-# What changes a picture and is not followed, with what changes nothing. The rest is harmless: do_convert_rgb, as all
-# pictures are read in three colours; do_reduce_labels, which is for labels; data_format, return_tensors and device, which
-# are for the caller; timm's test_input_size and test_crop_pct, which it reads only where asked.
+# What changes a picture and is not followed, with what changes nothing. The rest is harmless: do_convert_rgb,
+# as all pictures are read in three colours; do_reduce_labels, which is for labels; data_format,
+# return_tensors and device, which are for the caller; timm's test_input_size and test_crop_pct, which it
+# reads only where asked.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "do_pad": (None, False),
     "do_flip_channel_order": (None, False),
@@ -72,7 +80,8 @@ class ImageModel(NamedTuple):
 class Preparation:
     """From a picture to what the model sees: scaled, cut out of the middle, and normalised."""
 
-    # Height and width; one number is the shorter side's; None leaves it. covers: in proportion, to at least both.
+    # Height and width; one number is the shorter side's; None leaves it. covers: in proportion, to at least
+    # both.
     scale: tuple[int, int] | int | None
     crop: tuple[int, int] | None
     resample: int
@@ -80,7 +89,9 @@ class Preparation:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     covers: bool = False
-    halves_to_even: bool = False  # where the middle is half a pixel: torchvision's rounding; transformers rounds down
+    halves_to_even: bool = (
+        False  # where the middle is half a pixel: torchvision's rounding; transformers rounds down
+    )
 
     def __call__(self, path: Any) -> dict[str, np.ndarray]:
         """The file's picture as an example, float32 HWC."""
@@ -123,7 +134,9 @@ def open_image_model(folder: str | os.PathLike[str]) -> ImageModel:
             f"{folder} holds a {kind}, which does not classify pictures; wanted one that does, such as a ResNet"
         )
     names = _names(config, model.classes)
-    return ImageModel(params, extra, predictor(model, names, read=preparation(folder, config), caption=captioned))
+    return ImageModel(
+        params, extra, predictor(model, names, read=preparation(folder, config), caption=captioned)
+    )
 
 
 def preparation(folder: Path, config: Mapping[str, Any]) -> Preparation:
@@ -137,7 +150,9 @@ def preparation(folder: Path, config: Mapping[str, Any]) -> Preparation:
     if not path.is_file() and whole.is_file():
         said = read_object(whole).get("image_processor")
         if not isinstance(said, Mapping):
-            raise ValueError(f"{whole}: got no image_processor; expected what prepares pictures. Get the whole release")
+            raise ValueError(
+                f"{whole}: got no image_processor; expected what prepares pictures. Get the whole release"
+            )
         return _prepares(whole, _of_transformers, said, config)
     if not path.is_file():
         raise FileNotFoundError(
@@ -159,8 +174,20 @@ def _class_of(said: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     name = said.get("image_processor_type") or said.get("feature_extractor_type")
     if name is None:
         kind = config.get("model_type")
-        return "ConvNext" if "crop_pct" in said else OF_MODEL.get(kind, "ViT") if isinstance(kind, str) else "ViT"
-    kind = str(name).removesuffix("FeatureExtractor").removesuffix("Fast").removesuffix("Pil").removesuffix("ImageProcessor")
+        return (
+            "ConvNext"
+            if "crop_pct" in said
+            else OF_MODEL.get(kind, "ViT")
+            if isinstance(kind, str)
+            else "ViT"
+        )
+    kind = (
+        str(name)
+        .removesuffix("FeatureExtractor")
+        .removesuffix("Fast")
+        .removesuffix("Pil")
+        .removesuffix("ImageProcessor")
+    )
     if kind not in CLASSES:
         raise ValueError(
             f"got the image_processor_type {str(name)[:80]!r}; expected one of "
@@ -211,7 +238,8 @@ def _of_transformers(said: Mapping[str, Any], config: Mapping[str, Any] = {}) ->
         crop = _sides(said.get("crop_size", CLASSES[kind].crop))
     plain = not said.get("do_normalize", True)
     mean, deviation = (
-        (fill,) * 3 if plain else _three(said.get(name), name) for name, fill in (("image_mean", 0.0), ("image_std", 1.0))
+        (fill,) * 3 if plain else _three(said.get(name), name)
+        for name, fill in (("image_mean", 0.0), ("image_std", 1.0))
     )
     factor = _positive(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
     resample = said.get("resample", CLASSES[kind].resample)
@@ -236,7 +264,9 @@ def _of_timm(said: Mapping[str, Any]) -> Preparation:
     scale: tuple[int, int] | int = larger[0] if mode == "center" and height == width else larger
     resample = FILTERS["bilinear"] if covers else resample
     mean, deviation = _three(said.get("mean"), "mean"), _three(said.get("std"), "std")
-    return Preparation(scale, (height, width), resample, 1 / 255, mean, deviation, covers, halves_to_even=True)
+    return Preparation(
+        scale, (height, width), resample, 1 / 255, mean, deviation, covers, halves_to_even=True
+    )
 
 
 def _names(config: Mapping[str, Any], classes: int) -> list[str]:
@@ -268,7 +298,9 @@ def _positive(value: Any) -> float:
 
 def _three(value: Any, name: str) -> tuple[float, ...]:
     numbers = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3
-    if not numbers or not all(isinstance(x, int | float) and not isinstance(x, bool) and -1e6 < x < 1e6 for x in value):
+    if not numbers or not all(
+        isinstance(x, int | float) and not isinstance(x, bool) and -1e6 < x < 1e6 for x in value
+    ):
         raise ValueError(f"came {name} {value!r}; wanted three numbers: correct it")
     if "std" in name and 0 in value:
         raise ValueError(f"got {name} {value}; expected no zero, as it divides. Correct the file")

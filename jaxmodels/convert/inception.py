@@ -28,9 +28,13 @@ def _google(model: GoogLeNet) -> list[Weight]:
     for s, blocks in enumerate(model.stages):
         for i in range(len(blocks)):
             for ours, theirs in names.items():
-                found += _layer(f"stage_{s + 1}_block_{i}/{ours}", f"inception{s + 3}{'abcdefghi'[i]}.{theirs}")
+                found += _layer(
+                    f"stage_{s + 1}_block_{i}/{ours}", f"inception{s + 3}{'abcdefghi'[i]}.{theirs}"
+                )
     for i in (1, 2) if model.auxiliary else ():
-        found += _layer(f"auxiliary_{i}/conv", f"aux{i}.conv") + flattened(f"auxiliary_{i}/dense", f"aux{i}.fc1", 4)
+        found += _layer(f"auxiliary_{i}/conv", f"aux{i}.conv") + flattened(
+            f"auxiliary_{i}/dense", f"aux{i}.fc1", 4
+        )
         found += dense(f"auxiliary_{i}/head", f"aux{i}.fc2")
     return found + dense("head", "fc") if model.classes else found
 
@@ -38,7 +42,11 @@ def _google(model: GoogLeNet) -> list[Weight]:
 SEVEN = ("branch7x7_1", "branch7x7_2", "branch7x7_3")
 STEM = ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3")
 NAMES: dict[str, tuple[tuple[str, ...], ...]] = {  # of the branches' convolutions, by kind of block
-    "A": (("branch1x1",), ("branch5x5_1", "branch5x5_2"), ("branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3")),
+    "A": (
+        ("branch1x1",),
+        ("branch5x5_1", "branch5x5_2"),
+        ("branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3"),
+    ),
     "B": (("branch3x3",), ("branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3")),
     "C": (("branch1x1",), SEVEN, tuple(f"branch7x7dbl_{i}" for i in range(1, 6))),
     "D": (("branch3x3_1", "branch3x3_2"), tuple(f"branch7x7x3_{i}" for i in range(1, 5))),

@@ -37,7 +37,9 @@ def _rope(config: Mapping[str, Any], default: float) -> tuple[float, Scaling | N
     rope = {"rope_theta": config.get("rope_theta", default), "model_type": "rope"}
     said = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(said, Mapping):
-        raise ValueError(f"{config['model_type']}: came rotary settings {said!r}; wanted an object: correct config.json")
+        raise ValueError(
+            f"{config['model_type']}: came rotary settings {said!r}; wanted an object: correct config.json"
+        )
     rope |= {name: value for name, value in said.items() if value is not None}
     rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
     rope["rope_type"] = kind = rope.get("rope_type", rope.get("type", "default"))
@@ -56,7 +58,9 @@ def _rope(config: Mapping[str, Any], default: float) -> tuple[float, Scaling | N
         slow, fast = (float(number(rope, name, real)) for name in ("low_freq_factor", "high_freq_factor"))
         return theta, Scaling("llama3", factor, length, slow, fast)
     _refuse(rope, "truncate", True, True)
-    slow, fast = (float(number({name: n, **rope}, name, real)) for name, n in (("beta_slow", 1), ("beta_fast", 32)))
+    slow, fast = (
+        float(number({name: n, **rope}, name, real)) for name, n in (("beta_slow", 1), ("beta_fast", 32))
+    )
     attention = float(number(rope, "attention_factor", real)) if "attention_factor" in rope else None
     if attention is None and rope.get("mscale") and rope.get("mscale_all_dim"):
         mscales = [number(rope, name, real) for name in ("mscale", "mscale_all_dim")]
@@ -79,7 +83,9 @@ def _window(config: Mapping[str, Any]) -> int | None:
         return None
     if kind in ("qwen2", "qwen3"):
         first = config.get("max_window_layers", 28)
-        types = config.get("layer_types") or ["sliding_attention"] * (first < depth) + ["full_attention"] * (first > 0)
+        types = config.get("layer_types") or ["sliding_attention"] * (first < depth) + ["full_attention"] * (
+            first > 0
+        )
         if all(kind == "full_attention" for kind in types):
             return None
         if not all(kind == "sliding_attention" for kind in types):
@@ -100,7 +106,9 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "width": number(config, "hidden_size"),
         "depth": number(config, "num_hidden_layers"),
         "heads": heads,
-        "key_heads": heads if config.get("num_key_value_heads") is None else number(config, "num_key_value_heads"),
+        "key_heads": heads
+        if config.get("num_key_value_heads") is None
+        else number(config, "num_key_value_heads"),
     }
     theta, scaling = _rope(config, 1e6 if kind == "mixtral" else 1e4)
     head_width = config.get("head_dim", 128 if kind == "qwen3" else None)
@@ -109,13 +117,19 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "qwen2" or (kind == "qwen2_moe" and switch(config, "qkv_bias", True)):
         biases: tuple[str, ...] = QKV
     else:
-        biases = (*QKV, "out") if switch(config, "attention_bias", False) and kind in ("llama", "qwen3", "qwen3_moe") else ()
+        biases = (
+            (*QKV, "out")
+            if switch(config, "attention_bias", False) and kind in ("llama", "qwen3", "qwen3_moe")
+            else ()
+        )
     return {
         **sizes,
         "head_width": head_width,
         "theta": theta,
         "scaling": scaling,
-        "epsilon": number({"rms_norm_eps": 1e-5 if kind == "mixtral" else 1e-6, **config}, "rms_norm_eps", float),
+        "epsilon": number(
+            {"rms_norm_eps": 1e-5 if kind == "mixtral" else 1e-6, **config}, "rms_norm_eps", float
+        ),
         "biases": biases,
         "head_norm": kind.startswith("qwen3"),
         "window": _window(config),
@@ -150,10 +164,22 @@ def _kind(model: Llama | MoE) -> str:
     if isinstance(model, MoE):
         kind = "qwen3_moe" if model.head_norm else "qwen2_moe" if model.shared_width else "mixtral"
         biases = {"qwen3_moe": ((), every), "qwen2_moe": ((), QKV), "mixtral": ((),)}[kind]
-        wrong = bool(model.shared_width) != (kind == "qwen2_moe") or (kind == "mixtral" and not model.renormalise)
-        wrong |= kind == "qwen2_moe" and (model.window is not None or model.head_width not in (None, _width(model)))
+        wrong = bool(model.shared_width) != (kind == "qwen2_moe") or (
+            kind == "mixtral" and not model.renormalise
+        )
+        wrong |= kind == "qwen2_moe" and (
+            model.window is not None or model.head_width not in (None, _width(model))
+        )
     else:
-        kind = "qwen3" if model.head_norm else "qwen2" if model.biases == QKV else "mistral" if model.window else "llama"
+        kind = (
+            "qwen3"
+            if model.head_norm
+            else "qwen2"
+            if model.biases == QKV
+            else "mistral"
+            if model.window
+            else "llama"
+        )
         biases = {"qwen3": ((), every), "qwen2": (QKV,), "mistral": ((),), "llama": ((), every)}[kind]
         wrong = kind == "qwen2" and model.head_width not in (None, _width(model))
     if wrong or model.biases not in biases:
@@ -208,7 +234,9 @@ def _scaling(scaling: Scaling | None) -> dict[str, Any] | None:
         return None
     said: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
     if scaling.kind != "linear":
-        slow, fast = ("beta_slow", "beta_fast") if scaling.kind == "yarn" else ("low_freq_factor", "high_freq_factor")
+        slow, fast = (
+            ("beta_slow", "beta_fast") if scaling.kind == "yarn" else ("low_freq_factor", "high_freq_factor")
+        )
         said |= {"original_max_position_embeddings": scaling.length, slow: scaling.slow, fast: scaling.fast}
     return said if scaling.attention is None else {**said, "attention_factor": scaling.attention}
 
@@ -224,8 +252,12 @@ def _shared(model: Llama | MoE) -> list[Weight]:
         Weight("blocks/norm_mlp/scale", (layer + "post_attention_layernorm.weight",)),
     ]
     for ours, theirs in names.items():
-        weights.append(Weight(f"blocks/attention/{ours}/kernel", (f"{attention}{theirs}.weight",), turned, turned))
-    weights += [Weight(f"blocks/attention/{ours}/bias", (f"{attention}{names[ours]}.bias",)) for ours in model.biases]
+        weights.append(
+            Weight(f"blocks/attention/{ours}/kernel", (f"{attention}{theirs}.weight",), turned, turned)
+        )
+    weights += [
+        Weight(f"blocks/attention/{ours}/bias", (f"{attention}{names[ours]}.bias",)) for ours in model.biases
+    ]
     if model.head_norm:
         weights.append(Weight("blocks/attention/norm_query/scale", (attention + "q_norm.weight",)))
         weights.append(Weight("blocks/attention/norm_key/scale", (attention + "k_norm.weight",)))
@@ -244,12 +276,18 @@ def _llama_weights(model: Llama) -> list[Weight]:
 def _moe_weights(model: MoE) -> list[Weight]:
     mixtral = _kind(model) == "mixtral"
     mlp = "model.layers.{}.block_sparse_moe." if mixtral else "model.layers.{}.mlp."
-    names = {"gate": "w1", "up": "w3", "down": "w2"} if mixtral else {x: f"{x}_proj" for x in ("gate", "up", "down")}
+    names = (
+        {"gate": "w1", "up": "w3", "down": "w2"}
+        if mixtral
+        else {x: f"{x}_proj" for x in ("gate", "up", "down")}
+    )
     pairs = {"experts/router/kernel": "gate"} | {f"experts/{x}": "experts.{}." + y for x, y in names.items()}
     if model.shared_width:
         pairs |= {f"shared_{x}/kernel": f"shared_expert.{x}_proj" for x in ("gate", "up", "down")}
         pairs |= {"shared_open/kernel": "shared_expert_gate"}
-    return _shared(model) + [Weight(f"blocks/{x}", (f"{mlp}{y}.weight",), turned, turned) for x, y in pairs.items()]
+    return _shared(model) + [
+        Weight(f"blocks/{x}", (f"{mlp}{y}.weight",), turned, turned) for x, y in pairs.items()
+    ]
 
 
 _SHARED: dict[str, Any] = {
@@ -258,6 +296,8 @@ _SHARED: dict[str, Any] = {
     "copies": {"lm_head.weight": "model.embed_tokens.weight"},
 }
 FAMILIES = (
-    Family(("llama", "mistral", "qwen2", "qwen3"), _llama, _config, _llama_weights, modules=(Llama,), **_SHARED),
+    Family(
+        ("llama", "mistral", "qwen2", "qwen3"), _llama, _config, _llama_weights, modules=(Llama,), **_SHARED
+    ),
     Family(("mixtral", "qwen2_moe", "qwen3_moe"), _moe, _config, _moe_weights, modules=(MoE,), **_SHARED),
 )

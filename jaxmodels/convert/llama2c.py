@@ -80,7 +80,15 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
 def save_llama2c(path: str | Path, model: Llama, params: Any) -> None:
     """Writes a .bin file of version 0; a setting that the format has no place for is a ValueError."""
     bare = Llama(
-        *(model.vocabulary, model.length, model.width, model.depth, model.heads, model.key_heads, model.hidden_width),
+        *(
+            model.vocabulary,
+            model.length,
+            model.width,
+            model.depth,
+            model.heads,
+            model.key_heads,
+            model.hidden_width,
+        ),
         tied=model.tied,
         remat=model.remat,
         unroll=model.unroll,
@@ -110,7 +118,11 @@ def save_llama2c(path: str | Path, model: Llama, params: Any) -> None:
             return np.asarray(blocks[name]["kernel"]).swapaxes(1, 2)
         if name.startswith("norm_"):
             return blocks[name]["scale"]
-        return {"embed": params["embed"]["embedding"], "norm": params["norm"]["scale"], "head": params.get("head")}[name]
+        return {
+            "embed": params["embed"]["embedding"],
+            "norm": params["norm"]["scale"],
+            "head": params.get("head"),
+        }[name]
 
     with replacing(path, durable=True) as file:
         file.write(struct.pack("<7i", M, bare.hidden_width, L, H, G, V if bare.tied else -V, T))
@@ -184,7 +196,9 @@ def load_vocabulary(path: str | Path, size: int) -> Vocabulary:
     with path.open("rb") as file:
         data = file.read(VOCABULARY + 1)
     if len(data) > VOCABULARY:
-        raise ValueError(f"{path}: got more than {VOCABULARY:,} bytes; expected a tokenizer of llama2.c. Give another file")
+        raise ValueError(
+            f"{path}: got more than {VOCABULARY:,} bytes; expected a tokenizer of llama2.c. Give another file"
+        )
     place = 4
     pieces: list[bytes] = []
     scores: list[float] = []

@@ -38,12 +38,12 @@ from jaxmodels.convert import (
     vit,
 )
 from jaxmodels.convert.assemble import Source, assemble, find, flat, indices, nested, options, shapes_of
-from jaxmodels.convert.configured import checked_shapes, layout_by_names, layout_of, module_of
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
+from jaxmodels.convert.model_config import checked_shapes, layout_by_names, layout_of, module_of
 from jaxmodels.convert.tensors import INDEX, SINGLE, finite, names, open_file, open_folder, shards, write_file
 from jaxmodels.convert.torch_file import TORCH, open_torch, open_torch_folder
-from jaxmodels.data.json_file import read_object
+from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.models.llama import Llama
 from jaxmodels.runs.files import write_text
 
@@ -97,14 +97,16 @@ def load_pretrained(
 ) -> Pretrained:
     """The model of a folder, or of a llama2.c file.
 
-    A folder has a config.json of transformers or timm, and safetensors, or else pytorch_model.bin, in one file or in shards.
+    A folder has a config.json of transformers or timm, and safetensors, or else pytorch_model.bin, in one
+    file or in shards.
 
-    classes: of a new head; the model has it and the parameters lack it, so that tasks/start.py leaves it random (0 is no
-    head). inputs: arguments of the module's call, or their shapes, where they are not the usual ones, as for grey images.
-    shardings: a tree like the parameters that says where each lies; None is one device. dtype: of the parameters. A name
-    that nothing asks for, one that is missing, a shape that does not fit and a number that is used and not finite are
-    ValueErrors. ignore: regular expressions of names that nothing needs to ask for; those that are left out by them are
-    listed in a warning.
+    classes: of a new head; the model has it and the parameters lack it, so that tasks/start.py leaves it
+    random (0 is no head). inputs: arguments of the module's call, or their shapes, where they are not the
+    usual ones, as for grey images.
+    shardings: a tree like the parameters that says where each lies; None is one device. dtype: of the
+    parameters. A name that nothing asks for, one that is missing, a shape that does not fit and a number that
+    is used and not finite are ValueErrors. ignore: regular expressions of names that nothing needs to ask
+    for; those that are left out by them are listed in a warning.
     """
     folder = Path(folder)
     if folder.suffix == ".bin":
@@ -117,7 +119,9 @@ def load_pretrained(
     family = next((family for family in families if kind in family.kinds), None)
     if family is None:
         known = ", ".join(kind for family in families for kind in family.kinds)
-        raise ValueError(f"{folder / 'config.json'}: came the {setting} {kind!r}; known are {known}: take one of those")
+        raise ValueError(
+            f"{folder / 'config.json'}: came the {setting} {kind!r}; known are {known}: take one of those"
+        )
     source = Source(folder, _open(folder), family, str(kind), "config.json")
     model = module_of(folder / "config.json", family, config, source.tensors)
     return _read(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
@@ -127,7 +131,9 @@ def _check_folder(folder: Path) -> None:
     """Says what to do with a folder that has no config.json and yet something that looks like a model."""
     if (folder / "config.json").is_file() or not folder.is_dir():
         return
-    files = sorted(path for path in folder.iterdir() if path.suffix in (*TORCH, ".safetensors") and path.is_file())
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix in (*TORCH, ".safetensors") and path.is_file()
+    )
     if files:
         raise ValueError(
             f"{folder}: got {files[0].name} and no config.json; expected the folder of a whole release. If the file is of "
@@ -155,8 +161,8 @@ def load_weights(
 ) -> Pretrained:
     """The tensors of a file for this module: .safetensors, or torch's .pt, .pth, .th and .bin, never simply unpickled.
 
-    layout: whose names they have, such as "torchvision", "timm" or "transformers"; None sees it by the names. The module is
-    the one that the file is of; classes, of a new head, and ignore as in load_pretrained.
+    layout: whose names they have, such as "torchvision", "timm" or "transformers"; None sees it by the names.
+    The module is the one that the file is of; classes, of a new head, and ignore as in load_pretrained.
     """
     path = Path(path)
     families = [family for family in FAMILIES if isinstance(model, family.modules)]
@@ -164,15 +170,21 @@ def load_weights(
     family = next((family for family in families if family.layout == layout), None)
     if not families or (layout is not None and family is None):
         known = ", ".join(sorted({family.layout for family in families})) or "none"
-        raise ValueError(f"{path}: came the layout {layout!r} for a {name}, for which are known {known}: take one of those")
+        raise ValueError(
+            f"{path}: came the layout {layout!r} for a {name}, for which are known {known}: take one of those"
+        )
     if path.suffix == ".safetensors":
         tensors: Mapping[str, Any] = open_file(path)
     elif path.suffix in TORCH:
         tensors = open_torch(path)
     else:
-        raise ValueError(f"{path}: came a file of another kind; wanted .safetensors or {', '.join(TORCH)}: convert it")
+        raise ValueError(
+            f"{path}: came a file of another kind; wanted .safetensors or {', '.join(TORCH)}: convert it"
+        )
     family = family or layout_by_names(path, model, tensors, families)
-    return _read(model, Source(path, tensors, family, name, "the module"), classes, inputs, None, dtype, ignore)
+    return _read(
+        model, Source(path, tensors, family, name, "the module"), classes, inputs, None, dtype, ignore
+    )
 
 
 def _read(
@@ -210,7 +222,9 @@ def _read(
         used.update(name for group in layout.values() for name in group)
         found.append((weight, layout))
     used.update(_copies(source, used))
-    rest = [name for name in tensors if name not in used and not re.search(f"{family.ignored}|{COUNTERS}", name)]
+    rest = [
+        name for name in tensors if name not in used and not re.search(f"{family.ignored}|{COUNTERS}", name)
+    ]
     patterns = [ignore] if isinstance(ignore, str) else list(ignore)
     left = [name for name in rest if any(re.search(pattern, name) for pattern in patterns)]
     if left:
@@ -234,7 +248,9 @@ def _copies(source: Source, used: set[str]) -> list[str]:
     """Tensors that our module has once and the file twice; they must be equal."""
     tensors, family, found = source.tensors, source.family, []
     for copy, original in family.copies.items():
-        name = next((option for option in options(copy, family) if option in tensors and option not in used), None)
+        name = next(
+            (option for option in options(copy, family) if option in tensors and option not in used), None
+        )
         if name is None:
             continue
         other = next((option for option in options(original, family) if option in tensors), None)
@@ -255,7 +271,11 @@ def _equal(one: Any, other: Any) -> bool:
         return False
     a, b = one.read(), other.read()
     rows = max(1, 2**22 // max(1, math.prod(a.shape[1:])))
-    return all(np.array_equal(a[i : i + rows], b[i : i + rows]) for i in range(0, len(a), rows)) if a.ndim else a == b
+    return (
+        all(np.array_equal(a[i : i + rows], b[i : i + rows]) for i in range(0, len(a), rows))
+        if a.ndim
+        else a == b
+    )
 
 
 def _list(names: Sequence[str]) -> str:
@@ -268,7 +288,9 @@ def _of_head(path: str) -> bool:
 
 def _with_head(model: nn.Module, classes: int, source: Source) -> nn.Module:
     if not hasattr(model, "classes"):
-        raise ValueError(f"{source.path}: came classes {classes} for a {type(model).__name__}, which has none: leave it out")
+        raise ValueError(
+            f"{source.path}: came classes {classes} for a {type(model).__name__}, which has none: leave it out"
+        )
     return model.clone(classes=classes)
 
 
@@ -277,9 +299,12 @@ def _llama2c(path: Path, shardings: Any, dtype: Any) -> Pretrained:
     model, views = load_llama2c(path)
     places = flat(shardings) if shardings is not None else {}
     params = {
-        name: jax.device_put(jnp.asarray(finite(x, path, name), dtype), places.get(name)) for name, x in flat(views).items()
+        name: jax.device_put(jnp.asarray(finite(x, path, name), dtype), places.get(name))
+        for name, x in flat(views).items()
     }
-    return Pretrained(model, nested(params), {}, {**llama.FAMILIES[0].config(model), "bos_token_id": 1, "eos_token_id": 2})
+    return Pretrained(
+        model, nested(params), {}, {**llama.FAMILIES[0].config(model), "bos_token_id": 1, "eos_token_id": 2}
+    )
 
 
 def save_pretrained(
@@ -295,33 +320,42 @@ def save_pretrained(
 ) -> None:
     """Writes config.json and safetensors that transformers loads, or timm.
 
-    config: what else config.json should say. layout: whose names are written; None is that of config, else the first that
-    holds this model. inputs: as in load_pretrained.
+    config: what else config.json should say. layout: whose names are written; None is that of config, else
+    the first that holds this model. inputs: as in load_pretrained.
     """
     if layout is None and config is not None and (said := layout_of(config)):
         layout = said[0]
     families = [family for family in FAMILIES if isinstance(model, family.modules)]
     if not families:
-        raise ValueError(f"{type(model).__name__} has no form outside of jaxmodels; wanted a model that convert/ knows")
+        raise ValueError(
+            f"{type(model).__name__} has no form outside of jaxmodels; wanted a model that convert/ knows"
+        )
     family = next((family for family in families if layout in (None, family.layout)), None)
     if family is None:
         known = ", ".join(family.layout for family in families)
-        raise ValueError(f"came the layout {layout!r} for a {type(model).__name__}; known are {known}: take one of those")
+        raise ValueError(
+            f"came the layout {layout!r} for a {type(model).__name__}; known are {known}: take one of those"
+        )
     folder = Path(folder)
     leaves = {**flat(params), **flat(extra)}
     wanted, _ = shapes_of(model, family, inputs)
     if {path: x.shape for path, x in leaves.items()} != {path: x.shape for path, x in wanted.items()}:
-        raise ValueError(f"the parameters are not those of this {type(model).__name__}: give the two that belong together")
+        raise ValueError(
+            f"the parameters are not those of this {type(model).__name__}: give the two that belong together"
+        )
     described = family.config(model)
     tensors: dict[str, tuple[tuple[int, ...], Any, Any]] = {}
     for weight in family.weights(model):
         x = leaves[weight.path]
         for index in indices(weight, x.shape):
             piece = jax.ShapeDtypeStruct(x.shape[len(index) :], x.dtype)
-            for i, (template, out) in enumerate(zip(weight.names, _tuple(jax.eval_shape(weight.write, piece)), strict=True)):
-                give = lambda x=x, index=index, weight=weight, i=i: _tuple(  # noqa: E731
-                    weight.write(np.asarray(x[index] if index else x))
-                )[i]
+            for i, (template, out) in enumerate(
+                zip(weight.names, _tuple(jax.eval_shape(weight.write, piece)), strict=True)
+            ):
+
+                def give(x=x, index=index, weight=weight, i=i):
+                    return _tuple(weight.write(np.asarray(x[index] if index else x)))[i]
+
                 tensors[template.format(*index)] = (out.shape, out.dtype, give)
     sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype, _) in tensors.items()}
     groups = shards(sizes, shard)
@@ -359,7 +393,9 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
             f"{out} exists and is not empty; wanted a new folder, so that nothing is overwritten; choose another"
         )
     model, params, extra, config = load_pretrained(folder)
-    save_pretrained(out, model, params, extra, config={**config, "torch_dtype": "float32", "dtype": "float32"})
+    save_pretrained(
+        out, model, params, extra, config={**config, "torch_dtype": "float32", "dtype": "float32"}
+    )
     for name in COMPANIONS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
@@ -371,6 +407,8 @@ def _to_llama2c(folder: Path, out: Path) -> int:
         raise ValueError(f"{out} exists; wanted a new file, so that nothing is overwritten; choose another")
     model, params, _, config = load_pretrained(folder)
     if not isinstance(model, Llama):
-        raise ValueError(f"{folder} holds a {config['model_type']}; wanted a llama, the only one that llama2.c can hold")
+        raise ValueError(
+            f"{folder} holds a {config['model_type']}; wanted a llama, the only one that llama2.c can hold"
+        )
     save_llama2c(out, model, params)
     return sum(x.size for x in jax.tree.leaves(params))

@@ -20,12 +20,16 @@ def _torchvision(model: MobileNet) -> list[Weight]:
     for i, row in enumerate(model.rows):
         layers = ["wide", "filter", "excite", "narrow"]
         layers = [
-            name for name in layers if not ((name == "wide" and row.inner == C) or (name == "excite" and not row.excite))
+            name
+            for name in layers
+            if not ((name == "wide" and row.inner == C) or (name == "excite" and not row.excite))
         ]
         at = f"features.{i + 1}.{'block' if model.hard else 'conv'}."
         for j, name in enumerate(layers):
             if name == "excite":
-                found += pointwise(f"block_{i}/squeeze", f"{at}{j}.fc1") + pointwise(f"block_{i}/excite", f"{at}{j}.fc2")
+                found += pointwise(f"block_{i}/squeeze", f"{at}{j}.fc1") + pointwise(
+                    f"block_{i}/excite", f"{at}{j}.fc2"
+                )
             elif name == "narrow" and not model.hard:  # in the second version the last has no part of its own
                 found += conv_norm(f"block_{i}/narrow", f"{at}{j}", f"{at}{j + 1}")
             else:
@@ -35,7 +39,9 @@ def _torchvision(model: MobileNet) -> list[Weight]:
     found += conv_norm("last", last + "0", last + "1")
     if model.dense:
         found += dense("hidden", "classifier.0")
-    return found + dense("head", "classifier.3" if model.dense else "classifier.1") if model.classes else found
+    return (
+        found + dense("head", "classifier.3" if model.dense else "classifier.1") if model.classes else found
+    )
 
 
 def _timm(model: MobileNet) -> list[Weight]:

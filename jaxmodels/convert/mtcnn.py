@@ -14,7 +14,10 @@ from jaxmodels.models.mtcnn import MTCNN
 def _weights(model: MTCNN) -> list[Weight]:
     n, found = len(model.channels), []
     for i in range(1, n + 1):
-        found += [*conv(f"conv_{i}", f"conv{i}", bias=True), Weight(f"slope_{i}/slope", (f"prelu{i}.weight",))]
+        found += [
+            *conv(f"conv_{i}", f"conv{i}", bias=True),
+            Weight(f"slope_{i}/slope", (f"prelu{i}.weight",)),
+        ]
     if model.dense:
         found += [*dense("dense", f"dense{n + 1}"), Weight("slope/slope", (f"prelu{n + 1}.weight",))]
     heads = ("face", "edges", "points") if model.marks else ("face", "edges")

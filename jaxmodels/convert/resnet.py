@@ -27,7 +27,11 @@ from jaxmodels.models import resnet
 from jaxmodels.models.resnet import Basic, Bottleneck, CifarResNet, ResNet, SqueezeExcite
 
 BLOCKS: dict[str, Any] = {"basic": Basic, "bottleneck": Bottleneck}
-FOLLOWED: dict[str, Any] = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
+FOLLOWED: dict[str, Any] = {
+    "hidden_act": "relu",
+    "downsample_in_first_stage": False,
+    "downsample_in_bottleneck": False,
+}
 HEADS = {"ResNetForImageClassification": True, "ResNetModel": False, "ResNetBackbone": False}
 TIMM = {
     name: getattr(resnet, name)
@@ -104,7 +108,9 @@ TORCHVISION = _Names(
     "fc",
     first=1,
 )
-AKAMASTER = TORCHVISION._replace(shortcut=("layer{s}.{b}.shortcut.0", "layer{s}.{b}.shortcut.1"), head="linear")
+AKAMASTER = TORCHVISION._replace(
+    shortcut=("layer{s}.{b}.shortcut.0", "layer{s}.{b}.shortcut.1"), head="linear"
+)
 
 
 def _stages(model: ResNet | CifarResNet) -> Iterator[tuple[int, int, bool]]:

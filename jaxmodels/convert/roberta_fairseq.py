@@ -37,7 +37,9 @@ def fairseq_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def fairseq_config(tensors: Mapping[str, Any], *, heads: int, activation: str = "gelu", padding: int = 1) -> dict[str, Any]:
+def fairseq_config(
+    tensors: Mapping[str, Any], *, heads: int, activation: str = "gelu", padding: int = 1
+) -> dict[str, Any]:
     """The config.json of fairseq's masked language model: sizes by its tensors, with what those do not say."""
     named = fairseq_names(tensors)
     vocabulary, width = named["roberta.embeddings.word_embeddings.weight"].shape

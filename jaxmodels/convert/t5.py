@@ -1,6 +1,7 @@
 """T5, T5 v1.1 and FLAN-T5 as Hugging Face folders hold them.
 
-Recent config.json files always say that the embeddings are tied; then "scale_decoder_outputs" tells the versions apart.
+Recent config.json files always say that the embeddings are tied; then "scale_decoder_outputs" tells the
+versions apart.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ def model(config: Mapping[str, Any]) -> T5:
         sizes[ours] = number({"model_type": "t5", name: default, **config}, name)
     for name, wanted in (("num_decoder_layers", sizes["depth"]), ("layer_norm_epsilon", 1e-6)):
         if config.get(name, wanted) not in (wanted, None):
-            raise ValueError(f"t5: came {name} {config[name]!r}; wanted {wanted!r}, the only one followed here")
+            raise ValueError(
+                f"t5: came {name} {config[name]!r}; wanted {wanted!r}, the only one followed here"
+            )
     kind = config.get("feed_forward_proj", "relu")
     if not isinstance(kind, str) or kind not in GATED:
-        raise ValueError(f"t5: came feed_forward_proj {kind!r}; wanted {' or '.join(GATED)}: no other is known")
+        raise ValueError(
+            f"t5: came feed_forward_proj {kind!r}; wanted {' or '.join(GATED)}: no other is known"
+        )
     tied = switch(config, "scale_decoder_outputs", switch(config, "tie_word_embeddings", True))
     return T5(**sizes, gated=GATED[kind], tied=tied)
 
@@ -70,13 +75,19 @@ def weights(model: T5) -> list[Weight]:
         names |= {"out": "0.SelfAttention.o"}
         norms = {"norm_attention": "0.layer_norm", "norm_mlp": f"{last}.layer_norm"}
         if side == "decoder":
-            names |= {f"source_{ours}": f"1.EncDecAttention.{ours[0]}" for ours in ("query", "key", "value", "out")}
+            names |= {
+                f"source_{ours}": f"1.EncDecAttention.{ours[0]}" for ours in ("query", "key", "value", "out")
+            }
             norms |= {"norm_source": "1.layer_norm"}
         names |= {ours: f"{last}.DenseReluDense.{theirs}" for ours, theirs in mlp.items()}
         bias = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        found += [Weight(f"{side}_bias", (bias,)), Weight(f"norm_{side}/scale", (f"{side}.final_layer_norm.weight",))]
         found += [
-            Weight(f"{side}/{ours}/kernel", (f"{layer}{name}.weight",), turned, turned) for ours, name in names.items()
+            Weight(f"{side}_bias", (bias,)),
+            Weight(f"norm_{side}/scale", (f"{side}.final_layer_norm.weight",)),
+        ]
+        found += [
+            Weight(f"{side}/{ours}/kernel", (f"{layer}{name}.weight",), turned, turned)
+            for ours, name in names.items()
         ]
         found += [Weight(f"{side}/{ours}/scale", (f"{layer}{name}.weight",)) for ours, name in norms.items()]
     return found
@@ -91,10 +102,13 @@ FAMILY = Family(
     model=model,
     config=config,
     weights=weights,
-    # Copies of the shared matrix, which are compared with it, and a table that older files have and nothing reads.
+    # Copies of the shared matrix, which are compared with it, and a table that older files have and nothing
+    # reads.
     ignored=r"^(encoder|decoder)\.embed_tokens\.weight$|^lm_head\.weight$"
     r"|^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
     modules=(T5,),
     inputs=_two_texts,
-    copies=dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"), "shared.weight"),
+    copies=dict.fromkeys(
+        ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"), "shared.weight"
+    ),
 )

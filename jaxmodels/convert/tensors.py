@@ -1,7 +1,8 @@
 """safetensors files, one or several of a folder, read through a memory map and checked before a byte of them is used.
 
-The format: eight bytes with the length of a JSON header, the header (name -> type, shape, place), the numbers. A file may
-come from anybody: whatever its header says is compared with the file itself, and no name of a shard leads out of its folder.
+The format: eight bytes with the length of a JSON header, the header (name -> type, shape, place), the
+numbers. A file may come from anybody: whatever its header says is compared with the file itself, and no name
+of a shard leads out of its folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import ml_dtypes
 import numpy as np
 
-from jaxmodels.data.json_file import parse_object, read_object
+from jaxmodels.data.formats.json_file import parse_object, read_object
 from jaxmodels.runs.files import replacing
 
 HEADER = 16 << 20  # bytes of a header, or of an index, at most: 100,000 tensors
@@ -108,7 +109,9 @@ def open_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return tensors
 
 
-def _tensor(path: Path, name: str, entry: Any, data: int, broken: Callable[[str], ValueError]) -> tuple[Tensor, int]:
+def _tensor(
+    path: Path, name: str, entry: Any, data: int, broken: Callable[[str], ValueError]
+) -> tuple[Tensor, int]:
     """A tensor and where it ends."""
 
     def numbers(value: Any) -> bool:
@@ -125,7 +128,9 @@ def _tensor(path: Path, name: str, entry: Any, data: int, broken: Callable[[str]
         raise broken(f"{name!r} has shape {shape!r} and place {places!r}")
     dtype = np.dtype(TYPES[entry["dtype"]])
     if places[1] - places[0] != math.prod(shape) * dtype.itemsize:
-        raise broken(f"{name!r} of shape {shape} in {entry['dtype']} does not fill bytes {places[0]:,} to {places[1]:,}")
+        raise broken(
+            f"{name!r} of shape {shape} in {entry['dtype']} does not fill bytes {places[0]:,} to {places[1]:,}"
+        )
     return Tensor(path, dtype, tuple(shape), data + places[0]), data + places[1]
 
 
@@ -149,7 +154,13 @@ def open_shards(folder: Path, name: str, open_one: Callable[[Path], dict[str, T]
         raise ValueError(f"{folder / name} has no weight_map from tensors to files; get the file again")
     shards = {}
     for shard in sorted(set(index.values())):
-        if len(shard) > 200 or shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
+        if (
+            len(shard) > 200
+            or shard != Path(shard).name
+            or shard in ("", ".", "..")
+            or "\\" in shard
+            or "\0" in shard
+        ):
             raise ValueError(
                 f"{folder / name} names the shard {shard[:200]!r}; wanted the name of a file beside it; do not trust it"
             )
@@ -165,11 +176,15 @@ def open_shards(folder: Path, name: str, open_one: Callable[[Path], dict[str, T]
         tensors[tensor] = shards[shard][tensor]
     unlisted = [tensor for found in shards.values() for tensor in found if tensor not in index]
     if unlisted:
-        raise ValueError(f"{name} does not name {unlisted[0]!r}, which a shard holds; get the files of one release")
+        raise ValueError(
+            f"{name} does not name {unlisted[0]!r}, which a shard holds; get the files of one release"
+        )
     return tensors
 
 
-def write_file(path: str | os.PathLike[str], tensors: Mapping[str, tuple[tuple[int, ...], Any, Callable[[], Any]]]) -> None:
+def write_file(
+    path: str | os.PathLike[str], tensors: Mapping[str, tuple[tuple[int, ...], Any, Callable[[], Any]]]
+) -> None:
     """Writes tensors, each as (shape, type, function that gives it); the file appears when it is whole."""
     path = Path(path)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -10,20 +10,21 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxmodels.convert.asked import Asked
+from jaxmodels.convert.generation_config import Asked
 from jaxmodels.convert.llama2c import Vocabulary, load_vocabulary
 from jaxmodels.convert.load import load_pretrained
-from jaxmodels.data.json_file import read_object
+from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.data.tokenizer_settings import read_settings
 from jaxmodels.task import Decoder, Task
 from jaxmodels.tasks import language, translate
 
-# Where no file of the tokenizer says it: kinds of models whose own tokenizer puts a first token before every text.
+# Where no file of the tokenizer says it: kinds of models whose own tokenizer puts a first token before every
+# text.
 BEGINS = {"llama", "mistral", "mixtral"}
 BEGINNERS = ("Llama", "CodeLlama", "Gemma")  # classes of tokenizers that do
-# What generation_config.json may say and a text would follow, each with what changes nothing. Temperature, top_k, beams,
-# penalties and the number of tokens are not among them: see convert/asked.py.
+# What generation_config.json may say and a text would follow, each with what changes nothing. Temperature,
+# top_k, beams, penalties and the number of tokens are not among them: see convert/asked.py.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "suppress_tokens": (None, []),
     "begin_suppress_tokens": (None, []),
@@ -49,11 +50,13 @@ class TextModel(NamedTuple):
     asked: Asked = Asked()
 
 
-def open_text_model(folder: str | os.PathLike[str], *, warn: Callable[[str], Any] = warnings.warn) -> TextModel:
+def open_text_model(
+    folder: str | os.PathLike[str], *, warn: Callable[[str], Any] = warnings.warn
+) -> TextModel:
     """The model of a folder with config.json, weights and a tokenizer; or of a llama2.c file with its tokenizer beside it.
 
-    One with an encoder, as T5, writes what it makes of a source. How texts are drawn is the caller's choice: what the folder
-    asks for there is said by `warn`, and not followed.
+    One with an encoder, as T5, writes what it makes of a source. How texts are drawn is the caller's choice:
+    what the folder asks for there is said by `warn`, and not followed.
     """
     made = read_text_model(folder)
     if unmet := made.asked.unmet(()):
@@ -90,7 +93,9 @@ def read_text_model(folder: str | os.PathLike[str]) -> TextModel:
                 f"{folder / 'config.json'}: decoder_start_token_id is {begin} and eos_token_id {end}; wanted the numbers of "
                 "two tokens; mend the file"
             )
-        encode = _encoder(tokenizer, model, tokenizer.before or (), ends[:1] if tokenizer.after is None else tokenizer.after)
+        encode = _encoder(
+            tokenizer, model, tokenizer.before or (), ends[:1] if tokenizer.after is None else tokenizer.after
+        )
         made = translate.decoder(model, encode=encode, decode=tokenizer.decode, begin=begin, end=end)
         return TextModel(model, params, translate.translate(model), made, asked)
     before = _before(tokenizer, config, folder, model.vocabulary)
@@ -107,7 +112,8 @@ def _generation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
         if name in said and said[name] not in plain:
             raise ValueError(
                 f"{where}: got {name} {str(said[name])[:80]}; expected none, all that is followed. Take it out of the "
-                "file to go on without it" + (", and give the strings with --stop" if name == "stop_strings" else "")
+                "file to go on without it"
+                + (", and give the strings with --stop" if name == "stop_strings" else "")
             )
     names = ("eos_token_id", "decoder_start_token_id")
     return {name: said[name] for name in names if said.get(name) is not None}
@@ -119,7 +125,9 @@ def _said(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Mapping[str, A
     return (path, read_object(path)) if path.is_file() else (folder / "config.json", config)
 
 
-def _before(tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path, vocabulary: int) -> tuple[int, ...]:
+def _before(
+    tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path, vocabulary: int
+) -> tuple[int, ...]:
     """What stands before every text: as the tokenizer's files say, else by its class or the kind of the model."""
     settings = read_settings(folder)
     if tokenizer.before is not None and settings.switch("add_bos_token") is not True:

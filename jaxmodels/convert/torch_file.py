@@ -63,7 +63,9 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
     if not isinstance(found, Mapping):
-        raise ValueError(f"{path} holds a {type(found).__name__}; wanted tensors by name: save its state_dict()")
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}; wanted tensors by name: save its state_dict()"
+        )
     tensors = {}
     for name, x in found.items():
         if not isinstance(name, str) or not isinstance(x, torch.Tensor) or not _plain(x):
@@ -78,7 +80,9 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
             "Save its state_dict() again, with every tensor .contiguous()"
         )
     if len(tensors) < len(found):
-        raise ValueError(f"{path} has names that differ in {PREFIX!r} alone; wanted each tensor once: get the file again")
+        raise ValueError(
+            f"{path} has names that differ in {PREFIX!r} alone; wanted each tensor once: get the file again"
+        )
     return tensors
 
 
@@ -114,5 +118,7 @@ def open_torch_folder(folder: Path) -> dict[str, TorchTensor]:
 
 def _plain(x: Any) -> bool:
     return (
-        str(x.layout) == "torch.strided" and x.device.type == "cpu" and not (x.is_quantized or x.is_complex() or x.is_neg())
+        str(x.layout) == "torch.strided"
+        and x.device.type == "cpu"
+        and not (x.is_quantized or x.is_complex() or x.is_neg())
     )

@@ -117,7 +117,10 @@ def _joined(kernel: str, bias: str, heads: int) -> list[Weight]:
     def write(x: Any) -> Any:
         return heads_together(heads)(x).T
 
-    return [Weight(f"blocks/qkv/{leaf}", (name,), read, write) for leaf, name in (("kernel", kernel), ("bias", bias))]
+    return [
+        Weight(f"blocks/qkv/{leaf}", (name,), read, write)
+        for leaf, name in (("kernel", kernel), ("bias", bias))
+    ]
 
 
 def _transformers(model: ViT) -> list[Weight]:
@@ -152,7 +155,10 @@ def _timm(model: ViT) -> list[Weight]:
         *norm("norm", "norm"),
     ]
     if model.layer_scale:
-        found += [Weight(f"blocks/scale_{ours}", (f"{layer}ls{i}.gamma",)) for i, ours in ((1, "attention"), (2, "mlp"))]
+        found += [
+            Weight(f"blocks/scale_{ours}", (f"{layer}ls{i}.gamma",))
+            for i, ours in ((1, "attention"), (2, "mlp"))
+        ]
     return found + dense("head", "head") if model.classes else found
 
 

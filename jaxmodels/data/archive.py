@@ -1,7 +1,7 @@
 """Files in .zip and .tar archives (plain or compressed), read in memory: nothing is unpacked to disk.
 
-An archive may come from anybody: links and devices are passed over, bytes are counted while unpacking and sizes not
-believed (see data/unpack.py), and a member's name is a key and never a path that is opened.
+An archive may come from anybody: links and devices are passed over, bytes are counted while unpacking and
+sizes not believed (see data/unpack.py), and a member's name is a key and never a path that is opened.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def members(
 ) -> dict[str, bytes]:
     """The contents of the wanted files by name, in the archive's order; at most `limit` bytes of them together.
 
-    A name that a .zip holds twice is refused; in a .tar the later member replaces the earlier one, as tar's own do.
+    A name that a .zip holds twice is refused; in a .tar the later member replaces the earlier one, as tar's
+    own do.
     """
     path = existing(path)
     if not is_archive(path):
@@ -99,7 +100,9 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Itera
             archive = stack.enter_context(tarfile.open(path, "r:", tarinfo=_Header))
         else:
             stack.enter_context(stream)
-            archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=PART, tarinfo=_Header))
+            archive = stack.enter_context(
+                tarfile.open(fileobj=stream, mode="r|", bufsize=PART, tarinfo=_Header)
+            )
         count = 0
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # of millions, the list alone takes gigabytes
@@ -122,7 +125,11 @@ def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Itera
     with zipfile.ZipFile(path) as archive:
         for count, info in enumerate(archive.infolist(), 1):
             _check_count(path, count)
-            if info.is_dir() or (info.external_attr >> 16) & 0o170000 == 0o120000 or not wanted(info.filename):
+            if (
+                info.is_dir()
+                or (info.external_attr >> 16) & 0o170000 == 0o120000
+                or not wanted(info.filename)
+            ):
                 continue
             if info.filename in seen:
                 raise ValueError(f"the name {info.filename!r} twice")

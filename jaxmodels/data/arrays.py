@@ -1,7 +1,7 @@
 """Files of plain arrays: IDX (the format of MNIST), .npy and .npz. Nothing is ever unpickled.
 
-A header is held against the file before memory is taken, and a file that holds more or less than its header announces is
-refused: one wrong bit in a shape would otherwise give other rows.
+A header is held against the file before memory is taken, and a file that holds more or less than its header
+announces is refused: one wrong bit in a shape would otherwise give other rows.
 """
 
 from __future__ import annotations
@@ -37,14 +37,19 @@ _WORDS = re.compile(
 def read_idx(path: PathLike, *, limit: int = FREE) -> np.ndarray:
     """The array of an IDX file (LeCun et al., 1998), plain or gzipped. limit: see data/unpack.py."""
     path = existing(path)
-    with reading(f"{path} is damaged", "a whole IDX file", "Get the file again"), open_file(path, limit) as file:
+    with (
+        reading(f"{path} is damaged", "a whole IDX file", "Get the file again"),
+        open_file(path, limit) as file,
+    ):
         return _idx(path, file, limit)
 
 
 def _idx(path: Path, file: BinaryIO, limit: int) -> np.ndarray:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 8:
-        raise ValueError(f"what begins with {head.hex(' ') or 'nothing'}, where IDX begins with 00 00, a type and a rank")
+        raise ValueError(
+            f"what begins with {head.hex(' ') or 'nothing'}, where IDX begins with 00 00, a type and a rank"
+        )
     dims = file.read(4 * head[3])
     shape = tuple(int.from_bytes(dims[i : i + 4], "big") for i in range(0, len(dims), 4))
     dtype = np.dtype(IDX_TYPES[head[2]])
@@ -57,7 +62,9 @@ def _idx(path: Path, file: BinaryIO, limit: int) -> np.ndarray:
     data = file.read(size + 1)
     if len(data) != size:
         more = " or more" if len(data) > size else ""
-        raise ValueError(f"the announcement of {shape} of {dtype.name}, {size:,} bytes, where it holds {len(data):,}{more}")
+        raise ValueError(
+            f"the announcement of {shape} of {dtype.name}, {size:,} bytes, where it holds {len(data):,}{more}"
+        )
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
@@ -81,7 +88,11 @@ class Layout(NamedTuple):
 
 
 def _native(x: np.ndarray) -> np.ndarray:
-    if x.dtype.kind == "U" and x.size and np.ascontiguousarray(x).reshape(-1).view(f"{x.dtype.str[0]}u4").max() > 0x10FFFF:
+    if (
+        x.dtype.kind == "U"
+        and x.size
+        and np.ascontiguousarray(x).reshape(-1).view(f"{x.dtype.str[0]}u4").max() > 0x10FFFF
+    ):
         raise ValueError("strings with letters that do not exist")
     return x.astype(x.dtype.newbyteorder("="), copy=isinstance(x, np.memmap))
 
@@ -90,12 +101,16 @@ def read_layout(file: BinaryIO) -> Layout:
     """The header of a .npy stream (numpy.lib.format, versions 1 to 3), by a grammar that computes nothing."""
     magic = file.read(8)
     if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
-        raise ValueError(f"what begins with {magic.hex(' ') or 'nothing'}, where .npy begins with 93 NUMPY and a version")
+        raise ValueError(
+            f"what begins with {magic.hex(' ') or 'nothing'}, where .npy begins with 93 NUMPY and a version"
+        )
     width = 2 if magic[6] == 1 else 4
     length = int.from_bytes(file.read(width), "little")
     text = file.read(length) if length <= HEADER else b""
     # a run of blanks becomes one, so that there is one way only to match it
-    words = _WORDS.fullmatch(_BLANKS.sub(" ", text.decode("utf-8" if magic[6] == 3 else "latin-1", "replace")))
+    words = _WORDS.fullmatch(
+        _BLANKS.sub(" ", text.decode("utf-8" if magic[6] == 3 else "latin-1", "replace"))
+    )
     if words is None or None in words.groups():
         raise ValueError(f"a header that is none of plain arrays, {text[:80]!r}")
     dtype = np.dtype(words["descr"])
@@ -115,11 +130,16 @@ def open_npy(path: PathLike) -> np.ndarray:
     """A read-only memory map of a .npy file, in the file's own byte order."""
     path = existing(path)
     advice = "Write it again with np.save"
-    with reading(f"{path} is no .npy file of plain arrays", "one as np.save writes", advice), path.open("rb") as file:
+    with (
+        reading(f"{path} is no .npy file of plain arrays", "one as np.save writes", advice),
+        path.open("rb") as file,
+    ):
         layout = read_layout(file)
         held = path.stat().st_size - layout.start
         if held != layout.size:
-            raise ValueError(f"the announcement of {layout.shape} of {layout.dtype}, {layout.size:,} bytes, over {held:,}")
+            raise ValueError(
+                f"the announcement of {layout.shape} of {layout.dtype}, {layout.size:,} bytes, over {held:,}"
+            )
         if not layout.size:
             return np.empty(layout.shape, layout.dtype)
         order: Literal["C", "F"] = "F" if layout.fortran else "C"
@@ -129,7 +149,9 @@ def open_npy(path: PathLike) -> np.ndarray:
 def read_npy(path: PathLike) -> np.ndarray:
     """The array of a .npy file."""
     x = open_npy(path)
-    with reading(f"{path} is no .npy file of plain arrays", "one as np.save writes", "Write it again with np.save"):
+    with reading(
+        f"{path} is no .npy file of plain arrays", "one as np.save writes", "Write it again with np.save"
+    ):
         return _native(x)
 
 
@@ -154,7 +176,9 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allowanc
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{info.filename} packed by method {info.compress_type} in place of deflate")
     if info.file_size > DEFLATE * info.compress_size:
-        raise ValueError(f"{info.filename}, which announces {info.file_size:,} bytes, packed in {info.compress_size:,}")
+        raise ValueError(
+            f"{info.filename}, which announces {info.file_size:,} bytes, packed in {info.compress_size:,}"
+        )
     with archive.open(info) as file:
         layout = read_layout(file)  # type: ignore[arg-type]
         if layout.start + layout.size != info.file_size:

@@ -1,11 +1,12 @@
 """Random changes to batches of images, on the host and on the device by the same formulas.
 
-On the host, in a pipeline: ArrayPipeline(…, augment=(flip, crop(4))). On the device, within the training loss, for data that
-stay there: jaxmodels.tasks.augmented. A Change asks for some uniform numbers for each example and does the rest by array
-operations that NumPy and JAX both know; it changes "image" (floats, 0 to 1) and leaves every other array as it is.
+On the host, in a pipeline: ArrayPipeline(…, augment=(flip, crop(4))). On the device, within the training
+loss, for data that stay there: jaxmodels.tasks.augmented. A Change asks for some uniform numbers for each
+example and does the rest by array operations that NumPy and JAX both know; it changes "image" (floats, 0 to
+1) and leaves every other array as it is.
 
-On the host rand_augment, warp and resized_crop cost a gather of four neighbours for each pixel, the others a pass over the
-images. The same Change twice in one pipeline would choose alike.
+On the host rand_augment, warp and resized_crop cost a gather of four neighbours for each pixel, the others a
+pass over the images. The same Change twice in one pipeline would choose alike.
 Dimensions: B batch, H W image, C channels, N numbers.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodels.data.random import uniform
+from jaxmodels.data.keyed_random import uniform
 
 Batch = dict[str, np.ndarray]
 
@@ -126,8 +127,8 @@ def warp(angle: float = 15.0, shear: float = 0.2, scale: float = 0.2, shift: flo
 def rand_augment(rounds: int = 2, magnitude: float = 9.0) -> Change:
     """RandAugment (arXiv:1909.13719): `rounds` of one of 14 changes, each as strong as magnitude of 30.
 
-    The strengths are the paper's for CIFAR: 30 degrees, shear 0.3, 10/32 of the size, factors within 1 plus or minus 0.9,
-    down to 4 bits. Equalisation takes the ranks of values rounded to bytes.
+    The strengths are the paper's for CIFAR: 30 degrees, shear 0.3, 10/32 of the size, factors within 1 plus
+    or minus 0.9, down to 4 bits. Equalisation takes the ranks of values rounded to bytes.
     """
     m = magnitude / 30
 
@@ -144,7 +145,10 @@ def _round(image: Any, which: Any, sign: Any, m: float) -> Any:
     xp = _xp(image)
     op = xp.floor(which * 14).astype(int)  # 0 is no change
     s = xp.where(sign < 0.5, -1.0, 1.0).astype(image.dtype) * m
-    on = lambda number, strength: xp.where(op == number, s * strength, 0.0)  # noqa: E731
+
+    def on(number, strength):
+        return xp.where(op == number, s * strength, 0.0)
+
     turn, one = on(1, np.deg2rad(30.0)), xp.ones_like(s)
     top = xp.stack([xp.cos(turn), on(2, 0.3) - xp.sin(turn), on(3, 2 * 10 / 32)], -1)
     bottom = xp.stack([on(4, 0.3) + xp.sin(turn), xp.cos(turn), on(5, 2 * 10 / 32)], -1)

@@ -1,7 +1,8 @@
 """Fingerprints of data: a few letters that change when an example, or the order of the examples, does.
 
-A data set of up to WHOLE bytes is hashed to the last bit. Of a larger one it is shapes, types, names and sizes, and blocks
-evenly spaced from the first to the last, which takes a fraction of a second whatever there is.
+A data set of up to WHOLE bytes is hashed to the last bit. Of a larger one it is shapes, types, names and
+sizes, and blocks evenly spaced from the first to the last, which takes a fraction of a second whatever there
+is.
 """
 
 from __future__ import annotations
@@ -63,8 +64,14 @@ def of_files(files: Sequence[tuple[str, str | os.PathLike[str] | bytes]]) -> str
     parts = [chosen[i :: _threads()] for i in range(_threads())]
     with ThreadPoolExecutor(len(parts)) as pool:
         contents = list(pool.map(lambda part: [content(i) for i in part], parts))
-    found = {i: x for part, of_part in zip(parts, contents, strict=True) for i, x in zip(part, of_part, strict=True)}
-    return of_parts([[[name, size] for (name, _), size in zip(files, sizes, strict=True)], [found[i] for i in chosen]])
+    found = {
+        i: x
+        for part, of_part in zip(parts, contents, strict=True)
+        for i, x in zip(part, of_part, strict=True)
+    }
+    return of_parts(
+        [[[name, size] for (name, _), size in zip(files, sizes, strict=True)], [found[i] for i in chosen]]
+    )
 
 
 def of_source(source: Any, load: Callable[[Any], Mapping[str, Any]]) -> str:
@@ -84,7 +91,9 @@ def _as_files(source: Sequence[Any]) -> list[tuple[str, Any]] | None:
     firsts = [item[0] if isinstance(item, tuple) and item else item for item in source]
     if firsts and all(isinstance(x, Member) for x in firsts):
         more = [list(item[1:]) if isinstance(item, tuple) else [] for item in source]
-        return [(json.dumps([x.name, *rest], default=str), x.data) for x, rest in zip(firsts, more, strict=True)]
+        return [
+            (json.dumps([x.name, *rest], default=str), x.data) for x, rest in zip(firsts, more, strict=True)
+        ]
     if not all(isinstance(x, str | os.PathLike) for x in firsts) or not all(map(os.path.isfile, firsts)):
         return None
     paths = [os.path.abspath(x) for x in firsts]
@@ -119,7 +128,8 @@ def _array(x: np.ndarray, whole: bool) -> list[str]:
     """Digests of all bytes in pieces, or of blocks."""
     if x.dtype.hasobject or x.dtype.kind not in "biufcSUMmV":  # strings, of which the array holds addresses
         text = json.dumps(
-            x.reshape(-1).tolist() if whole else [x.reshape(-1)[i] for i in _spaced(x.size, BLOCKS)], default=str
+            x.reshape(-1).tolist() if whole else [x.reshape(-1)[i] for i in _spaced(x.size, BLOCKS)],
+            default=str,
         )
         return [hashlib.sha256(text.encode()).hexdigest()]
     if not x.flags.c_contiguous:

@@ -1,8 +1,9 @@
 """Which files of a folder are data, in which order: one rule for every reader of folders and archives.
 
-Left out are hidden files and folders (.git, .DS_Store, ._x of macOS) and what systems leave lying about (__MACOSX,
-Thumbs.db, desktop.ini). Links are followed; one to a folder that it lies in is passed over, so every walk ends. The order
-is by the parts of the path, letter by letter as Unicode numbers them: no locale and no file system changes it.
+Left out are hidden files and folders (.git, .DS_Store, ._x of macOS) and what systems leave lying about
+(__MACOSX, Thumbs.db, desktop.ini). Links are followed; one to a folder that it lies in is passed over, so
+every walk ends. The order is by the parts of the path, letter by letter as Unicode numbers them: no locale
+and no file system changes it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in LITTER
 
 
-def files_below(folder: str | os.PathLike[str], *, pattern: str = "**", endings: tuple[str, ...] = ("",)) -> list[Path]:
+def files_below(
+    folder: str | os.PathLike[str], *, pattern: str = "**", endings: tuple[str, ...] = ("",)
+) -> list[Path]:
     """The files in the folder and its folders, sorted.
 
-    pattern: of the path from the folder on, as of Path.glob; one with a part that begins with a dot asks for hidden files.
+    pattern: of the path from the folder on, as of Path.glob; one with a part that begins with a dot asks for
+        hidden files.
     endings: of the names, in small letters.
     """
     folder = Path(folder)

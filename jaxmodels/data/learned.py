@@ -1,7 +1,8 @@
 """What is learned from data before training: class names, vocabularies, levels, means and scales, rows of a split.
 
-The parameters that come of a run mean something only beside these values, so they belong to the run. Training computes them
-and keeps them in the run's folder; whatever uses that folder later gets them from there, and does not ask the data again:
+The parameters that come of a run mean something only beside these values, so they belong to the run. Training
+computes them and keeps them in the run's folder; whatever uses that folder later gets them from there, and
+does not ask the data again:
 
     scale = learned("scale", lambda: {"mean": table["x"].mean().item(), "std": table["x"].std().item()})
 
@@ -26,8 +27,8 @@ import numpy as np
 def learned(name: str, compute: Callable[[], Any]) -> Any:
     """What compute() found in the data when this run was trained, as a JSON value: tuples and arrays come as lists.
 
-    name: one for each value of an experiment; whatever else the value depends on, such as a number of words, belongs into
-    it, and a path does not, so that data may move. compute() is called once in a run's life.
+    name: one for each value of an experiment; whatever else the value depends on, such as a number of words,
+    belongs into it, and a path does not, so that data may move. compute() is called once in a run's life.
     """
     memory = _MEMORY.get()
     return _json(name, compute()) if memory is None else memory.get(name, compute)
@@ -75,7 +76,9 @@ class Memory:
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """See learned."""
         if name not in self.values:
-            value = _json(name, compute())  # without the lock: what it reads may wait for threads that learn something too
+            value = _json(
+                name, compute()
+            )  # without the lock: what it reads may wait for threads that learn something too
             with self._lock:
                 if name not in self.values:
                     self.values[name] = value

@@ -2,9 +2,9 @@
 
     place in the stream ──table──► (source, how many rows it gave before) ──► a row of the source's own stream
 
-The table is Tijdeman's schedule ("The chairman assignment problem", 1980): whoever has waited longest for what is due to it,
-so that after any number of rows every source is within one row of its share. It repeats after as many rows as the weights'
-common denominator, so that any row of any step can be had alone.
+The table is Tijdeman's schedule ("The chairman assignment problem", 1980): whoever has waited longest for
+what is due to it, so that after any number of rows every source is within one row of its share. It repeats
+after as many rows as the weights' common denominator, so that any row of any step can be had alone.
 Dimensions: B rows of a batch, P places of the table, K sources.
 """
 
@@ -28,17 +28,22 @@ MOST = 256  # sources; the table has a column for each
 class Mixture:
     """Rows of several pipelines that have the same spec, in fixed proportions.
 
-    sources: name -> (pipeline, weight); only the ratios of the weights count. Each source's rows come in the source's own
-    order, and its own batch size does not matter. Weights whose ratios need a denominator over 65,536 are rounded to it,
-    to at least one part. batch: rows of a batch. seed: which of two sources that wait equally long comes first.
+    sources: name -> (pipeline, weight); only the ratios of the weights count. Each source's rows come in the
+    source's own order, and its own batch size does not matter. Weights whose ratios need a denominator over
+    65,536 are rounded to it, to at least one part. batch: rows of a batch. seed: which of two sources that
+    wait equally long comes first.
     """
 
     def __init__(self, sources: Mapping[str, tuple[Any, float]], *, batch: int, seed: int = 0):
         if not 1 <= len(sources) <= MOST:
-            raise ValueError(f"there are {len(sources)} sources; wanted 1 to {MOST}: give pipelines with weights")
+            raise ValueError(
+                f"there are {len(sources)} sources; wanted 1 to {MOST}: give pipelines with weights"
+            )
         for name, (_, weight) in sources.items():
             if not 0 < weight < math.inf:
-                raise ValueError(f"the weight of {name} is {weight}; wanted a number above 0: change it or leave {name} out")
+                raise ValueError(
+                    f"the weight of {name} is {weight}; wanted a number above 0: change it or leave {name} out"
+                )
         if batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
         check_seed(seed)
@@ -73,7 +78,10 @@ class Mixture:
     @cached_property
     def spec(self) -> Mapping[str, tuple[tuple[int, ...], Any]]:
         """Shape and type of each array of a batch, without the example axis; that of every source."""
-        specs = [{key: (tuple(shape), np.dtype(dtype)) for key, (shape, dtype) in s.spec.items()} for s in self._sources]
+        specs = [
+            {key: (tuple(shape), np.dtype(dtype)) for key, (shape, dtype) in s.spec.items()}
+            for s in self._sources
+        ]
         for name, spec in zip(self._names, specs, strict=True):
             if spec != specs[0]:
                 raise ValueError(
@@ -99,7 +107,9 @@ class Mixture:
 
     def fingerprint(self) -> str:
         """Changes when an example or the order of the examples does; see data/fingerprint.py."""
-        return of_parts([name, fingerprint_of(one)] for name, one in zip(self._names, self._sources, strict=True))
+        return of_parts(
+            [name, fingerprint_of(one)] for name, one in zip(self._names, self._sources, strict=True)
+        )
 
     def broken(self) -> list[str]:
         """The examples of all parts that could not be loaded and were passed over; see GrainPipeline."""
@@ -144,7 +154,9 @@ def whole_parts(weights: list[float]) -> list[int]:
 def schedule(parts: list[int], seed: int) -> np.ndarray:
     """The source of each of sum(parts) places; before any place p source k has been chosen p * parts[k] / sum times, +-1."""
     total, double = sum(parts), max(1, 2 * len(parts) - 2)
-    first = permute(np.arange(len(parts)), len(parts), seed).tolist()  # who goes first where deadlines are equal
+    first = permute(
+        np.arange(len(parts)), len(parts), seed
+    ).tolist()  # who goes first where deadlines are equal
     part_K = np.array(parts, np.int64)[np.argsort(first)]
     source_K = np.argsort(first)
     due_K, out = np.zeros_like(part_K), np.empty(total, np.int64)

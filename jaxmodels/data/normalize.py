@@ -1,7 +1,7 @@
 """Images as models were trained to see them: each channel less its mean, divided by its standard deviation.
 
-Every function that gives batches of images takes normalize=(mean, deviation), in units of 0 to 1, one number for each
-channel or one for all. It is applied last, behind every random change, which expects 0 to 1.
+Every function that gives batches of images takes normalize=(mean, deviation), in units of 0 to 1, one number
+for each channel or one for all. It is applied last, behind every random change, which expects 0 to 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import numpy as np
 
 Statistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel
 
-IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's, which most weights ask for
+IMAGENET: Statistics = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # torchvision's, which most weights ask for
 INCEPTION: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # -1 to 1, as of timm's vision transformers
 CIFAR10: Statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # of its training images
 FASHION_MNIST: Statistics = ((0.2860,), (0.3530,))  # of its training images
@@ -36,9 +39,9 @@ class Normalize:
         except (TypeError, ValueError):
             mean = deviation = ()
         wanted = {1, channels}
-        if not (len(mean) in wanted and len(deviation) in wanted and all(math.isfinite(x) for x in mean)) or not all(
-            0 < x < math.inf for x in deviation
-        ):
+        if not (
+            len(mean) in wanted and len(deviation) in wanted and all(math.isfinite(x) for x in mean)
+        ) or not all(0 < x < math.inf for x in deviation):
             raise ValueError(
                 f"normalize: got {statistics!r}; expected (mean, deviation) with {channels} or 1 numbers each, deviations "
                 "above 0. Give such as normalize.IMAGENET"

@@ -2,8 +2,9 @@
 
     place in the stream  ──divmod──►  (pass, position)  ──keyed bijection──►  example
 
-The bijection is a chain of steps that are each invertible on w bits (add, multiply by an odd number, shift-and-xor),
-walked again until it falls below n (cycle walking; Black and Rogaway, 2002): at most two walks on average.
+The bijection is a chain of steps that are each invertible on w bits (add, multiply by an odd number,
+shift-and-xor), walked again until it falls below n (cycle walking; Black and Rogaway, 2002): at most two
+walks on average.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class Order:
     """Which examples batch number `step` holds; -1 is padding.
 
     n: examples; batch: rows of a batch; seed: shuffles each pass differently, None keeps the data's order.
-    remainder: what becomes of a last batch that is not full. "wrap" fills it from the next pass (nothing is lost, nothing
-    padded), "drop" leaves those rows out of this pass, "pad" fills with -1.
+    remainder: what becomes of a last batch that is not full. "wrap" fills it from the next pass (nothing is
+    lost, nothing padded), "drop" leaves those rows out of this pass, "pad" fills with -1.
     """
 
     def __init__(self, n: int, batch: int, seed: int | None, remainder: Remainder):
@@ -120,7 +121,9 @@ class Order:
         position = within * self.batch + start
         real = max(0, min(stop - start, self.n - position))
         examples = self._examples(epoch * self.n + position, real)
-        return np.concatenate([examples, np.full(stop - start - real, -1)]) if real < stop - start else examples
+        return (
+            np.concatenate([examples, np.full(stop - start - real, -1)]) if real < stop - start else examples
+        )
 
     def _examples(self, place: int, count: int) -> np.ndarray:
         """What is at `count` places from `place` on of the endless stream of passes, without padding."""
@@ -145,17 +148,24 @@ class Order:
         epoch, position = divmod(place, self.n)
         if self.n <= BLOCK:  # several passes
             epoch -= epoch % (BLOCK // self.n)
-            first, block = epoch * self.n, permute(np.arange(self.n), self.n, self._keys(epoch, BLOCK // self.n)).reshape(-1)
+            first, block = (
+                epoch * self.n,
+                permute(np.arange(self.n), self.n, self._keys(epoch, BLOCK // self.n)).reshape(-1),
+            )
         else:  # a part of one
             position -= position % BLOCK
             first = epoch * self.n + position
-            block = permute(np.arange(position, min(position + BLOCK, self.n)), self.n, int(self._keys(epoch, 1)[0]))
+            block = permute(
+                np.arange(position, min(position + BLOCK, self.n)), self.n, int(self._keys(epoch, 1)[0])
+            )
         self._blocks = ((first, block), *blocks[:1])
         return first, block
 
     def _keys(self, epoch: int, count: int) -> np.ndarray:
         """The permutations' keys of `count` passes from `epoch` on."""
-        return mix(mix(np.uint64((self.seed or 0) % 2**64)) ^ np.arange(epoch, epoch + count, dtype=np.uint64))
+        return mix(
+            mix(np.uint64((self.seed or 0) % 2**64)) ^ np.arange(epoch, epoch + count, dtype=np.uint64)
+        )
 
     def describe(self) -> str:
         """How the passes are cut into batches, in one phrase."""

@@ -2,9 +2,10 @@
 
     documents ──split or cut──► pieces ──best fit──► rows of pieces ──shuffle──► batches
 
-Best fit decreasing: the longest piece first, each into the fullest row with room for it ("Fewer Truncations Improve Language
-Modeling", arXiv:2404.10830). The plan asks for lengths only, and pieces of one length take each other's places from pass to
-pass. So every pass has as many rows, and any row of any step can be had alone.
+Best fit decreasing: the longest piece first, each into the fullest row with room for it ("Fewer Truncations
+Improve Language Modeling", arXiv:2404.10830). The plan asks for lengths only, and pieces of one length take
+each other's places from pass to pass. So every pass has as many rows, and any row of any step can be had
+alone.
 Dimensions: B rows of a batch, T tokens of a row, N pieces, R rows of a pass.
 """
 
@@ -40,16 +41,18 @@ class Plan(NamedTuple):
 class PackedPipeline:
     """Rows of several documents, for language models that keep them apart by "segments".
 
-    open: the arrays, or a function that reads them, called on first use: "tokens" (those of all documents in a row, any
-    integer type; a memory map is not read whole), "offsets" (where each document starts, and at last where the last one
-    ends; for files of write_tokens() open_tokens() and open_documents() give them) and, where not every token is to be
-    learned, "answers" (one for each token: 1 for those that are).
-    length: tokens T of a row. long: a document with more than T targets is split into rows, or cut after the first T.
-    seed: shuffles each pass; None keeps one order. remainder: see Order; by default "wrap" when shuffled, else "pad".
+    open: the arrays, or a function that reads them, called on first use: "tokens" (those of all documents in
+    a row, any integer type; a memory map is not read whole), "offsets" (where each document starts, and at
+    last where the last one ends; for files of write_tokens() open_tokens() and open_documents() give them)
+    and, where not every token is to be learned, "answers" (one for each token: 1 for those that are).
+    length: tokens T of a row. long: a document with more than T targets is split into rows, or cut after the
+        first T.
+    seed: shuffles each pass; None keeps one order. remainder: see Order; by default "wrap" when shuffled,
+        else "pad".
 
-    A batch holds "inputs" and "targets" (int32, BT; the target is the next token of the same document, so n tokens take
-    n - 1 places), "segments" (int32, BT; 1, 2, ... by document, 0 is padding) and "weight" (float32, BT; 0 where there is
-    padding or a target that is no answer).
+    A batch holds "inputs" and "targets" (int32, BT; the target is the next token of the same document, so n
+    tokens take n - 1 places), "segments" (int32, BT; 1, 2, ... by document, 0 is padding) and "weight"
+    (float32, BT; 0 where there is padding or a target that is no answer).
     """
 
     def __init__(
@@ -75,7 +78,10 @@ class PackedPipeline:
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays, read once."""
-        arrays = {name: np.asanyarray(x) for name, x in (self._open() if callable(self._open) else self._open).items()}
+        arrays = {
+            name: np.asanyarray(x)
+            for name, x in (self._open() if callable(self._open) else self._open).items()
+        }
         tokens, offsets = arrays["tokens"], arrays["offsets"]
         if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
             raise ValueError(
@@ -96,7 +102,9 @@ class PackedPipeline:
         targets = np.maximum(np.diff(offsets) - 1, 0)
         total = int(targets.sum())
         if not total:
-            raise ValueError("no document has two tokens; wanted one with a token to predict: look at how they were made")
+            raise ValueError(
+                "no document has two tokens; wanted one with a token to predict: look at how they were made"
+            )
         if self.long == "cut":
             targets = np.minimum(targets, self.length)
         pieces = -(-targets // self.length)  # of each document
@@ -207,13 +215,18 @@ def dialogues(texts: Iterable[Sequence[tuple[Sequence[int], bool]]]) -> dict[str
             tokens += part
             answers += [answer] * len(part)
         offsets.append(len(tokens))
-    return {"tokens": np.array(tokens, np.int32), "offsets": np.array(offsets), "answers": np.array(answers, np.uint8)}
+    return {
+        "tokens": np.array(tokens, np.int32),
+        "offsets": np.array(offsets),
+        "answers": np.array(answers, np.uint8),
+    }
 
 
 def best_fit(count: np.ndarray, length: int) -> np.ndarray:
     """The row of each piece, of which there are count[size], by falling size: best fit decreasing.
 
-    Rows with the same room are served together, so that the work grows with the number of sizes and not of pieces.
+    Rows with the same room are served together, so that the work grows with the number of sizes and not of
+    pieces.
     """
     rooms: list[int] = []  # rising
     rows_with: dict[int, list[np.ndarray]] = {}

@@ -28,9 +28,9 @@ def pairs(
 ) -> ArrayPipeline:
     """Batches of "source" (BS), "source_segments" (BS), "inputs" (BT), "targets" (BT), int32, and "weight" (BT, float32).
 
-    open reads the pairs, on first use. The inputs are `begin` and the target, the targets the target and `end`. Longer
-    texts are cut, which leaves a long target without its end. What fills a row is 0; source_segments is 1 and weight 1
-    where there is text, 0 elsewhere.
+    open reads the pairs, on first use. The inputs are `begin` and the target, the targets the target and
+    `end`. Longer texts are cut, which leaves a long target without its end. What fills a row is 0;
+    source_segments is 1 and weight 1 where there is text, 0 elsewhere.
     """
     if source_length < 1 or target_length < 1:
         raise ValueError(
@@ -53,7 +53,12 @@ def pairs(
         }
 
     number = np.dtype(np.int32)
-    lengths = {"source": source_length, "source_segments": source_length, "inputs": target_length, "targets": target_length}
+    lengths = {
+        "source": source_length,
+        "source_segments": source_length,
+        "inputs": target_length,
+        "targets": target_length,
+    }
     return ArrayPipeline(
         arrays,
         batch=batch,

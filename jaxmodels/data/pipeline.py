@@ -16,8 +16,8 @@ import numpy as np
 from jaxmodels import choices
 from jaxmodels.data.fingerprint import of_arrays
 from jaxmodels.data.learned import Kept, remembering
+from jaxmodels.data.narrowing import overflow
 from jaxmodels.data.order import Order, Remainder, mix
-from jaxmodels.narrowing import overflow
 
 Arrays = Mapping[str, np.ndarray]
 Spec = Mapping[str, tuple[tuple[int, ...], Any]]
@@ -27,14 +27,18 @@ Augment = Callable[[dict[str, np.ndarray], np.ndarray], dict[str, np.ndarray]]
 class ArrayPipeline:
     """Examples that lie in arrays of equal length.
 
-    open: the arrays, or a function that reads them, called on first use. seed: shuffles each pass; None keeps the order.
+    open: the arrays, or a function that reads them, called on first use. seed: shuffles each pass; None keeps
+        the order.
     remainder: see Order; by default "wrap" when shuffled and "pad" when not.
-    prepare(batch): anything vectorised that NumPy and JAX arrays both know, such as scaling; runs wherever the gather does.
-    augment(batch, keys_B): random changes on the host; uint64 keys depend on seed and place in the stream alone.
-    spec: shapes and types of the prepared arrays, so that building needs no data; read from the data where absent.
+    prepare(batch): anything vectorised that NumPy and JAX arrays both know, such as scaling; runs wherever
+        the gather does.
+    augment(batch, keys_B): random changes on the host; uint64 keys depend on seed and place in the stream
+        alone.
+    spec: shapes and types of the prepared arrays, so that building needs no data; read from the data where
+        absent.
 
-    A batch holds the arrays' rows and "weight", float32: 1, or 0 for padding. The arrays may bring a "weight" of their own,
-    of any shape; it is 0 for padding too.
+    A batch holds the arrays' rows and "weight", float32: 1, or 0 for padding. The arrays may bring a "weight"
+    of their own, of any shape; it is 0 for padding too.
     """
 
     def __init__(
@@ -61,11 +65,17 @@ class ArrayPipeline:
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays, read once."""
-        arrays = {name: np.asarray(x) for name, x in (self._open() if callable(self._open) else self._open).items()}
+        arrays = {
+            name: np.asarray(x) for name, x in (self._open() if callable(self._open) else self._open).items()
+        }
         lengths = {name: len(x) for name, x in arrays.items()}
         if len(set(lengths.values())) != 1:
-            raise ValueError(f"the arrays differ in length: {lengths}; each must have one row for each example")
-        Order(len(next(iter(arrays.values()))), max(1, self.batch), None, "pad")  # raises where there are none
+            raise ValueError(
+                f"the arrays differ in length: {lengths}; each must have one row for each example"
+            )
+        Order(
+            len(next(iter(arrays.values()))), max(1, self.batch), None, "pad"
+        )  # raises where there are none
         return arrays
 
     @cached_property
@@ -140,12 +150,15 @@ class ArrayPipeline:
 class WindowPipeline(ArrayPipeline):
     """Windows over one long row of tokens, for language models.
 
-    open: the tokens, one-dimensional of any integer type (a memory map is not read whole), or a function that gives them.
-    length: tokens T that the model sees and predicts. stride: distance of the windows' starts; 1 takes every window there
-    is, T each token once. overlap: tokens at the start of a window that are seen but not scored (the first window scores
-    all), so that with stride = T - overlap every token is scored once and with context.
+    open: the tokens, one-dimensional of any integer type (a memory map is not read whole), or a function that
+        gives them.
+    length: tokens T that the model sees and predicts. stride: distance of the windows' starts; 1 takes every
+    window there is, T each token once. overlap: tokens at the start of a window that are seen but not scored
+    (the first window scores all), so that with stride = T - overlap every token is scored once and with
+    context.
 
-    A batch holds "inputs" and "targets" (int32, BT; the targets are the inputs one place on) and "weight" (float32, BT).
+    A batch holds "inputs" and "targets" (int32, BT; the targets are the inputs one place on) and "weight"
+    (float32, BT).
     """
 
     def __init__(
@@ -160,7 +173,9 @@ class WindowPipeline(ArrayPipeline):
         remainder: Remainder | None = None,
     ):
         if not 0 <= overlap < length:
-            raise ValueError(f"overlap is {overlap} of windows of {length} tokens; it must be from 0 to {length - 1}")
+            raise ValueError(
+                f"overlap is {overlap} of windows of {length} tokens; it must be from 0 to {length - 1}"
+            )
         super().__init__(
             (lambda: {"tokens": open()}) if callable(open) else {"tokens": open},
             batch=batch,
@@ -208,7 +223,10 @@ class WindowPipeline(ArrayPipeline):
 
     def _are_whole(self, indices_B: np.ndarray, last: int) -> bool:
         # One reduction for both ends: as unsigned numbers, those below 0 are beyond any place.
-        return bool(indices_B.size) and int(indices_B.astype(np.uint64).max()) * self.stride + self.length <= last
+        return (
+            bool(indices_B.size)
+            and int(indices_B.astype(np.uint64).max()) * self.stride + self.length <= last
+        )
 
     def _whole(self, tokens: np.ndarray, indices_B: np.ndarray) -> dict[str, np.ndarray]:
         """The same for windows without padding, on the host: each is copied in one piece."""
@@ -249,7 +267,9 @@ def is_mapped(x: Any) -> bool:
 def as_int32(x: Any, what: str = "tokens") -> Any:
     """x as int32, on the host or on the device; raises where that would be another number."""
     if isinstance(x, np.ndarray) and x.dtype.itemsize > 4 and (found := overflow(x)):
-        raise ValueError(f"{what}: got {found.got}; expected {found.expected}. Take the model's own tokenizer")
+        raise ValueError(
+            f"{what}: got {found.got}; expected {found.expected}. Take the model's own tokenizer"
+        )
     return x.astype(np.int32)
 
 

@@ -2,7 +2,8 @@
 
     rows ──strata by label──► keyed permutation of each ──► so many of every stratum in each part
 
-Which rows are in which part depends on the data's order and the seed alone. Files of a folder are ordered by their names.
+Which rows are in which part depends on the data's order and the seed alone. Files of a folder are ordered by
+their names.
 """
 
 from __future__ import annotations
@@ -40,19 +41,24 @@ class Part:
 
 
 @overload
-def split(data: Table, *held_out: float, seed: int = 0, by: str | None = None) -> tuple[dict[str, np.ndarray], ...]: ...
+def split(
+    data: Table, *held_out: float, seed: int = 0, by: str | None = None
+) -> tuple[dict[str, np.ndarray], ...]: ...
 @overload
 def split(data: PathLike, *held_out: float, seed: int = 0, by: str | None = None) -> tuple[Part, ...]: ...
 def split(data: Table | PathLike, *held_out: float, seed: int = 0, by: str | None = None) -> tuple[Any, ...]:
     """train, validation = split(data, 0.1): the rest, and a part of each given size; with 0.1, 0.2 three parts.
 
-    data: arrays by name with a row for each example, as read_csv gives them; or a folder for image_folder, text_folder and
-    the like, which is then read no earlier than they would. held_out: of each part after the first a share of the rows, or
-    their number; a share f of n rows is f n, and the ends of the parts, added up, are rounded, halves up. by: the column
-    whose values every part has in the same shares, to within a row; of a folder "label". Rows keep their order in a part.
+    data: arrays by name with a row for each example, as read_csv gives them; or a folder for image_folder,
+    text_folder and the like, which is then read no earlier than they would. held_out: of each part after the
+    first a share of the rows, or their number; a share f of n rows is f n, and the ends of the parts, added
+    up, are rounded, halves up. by: the column whose values every part has in the same shares, to within a
+    row; of a folder "label". Rows keep their order in a part.
     """
     if not held_out:
-        raise ValueError("split: got no size; expected that of each part after the first. Say split(data, 0.1)")
+        raise ValueError(
+            "split: got no size; expected that of each part after the first. Say split(data, 0.1)"
+        )
     numbers = [(i,) for i in range(len(held_out) + 1)]
     return tuple(_parts(data, held_out, numbers, seed, by))
 
@@ -63,20 +69,30 @@ def fold(data: Any, number: int, *, folds: int, seed: int = 0, by: str | None = 
     Otherwise as split. Sizes of the folds differ by one row at most.
     """
     if folds < 2 or not 0 <= number < folds:
-        raise ValueError(f"fold: got fold {number} of {folds}; expected at least 2 folds and one of them, from 0. Change it")
+        raise ValueError(
+            f"fold: got fold {number} of {folds}; expected at least 2 folds and one of them, from 0. Change it"
+        )
     others = tuple(i for i in range(folds) if i != number)
     train, held_out = _parts(data, (1 / folds,) * (folds - 1), [others, (number,)], seed, by)
     return train, held_out
 
 
-def part_of(n: int, held_out: Sequence[float], *, seed: int = 0, strata: np.ndarray | None = None) -> np.ndarray:
+def part_of(
+    n: int, held_out: Sequence[float], *, seed: int = 0, strata: np.ndarray | None = None
+) -> np.ndarray:
     """The number of each of n rows' part, 0 for the rest, by split's rules. strata: values that parts share alike."""
     sizes = _sizes(n, held_out)
     values, row_of = np.unique(np.zeros(n) if strata is None else strata, return_inverse=True)
     members = []
     for k in range(len(values)):
         (rows,) = np.nonzero(row_of == k)
-        members.append(rows[permute(np.arange(len(rows)), len(rows), int(mix(np.uint64(seed % 2**64) ^ mix(np.uint64(k)))))])
+        members.append(
+            rows[
+                permute(
+                    np.arange(len(rows)), len(rows), int(mix(np.uint64(seed % 2**64) ^ mix(np.uint64(k))))
+                )
+            ]
+        )
     part, taken = np.zeros(n, np.int64), np.zeros(len(values), np.int64)
     for number, size in enumerate(sizes, 1):
         counts = _shares(np.array([len(rows) for rows in members]) - taken, size)
@@ -92,7 +108,9 @@ def _sizes(n: int, held_out: Sequence[float]) -> list[int]:
     for size in held_out:
         whole = isinstance(size, int | np.integer)
         if not (size >= 1 if whole else 0 < size < 1):
-            raise ValueError(f"split: got a part of {size!r}; expected a share from 0 to 1, or a number of rows. Change it")
+            raise ValueError(
+                f"split: got a part of {size!r}; expected a share from 0 to 1, or a number of rows. Change it"
+            )
         first = end
         end += size if whole else size * n
         sizes.append(int(np.floor(end + 0.5 + 1e-9)) - int(np.floor(first + 0.5 + 1e-9)))
@@ -112,18 +130,28 @@ def _shares(left: np.ndarray, size: int) -> np.ndarray:
     return counts
 
 
-def _parts(data: Any, sizes: Sequence[float], numbers: Sequence[tuple[int, ...]], seed: int, by: str | None) -> list[Any]:
+def _parts(
+    data: Any, sizes: Sequence[float], numbers: Sequence[tuple[int, ...]], seed: int, by: str | None
+) -> list[Any]:
     if not isinstance(data, Mapping):
         if by not in (None, "label"):
-            raise ValueError(f"split: got by={by!r} for the folder {data}; expected 'label' or None. Change it")
+            raise ValueError(
+                f"split: got by={by!r} for the folder {data}; expected 'label' or None. Change it"
+            )
         return [Part(Path(data), tuple(sizes), of, seed, by) for of in numbers]
     lengths = {name: len(x) for name, x in data.items()}
     if len(set(lengths.values())) != 1:
-        raise ValueError(f"split: got columns of lengths {lengths}; expected one row for each example. Give such arrays")
+        raise ValueError(
+            f"split: got columns of lengths {lengths}; expected one row for each example. Give such arrays"
+        )
     if by is not None and by not in data:
-        raise ValueError(f"split: got by={by!r}; expected one of the columns {', '.join(data)}. Name one of those")
+        raise ValueError(
+            f"split: got by={by!r}; expected one of the columns {', '.join(data)}. Name one of those"
+        )
     strata = None if by is None else np.asarray(data[by])
     if strata is not None and strata.ndim != 1:
-        raise ValueError(f"split: got by={by!r} of shape {strata.shape}; expected one value a row. Name a column of labels")
+        raise ValueError(
+            f"split: got by={by!r} of shape {strata.shape}; expected one value a row. Name a column of labels"
+        )
     part = part_of(next(iter(lengths.values())), sizes, seed=seed, strata=strata)
     return [{name: np.asarray(x)[np.isin(part, of)] for name, x in data.items()} for of in numbers]

@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxmodels import choices
 from jaxmodels.data.folders import files_below
-from jaxmodels.data.text import held_out
+from jaxmodels.data.formats.byte_text import held_out
+from jaxmodels.data.formats.token_files import write_tokens
 from jaxmodels.data.tokenizer import Kind, Tokenizer
-from jaxmodels.data.tokens import write_tokens
 from jaxmodels.runs.files import write_text
 
 
@@ -31,22 +31,27 @@ def tokenize(
 ) -> dict[str, Any]:
     """Writes the tokenizer, train.npy and validation.npy into out; gives counts of files, bytes and tokens.
 
-    where: a folder, whose files match the pattern (what is hidden does not: see data/folders.py), or a file. A file is a
-    document. tokenizer: its file; None trains one on the training side, with these special tokens. About `fraction` of the
-    files are for validation: a hash of the path says which. For WindowPipeline: open_tokens(out/train.npy);
-    "bytes_per_token" of each side is what next_token() wants to know.
+    where: a folder, whose files match the pattern (what is hidden does not: see data/folders.py), or a file.
+    A file is a document. tokenizer: its file; None trains one on the training side, with these special
+    tokens. About `fraction` of the files are for validation: a hash of the path says which. For
+    WindowPipeline: open_tokens(out/train.npy); "bytes_per_token" of each side is what next_token() wants to
+    know.
     """
     choices.check("tokenize", "kind", kind, Kind)
     where, out = Path(where), Path(out)
     files = files_below(where, pattern=pattern) if where.is_dir() else [where]
     if not files or not files[0].is_file():
-        raise ValueError(f"nothing in {where} matches {pattern}; wanted text files; check the folder and the pattern")
+        raise ValueError(
+            f"nothing in {where} matches {pattern}; wanted text files; check the folder and the pattern"
+        )
     root = where if where.is_dir() else where.parent
     sides: dict[str, list[Path]] = {"train": [], "validation": []}
     for path in files:
         sides["validation" if held_out(path.relative_to(root).as_posix(), fraction) else "train"].append(path)
     if not sides["train"]:
-        raise ValueError(f"all {len(files)} files fall on the side of validation; add files or lower fraction, {fraction}")
+        raise ValueError(
+            f"all {len(files)} files fall on the side of validation; add files or lower fraction, {fraction}"
+        )
     if tokenizer and special:
         raise ValueError(
             f"tokenize: got special tokens for the tokenizer {tokenizer}; expected them only where one is trained. Leave "
@@ -75,4 +80,6 @@ def _texts(paths: list[Path]) -> Iterator[str]:
         try:
             yield path.read_bytes().decode()  # read_text() would change the ends of lines
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no UTF-8 text ({error}); wanted text; convert it or leave it out") from error
+            raise ValueError(
+                f"{path} is no UTF-8 text ({error}); wanted text; convert it or leave it out"
+            ) from error

@@ -1,8 +1,8 @@
 """Texts as numbers and back: tokenizers by the libraries that made their files, behind one interface.
 
-A tokenizer comes from a file (tokenizer.json, vocab.txt, vocab.json with merges.txt, a SentencePiece model, a tiktoken
-list), with what the files beside it say (see data/tokenizer_settings.py), or is trained on texts. `tokenizers` does the
-work, for SentencePiece its own library: the numbers are exactly theirs.
+A tokenizer comes from a file (tokenizer.json, vocab.txt, vocab.json with merges.txt, a SentencePiece model, a
+tiktoken list), with what the files beside it say (see data/tokenizer_settings.py), or is trained on texts.
+`tokenizers` does the work, for SentencePiece its own library: the numbers are exactly theirs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxmodels import choices
-from jaxmodels.data.json_file import parse_object
+from jaxmodels.data.formats.json_file import parse_object
 from jaxmodels.data.learned import learned
 from jaxmodels.data.tokenizer_rules import (
     CL100K,
@@ -35,7 +35,13 @@ __all__ = ["CL100K", "GPT2", "Tokenizer"]
 Kind = Literal["bpe", "wordpiece", "unigram"]
 
 UNKNOWN = "[UNK]"
-FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # of a folder; the first there is
+FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+)  # of a folder; the first there is
 T = TypeVar("T")
 
 
@@ -60,17 +66,27 @@ class Tokenizer(NamedTuple):
         if path.is_dir():
             found = next((path / name for name in FILES if (path / name).is_file()), None)
             if found is None:
-                raise FileNotFoundError(f"there is no tokenizer in {path}; wanted one of {', '.join(FILES)}; give its file")
+                raise FileNotFoundError(
+                    f"there is no tokenizer in {path}; wanted one of {', '.join(FILES)}; give its file"
+                )
             path = found
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}; wanted a tokenizer; check the path")
         if path.stat().st_size > LIMIT:
-            raise ValueError(f"{path}: got {path.stat().st_size:,} bytes; expected at most {LIMIT:,}. It is no tokenizer")
-        _library("sentencepiece" if path.suffix == ".model" else "tokenizers")  # where it is missing, the file is not broken
-        settings = read_settings(path.parent) if path.name in FILES else Settings(path.parent, {}, None, False, ())
+            raise ValueError(
+                f"{path}: got {path.stat().st_size:,} bytes; expected at most {LIMIT:,}. It is no tokenizer"
+            )
+        _library(
+            "sentencepiece" if path.suffix == ".model" else "tokenizers"
+        )  # where it is missing, the file is not broken
+        settings = (
+            read_settings(path.parent) if path.name in FILES else Settings(path.parent, {}, None, False, ())
+        )
         check_rule(path, settings)
         try:
-            made = _sentencepiece(path, settings) if path.suffix == ".model" else _open(path, pattern, settings)
+            made = (
+                _sentencepiece(path, settings) if path.suffix == ".model" else _open(path, pattern, settings)
+            )
         except OSError:
             raise
         except (
@@ -78,7 +94,9 @@ class Tokenizer(NamedTuple):
         ) as error:  # the libraries raise bare Exception for a broken file, and Rust's panics not even that
             if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
                 raise
-            raise ValueError(f"{path} is no tokenizer that can be read ({error}); get the file again") from error
+            raise ValueError(
+                f"{path} is no tokenizer that can be read ({error}); get the file again"
+            ) from error
         return made if isinstance(made, Tokenizer) else _wrap(_told(made, path, settings), settings)
 
     @classmethod
@@ -91,9 +109,13 @@ class Tokenizer(NamedTuple):
         """
         choices.check("tokenizer", "kind", kind, Kind)
         if isinstance(special, str) or not all(isinstance(x, str) and x.strip() == x != "" for x in special):
-            raise ValueError(f"tokenizer: got special={special!r}; expected texts without space at their ends. Give a list")
+            raise ValueError(
+                f"tokenizer: got special={special!r}; expected texts without space at their ends. Give a list"
+            )
         if len(set(special)) < len(special):
-            raise ValueError(f"tokenizer: got special={list(special)}; expected each token once. Leave out the second")
+            raise ValueError(
+                f"tokenizer: got special={list(special)}; expected each token once. Leave out the second"
+            )
         if kind == "bpe" and not "".join(special).isascii():
             raise ValueError(
                 f"tokenizer: got special={list(special)} for bpe; expected ASCII alone, since its decoder takes other "
@@ -139,7 +161,9 @@ def _wrap(made: Any, settings: Settings | None = None) -> Tokenizer:
         encode_many=lambda texts: _guarded(
             lambda: [one.ids for one in made.encode_batch(list(texts), add_special_tokens=False)]
         ),
-        decode=lambda tokens: _guarded(lambda: made.decode(known(tokens, vocabulary), skip_special_tokens=False)),
+        decode=lambda tokens: _guarded(
+            lambda: made.decode(known(tokens, vocabulary), skip_special_tokens=False)
+        ),
         token=made.token_to_id,
         vocabulary=vocabulary,
         save=lambda path: made.save(str(path)),
@@ -152,7 +176,9 @@ def known(tokens: Iterable[int], vocabulary: int) -> list[int]:
     """Those tokens that have a text: models may have more numbers than their tokenizer, so that matrices are even."""
     found = [int(one) for one in tokens]
     if found and min(found) < 0:
-        raise ValueError(f"got the token {min(found)}; expected 0 to {vocabulary - 1:,}. Leave out what stands for no token")
+        raise ValueError(
+            f"got the token {min(found)}; expected 0 to {vocabulary - 1:,}. Leave out what stands for no token"
+        )
     return [one for one in found if one < vocabulary]
 
 
@@ -161,7 +187,9 @@ def _guarded(run: Callable[[], T]) -> T:
     try:
         return run()
     except BaseException as error:
-        if isinstance(error, ValueError | TypeError | MemoryError | KeyboardInterrupt | SystemExit | GeneratorExit):
+        if isinstance(
+            error, ValueError | TypeError | MemoryError | KeyboardInterrupt | SystemExit | GeneratorExit
+        ):
             raise
         raise ValueError(
             f"the tokenizer broke down ({error}); expected one that is sound. Get its file again, or try a shorter text"
@@ -171,7 +199,9 @@ def _guarded(run: Callable[[], T]) -> T:
 def _open(path: Path, pattern: str, settings: Settings) -> Any:
     library = _library()
     if path.name == "vocab.txt":
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines() knows more ends of lines
+        lines = (
+            path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        )  # splitlines() knows more ends of lines
         words = {piece: i for i, piece in enumerate(lines)}
         return word_pieces(library, with_added(words, settings), settings)
     if path.name == "vocab.json":
@@ -188,7 +218,9 @@ def _told(made: Any, path: Path, settings: Settings) -> Any:
     library = _library()
     present = {token.content for token in made.get_added_tokens_decoder().values()}
     for one in settings.added:
-        if one.content not in present and (one.number is not None or made.token_to_id(one.content) is not None):
+        if one.content not in present and (
+            one.number is not None or made.token_to_id(one.content) is not None
+        ):
             made.add_tokens([library.AddedToken(one.content, **_flags(one))])
         if one.number is not None and made.token_to_id(one.content) != one.number:
             raise ValueError(
@@ -276,8 +308,14 @@ def _sentencepiece(path: Path, settings: Settings) -> Tokenizer:
         raise ValueError("it is empty")
     made = _library("sentencepiece").SentencePieceProcessor(model_proto=content)
     size = made.get_piece_size()
-    extra = {n: f"<extra_id_{99 - n + size}>" for n in range(size, size + 100)} if settings.kind in ("T5", "MT5") else {}
-    extra |= {one.number: one.content for one in settings.added if one.number is not None and one.number >= size}
+    extra = (
+        {n: f"<extra_id_{99 - n + size}>" for n in range(size, size + 100)}
+        if settings.kind in ("T5", "MT5")
+        else {}
+    )
+    extra |= {
+        one.number: one.content for one in settings.added if one.number is not None and one.number >= size
+    }
     special = {*extra.values(), *(one.content for one in settings.added)}
 
     def plain(text: str) -> str:
@@ -329,7 +367,10 @@ def _train(texts: Iterable[str], vocabulary: int, kind: Kind, special: list[str]
     made: Any
     if kind == "bpe":
         made = library.Tokenizer(models.BPE())
-        made.pre_tokenizer, made.decoder = cuts.ByteLevel(add_prefix_space=False), library.decoders.ByteLevel()
+        made.pre_tokenizer, made.decoder = (
+            cuts.ByteLevel(add_prefix_space=False),
+            library.decoders.ByteLevel(),
+        )
         alphabet = cuts.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary, initial_alphabet=alphabet, special_tokens=special, show_progress=False
@@ -339,7 +380,9 @@ def _train(texts: Iterable[str], vocabulary: int, kind: Kind, special: list[str]
         made.normalizer, made.pre_tokenizer = library.normalizers.BertNormalizer(), cuts.BertPreTokenizer()
         made.decoder = library.decoders.WordPiece()
         special = list(dict.fromkeys([*special, "[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]"]))
-        trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocabulary, special_tokens=special, show_progress=False
+        )
     elif kind == "unigram":
         made = library.Tokenizer(models.Unigram())
         made.normalizer, made.pre_tokenizer = library.normalizers.NFKC(), cuts.Metaspace()

@@ -8,11 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jaxmodels.data.json_file import parse_object
+from jaxmodels.data.formats.json_file import parse_object
 from jaxmodels.data.tokenizer_settings import BERT_RULE, GPT2_RULE, QWEN_RULE, SENTENCEPIECE_RULE, Settings
 
-# How a text is cut before pairs are merged: GPT-2's expression, which Whisper takes for both of its lists, and that of the
-# encoding cl100k_base.
+# How a text is cut before pairs are merged: GPT-2's expression, which Whisper takes for both of its lists,
+# and that of the encoding cl100k_base.
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 CL100K = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -55,8 +55,13 @@ def with_added(vocabulary: dict[str, int], settings: Settings) -> dict[str, int]
     for one in settings.added:
         if one.number is None:
             continue
-        if vocabulary.get(one.content, one.number) != one.number or numbers.get(one.number, one.content) != one.content:
-            raise ValueError(f"{one.content!r} is added as number {one.number}, which is another piece's, or has another")
+        if (
+            vocabulary.get(one.content, one.number) != one.number
+            or numbers.get(one.number, one.content) != one.content
+        ):
+            raise ValueError(
+                f"{one.content!r} is added as number {one.number}, which is another piece's, or has another"
+            )
         vocabulary[one.content] = one.number
     return vocabulary
 

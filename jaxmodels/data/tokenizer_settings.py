@@ -1,8 +1,9 @@
 """What the files beside a tokenizer say of it.
 
-They are tokenizer_config.json, special_tokens_map.json, added_tokens.json and, for the kind of the model, config.json. A
-setting that changes which numbers a text has is followed or refused by name. The others change none:
-- cutting and filling up to one length, which nobody does here: model_max_length, max_length, stride, truncation_side,
+They are tokenizer_config.json, special_tokens_map.json, added_tokens.json and, for the kind of the model,
+config.json. A setting that changes which numbers a text has is followed or refused by name. The others change
+none: - cutting and filling up to one length, which nobody does here: model_max_length, max_length, stride,
+truncation_side,
   padding_side, pad_to_multiple_of;
 - how dialogues are written as texts, which is the caller's: chat_template, use_default_system_prompt;
 - how a text is tidied after decoding: clean_up_tokenization_spaces, spaces_between_special_tokens, errors;
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmodels.data.json_file import read_object
+from jaxmodels.data.formats.json_file import read_object
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MORE = ("additional_special_tokens", "extra_special_tokens")
@@ -25,7 +26,9 @@ SWITCHES = (
     *("add_bos_token", "add_eos_token", "add_prefix_space", "split_special_tokens"),
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "legacy"),
 )
-REFUSED: dict[str, tuple[Any, ...]] = {  # what changes numbers and is not followed: the values that change nothing
+REFUSED: dict[
+    str, tuple[Any, ...]
+] = {  # what changes numbers and is not followed: the values that change nothing
     "do_basic_tokenize": (True,),
     "never_split": (None, []),
     "sp_model_kwargs": (None, {}),
@@ -37,16 +40,36 @@ REFUSED: dict[str, tuple[Any, ...]] = {  # what changes numbers and is not follo
     "dropout": (None, 0, 0.0),
 }
 
-# Classes of transformers by the rule that their files without a tokenizer.json need, named without Tokenizer and Fast.
+# Classes of transformers by the rule that their files without a tokenizer.json need, named without Tokenizer
+# and Fast.
 GPT2_RULE = ("GPT2", "Roberta", "Bart", "CodeGen", "Longformer", "LED", "Whisper", "MVP")
 QWEN_RULE = ("Qwen2",)
-BERT_RULE = ("Bert", "DistilBert", "Electra", "MobileBert", "LayoutLM", "ConvBert", "SqueezeBert", "Lxmert", "Funnel")
+BERT_RULE = (
+    "Bert",
+    "DistilBert",
+    "Electra",
+    "MobileBert",
+    "LayoutLM",
+    "ConvBert",
+    "SqueezeBert",
+    "Lxmert",
+    "Funnel",
+)
 SENTENCEPIECE_RULE = ("Llama", "CodeLlama", "T5", "MT5", "Gemma")
 OF_MODEL = {  # the class where only config.json says of which kind the model is
-    **{"gpt2": "GPT2", "roberta": "Roberta", "bert": "Bert", "t5": "T5", "llama": "Llama", "mistral": "Llama"},
+    **{
+        "gpt2": "GPT2",
+        "roberta": "Roberta",
+        "bert": "Bert",
+        "t5": "T5",
+        "llama": "Llama",
+        "mistral": "Llama",
+    },
     **{"mixtral": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen2", "qwen2_moe": "Qwen2", "qwen3_moe": "Qwen2"},
 }
-TAKE = "Write a tokenizer.json with transformers (AutoTokenizer.from_pretrained(folder).save_pretrained(folder))"
+TAKE = (
+    "Write a tokenizer.json with transformers (AutoTokenizer.from_pretrained(folder).save_pretrained(folder))"
+)
 
 
 class Added(NamedTuple):
@@ -133,7 +156,12 @@ def _added(folder: Path, said: Mapping[str, Any]) -> Iterator[Added]:
         if not isinstance(listed, Mapping):
             raise _wrong(path, "added_tokens_decoder", listed, "tokens by their numbers")
         for number, value in listed.items():
-            if not isinstance(value, Mapping) or not number.isascii() or not number.isdecimal() or len(number) > 9:
+            if (
+                not isinstance(value, Mapping)
+                or not number.isascii()
+                or not number.isdecimal()
+                or len(number) > 9
+            ):
                 raise _wrong(path, "added_tokens_decoder", {number: value}, "a token with its number")
             found_one = _one(path, value, int(number))
             found[found_one.content] = found_one
@@ -158,7 +186,11 @@ def _added(folder: Path, said: Mapping[str, Any]) -> Iterator[Added]:
 def _one(path: Path, value: Mapping[str, Any], number: int | None) -> Added:
     content = value.get("content")
     flags = {name: value[name] for name in FLAGS if name in value}
-    if not isinstance(content, str) or not content or not all(isinstance(flag, bool) for flag in flags.values()):
+    if (
+        not isinstance(content, str)
+        or not content
+        or not all(isinstance(flag, bool) for flag in flags.values())
+    ):
         raise _wrong(path, "a token", dict(value), "its content, a text, and flags, true or false")
     return Added(content, number, flags)
 
@@ -170,4 +202,6 @@ def _content(value: Any) -> str | None:
 
 
 def _wrong(path: Path, name: str, value: Any, wanted: str) -> ValueError:
-    return ValueError(f"{path}: got {name} {str(value)[:80]!r}; expected {wanted}. Correct the file, or get it again")
+    return ValueError(
+        f"{path}: got {name} {str(value)[:80]!r}; expected {wanted}. Correct the file, or get it again"
+    )

@@ -1,8 +1,9 @@
 """Foreign files read with one clear error, and packed ones with a limit on what comes out of them.
 
-A few kilobytes can stand for gigabytes and for hours. What counts is what was produced, not what a file announces: up to
-`limit` bytes (FREE) always, and beyond that at most RATIO times the file's own size (of text, TEXT_RATIO times). Text packs
-to a tenth, pictures not at all, so data meets neither; whoever has a file that does unpacks it beforehand.
+A few kilobytes can stand for gigabytes and for hours. What counts is what was produced, not what a file
+announces: up to `limit` bytes (FREE) always, and beyond that at most RATIO times the file's own size (of
+text, TEXT_RATIO times). Text packs to a tenth, pictures not at all, so data meets neither; whoever has a file
+that does unpacks it beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ FREE = 256 << 20  # bytes
 RATIO = 200
 TEXT_FREE, TEXT_RATIO = 64 << 20, 50  # as Python's values a text takes several times as many bytes
 PART = 1 << 20  # bytes read at once
-PACKERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by a file's first bytes
+PACKERS: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}  # by a file's first bytes
 
 
 class Unreadable(ValueError):

@@ -8,7 +8,12 @@ from typing import BinaryIO
 
 from jaxmodels.data.archive import Member, opened
 
-STREAMED = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x7FFFFFFF - 36)  # what writers to pipes announce, who cannot know
+STREAMED = (
+    0xFFFFFFFF,
+    0x7FFFFFFF,
+    0x7FFFF000,
+    0x7FFFFFFF - 36,
+)  # what writers to pipes announce, who cannot know
 CHUNKS = 10_000
 
 
@@ -79,4 +84,6 @@ def _check_last_page(file: BinaryIO, size: int) -> None:
     segments = page[26] if len(page) > 26 else 0
     whole = len(page) >= 27 + segments and len(page) >= 27 + segments + sum(page[27 : 27 + segments])
     if not whole or not page[5] & 4:
-        raise ValueError("it ends before the page that is marked as its last; wanted a whole recording; get it again")
+        raise ValueError(
+            "it ends before the page that is marked as its last; wanted a whole recording; get it again"
+        )

@@ -1,11 +1,12 @@
 """Worker processes that hand arrays to this one, each through a socket of its own.
 
-Nothing is shared: the end of the stream from a worker says that it died, the end of the stream from the parent says that
-the parent did, and the bytes go from the socket straight into the batch.
+Nothing is shared: the end of the stream from a worker says that it died, the end of the stream from the
+parent says that the parent did, and the bytes go from the socket straight into the batch.
 
-Grain's own worker processes (mp_prefetch, 0.2.18) share semaphores and segments of /dev/shm with their parent. When one was
-killed with SIGKILL, the parent then stood still for over 20 seconds in 3 of 32 trials, once for the 10 minutes that it was
-given; these here reported it at once in 30 of 30. And Grain's workers outlive a parent that is killed.
+Grain's own worker processes (mp_prefetch, 0.2.18) share semaphores and segments of /dev/shm with their
+parent. When one was killed with SIGKILL, the parent then stood still for over 20 seconds in 3 of 32 trials,
+once for the 10 minutes that it was given; these here reported it at once in 30 of 30. And Grain's workers
+outlive a parent that is killed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodels.safe_path import starting
+from jaxmodels.launch.safe_path import starting
 
 Job = Callable[[int, int], Iterator[Sequence[np.ndarray]]]
 ARRAYS, ERROR = b"\0", b"\1"
@@ -39,7 +40,8 @@ class WorkerLost(RuntimeError, ChildProcessError):
 class Workers:
     """`count` processes; number w gives what job(w, count) yields, in its order.
 
-    The job is pickled on its way to the workers by multiprocessing, so it must be made of functions and classes of modules.
+    The job is pickled on its way to the workers by multiprocessing, so it must be made of functions and
+    classes of modules.
     """
 
     def __init__(self, job: Job, count: int):
@@ -47,12 +49,17 @@ class Workers:
         self._sockets: list[socket.socket] = []
         self._processes: list[Any] = []
         # at exit this runs before multiprocessing waits for its children
-        self.close = multiprocessing.util.Finalize(self, _close, (self._sockets, self._processes), exitpriority=10)
+        self.close = multiprocessing.util.Finalize(
+            self, _close, (self._sockets, self._processes), exitpriority=10
+        )
         for worker in range(count):
             here, there = socket.socketpair()
             self._sockets.append(here)
             process = context.Process(
-                target=_work, args=(_Modules(), job, worker, count, there), name=f"jaxmodels-data-{worker}", daemon=True
+                target=_work,
+                args=(_Modules(), job, worker, count, there),
+                name=f"jaxmodels-data-{worker}",
+                daemon=True,
             )
             try:
                 with there, starting():  # its sys.path is this process's from then on
@@ -81,7 +88,11 @@ class Workers:
         except (EOFError, ConnectionError):
             self._processes[worker].join(5)
             code = self._processes[worker].exitcode
-            why = "so ends what the system kills when memory runs out" if code == -9 else "its own output above may say why"
+            why = (
+                "so ends what the system kills when memory runs out"
+                if code == -9
+                else "its own output above may say why"
+            )
             raise WorkerLost(f"worker process {worker} ended with exit code {code} ({why})") from None
         raise ValueError(message.decode())
 
@@ -148,7 +159,9 @@ class _Loose(importlib.abc.MetaPathFinder):
     def __init__(self, modules: Mapping[str, tuple[str, Any]]):
         self._modules = modules
 
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Any = None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in self._modules:
             return None
         file, loader = self._modules[fullname]
@@ -157,7 +170,10 @@ class _Loose(importlib.abc.MetaPathFinder):
 
 def _work(modules: None, job: Job, worker: int, count: int, connection: socket.socket) -> None:
     """What a worker process runs."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, these are for the parent to handle
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # sent to the whole group, these are for the parent to handle
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
     try:

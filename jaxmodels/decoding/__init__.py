@@ -1,6 +1,6 @@
 """Decoding: text from any model that offers a `Decoder`."""
 
 from jaxmodels.decoding.beam import Beams, beam
-from jaxmodels.decoding.write import Written, write
+from jaxmodels.decoding.generate import Generation, generate
 
-__all__ = ["Beams", "Written", "beam", "write"]
+__all__ = ["Beams", "Generation", "beam", "generate"]

@@ -49,7 +49,8 @@ def beam(
 ) -> Beams:
     """The best continuations of the prompts, or outputs for the sources: the first count_B tokens of each row.
 
-    At most `tokens` tokens each; a text that has not ended then counts as ended. One compilation for each shape.
+    At most `tokens` tokens each; a text that has not ended then counts as ended. One compilation for each
+    shape.
     """
     if width < 1 or tokens < 1 or alpha < 0:
         raise ValueError(
@@ -60,7 +61,9 @@ def beam(
         raise ValueError(
             f"beam search: prompt and output take {room} tokens, the model sees {decoder.length}; ask for fewer tokens"
         )
-    return _program(decoder)(params, extra, jnp.asarray(tokens_BT), jnp.asarray(count_B), width, tokens, alpha)
+    return _program(decoder)(
+        params, extra, jnp.asarray(tokens_BT), jnp.asarray(count_B), width, tokens, alpha
+    )
 
 
 @lru_cache(maxsize=8)
@@ -68,13 +71,17 @@ def _program(decoder: Decoder) -> Any:
     return jax.jit(partial(_search, decoder), static_argnums=(4, 5))
 
 
-def _search(decoder: Decoder, params: Any, extra: Any, tokens_BT: Any, count_B: Any, K: int, N: int, alpha: Any) -> Beams:
+def _search(
+    decoder: Decoder, params: Any, extra: Any, tokens_BT: Any, count_B: Any, K: int, N: int, alpha: Any
+) -> Beams:
     B, T = tokens_BT.shape
     room = N + 1 if decoder.source else T + N
     logits_BV, cache = decoder.read(params, extra, tokens_BT, count_B, room)
     V = logits_BV.shape[-1]
     ends = jnp.asarray(decoder.ends, jnp.int32)
-    C = min(K * (1 + max(1, len(decoder.ends))), K * V)  # one more for each way in which a beam can end: so K stay
+    C = min(
+        K * (1 + max(1, len(decoder.ends))), K * V
+    )  # one more for each way in which a beam can end: so K stay
     rows = jnp.arange(B)[:, None]
 
     def step(state: _State) -> _State:
@@ -98,12 +105,15 @@ def _search(decoder: Decoder, params: Any, extra: Any, tokens_BT: Any, count_B: 
         return _State(state.n + 1, new_BCN[rows, at_BK], live_BK, done, logits, cache)
 
     def goes_on(state: _State) -> jax.Array:
-        # Scores only fall: the best that a live beam can still reach has its present probability and full length.
+        # Scores only fall: the best that a live beam can still reach has its present probability and full
+        # length.
         hope_B = state.live_BK[:, 0] / penalty(N, alpha)
         return (state.n < N) & (hope_B > state.done.score_BK[:, -1]).any()
 
     nothing = Beams(jnp.zeros((B, K, N), jnp.int32), jnp.zeros((B, K), jnp.int32), jnp.full((B, K), -jnp.inf))
-    first_BK = jnp.broadcast_to(jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf), (B, K))  # the beams are still one
+    first_BK = jnp.broadcast_to(
+        jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf), (B, K)
+    )  # the beams are still one
     repeat = partial(jnp.repeat, repeats=K)
     start = _State(
         jnp.zeros((), jnp.int32),

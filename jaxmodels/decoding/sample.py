@@ -2,8 +2,9 @@
 
     prompts ──read──► logits, cache ──choose──► tokens ──write──► logits, cache ──► …
 
-What a prompt gets does not depend on its neighbours: every row has its own length and its own random numbers. Numbers of
-rows, lengths of prompts and room in the cache are rounded up to powers of two, so that few programs serve all.
+What a prompt gets does not depend on its neighbours: every row has its own length and its own random numbers.
+Numbers of rows, lengths of prompts and room in the cache are rounded up to powers of two, so that few
+programs serve all.
 Dimensions: B rows, T tokens of a prompt, N tokens of a burst, V vocabulary.
 """
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels import keys
-from jaxmodels.decoding.choose import keep_likely, penalise
+from jaxmodels.decoding.logits import keep_likely, penalise
 from jaxmodels.task import Decoder
 
 BURST = 16  # tokens between two looks of the host, at most
@@ -65,21 +66,29 @@ def sample(
 ) -> Iterator[tuple[list[list[int]], list[list[float]], list[bool]]]:
     """Bursts of (new tokens, their log-probabilities, whether the text has ended), each with an entry for every prompt.
 
-    Send back a list of booleans to end texts early. Where the model's length is full, a text goes on from the newer half of
-    what it has seen; with a source, it ends.
+    Send back a list of booleans to end texts early. Where the model's length is full, a text goes on from the
+    newer half of what it has seen; with a source, it ends.
     """
     how.check()
     begin = [] if decoder.begin is None or decoder.source else [decoder.begin]
     seen = [begin + list(prompt) for prompt in prompts]
     if not all(seen):
-        raise ValueError("the prompt is empty and the model has no token to begin with; give --prompt some text")
+        raise ValueError(
+            "the prompt is empty and the model has no token to begin with; give --prompt some text"
+        )
     read, go_on = _programs(decoder)
     # Equal prompts get different texts, and each the same as alone.
     number = [Counter(map(tuple, seen[:i]))[tuple(prompt)] for i, prompt in enumerate(seen)]
     rows = _power(len(seen))
-    keys_B = jax.vmap(partial(jax.random.fold_in, keys.root(how.seed)))(jnp.asarray(number + [0] * (rows - len(seen))))
+    keys_B = jax.vmap(partial(jax.random.fold_in, keys.root(how.seed)))(
+        jnp.asarray(number + [0] * (rows - len(seen)))
+    )
     options = jnp.array([how.temperature, how.top_p, how.min_p, how.repetition_penalty], jnp.float32)
-    limits = (how.temperature > 0, bool(how.top_k) or how.top_p < 1 or how.min_p > 0, how.repetition_penalty != 1)
+    limits = (
+        how.temperature > 0,
+        bool(how.top_k) or how.top_p < 1 or how.min_p > 0,
+        how.repetition_penalty != 1,
+    )
 
     written = [0] * len(seen)
     done = [False] * len(seen)
@@ -92,7 +101,11 @@ def sample(
             room = _room(decoder, contexts, left)
             state = read(params, extra, *_padded(contexts, rows), room)
             state = state._replace(done_B=jnp.asarray(done + [True] * (rows - len(done))))
-        used = [1 + max(written)] if decoder.source else [len(c) for c, d in zip(contexts, done, strict=True) if not d]
+        used = (
+            [1 + max(written)]
+            if decoder.source
+            else [len(c) for c, d in zip(contexts, done, strict=True) if not d]
+        )
         limit = min(BURST, left, room - max(used) + 1)
         state = go_on(params, extra, state, keys_B, how.tokens - left, limit, options, how.top_k, limits)
         tokens_BN, logprobs_BN = np.asarray(state.tokens_BN), np.asarray(state.logprobs_BN)
@@ -130,7 +143,9 @@ def _programs(decoder: Decoder) -> tuple[Any, Any]:
     )
 
 
-def _read(decoder: Decoder, params: Any, extra: Any, tokens_BT: jax.Array, count_B: jax.Array, room: int) -> _Burst:
+def _read(
+    decoder: Decoder, params: Any, extra: Any, tokens_BT: jax.Array, count_B: jax.Array, room: int
+) -> _Burst:
     logits_BV, cache = decoder.read(params, extra, tokens_BT, count_B, room)
     B, V = logits_BV.shape
     real_BT = jnp.arange(tokens_BT.shape[1]) < count_B[:, None]
@@ -197,7 +212,9 @@ def _padded(contexts: Sequence[Sequence[int]], rows: int) -> tuple[jax.Array, ja
     tokens_BT = np.zeros((rows, _power(max(map(len, contexts)))), np.int32)
     for row, context in zip(tokens_BT, contexts, strict=False):
         row[: len(context)] = context
-    return jnp.asarray(tokens_BT), jnp.asarray([len(c) for c in contexts] + [1] * (rows - len(contexts)), jnp.int32)
+    return jnp.asarray(tokens_BT), jnp.asarray(
+        [len(c) for c in contexts] + [1] * (rows - len(contexts)), jnp.int32
+    )
 
 
 def _room(decoder: Decoder, contexts: Sequence[Sequence[int]], left: int) -> int:

@@ -1,14 +1,16 @@
 """Scaled dot-product attention (arXiv:1706.03762, equation 1): one function, and a kernel for each kind of hardware.
 
-Who sees whom is said in four ways, which all must agree: causal order, a window, segments and, for a cache, an offset. From
-that, every form knows which blocks of scores it can skip. A query that sees nothing gets zeros.
+Who sees whom is said in four ways, which all must agree: causal order, a window, segments and, for a cache,
+an offset. From that, every form knows which blocks of scores it can skip. A query that sees nothing gets
+zeros.
 
     plain    all scores at once: the definition, and the fastest for short sequences
     blocks   one block of queries against the blocks of keys that it can see; memory linear in length (arXiv:2205.14135)
     cuDNN    flash attention on NVIDIA GPUs, in 16-bit types
     TPU      the flash kernel that comes with JAX
 
-Dimensions: B batch, T queries, S keys, H heads, G heads of keys and values (H is a multiple), R = H / G, D width of a head.
+Dimensions: B batch, T queries, S keys, H heads, G heads of keys and values (H is a multiple), R = H / G, D
+    width of a head.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from jaxmodels import axes
+from jaxmodels.parallel import axes
 
 BLOCK = 256  # queries and keys of a block
 LONG = 256  # from so many keys on the plain form is left
@@ -56,22 +58,27 @@ def attention(
 ) -> jax.Array:
     """softmax(scale q k + bias) v over the keys that a query sees; the softmax is in float32.
 
-    causal: query t sees keys up to offset + t. window: of those, the newest so many. offset_B: place of each row's first
-    query among its keys; None is 0. segments: numbers of queries (BT) and keys (BS); one sees the other where they are
-    equal, which serves packed documents and, with 0 for padding, texts of different lengths. scale: 1 / sqrt(D) if None.
+    causal: query t sees keys up to offset + t. window: of those, the newest so many. offset_B: place of each
+    row's first query among its keys; None is 0. segments: numbers of queries (BT) and keys (BS); one sees the
+    other where they are equal, which serves packed documents and, with 0 for padding, texts of different
+    lengths. scale: 1 / sqrt(D) if None.
     """
     H, G = q_BTHD.shape[2], k_BSGD.shape[2]
     if H % G:
-        raise ValueError(f"attention: came {H} heads of queries and {G} of keys; wanted a multiple: change the heads")
+        raise ValueError(
+            f"attention: came {H} heads of queries and {G} of keys; wanted a multiple: change the heads"
+        )
     if window is not None and not causal:
         raise ValueError("attention: a window looks back, so it needs causal=True; leave one of them")
     if scale is None:
         scale = 1 / math.sqrt(q_BTHD.shape[-1])
-    sight = Sight(causal, window, offset_B, segments)
+    sight = AttentionMask(causal, window, offset_B, segments)
     return _on_mesh(q_BTHD, k_BSGD, v_BSGD, sight, scale, bias_HTS)
 
 
-def _chosen(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, bias_HTS: Any) -> jax.Array:
+def _chosen(
+    q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: AttentionMask, scale: float, bias_HTS: Any
+) -> jax.Array:
     """By the form that suits the platform."""
     T, S = q_BTHD.shape[1], k_BSGD.shape[1]
     platform = _platform.get() or jax.default_backend()
@@ -84,11 +91,13 @@ def _chosen(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, b
     return plain(q_BTHD, k_BSGD, v_BSGD, sight, scale, bias_HTS)
 
 
-def _on_mesh(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, bias_HTS: Any) -> jax.Array:
+def _on_mesh(
+    q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: AttentionMask, scale: float, bias_HTS: Any
+) -> jax.Array:
     """On each device for its examples, heads and queries: no kernel needs to know how it is split.
 
-    Over `context` a device has a part of the queries and gets all keys (arXiv:2407.21783, section 3.3.2), so the result is
-    exact, whatever the queries see.
+    Over `context` a device has a part of the queries and gets all keys (arXiv:2407.21783, section 3.3.2), so
+    the result is exact, whatever the queries see.
     """
     B, T, _, _ = q_BTHD.shape
     S, G = k_BSGD.shape[1:3]
@@ -97,7 +106,10 @@ def _on_mesh(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, 
     if not (examples or context or heads):
         return _chosen(q_BTHD, k_BSGD, v_BSGD, sight, scale, bias_HTS)
     rows, places, of_heads = (part or None for part in (examples, context, heads))
-    by_row = lambda x, *rest: x if x is None else P(None if len(x) == 1 else rows, *rest)  # noqa: E731
+
+    def by_row(x, *rest):
+        return x if x is None else P(None if len(x) == 1 else rows, *rest)
+
     specs = (
         P(rows, places, of_heads),
         P(rows, places, of_heads),
@@ -119,7 +131,7 @@ def _on_mesh(q_BTHD: Any, k_BSGD: Any, v_BSGD: Any, sight: Sight, scale: float, 
     return split(q_BTHD, k_BSGD, v_BSGD, sight.offset_B, sight.segments, bias_HTS)
 
 
-class Sight(NamedTuple):
+class AttentionMask(NamedTuple):
     """Who sees whom; the arguments of attention."""
 
     causal: bool = False
@@ -127,7 +139,9 @@ class Sight(NamedTuple):
     offset_B: jax.Array | None = None
     segments: tuple[jax.Array, jax.Array] | None = None
 
-    def of(self, t_T: jax.Array, s_S: jax.Array, segments: tuple[jax.Array, jax.Array] | None) -> jax.Array | None:
+    def of(
+        self, t_T: jax.Array, s_S: jax.Array, segments: tuple[jax.Array, jax.Array] | None
+    ) -> jax.Array | None:
         """Whether the queries at these places see the keys at those, B or 1 x T x S; None where all see all."""
         seen = None
         if self.causal:
@@ -146,7 +160,7 @@ def plain(
     q_BTHD: jax.Array,
     k_BSGD: jax.Array,
     v_BSGD: jax.Array,
-    sight: Sight,
+    sight: AttentionMask,
     scale: float,
     bias_HTS: jax.Array | None = None,
 ) -> jax.Array:
@@ -177,7 +191,13 @@ def plain(
 
 
 def blocks(
-    q_BTHD: jax.Array, k_BSGD: jax.Array, v_BSGD: jax.Array, sight: Sight, scale: float, *, size: int = BLOCK
+    q_BTHD: jax.Array,
+    k_BSGD: jax.Array,
+    v_BSGD: jax.Array,
+    sight: AttentionMask,
+    scale: float,
+    *,
+    size: int = BLOCK,
 ) -> jax.Array:
     """The same a block of queries at a time, in memory linear in S: a block of keys that no query of it sees is skipped."""
     B, T, H = q_BTHD.shape[:3]
@@ -188,9 +208,15 @@ def blocks(
     # A place that only fills the last block belongs to no segment.
     if sight.segments is None and S % size:
         sight = sight._replace(segments=(jnp.zeros((1, T), jnp.int32), jnp.zeros((1, S), jnp.int32)))
-    tags = sight.segments and tuple(_cut_tags(x, size, n) for x, n in zip(sight.segments, (N, M), strict=True))
-    y_NBGtD = _flash((sight.causal, sight.window, scale, H // G), q_NBGtD, k_MBGsD, v_MBGsD, sight.offset_B, tags)
-    y_BTHD = y_NBGtD.reshape(N, B, G, H // G, size, -1).transpose(1, 0, 4, 2, 3, 5).reshape(B, N * size, H, -1)
+    tags = sight.segments and tuple(
+        _cut_tags(x, size, n) for x, n in zip(sight.segments, (N, M), strict=True)
+    )
+    y_NBGtD = _flash(
+        (sight.causal, sight.window, scale, H // G), q_NBGtD, k_MBGsD, v_MBGsD, sight.offset_B, tags
+    )
+    y_BTHD = (
+        y_NBGtD.reshape(N, B, G, H // G, size, -1).transpose(1, 0, 4, 2, 3, 5).reshape(B, N * size, H, -1)
+    )
     return y_BTHD[:, :T].astype(q_BTHD.dtype)
 
 
@@ -198,7 +224,9 @@ def _cut(x_BTHD: jax.Array, size: int, G: int) -> jax.Array:
     """In blocks of `size` places: N B G (R size) D; the R heads that share keys lie one after another."""
     B, T, H, D = x_BTHD.shape
     x = jnp.pad(x_BTHD, ((0, 0), (0, -T % size), (0, 0), (0, 0)))
-    return x.reshape(B, -1, size, G, H // G, D).transpose(1, 0, 3, 4, 2, 5).reshape(-1, B, G, H // G * size, D)
+    return (
+        x.reshape(B, -1, size, G, H // G, D).transpose(1, 0, 3, 4, 2, 5).reshape(-1, B, G, H // G * size, D)
+    )
 
 
 def _cut_tags(x_BT: jax.Array, size: int, blocks: int) -> jax.Array:
@@ -237,7 +265,7 @@ def _scores(how: How, n: Any, m: Any, q: Any, k: Any, offset_B: Any, tags: Any) 
         jax.lax.dynamic_index_in_dim(tags[0], n, 0, False),
         jax.lax.dynamic_index_in_dim(tags[1], m, 0, False),
     )
-    seen = Sight(causal, window, offset_B, None).of(n * size + places, m * size + places, tagged)
+    seen = AttentionMask(causal, window, offset_B, None).of(n * size + places, m * size + places, tagged)
     if seen is None:
         return scores
     return jnp.where(jnp.tile(seen, (1, R, 1))[:, None], scores, -jnp.inf)
@@ -307,27 +335,39 @@ def _finite(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), x, 0.0)
 
 
-def _suits_cudnn(q: jax.Array, k: jax.Array, sight: Sight, bias: Any) -> bool:
+def _suits_cudnn(q: jax.Array, k: jax.Array, sight: AttentionMask, bias: Any) -> bool:
     T, S, D = q.shape[1], k.shape[1], q.shape[-1]
-    plain_sight = sight.offset_B is None and sight.segments is None and bias is None and (not sight.causal or T == S)
+    plain_sight = (
+        sight.offset_B is None and sight.segments is None and bias is None and (not sight.causal or T == S)
+    )
     return plain_sight and q.dtype in (jnp.bfloat16, jnp.float16) and D % 8 == 0 and D <= 128 and T > 1
 
 
-def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, sight: Sight, scale: float) -> jax.Array:
+def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, sight: AttentionMask, scale: float) -> jax.Array:
     """jax's call of the kernel differentiates even lengths alone: odd ones get a place that no query sees."""
     (B, T), S = q.shape[:2], k.shape[1]
     window = None if sight.window is None else (sight.window - 1, 0)
     lengths: dict[str, Any] = {}
     if T % 2 or S % 2:
         q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
-        lengths = {"query_seq_lengths": jnp.full(B, T, jnp.int32), "key_value_seq_lengths": jnp.full(B, S, jnp.int32)}
+        lengths = {
+            "query_seq_lengths": jnp.full(B, T, jnp.int32),
+            "key_value_seq_lengths": jnp.full(B, S, jnp.int32),
+        }
     y = jax.nn.dot_product_attention(
-        q, k, v, scale=scale, is_causal=sight.causal, local_window_size=window, implementation="cudnn", **lengths
+        q,
+        k,
+        v,
+        scale=scale,
+        is_causal=sight.causal,
+        local_window_size=window,
+        implementation="cudnn",
+        **lengths,
     )
     return y[:, :T]
 
 
-def _suits_tpu(q: jax.Array, k: jax.Array, sight: Sight, bias: Any) -> bool:
+def _suits_tpu(q: jax.Array, k: jax.Array, sight: AttentionMask, bias: Any) -> bool:
     T, S, D = q.shape[1], k.shape[1], q.shape[-1]
     return (
         sight.window is None
@@ -338,13 +378,19 @@ def _suits_tpu(q: jax.Array, k: jax.Array, sight: Sight, bias: Any) -> bool:
     )
 
 
-def _tpu(q_BTHD: jax.Array, k_BSGD: jax.Array, v_BSGD: jax.Array, sight: Sight, scale: float) -> jax.Array:
+def _tpu(
+    q_BTHD: jax.Array, k_BSGD: jax.Array, v_BSGD: jax.Array, sight: AttentionMask, scale: float
+) -> jax.Array:
     from jax.experimental.pallas.ops.tpu.flash_attention import SegmentIds, flash_attention
 
     repeats = q_BTHD.shape[2] // k_BSGD.shape[2]
-    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q_BTHD, *(jnp.repeat(x, repeats, 2) for x in (k_BSGD, v_BSGD))))
+    q, k, v = (
+        x.transpose(0, 2, 1, 3) for x in (q_BTHD, *(jnp.repeat(x, repeats, 2) for x in (k_BSGD, v_BSGD)))
+    )
     ids = None
     if sight.segments is not None:
         B = len(q_BTHD)
         ids = SegmentIds(*(jnp.broadcast_to(x, (B, x.shape[1])).astype(jnp.int32) for x in sight.segments))
-    return flash_attention(q, k, v, segment_ids=ids, causal=sight.causal, sm_scale=scale).transpose(0, 2, 1, 3)
+    return flash_attention(q, k, v, segment_ids=ids, causal=sight.causal, sm_scale=scale).transpose(
+        0, 2, 1, 3
+    )

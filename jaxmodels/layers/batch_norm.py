@@ -15,12 +15,14 @@ import jax.numpy as jnp
 class BatchNorm(nn.BatchNorm):
     """nn.BatchNorm of the last axis, with its names and numbers, but for how it takes a mask of examples.
 
-    The means are first of each example, then over the examples: so a mask looks at BC numbers, where Flax's own selects
-    among all that there are, which costs a convolutional network a tenth of its memory traffic.
+    The means are first of each example, then over the examples: so a mask looks at BC numbers, where Flax's
+    own selects among all that there are, which costs a convolutional network a tenth of its memory traffic.
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, use_running_average: bool | None = None, *, mask: Any = None
+    ) -> jax.Array:
         """Normalised x. mask: which examples' statistics count (B, then axes of 1); None is all."""
         evaluates = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         C, inner = x.shape[-1], tuple(range(1, x.ndim - 1))
@@ -34,7 +36,9 @@ class BatchNorm(nn.BatchNorm):
             if mask is not None:
                 real_B1 = mask.reshape(-1, 1)
                 share_B1 = real_B1 / real_B1.sum()
-                mean_C, square_C = ((jnp.where(real_B1, z, 0.0) * share_B1).sum(0) for z in (mean_BC, square_BC))
+                mean_C, square_C = (
+                    (jnp.where(real_B1, z, 0.0) * share_B1).sum(0) for z in (mean_BC, square_BC)
+                )
             else:
                 mean_C, square_C = mean_BC.mean(0), square_BC.mean(0)
             variance_C = jnp.maximum(square_C - mean_C**2, 0.0)

@@ -2,12 +2,12 @@
 
 On CPUs, measured on two cores by benchmarks/convolution.py:
 
-- a 1 x 1 convolution is a matrix product, two to three times faster written as one;
-- the gradient of a kernel of 3 x 3 and more is a matrix product of unfolded inputs: for images of 14 x 14 and more up to
+- a 1 x 1 convolution is a matrix product, two to three times faster written as one; - the gradient of a
+kernel of 3 x 3 and more is a matrix product of unfolded inputs: for images of 14 x 14 and more up to
   three times as fast when it is made row by row of the image, so that what is unfolded stays in the cache.
 
-Which one runs is decided when a program is lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree
-to rounding. A convolution in the rule's reach has no forward-mode derivative (jax.jvp).
+Which one runs is decided when a program is lowered for its platform; on GPUs and TPUs it is always XLA's own.
+Results agree to rounding. A convolution in the rule's reach has no forward-mode derivative (jax.jvp).
 Dimensions: B batch, H W image, h w output, C channels, F features, k kernel.
 """
 
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from jaxmodels import axes
+from jaxmodels.parallel import axes
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 Pads = tuple[tuple[int, int], ...]
@@ -42,7 +42,11 @@ def conv_general_dilated(
 ) -> jax.Array:
     """lax.conv_general_dilated of images, NHWC, with the gradients that suit the platform."""
     if x_BHWC.ndim == 4 and axes.size(axes.CONTEXT) > 1:
-        more = {"rhs_dilation": rhs_dilation, "feature_group_count": feature_group_count, "precision": precision}
+        more = {
+            "rhs_dilation": rhs_dilation,
+            "feature_group_count": feature_group_count,
+            "precision": precision,
+        }
         return _split_rows(x_BHWC, kernel, tuple(window_strides), padding, lhs_dilation, more)
     plain = {*(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
     if x_BHWC.ndim == 4 and plain and precision is None:
@@ -71,17 +75,26 @@ def conv_general_dilated(
 Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)  # a linen Conv, with the same parameters
 
 
-def _split_rows(x_BHWC: Any, kernel: Any, strides: tuple[int, ...], padding: Any, lhs_dilation: Any, more: Any) -> jax.Array:
+def _split_rows(
+    x_BHWC: Any, kernel: Any, strides: tuple[int, ...], padding: Any, lhs_dilation: Any, more: Any
+) -> jax.Array:
     """Each device along `context` computes its rows of the output, from all rows of the input.
 
-    XLA would split this by itself, but where another axis of the mesh has the same rows several times, its gradient of the
-    kernel counts each of them (seen with jax 0.10.2 and 0.12.0.1).
+    XLA would split this by itself, but where another axis of the mesh has the same rows several times, its
+    gradient of the kernel counts each of them (seen with jax 0.10.2 and 0.12.0.1).
     """
     dilation = more["rhs_dilation"] or (1, 1)
     spans = [(k - 1) * d + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)]
-    pads = lax.padtype_to_pads(x_BHWC.shape[1:3], spans, strides, padding) if isinstance(padding, str) else padding
+    pads = (
+        lax.padtype_to_pads(x_BHWC.shape[1:3], spans, strides, padding)
+        if isinstance(padding, str)
+        else padding
+    )
     pads = tuple((int(low), int(high)) for low, high in pads)
-    rows, examples = (x_BHWC.shape[1] + sum(pads[0]) - spans[0]) // strides[0] + 1, axes.dividing(axes.BATCH, len(x_BHWC))
+    rows, examples = (
+        (x_BHWC.shape[1] + sum(pads[0]) - spans[0]) // strides[0] + 1,
+        axes.dividing(axes.BATCH, len(x_BHWC)),
+    )
     plain = {*(lhs_dilation or (1,))} == {1} and min(pads[0]) >= 0 and rows % axes.size(axes.CONTEXT) == 0
     each = rows // axes.size(axes.CONTEXT)
 
@@ -118,7 +131,9 @@ def _product(strides: tuple[int, int], x_BHWC: jax.Array, kernel: jax.Array) -> 
     return jnp.einsum("BhwC,CF->BhwF", x_BHWC[:, :: strides[0], :: strides[1]], kernel[0, 0])
 
 
-def _pointwise_backward(strides: tuple[int, int], kept: Any, dy_BhwF: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _pointwise_backward(
+    strides: tuple[int, int], kept: Any, dy_BhwF: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     return lax.platform_dependent(
         *kept,
         dy_BhwF,
@@ -135,7 +150,9 @@ def _by_rows(strides: tuple[int, int], pads: Pads, x_BHWC: jax.Array, kernel: ja
     return _native(x_BHWC, kernel, strides, pads)
 
 
-def _by_rows_backward(strides: tuple[int, int], pads: Pads, kept: Any, dy_BhwF: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _by_rows_backward(
+    strides: tuple[int, int], pads: Pads, kept: Any, dy_BhwF: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x_BHWC, kernel = kept
     (dx_BHWC,) = jax.vjp(lambda x: _native(x, kernel, strides, pads), x_BHWC)[1](dy_BhwF)
     dkernel = lax.platform_dependent(
@@ -151,7 +168,9 @@ def _by_rows_backward(strides: tuple[int, int], pads: Pads, kept: Any, dy_BhwF: 
 _by_rows.defvjp(lambda strides, pads, x, w: (_by_rows(strides, pads, x, w), (x, w)), _by_rows_backward)
 
 
-def _kernel_gradient(x_BHWC: Any, shape: Sequence[int], dy_BhwF: Any, strides: tuple[int, int], pads: Pads) -> jax.Array:
+def _kernel_gradient(
+    x_BHWC: Any, shape: Sequence[int], dy_BhwF: Any, strides: tuple[int, int], pads: Pads
+) -> jax.Array:
     """Sum over rows of the output of dy^T (unfolded input); rows, so that a batch split over devices stays split."""
     (kh, kw, C, F), (down, across) = shape, strides
     h, w = dy_BhwF.shape[1:3]

@@ -25,7 +25,9 @@ def same(kernel: int | tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int
 
 def batch_norm(keys_B: jax.Array | None, dtype: Any, epsilon: float = 1e-5, **options: Any) -> BatchNorm:
     """Batch normalisation that uses and updates statistics of the batch while training."""
-    return BatchNorm(use_running_average=keys_B is None, momentum=0.9, epsilon=epsilon, dtype=dtype, **options)
+    return BatchNorm(
+        use_running_average=keys_B is None, momentum=0.9, epsilon=epsilon, dtype=dtype, **options
+    )
 
 
 class ConvNorm(nn.Module):

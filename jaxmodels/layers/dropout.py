@@ -11,10 +11,13 @@ import jax.numpy as jnp
 def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
     """x (B first) with each element zeroed with probability rate and the rest scaled by 1 / (1 - rate).
 
-    keys_B: one key per example; None, as in evaluation, changes nothing (Srivastava et al., 2014, in its inverted form).
+    keys_B: one key per example; None, as in evaluation, changes nothing (Srivastava et al., 2014, in its
+        inverted form).
     """
     if isinstance(rate, int | float) and not 0 <= rate < 1:
-        raise ValueError(f"dropout: came a rate of {rate}; wanted one from 0 to below 1, the part that is zeroed")
+        raise ValueError(
+            f"dropout: came a rate of {rate}; wanted one from 0 to below 1, the part that is zeroed"
+        )
     if keys_B is None or (isinstance(rate, int | float) and rate == 0):
         return x
     dropped = _bits(keys_B, x.shape) < (jnp.asarray(rate, jnp.float32) * 2.0**32).astype(jnp.uint32)
@@ -28,7 +31,9 @@ def _without(x: jax.Array, dropped: jax.Array, scale: jax.Array) -> jax.Array:
     return jnp.where(dropped, -jnp.zeros((), x.dtype), jnp.where(x == 0, jnp.zeros((), x.dtype), x / scale))
 
 
-def _forward(x: jax.Array, dropped: jax.Array, scale: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _forward(
+    x: jax.Array, dropped: jax.Array, scale: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     y = _without(x, dropped, scale)
     return y, (y, scale)
 
@@ -45,7 +50,8 @@ _without.defvjp(_forward, _backward)
 def _bits(keys_B: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Random uint32 (B, ...): each element's number, hashed with its example's key.
 
-    jax.random's own (Threefry) cost a small perceptron on a CPU more than the rest of its step; these a twentieth of that.
+    jax.random's own (Threefry) cost a small perceptron on a CPU more than the rest of its step; these a
+    twentieth of that.
     """
     key_BN = jax.random.key_data(keys_B)
     first, last = (key_BN[:, n].reshape(-1, *(1,) * (len(shape) - 1)) for n in (0, -1))

@@ -1,7 +1,7 @@
 """Sparse experts: of many gated MLPs, each token uses the few that a router picks (arXiv:1701.06538, arXiv:2401.04088).
 
-No token is dropped: tokens are sorted by expert, and one grouped product serves all experts whatever their shares, so what
-a token gets does not depend on the others.
+No token is dropped: tokens are sorted by expert, and one grouped product serves all experts whatever their
+shares, so what a token gets does not depend on the others.
 Dimensions: B batch, T tokens, M width, F hidden, E experts, K experts of a token, N = B T K.
 """
 
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from jaxmodels import axes
+from jaxmodels.parallel import axes
 
 
 class Experts(nn.Module):
@@ -34,7 +34,9 @@ class Experts(nn.Module):
         M = x_BTM.shape[-1]
         E, K = self.experts, self.chosen
         if not 1 <= K <= E:
-            raise ValueError(f"Experts: came {K} of {E} experts for a token; wanted from 1 to all of them: change one")
+            raise ValueError(
+                f"Experts: came {K} of {E} experts for a token; wanted from 1 to all of them: change one"
+            )
         small = nn.initializers.normal(0.02)
         router = nn.Dense(E, use_bias=False, kernel_init=small, dtype=jnp.float32, name="router")
         scores_BTE = nn.softmax(router(x_BTM))
@@ -56,13 +58,19 @@ class Experts(nn.Module):
         return mixed(x_BTM, gate, up, down, expert_BTK, weight_BTK)
 
 
-def mixed(x_BTM: Any, gate_EMF: Any, up_EMF: Any, down_EFM: Any, expert_BTK: Any, weight_BTK: Any) -> jax.Array:
+def mixed(
+    x_BTM: Any, gate_EMF: Any, up_EMF: Any, down_EFM: Any, expert_BTK: Any, weight_BTK: Any
+) -> jax.Array:
     """The weighted sum of what its experts make of each token.
 
-    On a mesh each device sorts its own tokens. Over `expert` the devices bring their tokens together, each computes what its
-    experts make of them, and each gets the sums of its own tokens back; over `tensor` each has a part of the hidden units.
+    On a mesh each device sorts its own tokens. Over `expert` the devices bring their tokens together, each
+    computes what its experts make of them, and each gets the sums of its own tokens back; over `tensor` each
+    has a part of the hidden units.
     """
-    examples, context = axes.dividing(axes.BATCH, x_BTM.shape[0]), axes.dividing((axes.CONTEXT,), x_BTM.shape[1])
+    examples, context = (
+        axes.dividing(axes.BATCH, x_BTM.shape[0]),
+        axes.dividing((axes.CONTEXT,), x_BTM.shape[1]),
+    )
     hidden = axes.dividing((axes.TENSOR,))
     if not (examples or context or hidden):
         return grouped(x_BTM, gate_EMF, up_EMF, down_EFM, expert_BTK, weight_BTK, 0)
@@ -88,7 +96,9 @@ def mixed(x_BTM: Any, gate_EMF: Any, up_EMF: Any, down_EFM: Any, expert_BTK: Any
     return split(x_BTM, gate_EMF, up_EMF, down_EFM, expert_BTK, weight_BTK)
 
 
-def grouped(x_BTM: Any, gate: Any, up: Any, down: Any, expert_BTK: Any, weight_BTK: Any, first: Any) -> jax.Array:
+def grouped(
+    x_BTM: Any, gate: Any, up: Any, down: Any, expert_BTK: Any, weight_BTK: Any, first: Any
+) -> jax.Array:
     """The same by experts `first` and following alone, of as many as there are matrices."""
     B, T, M = x_BTM.shape
     E, K = len(gate), expert_BTK.shape[-1]
@@ -107,8 +117,9 @@ def grouped(x_BTM: Any, gate: Any, up: Any, down: Any, expert_BTK: Any, weight_B
 def imbalance(scores_BTE: jax.Array, share_BTE: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
     """E sum_e f_e P_e of each example: 1 where all experts have equal parts, more where few have most; B.
 
-    f is the mean over the example's tokens of share (what is sent to each expert), P of scores (what the router wished).
-    Of one example alone, as in arXiv:2412.19437 (equations 17 to 20), so that it does not depend on how a batch is divided.
+    f is the mean over the example's tokens of share (what is sent to each expert), P of scores (what the
+    router wished). Of one example alone, as in arXiv:2412.19437 (equations 17 to 20), so that it does not
+    depend on how a batch is divided.
     """
     real_BT = jnp.ones(scores_BTE.shape[:2]) if real_BT is None else real_BT.astype(jnp.float32)
     some_B1 = jnp.maximum(real_BT.sum(-1, keepdims=True), 1.0)

@@ -1,6 +1,7 @@
 """Causal self-attention with rotary positions, in which groups of heads share keys and values (arXiv:2305.13245).
 
-Dimensions: B batch, T tokens, S places in the cache, H heads, G heads of keys and values, D width of a head, M width.
+Dimensions: B batch, T tokens, S places in the cache, H heads, G heads of keys and values, D width of a head,
+    M width.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.attention import attention
-from jaxmodels.layers.cache import Cache
+from jaxmodels.layers.kv_cache import Cache
 from jaxmodels.layers.rope import rotate
 
 
@@ -23,19 +24,25 @@ class GroupedAttention(nn.Module):
     key_heads: int
     head_width: int
     biases: tuple[str, ...] = ()  # of "query", "key", "value" and "out", those that have one
-    head_norm: float | None = None  # epsilon of an RMS norm of each query and key (arXiv:2302.05442); None is no norm
+    head_norm: float | None = (
+        None  # epsilon of an RMS norm of each query and key (arXiv:2302.05442); None is no norm
+    )
     window: int | None = None
     last: Any = nn.initializers.normal(0.02)  # of the matrix that ends the branch
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BTM, rotation: tuple[jax.Array, jax.Array], cache: Cache | None, count_B, segments_BT):
+    def __call__(
+        self, x_BTM, rotation: tuple[jax.Array, jax.Array], cache: Cache | None, count_B, segments_BT
+    ):
         """rotation: cosines and sines of the tokens' places; the rest as for a language model, the cache of one layer."""
         B, T, M = x_BTM.shape
         small = nn.initializers.normal(0.02)
 
         def dense(features: int, name: str, init: Any = small) -> nn.Dense:
-            return nn.Dense(features, use_bias=name in self.biases, kernel_init=init, dtype=self.dtype, name=name)
+            return nn.Dense(
+                features, use_bias=name in self.biases, kernel_init=init, dtype=self.dtype, name=name
+            )
 
         def heads(n: int, name: str) -> jax.Array:
             return dense(n * self.head_width, name)(x_BTM).reshape(B, T, n, self.head_width)

@@ -30,13 +30,15 @@ def from_linen(
 ) -> FromLinen:
     """The model as one whose call takes (inputs, keys_B): training with keys, one for each example, else evaluation.
 
-    train: the argument of its call that is True in training, such as "train"; evaluate: the one that is True in evaluation,
-    such as "deterministic". rngs: the names under which it asks for keys. mask: the argument, if any, that says which tokens
-    are real (BT, bool), made from a batch's "segments". Parameters keep the model's own paths.
+    train: the argument of its call that is True in training, such as "train"; evaluate: the one that is True
+    in evaluation, such as "deterministic". rngs: the names under which it asks for keys. mask: the argument,
+    if any, that says which tokens are real (BT, bool), made from a batch's "segments". Parameters keep the
+    model's own paths.
 
-    In training each example is seen alone, by its own keys, so nothing depends on how a batch is divided over devices and
-    micro-batches. Not so for a model with other variables than parameters, such as batch normalisation's statistics: it sees
-    the batch at once with the keys of the first example, so that another division gives other dropout.
+    In training each example is seen alone, by its own keys, so nothing depends on how a batch is divided over
+    devices and micro-batches. Not so for a model with other variables than parameters, such as batch
+    normalisation's statistics: it sees the batch at once with the keys of the first example, so that another
+    division gives other dropout.
     """
     own = inspect.signature(type(model).__call__).parameters
     named = [name for name in (train, evaluate, mask) if name]

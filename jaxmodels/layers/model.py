@@ -12,8 +12,8 @@ from jaxmodels import choices
 class Model(nn.Module):
     """A linen module. Options that are annotated as a Literal are checked at construction.
 
-    Randomness comes in as `keys_B`, one key for each example, with which a call is training; linen's rngs would reach
-    nothing, and dropout would silently not happen.
+    Randomness comes in as `keys_B`, one key for each example, with which a call is training; linen's rngs
+    would reach nothing, and dropout would silently not happen.
     """
 
     def __post_init__(self) -> None:

@@ -1,9 +1,9 @@
 """Pooling: the largest values of windows, with a gradient that suits the platform, and means to a size.
 
-On CPUs, XLA's gradient of maximum pooling searches every window for itself; comparing shifted images with each other finds
-the same places several times faster (measured by benchmarks/convolution.py). Which one runs is decided when a program is
-lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree to rounding. max_pool has no forward-mode
-derivative (jax.jvp).
+On CPUs, XLA's gradient of maximum pooling searches every window for itself; comparing shifted images with
+each other finds the same places several times faster (measured by benchmarks/convolution.py). Which one runs
+is decided when a program is lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree
+to rounding. max_pool has no forward-mode derivative (jax.jvp).
 Dimensions: B batch, H W image, h w output, C channels.
 """
 
@@ -22,11 +22,13 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 SMALL = 1024  # places of an image; for larger ones XLA's own forward pass is faster
 
 
-def max_pool(x_BHWC: jax.Array, window: int = 2, stride: int | None = None, padding: Pads = ((0, 0), (0, 0))) -> jax.Array:
+def max_pool(
+    x_BHWC: jax.Array, window: int = 2, stride: int | None = None, padding: Pads = ((0, 0), (0, 0))
+) -> jax.Array:
     """The largest value of each window x window square, `stride` apart; by default side by side.
 
-    Places around the image, as many as padding says, are never the largest. What is left over at the far edges is cut off.
-    The first of several largest values takes the gradient, as in XLA's own.
+    Places around the image, as many as padding says, are never the largest. What is left over at the far
+    edges is cut off. The first of several largest values takes the gradient, as in XLA's own.
     """
     stride, padding = stride or window, ((padding[0][0], padding[0][1]), (padding[1][0], padding[1][1]))
     if any(n + sum(pads) < window for n, pads in zip(x_BHWC.shape[1:3], padding, strict=True)):
@@ -67,10 +69,15 @@ def _shifted(window: int, stride: int, x_BHWC: Any) -> Iterator[tuple[int, int, 
             yield i, j, lax.slice(x_BHWC, (0, i, j, 0), (B, i + down, j + across, C), (1, stride, stride, 1))
 
 
-def _forward(window: int, stride: int, padding: Pads, x_BHWC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _forward(
+    window: int, stride: int, padding: Pads, x_BHWC: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     y_BhwC = _max_pool(window, stride, padding, x_BHWC)
     kind = jnp.uint8 if window <= 16 else jnp.uint32
-    unused = lambda _: jnp.zeros(y_BhwC.shape, kind)  # noqa: E731
+
+    def unused(_):
+        return jnp.zeros(y_BhwC.shape, kind)
+
     return y_BhwC, (
         x_BHWC,
         lax.platform_dependent(x_BHWC, cpu=partial(_which, window, stride, padding, kind), default=unused),
@@ -80,8 +87,8 @@ def _forward(window: int, stride: int, padding: Pads, x_BHWC: jax.Array) -> tupl
 def _which(window: int, stride: int, padding: Pads, kind: Any, x_BHWC: jax.Array) -> jax.Array:
     """The number of the place in its window that each largest value comes from.
 
-    Kept for the backward pass: there the values may have been computed again, and rounded otherwise, so that none would be
-    equal to the largest.
+    Kept for the backward pass: there the values may have been computed again, and rounded otherwise, so that
+    none would be equal to the largest.
     """
     (_, _, largest), *rest = _shifted(window, stride, _padded(x_BHWC, padding))
     which = jnp.zeros(largest.shape, kind)
@@ -120,7 +127,10 @@ def means(x_BhwC: jax.Array, size: int) -> jax.Array:
 
     def along(x: jax.Array, axis: int) -> jax.Array:
         n = x.shape[axis]
-        parts = [jax.lax.slice_in_dim(x, i * n // size, -(-(i + 1) * n // size), axis=axis).mean(axis) for i in range(size)]
+        parts = [
+            jax.lax.slice_in_dim(x, i * n // size, -(-(i + 1) * n // size), axis=axis).mean(axis)
+            for i in range(size)
+        ]
         return jnp.stack(parts, axis)
 
     return x_BhwC if x_BhwC.shape[1:3] == (size, size) else along(along(x_BhwC, 1), 2)

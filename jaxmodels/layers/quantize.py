@@ -1,8 +1,8 @@
 """Training with the products of a model's blocks in 8 bits, by the library qwix.
 
-Parameters stay in their type; what a product takes is scaled by its largest value and rounded, so that a matrix unit for 8
-bits can be used; its gradient's products take float8 too, with "int8" they stay as they are. Embedding and head are left
-out.
+Parameters stay in their type; what a product takes is scaled by its largest value and rounded, so that a
+matrix unit for 8 bits can be used; its gradient's products take float8 too, with "int8" they stay as they
+are. Embedding and head are left out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ _TYPES: dict[str, dict[str, Any]] = {
 }
 
 
-def quantized(model: M, products: Products, *, blocks: str = ".*blocks.*", methods: tuple[str, ...] = ("hidden",)) -> M:
+def quantized(
+    model: M, products: Products, *, blocks: str = ".*blocks.*", methods: tuple[str, ...] = ("hidden",)
+) -> M:
     """The model, whose products are in that type; "float" gives the model itself.
 
-    blocks: a regular expression of the paths of the modules that are meant. methods: of the model, that a task calls.
-    Raises ImportError without qwix.
+    blocks: a regular expression of the paths of the modules that are meant. methods: of the model, that a
+    task calls. Raises ImportError without qwix.
     """
     choices.check("quantized", "products", products, Products)
     if products == "float":

@@ -1,8 +1,9 @@
 """Rotary positions: each pair of numbers of a query or key turns by an angle that grows with its place (arXiv:2104.09864).
 
-The pairs are (i, i + D / 2), as in Hugging Face's weights; the paper's are (2 i, 2 i + 1), a permutation of the same.
-Scalings stretch a model to longer texts than it was trained on: "linear" (arXiv:2306.15595) slows all pairs, "llama3"
-(arXiv:2407.21783) and "yarn" (arXiv:2309.00071) only those that turn slowly, with a ramp between slow and fast.
+The pairs are (i, i + D / 2), as in Hugging Face's weights; the paper's are (2 i, 2 i + 1), a permutation of
+the same. Scalings stretch a model to longer texts than it was trained on: "linear" (arXiv:2306.15595) slows
+all pairs, "llama3" (arXiv:2407.21783) and "yarn" (arXiv:2309.00071) only those that turn slowly, with a ramp
+between slow and fast.
 Dimensions: B batch, T tokens, H heads, D width of a head.
 """
 
@@ -21,9 +22,10 @@ from jaxmodels import choices
 class Scaling(NamedTuple):
     """How the frequencies differ from the paper's.
 
-    factor: how much slower the slow pairs turn. length: what the model was trained on before it was stretched. A pair that
-    turns fewer than `slow` times in that length is slow, one that turns more than `fast` times keeps its frequency; "linear"
-    needs none of the three. attention: what "yarn" multiplies queries and keys by; None is 0.1 ln(factor) + 1.
+    factor: how much slower the slow pairs turn. length: what the model was trained on before it was
+    stretched. A pair that turns fewer than `slow` times in that length is slow, one that turns more than
+    `fast` times keeps its frequency; "linear" needs none of the three. attention: what "yarn" multiplies
+    queries and keys by; None is 0.1 ln(factor) + 1.
     """
 
     kind: Literal["linear", "llama3", "yarn"]
@@ -45,7 +47,9 @@ def frequencies(D: int, theta: float = 10_000.0, scaling: Scaling | None = None)
     if scaling.kind == "linear":
         return plain / scaling.factor
     if scaling.length < 1:
-        raise ValueError(f"rope: got {scaling}; expected the length that the model was trained on. Do give length")
+        raise ValueError(
+            f"rope: got {scaling}; expected the length that the model was trained on. Do give length"
+        )
     if scaling.kind == "llama3":
         turns = scaling.length * plain / (2 * math.pi)
         keep = np.clip((turns - scaling.slow) / (scaling.fast - scaling.slow), 0, 1)

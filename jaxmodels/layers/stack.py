@@ -8,11 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels import axes, choices
+from jaxmodels import choices
 from jaxmodels.layers.dropout import fold
-from jaxmodels.layers.pipeline import pipelined
+from jaxmodels.layers.pipeline_parallel import pipelined
+from jaxmodels.parallel import axes
 
-# Kept for the backward pass: all, the products with parameters (offload: in the host's memory), only the blocks' inputs.
+# Kept for the backward pass: all, the products with parameters (offload: in the host's memory), only the
+# blocks' inputs.
 Remat = Literal["none", "dots", "offload", "full"]
 
 _POLICIES: dict[str, Any] = {
@@ -47,8 +49,8 @@ def stack(
 ) -> tuple[jax.Array, Any]:
     """(x, outputs stacked) after block(x, keys_B, its part of per_layer, *shared) -> (x, output), `depth` times.
 
-    The parameters of all layers are stacked along a new first axis, as are the arrays of per_layer. Arrays of shared have
-    the examples first, or an axis of length 1.
+    The parameters of all layers are stacked along a new first axis, as are the arrays of per_layer. Arrays of
+    shared have the examples first, or an axis of length 1.
     """
     if axes.size(axes.PIPELINE) > 1 and not block.is_initializing():
         return pipelined(block, depth, x, keys_B, per_layer, shared)

@@ -1,7 +1,7 @@
 """AlexNet in one tower, as arXiv:1404.5997 has it (footnote 1): five convolutions and three dense layers.
 
-The network of 2012 (Krizhevsky, Sutskever and Hinton) has the same layers with 96, 256, 384, 384 and 256 channels in two
-towers that meet in the third, and local response normalisation, which is left out here.
+The network of 2012 (Krizhevsky, Sutskever and Hinton) has the same layers with 96, 256, 384, 384 and 256
+channels in two towers that meet in the third, and local response normalisation, which is left out here.
 Dimensions: B batch, H W image, h w map, C channels, F features, K classes.
 """
 
@@ -44,7 +44,9 @@ class AlexNet(Model):
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
         """Maps by convolution, each pooled where it is: "stage_1" to "stage_5"."""
         maps = {}
-        for i, (channels, kernel, pad) in enumerate(zip(self.channels, self.kernels, self.padding, strict=True)):
+        for i, (channels, kernel, pad) in enumerate(
+            zip(self.channels, self.kernels, self.padding, strict=True)
+        ):
             conv = Conv(
                 channels,
                 (kernel, kernel),

@@ -1,7 +1,8 @@
 """BERT: a transformer encoder that sees both sides of every token, and heads for what is made of it (arXiv:1810.04805).
 
-RoBERTa (arXiv:1907.11692) is the same model with other fields: its positions begin at 2, and it has one type of token.
-Differs from the paper: the weights of attention have no dropout; there is no head that predicts whether a sentence follows.
+RoBERTa (arXiv:1907.11692) is the same model with other fields: its positions begin at 2, and it has one type
+of token. Differs from the paper: the weights of attention have no dropout; there is no head that predicts
+whether a sentence follows.
 Dimensions: B batch, T tokens, H heads, D width of a head, M width, F hidden, V vocabulary, K classes.
 """
 
@@ -15,11 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.attention import attention
-from jaxmodels.layers.cache import places
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.kv_cache import places
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
+from jaxmodels.layers.transformer_rules import transformer_rules
 
 small = nn.initializers.normal(0.02)
 
@@ -47,7 +48,8 @@ class Block(Model):
         norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
 
         q, k, v = (
-            dense(M, name=name)(x_BTM).reshape(*x_BTM.shape[:2], self.heads, -1) for name in ("query", "key", "value")
+            dense(M, name=name)(x_BTM).reshape(*x_BTM.shape[:2], self.heads, -1)
+            for name in ("query", "key", "value")
         )
         segments = None if segments_BT is None else (segments_BT, segments_BT)
         y_BTM = attention(q, k, v, segments=segments).reshape(x_BTM.shape)
@@ -90,12 +92,15 @@ class Bert(Model):
             self.type = self.param("type", small, (self.types, self.width))
         self.norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype)
         block = rematerialised(Block, self.remat)
-        self.blocks = block(self.heads, self.hidden_width, self.activation, self.dropout, self.epsilon, self.dtype)
+        self.blocks = block(
+            self.heads, self.hidden_width, self.activation, self.dropout, self.epsilon, self.dtype
+        )
 
     def __call__(self, tokens_BT, keys_B=None, segments_BT=None, types_BT=None):
         """x_BTM; keys, one per example, while training.
 
-        segments_BT: numbers of the texts in a row, 0 for padding; a token sees only its own text. types_BT: 0 where absent.
+        segments_BT: numbers of the texts in a row, 0 for padding; a token sees only its own text. types_BT: 0
+            where absent.
         """
         T = tokens_BT.shape[1]
         if self.length < T:
@@ -103,7 +108,9 @@ class Bert(Model):
                 f"Bert: came {T} tokens; wanted at most {self.length}: shorten the texts or make the model longer"
             )
         if types_BT is not None and not self.types:
-            raise ValueError("Bert: came types of tokens; wanted none, as types=0 says: leave them out or set types")
+            raise ValueError(
+                "Bert: came types of tokens; wanted none, as types=0 says: leave them out or set types"
+            )
         if segments_BT is None and self.padding is not None:
             segments_BT = (tokens_BT != self.padding).astype(jnp.int32)
         x_BTM = self.embed(tokens_BT) + self.position[self.offset + places(tokens_BT, None, segments_BT)]
@@ -119,7 +126,7 @@ class Bert(Model):
         return self.embed.embedding
 
     def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
         return transformer_rules(self.heads)
 
 
@@ -230,7 +237,8 @@ class Embedder(Model):
             segments_BT = (tokens_BT != self.encoder.padding).astype(jnp.int32)
         x_BTM = self.encoder(tokens_BT, keys_B, segments_BT, types_BT)
         real_BT1 = (jnp.ones_like(tokens_BT) if segments_BT is None else segments_BT > 0)[..., None]
-        # The mean's divisor goes with the length; summing in float32 because 512 tokens are many for bfloat16.
+        # The mean's divisor goes with the length; summing in float32 because 512 tokens are many for
+        # bfloat16.
         sum_BM = jnp.where(real_BT1, x_BTM, 0).astype(jnp.float32).sum(1)
         return sum_BM / jnp.maximum(jnp.linalg.norm(sum_BM, axis=-1, keepdims=True), 1e-12)
 

@@ -46,7 +46,9 @@ class CNN(Model):
         maps = {}
         for i, channels in enumerate(self.channels):
             size = (self.kernel, self.kernel)
-            x_BHWC = Conv(channels, size, use_bias=not self.batch_norm, dtype=self.dtype, name=f"conv_{i}")(x_BHWC)
+            x_BHWC = Conv(channels, size, use_bias=not self.batch_norm, dtype=self.dtype, name=f"conv_{i}")(
+                x_BHWC
+            )
             if self.batch_norm:
                 # Statistics only while training; its momentum suits runs of a few hundred steps.
                 x_BHWC = BatchNorm(keys_B is None, momentum=0.9, dtype=self.dtype, name=f"norm_{i}")(x_BHWC)
@@ -63,7 +65,9 @@ class CNN(Model):
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
         """Logits of images; keys, one per example, while training."""
-        x_BHWC = self.features(x_BHWC, keys_B).get(f"stage_{len(self.channels)}", x_BHWC)  # no stages: the image itself
+        x_BHWC = self.features(x_BHWC, keys_B).get(
+            f"stage_{len(self.channels)}", x_BHWC
+        )  # no stages: the image itself
         x_BF = dropout(x_BHWC.reshape(x_BHWC.shape[0], -1), self.dropout, fold(keys_B, 0))
         if self.hidden:
             x_BF = nn.relu(self.dense(x_BF))

@@ -35,7 +35,9 @@ class Block(Model):
         y_BhwC = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(conv(x_BhwC))
         y_BhwC = dense(C, name="down")(nn.gelu(dense(4 * C, name="up")(y_BhwC), approximate=False))
         if self.layer_scale:
-            y_BhwC *= self.param("scale", nn.initializers.constant(self.layer_scale), (C,)).astype(y_BhwC.dtype)
+            y_BhwC *= self.param("scale", nn.initializers.constant(self.layer_scale), (C,)).astype(
+                y_BhwC.dtype
+            )
         return x_BhwC + drop_path(y_BhwC, rate, keys_B)
 
 
@@ -70,7 +72,9 @@ class ConvNeXt(Model):
 
         def down(features: int, size: int, name: str) -> nn.Conv:
             k = (size, size)
-            return Conv(features, k, strides=k, padding="VALID", kernel_init=small, dtype=self.dtype, name=name)
+            return Conv(
+                features, k, strides=k, padding="VALID", kernel_init=small, dtype=self.dtype, name=name
+            )
 
         x = norm(name="stem_norm")(down(self.widths[0], self.patch, "stem")(x_BHWC))
         maps = {"stem": x}
@@ -80,7 +84,9 @@ class ConvNeXt(Model):
                 x = down(width, 2, f"stage_{stage}_down")(norm(name=f"stage_{stage}_norm")(x))
             for i in range(depth):
                 rate = self.drop_path * count / max(1, sum(self.depths) - 1)
-                x = Block(self.layer_scale, self.dtype, name=f"stage_{stage}_block_{i}")(x, fold(keys_B, count), rate)
+                x = Block(self.layer_scale, self.dtype, name=f"stage_{stage}_block_{i}")(
+                    x, fold(keys_B, count), rate
+                )
                 count += 1
             maps[f"stage_{stage}"] = x
         return maps

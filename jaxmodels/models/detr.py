@@ -1,6 +1,7 @@
 """Detection by a transformer: a fixed number of queries look at an image and say each what they found (arXiv:2005.12872).
 
-Dimensions: B batch, H W image, h w places of the map, P = h w, Q queries, D width, F hidden, K classes, L layers.
+Dimensions: B batch, H W image, h w places of the map, P = h w, Q queries, D width, F hidden, K classes, L
+    layers.
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ class Block(Model):
         D = q_BTD.shape[-1]
         dense = partial(nn.Dense, kernel_init=xavier, dtype=self.dtype)
         parts = ((q_BTD, "query"), (k_BSD, "key"), (v_BSD, "value"))
-        q, k, v = (dense(D, name=f"{name}_{part}")(x).reshape(*x.shape[:2], self.heads, -1) for x, part in parts)
+        q, k, v = (
+            dense(D, name=f"{name}_{part}")(x).reshape(*x.shape[:2], self.heads, -1) for x, part in parts
+        )
         return dense(D, name=f"{name}_out")(attention(q, k, v).reshape(q_BTD.shape))
 
     def add(self, x_BTD, y_BTD, keys_B, name):
         """The sum of both, normalised."""
-        return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)(x_BTD + dropout(y_BTD, self.dropout, keys_B))
+        return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)(
+            x_BTD + dropout(y_BTD, self.dropout, keys_B)
+        )
 
     def mlp(self, x_BTD, keys_B):
         """The layers of each place alone."""
@@ -106,12 +111,21 @@ class DETR(Model):
         place_PD = jnp.asarray(places(h, w, self.width), map_BhwD.dtype)
         block = (self.heads, self.hidden_width, self.dropout, self.dtype)
         memory_BPD, _ = stack(
-            EncoderBlock(*block, name="encoder"), self.depth, map_BhwD.reshape(B, h * w, -1), fold(keys_B, 0), None, place_PD
+            EncoderBlock(*block, name="encoder"),
+            self.depth,
+            map_BhwD.reshape(B, h * w, -1),
+            fold(keys_B, 0),
+            None,
+            place_PD,
         )
-        query_QD = self.param("query", nn.initializers.normal(1.0), (self.queries, self.width)).astype(memory_BPD.dtype)
+        query_QD = self.param("query", nn.initializers.normal(1.0), (self.queries, self.width)).astype(
+            memory_BPD.dtype
+        )
         begin_BQD = jnp.zeros((B, *query_QD.shape), memory_BPD.dtype)
         decoder = DecoderBlock(*block, name="decoder")
-        _, x_LBQD = stack(decoder, self.depth, begin_BQD, fold(keys_B, 1), None, memory_BPD, place_PD, query_QD)
+        _, x_LBQD = stack(
+            decoder, self.depth, begin_BQD, fold(keys_B, 1), None, memory_BPD, place_PD, query_QD
+        )
         x_LBQD = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x_LBQD)
 
         dense = partial(nn.Dense, dtype=self.dtype)
@@ -120,7 +134,9 @@ class DETR(Model):
             y = nn.relu(dense(self.width, name=f"box_{i}")(y))
         center_LBQ4 = nn.sigmoid(dense(4, name="box_2")(y).astype(jnp.float32))
         middle, size = jnp.split(center_LBQ4, 2, -1)
-        boxes_LBQ4 = jnp.concatenate([middle - size / 2, middle + size / 2], -1) * jnp.array([H, W, H, W], jnp.float32)
+        boxes_LBQ4 = jnp.concatenate([middle - size / 2, middle + size / 2], -1) * jnp.array(
+            [H, W, H, W], jnp.float32
+        )
         return Queries(dense(self.classes + 1, name="head")(x_LBQD), boxes_LBQ4)
 
 
@@ -131,4 +147,6 @@ def places(h: int, w: int, width: int) -> np.ndarray:
     rows, columns = np.meshgrid((np.arange(h) + 1) / h, (np.arange(w) + 1) / w, indexing="ij")
     angles = [2 * math.pi * place.reshape(-1, 1) * rate for place in (rows, columns)]
     even = np.arange(n) % 2 == 0
-    return np.concatenate([np.where(even, np.sin(angle), np.cos(angle)) for angle in angles], -1).astype(np.float32)
+    return np.concatenate([np.where(even, np.sin(angle), np.cos(angle)) for angle in angles], -1).astype(
+        np.float32
+    )

@@ -1,7 +1,9 @@
 """Diffusion transformer: patches of a noisy image, moved by time and label in every block (arXiv:2212.09748).
 
-Parameters of each block's scales, shifts and gates begin at zero, so that a block begins as the identity (adaLN-Zero).
-Dimensions: B batch, H W image, h w patches of a column and a row, C channels, N patches, D width, K classes, L layers.
+Parameters of each block's scales, shifts and gates begin at zero, so that a block begins as the identity
+(adaLN-Zero).
+Dimensions: B batch, H W image, h w patches of a column and a row, C channels, N patches, D width, K classes,
+    L layers.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import Remat, rematerialised, stack
-from jaxmodels.layers.waves import waves
+from jaxmodels.layers.timestep_embedding import waves
 
 zeros = nn.initializers.zeros
 small = nn.initializers.normal(0.02)
@@ -46,7 +48,9 @@ class Block(Model):
         qkv_BND = dense(3 * D, name="qkv")(modulated(norm(name="norm_attention")(x_BND), shift, scale))
         q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv_BND, 3, -1))
         x_BND += gate[:, None] * dense(D, name="out")(attention(q, k, v).reshape(x_BND.shape))
-        y_BNF = dense(self.hidden_width, name="up")(modulated(norm(name="norm_mlp")(x_BND), shift_mlp, scale_mlp))
+        y_BNF = dense(self.hidden_width, name="up")(
+            modulated(norm(name="norm_mlp")(x_BND), shift_mlp, scale_mlp)
+        )
         x_BND += gate_mlp[:, None] * dense(D, name="down")(nn.gelu(y_BNF))
         return x_BND, None
 
@@ -80,14 +84,18 @@ class DiT(Model):
         condition_BD = dense(D, kernel_init=small, name="time_2")(nn.silu(time_BD))
         if self.classes:
             label_B = jnp.full(B, self.classes) if label_B is None else label_B
-            embed = nn.Embed(self.classes + 1, D, embedding_init=small, dtype=condition_BD.dtype, name="label")
+            embed = nn.Embed(
+                self.classes + 1, D, embedding_init=small, dtype=condition_BD.dtype, name="label"
+            )
             condition_BD += embed(label_B)
         condition_BD = nn.silu(condition_BD)
 
         x_BNF = x_BHWC.reshape(B, h, p, w, p, C).swapaxes(2, 3).reshape(B, h * w, p * p * C)
         x_BND = dense(D, name="embed")(x_BNF)
         x_BND += jnp.asarray(places(h, w, D), x_BND.dtype)
-        block = rematerialised(Block, self.remat)(self.heads, self.hidden_width or 4 * D, self.dtype, name="blocks")
+        block = rematerialised(Block, self.remat)(
+            self.heads, self.hidden_width or 4 * D, self.dtype, name="blocks"
+        )
         x_BND, _ = stack(block, self.depth, x_BND, None, None, condition_BD, unroll=self.unroll)
         shift, scale = jnp.split(dense(2 * D, kernel_init=zeros, name="modulation")(condition_BD), 2, -1)
         norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=self.dtype, name="norm")
@@ -100,7 +108,9 @@ def places(h: int, w: int, width: int) -> np.ndarray:
     rate = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
     rows, columns = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
     angles = [place.reshape(-1, 1) * rate for place in (columns, rows)]
-    return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], -1).astype(np.float32)
+    return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], -1).astype(
+        np.float32
+    )
 
 
 dit_s = partial(DiT, width=384, depth=12, heads=6)

@@ -1,8 +1,9 @@
 """Detection without anchors: every place of a feature pyramid says which class is there and how far its box's edges are.
 
-FCOS (arXiv:1904.01355) on a feature pyramid (arXiv:1612.03144). Differs from the paper: the classes' scores stand for the
-overlap of their box too (arXiv:2006.04388), in place of a centre-ness beside them.
-Dimensions: B batch, H W image, h w places of a level, C channels of a map, D width, K classes, P places of all levels.
+FCOS (arXiv:1904.01355) on a feature pyramid (arXiv:1612.03144). Differs from the paper: the classes' scores
+stand for the overlap of their box too (arXiv:2006.04388), in place of a centre-ness beside them.
+Dimensions: B batch, H W image, h w places of a level, C channels of a map, D width, K classes, P places of
+    all levels.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class FeaturePyramid(Model):
             sides[i] += jax.image.resize(sides[i + 1], (B, h, w, D), "nearest")
         levels = [conv((3, 3), name=f"out_{i}")(x) for i, x in enumerate(sides)]
         for i in range(self.coarser):
-            levels.append(conv((3, 3), strides=2, padding=((1, 1), (1, 1)), name=f"coarser_{i}")(nn.relu(levels[-1])))
+            levels.append(
+                conv((3, 3), strides=2, padding=((1, 1), (1, 1)), name=f"coarser_{i}")(nn.relu(levels[-1]))
+            )
         return levels
 
 
@@ -104,7 +107,10 @@ class FCOS(Model):
             found.append((score(y).reshape(B, h * w, -1), boxes_BP4, center_P2, jnp.full(h * w, stride)))
         logits, boxes, centers, strides = zip(*found, strict=True)
         return Places(
-            jnp.concatenate(logits, 1), jnp.concatenate(boxes, 1), jnp.concatenate(centers), jnp.concatenate(strides)
+            jnp.concatenate(logits, 1),
+            jnp.concatenate(boxes, 1),
+            jnp.concatenate(centers),
+            jnp.concatenate(strides),
         )
 
     def _tower(self, name: str) -> list[tuple[nn.Module, nn.Module]]:

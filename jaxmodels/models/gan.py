@@ -1,7 +1,7 @@
 """Generator and discriminator of images, after DCGAN (arXiv:1511.06434), without statistics of the batch.
 
-Differs from the paper: group normalisation in the generator and none in the discriminator, as its gradient is penalised
-(arXiv:1801.04406); upsampling by repetition and a convolution, against patterns of squares.
+Differs from the paper: group normalisation in the generator and none in the discriminator, as its gradient is
+penalised (arXiv:1801.04406); upsampling by repetition and a convolution, against patterns of squares.
 Dimensions: B batch, H W image, h w map, C channels, D numbers of the code.
 """
 
@@ -55,6 +55,8 @@ class Discriminator(Model):
         """Logits, B."""
         x = 2 * x_BHWC - 1
         for i, channels in enumerate(self.channels):
-            x = Conv(channels, (4, 4), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype, name=f"conv_{i}")(x)
+            x = Conv(
+                channels, (4, 4), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype, name=f"conv_{i}"
+            )(x)
             x = nn.leaky_relu(x, 0.2)
         return nn.Dense(1, dtype=self.dtype, name="head")(x.reshape(len(x), -1))[:, 0]

@@ -1,8 +1,10 @@
 """GPT: a decoder-only transformer with learned positions and normalisation before each sublayer (Radford et al., 2019).
 
-Differs from GPT-2 in nothing but what the fields say; GPT-3 (arXiv:2005.14165, table 2.1) is the same model with longer
-context, here with dense attention in every layer where the paper alternates with a sparse pattern.
-Dimensions: B batch, T tokens, S places in the cache, L layers, H heads, D width of a head, M width, F hidden, V vocabulary.
+Differs from GPT-2 in nothing but what the fields say; GPT-3 (arXiv:2005.14165, table 2.1) is the same model
+with longer context, here with dense attention in every layer where the paper alternates with a sparse
+pattern.
+Dimensions: B batch, T tokens, S places in the cache, L layers, H heads, D width of a head, M width, F hidden,
+    V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.attention import attention
-from jaxmodels.layers.cache import Cache, places
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.kv_cache import Cache, places
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
+from jaxmodels.layers.transformer_rules import transformer_rules
 
 
 class Block(Model):
@@ -34,7 +36,9 @@ class Block(Model):
         """(x, cache) after this block."""
         M = x_BTM.shape[-1]
         small = nn.initializers.normal(0.02)
-        last = nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5)  # GPT-2, section 2.3: residual layers start small
+        last = nn.initializers.normal(
+            0.02 / (2 * self.depth) ** 0.5
+        )  # GPT-2, section 2.3: residual layers start small
         dense = partial(nn.Dense, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
 
@@ -89,8 +93,8 @@ class GPT(Model):
     def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
         """Logits; keys, one per example, while training. With a cache the tokens follow those in it.
 
-        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers of the
-        documents that are packed into a row; a token sees only its own.
+        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers
+        of the documents that are packed into a row; a token sees only its own.
         """
         x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
         table_VM = self.table()
@@ -110,7 +114,9 @@ class GPT(Model):
         if self.dtype:
             x_BTM = x_BTM.astype(self.dtype)
         x_BTM = dropout(x_BTM, self.dropout, fold(keys_B, 2**16))
-        x_BTM, cache = stack(self.blocks, self.depth, x_BTM, keys_B, cache, count_B, segments_BT, unroll=self.unroll)
+        x_BTM, cache = stack(
+            self.blocks, self.depth, x_BTM, keys_B, cache, count_B, segments_BT, unroll=self.unroll
+        )
         return self.norm(x_BTM), cache
 
     def table(self) -> jax.Array:
@@ -122,7 +128,7 @@ class GPT(Model):
         return Cache.empty(self.depth, batch, length, self.heads, self.width // self.heads, self.dtype)
 
     def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
         return transformer_rules(self.heads)
 
 
@@ -136,8 +142,12 @@ gpt3 = partial(GPT, vocabulary=50257, length=2048)
 gpt3_small = partial(gpt3, width=768, depth=12, heads=12)
 gpt3_medium = partial(gpt3, width=1024, depth=24, heads=16)
 gpt3_large = partial(gpt3, width=1536, depth=24, heads=16)
-gpt3_xl = partial(gpt3, width=2048, depth=24, heads=16)  # the paper's 24 heads of 128 do not fit its width of 2,048
+gpt3_xl = partial(
+    gpt3, width=2048, depth=24, heads=16
+)  # the paper's 24 heads of 128 do not fit its width of 2,048
 gpt3_2_7b = partial(gpt3, width=2560, depth=32, heads=32)
 gpt3_6_7b = partial(gpt3, width=4096, depth=32, heads=32)
-gpt3_13b = partial(gpt3, width=5120, depth=40, heads=40)  # the paper's table says 5,140, which 40 heads do not divide
+gpt3_13b = partial(
+    gpt3, width=5120, depth=40, heads=40
+)  # the paper's table says 5,140, which 40 heads do not divide
 gpt3_175b = partial(gpt3, width=12288, depth=96, heads=96)

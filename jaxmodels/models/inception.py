@@ -4,7 +4,8 @@ GoogLeNet    arXiv:1409.4842, with batch normalisation and, as in the weights th
              convolutions; googlenet_28 is reduced to images of 28 x 28.
 InceptionV3  arXiv:1512.00567: factorised convolutions, label smoothing by the task.
 
-Both have auxiliary heads for training, by the method with_auxiliary. Their published weights want images as (x - 0.5) / 0.5.
+Both have auxiliary heads for training, by the method with_auxiliary. Their published weights want images as
+(x - 0.5) / 0.5.
 Dimensions: B batch, H W image, h w map, C channels, F features, K classes.
 """
 
@@ -39,8 +40,8 @@ TALL, WIDE, ONE, THREE, FIVE = (7, 1), (1, 7), (1, 1), (3, 3), (5, 5)
 class Block(Model):
     """Branches of convolutions beside one that pools first, joined along the channels.
 
-    branches: steps of each, at the block's stride in the last; where the last entry is a tuple of steps, these stand side by
-    side. pooled: features of the 1 x 1 convolution after pooling 3 x 3; 0 is none.
+    branches: steps of each, at the block's stride in the last; where the last entry is a tuple of steps,
+    these stand side by side. pooled: features of the 1 x 1 convolution after pooling 3 x 3; 0 is none.
     """
 
     branches: Sequence[Sequence[Any]]
@@ -61,7 +62,10 @@ class Block(Model):
                 if isinstance(step[0], int):
                     x = _layer(*step, **options, name=f"branch_{i}_{j}")(x, keys_B)
                 else:
-                    both = [_layer(*s, **options, name=f"branch_{i}_{j}{'ab'[k]}")(x, keys_B) for k, s in enumerate(step)]
+                    both = [
+                        _layer(*s, **options, name=f"branch_{i}_{j}{'ab'[k]}")(x, keys_B)
+                        for k, s in enumerate(step)
+                    ]
                     x = jnp.concatenate(both, -1)
             out.append(x)
         pads = ((1, 1), (1, 1)) if self.stride == 1 else ((0, 0), (0, 0))
@@ -81,7 +85,12 @@ def _halved(x_BHWC: jax.Array, kernel: int = 3) -> jax.Array:
 
 def google(one: int, narrow: int, three: int, narrower: int, five: int, pooled: int) -> Callable[..., Block]:
     """A block of GoogLeNet: a row of the paper's table 1."""
-    return partial(Block, (((one, ONE),), ((narrow, ONE), (three, THREE)), ((narrower, ONE), (five, THREE))), pooled, True)
+    return partial(
+        Block,
+        (((one, ONE),), ((narrow, ONE), (three, THREE)), ((narrower, ONE), (five, THREE))),
+        pooled,
+        True,
+    )
 
 
 class GoogLeNet(Model):
@@ -100,7 +109,11 @@ class GoogLeNet(Model):
         ),
         (google(256, 160, 320, 32, 128, 128), google(384, 192, 384, 48, 128, 128)),
     )
-    stem: Sequence[int] = (64, 64, 192)  # convolutions 7 x 7 at stride 2, 1 x 1 and 3 x 3; one number: only a 3 x 3
+    stem: Sequence[int] = (
+        64,
+        64,
+        192,
+    )  # convolutions 7 x 7 at stride 2, 1 x 1 and 3 x 3; one number: only a 3 x 3
     dropout: float = 0.2
     auxiliary_dropout: float = 0.7
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
@@ -126,7 +139,9 @@ class GoogLeNet(Model):
             x = layer(self.stem[0], THREE, name="stem_1")(x_BHWC, keys_B)
         else:
             x = _halved(layer(self.stem[0], (7, 7), stride=2, name="stem_1")(x_BHWC, keys_B))
-            x = layer(self.stem[2], THREE, name="stem_3")(layer(self.stem[1], name="stem_2")(x, keys_B), keys_B)
+            x = layer(self.stem[2], THREE, name="stem_3")(
+                layer(self.stem[1], name="stem_2")(x, keys_B), keys_B
+            )
         maps, early = {"stem": x}, []
         for stage, blocks in enumerate(self.stages, 1):
             x = _halved(x, 3 if stage < 3 else 2)
@@ -141,7 +156,9 @@ class GoogLeNet(Model):
         """Maps by stage: "stem", "stage_1", "stage_2", "stage_3"."""
         return self._maps(x_BHWC, keys_B)[0]
 
-    def with_auxiliary(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def with_auxiliary(
+        self, x_BHWC: jax.Array, keys_B: jax.Array | None = None
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """(logits, logits of the auxiliary heads)."""
         maps, early = self._maps(x_BHWC, keys_B)
         x_BF = dropout(maps[f"stage_{len(self.stages)}"].mean((1, 2)), self.dropout, fold(keys_B, 0))
@@ -166,7 +183,9 @@ class _Auxiliary(Model):
     def __call__(self, x_BHWC, keys_B, number: int):
         x = _layer(128, dtype=self.dtype, name="conv")(means(x_BHWC, 4), keys_B)
         x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="dense")(x.reshape(len(x), -1)))
-        return nn.Dense(self.classes, dtype=self.dtype, name="head")(dropout(x, self.dropout, fold(keys_B, number)))
+        return nn.Dense(self.classes, dtype=self.dtype, name="head")(
+            dropout(x, self.dropout, fold(keys_B, number))
+        )
 
 
 def _a(pooled: int) -> Callable[..., Block]:
@@ -183,7 +202,9 @@ def _c(n: int) -> Callable[..., Block]:
 
 SIDES = ((384, (1, 3)), (384, (3, 1)))
 _B = partial(Block, (((384, THREE),), ((64, ONE), (96, THREE), (96, THREE))), 0, True, 2)  # halves the map
-_D = partial(Block, (((192, ONE), (320, THREE)), ((192, ONE), (192, WIDE), (192, TALL), (192, THREE))), 0, True, 2)
+_D = partial(
+    Block, (((192, ONE), (320, THREE)), ((192, ONE), (192, WIDE), (192, TALL), (192, THREE))), 0, True, 2
+)
 _E = partial(Block, (((320, ONE),), ((384, ONE), SIDES), ((448, ONE), (384, THREE), SIDES)), 192)  # figure 7
 V3: Sequence[Sequence[Callable[..., Block]]] = (
     (_a(32), _a(64), _a(64)),
@@ -230,7 +251,9 @@ class InceptionV3(Model):
             maps[f"stage_{stage}"] = x
         return maps
 
-    def with_auxiliary(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def with_auxiliary(
+        self, x_BHWC: jax.Array, keys_B: jax.Array | None = None
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """(logits, logits of the auxiliary head); that one needs images of about 299 x 299."""
         maps = self.features(x_BHWC, keys_B)
         x_BF = dropout(maps["stage_3"].mean((1, 2)), self.dropout, fold(keys_B, 0))

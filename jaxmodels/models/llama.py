@@ -1,9 +1,10 @@
 """Llama: a decoder-only transformer with rotary positions, RMS norms and gated MLPs (arXiv:2302.13971, 2307.09288).
 
-The same by its fields: Llama 3 (arXiv:2407.21783), Mistral (arXiv:2310.06825: a window), Qwen 2 (arXiv:2407.10671: biases)
-and Qwen 3 (arXiv:2505.09388: norms of queries and keys). Nothing here has dropout, as in the papers.
-Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, D width of a head, M width, F hidden,
-V vocabulary.
+The same by its fields: Llama 3 (arXiv:2407.21783), Mistral (arXiv:2310.06825: a window), Qwen 2
+(arXiv:2407.10671: biases) and Qwen 3 (arXiv:2505.09388: norms of queries and keys). Nothing here has dropout,
+as in the papers.
+Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, D width of a head, M width, F
+hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.cache import Cache, places
 from jaxmodels.layers.grouped_attention import GroupedAttention
+from jaxmodels.layers.kv_cache import Cache, places
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.rope import Scaling, rotations
-from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
+from jaxmodels.layers.transformer_rules import transformer_rules
 
 
 class Block(Model):
@@ -39,7 +40,9 @@ class Block(Model):
         dense = partial(nn.Dense, use_bias=False, dtype=self.dtype)
         norm = partial(nn.RMSNorm, epsilon=self.epsilon, dtype=self.dtype)
 
-        y_BTM, cache = self.attention(norm(name="norm_attention")(x_BTM), rotation, cache, count_B, segments_BT)
+        y_BTM, cache = self.attention(
+            norm(name="norm_attention")(x_BTM), rotation, cache, count_B, segments_BT
+        )
         x_BTM += y_BTM
         y_BTM = norm(name="norm_mlp")(x_BTM)
         gate_BTF = dense(self.hidden, kernel_init=small, name="gate")(y_BTM)
@@ -86,7 +89,9 @@ class Llama(Model):
             biases=self.biases,
             head_norm=self.epsilon if self.head_norm else None,
             window=self.window,
-            last=nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5),  # as in GPT-2: residual layers start small
+            last=nn.initializers.normal(
+                0.02 / (2 * self.depth) ** 0.5
+            ),  # as in GPT-2: residual layers start small
             dtype=self.dtype,
             parent=None,
         )
@@ -99,8 +104,8 @@ class Llama(Model):
     def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
         """Logits. With a cache the tokens follow those in it. There is nothing random to use keys for.
 
-        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers of the
-        documents that are packed into a row; a token sees only its own.
+        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers
+        of the documents that are packed into a row; a token sees only its own.
         """
         x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
         table_VM = self.table()
@@ -133,7 +138,7 @@ class Llama(Model):
         return Cache.empty(self.depth, batch, length, self.key_heads, D, self.dtype)
 
     def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
         return transformer_rules(self.heads, self.key_heads)
 
 
@@ -159,11 +164,19 @@ mistral_7b = partial(
 )
 
 qwen2 = partial(
-    Llama, vocabulary=151936, length=131072, theta=1e6, epsilon=1e-6, biases=("query", "key", "value"), tied=True
+    Llama,
+    vocabulary=151936,
+    length=131072,
+    theta=1e6,
+    epsilon=1e-6,
+    biases=("query", "key", "value"),
+    tied=True,
 )
 qwen2_0_5b = partial(qwen2, width=896, depth=24, heads=14, key_heads=2, hidden_width=4864)
 qwen2_1_5b = partial(qwen2, width=1536, depth=28, heads=12, key_heads=2, hidden_width=8960)
 
-qwen3 = partial(Llama, vocabulary=151936, length=40960, theta=1e6, epsilon=1e-6, head_width=128, head_norm=True, tied=True)
+qwen3 = partial(
+    Llama, vocabulary=151936, length=40960, theta=1e6, epsilon=1e-6, head_width=128, head_norm=True, tied=True
+)
 qwen3_0_6b = partial(qwen3, width=1024, depth=28, heads=16, key_heads=8, hidden_width=3072)
 qwen3_1_7b = partial(qwen3, width=2048, depth=28, heads=16, key_heads=8, hidden_width=6144)

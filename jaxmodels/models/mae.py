@@ -1,7 +1,7 @@
 """Masked autoencoder: an image from a few of its patches (arXiv:2111.06377).
 
-Dimensions: B batch, H W image, N patches, n those that are kept, D width of the encoder, E width of the decoder, P numbers
-of a patch.
+Dimensions: B batch, H W image, N patches, n those that are kept, D width of the encoder, E width of the
+decoder, P numbers of a patch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class MAE(Model):
     depth: int = 2
 
     @nn.compact
-    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None, *, kept_Bn: jax.Array) -> jax.Array:
+    def __call__(
+        self, x_BHWC: jax.Array, keys_B: jax.Array | None = None, *, kept_Bn: jax.Array
+    ) -> jax.Array:
         """What every patch may look like."""
         small = nn.initializers.truncated_normal(0.02)
         h, w = self.encoder.grid

@@ -1,6 +1,7 @@
 """MLP-Mixer: layers over the patches of an image, then over the channels of each (arXiv:2105.01601).
 
-Dimensions: B batch, H W image, h w patches of a column and a row, N patches, D width, F hidden, K classes, L layers.
+Dimensions: B batch, H W image, h w patches of a column and a row, N patches, D width, F hidden, K classes, L
+    layers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Block(Model):
         norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
 
         def mlp(x, hidden, part):
-            return dense(x.shape[-1], name=f"{part}_down")(nn.gelu(dense(hidden, name=f"{part}_up")(x), approximate=False))
+            return dense(x.shape[-1], name=f"{part}_down")(
+                nn.gelu(dense(hidden, name=f"{part}_up")(x), approximate=False)
+            )
 
         def added(y, number):
             return y if rate is None else drop_path(y, rate, fold(keys_B, number))
@@ -71,7 +74,10 @@ class Mixer(Model):
         size = (self.patch, self.patch)
         self.embed = Conv(self.width, size, strides=size, padding="VALID", dtype=self.dtype)
         self.blocks = rematerialised(Block, self.remat)(
-            self.token_hidden or self.width // 2, self.hidden_width or 4 * self.width, self.epsilon, self.dtype
+            self.token_hidden or self.width // 2,
+            self.hidden_width or 4 * self.width,
+            self.epsilon,
+            self.dtype,
         )
         self.norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype)
         if self.classes:
@@ -102,7 +108,9 @@ class Mixer(Model):
         rate_L = None
         if not (isinstance(self.drop_path, int | float) and self.drop_path == 0):
             rate_L = self.drop_path * jnp.arange(self.depth) / max(1, self.depth - 1)
-        return stack(self.blocks, self.depth, x_BND, keys_B, rate_L, () if collect else None, unroll=self.unroll)
+        return stack(
+            self.blocks, self.depth, x_BND, keys_B, rate_L, () if collect else None, unroll=self.unroll
+        )
 
 
 mixer_s32, mixer_s16 = (partial(Mixer, width=512, depth=8, patch=patch) for patch in (32, 16))

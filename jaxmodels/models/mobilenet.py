@@ -48,7 +48,9 @@ class Block(Model):
             y = act(layer(row.inner, 1, name="wide")(y, keys_B))
         y = act(layer(row.inner, row.kernel, row.stride, row.inner, name="filter")(y, keys_B))
         if row.excite:
-            gate_BF = nn.relu(nn.Dense(rounded(row.inner / 4), dtype=self.dtype, name="squeeze")(y.mean((1, 2))))
+            gate_BF = nn.relu(
+                nn.Dense(rounded(row.inner / 4), dtype=self.dtype, name="squeeze")(y.mean((1, 2)))
+            )
             gate_BF = nn.hard_sigmoid(nn.Dense(row.inner, dtype=self.dtype, name="excite")(gate_BF))
             y = y * gate_BF[:, None, None]
         y = layer(row.out, 1, name="narrow")(y, keys_B)
@@ -69,7 +71,9 @@ class MobileNet(Model):
     stem: int  # channels of the first convolution
     last: int  # channels of the last convolution, of 1 x 1
     dense: int = 0  # width of a layer before the head
-    hard: bool = False  # hard swish in the first and last layers, and ReLU in rows that do not say so; else ReLU6
+    hard: bool = (
+        False  # hard swish in the first and last layers, and ReLU in rows that do not say so; else ReLU6
+    )
     dropout: float = 0.2  # before the head
     epsilon: float = 1e-5  # of the normalisations
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
@@ -106,7 +110,15 @@ class MobileNet(Model):
 def _second() -> tuple[Inverted, ...]:
     """arXiv:1801.04381, table 2: expansion, channels, repetitions, stride of the first."""
     rows, C = [], 32
-    table = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    table = [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ]
     for expansion, out, count, stride in table:
         for i in range(count):
             rows.append(Inverted(3, expansion * C, out, stride if i == 0 else 1))

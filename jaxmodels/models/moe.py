@@ -1,10 +1,10 @@
 """Mixture of experts: Llama's transformer whose MLPs are sparse experts, as in Mixtral (arXiv:2401.04088).
 
-The same by its fields: Qwen 1.5 MoE (a shared expert that every token uses, behind a sigmoid gate) and Qwen 3 MoE
-(arXiv:2505.09388). Differs from the papers in its balance loss, which is of each example alone (arXiv:2412.19437, equation
-17) where theirs is of a batch, so that no example depends on another.
-Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, D width of a head, M width, F hidden,
-V vocabulary.
+The same by its fields: Qwen 1.5 MoE (a shared expert that every token uses, behind a sigmoid gate) and Qwen 3
+MoE (arXiv:2505.09388). Differs from the papers in its balance loss, which is of each example alone
+(arXiv:2412.19437, equation 17) where theirs is of a batch, so that no example depends on another.
+Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, D width of a head, M width, F
+hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.layers.cache import Cache, places
 from jaxmodels.layers.experts import Experts
 from jaxmodels.layers.grouped_attention import GroupedAttention
+from jaxmodels.layers.kv_cache import Cache, places
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.rope import Scaling, rotations
-from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
+from jaxmodels.layers.transformer_rules import transformer_rules
 
 
 class Block(Model):
@@ -37,7 +37,9 @@ class Block(Model):
     def __call__(self, x_BTM, keys_B, cache: Cache | None, rotation, count_B, segments_BT):
         """(x, cache) after this block."""
         norm = partial(nn.RMSNorm, epsilon=self.epsilon, dtype=self.dtype)
-        y_BTM, cache = self.attention(norm(name="norm_attention")(x_BTM), rotation, cache, count_B, segments_BT)
+        y_BTM, cache = self.attention(
+            norm(name="norm_attention")(x_BTM), rotation, cache, count_B, segments_BT
+        )
         x_BTM += y_BTM
         y_BTM = norm(name="norm_mlp")(x_BTM)
         real_BT = None if segments_BT is None else segments_BT != 0
@@ -45,8 +47,12 @@ class Block(Model):
             real_BT = jnp.arange(y_BTM.shape[1]) < count_B[:, None]
         x_BTM += self.experts(y_BTM, real_BT).astype(x_BTM.dtype)
         if self.shared:
-            dense = partial(nn.Dense, use_bias=False, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype)
-            y_BTF = nn.silu(dense(self.shared, name="shared_gate")(y_BTM)) * dense(self.shared, name="shared_up")(y_BTM)
+            dense = partial(
+                nn.Dense, use_bias=False, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype
+            )
+            y_BTF = nn.silu(dense(self.shared, name="shared_gate")(y_BTM)) * dense(
+                self.shared, name="shared_up"
+            )(y_BTM)
             open_BT1 = nn.sigmoid(dense(1, name="shared_open")(y_BTM))
             x_BTM += open_BT1 * dense(x_BTM.shape[-1], name="shared_down")(y_BTF)
         return x_BTM, cache
@@ -95,7 +101,9 @@ class MoE(Model):
             biases=self.biases,
             head_norm=self.epsilon if self.head_norm else None,
             window=self.window,
-            last=nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5),  # as in GPT-2: residual layers start small
+            last=nn.initializers.normal(
+                0.02 / (2 * self.depth) ** 0.5
+            ),  # as in GPT-2: residual layers start small
             dtype=self.dtype,
             parent=None,
         )
@@ -118,8 +126,8 @@ class MoE(Model):
     def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
         """Logits. With a cache the tokens follow those in it. There is nothing random to use keys for.
 
-        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers of the
-        documents that are packed into a row; a token sees only its own, and 0 is padding.
+        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers
+        of the documents that are packed into a row; a token sees only its own, and 0 is padding.
         """
         x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
         table_VM = self.table()
@@ -152,7 +160,7 @@ class MoE(Model):
         return Cache.empty(self.depth, batch, length, self.key_heads, D, self.dtype)
 
     def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
         return transformer_rules(self.heads, self.key_heads)
 
 

@@ -22,8 +22,12 @@ class Said(NamedTuple):
     """What a network says of a window, of each window for the first."""
 
     face: jax.Array  # probability
-    edges: jax.Array  # (…, 4): how far x0 y0 x1 y1 of the face are from the window's, in its widths and heights
-    points: jax.Array | None  # (…, 10): x of eyes, nose and corners of the mouth, left first, then their y, in its sizes
+    edges: (
+        jax.Array
+    )  # (…, 4): how far x0 y0 x1 y1 of the face are from the window's, in its widths and heights
+    points: (
+        jax.Array | None
+    )  # (…, 10): x of eyes, nose and corners of the mouth, left first, then their y, in its sizes
 
 
 class PReLU(Model):
@@ -54,7 +58,9 @@ class MTCNN(Model):
         if min(H, W) < self.size or (self.dense and max(H, W) > self.size):
             raise ValueError(f"MTCNN: came windows of {H}x{W}; wanted {self.size}x{self.size}: resize them")
         x = x_BHWC
-        for i, (channels, kernel, pool) in enumerate(zip(self.channels, self.kernels, self.pools, strict=True), 1):
+        for i, (channels, kernel, pool) in enumerate(
+            zip(self.channels, self.kernels, self.pools, strict=True), 1
+        ):
             x = Conv(channels, (kernel, kernel), padding="VALID", dtype=self.dtype, name=f"conv_{i}")(x)
             x = PReLU(name=f"slope_{i}")(x)
             if pool:

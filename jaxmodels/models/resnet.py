@@ -80,7 +80,9 @@ class SqueezeExcite(Bottleneck):
         """The block's features."""
         y_BhwF = self.branch(x_BHWC, keys_B)
         F = y_BhwF.shape[-1]
-        gate_BF = nn.relu(nn.Dense(F // self.reduction, dtype=self.dtype, name="squeeze")(y_BhwF.mean((1, 2))))
+        gate_BF = nn.relu(
+            nn.Dense(F // self.reduction, dtype=self.dtype, name="squeeze")(y_BhwF.mean((1, 2)))
+        )
         gate_BF = nn.sigmoid(nn.Dense(F, dtype=self.dtype, name="excite")(gate_BF))
         y_BhwF = y_BhwF * gate_BF[:, None, None]
         return nn.relu(y_BhwF + _shortcut(x_BHWC, y_BhwF, self.stride, keys_B, self.dtype))
@@ -100,7 +102,9 @@ class ResNet(Model):
     depths: Sequence[int]
     block: type[nn.Module] = Bottleneck
     widths: Sequence[int] = (64, 128, 256, 512)
-    stem: Literal["pool", "plain"] = "pool"  # 7 x 7 at stride 2 and pooling, or 3 x 3 at stride 1 for small images
+    stem: Literal["pool", "plain"] = (
+        "pool"  # 7 x 7 at stride 2 and pooling, or 3 x 3 at stride 1 for small images
+    )
     stem_width: int = 64
     groups: int = 1
     base_width: int = 64  # of a bottleneck's middle for each 64 of its width
@@ -125,7 +129,9 @@ class ResNet(Model):
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 1):
             for i in range(depth):
                 stride = 2 if stage > 1 and i == 0 else 1
-                block: Any = partial(self.block, groups=self.groups, base_width=self.base_width, dtype=self.dtype)
+                block: Any = partial(
+                    self.block, groups=self.groups, base_width=self.base_width, dtype=self.dtype
+                )
                 x = block(width, stride, name=f"stage_{stage}_block_{i}")(x, keys_B)
             maps[f"stage_{stage}"] = x
         return maps
@@ -148,7 +154,9 @@ class CifarResNet(Model):
 
     classes: int  # 0: the pooled features
     depth: int = 20
-    option: Literal["A", "B"] = "A"  # of the shortcuts where the shape changes: zeros for new channels, or a projection
+    option: Literal["A", "B"] = (
+        "A"  # of the shortcuts where the shape changes: zeros for new channels, or a projection
+    )
     widths: Sequence[int] = (16, 32, 64)
     dropout: float = 0.0
     dtype: jnp.dtype | None = None
@@ -191,7 +199,9 @@ class _OptionA(Model):
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None) -> jax.Array:
-        y_BhwF = nn.relu(ConvNorm(self.width, 3, self.stride, dtype=self.dtype, name="conv_1")(x_BHWC, keys_B))
+        y_BhwF = nn.relu(
+            ConvNorm(self.width, 3, self.stride, dtype=self.dtype, name="conv_1")(x_BHWC, keys_B)
+        )
         y_BhwF = ConvNorm(self.width, last=True, dtype=self.dtype, name="conv_2")(y_BhwF, keys_B)
         new = self.width - x_BHWC.shape[-1]
         x_BhwC = x_BHWC[:, :: self.stride, :: self.stride]
@@ -211,7 +221,9 @@ class WideResNet(Model):
     def setup(self):
         """The head."""
         if (self.depth - 4) % 6 or self.depth < 10:
-            raise ValueError(f"WideResNet: came a depth of {self.depth}; wanted 6n + 4, such as 16 or 28: take one of those")
+            raise ValueError(
+                f"WideResNet: came a depth of {self.depth}; wanted 6n + 4, such as 16 or 28: take one of those"
+            )
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
 
@@ -225,7 +237,11 @@ class WideResNet(Model):
         n = (self.depth - 4) // 6
         for stage, width in enumerate((16, 32, 64), 1):
             for i in range(n):
-                name, stride, width_now = f"stage_{stage}_block_{i}", 2 if stage > 1 and i == 0 else 1, width * self.widen
+                name, stride, width_now = (
+                    f"stage_{stage}_block_{i}",
+                    2 if stage > 1 and i == 0 else 1,
+                    width * self.widen,
+                )
                 y = nn.relu(norm(name=f"{name}_norm_1")(x))
                 if x.shape[-1] != width_now or stride > 1:
                     x = layer(width_now, (1, 1), strides=stride, padding=same(1), name=f"{name}_shortcut")(y)

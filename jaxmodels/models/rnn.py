@@ -1,12 +1,14 @@
 """Recurrent networks: a state that every token changes (Elman, 1990; GRU, arXiv:1406.1078).
 
-The LSTM is Hochreiter and Schmidhuber's (1997) with the forget gate of Gers et al. (2000). Layers are stacked, with dropout
-on all connections but the recurrent ones (arXiv:1409.2329). The formulas are those of torch.nn.RNN, LSTM and GRU: there are
-no peepholes, and the GRU applies its reset gate after the product with the state. Differs from torch in one bias where that
-adds two (only the GRU needs both), in forget gates that start at a bias of 1 (Jozefowicz et al., 2015) and in matrices of
-the state that start orthogonal. What a layer needs of its inputs is one product for all tokens; only the states' own product
-is in the loop, and states are float32.
-Dimensions: B batch, T tokens, L layers, M width, H width of a state, G numbers of all gates, V vocabulary, K classes.
+The LSTM is Hochreiter and Schmidhuber's (1997) with the forget gate of Gers et al. (2000). Layers are
+stacked, with dropout on all connections but the recurrent ones (arXiv:1409.2329). The formulas are those of
+torch.nn.RNN, LSTM and GRU: there are no peepholes, and the GRU applies its reset gate after the product with
+the state. Differs from torch in one bias where that adds two (only the GRU needs both), in forget gates that
+start at a bias of 1 (Jozefowicz et al., 2015) and in matrices of the state that start orthogonal. What a
+layer needs of its inputs is one product for all tokens; only the states' own product is in the loop, and
+states are float32.
+Dimensions: B batch, T tokens, L layers, M width, H width of a state, G numbers of all gates, V vocabulary, K
+    classes.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class Layer(Model):
                 n = jnp.tanh(n_in + nn.sigmoid(r_in + r_own) * n_own)
                 after = ((1 - z) * n + z * hidden_BH,)
             if real_B is not None:
-                after = tuple(jnp.where(real_B[:, None], new, old) for new, old in zip(after, states, strict=True))
+                after = tuple(
+                    jnp.where(real_B[:, None], new, old) for new, old in zip(after, states, strict=True)
+                )
             return after, after[0].astype(x_BTM.dtype)
 
         over_time = jax.tree.map(lambda x: x.swapaxes(0, 1), (inputs_BTG, first_BT, real_BT))
@@ -109,8 +113,8 @@ class RNN(Model):
     def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
         """Logits; keys, one per example, while training. With a cache the tokens follow those in it.
 
-        count_B: so many tokens of each row are real, the others change no state; None is all. segments_BT: numbers of the
-        documents that are packed into a row; the states start from zero in each.
+        count_B: so many tokens of each row are real, the others change no state; None is all. segments_BT:
+        numbers of the documents that are packed into a row; the states start from zero in each.
         """
         x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
         logits_BTV = x_BTM @ self.table().astype(x_BTM.dtype).T
@@ -153,7 +157,9 @@ class RNNClassifier(Model):
     def __call__(self, tokens_BT: jax.Array, keys_B=None, segments_BT: jax.Array | None = None) -> jax.Array:
         """Logits; keys, one per example, while training. Where segments_BT is 0 there is padding, which changes nothing."""
         small = nn.initializers.normal(self.width**-0.5)
-        x_BTM = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype, name="embed")(tokens_BT)
+        x_BTM = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype, name="embed")(
+            tokens_BT
+        )
         for i in range(self.depth):
             x_BTM = dropout(x_BTM, self.dropout, fold(keys_B, i))
             y_BTH, _ = Layer(self.cell, self.width, name=f"layer_{i}")(x_BTM, segments_BT=segments_BT)
@@ -184,7 +190,9 @@ def _zeros(cell: Cell, shape: tuple[int, ...]) -> States:
 def _orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """One orthogonal matrix for each gate, side by side: a state neither grows nor fades in the product."""
     H, G = shape
-    return jnp.concatenate([nn.initializers.orthogonal()(k, (H, H)) for k in jax.random.split(key, G // H)], 1)
+    return jnp.concatenate(
+        [nn.initializers.orthogonal()(k, (H, H)) for k in jax.random.split(key, G // H)], 1
+    )
 
 
 def _forget_at_one(key: jax.Array, shape: tuple[int]) -> jax.Array:

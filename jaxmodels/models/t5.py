@@ -1,9 +1,9 @@
 """T5: an encoder and a decoder whose only positions are biases of attention, by distance (arXiv:1910.10683).
 
-T5 v1.1 (arXiv:2002.05202, section 3), of which FLAN-T5 is a tuned form, is the same with gated MLPs and a head of its own.
-Differs from the paper: the weights of attention have no dropout.
-Dimensions: B batch, S tokens of the source, T of the target, C places in the cache, L layers, H heads, D width of a head,
-M width, F hidden, V vocabulary.
+T5 v1.1 (arXiv:2002.05202, section 3), of which FLAN-T5 is a tuned form, is the same with gated MLPs and a
+head of its own. Differs from the paper: the weights of attention have no dropout.
+Dimensions: B batch, S tokens of the source, T of the target, C places in the cache, L layers, H heads, D
+width of a head, M width, F hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.layers import cache as self_cache
+from jaxmodels.layers import kv_cache as self_cache
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
+from jaxmodels.layers.transformer_rules import transformer_rules
 
 
 class Cache(NamedTuple):
@@ -36,14 +36,16 @@ class Cache(NamedTuple):
 def bucket(ahead: jax.Array, *, both_ways: bool, buckets: int, furthest: int) -> jax.Array:
     """The bucket of a key so many places ahead of its query (section 2.1).
 
-    Half of them hold one distance each, the others logarithmically more, up to `furthest` and all beyond it. Both ways,
-    keys behind and ahead have a half of the buckets each; else those ahead count as distance 0.
+    Half of them hold one distance each, the others logarithmically more, up to `furthest` and all beyond it.
+    Both ways, keys behind and ahead have a half of the buckets each; else those ahead count as distance 0.
     """
     side = buckets // 2 if both_ways else buckets
     exact = side // 2
     distances = np.arange(furthest + 1)
     log = np.log(np.maximum(distances, 1) / exact) / np.log(furthest / exact)
-    table = np.where(distances < exact, distances, np.minimum(exact + np.trunc(log * (side - exact)), side - 1))
+    table = np.where(
+        distances < exact, distances, np.minimum(exact + np.trunc(log * (side - exact)), side - 1)
+    )
     distance = jnp.abs(ahead) if both_ways else jnp.maximum(-ahead, 0)
     found = jnp.asarray(table, jnp.int32)[jnp.minimum(distance, furthest)]
     return jnp.where(ahead > 0, side + found, found) if both_ways else found
@@ -131,9 +133,14 @@ class DecoderBlock(Block):
             k, v = (self.project(memory_BSM, name) for name in ("source_key", "source_value"))
         segments = None
         if source_segments_BS is not None:
-            segments = (jnp.ones(x_BTM.shape[:2], jnp.int32) if segments_BT is None else segments_BT, source_segments_BS)
+            segments = (
+                jnp.ones(x_BTM.shape[:2], jnp.int32) if segments_BT is None else segments_BT,
+                source_segments_BS,
+            )
         q = self.project(self.norm(x_BTM, "norm_source"), "source_query")
-        x_BTM = self.out(attention(q, k, v, segments=segments, scale=1.0), x_BTM, fold(keys_B, 1), "source_out")
+        x_BTM = self.out(
+            attention(q, k, v, segments=segments, scale=1.0), x_BTM, fold(keys_B, 1), "source_out"
+        )
 
         x_BTM = self.mlp(x_BTM, fold(keys_B, 2))
         return x_BTM, None if own is None else Cache(own, k, v, source_segments_BS)
@@ -149,8 +156,9 @@ def _each(q_THD, k_CHD, v_CHD, offset, bias_HTC):
 class T5(Model):
     """Maps a source and the beginning of a target to logits of the target's next tokens, BTV.
 
-    Sources differ in length by segments: source_segments_BS holds 1 for the text and 0 for what fills the row up. Several
-    pairs packed into a row have numbers of their own, which segments_BT says of the target (1 throughout where absent).
+    Sources differ in length by segments: source_segments_BS holds 1 for the text and 0 for what fills the row
+    up. Several pairs packed into a row have numbers of their own, which segments_BT says of the target (1
+    throughout where absent).
     """
 
     vocabulary: int
@@ -177,7 +185,9 @@ class T5(Model):
                 "above half their number: change one"
             )
         small = nn.initializers.normal(self.width**-0.5)
-        self.embed = nn.Embed(self.vocabulary, self.width, embedding_init=nn.initializers.normal(1.0), dtype=self.dtype)
+        self.embed = nn.Embed(
+            self.vocabulary, self.width, embedding_init=nn.initializers.normal(1.0), dtype=self.dtype
+        )
         sizes = (self.heads, self.head_width, self.hidden_width, self.gated, self.dropout, self.dtype)
         self.encoder_bias = self.param("encoder_bias", small, (self.buckets, self.heads))
         self.decoder_bias = self.param("decoder_bias", small, (self.buckets, self.heads))
@@ -200,14 +210,25 @@ class T5(Model):
         place_S = jnp.arange(source_BS.shape[1])
         bias_1HSS = self._bias(self.encoder_bias, place_S - place_S[:, None], both_ways=True)[None]
         x_BSM = dropout(self.embed(source_BS), self.dropout, keys(2**16))
-        x_BSM, _ = stack(self.encoder, self.depth, x_BSM, keys(0), None, bias_1HSS, segments_BS, unroll=self.unroll)
+        x_BSM, _ = stack(
+            self.encoder, self.depth, x_BSM, keys(0), None, bias_1HSS, segments_BS, unroll=self.unroll
+        )
         return dropout(self.norm_encoder(x_BSM), self.dropout, keys(2**16 + 1))
 
-    def hidden(self, target_BT, memory_BSM, source_segments_BS, keys_B=None, cache=None, count_B=None, segments_BT=None):
+    def hidden(
+        self,
+        target_BT,
+        memory_BSM,
+        source_segments_BS,
+        keys_B=None,
+        cache=None,
+        count_B=None,
+        segments_BT=None,
+    ):
         """(x_BTM, cache): what the logits are products of.
 
-        With a cache the target follows the tokens in it, of which the first count_B are real (None is all). The first time
-        it takes up the memory; afterwards memory and source segments are None.
+        With a cache the target follows the tokens in it, of which the first count_B are real (None is all).
+        The first time it takes up the memory; afterwards memory and source segments are None.
         """
         B, T = target_BT.shape
         keys = partial(fold, fold(keys_B, 1))
@@ -235,10 +256,12 @@ class T5(Model):
 
     def start(self, batch: int, length: int) -> Cache:
         """A cache for `batch` rows of at most `length` tokens, without a source yet."""
-        return Cache(self_cache.Cache.empty(self.depth, batch, length, self.heads, self.head_width, self.dtype))
+        return Cache(
+            self_cache.Cache.empty(self.depth, batch, length, self.heads, self.head_width, self.dtype)
+        )
 
     def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
         return transformer_rules(self.heads, stacks="encoder|decoder")
 
 

@@ -1,8 +1,9 @@
 """TextCNN: convolutions over word embeddings, and the strongest answer of each map anywhere in the text (arXiv:1408.5882).
 
-The paper's CNN-rand: embeddings start at random and are trained. Differs from it in that no weight vector is scaled back to
-a norm of 3, and in the edges: a window starts at each real token, and beyond the text's end are zeros. So a text
-shorter than a window has windows too, and padding changes nothing, on whichever side it is.
+The paper's CNN-rand: embeddings start at random and are trained. Differs from it in that no weight vector is
+scaled back to a norm of 3, and in the edges: a window starts at each real token, and beyond the text's end
+are zeros. So a text shorter than a window has windows too, and padding changes nothing, on whichever side it
+is.
 Dimensions: B batch, T tokens, M width, F maps, K classes.
 """
 
@@ -32,7 +33,9 @@ class TextCNN(Model):
     @nn.compact
     def __call__(self, tokens_BT: jax.Array, keys_B=None, segments_BT: jax.Array | None = None) -> jax.Array:
         """Logits; keys, one per example, while training. Where segments_BT is 0 there is padding, which changes nothing."""
-        spread = nn.initializers.normal(0.144)  # the deviation of the numbers from -0.25 to 0.25 in the author's code
+        spread = nn.initializers.normal(
+            0.144
+        )  # the deviation of the numbers from -0.25 to 0.25 in the author's code
         embed = nn.Embed(self.vocabulary, self.width, embedding_init=spread, dtype=self.dtype, name="embed")
         real_BT1 = None if segments_BT is None else (segments_BT != 0)[..., None]
         x_BTM = embed(tokens_BT)

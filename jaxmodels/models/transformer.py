@@ -1,9 +1,9 @@
 """The transformer that turns one text into another: an encoder, and a decoder that sees it (arXiv:1706.03762).
 
-Normalisation comes after each sum, as in the paper; the matrices of attention have no biases, as in its equations.
-Differs from the paper: the weights of attention have no dropout.
-Dimensions: B batch, S tokens of the source, T of the target, C places in the cache, L layers, H heads, D width of a head,
-M width, F hidden, V vocabulary.
+Normalisation comes after each sum, as in the paper; the matrices of attention have no biases, as in its
+equations. Differs from the paper: the weights of attention have no dropout.
+Dimensions: B batch, S tokens of the source, T of the target, C places in the cache, L layers, H heads, D
+width of a head, M width, F hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.layers import cache as self_cache
+from jaxmodels.layers import kv_cache as self_cache
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
+from jaxmodels.layers.transformer_rules import transformer_rules
 
 xavier = nn.initializers.xavier_uniform()
 
@@ -53,13 +53,17 @@ class Block(Model):
 
     def project(self, x_BTM, name):
         """A matrix of attention, and its result by heads, BTHD."""
-        y_BTM = nn.Dense(x_BTM.shape[-1], use_bias=False, kernel_init=xavier, dtype=self.dtype, name=name)(x_BTM)
+        y_BTM = nn.Dense(x_BTM.shape[-1], use_bias=False, kernel_init=xavier, dtype=self.dtype, name=name)(
+            x_BTM
+        )
         return y_BTM.reshape(*y_BTM.shape[:2], self.heads, -1)
 
     def out(self, y_BTHD, x_BTM, name):
         """The last matrix of attention."""
         y_BTM = y_BTHD.reshape(x_BTM.shape).astype(x_BTM.dtype)  # a cache may be wider
-        return nn.Dense(x_BTM.shape[-1], use_bias=False, kernel_init=xavier, dtype=self.dtype, name=name)(y_BTM)
+        return nn.Dense(x_BTM.shape[-1], use_bias=False, kernel_init=xavier, dtype=self.dtype, name=name)(
+            y_BTM
+        )
 
     def add(self, x_BTM, y_BTM, keys_B, name):
         """The sum of both, normalised."""
@@ -107,7 +111,10 @@ class DecoderBlock(Block):
             k, v = (self.project(memory_BSM, name) for name in ("source_key", "source_value"))
         segments = None
         if source_segments_BS is not None:
-            segments = (jnp.ones(x_BTM.shape[:2], jnp.int32) if segments_BT is None else segments_BT, source_segments_BS)
+            segments = (
+                jnp.ones(x_BTM.shape[:2], jnp.int32) if segments_BT is None else segments_BT,
+                source_segments_BS,
+            )
         y_BTHD = attention(self.project(x_BTM, "source_query"), k, v, segments=segments)
         x_BTM = self.add(x_BTM, self.out(y_BTHD, x_BTM, "source_out"), fold(keys_B, 1), "norm_source")
 
@@ -118,8 +125,9 @@ class DecoderBlock(Block):
 class Transformer(Model):
     """Maps a source and the beginning of a target to logits of the target's next tokens, BTV.
 
-    Sources differ in length by segments: source_segments_BS holds 1 for the text and 0 for what fills the row up. Several
-    pairs packed into a row have numbers of their own, which segments_BT says of the target (1 throughout where absent).
+    Sources differ in length by segments: source_segments_BS holds 1 for the text and 0 for what fills the row
+    up. Several pairs packed into a row have numbers of their own, which segments_BT says of the target (1
+    throughout where absent).
     """
 
     vocabulary: int
@@ -141,7 +149,10 @@ class Transformer(Model):
                 "change one"
             )
         self.embed = nn.Embed(
-            self.vocabulary, self.width, embedding_init=nn.initializers.normal(self.width**-0.5), dtype=self.dtype
+            self.vocabulary,
+            self.width,
+            embedding_init=nn.initializers.normal(self.width**-0.5),
+            dtype=self.dtype,
         )
         sizes = (self.heads, self.hidden_width, self.dropout, self.dtype)
         self.encoder = rematerialised(EncoderBlock, self.remat)(*sizes)
@@ -157,13 +168,24 @@ class Transformer(Model):
         """What the decoder sees of the source, BSM."""
         place_BS = self_cache.places(source_BS, None, segments_BS)
         x_BSM = self._embedded(source_BS, place_BS, fold(keys_B, 2**16))
-        return stack(self.encoder, self.depth, x_BSM, fold(keys_B, 0), None, segments_BS, unroll=self.unroll)[0]
+        return stack(self.encoder, self.depth, x_BSM, fold(keys_B, 0), None, segments_BS, unroll=self.unroll)[
+            0
+        ]
 
-    def hidden(self, target_BT, memory_BSM, source_segments_BS, keys_B=None, cache=None, count_B=None, segments_BT=None):
+    def hidden(
+        self,
+        target_BT,
+        memory_BSM,
+        source_segments_BS,
+        keys_B=None,
+        cache=None,
+        count_B=None,
+        segments_BT=None,
+    ):
         """(x_BTM, cache): what the logits are products of.
 
-        With a cache the target follows the tokens in it, of which the first count_B are real (None is all). The first time
-        it takes up the memory; afterwards memory and source segments are None.
+        With a cache the target follows the tokens in it, of which the first count_B are real (None is all).
+        The first time it takes up the memory; afterwards memory and source segments are None.
         """
         if cache is not None and count_B is None:
             count_B = jnp.full(len(target_BT), target_BT.shape[1], jnp.int32)
@@ -187,7 +209,7 @@ class Transformer(Model):
         return Cache(self_cache.Cache.empty(self.depth, batch, length, self.heads, D, self.dtype))
 
     def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
         return transformer_rules(self.heads, stacks="encoder|decoder")
 
 

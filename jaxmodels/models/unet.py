@@ -1,7 +1,7 @@
 """U-Net for diffusion: an image with noise, and how much, to what the task asks for (arXiv:2006.11239, appendix B).
 
-After arXiv:2102.09672 and arXiv:2105.05233: time scales and shifts the normalised maps, classes are added to time. The first
-level may work on squares of pixels (arXiv:2207.04316), which is cheaper by their number.
+After arXiv:2102.09672 and arXiv:2105.05233: time scales and shifts the normalised maps, classes are added to
+time. The first level may work on squares of pixels (arXiv:2207.04316), which is cheaper by their number.
 Dimensions: B batch, H W image, h w map, C channels, F features, D width of the time's embedding, K classes.
 """
 
@@ -17,7 +17,7 @@ from jaxmodels.layers.attention import attention
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.waves import waves
+from jaxmodels.layers.timestep_embedding import waves
 
 
 class Block(Model):
@@ -98,7 +98,9 @@ class UNet(Model):
         def block(x, features, level):
             nonlocal count
             keys = fold(keys_B, count)
-            x = Block(features, dropout=self.dropout, dtype=self.dtype, name=f"block_{count}")(x, time_BD, keys)
+            x = Block(features, dropout=self.dropout, dtype=self.dtype, name=f"block_{count}")(
+                x, time_BD, keys
+            )
             if level in self.attention:
                 x = Attention(self.heads, dtype=self.dtype, name=f"attention_{count}")(x)
             count += 1
@@ -110,7 +112,14 @@ class UNet(Model):
         kept = [x]
         for level, features in enumerate(self.channels):
             if level:
-                down = Conv(features, (3, 3), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype, name=f"down_{level}")
+                down = Conv(
+                    features,
+                    (3, 3),
+                    strides=2,
+                    padding=((1, 1), (1, 1)),
+                    dtype=self.dtype,
+                    name=f"down_{level}",
+                )
                 x = down(x)
                 kept.append(x)
             for _ in range(self.depth):

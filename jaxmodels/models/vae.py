@@ -29,13 +29,17 @@ class VAE(Model):
 
     def setup(self):
         """The parameters' owners."""
-        self.down = [Conv(c, (3, 3), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype) for c in self.channels]
+        self.down = [
+            Conv(c, (3, 3), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype) for c in self.channels
+        ]
         self.narrow = nn.Dense(self.hidden, dtype=self.dtype)
         self.moments = nn.Dense(2 * self.code, dtype=self.dtype)
         self.wide = nn.Dense(self.hidden, dtype=self.dtype)
         sizes = self.sizes()
         self.seed = nn.Dense(sizes[-1][0] * sizes[-1][1] * self.channels[-1], dtype=self.dtype)
-        self.up = [Conv(c, (3, 3), dtype=self.dtype) for c in (*reversed(self.channels[:-1]), self.channels[0])]
+        self.up = [
+            Conv(c, (3, 3), dtype=self.dtype) for c in (*reversed(self.channels[:-1]), self.channels[0])
+        ]
         self.out = Conv(self.shape[-1], (3, 3), dtype=self.dtype)
 
     def sizes(self) -> list[tuple[int, int]]:

@@ -1,9 +1,9 @@
 """Vision Transformer: an image read as a sequence of patches (arXiv:2010.11929).
 
-Mean pooling in place of the class token as in the paper's appendix D.3, register tokens of arXiv:2309.16588, stochastic
-depth as in arXiv:2012.12877 and layer scale (arXiv:2103.17239) are choices.
-Dimensions: B batch, H W image, h w patches of a column and a row, N patches, n those that are seen, T tokens, D width,
-F hidden, K classes, L layers.
+Mean pooling in place of the class token as in the paper's appendix D.3, register tokens of arXiv:2309.16588,
+stochastic depth as in arXiv:2012.12877 and layer scale (arXiv:2103.17239) are choices.
+Dimensions: B batch, H W image, h w patches of a column and a row, N patches, n those that are seen, T tokens,
+D width, F hidden, K classes, L layers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.drop_path import drop_path
 from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.split import transformer_rules
 from jaxmodels.layers.stack import Remat, rematerialised, stack
+from jaxmodels.layers.transformer_rules import transformer_rules
 
 small = nn.initializers.truncated_normal(0.02)
 
@@ -61,7 +61,9 @@ class Block(Model):
     def branch(self, y_BTD, name: str, keys_B, rate, number: int):
         """What is added: scaled, thinned out, or not at all for some examples."""
         if self.layer_scale:
-            y_BTD *= self.param(name, nn.initializers.constant(self.layer_scale), y_BTD.shape[-1:]).astype(y_BTD.dtype)
+            y_BTD *= self.param(name, nn.initializers.constant(self.layer_scale), y_BTD.shape[-1:]).astype(
+                y_BTD.dtype
+            )
         y_BTD = dropout(y_BTD, self.dropout, fold(keys_B, number))
         return y_BTD if rate is None else drop_path(y_BTD, rate, fold(keys_B, number + 2))
 
@@ -129,7 +131,9 @@ class ViT(Model):
         x_BD = x_BTD[:, 0] if self.pool == "token" else x_BTD[:, self.before :].mean(1)
         return self.head(x_BD) if self.classes else x_BD
 
-    def tokens(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None, kept_Bn: jax.Array | None = None) -> jax.Array:
+    def tokens(
+        self, x_BHWC: jax.Array, keys_B: jax.Array | None = None, kept_Bn: jax.Array | None = None
+    ) -> jax.Array:
         """The normalised tokens: class token and registers where there are such, then the patches, row by row.
 
         kept_Bn: numbers of the patches that are seen, in this order; None is all.
@@ -169,10 +173,12 @@ class ViT(Model):
         rate_L = None
         if not (isinstance(self.drop_path, int | float) and self.drop_path == 0):
             rate_L = self.drop_path * jnp.arange(self.depth) / max(1, self.depth - 1)
-        return stack(self.blocks, self.depth, x_BTD, keys_B, rate_L, () if collect else None, unroll=self.unroll)
+        return stack(
+            self.blocks, self.depth, x_BTD, keys_B, rate_L, () if collect else None, unroll=self.unroll
+        )
 
     def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.sharding."""
+        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
         return transformer_rules(self.heads)
 
 
@@ -183,4 +189,6 @@ vit_l = partial(ViT, width=1024, depth=24, heads=16)
 vit_h = partial(ViT, width=1280, depth=32, heads=16)
 vit_ti16, vit_s16, vit_b16, vit_l16 = (partial(size, patch=16) for size in (vit_ti, vit_s, vit_b, vit_l))
 vit_h14 = partial(vit_h, patch=14)
-vit_28 = partial(ViT, width=64, depth=6, heads=4, hidden_width=128, patch=4, size=28, pool="mean")  # 0.2 million parameters
+vit_28 = partial(
+    ViT, width=64, depth=6, heads=4, hidden_width=128, patch=4, size=28, pool="mean"
+)  # 0.2 million parameters

@@ -1,7 +1,7 @@
 """Compilers of hardware that is not there: libtpu's and CUDA's, and the CPU's for simulated devices.
 
-Each gives the devices of a target to lower for. The environment that they need must be set before JAX is imported; see
-`environment`.
+Each gives the devices of a target to lower for. The environment that they need must be set before JAX is
+imported; see `environment`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda13", "plan
 def environment(target: Target) -> dict[str, str]:
     """What a process must have in its environment before it imports JAX, so that no real accelerator is looked for.
 
-    libtpu ends the process at a flag of XLA_FLAGS that it does not know, as CPU ones are; its own are in LIBTPU_INIT_ARGS.
+    libtpu ends the process at a flag of XLA_FLAGS that it does not know, as CPU ones are; its own are in
+    LIBTPU_INIT_ARGS.
     """
     return {
         **({"XLA_FLAGS": ""} if target.device.platform == "tpu" else {}),
@@ -48,7 +49,9 @@ def missing(target: Target) -> str | None:
 
 def version(target: Target) -> str:
     """Of the target's own compiler."""
-    names = {"tpu": ["libtpu"], "gpu": ["jax-cuda13-plugin", "nvidia-cudnn-cu13"]}.get(target.device.platform, [])
+    names = {"tpu": ["libtpu"], "gpu": ["jax-cuda13-plugin", "nvidia-cudnn-cu13"]}.get(
+        target.device.platform, []
+    )
     return ", ".join([f"{name} {importlib.metadata.version(name)}" for name in ["jaxlib", *names]])
 
 

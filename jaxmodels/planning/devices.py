@@ -1,10 +1,11 @@
 """What vendors say of their accelerators. All figures are for one chip, dense, without sparsity; bytes and FLOP per second.
 
-Sources: Google: docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e, /tpu7x (their "bidirectional ICI bandwidth per chip" is
-all links, both ways). NVIDIA: the data sheets of A100 80 GB SXM, H100 SXM, H200 SXM, DGX B200 and GB200 NVL72, without
-sparsity; memory as the driver reports it, and the rest of `config`, as XLA's own descriptions of these devices have it
-(openxla/xla, xla/backends/gpu/target_config/specs). Network: the NIC that the vendor's reference system gives each GPU
-(400 Gb/s; 200 Gb/s for A100), or the data centre network per chip of Google's pages.
+Sources: Google: docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e, /tpu7x (their "bidirectional ICI
+bandwidth per chip" is all links, both ways). NVIDIA: the data sheets of A100 80 GB SXM, H100 SXM, H200 SXM,
+DGX B200 and GB200 NVL72, without sparsity; memory as the driver reports it, and the rest of `config`, as
+XLA's own descriptions of these devices have it (openxla/xla, xla/backends/gpu/target_config/specs). Network:
+the NIC that the vendor's reference system gives each GPU (400 Gb/s; 200 Gb/s for A100), or the data centre
+network per chip of Google's pages.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ GiB = 1 << 30
 class Device(NamedTuple):
     """One chip.
 
-    memory in bytes. peak by type: operations per second of the matrix unit. link: bytes per second in one direction of one
-    ICI link, or of all of a GPU's NVLinks. network: the same between slices or hosts, for one chip. torus: axes of the ICI
-    torus, 0 where a switch joins a host. host: chips that a host, or an NVLink domain, joins. pod: most chips of a slice.
+    memory in bytes. peak by type: operations per second of the matrix unit. link: bytes per second in one
+    direction of one ICI link, or of all of a GPU's NVLinks. network: the same between slices or hosts, for
+    one chip. torus: axes of the ICI torus, 0 where a switch joins a host. host: chips that a host, or an
+    NVLink domain, joins. pod: most chips of a slice.
     """
 
     name: str
@@ -44,7 +46,14 @@ class Device(NamedTuple):
 
 
 def _gpu(
-    cores: int, capability: str, bandwidth: float, memory: int, shared: int, l2: int, clock: float, fpus: int = 128
+    cores: int,
+    capability: str,
+    bandwidth: float,
+    memory: int,
+    shared: int,
+    l2: int,
+    clock: float,
+    fpus: int = 128,
 ) -> str:
     """XLA's description of a GPU (GpuTargetConfigProto, as text)."""
     return f"""gpu_device_info {{
@@ -58,12 +67,16 @@ platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 }} runtime_version 
 """
 
 
-def _tpu(name: str, memory: int, bandwidth: float, bf16: float, int8: float, fp8: float, ici: float, **rest: Any) -> Device:
+def _tpu(
+    name: str, memory: int, bandwidth: float, bf16: float, int8: float, fp8: float, ici: float, **rest: Any
+) -> Device:
     """ici: bytes per second of all links, both ways. By default JAX rounds a float32 product's operands to bfloat16 here."""
     links = 2 * rest["torus"]
     network = {"v4": 3.125e9, "v5e": 3.125e9, "v5p": 6.25e9, "v6e": 12.5e9, "tpu7x": 12.5e9}[name]
     peak = {"bfloat16": bf16, "int8": int8, "float8": fp8, "float32": bf16}
-    return Device(name, "google", memory, bandwidth, peak, ici / links / 2, network, **rest, compiled=name != "v4")
+    return Device(
+        name, "google", memory, bandwidth, peak, ici / links / 2, network, **rest, compiled=name != "v4"
+    )
 
 
 DEVICES = {

@@ -1,7 +1,8 @@
 """Which mesh, rematerialisation and number of micro-batches fit a machine and are fastest.
 
-An analytic model of a step of layers ranks all choices; the partitioner and the target's compiler then confirm the best few.
-What is learned, the batch with it, stays as it is: an example's share of a device is what micro-batches change.
+An analytic model of a step of layers ranks all choices; the partitioner and the target's compiler then
+confirm the best few. What is learned, the batch with it, stays as it is: an example's share of a device is
+what micro-batches change.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels import axes
-from jaxmodels.planning import links
-from jaxmodels.planning.predict import REACHED, predict
+from jaxmodels.parallel import axes
+from jaxmodels.planning import interconnect
+from jaxmodels.planning.roofline import REACHED, predict
 from jaxmodels.planning.targets import Target
 from jaxmodels.planning.targets import target as named
 
 REMAT = ("none", "dots", "full")
 ACCUMULATE = (1, 2, 4, 8, 16, 32)
 CONFIRMED = 3  # choices that are compiled, and twice as many where none of them fits
-ORDER = (axes.DATA, axes.PIPELINE, axes.FSDP, axes.EXPERT, axes.CONTEXT, axes.TENSOR)  # the last on the nearest devices
+ORDER = (
+    axes.DATA,
+    axes.PIPELINE,
+    axes.FSDP,
+    axes.EXPERT,
+    axes.CONTEXT,
+    axes.TENSOR,
+)  # the last on the nearest devices
 INSIDE = ORDER[3:] + ORDER[1:2]  # what the model must be able to split
 MOST = 16  # ways of each of these: more leave too little to each device
 ROOM = 0.9  # of a device's memory that the estimate may fill
@@ -64,7 +72,9 @@ class Row(NamedTuple):
     why: str
 
 
-def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Choice], dict[str, Any]]) -> dict[str, Any]:
+def search(
+    target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Choice], dict[str, Any]]
+) -> dict[str, Any]:
     """{"best": plan or None, "rows": the choices that were compiled, then the best of those that were not}.
 
     surveys: by rematerialisation, see survey.py. ask(choice): the facts, see measure.py.
@@ -77,13 +87,17 @@ def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Ch
             f"them: set the batch to {-(-batch // target.devices) * target.devices}, or plan for fewer devices"
         )
     limit = ROOM * target.memory if target.memory else math.inf
-    fitting = sorted((e for e in estimates if e.bytes <= limit), key=lambda e: (e.step_s, e.choice.accumulate, e.network_s))
+    fitting = sorted(
+        (e for e in estimates if e.bytes <= limit), key=lambda e: (e.step_s, e.choice.accumulate, e.network_s)
+    )
     others = sorted((e for e in estimates if e.bytes > limit), key=lambda e: e.bytes)
     rows: list[Row] = []
     best, least, more = None, (math.inf, 0.0), 1.0  # seconds, and of equal ones bytes
     left = fitting or others[:1]
     while left and len(rows) < (CONFIRMED if best else 2 * CONFIRMED):
-        likely = [e for e in left if more * e.bytes <= limit]  # where it takes as much more than estimated as those before
+        likely = [
+            e for e in left if more * e.bytes <= limit
+        ]  # where it takes as much more than estimated as those before
         if best and not likely:
             break
         one = likely[0] if likely else min(left, key=lambda e: e.bytes)
@@ -103,7 +117,9 @@ def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Ch
         why = f"bound by {forecast['bound']}" if forecast["step_s"] is not None else "compiled"
         rows.append(_row(one, forecast["step_s"], used, forecast.get("mfu"), why if fits else "does not fit"))
     rows = [
-        row._replace(why=f"chosen, {row.why}") if best and row.mesh == _mesh(best) and _same(row, best) else row
+        row._replace(why=f"chosen, {row.why}")
+        if best and row.mesh == _mesh(best) and _same(row, best)
+        else row
         for row in rows
     ]
     tried = {(row.mesh, row.remat, row.accumulate) for row in rows}
@@ -113,7 +129,11 @@ def search(target: Target, surveys: dict[str, dict[str, Any]], ask: Callable[[Ch
         key = (one.choice.text, one.choice.remat, one.choice.accumulate)
         if key in tried or any(row.mesh == key[0] and row.remat == key[1] for row in rows):
             continue
-        lost = f"slower by the estimate, bound by {one.bound}" if one.bytes <= limit else "too large by the estimate"
+        lost = (
+            f"slower by the estimate, bound by {one.bound}"
+            if one.bytes <= limit
+            else "too large by the estimate"
+        )
         rows.append(_row(one, one.step_s, one.bytes, None, lost))
     return {"best": best, "rows": [row._asdict() for row in rows], "considered": len(estimates)}
 
@@ -139,7 +159,10 @@ def choices(target: Target, surveys: dict[str, dict[str, Any]]) -> Iterator[Choi
     n = target.devices
     known = next(iter(surveys.values()))
     divisors = [d for d in range(1, n + 1) if n % d == 0]
-    ways = [[d for d in divisors if d <= MOST and known["splits"].get(axis, (0, 1))[1] % d == 0] for axis in INSIDE]
+    ways = [
+        [d for d in divisors if d <= MOST and known["splits"].get(axis, (0, 1))[1] % d == 0]
+        for axis in INSIDE
+    ]
     for fsdp, *inside in itertools.product(divisors, *ways):
         if n % (fsdp * math.prod(inside)):
             continue
@@ -157,23 +180,35 @@ def choices(target: Target, surveys: dict[str, dict[str, Any]]) -> Iterator[Choi
 def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
     """The analytic model: equal layers, parameters in 16 bits when they are gathered, gradients when they are summed.
 
-    A device holds its part of the state, of the gradients and of what the backward pass needs, and two gathered layers.
-    For every micro-batch, of a pipeline's too, over fsdp each layer is gathered twice and its gradient scattered; gradients
-    are summed over the axes whose devices have the same parameters and other tokens. Between products are, in each layer:
-    over tensor four sums of its input, as in arXiv:1909.08053; over context keys and values, as many as queries, gathered
-    twice, and their gradients scattered; over expert the tokens of all its devices gathered and their sums scattered, twice;
-    over pipeline a micro-batch handed on. One more of each gathering where all is computed again. A stage of a pipeline
-    computes in every turn, also where what it has is none of the batch.
+    A device holds its part of the state, of the gradients and of what the backward pass needs, and two
+    gathered layers. For every micro-batch, of a pipeline's too, over fsdp each layer is gathered twice and
+    its gradient scattered; gradients are summed over the axes whose devices have the same parameters and
+    other tokens. Between products are, in each layer: over tensor four sums of its input, as in
+    arXiv:1909.08053; over context keys and values, as many as queries, gathered twice, and their gradients
+    scattered; over expert the tokens of all its devices gathered and their sums scattered, twice; over
+    pipeline a micro-batch handed on. One more of each gathering where all is computed again. A stage of a
+    pipeline computes in every turn, also where what it has is none of the batch.
     """
     sizes = dict(choice.mesh)
-    axis = lambda name: sizes.get(name, 1)  # noqa: E731
+
+    def axis(name):
+        return sizes.get(name, 1)
+
     data, fsdp, expert, stages, context, tensor = (
         axis(name) for name in (*axes.BATCH, axes.PIPELINE, axes.CONTEXT, axes.TENSOR)
     )
-    count, state = known["state"]["parameters"]["count"], sum(part["bytes"] for part in known["state"].values())
+    count, state = (
+        known["state"]["parameters"]["count"],
+        sum(part["bytes"] for part in known["state"].values()),
+    )
     gradients = known["state"]["parameters"]["bytes"]
-    of = lambda name: known["splits"].get(name, (0, 1))[0] / count  # noqa: E731
-    part = lambda name: of(name) / axis(name) + 1 - of(name)  # noqa: E731
+
+    def of(name):
+        return known["splits"].get(name, (0, 1))[0] / count
+
+    def part(name):
+        return of(name) / axis(name) + 1 - of(name)
+
     whole = part(axes.EXPERT) * part(axes.PIPELINE) / tensor  # of the parameters, but for fsdp
     rows, again = data * fsdp * expert, choice.remat == "full"
     micro = axes.micro_batches(known["batch"] // choice.accumulate, stages, rows) if stages > 1 else 1
@@ -190,8 +225,13 @@ def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
     peak = device.peak["bfloat16"] / share * REACHED
     compute = sum(known["flops"]["hardware"].values()) / (target.devices * peak * busy)
     memory = (2 * (state + gradients) / fsdp + 3 * 2 * count * turns) * whole / (device.bandwidth / share)
-    rate = lambda name: _rate(target.name, choice.mesh, name)  # noqa: E731
-    other = lambda name: (axis(name) - 1) / axis(name)  # noqa: E731
+
+    def rate(name):
+        return _rate(target.name, choice.mesh, name)
+
+    def other(name):
+        return (axis(name) - 1) / axis(name)
+
     each = inputs / (rows * context * stages * busy)  # of a device's layers and tokens
     reduced = 2 * 2 * count * turns / fsdp
     hidden_bytes = {
@@ -206,7 +246,10 @@ def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
         axes.EXPERT: each * (4 + again) * (expert - 1),
         axes.PIPELINE: each * 2 * stages / known["layers"],
     }
-    seconds = lambda moved: sum(n / rate(name) for name, n in moved.items() if name in sizes)  # noqa: E731
+
+    def seconds(moved):
+        return sum(n / rate(name) for name, n in moved.items() if name in sizes)
+
     hidden, between = seconds(hidden_bytes), seconds(between_bytes)
     terms = {"compute": compute, "memory": memory, "network": hidden + between}
     step = max(compute, memory, hidden) + between
@@ -215,9 +258,9 @@ def estimate(choice: Choice, known: dict[str, Any], target: Target) -> Estimate:
 
 @functools.cache
 def _rate(name: str, mesh: tuple[tuple[str, int], ...], axis: str) -> float:
-    return links.road(named(name), _places(name, mesh), dict(mesh), (axis,)).rate
+    return interconnect.road(named(name), _places(name, mesh), dict(mesh), (axis,)).rate
 
 
 @functools.lru_cache(1)
 def _places(name: str, mesh: tuple[tuple[str, int], ...]) -> np.ndarray:
-    return links.places(named(name), None, dict(mesh))
+    return interconnect.places(named(name), None, dict(mesh))

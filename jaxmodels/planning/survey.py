@@ -8,28 +8,32 @@ from typing import Any
 
 import jax
 
-from jaxmodels import axes, loading, parallel, runner, sharding
-from jaxmodels import feed as feeding
-from jaxmodels.diagnose import scanned
+from jaxmodels import parallel
+from jaxmodels.analysis.nonfinite import scanned
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
-from jaxmodels.planning.measure import counts, sizes_of, step_of
+from jaxmodels.parallel import axes, rules
+from jaxmodels.planning.lowering import counts, sizes_of, step_of
+from jaxmodels.runs import experiment_file
+from jaxmodels.training import feed as feeding
+from jaxmodels.training import runner
 
 
 def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Sizes of the state, FLOPs, bytes that the forward pass keeps for the backward one, layers, and what can be split.
 
-    "splits": by axis (parameters that it splits, what its size must divide); of context the places of a text, and none.
+    "splits": by axis (parameters that it splits, what its size must divide); of context the places of a text,
+        and none.
     """
-    file = loading.load(request["file"])
-    experiment = file.build(loading.make_config(file, request["knobs"]))
+    file = experiment_file.load(request["file"])
+    experiment = file.build(experiment_file.make_config(file, request["knobs"]))
     say("tracing the step")
     abstract, _ = runner.abstract_state(experiment, parallel.make_mesh("data=1", jax.devices()[:1]))
     counted = counts(experiment, request, abstract)
     with lowered_for("cpu"), axes.traced(None, request["remat"]):  # whose attention keeps what a kernel would
         jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, feeding.shapes(experiment.train)).jaxpr
     kept, layers = _scans(jaxpr)
-    splits = {**_context(experiment), **sharding.splitting(abstract.params, experiment.rules)}
+    splits = {**_context(experiment), **rules.splitting(abstract.params, experiment.rules)}
     return {
         "batch": experiment.train.batch,
         "steps": experiment.steps,

@@ -1,7 +1,7 @@
 """The name of a machine: v5p-512, v5p:8x8x8, 2xv5p-256, h200-256, cpu:8. Numbers count chips, never cores.
 
-Google's own names of v4-N, v5p-N and tpu7x-N slices count TensorCores, two to a chip; its v5e-N and v6e-N count chips.
-Here N is chips for every device, and a topology says it without doubt.
+Google's own names of v4-N, v5p-N and tpu7x-N slices count TensorCores, two to a chip; its v5e-N and v6e-N
+count chips. Here N is chips for every device, and a topology says it without doubt.
 """
 
 from __future__ import annotations
@@ -59,14 +59,20 @@ class Target(NamedTuple):
         if d.name == "cpu":
             return f"{n} simulated CPU devices"
         kind = f"{n} {'chips of TPU' if d.vendor == 'google' else 'NVIDIA'} {d.name if d.torus else d.name.upper()}"
-        inside = f"{'x'.join(map(str, self.shape))} torus" if d.torus else f"{self.shape[0]} hosts of {self.shape[1]}"
+        inside = (
+            f"{'x'.join(map(str, self.shape))} torus"
+            if d.torus
+            else f"{self.shape[0]} hosts of {self.shape[1]}"
+        )
         counted = f", {math.prod(self.shape) * d.cores:,} cores in Google's name" if d.cores > 1 else ""
         return f"{kind} ({f'{self.slices} slices, each a ' if self.slices > 1 else ''}{inside}{counted})"
 
 
 def target(text: str) -> Target:
     """The machine of this name; raises ValueError with the nearest ones where there is none."""
-    match = re.fullmatch(r"(?:(\d+)x(?=[a-z]))?([a-z]+\d*[a-z]*)(?:([-:x])(\d+(?:x\d+)*))?", text.strip().lower())
+    match = re.fullmatch(
+        r"(?:(\d+)x(?=[a-z]))?([a-z]+\d*[a-z]*)(?:([-:x])(\d+(?:x\d+)*))?", text.strip().lower()
+    )
     name = match[2] if match else re.split(r"[-:]", text.strip().lower())[0]
     if match is None or name not in DEVICES:
         close = difflib.get_close_matches(name, DEVICES, n=3, cutoff=0.3)
@@ -82,13 +88,17 @@ def target(text: str) -> Target:
     if device.torus:
         return Target(device, _torus(text, device, sizes), slices)
     if slices > 1 or len(sizes) > 1:
-        raise ValueError(f"--on {text}: slices and topologies are of TPUs; write {name}-{slices * math.prod(sizes)}")
+        raise ValueError(
+            f"--on {text}: slices and topologies are of TPUs; write {name}-{slices * math.prod(sizes)}"
+        )
     [n] = sizes
     if device.name == "cpu":
         return Target(device, (n,))
     if n > device.host and n % device.host:
         down, up = n // device.host * device.host, -(-n // device.host) * device.host
-        raise ValueError(f"--on {text}: {device.name} comes in hosts of {device.host}; nearest: {name}-{down}, {name}-{up}")
+        raise ValueError(
+            f"--on {text}: {device.name} comes in hosts of {device.host}; nearest: {name}-{down}, {name}-{up}"
+        )
     return Target(device, (max(1, n // device.host), min(n, device.host)))
 
 
@@ -101,7 +111,9 @@ def _torus(text: str, device: Device, sizes: tuple[int, ...]) -> tuple[int, ...]
     elif tuple(sizes) in every:
         return sizes
     near: list[tuple[int, ...]] = []
-    for shape in sorted(every, key=lambda s: (abs(math.log(math.prod(s) / math.prod(sizes))), max(s) - min(s))):
+    for shape in sorted(
+        every, key=lambda s: (abs(math.log(math.prod(s) / math.prod(sizes))), max(s) - min(s))
+    ):
         if math.prod(shape) not in map(math.prod, near):
             near.append(shape)
     names = ", ".join(f"{device.name}:{'x'.join(map(str, s))} ({math.prod(s)} chips)" for s in near[:3])

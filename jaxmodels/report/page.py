@@ -67,7 +67,9 @@ class Page:
     def _chart(self, figure: Figure) -> str:
         i = len(self.figures)
         self.figures.append(figure)
-        legend = "".join(f"<span>{dot(at, name)} <b>{escaped(value)}</b></span>" for at, name, value in figure["legend"])
+        legend = "".join(
+            f"<span>{dot(at, name)} <b>{escaped(value)}</b></span>" for at, name, value in figure["legend"]
+        )
         if any(name for _, name, _ in figure["legend"]):
             legend = f'<div class="legend">{legend}</div>'
         note = f"<p>{escaped(figure['note'])}</p>" if figure["note"] else ""
@@ -78,7 +80,9 @@ class Page:
     def html(self) -> str:
         """The whole file. Its policy lets the browser load nothing, and run these two scripts alone."""
         plotly = library()
-        digests = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in (SCRIPT.encode(), plotly)]
+        digests = [
+            base64.b64encode(hashlib.sha256(script).digest()).decode() for script in (SCRIPT.encode(), plotly)
+        ]
         scripts = " ".join(f"'sha256-{digest}'" for digest in digests)
         policy = f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; media-src data:"
         return f"""<!DOCTYPE html>
@@ -112,7 +116,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], align: str = "") -
     """align: l or r for each column; by default the first is to the left."""
     align = align or "l" + "r" * (len(head) - 1)
     mark = ['<{0} class="r">{1}</{0}>' if a == "r" else "<{0}>{1}</{0}>" for a in align]
-    line = lambda tag, cells: "".join(m.format(tag, escaped(c)) for m, c in zip(mark, cells, strict=True))  # noqa: E731
+
+    def line(tag, cells):
+        return "".join(m.format(tag, escaped(c)) for m, c in zip(mark, cells, strict=True))
+
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{line("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
 

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Orbax takes a path with these for a pattern: it then finds no part of what it wrote, or parts of others, and says nothing.
+# Orbax takes a path with these for a pattern: it then finds no part of what it wrote, or parts of others, and
+# says nothing.
 WRITES_WITHOUT = re.compile(r"[\[\]*?\\\ud800-\udfff]")
 READS_WITHOUT = re.compile(r"\*\*|[\\\ud800-\udfff]")
 
@@ -21,7 +22,9 @@ def check_path(folder: Path, *, writing: bool = True) -> None:
     path = str(folder.absolute())
     bad = (WRITES_WITHOUT if writing else READS_WITHOUT).findall(path)
     if bad:
-        shown = [text.encode("utf-8", "backslashreplace").decode() for text in (path, " ".join(sorted(set(bad))))]
+        shown = [
+            text.encode("utf-8", "backslashreplace").decode() for text in (path, " ".join(sorted(set(bad))))
+        ]
         raise ValueError(
             f"{shown[0]}: got a path with {shown[1]}; expected one without [ ] * ? \\ and without bytes that are no UTF-8, "
             "with which checkpoints could not be read again. Choose another --folder, or rename the folder"
@@ -32,7 +35,10 @@ def writer() -> Any:
     """Writes trees of arrays in the background: save(path, tree), wait_until_finished(), close()."""
     import orbax.checkpoint as ocp
 
-    for name in ("absl", "asyncio"):  # errors come up and are said in one line; Orbax's log repeats each a dozen times
+    for name in (
+        "absl",
+        "asyncio",
+    ):  # errors come up and are said in one line; Orbax's log repeats each a dozen times
         logging.getLogger(name).addFilter(_not_of_orbax)  # the same filter again is no second one
     return ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
 
@@ -78,7 +84,10 @@ def read_parts(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
 def types_of(tree: Any) -> dict[str, str]:
     """Type and shape of every array, by its path; Orbax would cast to another type without a word."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}"
+        for path, x in leaves
+    }
 
 
 def without_keys(tree: Any) -> Any:

@@ -1,8 +1,9 @@
 """An experiment's code: its file, and the modules beside it that it imports.
 
-Modules beside an experiment's file, in its folder or below, are imported under names that are this loading's alone, so that
-those of two experiments never mix; nothing is put on Python's path. An installed package goes before a module of its name.
-In a run's folder they lie in code/, and nothing else there is imported: RUN/experiment.py, RUN/code/net.py.
+Modules beside an experiment's file, in its folder or below, are imported under names that are this loading's
+alone, so that those of two experiments never mix; nothing is put on Python's path. An installed package goes
+before a module of its name. In a run's folder they lie in code/, and nothing else there is imported:
+RUN/experiment.py, RUN/code/net.py.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Code:
         self.file = Path(file)
         in_run = self.file.name == "experiment.py" and (self.file.parent / "knobs.json").exists()
         self.root = self.file.parent / FOLDER if in_run else self.file.parent
-        self._trusted = None if in_run else self.root  # a run's folder may come from elsewhere: it is read without links
+        self._trusted = (
+            None if in_run else self.root
+        )  # a run's folder may come from elsewhere: it is read without links
         self.name = name or _free(PREFIX + re.sub(r"\W", "_", self.file.stem))
         self._texts: dict[Path, str] = {}
         self._found: dict[str, bool] = {}
@@ -85,7 +88,9 @@ class Code:
     def find(self, parts: Sequence[str]) -> Path | None:
         """The file of a module beside the experiment's, or its folder where that has no __init__.py."""
         base = self.root.joinpath(*parts)
-        found = next((p for p in (base / "__init__.py", base.with_name(f"{base.name}.py")) if p.is_file()), None)
+        found = next(
+            (p for p in (base / "__init__.py", base.with_name(f"{base.name}.py")) if p.is_file()), None
+        )
         if found is None and base.is_dir() and any(base.glob("*.py")):
             found = base
         if found is not None and self._trusted is None:
@@ -166,7 +171,9 @@ class Loader(importlib.abc.SourceLoader):
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds modules beside experiments' files under the names that their loading gave them."""
 
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Any = None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
         top, _, rest = fullname.partition(".")
         if not rest or (code := _CODES.get(top)) is None or (found := code.find(rest.split("."))) is None:
             return None
@@ -182,7 +189,9 @@ sys.meta_path.insert(0, _Finder())
 
 def _free(name: str) -> str:
     """The name, or one like it that no module has."""
-    return next(free for n in itertools.count(1) if (free := f"{name}_{n}" if n > 1 else name) not in sys.modules)
+    return next(
+        free for n in itertools.count(1) if (free := f"{name}_{n}" if n > 1 else name) not in sys.modules
+    )
 
 
 def _imports(tree: ast.Module, package: tuple[str, ...], is_beside: Any) -> Iterator[tuple[str, ...]]:
@@ -206,7 +215,9 @@ def read_beside(run: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(root.rglob("*.py")) if root.is_dir() and not root.is_symlink() else ():
         if len(found) == MANY:
-            raise files.BadFile(f"{root}: got more than {MANY:,} files; expected the modules of one experiment. Remove it")
+            raise files.BadFile(
+                f"{root}: got more than {MANY:,} files; expected the modules of one experiment. Remove it"
+            )
         found[path.relative_to(root).as_posix()] = files.read_text(path)
     return found
 

@@ -1,7 +1,7 @@
 """Files of a run's folder: read where regular and small enough, written so that they are always the old or the new one.
 
-A folder may come from elsewhere. What it names is followed nowhere: a link, a FIFO or a device in place of a file is refused
-before it is opened for reading, and no file is read beyond its limit.
+A folder may come from elsewhere. What it names is followed nowhere: a link, a FIFO or a device in place of a
+file is refused before it is opened for reading, and no file is read beyond its limit.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = TEXT_LIMIT) -> byte
     handle, size = _open(path)
     try:
         if size > limit:
-            raise BadFile(f"{path}: got {size:,} bytes; expected at most {limit:,}. Remove it, or make it smaller")
+            raise BadFile(
+                f"{path}: got {size:,} bytes; expected at most {limit:,}. Remove it, or make it smaller"
+            )
         content = _read(handle, limit + 1)  # a file that grows meanwhile ends here too
     finally:
         os.close(handle)
     if len(content) > limit:
-        raise BadFile(f"{path}: got more than {limit:,} bytes; expected at most as many. Remove it, or make it smaller")
+        raise BadFile(
+            f"{path}: got more than {limit:,} bytes; expected at most as many. Remove it, or make it smaller"
+        )
     return content
 
 
@@ -123,7 +127,9 @@ def read_text(path: str | os.PathLike[str], *, limit: int = TEXT_LIMIT) -> str:
     try:
         return read_bytes(path, limit=limit).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadFile(f"{path}: got bytes that are no UTF-8 ({error}); expected text. Replace the file") from error
+        raise BadFile(
+            f"{path}: got bytes that are no UTF-8 ({error}); expected text. Replace the file"
+        ) from error
 
 
 def read_json(path: str | os.PathLike[str], *, kind: type = dict, limit: int = TEXT_LIMIT) -> Any:
@@ -132,11 +138,17 @@ def read_json(path: str | os.PathLike[str], *, kind: type = dict, limit: int = T
     try:
         found = json.loads(text, object_pairs_hook=_without_duplicates)
     except RecursionError as error:
-        raise BadFile(f"{path}: got values nested too deeply; expected a plain JSON file. Replace the file") from error
+        raise BadFile(
+            f"{path}: got values nested too deeply; expected a plain JSON file. Replace the file"
+        ) from error
     except ValueError as error:
-        raise BadFile(f"{path}: got text that is no JSON ({error}); expected a JSON file. Replace the file") from error
+        raise BadFile(
+            f"{path}: got text that is no JSON ({error}); expected a JSON file. Replace the file"
+        ) from error
     if not isinstance(found, kind):
-        raise BadFile(f"{path}: got a JSON {type(found).__name__}; expected a {kind.__name__}. Replace the file")
+        raise BadFile(
+            f"{path}: got a JSON {type(found).__name__}; expected a {kind.__name__}. Replace the file"
+        )
     return found
 
 
@@ -153,8 +165,9 @@ def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[BinaryIO]:
     """An open file that takes the place of this one at the end, or is removed where the writing fails.
 
-    The file is at every moment the old one or the new one; durable: it survives a loss of power. The temporary file is new
-    and in the same folder, whatever lies there; the file gets the mode that open() would give.
+    The file is at every moment the old one or the new one; durable: it survives a loss of power. The
+    temporary file is new and in the same folder, whatever lies there; the file gets the mode that open()
+    would give.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

@@ -2,7 +2,8 @@
 
     run.json   {"run": id, "files": {"experiment.py": [sha256], "knobs.json": [sha256]}}, sealed
 
-It is written last when a run begins in the folder, so a folder without it holds no run yet. A copied folder keeps its id.
+It is written last when a run begins in the folder, so a folder without it holds no run yet. A copied folder
+keeps its id.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def verify(folder: Path) -> str:
         except (OSError, ValueError) as error:
             raise Damaged(f"{folder / name} cannot be read ({error}). {_CURE}") from error
         if now not in digests:
-            raise Damaged(f"{folder / name} is damaged: its content has changed since the run wrote it. {_CURE}")
+            raise Damaged(
+                f"{folder / name} is damaged: its content has changed since the run wrote it. {_CURE}"
+            )
     return run
 
 

@@ -3,9 +3,10 @@
     identity.json   the run's id, the step, and whether it was the best so far
     manifest.json   size and sha256 of every other file, identity.json among them
 
-Every changed bit is found: in a listed file by its digest; in a name of the manifest by the file that is then missing;
-in the rest of the manifest by a size or a digest that fits no more, or because seal() does not write it so. A folder that
-was renamed, copied under another number or taken from another run is found by its identity.
+Every changed bit is found: in a listed file by its digest; in a name of the manifest by the file that is then
+missing; in the rest of the manifest by a size or a digest that fits no more, or because seal() does not write
+it so. A folder that was renamed, copied under another number or taken from another run is found by its
+identity.
 """
 
 from __future__ import annotations
@@ -80,9 +81,13 @@ def verify(folder: Path, step: int, *, run: str | None = None, contents: bool = 
             raise Damaged(f"{name}: the content of file {file} has changed since it was written")
     identity = read_identity(folder)
     if identity.step != step:
-        raise Damaged(f"{name}: it is that of step {identity.step}, renamed or copied; expected that of step {step}")
+        raise Damaged(
+            f"{name}: it is that of step {identity.step}, renamed or copied; expected that of step {step}"
+        )
     if run is not None and identity.run != run:
-        raise Damaged(f"{name}: it was saved by another run ({identity.run}); expected one of this run ({run})")
+        raise Damaged(
+            f"{name}: it was saved by another run ({identity.run}); expected one of this run ({run})"
+        )
     return identity
 
 
@@ -105,7 +110,9 @@ def _read_manifest(folder: Path, name: str) -> dict[str, tuple[int, str]]:
 
 def digests_of(folder: Path) -> dict[str, tuple[int, str]]:
     """Size and sha256 of every file below the folder, by its path in it."""
-    return {file: (size, _sha256(folder / file)) for file, size in sorted(_sizes(folder, str(folder)).items())}
+    return {
+        file: (size, _sha256(folder / file)) for file, size in sorted(_sizes(folder, str(folder)).items())
+    }
 
 
 def _sizes(folder: Path, name: str) -> dict[str, int]:
@@ -121,7 +128,9 @@ def _sizes(folder: Path, name: str) -> dict[str, int]:
             if stat.S_ISREG(mode.st_mode):
                 sizes[path.relative_to(folder).as_posix()] = mode.st_size
             elif not stat.S_ISDIR(mode.st_mode):
-                raise Damaged(f"{name}: {path.relative_to(folder)} is a link, a pipe or a device; expected a regular file")
+                raise Damaged(
+                    f"{name}: {path.relative_to(folder)} is a link, a pipe or a device; expected a regular file"
+                )
     return sizes
 
 

@@ -14,8 +14,8 @@ UNSAFE = re.compile(r"[^A-Za-z0-9@%+=,._-]")
 def safe_name(text: str, *, exact: bool = False) -> str:
     """The text as the name of a file, that a shell takes unquoted; as it is where it is one already.
 
-    Where characters had to be replaced or left out, six digits of the text's sha256 follow, so that no two texts share a
-    name. exact: they follow in any case.
+    Where characters had to be replaced or left out, six digits of the text's sha256 follow, so that no two
+    texts share a name. exact: they follow in any case.
     """
     name = UNSAFE.sub("_", text.strip())[:LENGTH]
     if name[:1] in ("", ".", "-", "~"):

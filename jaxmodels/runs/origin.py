@@ -1,7 +1,7 @@
 """What a folder is, a run or weights from elsewhere, and whether its code is to be trusted. Nothing of it is run here.
 
-A run's folder is code: experiment.py in it is run by whatever builds the run's model. A folder of weights is data, and is
-never run. One that looks like both might have been made to have its code run, so it is refused.
+A run's folder is code: experiment.py in it is run by whatever builds the run's model. A folder of weights is
+data, and is never run. One that looks like both might have been made to have its code run, so it is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from pathlib import Path
 from jaxmodels.runs.files import BadFile
 
 RUN = ("knobs.json", "experiment.py")
-CODE, MANY = "code", 10_000  # the folder of modules that the experiment imports, and how many files are looked at
+CODE, MANY = (
+    "code",
+    10_000,
+)  # the folder of modules that the experiment imports, and how many files are looked at
 _SAID: set[str] = set()  # warnings of this process
 WEIGHTS = (
     "config.json",
@@ -23,7 +26,15 @@ WEIGHTS = (
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 )
-TENSORS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")  # ends of names of files of weights
+TENSORS = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".gguf",
+    ".h5",
+    ".msgpack",
+)  # ends of names of files of weights
 
 
 def is_weights(path: str | os.PathLike[str]) -> bool:
@@ -52,7 +63,9 @@ def check_run(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Path
             f"{path}: got a model from elsewhere; expected a run's folder. Give the one that `jaxmodels train` named last"
         )
     if not path.is_dir():
-        raise ValueError(f"{path}: got no such folder; expected a run's. Give the one that `jaxmodels train` named last")
+        raise ValueError(
+            f"{path}: got no such folder; expected a run's. Give the one that `jaxmodels train` named last"
+        )
     if not os.path.lexists(path / "knobs.json"):
         raise ValueError(
             f"{path} is not a run's folder: it has no knobs.json. Give the folder that `jaxmodels train` named last"
@@ -64,7 +77,8 @@ def check_run(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Path
 def check_code(folder: str | os.PathLike[str], warn: Callable[[str], None]) -> None:
     """Looks at a run's files before its experiment.py is executed; warns, once, where others could have put code there.
 
-    Raises ValueError for a folder that looks like weights too, and for a link or a special file in place of its files.
+    Raises ValueError for a folder that looks like weights too, and for a link or a special file in place of
+    its files.
     """
     folder = Path(folder)
     is_weights(folder)
@@ -72,7 +86,9 @@ def check_code(folder: str | os.PathLike[str], warn: Callable[[str], None]) -> N
     for path in (*(folder / name for name in RUN), *code):
         if not os.path.lexists(path):
             continue
-        if not stat.S_ISREG(path.lstat().st_mode) and not (path in code and stat.S_ISDIR(path.lstat().st_mode)):
+        if not stat.S_ISREG(path.lstat().st_mode) and not (
+            path in code and stat.S_ISDIR(path.lstat().st_mode)
+        ):
             what = "a link" if path.is_symlink() else "a folder, a pipe or a device"
             raise BadFile(
                 f"{path}: got {what}; expected the regular file that `jaxmodels train` wrote. Copy the file here, if you "

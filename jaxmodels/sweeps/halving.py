@@ -1,7 +1,7 @@
 """Early stopping: successive halving (arXiv:1502.07943), and Hyperband's brackets of it (arXiv:1603.06560).
 
-At each rung the settings are ranked by the mean of their seeds, and one in ETA goes on. Schedules are those of the whole
-length, so whoever goes on is at every step what it would have been alone.
+At each rung the settings are ranked by the mean of their seeds, and one in ETA goes on. Schedules are those
+of the whole length, so whoever goes on is at every step what it would have been alone.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from jaxmodels.sweeps.lockstep import Lockstep, Member
+from jaxmodels.sweeps.members import Setup, compiled_s, loops_of, new_folder
 from jaxmodels.sweeps.statistics import worth
-from jaxmodels.sweeps.together import Member, Together
-from jaxmodels.sweeps.training import Setup, compiled_s, loops_of, new_folder
 
 ETA = 3  # of so many settings one goes on
 
@@ -24,7 +24,11 @@ def depth_of(settings: int) -> int:
 
 def rungs(steps: int, settings: int, depth: int) -> list[tuple[int, int]]:
     """(step, settings that go on from there) of each rung but the end."""
-    return [(steps // ETA**s, max(1, settings // ETA ** (depth - s + 1))) for s in range(depth, 0, -1) if steps >= ETA**s]
+    return [
+        (steps // ETA**s, max(1, settings // ETA ** (depth - s + 1)))
+        for s in range(depth, 0, -1)
+        if steps >= ETA**s
+    ]
 
 
 def brackets(members: Sequence[Member], seed: str) -> list[tuple[list[Member], int]]:
@@ -45,7 +49,9 @@ def settings_of(members: Sequence[Member], seed: str) -> dict[str, list[Member]]
     return found
 
 
-def halve(setup: Setup, members: Sequence[Member], seed: str, metric: str, goal: str, depth: int | None = None) -> float:
+def halve(
+    setup: Setup, members: Sequence[Member], seed: str, metric: str, goal: str, depth: int | None = None
+) -> float:
     """Trains members, fewer from rung to rung; gives the seconds spent on compiling. Goes on where it was stopped."""
     steps = {setup.file.build(m.config).steps for m in members}
     if len(steps) > 1:
@@ -66,7 +72,10 @@ def halve(setup: Setup, members: Sequence[Member], seed: str, metric: str, goal:
                 loop.finish()
             break
         scores = {name: _score(loops, of, metric, goal) for name, of in total.items()}
-        alive = sorted((name for name, score in scores.items() if score is not None), key=lambda name: -scores[name])  # type: ignore[operator]
+        ranked = sorted(
+            (-score, i, name) for i, (name, score) in enumerate(scores.items()) if score is not None
+        )
+        alive = [name for _, _, name in ranked]
         going_on = {m.name for name in alive[:kept] for m in total[name]}
         setup.console.say(f"step {step:,}: {min(kept, len(alive))} of {len(alive)} settings go on")
         narrower = []
@@ -79,7 +88,7 @@ def halve(setup: Setup, members: Sequence[Member], seed: str, metric: str, goal:
     return compiled_s(first)
 
 
-def _score(loops: Sequence[Together], members: Sequence[Member], metric: str, goal: str) -> float | None:
+def _score(loops: Sequence[Lockstep], members: Sequence[Member], metric: str, goal: str) -> float | None:
     """The mean of the metric over the members, more is better; None where none is left."""
     names = {m.name for m in members}
     found = [

@@ -1,6 +1,7 @@
 """Population-based training (arXiv:1711.09846): now and then the worst take over the best's states and change their knobs.
 
-All members are one population of one structure; what changes are the float knobs that are inputs of their program.
+All members are one population of one structure; what changes are the float knobs that are inputs of their
+program.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from jaxmodels.sweeps.lockstep import Lockstep, Member
+from jaxmodels.sweeps.members import Setup, loops_of
 from jaxmodels.sweeps.statistics import worth
-from jaxmodels.sweeps.together import Member, Together
-from jaxmodels.sweeps.training import Setup, loops_of
 
 PART = 5  # one in so many takes over, and as many are taken over from
 FACTORS = (0.8, 1.25)
@@ -37,17 +38,21 @@ def evolve(setup: Setup, members: Sequence[Member], metric: str, goal: str, ever
         changed = [i for i, at in enumerate(source) if i != at]
         if changed:
             setup.console.say(f"step {until:,}: {len(changed)} of {len(source)} take over", "dim")
-            loop.take_over(jax.tree.map(lambda x, source=source: x[np.asarray(source)], states), until, source, values)
+            loop.take_over(
+                jax.tree.map(lambda x, source=source: x[np.asarray(source)], states), until, source, values
+            )
     loop.run()
     loop.finish()
     return loop.programs.compile_s
 
 
 def _generation(
-    loop: Together, metric: str, goal: str, random: np.random.Generator
+    loop: Lockstep, metric: str, goal: str, random: np.random.Generator
 ) -> tuple[list[int], list[dict[str, float]]]:
     """(whose state each member has from now on, its values of the knobs)."""
-    scores = [worth(metrics, lost, metric, goal) for metrics, lost in zip(loop.metrics, loop.diverged, strict=True)]
+    scores = [
+        worth(metrics, lost, metric, goal) for metrics, lost in zip(loop.metrics, loop.diverged, strict=True)
+    ]
     order = np.argsort(scores)
     part = max(1, len(scores) // PART)
     source, values = list(range(len(scores))), loop.current_values()

@@ -1,7 +1,8 @@
 """The compiled programs of a group: its members' float knobs and seeds are inputs, with a leading axis of members.
 
-size members run in one program, split over the devices, by vmap on each; one alone runs without it, so that nothing of it
-is batched that CPUs are slow at. Of CPUs each device is a core, and members on different ones run at the same time.
+size members run in one program, split over the devices, by vmap on each; one alone runs without it, so that
+nothing of it is batched that CPUs are slow at. Of CPUs each device is a core, and members on different ones
+run at the same time.
 Dimensions: M members of a program, D data orders among them, k steps, B batch.
 """
 
@@ -22,19 +23,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxmodels import axes, keys, parallel, runner, step
-from jaxmodels import feed as feeding
-from jaxmodels.evaluating import as_evaluation
-from jaxmodels.loading import File
-from jaxmodels.metrics import pack
+from jaxmodels import keys, parallel, step
+from jaxmodels.analysis import flops
 from jaxmodels.options import Options
-from jaxmodels.planning import flops
-from jaxmodels.programs import as_dtype, choose_k
-from jaxmodels.sweeps.tracing import Group, one_step
+from jaxmodels.parallel import axes
+from jaxmodels.runs.experiment_file import File
+from jaxmodels.sweeps.grouping import Group, one_step
+from jaxmodels.training import feed as feeding
+from jaxmodels.training import runner
+from jaxmodels.training.evaluate import as_evaluation
+from jaxmodels.training.metrics import pack
+from jaxmodels.training.programs import as_dtype, choose_k
 
 FEW = 8  # members, at most, that are tried in one program between one and all
 LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores
-BRIEF_STEP = 2e-4  # up to which more members on a core may save much of what every step costs, however many it is of
+BRIEF_STEP = (
+    2e-4  # up to which more members on a core may save much of what every step costs, however many it is of
+)
 CORE = 5e10  # products' FLOPs a second that one core is thought to reach, before anything is measured
 LARGE = 4 << 30  # bytes of states that are in memory at a time
 
@@ -80,7 +85,9 @@ class GroupPrograms:
         """Copies of the members start to start + size, placed for a program of so many."""
         return jax.device_put(_part(states, start, size), self.split(size))
 
-    def steps(self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int) -> tuple[Any, jax.Array]:
+    def steps(
+        self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int
+    ) -> tuple[Any, jax.Array]:
         """(states, packed metrics (M, k, names, 2)) after k steps; the states are given away.
 
         batches: (k, D, B, ...), placed as of_batches says; which: of the D orders each member's (M).
@@ -108,7 +115,9 @@ class GroupPrograms:
             return state, metrics[None]
 
         by = (0, 0, 1 if in_order else None, 0)
-        return self._program(("steps", M, D, k, in_order), one, (values, state, batches, which), by, donate=(1,))
+        return self._program(
+            ("steps", M, D, k, in_order), one, (values, state, batches, which), by, donate=(1,)
+        )
 
     def of_batches(self, which: np.ndarray, D: int) -> NamedSharding:
         """How batches lie for members that take these of D orders; where each has its own, it goes to its member alone."""
@@ -121,7 +130,9 @@ class GroupPrograms:
         def one(values, state, batch):
             built = self._built(values)
             params, extra = step.eval_variables(built.optimizer, state)
-            metrics = step.make_evaluate(built.task, precision=as_dtype(self.options.precision))(params, extra, batch)
+            metrics = step.make_evaluate(built.task, precision=as_dtype(self.options.precision))(
+                params, extra, batch
+            )
             self.eval_names[name] = sorted(metrics)
             own, others = built.task.unwrap(params, extra)
             return pack(metrics), predict(own, others, batch) if predict else None
@@ -131,10 +142,16 @@ class GroupPrograms:
 
     def split(self, M: int, at: int | None = 0) -> NamedSharding:
         """M members, on the axis `at`, over all devices where those divide them, else on one; None: each device has all."""
-        return NamedSharding(self._mesh_of(M), PartitionSpec() if at is None else PartitionSpec(*(None,) * at, axes.DATA))
+        return NamedSharding(
+            self._mesh_of(M), PartitionSpec() if at is None else PartitionSpec(*(None,) * at, axes.DATA)
+        )
 
     def _mesh_of(self, M: int) -> Mesh:
-        return self.mesh if M % self.mesh.size == 0 else parallel.make_mesh("data=1", [self.mesh.devices.flat[0]])
+        return (
+            self.mesh
+            if M % self.mesh.size == 0
+            else parallel.make_mesh("data=1", [self.mesh.devices.flat[0]])
+        )
 
     def _program(
         self, key: Any, one: Callable, arguments: Any, by: Sequence[int | None], donate: tuple[int, ...] = ()
@@ -145,7 +162,9 @@ class GroupPrograms:
             shardings, mesh = tuple(self.split(M, at) for at in by), self._mesh_of(M)
             traced = parallel.traced_for(None, _members(one, M // mesh.size, by), self.options.remat)
             specs = tuple(sharding.spec for sharding in shardings)
-            each = jax.shard_map(traced, mesh=mesh, in_specs=specs, out_specs=self.split(M).spec, check_vma=False)
+            each = jax.shard_map(
+                traced, mesh=mesh, in_specs=specs, out_specs=self.split(M).spec, check_vma=False
+            )
             once = parallel.compiled_for_once(mesh) if key[0] == "start" else {}
             jitted = jax.jit(each, in_shardings=shardings, donate_argnums=donate, **once)
             self._compiled[key] = jitted.lower(*arguments).compile()
@@ -155,14 +174,17 @@ class GroupPrograms:
     def choose(self, configs: Sequence[Any], batches: Any, events: tuple[int, ...]) -> tuple[int, int]:
         """(members of a program, steps of a dispatch) that are fastest for these; batches: a Trial, what is tried.
 
-        Accelerators take all in one program: it has room for many small members. CPUs take one member a core; or where its
-        step is long, one for all cores; where it is brief, a few a core whose states fit its cache, or all.
+        Accelerators take all in one program: it has room for many small members. CPUs take one member a core;
+        or where its step is long, one for all cores; where it is brief, a few a core whose states fit its
+        cache, or all.
         """
         M, spec = len(configs), self.experiment.train.spec.values()
         batch_bytes = self.experiment.train.batch * sum(math.prod(s) * np.dtype(d).itemsize for s, d in spec)
         batch_bytes *= len(batches.orders)
         n = self.mesh.size
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu" and n <= (os.cpu_count() or 1)  # more are simulated
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu" and n <= (
+            os.cpu_count() or 1
+        )  # more are simulated
         some = [n * d for d in range(1, FEW + 1) if M % (n * d) == 0]
         first = [*some, 1][0] if on_cpu else M
         # The start is compiled while the step is traced, and on another core than the step.
@@ -172,9 +194,13 @@ class GroupPrograms:
         k = self._guess(batch_bytes, events) if on_cpu else 1
         single = self._seconds(started, first, 1, batches) if k == 1 else math.inf
         k = choose_k(single, batch_bytes, events) if k == 1 else k
-        alone = on_cpu and BRIEF_STEP * 10 < single < math.inf  # what many steps at once would save is nothing to it
+        alone = (
+            on_cpu and BRIEF_STEP * 10 < single < math.inf
+        )  # what many steps at once would save is nothing to it
         many = self._seconds(started, first, k, batches) / k if k > 1 and not alone else math.inf
-        scans = many < single or k == 1  # XLA has its fast convolutions on CPUs for the outermost program alone
+        scans = (
+            many < single or k == 1
+        )  # XLA has its fast convolutions on CPUs for the outermost program alone
         each, best = min((single / first, (first, 1)), (many / first, (first, k)))
         took = min(single, many)
         others = {1} if took > LONG_STEP else {*some[-1:], M} if took < BRIEF_STEP else set()

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from jaxmodels.knobs import elements
 from jaxmodels.runs import names
+from jaxmodels.runs.knob_types import elements
 
 WIDE = 10.0  # times the lower end from which on a range of positive numbers is drawn from by its logarithm
 
@@ -51,10 +51,14 @@ def read(name: str, text: str, hint: Any) -> Values:
         elif hint is float and part == text:
             ends = Range(_value(name, low, float), _value(name, high, float))
             if not ends.low < ends.high:
-                raise ValueError(f"--{name} {part}: the range must end above its beginning; write {high}..{low}")
+                raise ValueError(
+                    f"--{name} {part}: the range must end above its beginning; write {high}..{low}"
+                )
             return ends
         else:
-            raise ValueError(f"--{name} {text}: a range a..b stands alone, and is of int or float; give a list of values")
+            raise ValueError(
+                f"--{name} {text}: a range a..b stands alone, and is of int or float; give a list of values"
+            )
     return _once(name, text, found)
 
 
@@ -84,7 +88,11 @@ def _value(name: str, text: str, hint: Any) -> Any:
             )
         return hint[text]
     if type(None) in kinds:
-        return None if text.lower() == "none" else _value(name, text, next(k for k in kinds if k is not type(None)))
+        return (
+            None
+            if text.lower() == "none"
+            else _value(name, text, next(k for k in kinds if k is not type(None)))
+        )
     if hint is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"--{name} {text}: wanted True or False")
@@ -107,7 +115,9 @@ def grid(values: Mapping[str, Values]) -> list[dict[str, Any]]:
                 f"--{name} {of.low:g}..{of.high:g} is a range and a grid needs values: list them, or draw from it with "
                 "--search random or halton, and --trials"
             )
-    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+    return [
+        dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())
+    ]
 
 
 def draw(values: Mapping[str, Values], units: Sequence[float]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What seeds allow to be said of settings: means with intervals, and paired tests against the best one.
 
-A setting is its knobs without the seed. The interval is Student's, 95%. Tests are paired t-tests over the seeds that both
-settings have, corrected for their number by Holm (doi:10.2307/4615733).
+A setting is its knobs without the seed. The interval is Student's, 95%. Tests are paired t-tests over the
+seeds that both settings have, corrected for their number by Holm (doi:10.2307/4615733).
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from scipy import stats
 
 LEVEL = 0.05  # of the tests, all together
 STOPPED = re.compile(r"stopped at step ([\d,]+)")  # the exit of a member that halving has ended
-LOWER = ("loss", "error", "perplexity", "bits", "mse", "mae", "distance", "rate")  # words of metrics that should be small
+LOWER = (
+    "loss",
+    "error",
+    "perplexity",
+    "bits",
+    "mse",
+    "mae",
+    "distance",
+    "rate",
+)  # words of metrics that should be small
 MANY = 100_000  # seeds beyond which nobody counts
 POWER = 0.8  # chance of telling settings apart that differ as much as these seem to
 
@@ -77,7 +86,10 @@ def settings(members: Sequence[Mapping[str, Any]], seed: str, metric: str) -> li
         else:
             values[member["knobs"].get(seed)] = value
         early += [int(stopped[1].replace(",", ""))] if stopped else []
-    return [_setting(knobs, values, len(lost), max(early, default=None)) for knobs, values, lost, early in found.values()]
+    return [
+        _setting(knobs, values, len(lost), max(early, default=None))
+        for knobs, values, lost, early in found.values()
+    ]
 
 
 def _setting(knobs: dict[str, Any], values: dict[Any, float], lost: int, stopped: int | None) -> Setting:
@@ -142,12 +154,15 @@ def _enough(differences: np.ndarray, tests: int) -> int | None:
 def power(effect: float, n: int, level: float) -> float:
     """The chance that a two-sided one-sample t-test of n values shows a mean of effect standard deviations at this level.
 
-    The mean over the estimated spread's distribution of what a normal test would give, which is the noncentral t's.
+    The mean over the estimated spread's distribution of what a normal test would give, which is the
+    noncentral t's.
     """
     critical = stats.t.ppf(1 - level / 2, n - 1)
     spread = np.sqrt(stats.chi2.ppf((np.arange(2000) + 0.5) / 2000, n - 1) / (n - 1))
     shift = effect * math.sqrt(n)
-    return float(np.mean(stats.norm.cdf(shift - critical * spread) + stats.norm.cdf(-shift - critical * spread)))
+    return float(
+        np.mean(stats.norm.cdf(shift - critical * spread) + stats.norm.cdf(-shift - critical * spread))
+    )
 
 
 def verdict(reference: Setting | None, compared: Sequence[Comparison]) -> str:

@@ -1,8 +1,9 @@
 """Settings chosen by what others came to: a tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), by Optuna.
 
-Settings are asked in rounds, so that a round's members train together. The study is a journal, one file, in which several
-computers that share its folder may search together, each with a sweep's folder of its own. A trial's attributes say its
-setting (knobs) and whose it is (by); `by` comes last, so that a trial which has it is whole.
+Settings are asked in rounds, so that a round's members train together. The study is a journal, one file, in
+which several computers that share its folder may search together, each with a sweep's folder of its own. A
+trial's attributes say its setting (knobs) and whose it is (by); `by` comes last, so that a trial which has it
+is whole.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import numpy as np
 
 from jaxmodels.runs.files import read_json, write_text
 from jaxmodels.sweeps import space
-from jaxmodels.sweeps.members import Member
+from jaxmodels.sweeps.member_files import Member
+from jaxmodels.sweeps.members import Setup, result_of
 from jaxmodels.sweeps.statistics import worth
-from jaxmodels.sweeps.training import Setup, result_of
 
 BEAT = 60.0  # seconds between signs of life in the journal
 STALE = 15 * 60.0  # seconds without one after which another's trials are given up
@@ -59,7 +60,8 @@ def search(
 ) -> tuple[list[Member], float]:
     """Asks, trains and tells until the study has its trials; gives (this sweep's members, seconds spent on compiling).
 
-    member: of these knobs. train: trains members and gives the seconds; those it cannot train are left without a result.
+    member: of these knobs. train: trains members and gives the seconds; those it cannot train are left
+        without a result.
     """
     optuna = _optuna()
     by, study = _owner(setup.path), _study(optuna, setup.file.path.stem, journal, how)
@@ -72,17 +74,29 @@ def search(
             every = {m.name: m for of in of_trial.values() for m in of}
             left = [m for name, m in every.items() if result_of(setup.path / "members" / name) is None]
             done = len(study.get_trials(deepcopy=False, states=(states.COMPLETE,)))
-            setup.console.say(f"{done} of {how.trials} settings are known; {len(asked)} more, {len(left)} members to train")
+            setup.console.say(
+                f"{done} of {how.trials} settings are known; {len(asked)} more, {len(left)} members to train"
+            )
             compile_s += train(left) if left else 0.0
-            lost = {n for n, of in of_trial.items() if not _tell(study, states, n, of, setup.path / "members", how)}
+            lost = {
+                n
+                for n, of in of_trial.items()
+                if not _tell(study, states, n, of, setup.path / "members", how)
+            }
             if lost:
                 setup.console.warn("the search ends here: members failed; the same command goes on")
                 break
     trials = study.get_trials(deepcopy=False)
-    mine = [t for t in trials if t.user_attrs.get("by") == by and (t.state != states.FAIL or t.number in lost)]
-    found = {m.name: m for m in (member({**t.user_attrs["knobs"], **seed}) for t in mine for seed in how.seeds)}
+    mine = [
+        t for t in trials if t.user_attrs.get("by") == by and (t.state != states.FAIL or t.number in lost)
+    ]
+    found = {
+        m.name: m for m in (member({**t.user_attrs["knobs"], **seed}) for t in mine for seed in how.seeds)
+    }
     if not found:
-        raise ValueError(f"{journal}: others have taken all of its {how.trials} trials; give more --trials to go on")
+        raise ValueError(
+            f"{journal}: others have taken all of its {how.trials} trials; give more --trials to go on"
+        )
     if any(t.user_attrs.get("by") != by for t in trials if t.state == states.COMPLETE):
         best = study.best_trial
         words = " ".join(f"{k}={v}" for k, v in best.user_attrs["knobs"].items())
@@ -120,26 +134,37 @@ def _study(optuna: Any, name: str, journal: Path, how: Search) -> Any:
         study.set_user_attr("what", what)
     elif known != what:
         changes = [
-            f"{k}: {known.get(k)} there, {what.get(k)} here" for k in {**known, **what} if known.get(k) != what.get(k)
+            f"{k}: {known.get(k)} there, {what.get(k)} here"
+            for k in {**known, **what}
+            if known.get(k) != what.get(k)
         ]
-        raise ValueError(f"{journal} holds another study; {'; '.join(changes)}. Choose another --study or --folder")
+        raise ValueError(
+            f"{journal} holds another study; {'; '.join(changes)}. Choose another --study or --folder"
+        )
     return study
 
 
 def _sampler(optuna: Any, study: Any, by: str, how: Search, draws: int) -> Any:
     """Its draws differ from those of others in the study, and from those before an interruption."""
-    others = [name for name in study.user_attrs if name.startswith("seen ")]  # in the order in which they came
+    others = [
+        name for name in study.user_attrs if name.startswith("seen ")
+    ]  # in the order in which they came
     known = len(study.get_trials(deepcopy=False))
     seed = np.random.SeedSequence([draws, others.index(f"seen {by}"), known]).generate_state(1)[0]
     first = max(how.size, min(10, how.trials // 4))  # settings drawn at random
-    return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=first, seed=int(seed))
+    return optuna.samplers.TPESampler(
+        multivariate=True, constant_liar=True, n_startup_trials=first, seed=int(seed)
+    )
 
 
 @contextlib.contextmanager
 def _beating(study: Any, by: str) -> Iterator[None]:
     """Notes in the journal, now and then, that this sweep is alive."""
     over = threading.Event()
-    beat = lambda: study.set_user_attr(f"seen {by}", time.time())  # noqa: E731
+
+    def beat():
+        return study.set_user_attr(f"seen {by}", time.time())
+
     beat()
 
     def go_on() -> None:
@@ -165,10 +190,15 @@ def _round(optuna: Any, study: Any, by: str, how: Search) -> dict[int, dict[str,
             found[t.number] = t.user_attrs["knobs"]
         elif _stale(study, t):
             study.tell(t.number, state=states.FAIL, skip_if_finished=True)
-    taken = lambda: [t.number for t in study.get_trials(deepcopy=False) if t.state != states.FAIL]  # noqa: E731
+
+    def taken():
+        return [t.number for t in study.get_trials(deepcopy=False) if t.state != states.FAIL]
+
     while len(found) < how.size and len(taken()) < how.trials:
         trial = study.ask(distributions)
-        if sum(number < trial.number for number in taken()) >= how.trials:  # another was quicker to take the last one
+        if (
+            sum(number < trial.number for number in taken()) >= how.trials
+        ):  # another was quicker to take the last one
             study.tell(trial, state=states.FAIL)
             break
         knobs = {name: _value(of, trial.params[name]) for name, of in how.values.items()}
@@ -209,7 +239,11 @@ def _tell(study: Any, states: Any, number: int, of: Sequence[Member], members: P
     if None in results:
         study.tell(number, state=states.FAIL, skip_if_finished=True)
         return False
-    scores = [worth(r["metrics"], None if r["exit"] == "complete" else 0, how.metric, how.goal) for r in results if r]
+    scores = [
+        worth(r["metrics"], None if r["exit"] == "complete" else 0, how.metric, how.goal)
+        for r in results
+        if r
+    ]
     mean = sum(scores) / len(scores)
     study.tell(number, mean if how.goal == "max" else -mean, skip_if_finished=True)
     return True

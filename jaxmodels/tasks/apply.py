@@ -10,7 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-FLAGS = ("train", "training", "is_training", "deterministic", "use_running_average", "eval_mode")  # of a call, not keys
+FLAGS = (
+    "train",
+    "training",
+    "is_training",
+    "deterministic",
+    "use_running_average",
+    "eval_mode",
+)  # of a call, not keys
 
 
 def init_from(
@@ -60,7 +67,9 @@ def beside(batch: Any) -> dict[str, Any]:
     return {**options, "weight": batch["weight"]} if "weight" in batch else options
 
 
-def looked_up(run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batch: Any) -> tuple[Any, dict[str, int]]:
+def looked_up(
+    run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batch: Any
+) -> tuple[Any, dict[str, int]]:
     """(shapes of run(params, extra, batch), the rows of the table in which a key's numbers are looked up, by key).
 
     For Task.requires: nothing is computed. A key counts whose array goes into an nn.Embed as it is.
@@ -72,7 +81,9 @@ def looked_up(run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batc
             if isinstance(context.module, nn.Embed) and context.method_name == "__call__":
                 for key, x in batch.items():
                     if args and args[0] is x:
-                        rows[key] = min(context.module.num_embeddings, rows.get(key, context.module.num_embeddings))
+                        rows[key] = min(
+                            context.module.num_embeddings, rows.get(key, context.module.num_embeddings)
+                        )
             return call(*args, **kwargs)
 
         with nn.intercept_methods(see):
@@ -105,8 +116,8 @@ def apply(
     """(outputs, extra) of the model. With keys it trains: it uses them and may change every collection of extra.
 
     Floating inputs take the type of the parameters, so that mixed precision reaches the first layer too.
-    weight: of the examples (B first). Those of weight 0 count in no statistics of batch normalisation, whatever module of
-    the model has it; where no example counts, extra stays as it was.
+    weight: of the examples (B first). Those of weight 0 count in no statistics of batch normalisation,
+    whatever module of the model has it; where no example counts, extra stays as it was.
     """
     if "segments_BT" in options and "segments_BT" not in inspect.signature(type(model).__call__).parameters:
         raise ValueError(
@@ -132,7 +143,11 @@ def _masked(real_B: jax.Array) -> Callable[..., Any]:
     """For nn.intercept_methods: batch normalisation takes its statistics from these rows alone."""
 
     def masked(call, args, kwargs, context):
-        if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__" and kwargs.get("mask") is None:
+        if (
+            isinstance(context.module, nn.BatchNorm)
+            and context.method_name == "__call__"
+            and kwargs.get("mask") is None
+        ):
             rows, B = len(args[0]), len(real_B)
             if rows % B:
                 raise ValueError(

@@ -36,6 +36,9 @@ def augmented(task: Task, changes: Sequence[Change], *, inputs: str = "image") -
 def changed(image_BHWC: jax.Array, keys_B: jax.Array, changes: Sequence[Change]) -> jax.Array:
     """The images after each change, by numbers from the examples' keys."""
     for i, change in enumerate(changes):
-        draw = lambda key, i=i, n=change.numbers: jax.random.uniform(jax.random.fold_in(key, OWN + i), (n,))  # noqa: E731
+
+        def draw(key, i=i, n=change.numbers):
+            return jax.random.uniform(jax.random.fold_in(key, OWN + i), (n,))
+
         image_BHWC = change.apply(image_BHWC, jax.vmap(draw)(keys_B)).astype(image_BHWC.dtype)
     return image_BHWC

@@ -57,12 +57,18 @@ class Detections(NamedTuple):
 
 
 def nms(
-    boxes_N4: jax.Array, score_NK: jax.Array, *, most: int, overlap: float = 0.6, least: float = 0.05, candidates: int = 400
+    boxes_N4: jax.Array,
+    score_NK: jax.Array,
+    *,
+    most: int,
+    overlap: float = 0.6,
+    least: float = 0.05,
+    candidates: int = 400,
 ) -> Detections:
     """Greedy non-maximum suppression, class by class: a box goes where a better one of its class overlaps it by more.
 
-    Of all boxes and classes the `candidates` best above the score `least` take part; at most `most` are given. Compiled
-    with fixed shapes; for a batch, vmap it.
+    Of all boxes and classes the `candidates` best above the score `least` take part; at most `most` are
+    given. Compiled with fixed shapes; for a batch, vmap it.
     """
     N, K = score_NK.shape
     score_C, place_C = jax.lax.top_k(score_NK.reshape(-1), min(candidates, N * K))
@@ -77,9 +83,14 @@ def nms(
     kept_C = jnp.where(alive_C, score_C, -1.0)
     score_M, order_M = jax.lax.top_k(kept_C, min(most, len(kept_C)))
     real_M = score_M > 0
-    found = Detections(box_C4[order_M] * real_M[:, None], score_M * real_M, class_C[order_M] * real_M, real_M.sum())
+    found = Detections(
+        box_C4[order_M] * real_M[:, None], score_M * real_M, class_C[order_M] * real_M, real_M.sum()
+    )
     short = most - len(score_M)
     if short > 0:
-        pad = lambda x: jnp.pad(x, ((0, short),) + ((0, 0),) * (x.ndim - 1))  # noqa: E731
+
+        def pad(x):
+            return jnp.pad(x, ((0, short),) + ((0, 0),) * (x.ndim - 1))
+
         found = Detections(pad(found.boxes), pad(found.scores), pad(found.classes), found.number)
     return found

@@ -30,15 +30,16 @@ def classify(
 ) -> Task:
     """Softmax cross-entropy of model(batch[inputs]) on batches of inputs, label (int) and weight.
 
-    weight is 1 for an example and 0 for padding, so a padded batch changes no metric. smoothing moves that share of each
-    label to all classes alike (arXiv:1512.00567, section 7), in the training loss alone. class_weights: of the loss, one for
-    each class, for classes of different frequency; the mean is over the sum of the weights. auxiliary: weight of the loss of
-    each auxiliary head of a model with a method with_auxiliary, while training (arXiv:1409.4842, section 5).
-    Where a batch has "segments" (BT, int; 0 is padding), the model gets them as segments_BT. Where it has "other" (a second
-    label) and "share", that share of the label is the first and the rest the second, as in mixup. "top5" is the part of the
-    examples whose class is among the five likeliest, where there are more than five; chance decides between equal logits,
-    and counts with its expectation. A NaN is never right. A label is one of the model's classes wherever the weight is above
-    0: to leave an example out, give it the weight 0, and it counts nowhere.
+    weight is 1 for an example and 0 for padding, so a padded batch changes no metric. smoothing moves that
+    share of each label to all classes alike (arXiv:1512.00567, section 7), in the training loss alone.
+    class_weights: of the loss, one for each class, for classes of different frequency; the mean is over the
+    sum of the weights. auxiliary: weight of the loss of each auxiliary head of a model with a method
+    with_auxiliary, while training (arXiv:1409.4842, section 5). Where a batch has "segments" (BT, int; 0 is
+    padding), the model gets them as segments_BT. Where it has "other" (a second label) and "share", that
+    share of the label is the first and the rest the second, as in mixup. "top5" is the part of the examples
+    whose class is among the five likeliest, where there are more than five; chance decides between equal
+    logits, and counts with its expectation. A NaN is never right. A label is one of the model's classes
+    wherever the weight is above 0: to leave an example out, give it the weight 0, and it counts nowhere.
     """
 
     def target(batch: Any, classes: int, smoothing: float) -> jax.Array:
@@ -73,11 +74,16 @@ def classify(
                 model, params, extra, batch[inputs], keys_B, **beside(batch), method="with_auxiliary"
             )
         else:
-            (logits_BK, extra), others = apply(model, params, extra, batch[inputs], keys_B, **beside(batch)), ()
+            (logits_BK, extra), others = (
+                apply(model, params, extra, batch[inputs], keys_B, **beside(batch)),
+                (),
+            )
         metrics = measure(logits_BK, batch, smoothing)
         total, weight = metrics["loss"]
         for other_BK in others:
-            total += auxiliary * cross_entropy(other_BK, target(batch, other_BK.shape[-1], smoothing), batch).total
+            total += (
+                auxiliary * cross_entropy(other_BK, target(batch, other_BK.shape[-1], smoothing), batch).total
+            )
         return Mean(total, weight), extra, metrics
 
     def evaluate(params, extra, batch):
@@ -96,7 +102,9 @@ def classify(
 
         logits_BK, tables = looked_up(run, params, extra, batch)
         classes = check_outputs(logits_BK, "(N, classes)").shape[-1]
-        share = Requirement("the share of the first label", "Give a share from 0 to 1", low=0, high=1, shape=())
+        share = Requirement(
+            "the share of the first label", "Give a share from 0 to 1", low=0, high=1, shape=()
+        )
         return {
             inputs: inputs_of(batch[inputs], tables.get(inputs)),
             "label": labels(classes),
@@ -130,14 +138,19 @@ def predictor(
 ) -> Predictor:
     """What `jaxmodels predict` needs of a classifier.
 
-    read(path): a file as the arrays of one example, prepared as in training, "segments" among them where training has them.
+    read(path): a file as the arrays of one example, prepared as in training, "segments" among them where
+        training has them.
     caption(path, text): the file's picture with a line of text.
     """
 
     def report(probability_K: np.ndarray) -> dict[str, Any]:
         order = probability_K.argsort(kind="stable")[::-1][:5]
         best = {classes[i]: round(float(probability_K[i]), 4) for i in order}
-        return {"class": classes[order[0]], "probability": round(float(probability_K[order[0]]), 4), "likeliest": best}
+        return {
+            "class": classes[order[0]],
+            "probability": round(float(probability_K[order[0]]), 4),
+            "likeliest": best,
+        }
 
     def draw(path: Any, probability_K: np.ndarray) -> np.ndarray:
         said = report(probability_K)

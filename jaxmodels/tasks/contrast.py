@@ -1,7 +1,8 @@
 """Representations without labels: two views of an image are to be alike.
 
-SimCLR (arXiv:2002.05709) tells the two views of an image from all other images of the batch. DINO (arXiv:2104.14294) lets a
-student say of one view what a teacher, the student's own average over time, says of the other.
+SimCLR (arXiv:2002.05709) tells the two views of an image from all other images of the batch. DINO
+(arXiv:2104.14294) lets a student say of one view what a teacher, the student's own average over time, says of
+the other.
 Dimensions: B batch, H W image, C channels, F features, D width of what is compared.
 """
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
-from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.keys import own_keys
 from jaxmodels.tasks.ranking import first
 from jaxmodels.tasks.requirements import of_images
 
@@ -44,16 +45,22 @@ class Projected(nn.Module):
 def simclr(model: nn.Module, views: Views, *, temperature: float = 0.2) -> Task:
     """Normalised temperature-scaled cross-entropy (arXiv:2002.05709, equation 1), on batches of image and weight.
 
-    Each view is to find the other of its image among all views that the loss sees: under pmap and with micro-batches each
-    part is by itself, as in batch normalisation. Padding is no view's rival. In evaluation an image's own pixels choose the
-    views, and the metric is the cosine of the two, since no example may see another.
+    Each view is to find the other of its image among all views that the loss sees: under pmap and with
+    micro-batches each part is by itself, as in batch normalisation. Padding is no view's rival. In evaluation
+    an image's own pixels choose the views, and the metric is the cosine of the two, since no example may see
+    another.
     """
 
     def project(params, extra, batch, keys_B, training):
         first, second = views(batch["image"], _fold(keys_B, 0)), views(batch["image"], _fold(keys_B, 1))
         model_keys = jnp.concatenate([_fold(keys_B, 2), _fold(keys_B, 3)]) if training else None
         z, extra = apply(
-            model, params, extra, jnp.concatenate([first, second]), model_keys, weight=jnp.tile(batch["weight"], 2)
+            model,
+            params,
+            extra,
+            jnp.concatenate([first, second]),
+            model_keys,
+            weight=jnp.tile(batch["weight"], 2),
         )
         z = z.astype(jnp.float32)
         return z * jax.lax.rsqrt(jnp.maximum((z**2).sum(-1, keepdims=True), 1e-12)), extra
@@ -91,9 +98,10 @@ def dino(
 ) -> Task:
     """Cross-entropy of the teacher's softmax of one view and the student's of the other (arXiv:2104.14294, algorithm 1).
 
-    extra holds {"student": its statistics, "teacher": parameters, "teacher_extra": their statistics, "center": (D,)}; the
-    teacher follows by `momentum`, the centre, which is taken from its outputs, by `center`. Differs from the paper: two
-    views of full size, no small crops. Batches have image and weight. For evaluation see simclr.
+    extra holds {"student": its statistics, "teacher": parameters, "teacher_extra": their statistics,
+    "center": (D,)}; the teacher follows by `momentum`, the centre, which is taken from its outputs, by
+    `center`. Differs from the paper: two views of full size, no small crops. Batches have image and weight.
+    For evaluation see simclr.
     """
     start = _init(model)
 
@@ -104,17 +112,26 @@ def dino(
         return params, {"student": own, "teacher": copy, "teacher_extra": own, "center": jnp.zeros(D)}
 
     def loss(params, extra, batch, keys_B):
-        both = jnp.concatenate([views(batch["image"], _fold(keys_B, 0)), views(batch["image"], _fold(keys_B, 1))])
+        both = jnp.concatenate(
+            [views(batch["image"], _fold(keys_B, 0)), views(batch["image"], _fold(keys_B, 1))]
+        )
         keys_N = jnp.concatenate([_fold(keys_B, 2), _fold(keys_B, 3)])
         weight_N = jnp.tile(batch["weight"], 2).astype(jnp.float32)
         seen_ND, own = apply(model, params, extra["student"], both, keys_N, weight=weight_N)
-        taught_ND, other = apply(model, extra["teacher"], extra["teacher_extra"], both, keys_N, weight=weight_N)
+        taught_ND, other = apply(
+            model, extra["teacher"], extra["teacher_extra"], both, keys_N, weight=weight_N
+        )
         taught_ND = jax.lax.stop_gradient(taught_ND.astype(jnp.float32))
         wanted_ND = jax.nn.softmax((taught_ND - extra["center"]) / teacher_temperature)
         log_ND = jax.nn.log_softmax(seen_ND.astype(jnp.float32) / temperature)
         loss_N = -(jnp.roll(wanted_ND, len(keys_B), 0) * log_ND).sum(-1)
-        mean_D = jnp.where(weight_N[:, None] > 0, taught_ND, 0.0).sum(0) / jnp.maximum((weight_N > 0).sum(), 1)
-        follow = lambda old, new: momentum * old + (1 - momentum) * jax.lax.stop_gradient(new).astype(old.dtype)  # noqa: E731
+        mean_D = jnp.where(weight_N[:, None] > 0, taught_ND, 0.0).sum(0) / jnp.maximum(
+            (weight_N > 0).sum(), 1
+        )
+
+        def follow(old, new):
+            return momentum * old + (1 - momentum) * jax.lax.stop_gradient(new).astype(old.dtype)
+
         extra = {
             "student": own,
             "teacher": jax.tree.map(follow, extra["teacher"], params),
@@ -128,7 +145,10 @@ def dino(
     def evaluate(params, extra, batch):
         keys_B = own_keys(batch["image"])
         both = [views(batch["image"], _fold(keys_B, i)) for i in (0, 1)]
-        z = [apply(model, extra["teacher"], extra["teacher_extra"], x, None)[0].astype(jnp.float32) for x in both]
+        z = [
+            apply(model, extra["teacher"], extra["teacher_extra"], x, None)[0].astype(jnp.float32)
+            for x in both
+        ]
         norm_B = jnp.linalg.norm(z[0], axis=-1) * jnp.linalg.norm(z[1], axis=-1)
         return {"likeness": Mean.of((z[0] * z[1]).sum(-1) / jnp.maximum(norm_B, 1e-6), batch["weight"])}
 

@@ -1,7 +1,8 @@
 """Cross-entropy of a linear head over a large vocabulary, in memory that does not grow with batch x length x vocabulary.
 
-The head and the loss are computed for a few tokens at a time, and their gradients with them: the loss is a weighted sum,
-so they are known up to a factor before the backward pass begins, and no logits are kept or computed again.
+The head and the loss are computed for a few tokens at a time, and their gradients with them: the loss is a
+weighted sum, so they are known up to a factor before the backward pass begins, and no logits are kept or
+computed again.
 Dimensions: B batch, T tokens, t tokens of a chunk, M width, V vocabulary.
 """
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from jaxmodels import axes
+from jaxmodels.parallel import axes
 from jaxmodels.task import Mean
 
 CHUNK = 1 << 24  # logits that a device computes at once, 64 MiB
@@ -33,14 +34,17 @@ def cross_entropy(
     """(loss in nats, accuracy) of the logits x table^T, under weights; a token with weight 0 counts nowhere.
 
     Without a table x are the logits.
-    smoothing: that part of the target's probability is spread evenly over the vocabulary (arXiv:1512.00567, section 7).
+    smoothing: that part of the target's probability is spread evenly over the vocabulary (arXiv:1512.00567,
+        section 7).
     """
     B, T, _ = x_BTM.shape
     weight_BT = jnp.broadcast_to(weight_BT.astype(jnp.float32), (B, T))
     if table_VM is None:
         loss, right = _of_logits(smoothing, x_BTM.astype(jnp.float32), targets_BT, weight_BT)
         return Mean(loss, weight_BT.sum()), Mean(right, weight_BT.sum())
-    examples = axes.dividing(axes.BATCH, B)  # and a pipeline's stages, which have nothing else to do here, share the places
+    examples = axes.dividing(
+        axes.BATCH, B
+    )  # and a pipeline's stages, which have nothing else to do here, share the places
     places = axes.dividing((axes.CONTEXT, axes.PIPELINE), T) or axes.dividing((axes.CONTEXT,), T)
     split = (*examples, *places)
     token = P(examples or None, places or None)
@@ -52,8 +56,8 @@ def cross_entropy(
     if not split:
         loss, right = _sums(smoothing, chunk, x_BTM, table_VM, targets_BT, weight_BT)
     else:
-        # Each device adds up its own tokens, so that matrix and gradient are exchanged once, not for every chunk.
-        # In float32: XLA's compiler for CPUs crashes on sums in 16 bits over some of a mesh's axes.
+        # Each device adds up its own tokens, so that matrix and gradient are exchanged once, not for every
+        # chunk. In float32: XLA's compiler for CPUs crashes on sums in 16 bits over some of a mesh's axes.
         specs = token, P(), token, token
         summed = jax.shard_map(local, in_specs=specs, out_specs=P(), axis_names={*split}, check_vma=False)
         loss, right = summed(x_BTM, table_VM.astype(jnp.float32), targets_BT, weight_BT)
@@ -73,7 +77,9 @@ def with_perplexity(metrics: dict[str, float]) -> dict[str, float]:
     return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
 
 
-def _whole(smoothing: float, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any) -> tuple[jax.Array, jax.Array]:
+def _whole(
+    smoothing: float, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any
+) -> tuple[jax.Array, jax.Array]:
     """Sums over tokens of weight x loss and of the weights of those that are right."""
     return _of_logits(smoothing, _logits(x_BTM, table_VM.astype(x_BTM.dtype)), targets_BT, weight_BT)
 
@@ -82,13 +88,17 @@ def _logits(x_BTM: Any, table_VM: Any) -> jax.Array:
     return jnp.einsum("BTM,VM->BTV", x_BTM, table_VM, preferred_element_type=jnp.float32)
 
 
-def _of_logits(smoothing: float, logits_BTV: Any, targets_BT: Any, weight_BT: Any) -> tuple[jax.Array, jax.Array]:
+def _of_logits(
+    smoothing: float, logits_BTV: Any, targets_BT: Any, weight_BT: Any
+) -> tuple[jax.Array, jax.Array]:
     logs_BTV = jax.nn.log_softmax(logits_BTV)
     loss_BT = -jnp.take_along_axis(logs_BTV, targets_BT[..., None], -1)[..., 0]
     if not (isinstance(smoothing, float) and smoothing == 0):
         loss_BT = (1 - smoothing) * loss_BT - smoothing * logs_BTV.mean(-1)
     counts = weight_BT > 0
-    right_BT = (logits_BTV.argmax(-1) == targets_BT) & ~jnp.isnan(loss_BT)  # argmax takes a NaN for the largest
+    right_BT = (logits_BTV.argmax(-1) == targets_BT) & ~jnp.isnan(
+        loss_BT
+    )  # argmax takes a NaN for the largest
     return (jnp.where(counts, loss_BT, 0.0) * weight_BT).sum(), (right_BT * weight_BT).sum()
 
 
@@ -105,7 +115,9 @@ def _forward(smoothing: float, size: int, x_BTM: Any, table_VM: Any, targets_BT:
         x, targets, weight = chunk
         logits = _logits(x, table)
         sums, back, right = jax.vjp(lambda z: _of_logits(smoothing, z, targets, weight), logits, has_aux=True)
-        dlogits = back(jnp.ones(()))[0].astype(x.dtype)  # products of two types would be of the wider, and slower
+        dlogits = back(jnp.ones(()))[0].astype(
+            x.dtype
+        )  # products of two types would be of the wider, and slower
         dx = jnp.einsum("BtV,VM->BtM", dlogits, table)
         dtable = jnp.einsum("BtV,BtM->VM", dlogits, x, preferred_element_type=jnp.float32)
         return jax.tree.map(jnp.add, carry, (sums, right, dtable)), dx

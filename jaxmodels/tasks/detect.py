@@ -1,7 +1,8 @@
 """Detection of objects by a model that says at each place of an image which class is there, and its box.
 
-Which place is to find which box follows FCOS (arXiv:1904.01355, section 3): those near the box's centre, on the level of the
-box's size. The score of a class is to be the overlap of the place's box with the object (arXiv:2006.04388, equation 4).
+Which place is to find which box follows FCOS (arXiv:1904.01355, section 3): those near the box's centre, on
+the level of the box's size. The score of a class is to be the overlap of the place's box with the object
+(arXiv:2006.04388, equation 4).
 Dimensions: B batch, P places, M boxes of an image, K classes.
 """
 
@@ -26,24 +27,40 @@ RADIUS = 1.5  # of the centre's neighbourhood, in places
 def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> Task:
     """Quality focal loss of the scores and generalised IoU of the boxes, per found place, on batches of images with boxes.
 
-    A batch has image (BHWC), boxes (BM4: y0 x0 y1 x1 in pixels), classes (BM, int), present (BM, 1 or 0) and weight (B).
-    The model gives Places (see models/fcos.py). reach: a level is for boxes whose farthest edge is from half of `reach` to
-    `reach` strides away; the finest takes all smaller ones, the coarsest all larger. box_weight: of the boxes' part.
-    The loss is a sum over places, divided by the number of places that are to find something.
+    A batch has image (BHWC), boxes (BM4: y0 x0 y1 x1 in pixels), classes (BM, int), present (BM, 1 or 0) and
+    weight (B). The model gives Places (see models/fcos.py). reach: a level is for boxes whose farthest edge
+    is from half of `reach` to `reach` strides away; the finest takes all smaller ones, the coarsest all
+    larger. box_weight: of the boxes' part. The loss is a sum over places, divided by the number of places
+    that are to find something.
     """
 
     def measure(places: Any, batch: Any) -> dict[str, Mean]:
         def one(*parts: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
             logits_PK, boxes_P4, true_M4, class_M, present_M = parts
-            return _losses(logits_PK, boxes_P4, true_M4, class_M, present_M, places.center_P2, places.stride_P, reach)
+            return _losses(
+                logits_PK, boxes_P4, true_M4, class_M, present_M, places.center_P2, places.stride_P, reach
+            )
 
         score_BP, box_BP, positive_BP = jax.vmap(one)(
-            places.logits_BPK.astype(jnp.float32), places.boxes_BP4, batch["boxes"], batch["classes"], batch["present"]
+            places.logits_BPK.astype(jnp.float32),
+            places.boxes_BP4,
+            batch["boxes"],
+            batch["classes"],
+            batch["present"],
         )
         weight_B = batch["weight"]
         found_B = jnp.maximum(positive_BP.sum(-1), 1.0)
-        of = lambda x_BP: Mean((jnp.where(weight_B > 0, x_BP.sum(-1), 0.0) * weight_B).sum(), (found_B * weight_B).sum())  # noqa: E731
-        return {"loss": of(score_BP + box_weight * box_BP), "score_loss": of(score_BP), "box_loss": of(box_BP)}
+
+        def of(x_BP):
+            return Mean(
+                (jnp.where(weight_B > 0, x_BP.sum(-1), 0.0) * weight_B).sum(), (found_B * weight_B).sum()
+            )
+
+        return {
+            "loss": of(score_BP + box_weight * box_BP),
+            "score_loss": of(score_BP),
+            "box_loss": of(box_BP),
+        }
 
     def loss(params, extra, batch, keys_B):
         places, extra = apply(model, params, extra, batch["image"], keys_B, weight=batch["weight"])
@@ -54,14 +71,18 @@ def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> 
         return measure(apply(model, params, extra, batch["image"], None)[0], batch)
 
     def requires(batch, params, extra):
-        run = lambda params, extra, image: apply(model, params, extra, image, None)[0]  # noqa: E731
+        def run(params, extra, image):
+            return apply(model, params, extra, image, None)[0]
+
         found = jax.eval_shape(run, params, extra, batch["image"])
         return objects(batch, found.logits_BPK.shape[-1])
 
     return Task(init_from(model, "image"), loss, evaluate, requires=requires)
 
 
-def predict(model: nn.Module, *, most: int = 100, overlap: float = 0.6, least: float = 0.05) -> Callable[..., Detections]:
+def predict(
+    model: nn.Module, *, most: int = 100, overlap: float = 0.6, least: float = 0.05
+) -> Callable[..., Detections]:
     """(params, extra, batch) to the Detections of each image, for Evaluation.predict; see boxes.nms."""
 
     def found(params, extra, batch):
@@ -77,7 +98,14 @@ def predict(model: nn.Module, *, most: int = 100, overlap: float = 0.6, least: f
 
 
 def _losses(
-    logits_PK: Any, boxes_P4: Any, true_M4: Any, class_M: Any, present_M: Any, center_P2: Any, stride_P: Any, reach: float
+    logits_PK: Any,
+    boxes_P4: Any,
+    true_M4: Any,
+    class_M: Any,
+    present_M: Any,
+    center_P2: Any,
+    stride_P: Any,
+    reach: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(loss of the scores, of the box, whether there is one to find) at each place of one image."""
     target_P, positive_P = assign(true_M4, present_M, center_P2, stride_P, reach)
@@ -118,6 +146,10 @@ def pairs(predictions: Sequence[Any], batches: Sequence[Any]) -> list[tuple[dict
             if "weight" in batch and not batch["weight"][i] > 0:
                 continue
             n, real = int(found.number[i]), batch["present"][i] > 0
-            got = {"boxes": found.boxes[i][:n], "scores": found.scores[i][:n], "classes": found.classes[i][:n]}
+            got = {
+                "boxes": found.boxes[i][:n],
+                "scores": found.scores[i][:n],
+                "classes": found.classes[i][:n],
+            }
             out.append((got, {"boxes": batch["boxes"][i][real], "classes": batch["classes"][i][real]}))
     return out

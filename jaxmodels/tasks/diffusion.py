@@ -2,7 +2,8 @@
 
     x_t = a x + s e,  a = cos(pi t / 2),  s = sin(pi t / 2),  v = a e - s x
 
-with the cosine schedule of arXiv:2102.09672 and the target v of arXiv:2202.00512: x = a x_t - s v and e = s x_t + a v.
+with the cosine schedule of arXiv:2102.09672 and the target v of arXiv:2202.00512: x = a x_t - s v and e = s
+x_t + a v.
 Dimensions: B batch, H W image, C channels.
 """
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
-from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.keys import own_keys
 from jaxmodels.tasks.requirements import labels, of_images
 
 LAST = 0.999  # the greatest time; at 1 there is nothing left of the image
@@ -33,8 +34,9 @@ def mixture(time_B: jax.Array, rank: int = 4) -> tuple[jax.Array, jax.Array]:
 def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
     """Mean squared error of v, per pixel, at a random time of each image.
 
-    Batches have image (BHWC, 0 to 1), weight and, for a model with classes, label. unlabelled: part of the images that train
-    without their label, for guidance (arXiv:2207.12598). In evaluation an image's own pixels choose time and noise.
+    Batches have image (BHWC, 0 to 1), weight and, for a model with classes, label. unlabelled: part of the
+    images that train without their label, for guidance (arXiv:2207.12598). In evaluation an image's own
+    pixels choose time and noise.
     """
     labelled = bool(getattr(model, "classes", 0))
 
@@ -48,7 +50,11 @@ def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
 
         def draw(key, x_HWC):
             time, noise, drop = jax.random.split(key, 3)
-            return jax.random.uniform(time) * LAST, jax.random.normal(noise, x_HWC.shape), jax.random.uniform(drop)
+            return (
+                jax.random.uniform(time) * LAST,
+                jax.random.normal(noise, x_HWC.shape),
+                jax.random.uniform(drop),
+            )
 
         time_B, noise, drop_B = jax.vmap(draw)(keys_B, image)
         a, s = mixture(time_B)
@@ -56,7 +62,9 @@ def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
         if labelled:
             hidden_B = (drop_B < unlabelled) & training
             options["label_B"] = jnp.where(hidden_B, model.classes, batch["label"])
-        guess, extra = apply(model, params, extra, a * image + s * noise, keys_B if training else None, **options)
+        guess, extra = apply(
+            model, params, extra, a * image + s * noise, keys_B if training else None, **options
+        )
         miss_B = ((guess.astype(jnp.float32) - (a * noise - s * image)) ** 2).mean((1, 2, 3))
         return {"loss": Mean.of(miss_B, batch["weight"])}, extra
 
@@ -84,9 +92,10 @@ def sample(
 ) -> Callable[[Any, Any, Any], jax.Array]:
     """(params, extra, batch) to one image (0 to 1) of this shape for each row, for Evaluation.predict.
 
-    batch[inputs] holds a number for each row that chooses its noise, and "label" its class where the model has classes.
-    noise: 0 is DDIM (arXiv:2010.02502), which adds none on the way; 1 is DDPM's ancestral sampling. guidance: 1 follows the
-    label, more exaggerates it, by a second pass without labels.
+    batch[inputs] holds a number for each row that chooses its noise, and "label" its class where the model
+    has classes.
+    noise: 0 is DDIM (arXiv:2010.02502), which adds none on the way; 1 is DDPM's ancestral sampling. guidance:
+    1 follows the label, more exaggerates it, by a second pass without labels.
     """
     labelled = bool(getattr(model, "classes", 0))
 
@@ -108,7 +117,9 @@ def sample(
             (a, s), (b, r) = mixture(time[None]), mixture(after[None])
             image = (a * x - s * v).clip(-1, 1)
             e = (x - a * image) / s
-            new = noise * r / s * jnp.sqrt(jnp.maximum(1 - (a / b) ** 2, 0.0))  # arXiv:2010.02502, equation 16
+            new = (
+                noise * r / s * jnp.sqrt(jnp.maximum(1 - (a / b) ** 2, 0.0))
+            )  # arXiv:2010.02502, equation 16
             fresh = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), shape))(keys_B)
             return b * image + jnp.sqrt(jnp.maximum(r**2 - new**2, 0.0)) * e + new * fresh, None
 

@@ -1,4 +1,4 @@
-"""Generative adversarial training (arXiv:1406.2661): the losses of both sides, for jaxmodels.adversarial's step.
+"""Generative adversarial training (arXiv:1406.2661): the losses of both sides, for jaxmodels.alternating's step.
 
 Dimensions: B batch, H W image, C channels, D numbers of the code.
 """
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.keys import own_keys
 from jaxmodels.tasks.requirements import of_images
 
 
@@ -27,9 +27,10 @@ class Adversaries(NamedTuple):
 def gan(generator: nn.Module, discriminator: nn.Module, *, penalty: float = 1.0) -> Adversaries:
     """The non-saturating losses, and half of `penalty` times the squared gradient at real images (arXiv:1801.04406, R1).
 
-    generator maps codes (BD, normal numbers; `generator.code` of them) to images, discriminator images to logits. Batches
-    have image (BHWC, 0 to 1) and weight. evaluate gives the parts of the real and of as many made images that the
-    discriminator takes for what they are; a real image's own pixels choose the code of the made one.
+    generator maps codes (BD, normal numbers; `generator.code` of them) to images, discriminator images to
+    logits. Batches have image (BHWC, 0 to 1) and weight. evaluate gives the parts of the real and of as many
+    made images that the discriminator takes for what they are; a real image's own pixels choose the code of
+    the made one.
     """
 
     def codes(keys_B):

@@ -1,8 +1,8 @@
 """Language modelling: predict the next token.
 
-A model here has, besides its call, `hidden(tokens_BT, keys_B, cache, count_B, segments_BT)`, which gives (x_BTM, cache),
-`table()`, the matrix (V, M) whose product with x is the logits, or None where x are the logits, `start(batch, length)`, an
-empty cache, and `length`; training asks for the first two.
+A model here has, besides its call, `hidden(tokens_BT, keys_B, cache, count_B, segments_BT)`, which gives
+(x_BTM, cache), `table()`, the matrix (V, M) whose product with x is the logits, or None where x are the
+logits, `start(batch, length)`, an empty cache, and `length`; training asks for the first two.
 Dimensions: B batch, T tokens, M width, V vocabulary.
 """
 
@@ -25,13 +25,16 @@ from jaxmodels.tasks.requirements import segments, tokens, weights
 def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smoothing: float = 0.0) -> Task:
     """Cross-entropy in nats of the next token on batches of inputs, targets (BT, int) and weight (BT).
 
-    Where a batch has "segments" (BT, int), a token sees only those of its own number: documents packed into one row. A
-    weight of 0 leaves a token out of the loss: padding, or the questions of instruction data. What a model sows into the
-    collection "losses", one value for each example, is added to the loss of each of its tokens.
+    Where a batch has "segments" (BT, int), a token sees only those of its own number: documents packed into
+    one row. A weight of 0 leaves a token out of the loss: padding, or the questions of instruction data. What
+    a model sows into the collection "losses", one value for each example, is added to the loss of each of its
+    tokens.
     bytes_per_token: adds "bits_per_byte" = loss / ln 2 / bytes_per_token; 1 where tokens are bytes.
     """
 
-    def measure(params: Any, extra: Any, batch: Any, keys_B: Any, smoothing: float) -> tuple[Mean, dict[str, Mean]]:
+    def measure(
+        params: Any, extra: Any, batch: Any, keys_B: Any, smoothing: float
+    ) -> tuple[Mean, dict[str, Mean]]:
         variables = {"params": params, **extra}
         # What a model adds up over a row's tokens, such as a balance of experts, is to end with what counts.
         count_B = None if "segments" in batch else ends(batch["weight"])
@@ -63,7 +66,10 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
         table_VM = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)
         shape = batch["inputs"].shape[1:]
         if table_VM is None:
-            see = lambda p, e, x: model.apply({"params": p, **e}, x, method="hidden")[0]  # noqa: E731
+
+            def see(p, e, x):
+                return model.apply({"params": p, **e}, x, method="hidden")[0]
+
             V = jax.eval_shape(see, params, extra, batch["inputs"]).shape[-1]
         else:
             V = table_VM.shape[0]

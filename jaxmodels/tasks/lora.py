@@ -2,9 +2,9 @@
 
     W' = W + alpha / rank x a @ b        a (I, rank) starts normal, b (rank, O) at zero: at first W' = W
 
-Differs from the paper: W' is formed in every step, instead of adding x @ a @ b to x @ W in the layer, so that any task can
-be adapted and the model knows nothing of it. The cost is memory, while a step runs, for a copy of the chosen kernels and for
-its gradient.
+Differs from the paper: W' is formed in every step, instead of adding x @ a @ b to x @ W in the layer, so that
+any task can be adapted and the model knows nothing of it. The cost is memory, while a step runs, for a copy
+of the chosen kernels and for its gradient.
 Dimensions: I inputs, O outputs. Axes before these two are stacks of kernels, such as the layers of a scan.
 """
 
@@ -19,24 +19,32 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Array, Params, Task
 
-Adapters = Mapping[str, Mapping[str, Array]]  # "blocks/qkv/kernel" -> {"a": (..., I, rank), "b": (..., rank, O)}
+Adapters = Mapping[
+    str, Mapping[str, Array]
+]  # "blocks/qkv/kernel" -> {"a": (..., I, rank), "b": (..., rank, O)}
 
 
-def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?(qkv|query|value)/kernel$") -> Task:
+def lora(
+    task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?(qkv|query|value)/kernel$"
+) -> Task:
     """The task, of whose parameters only adapters of the kernels with these paths are trained.
 
-    init gives (adapters, {**extra, "base": parameters}): gradients, optimizer state and averages exist for the adapters
-    alone. `merge(extra["base"], adapters, alpha / rank)` are the parameters that the task sees, in training and evaluation.
-    paths: a regular expression, searched in "blocks/qkv/kernel". alpha may be a traced value. Pretrained parameters come in
-    by `start_from` inside: lora(start_from(task, params), ...).
+    init gives (adapters, {**extra, "base": parameters}): gradients, optimizer state and averages exist for
+    the adapters alone. `merge(extra["base"], adapters, alpha / rank)` are the parameters that the task sees,
+    in training and evaluation.
+    paths: a regular expression, searched in "blocks/qkv/kernel". alpha may be a traced value. Pretrained
+    parameters come in by `start_from` inside: lora(start_from(task, params), ...).
 
-    Predictors, decoders and Evaluation.predict, which know the model alone, get the merged parameters (Task.unwrap).
+    Predictors, decoders and Evaluation.predict, which know the model alone, get the merged parameters
+    (Task.unwrap).
 
-    loss gives "base" back as it came. Only --compile pmap touches it afterwards: it takes the mean of extra over devices,
-    which rounds where their number is not a power of two.
+    loss gives "base" back as it came. Only --compile pmap touches it afterwards: it takes the mean of extra
+    over devices, which rounds where their number is not a power of two.
     """
     if rank < 1:
-        raise ValueError(f"lora: rank is {rank}; wanted at least 1, the inner size of a @ b: 4 to 16 are usual")
+        raise ValueError(
+            f"lora: rank is {rank}; wanted at least 1, the inner size of a @ b: 4 to 16 are usual"
+        )
     scale = alpha / rank
 
     def init(key, batch):
@@ -64,7 +72,9 @@ def lora(task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?
         return task.unwrap(*whole(adapters, extra))
 
     examine = None if task.examine is None else _of_merged(task.examine, whole)
-    return task._replace(init=init, loss=loss, evaluate=evaluate, examine=examine, unwrap=unwrap, requires=requires)
+    return task._replace(
+        init=init, loss=loss, evaluate=evaluate, examine=examine, unwrap=unwrap, requires=requires
+    )
 
 
 def _of_merged(examine: Any, whole: Any) -> Any:
@@ -74,8 +84,9 @@ def _of_merged(examine: Any, whole: Any) -> Any:
 def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
     """base with W + scale x a @ b for each adapted kernel, in W's type; base itself is not changed.
 
-    A `lora` task computes this and nothing else, so the inner task evaluates the merged parameters to the same bits (so on
-    a CPU; a compiler may choose another order of sums for another program). base is where the exact original remains.
+    A `lora` task computes this and nothing else, so the inner task evaluates the merged parameters to the
+    same bits (so on a CPU; a compiler may choose another order of sums for another program). base is where
+    the exact original remains.
     """
     return _shifted(base, adapters, scale)
 
@@ -83,8 +94,8 @@ def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
 def unmerge(merged: Params, adapters: Adapters, scale: Any) -> Params:
     """The base that gave these merged parameters, but for rounding: (W + d) - d is rounded twice.
 
-    An element is off by at most one unit in the last place of the larger of W and W + d: where d is large beside W, that is
-    many units of W's own. The exact original is the base that the task keeps.
+    An element is off by at most one unit in the last place of the larger of W and W + d: where d is large
+    beside W, that is many units of W's own. The exact original is the base that the task keeps.
     """
     return _shifted(merged, adapters, -scale)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
-from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.keys import own_keys
 from jaxmodels.tasks.requirements import of_images
 
 
@@ -35,8 +35,8 @@ def images(patches_BNP: jax.Array, size: int, shape: tuple[int, int, int]) -> ja
 def mae(model: nn.Module, *, patch: int, kept: float = 0.25) -> Task:
     """Mean squared error of the hidden patches, each by its own mean and deviation (section 4, "reconstruction target").
 
-    model(image, keys, kept_Bn=…) gives all patches. kept: part of the patches that it sees, chosen by each example's key; in
-    evaluation by its own pixels. Batches have image and weight.
+    model(image, keys, kept_Bn=…) gives all patches. kept: part of the patches that it sees, chosen by each
+    example's key; in evaluation by its own pixels. Batches have image and weight.
     """
 
     def measure(params, extra, batch, keys_B, training):
@@ -45,7 +45,9 @@ def mae(model: nn.Module, *, patch: int, kept: float = 0.25) -> Task:
         wanted_BNP = (wanted_BNP - mean) * jax.lax.rsqrt(variance + 1e-6)
         order_BN, kept_Bn = choose(keys_B, wanted_BNP.shape[1], kept)
         model_keys = keys_B if training else None
-        guess_BNP, extra = apply(model, params, extra, batch["image"], model_keys, kept_Bn=kept_Bn, weight=batch["weight"])
+        guess_BNP, extra = apply(
+            model, params, extra, batch["image"], model_keys, kept_Bn=kept_Bn, weight=batch["weight"]
+        )
         hidden_BN = jnp.ones(order_BN.shape).at[jnp.arange(len(order_BN))[:, None], kept_Bn].set(0.0)
         miss_BN = ((guess_BNP.astype(jnp.float32) - wanted_BNP) ** 2).mean(-1)
         return {"loss": Mean.of((miss_BN * hidden_BN).sum(-1) / hidden_BN.sum(-1), batch["weight"])}, extra
@@ -77,7 +79,9 @@ def choose(keys_B: jax.Array, N: int, kept: float) -> tuple[jax.Array, jax.Array
     return order_BN, order_BN[:, : count(N, kept)]
 
 
-def restore(model: nn.Module, *, patch: int, kept: float = 0.25) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
+def restore(
+    model: nn.Module, *, patch: int, kept: float = 0.25
+) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
     """(params, extra, batch) to "masked" and "restored" images, for Evaluation.predict.
 
     A hidden patch gets the mean and deviation that it has in truth, as the model does not say them.
@@ -90,7 +94,10 @@ def restore(model: nn.Module, *, patch: int, kept: float = 0.25) -> Callable[[An
         _, kept_Bn = choose(own_keys(batch["image"]), true_BNP.shape[1], kept)
         guess_BNP = apply(model, params, extra, batch["image"], None, kept_Bn=kept_Bn)[0].astype(jnp.float32)
         seen_BN1 = jnp.zeros((*true_BNP.shape[:2], 1)).at[jnp.arange(len(image))[:, None], kept_Bn].set(1.0)
-        whole = lambda x: images(x, patch, image.shape[1:]).clip(0, 1)  # noqa: E731
+
+        def whole(x):
+            return images(x, patch, image.shape[1:]).clip(0, 1)
+
         restored = jnp.where(seen_BN1 > 0, true_BNP, guess_BNP * deviation + mean)
         return {"masked": whole(true_BNP * seen_BN1 + 0.5 * (1 - seen_BN1)), "restored": whole(restored)}
 

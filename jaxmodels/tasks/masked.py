@@ -1,7 +1,7 @@
 """Masked language modelling: some tokens are hidden or changed, and the model says what they were (arXiv:1810.04805).
 
-A model here has, besides its call, `hidden(tokens_BT, keys_B, segments_BT)`, which gives x_BTN, and `table()`, the matrix
-(V, N) whose product with x is the logits.
+A model here has, besides its call, `hidden(tokens_BT, keys_B, segments_BT)`, which gives x_BTN, and
+`table()`, the matrix (V, N) whose product with x is the logits.
 Dimensions: B batch, T tokens, N width of what the logits are products of, V vocabulary.
 """
 
@@ -57,13 +57,16 @@ def keys_of(tokens_BT: jax.Array, real_BT: jax.Array | None = None) -> jax.Array
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), sum_B)
 
 
-def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[int] = (), rate: float = 0.15) -> Task:
+def masked(
+    model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[int] = (), rate: float = 0.15
+) -> Task:
     """Cross-entropy in nats of the chosen tokens, on batches of inputs (BT, int) and weight (BT, or B for whole rows).
 
-    Other tokens are chosen each time a text is seen (RoBERTa, arXiv:1907.11692, section 4.1), by the example's key; in
-    evaluation by its tokens. special: tokens that are never chosen, such as those that begin, end and fill a text. A weight
-    of 0 leaves a token out of the choice. Where a batch has "segments" (BT, int), a token sees only those of its number
-    and 0 is padding, which is never chosen; else it sees those of weight above 0.
+    Other tokens are chosen each time a text is seen (RoBERTa, arXiv:1907.11692, section 4.1), by the
+    example's key; in evaluation by its tokens. special: tokens that are never chosen, such as those that
+    begin, end and fill a text. A weight of 0 leaves a token out of the choice. Where a batch has "segments"
+    (BT, int), a token sees only those of its number and 0 is padding, which is never chosen; else it sees
+    those of weight above 0.
     """
 
     def texts(batch: Any) -> jax.Array:
@@ -76,8 +79,12 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
         tokens_BT = batch["inputs"]
         weight_BT = jnp.broadcast_to(batch["weight"].reshape(len(tokens_BT), -1), tokens_BT.shape)
         segments_BT = texts(batch)
-        open_BT = (weight_BT > 0) & (segments_BT != 0) & ~jnp.isin(tokens_BT, jnp.asarray(special, tokens_BT.dtype))
-        inputs_BT, chosen_BT = corrupt(corrupt_keys_B, tokens_BT, open_BT, mask=mask, vocabulary=vocabulary, rate=rate)
+        open_BT = (
+            (weight_BT > 0) & (segments_BT != 0) & ~jnp.isin(tokens_BT, jnp.asarray(special, tokens_BT.dtype))
+        )
+        inputs_BT, chosen_BT = corrupt(
+            corrupt_keys_B, tokens_BT, open_BT, mask=mask, vocabulary=vocabulary, rate=rate
+        )
         variables = {"params": params, **extra}
         x_BTN: Any = model.apply(variables, inputs_BT, keys_B, segments_BT, method="hidden")
         table_VN: Any = model.apply(variables, method="table")
@@ -85,7 +92,9 @@ def masked(model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[in
         return {"loss": loss, "accuracy": accuracy}
 
     def loss(params, extra, batch, keys_B):
-        metrics = measure(params, extra, batch, jax.vmap(jax.random.fold_in, (0, None))(keys_B, 2**18), keys_B)
+        metrics = measure(
+            params, extra, batch, jax.vmap(jax.random.fold_in, (0, None))(keys_B, 2**18), keys_B
+        )
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):

@@ -17,9 +17,8 @@ def first(logits_K: jax.Array, label: jax.Array) -> jax.Array:
 def among(logits_K: jax.Array, label: jax.Array, count: int) -> jax.Array:
     """How probably the label is among the `count` largest logits, where chance decides between equal ones; float32.
 
-    With g larger logits than the label's and t equal to it, itself among them: (count - g) / t, from 0 to 1. So K equal
-    logits give count / K. A row with a NaN and a label
-    that is no class give 0.
+    With g larger logits than the label's and t equal to it, itself among them: (count - g) / t, from 0 to 1.
+    So K equal logits give count / K. A row with a NaN and a label that is no class give 0.
     """
     own_1 = jnp.take_along_axis(logits_K, label[..., None], -1)
     larger, equal = (logits_K > own_1).sum(-1), (logits_K == own_1).sum(-1)

@@ -19,8 +19,8 @@ from jaxmodels.tasks.requirements import finite, inputs_of, segments, weights
 def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -> Task:
     """Mean squared error of model(batch[inputs]) on batches of inputs, target (B or BK) and weight.
 
-    scale: units of the target for each unit that the model is trained on; "rmse" and "mae" are given in the target's units.
-    Where a batch has "segments" (BT, int; 0 is padding), the model gets them as segments_BT.
+    scale: units of the target for each unit that the model is trained on; "rmse" and "mae" are given in the
+    target's units. Where a batch has "segments" (BT, int; 0 is padding), the model gets them as segments_BT.
     """
 
     def measure(output_BK: Any, batch: Any) -> dict[str, Mean]:

@@ -12,7 +12,9 @@ from jaxmodels.task import Requirement
 FINITE = float(np.finfo(np.float32).max)
 
 
-def labels(classes: int, shape: tuple[int, ...] | None = (), where: tuple[str, ...] = ("weight",)) -> Requirement:
+def labels(
+    classes: int, shape: tuple[int, ...] | None = (), where: tuple[str, ...] = ("weight",)
+) -> Requirement:
     """A class of the model wherever the weight is above 0."""
     return Requirement(
         f"the model's {classes} classes",
@@ -29,7 +31,9 @@ def labels(classes: int, shape: tuple[int, ...] | None = (), where: tuple[str, .
 def tokens(vocabulary: int, where: tuple[str, ...] = (), shape: tuple[int, ...] | None = None) -> Requirement:
     """A token of the model's vocabulary."""
     left_out = (
-        " Give what is to be left out the weight 0." if where else " Fill rows with a token and leave it out by segments."
+        " Give what is to be left out the weight 0."
+        if where
+        else " Fill rows with a token and leave it out by segments."
     )
     return Requirement(
         f"the model's {vocabulary:,} tokens",
@@ -45,7 +49,12 @@ def tokens(vocabulary: int, where: tuple[str, ...] = (), shape: tuple[int, ...] 
 def weights(shape: tuple[int, ...] | None = ()) -> Requirement:
     """How much a row, or an element, counts."""
     return Requirement(
-        "how much each counts, 0 for padding", "Give 1 for what counts, 0 for what does not", False, 0, FINITE, shape
+        "how much each counts, 0 for padding",
+        "Give 1 for what counts, 0 for what does not",
+        False,
+        0,
+        FINITE,
+        shape,
     )
 
 
@@ -55,7 +64,9 @@ def segments(shape: tuple[int, ...] | None = None) -> Requirement:
     return Requirement("numbers of the texts in a row, 0 for padding", do, True, 0, shape=shape)
 
 
-def finite(what: str, shape: tuple[int, ...] | None = None, where: tuple[str, ...] = ("weight",)) -> Requirement:
+def finite(
+    what: str, shape: tuple[int, ...] | None = None, where: tuple[str, ...] = ("weight",)
+) -> Requirement:
     """Numbers, and no nan among them, wherever the weight is above 0."""
     do = "Fill or drop what is missing, or give it the weight 0"
     return Requirement(what, do, False, -FINITE, FINITE, shape, where)

@@ -17,7 +17,7 @@ import optax
 from jaxmodels import choices
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
-from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.keys import own_keys
 from jaxmodels.tasks.requirements import of_images
 
 
@@ -30,10 +30,10 @@ def vae(
 ) -> Task:
     """Negative evidence lower bound of images from 0 to 1, in nats an image, by one draw of the code.
 
-    The model gives (logits, mean, log variance). likelihood: of a pixel, Bernoulli with the logits (grey values count as
-    probabilities, so it is no density of them), or a normal distribution around their sigmoid with this deviation. beta:
-    weight of the divergence (Higgins et al., 2017); 1 is the bound. Batches have image and weight. In evaluation an image's
-    own pixels choose the draw.
+    The model gives (logits, mean, log variance). likelihood: of a pixel, Bernoulli with the logits (grey
+    values count as probabilities, so it is no density of them), or a normal distribution around their sigmoid
+    with this deviation. beta: weight of the divergence (Higgins et al., 2017); 1 is the bound. Batches have
+    image and weight. In evaluation an image's own pixels choose the draw.
     """
     choices.check("vae", "likelihood", likelihood, ("bernoulli", "gaussian"))
 
@@ -50,7 +50,9 @@ def vae(
         return {name: Mean.of(x_B, batch["weight"]) for name, x_B in values.items()}
 
     def loss(params, extra, batch, keys_B):
-        (logits, mean, log_variance), extra = apply(model, params, extra, batch["image"], keys_B, weight=batch["weight"])
+        (logits, mean, log_variance), extra = apply(
+            model, params, extra, batch["image"], keys_B, weight=batch["weight"]
+        )
         metrics = measure(logits, mean, log_variance, batch)
         return metrics["loss"], extra, metrics
 

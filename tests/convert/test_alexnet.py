@@ -23,7 +23,14 @@ def theirs(C, hidden, classes):
     module = nn.Sequential()
     module.features = nn.Sequential(*places, nn.MaxPool2d(3, 2))
     module.middle = nn.Sequential(nn.AdaptiveAvgPool2d(6), nn.Flatten())
-    dense = [nn.Dropout(), nn.Linear(36 * C[-1], hidden), nn.ReLU(), nn.Dropout(), nn.Linear(hidden, hidden), nn.ReLU()]
+    dense = [
+        nn.Dropout(),
+        nn.Linear(36 * C[-1], hidden),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+    ]
     module.classifier = nn.Sequential(*dense, nn.Linear(hidden, classes))
     return module
 

@@ -30,7 +30,13 @@ TOKENS = RANDOM.integers(2, V, (B, T)).astype(np.int32)  # none of them fills ro
 TYPES = RANDOM.integers(0, 2, (B, T)).astype(np.int32)
 COUNT = np.array([T, 7, 3])
 SEGMENTS = (np.arange(T) < COUNT[:, None]).astype(np.int32)
-HEADS = ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"]
+HEADS = [
+    "Model",
+    "ForMaskedLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+]
 
 
 def theirs(kind, head, seed=0, **options):
@@ -58,7 +64,9 @@ def outputs(model, tokens, segments, types=None):
     """Theirs, as an array of our shape."""
     types = None if types is None else torch.tensor(types).long()
     with torch.no_grad():
-        found = model(torch.tensor(tokens).long(), attention_mask=torch.tensor(segments), token_type_ids=types)
+        found = model(
+            torch.tensor(tokens).long(), attention_mask=torch.tensor(segments), token_type_ids=types
+        )
     if "start_logits" in found:
         return np.stack([found.start_logits, found.end_logits], -1)
     return (found.logits if "logits" in found else found.last_hidden_state).numpy()
@@ -78,7 +86,10 @@ def test_every_head_gives_what_transformers_gives(kind, head, seed, tmp_path):
     other.save_pretrained(tmp_path)
     model, params, _, _ = load_pretrained(tmp_path)
     types = TYPES if kind == "Bert" else None
-    compare(model.apply({"params": params}, TOKENS, None, SEGMENTS, types), outputs(other, TOKENS, SEGMENTS, types))
+    compare(
+        model.apply({"params": params}, TOKENS, None, SEGMENTS, types),
+        outputs(other, TOKENS, SEGMENTS, types),
+    )
 
 
 @pytest.mark.parametrize(("name", "other"), [("gelu_new", jax.nn.gelu), ("relu", jax.nn.relu)])
@@ -103,7 +114,11 @@ def test_transformers_loads_what_is_written(kind, head, tmp_path):
 
 def test_a_config_comes_back_as_the_same_model():
     (family,) = FAMILIES
-    for kind, head in [("Bert", "Model"), ("Roberta", "ForSequenceClassification"), ("Bert", "ForQuestionAnswering")]:
+    for kind, head in [
+        ("Bert", "Model"),
+        ("Roberta", "ForSequenceClassification"),
+        ("Bert", "ForQuestionAnswering"),
+    ]:
         config = theirs(kind, head).config.to_dict() | {"architectures": [kind + head]}
         model = family.model(config)
         assert family.model(family.config(model)) == model
@@ -167,15 +182,22 @@ def plain_roberta(w, tokens, heads, depth):
     x = norm(x, body + "emb_layer_norm")
     for i in range(depth):
         layer = f"{body}layers.{i}."
-        q, k, v = (dense(x, f"{layer}self_attn.{n}_proj").unflatten(-1, (heads, -1)).transpose(1, 2) for n in "qkv")
+        q, k, v = (
+            dense(x, f"{layer}self_attn.{n}_proj").unflatten(-1, (heads, -1)).transpose(1, 2) for n in "qkv"
+        )
         y = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1) @ v
-        x = norm(x + dense(y.transpose(1, 2).flatten(2), layer + "self_attn.out_proj"), layer + "self_attn_layer_norm")
+        x = norm(
+            x + dense(y.transpose(1, 2).flatten(2), layer + "self_attn.out_proj"),
+            layer + "self_attn_layer_norm",
+        )
         x = norm(x + dense(gelu(dense(x, layer + "fc1")), layer + "fc2"), layer + "final_layer_norm")
     x = norm(gelu(dense(x, "decoder.lm_head.dense")), "decoder.lm_head.layer_norm")
     return linear(x, w["decoder.lm_head.weight"], w["decoder.lm_head.bias"])
 
 
-VARIABLE = "EVQLVESGGGLVQPGGSLRLSCAASGFTFSSYAMSWVRQAPGKGLEWVSAISGSGGSTYYADSVKGRFTISRDNSKNTLYLQMNSLRAEDTAVYYCAK"
+VARIABLE = (
+    "EVQLVESGGGLVQPGGSLRLSCAASGFTFSSYAMSWVRQAPGKGLEWVSAISGSGGSTYYADSVKGRFTISRDNSKNTLYLQMNSLRAEDTAVYYCAK"
+)
 
 
 def sapiens(real, chain, tmp_path):
@@ -187,7 +209,9 @@ def sapiens(real, chain, tmp_path):
     weights = {name: x.float() for name, x in found["model"].items() if "version" not in name}
     arrays = {name: x.numpy() for name, x in weights.items()}
     named = fairseq_names(arrays)
-    write_file(tmp_path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in named.items()})
+    write_file(
+        tmp_path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in named.items()}
+    )
     (tmp_path / "config.json").write_text(json.dumps(fairseq_config(arrays, heads=heads)))
     model, params, _, _ = load_pretrained(tmp_path)
     return model, params, weights, heads

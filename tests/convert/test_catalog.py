@@ -40,8 +40,28 @@ def test_every_family_of_the_directory_and_every_size_of_it_is_in_the_table():
         for name in re.findall(r"^([a-z]\w*(?:, [a-z]\w*)*) = \(?partial\(", file.read_text(), re.MULTILINE)
         for name in name.split(", ")
     }
-    common = {"gpt2", "gpt3", "bert", "roberta", "llama2", "llama3", "qwen2", "qwen3", "qwen_moe", "t5", "t5_v1_1"}
-    common |= {"third", "transformer", "vit_ti", "vit_s", "vit_b", "vit_l", "vit_h"}  # parts of sizes, which lack something
+    common = {
+        "gpt2",
+        "gpt3",
+        "bert",
+        "roberta",
+        "llama2",
+        "llama3",
+        "qwen2",
+        "qwen3",
+        "qwen_moe",
+        "t5",
+        "t5_v1_1",
+    }
+    common |= {
+        "third",
+        "transformer",
+        "vit_ti",
+        "vit_s",
+        "vit_b",
+        "vit_l",
+        "vit_h",
+    }  # parts of sizes, which lack something
     assert written - common <= {name for sizes in named.values() for name in sizes}
 
 
@@ -75,6 +95,8 @@ def test_the_command_prints_a_table_and_json(capsys, monkeypatch):
 
 def test_a_source_is_a_layout_that_the_loader_knows():
     lines = {line.name: line.source for line in catalog.models(["mixer", "mtcnn", "vae"])}
-    known = {family.layout for family in importlib.import_module("jaxmodels.convert.load").FAMILIES} | {catalog.LLAMA2C}
+    known = {family.layout for family in importlib.import_module("jaxmodels.convert.load").FAMILIES} | {
+        catalog.LLAMA2C
+    }
     assert lines["mixer_b16"] == "timm" and lines["vae"] == ""
     assert {source for text in lines.values() for source in text.split(", ") if source} <= known

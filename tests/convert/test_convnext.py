@@ -68,7 +68,9 @@ class Theirs(nn.Module):
             layers.append(nn.Sequential(*[Block(width) for _ in range(depth)]))
             C = width
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(Normal(C, eps=model.epsilon), nn.Flatten(1), nn.Linear(C, model.classes))
+        self.classifier = nn.Sequential(
+            Normal(C, eps=model.epsilon), nn.Flatten(1), nn.Linear(C, model.classes)
+        )
 
     def forward(self, x):
         return self.classifier(self.features(x).mean((2, 3), keepdim=True))
@@ -98,15 +100,22 @@ def test_a_state_dict_of_torchvision_gives_the_logits_of_pytorch(tmp_path):
 
 
 def test_a_folder_of_timm_gives_the_logits_of_pytorch(tmp_path, monkeypatch):
-    make = lambda classes, **fields: MODEL.clone(classes=classes, **fields)  # noqa: E731
-    weights = lambda model: convert_convnext._weights(model, convert_convnext.NAMES_OF_TIMM)  # noqa: E731
+    def make(classes, **fields):
+        return MODEL.clone(classes=classes, **fields)
+
+    def weights(model):
+        return convert_convnext._weights(model, convert_convnext.NAMES_OF_TIMM)
+
     monkeypatch.setattr(load, "FAMILIES", (timm({"tiny": make}, weights, (ConvNeXt,)),))
     theirs, arrays = shaken(Theirs(MODEL)), {}
     for name, x in theirs.state_dict().items():
         for old, new in OF_TIMM:
             name = name.replace(old, new)
         arrays[name] = x.numpy().reshape(-1) if "gamma" in name else x.numpy()
-    write_file(tmp_path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()})
+    write_file(
+        tmp_path / "model.safetensors",
+        {name: (x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()},
+    )
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "tiny", "num_classes": K}))
     np.testing.assert_allclose(ours(load_pretrained(tmp_path), IMAGES), logits(theirs, IMAGES), atol=1e-4)
 

@@ -26,7 +26,9 @@ def release(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
     shapes = jax.eval_shape(MODEL.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     rng = np.random.default_rng(0)
-    save_pretrained(folder, MODEL, jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes))
+    save_pretrained(
+        folder, MODEL, jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    )
     return folder
 
 
@@ -71,7 +73,9 @@ def test_transformers_own_pytorch_model_bin_is_read(tmp_path):
     found = load_pretrained(tmp_path)
     with torch.no_grad():
         want = theirs(torch.tensor([[1, 2, 3]])).logits.numpy()
-    np.testing.assert_allclose(found.model.apply({"params": found.params}, np.array([[1, 2, 3]])), want, atol=1e-4)
+    np.testing.assert_allclose(
+        found.model.apply({"params": found.params}, np.array([[1, 2, 3]])), want, atol=1e-4
+    )
 
 
 def test_a_pickle_that_would_run_code_is_not_run(release, tmp_path):
@@ -90,7 +94,9 @@ def test_a_pickle_that_would_run_code_is_not_run(release, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("files", [("experiment.py",), ("modeling.py", "tokenization.py", "setup.py", "__init__.py")])
+@pytest.mark.parametrize(
+    "files", [("experiment.py",), ("modeling.py", "tokenization.py", "setup.py", "__init__.py")]
+)
 def test_loading_and_converting_run_no_code_of_the_folder(release, tmp_path, files):
     folder = as_torch(release, tmp_path)
     for name in files:
@@ -107,7 +113,9 @@ def test_a_zip_bomb_and_a_tensor_without_its_numbers_are_refused(release, tmp_pa
     torch = pytest.importorskip("torch")
     folder = as_torch(release, tmp_path)
     torch.save({"a": torch.zeros(1).expand(10**12)}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"got tensors of 4,000,000,000,000 bytes in a file of .*; expected the numbers"):
+    with pytest.raises(
+        ValueError, match=r"got tensors of 4,000,000,000,000 bytes in a file of .*; expected the numbers"
+    ):
         load_pretrained(folder)
     with zipfile.ZipFile(folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("archive/data.pkl", b"\0" * 10**7)
@@ -132,7 +140,9 @@ def test_the_layout_is_seen_by_the_names(tmp_path, layout):
 
 
 def test_a_layout_that_cannot_be_seen_is_asked_for_with_the_known_ones(tmp_path):
-    write_file(tmp_path / "a.safetensors", {"mine.weight": ((2,), np.float32, lambda: np.zeros(2, np.float32))})
+    write_file(
+        tmp_path / "a.safetensors", {"mine.weight": ((2,), np.float32, lambda: np.zeros(2, np.float32))}
+    )
     with pytest.raises(
         ValueError,
         match=r"got tensors such as mine.weight for a ViT; expected the names of transformers \(such as vit.emb.*timm",
@@ -143,7 +153,10 @@ def test_a_layout_that_cannot_be_seen_is_asked_for_with_the_known_ones(tmp_path)
 def test_the_files_of_akamaster_need_no_layout(real):
     pytest.importorskip("torch")
     path = real("weights/resnet_cifar10") / "resnet20-12fca82f.th"
-    same(load_weights(CifarResNet(10, 20), path).params, load_weights(CifarResNet(10, 20), path, layout="akamaster").params)
+    same(
+        load_weights(CifarResNet(10, 20), path).params,
+        load_weights(CifarResNet(10, 20), path, layout="akamaster").params,
+    )
 
 
 # Tensors that nothing asks for
@@ -151,10 +164,17 @@ def test_the_files_of_akamaster_need_no_layout(real):
 
 def test_tensors_are_left_out_by_a_pattern_and_listed(release, tmp_path):
     (tmp_path / "config.json").write_bytes((release / "config.json").read_bytes())
-    found = {**arrays(release), "probe.weight": np.zeros(3, np.float32), "probe.bias": np.zeros(1, np.float32)}
-    write_file(tmp_path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in found.items()})
+    found = {
+        **arrays(release),
+        "probe.weight": np.zeros(3, np.float32),
+        "probe.bias": np.zeros(1, np.float32),
+    }
+    write_file(
+        tmp_path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in found.items()}
+    )
     with pytest.raises(
-        ValueError, match=r"2 tensors belong to nothing in a gpt2, such as probe.weight, probe.bias; .*or give ign"
+        ValueError,
+        match=r"2 tensors belong to nothing in a gpt2, such as probe.weight, probe.bias; .*or give ign",
     ):
         load_pretrained(tmp_path)
     with pytest.warns(UserWarning, match=r"ignore= leaves out 2 tensors: probe.weight, probe.bias"):

@@ -15,7 +15,7 @@ import pytest
 
 from jaxmodels.convert.load import load_pretrained, save_pretrained
 from jaxmodels.convert.tensors import write_file
-from jaxmodels.decoding import write
+from jaxmodels.decoding import generate
 from jaxmodels.layers.attention import attention
 from jaxmodels.models.gpt import Block
 from jaxmodels.tasks.language import decoder
@@ -57,7 +57,7 @@ def test_greedy_tokens_are_those_of_transformers(theirs, tmp_path):
     how = {"do_sample": False, "max_new_tokens": 15, "eos_token_id": None, "pad_token_id": 0}
     want = theirs.generate(ids, attention_mask=torch.ones_like(ids), **how)
     ours = decoder(model, encode=lambda text: [int(t) for t in text.split()], decode=str)
-    got = write(ours, params, {}, [" ".join(map(str, row)) for row in TOKENS], tokens=15, temperature=0)
+    got = generate(ours, params, {}, [" ".join(map(str, row)) for row in TOKENS], tokens=15, temperature=0)
     assert [one.tokens for one in got] == want[:, T:].tolist()
 
 
@@ -86,10 +86,15 @@ def test_every_stored_activation_of_a_trained_model_is_ours(real, tmp_path):
     want, _ = arrays(folder / "gpt-nano-sort-t0-partials.json")
     turned = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # it has linear layers where GPT-2 has Conv1D
     tensors = {name: x.T if name.endswith(turned) else x for name, x in tensors.items()}
-    write_file(tmp_path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in tensors.items()})
+    write_file(
+        tmp_path / "model.safetensors",
+        {name: (x.shape, x.dtype, lambda x=x: x) for name, x in tensors.items()},
+    )
     names = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "vocab_size": "vocab_size"}
     config = {ours: sizes[name] for name, ours in names.items()} | {"n_positions": sizes["block_size"]}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "tie_word_embeddings": False, **config}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "gpt2", "tie_word_embeddings": False, **config})
+    )
     model, params, _, _ = load_pretrained(tmp_path)
 
     tokens = want["idx"].astype(np.int32)
@@ -104,9 +109,15 @@ def test_every_stored_activation_of_a_trained_model_is_ours(real, tmp_path):
         )
         got[f"block{i}"] = x
         if i == 0:
-            inner = {name: value["__call__"][0] for name, value in seen["intermediates"].items() if name != "__call__"}
+            inner = {
+                name: value["__call__"][0]
+                for name, value in seen["intermediates"].items()
+                if name != "__call__"
+            }
     q, k, v = jnp.moveaxis(inner["qkv"].reshape(B, T, H, 3, -1), 3, 0)
-    keys = jnp.broadcast_to(jnp.eye(T)[None, :, None], (B, T, H, T))  # values that name their keys: the weights come out
+    keys = jnp.broadcast_to(
+        jnp.eye(T)[None, :, None], (B, T, H, T)
+    )  # values that name their keys: the weights come out
     weights = attention(q, k, keys, causal=True)
     scores = jnp.einsum("BTHD,BSHD->BHTS", q, k) / q.shape[-1] ** 0.5
     got |= {

@@ -30,7 +30,10 @@ CASES = {
     "ViT, of one number": ("ViTImageProcessorPil", {"size": 33}),
     "CLIP, of one number and odd": ("CLIPImageProcessorPil", {"size": 31, "crop_size": 24}),
     "CLIP, smaller than what is cut out": ("CLIPImageProcessorPil", {"size": 31, "crop_size": 40}),
-    "BiT": ("BitImageProcessorPil", {"size": {"shortest_edge": 29}, "crop_size": {"height": 24, "width": 24}}),
+    "BiT": (
+        "BitImageProcessorPil",
+        {"size": {"shortest_edge": 29}, "crop_size": {"height": 24, "width": 24}},
+    ),
     "ConvNeXt, of one number": ("ConvNextImageProcessorPil", {"size": 29, "crop_pct": 0.875}),
     "ViT, of bytes": ("ViTImageProcessorPil", {"size": 20, "do_rescale": False}),
     "ViT": ("ViTImageProcessorPil", {"size": {"height": 24, "width": 32}}),
@@ -62,7 +65,13 @@ def test_pictures_are_prepared_as_transformers_does(name, picture):
 
 def test_pictures_are_prepared_as_timm_says(picture):
     """Scaled until the shorter side is the size over crop_pct, bicubic, and cut out of the middle."""
-    said = {"input_size": [3, 24, 24], "crop_pct": 0.75, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"}
+    said = {
+        "input_size": [3, 24, 24],
+        "crop_pct": 0.75,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "interpolation": "bicubic",
+    }
     whole = Image.open(picture).resize((44, 32), Image.Resampling.BICUBIC).crop((10, 4, 34, 28))
     want = (np.asarray(whole, np.float32) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(_of_timm(said)(picture)["image"], want, atol=1e-5)
@@ -71,9 +80,17 @@ def test_pictures_are_prepared_as_timm_says(picture):
 @pytest.mark.parametrize(
     ("of", "change", "text"),
     [
-        (_of_transformers, {"size": {"height": "x", "width": 9}}, "came a size of 'x'; wanted pixels, 1 to 4,096"),
+        (
+            _of_transformers,
+            {"size": {"height": "x", "width": 9}},
+            "came a size of 'x'; wanted pixels, 1 to 4,096",
+        ),
         (_of_transformers, {"size": None}, "came a size of None; wanted pixels"),
-        (_of_transformers, {"size": 9, "image_mean": [0.5, 0.5]}, r"came image_mean \[0.5, 0.5\]; wanted three numbers"),
+        (
+            _of_transformers,
+            {"size": 9, "image_mean": [0.5, 0.5]},
+            r"came image_mean \[0.5, 0.5\]; wanted three numbers",
+        ),
         (_of_transformers, {"size": 9, "resample": 17}, "came resample 17; wanted pillow's 0 to 5"),
         (
             _of_timm,
@@ -115,10 +132,14 @@ def test_predict_reads_a_folder_of_transformers(picture, tmp_path, capsys, monke
     torch = pytest.importorskip("torch")
     sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
     names = {0: "cat", 1: "dog", 2: "bird"}
-    theirs = shaken(transformers.ResNetForImageClassification(transformers.ResNetConfig(**sizes, id2label=names)))
+    theirs = shaken(
+        transformers.ResNetForImageClassification(transformers.ResNetConfig(**sizes, id2label=names))
+    )
     theirs.save_pretrained(tmp_path / "model")
     processor = transformers.ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.9)
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*preprocessor_config.json; wanted what says how"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no file .*preprocessor_config.json; wanted what says how"
+    ):
         preparation(Path(tmp_path / "model"), {"model_type": "resnet"})
     processor.save_pretrained(tmp_path / "model")
     if not (tmp_path / "model" / "preprocessor_config.json").is_file():
@@ -144,24 +165,40 @@ def test_what_does_not_classify_pictures_is_refused(tmp_path, picture, capsys):
 
 @pytest.mark.parametrize(
     "kind",
-    [{}, {"feature_extractor_type": "ConvNextFeatureExtractor"}, {"image_processor_type": "ConvNextImageProcessorFast"}],
+    [
+        {},
+        {"feature_extractor_type": "ConvNextFeatureExtractor"},
+        {"image_processor_type": "ConvNextImageProcessorFast"},
+    ],
 )
 def test_the_old_form_of_a_convnext_scales_the_short_side_to_256_and_cuts_224(kind, tmp_path):
-    said = {"size": 224, "crop_pct": 0.875, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.25] * 3, **kind}
+    said = {
+        "size": 224,
+        "crop_pct": 0.875,
+        "resample": 3,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.25] * 3,
+        **kind,
+    }
     pixels = np.random.default_rng(0).integers(0, 255, (300, 410, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    # 410 x 300 becomes int(256 * 410 / 300) = 349 x 256, of which (349 - 224) // 2 = 62 and 16 pixels come before the middle
+    # 410 x 300 becomes int(256 * 410 / 300) = 349 x 256, of which (349 - 224) // 2 = 62 and 16 pixels come
+    # before the middle
     whole = Image.fromarray(pixels).resize((349, 256), Image.Resampling.BICUBIC).crop((62, 16, 286, 240))
     want = (np.asarray(whole, np.float32) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(_of_transformers(said)(tmp_path / "a.png")["image"], want, atol=1e-5)
 
 
-@pytest.mark.parametrize(("width", "left"), [(24, 0), (25, 0), (26, 1), (27, 2), (29, 2), (31, 4), (23, 0), (21, -1)])
+@pytest.mark.parametrize(
+    ("width", "left"), [(24, 0), (25, 0), (26, 1), (27, 2), (29, 2), (31, 4), (23, 0), (21, -1)]
+)
 def test_timms_cut_is_where_torchvision_makes_it(width, left, tmp_path):
     """Half a pixel goes to the even one (F.center_crop: int(round((width - crop) / 2))); a narrow picture gets black."""
     row = np.arange(1, width + 1, dtype=np.uint8)
     Image.fromarray(np.tile(row[None, :, None], (24, 1, 3))).save(tmp_path / "a.png")
-    made = Preparation(None, (24, 24), 2, 1.0, (0.0,) * 3, (1.0,) * 3, halves_to_even=True)(tmp_path / "a.png")["image"]
+    made = Preparation(None, (24, 24), 2, 1.0, (0.0,) * 3, (1.0,) * 3, halves_to_even=True)(
+        tmp_path / "a.png"
+    )["image"]
     want = np.zeros(24)
     want[max(0, -left) : max(0, -left) + min(24, width)] = row[max(0, left) : max(0, left) + 24]
     np.testing.assert_array_equal(made[0, :, 0], want)
@@ -169,9 +206,17 @@ def test_timms_cut_is_where_torchvision_makes_it(width, left, tmp_path):
 
 def test_timms_wide_pictures_keep_their_proportions(picture):
     """70 x 50 to at least 26 x 40 (13 / 0.5, 20 / 0.5): in proportion 56 x 40, of which 26 / 2 and 40 / 2 are cut out."""
-    said = {"input_size": [3, 20, 13], "crop_pct": 0.5, "mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bicubic"}
+    said = {
+        "input_size": [3, 20, 13],
+        "crop_pct": 0.5,
+        "mean": [0.0] * 3,
+        "std": [1.0] * 3,
+        "interpolation": "bicubic",
+    }
     whole = Image.open(picture).resize((56, 40), Image.Resampling.BILINEAR).crop((22, 10, 35, 30))
-    np.testing.assert_allclose(_of_timm(said)(picture)["image"], np.asarray(whole, np.float32) / 255, atol=1e-5)
+    np.testing.assert_allclose(
+        _of_timm(said)(picture)["image"], np.asarray(whole, np.float32) / 255, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,7 +229,10 @@ def test_timms_wide_pictures_keep_their_proportions(picture):
         ({"image_std": [0.5, 0, 0.5]}, r"got image_std \[0.5, 0, 0.5\]; expected no zero, as it divides"),
         ({"do_pad": True}, "got do_pad True; expected False, all that is followed"),
         ({"do_flip_channel_order": True}, "got do_flip_channel_order True; expected False"),
-        ({"size": {"shortest_edge": 9, "longest_edge": 20}}, r"got size .*; expected a shortest_edge, or height and width"),
+        (
+            {"size": {"shortest_edge": 9, "longest_edge": 20}},
+            r"got size .*; expected a shortest_edge, or height and width",
+        ),
         ({"do_resize": "no"}, "got do_resize 'no'; expected true or false"),
         ({"do_center_crop": True, "crop_size": "x"}, "came a size of 'x'; wanted pixels"),
     ],
@@ -197,7 +245,11 @@ def test_what_would_change_a_picture_and_is_not_followed_is_refused_by_name(chan
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "config.json"])
 def test_a_mistake_in_how_pictures_are_prepared_names_the_file_that_makes_it(tmp_path, name):
     said = {"image_mean": 3, "mean": 3, "input_size": [3, 9, 9]}
-    (tmp_path / name).write_text(json.dumps({"image_processor": said} if name == "processor_config.json" else said))
+    (tmp_path / name).write_text(
+        json.dumps({"image_processor": said} if name == "processor_config.json" else said)
+    )
     config = {"architecture": "resnet18", **said} if name == "config.json" else {"model_type": "vit"}
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path / name))}: came (image_)?mean 3; wanted three numbers"):
+    with pytest.raises(
+        ValueError, match=rf"^{re.escape(str(tmp_path / name))}: came (image_)?mean 3; wanted three numbers"
+    ):
         preparation(tmp_path, config)

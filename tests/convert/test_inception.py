@@ -75,7 +75,9 @@ class Google(nn.Module):
         self.fc = nn.Linear(C, classes)
 
     def heads(self, x):
-        halve = lambda x, k=3: nn.functional.max_pool2d(x, k, 2, ceil_mode=True)  # noqa: E731
+        def halve(x, k=3):
+            return nn.functional.max_pool2d(x, k, 2, ceil_mode=True)
+
         x, others = halve(self.conv3(self.conv2(halve(self.conv1(x))))), []
         for before, name in zip(["3", *(name[-2] for name in self.names)], self.names, strict=False):
             if name[-2] != before:
@@ -144,7 +146,9 @@ class Named(nn.Module):
         for steps in self.branches:
             y = x
             for step in steps:
-                y = joined(y, *(getattr(self, part[0]) for part in (step if isinstance(step, list) else [step])))
+                y = joined(
+                    y, *(getattr(self, part[0]) for part in (step if isinstance(step, list) else [step]))
+                )
             out.append(y)
         out.append(self.branch_pool(pool(x, 3, 1, 1)) if self.pooled else nn.functional.max_pool2d(x, 3, 2))
         return torch.cat(out, 1)
@@ -152,7 +156,9 @@ class Named(nn.Module):
 
 def block_a(C, pooled):
     double = [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]
-    return Named(C, [[("branch1x1", 64, 1)], [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)], double], pooled)
+    return Named(
+        C, [[("branch1x1", 64, 1)], [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)], double], pooled
+    )
 
 
 def block_b(C):
@@ -174,7 +180,9 @@ def block_d(C):
 
 
 def block_e(C):
-    pair = lambda name: [(f"{name}a", 384, (1, 3)), (f"{name}b", 384, (3, 1))]  # noqa: E731
+    def pair(name):
+        return [(f"{name}a", 384, (1, 3)), (f"{name}b", 384, (3, 1))]
+
     double = [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3), pair("branch3x3dbl_3")]
     return Named(C, [[("branch1x1", 320, 1)], [("branch3x3_1", 384, 1), pair("branch3x3_2")], double], 192)
 
@@ -186,7 +194,11 @@ class V3(nn.Module):
         self.Conv2d_2b_3x3 = Conv(32, 64, 3, 1, 1)
         self.Conv2d_3b_1x1, self.Conv2d_4a_3x3 = Conv(64, 80), Conv(80, 192, 3)
         C = 192
-        blocks = {"5b": lambda C: block_a(C, 32), "5c": lambda C: block_a(C, 64), "5d": lambda C: block_a(C, 64)}
+        blocks = {
+            "5b": lambda C: block_a(C, 32),
+            "5c": lambda C: block_a(C, 64),
+            "5d": lambda C: block_a(C, 64),
+        }
         blocks |= {"6a": block_b, "6b": lambda C: block_c(C, 128), "6c": lambda C: block_c(C, 160)}
         blocks |= {"6d": lambda C: block_c(C, 160), "6e": lambda C: block_c(C, 192)}
         blocks |= {"7a": block_d, "7b": block_e, "7c": block_e}

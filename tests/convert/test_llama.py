@@ -40,7 +40,10 @@ CASES = {
     "llama with a head for each head": ("llama", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     "llama with biases": ("llama", {"attention_bias": True, "rms_norm_eps": 1e-3}),
     "llama linear": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
-    "llama 3.1": ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, **LLAMA3}}),
+    "llama 3.1": (
+        "llama",
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, **LLAMA3}},
+    ),
     "llama yarn": (
         "llama",
         {
@@ -57,7 +60,10 @@ CASES = {
     "mistral": ("mistral", {"sliding_window": 4}),
     "mistral without a window, with wider heads": ("mistral", {"sliding_window": None, "head_dim": 6}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
-    "qwen2 with a window": ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}),
+    "qwen2 with a window": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0},
+    ),
     "qwen3": ("qwen3", {"head_dim": 6, "tie_word_embeddings": True}),
     "qwen3 yarn": (
         "qwen3",
@@ -73,9 +79,15 @@ CASES = {
     ),
     "mixtral": ("mixtral", {"num_local_experts": 5, "sliding_window": 4}),
     "qwen2_moe": ("qwen2_moe", {**MOE, "shared_expert_intermediate_size": 20}),
-    "qwen2_moe renormalised": ("qwen2_moe", {**MOE, "shared_expert_intermediate_size": 20, "norm_topk_prob": True}),
+    "qwen2_moe renormalised": (
+        "qwen2_moe",
+        {**MOE, "shared_expert_intermediate_size": 20, "norm_topk_prob": True},
+    ),
     "qwen3_moe": ("qwen3_moe", {**MOE, "head_dim": 6, "norm_topk_prob": True}),
-    "qwen3_moe with parts of all": ("qwen3_moe", {**MOE, "head_dim": 6, "sliding_window": 4, "use_sliding_window": True}),
+    "qwen3_moe with parts of all": (
+        "qwen3_moe",
+        {**MOE, "head_dim": 6, "sliding_window": 4, "use_sliding_window": True},
+    ),
 }
 
 
@@ -118,7 +130,9 @@ def test_transformers_reads_what_is_written(tmp_path, case):
     reference.save_pretrained(tmp_path / "theirs")
     model, params, _, _ = load_pretrained(tmp_path / "theirs")
     save_pretrained(tmp_path / "ours", model, params)
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
+    again = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", attn_implementation="eager"
+    ).eval()
     np.testing.assert_allclose(answers(again), answers(reference), rtol=1e-5, atol=1e-5)
 
 
@@ -132,7 +146,9 @@ def test_a_config_written_and_read_again_gives_the_same_model(case):
     again = family.model(written)
     assert written["model_type"] == config["model_type"] or options.get("sliding_window", 1) is None
     assert again.clone(head_width=None) == model.clone(head_width=None)
-    assert (again.head_width or again.width // again.heads) == (model.head_width or model.width // model.heads)
+    assert (again.head_width or again.width // again.heads) == (
+        model.head_width or model.width // model.heads
+    )
 
 
 def test_an_old_folder_with_buffers_and_a_tied_head_is_read(tmp_path):
@@ -145,7 +161,9 @@ def test_an_old_folder_with_buffers_and_a_tied_head_is_read(tmp_path):
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     numpy_files.save_file(tensors, path)
     model, params, _, _ = load_pretrained(tmp_path)
-    np.testing.assert_allclose(model.apply({"params": params}, TOKENS), answers(reference), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        model.apply({"params": params}, TOKENS), answers(reference), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("case", ["llama", "qwen3_moe"])
@@ -161,24 +179,44 @@ def test_the_weights_name_every_parameter_once(case):
 def test_older_configs_say_the_same_with_theta_and_rope_scaling():
     scaling = {"type": "linear", "factor": 2.0}
     older = {"model_type": "llama", **SIZES, "rope_theta": 5e5, "rope_scaling": scaling}
-    newer = {"model_type": "llama", **SIZES, "rope_parameters": {"rope_type": "linear", "rope_theta": 5e5, "factor": 2.0}}
+    newer = {
+        "model_type": "llama",
+        **SIZES,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 5e5, "factor": 2.0},
+    }
     assert FAMILIES[0].model(older) == FAMILIES[0].model(newer)
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "text"),
     [
-        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "came rope_type 'dynamic'; wanted 'default'"),
-        ("llama", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
+        (
+            "llama",
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            "came rope_type 'dynamic'; wanted 'default'",
+        ),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor 0.5",
+        ),
         ("llama", {"hidden_act": "gelu"}, "came hidden_act 'gelu'; wanted 'silu'"),
         ("llama", {"rope_scaling": "linear"}, "came rotary settings 'linear'; wanted an object"),
-        ("llama", {"rope_scaling": {"type": "yarn", "factor": -1.0}}, "came factor -1.0; wanted a positive number"),
+        (
+            "llama",
+            {"rope_scaling": {"type": "yarn", "factor": -1.0}},
+            "came factor -1.0; wanted a positive number",
+        ),
         ("llama", {"rms_norm_eps": "1e-5"}, "came rms_norm_eps '1e-5'; wanted a positive number"),
         ("llama", {"mlp_bias": True}, "came mlp_bias True; wanted False"),
         ("llama", {"hidden_size": "16"}, "came hidden_size '16'; wanted a positive number"),
         ("llama", {"num_hidden_layers": 2**40}, r"came num_hidden_layers \d+; wanted a positive number"),
         ("llama", {"vocab_size": None}, "came vocab_size None; wanted a positive number"),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}, "a window in some of 2 layers"),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+            "a window in some of 2 layers",
+        ),
         ("qwen2_moe", {**MOE, "decoder_sparse_step": 2}, "came decoder_sparse_step 2; wanted 1"),
         ("qwen3_moe", {**MOE, "mlp_only_layers": [0]}, r"came mlp_only_layers \[0\]"),
     ],
@@ -191,7 +229,9 @@ def test_a_setting_that_cannot_be_followed_is_refused(kind, options, text):
 
 def test_a_model_that_no_kind_describes_is_not_written():
     model = Llama(V, T, 16, 2, 4, 2, 24, biases=("value",))
-    with pytest.raises(ValueError, match=r"came biases \('value',\).*wanted what llama, mistral.*can say: keep it"):
+    with pytest.raises(
+        ValueError, match=r"came biases \('value',\).*wanted what llama, mistral.*can say: keep it"
+    ):
         FAMILIES[0].config(model)
 
 
@@ -203,7 +243,9 @@ def stories(real):
 def test_the_greedy_text_of_stories260k_is_the_published_one_token_for_token(stories):
     model, params = load_llama2c(stories / "stories260K.bin")
     vocabulary = load_vocabulary(stories / "tok512.bin", model.vocabulary)
-    text = (stories / "expected_greedy.txt").read_text().removesuffix("\n")  # the program ends its output with a line break
+    text = (
+        (stories / "expected_greedy.txt").read_text().removesuffix("\n")
+    )  # the program ends its output with a line break
     want = vocabulary.encode(text)
     assert len(want) == 256
     write = jax.jit(lambda token, cache: model.apply({"params": params}, token, None, cache))
@@ -249,7 +291,13 @@ def llama2c_file(path, reference, *, shared):
         np.zeros(c.max_position_embeddings * D),
         *([] if shared else [w["lm_head.weight"]]),
     ]
-    sizes = (c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads)
+    sizes = (
+        c.hidden_size,
+        c.intermediate_size,
+        c.num_hidden_layers,
+        c.num_attention_heads,
+        c.num_key_value_heads,
+    )
     header = struct.pack("<7i", *sizes, c.vocab_size if shared else -c.vocab_size, c.max_position_embeddings)
     path.write_bytes(header + b"".join(np.asarray(x, "<f4").tobytes() for x in parts))
     return path
@@ -278,7 +326,9 @@ def test_a_file_of_llama2c_becomes_a_folder_and_the_same_file_again(tmp_path, sh
 
 def test_the_tables_of_angles_in_a_file_of_llama2c_are_those_of_the_published_one(stories, tmp_path):
     assert convert(stories / "stories260K.bin", tmp_path / "again.bin") > 260_000
-    want, got = (np.fromfile(path, "<f4", offset=28) for path in (stories / "stories260K.bin", tmp_path / "again.bin"))
+    want, got = (
+        np.fromfile(path, "<f4", offset=28) for path in (stories / "stories260K.bin", tmp_path / "again.bin")
+    )
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -297,7 +347,10 @@ def test_a_model_that_a_file_of_llama2c_cannot_hold_is_refused(tmp_path):
         ((64, 172, 5, 8, 3, 512, 512), r"came the header \(64, 172, 5, 8, 3.*which fit each other"),
         ((64, 172, 5, 64, 4, 512, 512), r"came the header .*which fit each other"),
         ((-64, 172, 5, 8, 4, 512, 512), r"came the header \(-64.*which fit each other"),
-        ((2**30, 2**30, 2**30, 2, 1, -(2**31), 2**30), r"came 32 bytes; wanted \d[\d,]{30,}, by its header.*get it again"),
+        (
+            (2**30, 2**30, 2**30, 2, 1, -(2**31), 2**30),
+            r"came 32 bytes; wanted \d[\d,]{30,}, by its header.*get it again",
+        ),
         ((64, 172, 5, 8, 4, 512, 512), r"came 32 bytes; wanted 1,056,540, by its header.*cut short"),
     ],
     ids=str,
@@ -324,6 +377,7 @@ def test_a_hostile_or_broken_vocabulary_is_refused(tmp_path, data):
     path = tmp_path / "tok.bin"
     path.write_bytes(data)
     with pytest.raises(
-        ValueError, match=r"whole tokens in [\d,]+ bytes, read to byte [\d,]+; wanted 512, .*take the tokenizer of this"
+        ValueError,
+        match=r"whole tokens in [\d,]+ bytes, read to byte [\d,]+; wanted 512, .*take the tokenizer of this",
     ):
         load_vocabulary(path, 512)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import parallel, sharding
+from jaxmodels import parallel
 from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
 from jaxmodels.models.bert import Bert, MaskedLM
@@ -20,6 +20,7 @@ from jaxmodels.models.llama import Llama
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.moe import MoE
 from jaxmodels.models.t5 import T5
+from jaxmodels.parallel import rules
 
 MODEL = GPT(11, 16, 8, 2, 2)
 fast = pytest.mark.fast
@@ -100,15 +101,19 @@ def test_shardings_of_another_model_are_refused(folder):
 
 
 def test_names_may_lack_their_prefix(folder, params):
-    arrays = {name: np.array(tensor.read()) for name, tensor in open_file(folder / "model.safetensors").items()}
+    arrays = {
+        name: np.array(tensor.read()) for name, tensor in open_file(folder / "model.safetensors").items()
+    }
     bare = {name.removeprefix("transformer."): x for name, x in arrays.items()}
-    write_file(folder / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in bare.items()})
+    write_file(
+        folder / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in bare.items()}
+    )
     same(load_pretrained(folder).params, params)
 
 
 def test_parameters_may_be_split_over_devices(folder, params):
     mesh = parallel.make_mesh("fsdp=8")
-    shardings = sharding.state_shardings(jax.eval_shape(lambda: params), mesh)
+    shardings = rules.state_shardings(jax.eval_shape(lambda: params), mesh)
     got = load_pretrained(folder, shardings=shardings).params
     same(got, params)
     assert len(got["blocks"]["qkv"]["kernel"].sharding.device_set) == 8
@@ -119,12 +124,24 @@ def test_parameters_may_be_split_over_devices(folder, params):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"transformer.wpe.weight": None}, r"the tensor 'transformer.wpe.weight' is missing; wanted for position"),
+        (
+            {"transformer.wpe.weight": None},
+            r"the tensor 'transformer.wpe.weight' is missing; wanted for position",
+        ),
         ({"transformer.h.1.ln_1.bias": None}, r"'transformer.h.1.ln_1.bias' is missing"),
         ({"extra": np.zeros(3, np.float32)}, r"1 tensors belong to nothing in a gpt2, such as extra"),
-        ({"transformer.h.2.ln_1.bias": np.zeros(8, np.float32)}, r"belong to nothing in a gpt2, such as transformer.h.2"),
-        ({"transformer.wpe.weight": np.zeros((8, 16), np.float32)}, r"has the shape \[8, 16\].*wanted \(16, 8\)"),
-        ({"transformer.h.1.ln_1.bias": np.zeros(9, np.float32)}, r"h.1.ln_1.bias has the shape \[9\].*wanted \(8,\)"),
+        (
+            {"transformer.h.2.ln_1.bias": np.zeros(8, np.float32)},
+            r"belong to nothing in a gpt2, such as transformer.h.2",
+        ),
+        (
+            {"transformer.wpe.weight": np.zeros((8, 16), np.float32)},
+            r"has the shape \[8, 16\].*wanted \(16, 8\)",
+        ),
+        (
+            {"transformer.h.1.ln_1.bias": np.zeros(9, np.float32)},
+            r"h.1.ln_1.bias has the shape \[9\].*wanted \(8,\)",
+        ),
     ],
     ids=["missing", "missing-layer", "extra", "extra-layer", "turned", "another-size"],
 )
@@ -172,7 +189,11 @@ TIED = {
         "cls.predictions.decoder.weight",
         "bert.embeddings.word_embeddings.weight",
     ),
-    "bert, bias": (MaskedLM(Bert(11, 16, 8, 1, 2, 12)), "cls.predictions.decoder.bias", "cls.predictions.bias"),
+    "bert, bias": (
+        MaskedLM(Bert(11, 16, 8, 1, 2, 12)),
+        "cls.predictions.decoder.bias",
+        "cls.predictions.bias",
+    ),
     "roberta": (
         MaskedLM(Bert(11, 16, 8, 1, 2, 12, offset=2)),
         "lm_head.decoder.weight",
@@ -196,7 +217,8 @@ def test_a_second_head_beside_tied_embeddings_is_equal_to_them_or_refused(name, 
     numbers[..., -1] += 1e-3
     change(tmp_path, **{copy: numbers})
     with pytest.raises(
-        ValueError, match=rf"got {copy} with other numbers than {original}, .*ties the two; expected them equal"
+        ValueError,
+        match=rf"got {copy} with other numbers than {original}, .*ties the two; expected them equal",
     ):
         load_pretrained(tmp_path)
 
@@ -253,7 +275,9 @@ def test_reading_holds_one_tensor_beside_what_stays(tmp_path):
     for name, depth, width in (("small", 2, 64), ("large", 12, 832)):
         model = GPT(4096, 64, width, depth, 8)
         shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
-        save_pretrained(tmp_path / name, model, jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes), shard=2**26)
+        save_pretrained(
+            tmp_path / name, model, jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes), shard=2**26
+        )
     largest = max(tensor.read().nbytes for tensor in open_folder(tmp_path / "large").values())
     out = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path / "small"), str(tmp_path / "large")],

@@ -66,7 +66,12 @@ class Theirs(nn.Module):
             C = row.out
         self.features = nn.Sequential(*parts, layer(C, model.last, 1, 1, 1, act, model.epsilon))
         if model.dense:
-            head = [nn.Linear(model.last, model.dense), nn.Hardswish(), nn.Dropout(), nn.Linear(model.dense, model.classes)]
+            head = [
+                nn.Linear(model.last, model.dense),
+                nn.Hardswish(),
+                nn.Dropout(),
+                nn.Linear(model.dense, model.classes),
+            ]
         else:
             head = [nn.Dropout(), nn.Linear(model.last, model.classes)]
         self.classifier = nn.Sequential(*head)
@@ -105,14 +110,24 @@ TO_TIMM = {  # where the parts of each block are, by the place in theirs
     "third": [
         ("features.0.0", "conv_stem", "features.0.1", "bn1"),
         ("features.1.block.0.0", "blocks.0.0.conv_dw", "features.1.block.0.1", "blocks.0.0.bn1"),
-        ("features.1.block.1.fc1", "blocks.0.0.se.conv_reduce", "features.1.block.1.fc2", "blocks.0.0.se.conv_expand"),
+        (
+            "features.1.block.1.fc1",
+            "blocks.0.0.se.conv_reduce",
+            "features.1.block.1.fc2",
+            "blocks.0.0.se.conv_expand",
+        ),
         ("features.1.block.2.0", "blocks.0.0.conv_pw", "features.1.block.2.1", "blocks.0.0.bn2"),
         ("features.2.block.0.0", "blocks.1.0.conv_pw", "features.2.block.0.1", "blocks.1.0.bn1"),
         ("features.2.block.1.0", "blocks.1.0.conv_dw", "features.2.block.1.1", "blocks.1.0.bn2"),
         ("features.2.block.2.0", "blocks.1.0.conv_pwl", "features.2.block.2.1", "blocks.1.0.bn3"),
         ("features.3.block.0.0", "blocks.1.1.conv_pw", "features.3.block.0.1", "blocks.1.1.bn1"),
         ("features.3.block.1.0", "blocks.1.1.conv_dw", "features.3.block.1.1", "blocks.1.1.bn2"),
-        ("features.3.block.2.fc1", "blocks.1.1.se.conv_reduce", "features.3.block.2.fc2", "blocks.1.1.se.conv_expand"),
+        (
+            "features.3.block.2.fc1",
+            "blocks.1.1.se.conv_reduce",
+            "features.3.block.2.fc2",
+            "blocks.1.1.se.conv_expand",
+        ),
         ("features.3.block.3.0", "blocks.1.1.conv_pwl", "features.3.block.3.1", "blocks.1.1.bn3"),
         ("features.4.0", "blocks.2.0.conv", "features.4.1", "blocks.2.0.bn1"),
         ("classifier.0", "conv_head", "classifier.3", "classifier"),
@@ -123,7 +138,10 @@ TO_TIMM = {  # where the parts of each block are, by the place in theirs
 @pytest.mark.parametrize("name", MODELS)
 def test_a_folder_of_timm_gives_the_logits_of_pytorch(name, tmp_path, monkeypatch):
     """The layer before the head is a 1 x 1 convolution there."""
-    make = lambda classes, **fields: MODELS[name].clone(classes=classes, **fields)  # noqa: E731
+
+    def make(classes, **fields):
+        return MODELS[name].clone(classes=classes, **fields)
+
     monkeypatch.setattr(load, "FAMILIES", (timm({"tiny": make}, convert_mobilenet._timm, (MobileNet,)),))
     theirs, arrays = shaken(Theirs(MODELS[name])), {}
     moved = {parts[i]: parts[i + 1] for parts in TO_TIMM[name] for i in range(0, len(parts), 2)}
@@ -133,9 +151,13 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch(name, tmp_path, monkeypatc
         arrays[f"{moved[module]}.{leaf}"] = (
             x[..., None, None] if (moved[module], leaf) == ("conv_head", "weight") and x.ndim == 2 else x
         )
-    write_file(tmp_path / "model.safetensors", {key: (x.shape, x.dtype, lambda x=x: x) for key, x in arrays.items()})
+    write_file(
+        tmp_path / "model.safetensors", {key: (x.shape, x.dtype, lambda x=x: x) for key, x in arrays.items()}
+    )
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "tiny", "num_classes": K}))
-    np.testing.assert_allclose(ours(load_pretrained(tmp_path), IMAGES), logits(theirs, IMAGES), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        ours(load_pretrained(tmp_path), IMAGES), logits(theirs, IMAGES), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", convert_mobilenet.TIMM)

@@ -40,7 +40,9 @@ def arrays(folder):
 
 
 def rewritten(folder, tensors):
-    write_file(folder / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in tensors.items()})
+    write_file(
+        folder / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in tensors.items()}
+    )
 
 
 def said(path, name, count, size):
@@ -93,7 +95,9 @@ def test_a_tied_head_of_nan_is_not_blamed_on_the_tie(release):
     tensors["transformer.wte.weight"][0, 0] = np.nan
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"]
     rewritten(release, tensors)
-    with pytest.raises(ValueError, match=said(release / "model.safetensors", "transformer.wte.weight", 1, 88)):
+    with pytest.raises(
+        ValueError, match=said(release / "model.safetensors", "transformer.wte.weight", 1, 88)
+    ):
         load_pretrained(release)
 
 
@@ -104,8 +108,13 @@ def test_files_of_torch(release, tmp_path, kind):
     tensors["transformer.wpe.weight"][1, 2:5] = float("inf")
     (tmp_path / "config.json").write_bytes((release / "config.json").read_bytes())
     torch.save(tensors, tmp_path / "pytorch_model.bin")
-    for read in (lambda: load_pretrained(tmp_path), lambda: load_weights(MODEL, tmp_path / "pytorch_model.bin")):
-        with pytest.raises(ValueError, match=said(tmp_path / "pytorch_model.bin", "transformer.wpe.weight", 3, 128)):
+    for read in (
+        lambda: load_pretrained(tmp_path),
+        lambda: load_weights(MODEL, tmp_path / "pytorch_model.bin"),
+    ):
+        with pytest.raises(
+            ValueError, match=said(tmp_path / "pytorch_model.bin", "transformer.wpe.weight", 3, 128)
+        ):
             read()
 
 
@@ -118,7 +127,9 @@ def test_a_shard_is_named(release):
         part = {name: x for name, x in tensors.items() if place[name] == file}
         write_file(release / file, {name: (x.shape, x.dtype, lambda x=x: x) for name, x in part.items()})
     (release / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
-    with pytest.raises(ValueError, match=said(release / place["transformer.ln_f.weight"], "transformer.ln_f.weight", 1, 8)):
+    with pytest.raises(
+        ValueError, match=said(release / place["transformer.ln_f.weight"], "transformer.ln_f.weight", 1, 8)
+    ):
         load_pretrained(release)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from fuzz import mutations
 
-from jaxmodels.convert.configured import module_of
 from jaxmodels.convert.image import _of_timm, _of_transformers
 from jaxmodels.convert.llama2c import load_llama2c, load_vocabulary, save_llama2c
 from jaxmodels.convert.load import FAMILIES, load_pretrained, save_pretrained
+from jaxmodels.convert.model_config import module_of
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
 from jaxmodels.convert.text import _generation, _tokens
 from jaxmodels.data.tokenizer import Tokenizer
@@ -123,7 +123,12 @@ MODELS = {
 MORE = {  # what else such files say
     "architectures": None,
     "eos_token_id": [1, 2],
-    "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8, "beta_fast": 32},
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 2.0,
+        "original_max_position_embeddings": 8,
+        "beta_fast": 32,
+    },
     "layer_types": ["full_attention"],
     "num_labels": 3,
     "dtype": "float32",
@@ -133,9 +138,15 @@ MORE = {  # what else such files say
 @pytest.mark.parametrize("name", MODELS)
 def test_a_config_of_any_kind_of_values(tmp_path, name):
     model = MODELS[name]
-    family = next(family for family in FAMILIES if isinstance(model, family.modules) and family.layout == "transformers")
+    family = next(
+        family for family in FAMILIES if isinstance(model, family.modules) and family.layout == "transformers"
+    )
     said = family.config(model)
-    more = {key: value for key, value in MORE.items() if key not in said and (key != "rope_scaling" or "rope_theta" in said)}
+    more = {
+        key: value
+        for key, value in MORE.items()
+        if key not in said and (key != "rope_scaling" or "rope_theta" in said)
+    }
     said = {**said, **more, **({"rope_scaling": MORE["rope_scaling"]} if "rope_theta" in said else {})}
     tensors = dict.fromkeys(range(40))
 
@@ -162,7 +173,10 @@ def test_a_folder_whose_config_is_damaged(tmp_path, name):
         path.write_bytes(config if isinstance(config, bytes) else json.dumps(config).encode())
         return load_pretrained(tmp_path)
 
-    survey(read, [{**whole, "num_hidden_layers": 3 * 10**8}, {**whole, "depths": [3000, 3000]}, *changed(whole, 8)])
+    survey(
+        read,
+        [{**whole, "num_hidden_layers": 3 * 10**8}, {**whole, "depths": [3000, 3000]}, *changed(whole, 8)],
+    )
     survey(read, mutations(json.dumps(whole).encode(), 12))
 
 
@@ -175,13 +189,22 @@ def test_damaged_safetensors_and_their_index(tmp_path):
     path, index = tmp_path / "model-1.safetensors", tmp_path / INDEX
     write_file(path, {name: (x.shape, x.dtype, lambda: x) for name in ("a", "b", "c.weight")})
     whole = path.read_bytes()
-    read = lambda data: (path.write_bytes(data), numbers(path))  # noqa: E731
+
+    def read(data):
+        return (path.write_bytes(data), numbers(path))
+
     assert survey(read, mutations(whole, 300))[1] > 200
     path.write_bytes(whole)
     said = {"metadata": {"total_size": 72}, "weight_map": dict.fromkeys(("a", "b", "c.weight"), path.name)}
-    read = lambda value: (index.write_text(json.dumps(value)), open_folder(tmp_path))  # noqa: E731
+
+    def read(value):
+        return (index.write_text(json.dumps(value)), open_folder(tmp_path))
+
     assert min(survey(read, [said, *changed(said, 150)])) > 0
-    read = lambda data: (index.write_bytes(data), open_folder(tmp_path))  # noqa: E731
+
+    def read(data):
+        return (index.write_bytes(data), open_folder(tmp_path))
+
     survey(read, mutations(json.dumps(said).encode(), 150))
 
 
@@ -203,7 +226,10 @@ def test_damaged_files_of_torch(tmp_path, zipped):
     values = {"a.weight": torch.ones(2, 3), "b": torch.ones(4)}
     torch.save(values, path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
-    read = lambda data: (path.write_bytes(data), [x.read().sum() for x in open_torch(path).values()])  # noqa: E731
+
+    def read(data):
+        return (path.write_bytes(data), [x.read().sum() for x in open_torch(path).values()])
+
     assert min(survey(read, [whole, *mutations(whole, 120)])) > 0
 
 
@@ -213,7 +239,10 @@ def test_damaged_models_and_vocabularies_of_llama2c(tmp_path):
     path = tmp_path / "a.bin"
     save_llama2c(path, model, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes))
     whole = path.read_bytes()
-    read = lambda data: (path.write_bytes(data), jax.tree.map(np.sum, load_llama2c(path)[1]))  # noqa: E731
+
+    def read(data):
+        return (path.write_bytes(data), jax.tree.map(np.sum, load_llama2c(path)[1]))
+
     assert min(survey(read, [whole, *mutations(whole, 300)])) > 0
     pieces = [b"<unk>", b"<s>", b"</s>", *(b"<0x%02X>" % byte for byte in range(256)), b" ", b"a", b" a"]
     whole = (8).to_bytes(4, "little")
@@ -247,7 +276,10 @@ def tokenizer_files():
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=made, **options)
     words = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghit,'", "##at", "the"])
     return {
-        **{kind: Tokenizer.train(texts, vocabulary=262, kind=kind) for kind in ("bpe", "wordpiece", "unigram")},
+        **{
+            kind: Tokenizer.train(texts, vocabulary=262, kind=kind)
+            for kind in ("bpe", "wordpiece", "unigram")
+        },
         "model": made.getvalue(),
         "words": words.encode(),
     }
@@ -258,10 +290,16 @@ def test_damaged_tokenizer_json(tmp_path, kind, tokenizer_files):
     path = tmp_path / "tokenizer.json"
     tokenizer_files[kind].save(path)
     whole = json.loads(path.read_text())
-    read = lambda value: (path.write_text(json.dumps(value)), speaks(path))  # noqa: E731
+
+    def read(value):
+        return (path.write_text(json.dumps(value)), speaks(path))
+
     assert min(survey(read, changed(whole, 200))) > 0
     whole = path.read_bytes() if kind != "bpe" else json.dumps(whole).encode()
-    read = lambda data: (path.write_bytes(data), speaks(path))  # noqa: E731
+
+    def read(data):
+        return (path.write_bytes(data), speaks(path))
+
     survey(read, mutations(whole, 100))
 
 
@@ -286,14 +324,18 @@ def test_a_panic_of_the_librarys_is_a_clear_error(tmp_path, name, tokenizer_file
     tokenizer_files["unigram"].save(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **PANICS[name]}))
     with pytest.raises(
-        ValueError, match=r"is no tokenizer that can be read|the tokenizer broke down \(.*expected one that is sound"
+        ValueError,
+        match=r"is no tokenizer that can be read|the tokenizer broke down \(.*expected one that is sound",
     ):
         Tokenizer.load(path).encode_many(["a cat ☃"])
 
 
 def test_damaged_lists_of_pieces(tmp_path, tokenizer_files):
     path = tmp_path / "vocab.txt"
-    read = lambda data: (path.write_bytes(data), speaks(path))  # noqa: E731
+
+    def read(data):
+        return (path.write_bytes(data), speaks(path))
+
     assert min(survey(read, mutations(tokenizer_files["words"], 200))) > 0
     path.unlink()
     tokenizer_files["bpe"].save(tmp_path / "whole")
@@ -301,7 +343,10 @@ def test_damaged_lists_of_pieces(tmp_path, tokenizer_files):
     pieces, merges = tmp_path / "vocab.json", tmp_path / "merges.txt"
     whole = ("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"])).encode()
     merges.write_bytes(whole)
-    read = lambda data: (pieces.write_bytes(data), speaks(pieces))  # noqa: E731
+
+    def read(data):
+        return (pieces.write_bytes(data), speaks(pieces))
+
     survey(read, mutations(json.dumps(model["vocab"]).encode(), 150))
     survey(lambda value: read(json.dumps(value).encode()), changed(model["vocab"], 100))
     pieces.write_text(json.dumps(model["vocab"]))
@@ -310,7 +355,14 @@ def test_damaged_lists_of_pieces(tmp_path, tokenizer_files):
 
 def test_damaged_sentencepiece_models(tmp_path, tokenizer_files):
     path = tmp_path / "tokenizer.model"
-    assert min(survey(lambda data: (path.write_bytes(data), speaks(path)), mutations(tokenizer_files["model"], 200))) > 0
+    assert (
+        min(
+            survey(
+                lambda data: (path.write_bytes(data), speaks(path)), mutations(tokenizer_files["model"], 200)
+            )
+        )
+        > 0
+    )
 
 
 SETTINGS = {
@@ -343,7 +395,13 @@ def test_damaged_settings_beside_a_tokenizer(tmp_path, name, whole, tokenizer_fi
 
 
 def test_damaged_settings_of_generation(tmp_path):
-    whole = {"eos_token_id": [1, 2], "bos_token_id": 0, "suppress_tokens": [], "min_length": 0, "temperature": 0.5}
+    whole = {
+        "eos_token_id": [1, 2],
+        "bos_token_id": 0,
+        "suppress_tokens": [],
+        "min_length": 0,
+        "temperature": 0.5,
+    }
     path = tmp_path / "generation_config.json"
 
     def read(value):
@@ -355,9 +413,26 @@ def test_damaged_settings_of_generation(tmp_path):
 
 
 def test_damaged_settings_of_pictures():
-    plain = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2, "rescale_factor": 1 / 255, "do_resize": True}
-    plain |= {"size": {"shortest_edge": 9}, "crop_size": {"height": 9, "width": 9}, "do_center_crop": True, "crop_pct": 0.8}
+    plain = {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+        "do_resize": True,
+    }
+    plain |= {
+        "size": {"shortest_edge": 9},
+        "crop_size": {"height": 9, "width": 9},
+        "do_center_crop": True,
+        "crop_pct": 0.8,
+    }
     plain |= {"image_processor_type": "ViTImageProcessor", "do_pad": False}
-    timm = {"input_size": [3, 9, 9], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.8, "interpolation": "bicubic"}
+    timm = {
+        "input_size": [3, 9, 9],
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "crop_pct": 0.8,
+        "interpolation": "bicubic",
+    }
     assert min(survey(_of_transformers, changed(plain, 400))) > 0
     assert min(survey(_of_timm, changed({**timm, "crop_mode": "center"}, 400))) > 0

@@ -21,7 +21,7 @@ from jaxmodels.convert.tensors import open_file, write_file
 from jaxmodels.models import resnet
 from jaxmodels.models.resnet import Basic, Bottleneck, CifarResNet, ResNet, SqueezeExcite
 from jaxmodels.tasks.classify import classify
-from jaxmodels.tasks.start import start_from
+from jaxmodels.tasks.pretrained import start_from
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -105,7 +105,9 @@ def test_a_state_dict_gives_the_logits_of_pytorch(name, tmp_path):
 def test_the_names_and_shapes_of_a_published_size_are_those_of_pytorch(name):
     model = getattr(resnet, name)(classes=1000)
     with torch.device("meta"):
-        want = {key: tuple(x.shape) for key, x in Theirs(model).state_dict().items() if "num_batches" not in key}
+        want = {
+            key: tuple(x.shape) for key, x in Theirs(model).state_dict().items() if "num_batches" not in key
+        }
     family = next(family for family in convert_resnet.FAMILIES if family.layout == "timm")
     variables = load.flat(jax.eval_shape(model.init, jax.random.key(0), *family.inputs(model)))
     weights, got = family.weights(model), {}
@@ -128,8 +130,14 @@ def timm_folder(tmp_path, monkeypatch):
     arrays = {name: x.numpy() for name, x in theirs.state_dict().items()}
     folder = tmp_path / "timm"
     folder.mkdir()
-    write_file(folder / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()})
-    config = {"architecture": "resnet_tiny", "num_classes": K, "pretrained_cfg": {"mean": [0.5], "num_classes": 9}}
+    write_file(
+        folder / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()}
+    )
+    config = {
+        "architecture": "resnet_tiny",
+        "num_classes": K,
+        "pretrained_cfg": {"mean": [0.5], "num_classes": 9},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     return folder, theirs
 
@@ -140,7 +148,11 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch_and_is_written_again(timm_
     np.testing.assert_allclose(ours(found, IMAGES), logits(theirs, IMAGES), atol=1e-4)
     load.convert(folder, tmp_path / "again")
     again = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert (again["architecture"], again["num_classes"], again["pretrained_cfg"]["mean"]) == ("resnet_tiny", K, [0.5])
+    assert (again["architecture"], again["num_classes"], again["pretrained_cfg"]["mean"]) == (
+        "resnet_tiny",
+        K,
+        [0.5],
+    )
     tensors = open_file(tmp_path / "again" / "model.safetensors")
     for name, x in theirs.state_dict().items():
         if "num_batches" not in name:
@@ -157,22 +169,32 @@ def test_a_new_head_begins_random_and_the_rest_as_it_was(timm_folder):
     started, stats = jax.jit(start_from(classify(model), params, extra).init)(jax.random.key(0), batch)
     assert started["head"]["kernel"].shape == (12, 7)
     kernel = theirs.layer2[1].conv2.weight.detach().numpy()
-    np.testing.assert_array_equal(started["stage_2_block_1"]["conv_2"]["conv"]["kernel"], kernel.transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(
+        started["stage_2_block_1"]["conv_2"]["conv"]["kernel"], kernel.transpose(2, 3, 1, 0)
+    )
     np.testing.assert_array_equal(stats["batch_stats"]["stem"]["norm"]["var"], theirs.bn1.running_var.numpy())
 
 
 def test_without_a_head_come_the_pooled_features(timm_folder):
     folder, theirs = timm_folder
     theirs.fc = nn.Identity()
-    np.testing.assert_allclose(ours(load_pretrained(folder, classes=0), IMAGES), logits(theirs, IMAGES), atol=1e-4)
+    np.testing.assert_allclose(
+        ours(load_pretrained(folder, classes=0), IMAGES), logits(theirs, IMAGES), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"architecture": "resnet_giant"}, r"came the architecture 'resnet_giant'; known are resnet_tiny, .*resnet18"),
+        (
+            {"architecture": "resnet_giant"},
+            r"came the architecture 'resnet_giant'; known are resnet_tiny, .*resnet18",
+        ),
         ({"num_classes": "5"}, "came num_classes '5'; wanted a positive number"),
-        ({"num_classes": 6}, r"fc.weight has the shape \[5, 12\], which gives \(12, 5\) for head/kernel; wanted \(12, 6\)"),
+        (
+            {"num_classes": 6},
+            r"fc.weight has the shape \[5, 12\], which gives \(12, 5\) for head/kernel; wanted \(12, 6\)",
+        ),
         ({"model_args": {"output_stride": 8}}, "came model_args .'output_stride': 8.; wanted none"),
     ],
 )
@@ -188,7 +210,13 @@ def test_a_config_of_timm_that_is_not_followed_is_refused(timm_folder, change, t
 
 def transformers_resnet(kind, head="ResNetForImageClassification", **options):
     transformers = pytest.importorskip("transformers")
-    sizes = {"embedding_size": 4, "hidden_sizes": [8, 12], "depths": [1, 2], "layer_type": kind, "num_labels": K}
+    sizes = {
+        "embedding_size": 4,
+        "hidden_sizes": [8, 12],
+        "depths": [1, 2],
+        "layer_type": kind,
+        "num_labels": K,
+    }
     return shaken(getattr(transformers, head)(transformers.ResNetConfig(**{**sizes, **options})))
 
 
@@ -223,13 +251,17 @@ def test_transformers_without_a_head_gives_the_pooled_features_both_ways(tmp_pat
 def test_grey_images_are_read_and_written_with_inputs_of_their_shape(tmp_path):
     theirs = transformers_resnet("basic", num_channels=1)
     theirs.save_pretrained(tmp_path / "a")
-    with pytest.raises(ValueError, match=r"convolution.weight has the shape \[4, 1, 7, 7\].*wanted \(7, 7, 3, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"convolution.weight has the shape \[4, 1, 7, 7\].*wanted \(7, 7, 3, 4\)"
+    ):
         load_pretrained(tmp_path / "a")
     grey = IMAGES[..., :1]
     found = load_pretrained(tmp_path / "a", inputs=(grey,))
     np.testing.assert_allclose(ours(found, grey), logits(theirs, grey), atol=1e-4)
     save_pretrained(tmp_path / "b", *found[:3], config={"num_channels": 1}, inputs=(grey,))
-    np.testing.assert_array_equal(logits(type(theirs).from_pretrained(tmp_path / "b").eval(), grey), logits(theirs, grey))
+    np.testing.assert_array_equal(
+        logits(type(theirs).from_pretrained(tmp_path / "b").eval(), grey), logits(theirs, grey)
+    )
 
 
 CONFIG = {
@@ -249,8 +281,14 @@ CONFIG = {
         ({"downsample_in_first_stage": True}, "came downsample_in_first_stage True; wanted False"),
         ({"downsample_in_bottleneck": True}, "came downsample_in_bottleneck True; wanted False"),
         ({"layer_type": "wide"}, "came layer_type 'wide'; wanted basic or bottleneck"),
-        ({"architectures": ["ResNetForDreams"]}, "came the architecture 'ResNetForDreams'; wanted one of ResNetFor"),
-        ({"hidden_sizes": [8, 10]}, r"came hidden_sizes \(8, 10\) and depths \(1, 2\); wanted both for each stage"),
+        (
+            {"architectures": ["ResNetForDreams"]},
+            "came the architecture 'ResNetForDreams'; wanted one of ResNetFor",
+        ),
+        (
+            {"hidden_sizes": [8, 10]},
+            r"came hidden_sizes \(8, 10\) and depths \(1, 2\); wanted both for each stage",
+        ),
         ({"depths": [1]}, r"and depths \(1,\); wanted both for each stage"),
         ({"depths": [1, 10**9]}, "came depths .*; wanted positive numbers below 10,000"),
         ({"depths": 3}, "came depths 3; wanted a number for each stage"),
@@ -270,12 +308,18 @@ def test_what_transformers_cannot_say_is_not_written_for_it(name, tmp_path):
     model = MODELS[name]
     shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    with pytest.raises(ValueError, match="wanted what transformers can say, plain ones and the stem that pools"):
+    with pytest.raises(
+        ValueError, match="wanted what transformers can say, plain ones and the stem that pools"
+    ):
         save_pretrained(tmp_path / "a", model, zeros["params"], {"batch_stats": zeros["batch_stats"]})
     with pytest.raises(ValueError, match="came a ResNet of other settings; wanted one of resnet18"):
-        save_pretrained(tmp_path / "a", model, zeros["params"], {"batch_stats": zeros["batch_stats"]}, layout="timm")
+        save_pretrained(
+            tmp_path / "a", model, zeros["params"], {"batch_stats": zeros["batch_stats"]}, layout="timm"
+        )
     assert not (tmp_path / "a").exists()
-    save_pretrained(tmp_path / "a", model, zeros["params"], {"batch_stats": zeros["batch_stats"]}, layout="torchvision")
+    save_pretrained(
+        tmp_path / "a", model, zeros["params"], {"batch_stats": zeros["batch_stats"]}, layout="torchvision"
+    )
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["model.safetensors"]
     again = load_weights(model, tmp_path / "a" / "model.safetensors")
     assert jax.tree.map(np.shape, (again.params, again.extra["batch_stats"])) == jax.tree.map(
@@ -321,7 +365,9 @@ def test_trained_resnets_of_cifar_give_their_logits(file, depth, parameters, rea
     raw = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
     weights = {name.removeprefix("module."): x for name, x in raw.items()}
     want = option_a(weights, torch.tensor(IMAGES.transpose(0, 3, 1, 2)), depth).numpy()
-    got = found.model.apply({"params": found.params, **found.extra}, IMAGES)  # uncompiled: its layers are few and repeat
+    got = found.model.apply(
+        {"params": found.params, **found.extra}, IMAGES
+    )  # uncompiled: its layers are few and repeat
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
     assert np.abs(want).max() > 1
 

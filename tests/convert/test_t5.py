@@ -89,7 +89,13 @@ def test_greedy_tokens_equal_those_of_transformers(version):
         tokens = torch.tensor(SOURCE.astype(np.int64))
         mask = torch.tensor(REAL.astype(np.int64))
         want = model.generate(
-            tokens, attention_mask=mask, max_new_tokens=N, min_new_tokens=N, num_beams=1, do_sample=False, eos_token_id=None
+            tokens,
+            attention_mask=mask,
+            max_new_tokens=N,
+            min_new_tokens=N,
+            num_beams=1,
+            do_sample=False,
+            eos_token_id=None,
         )
     module, variables = ours(model)
     written = decoder(module, encode=str.split, decode=str, begin=0, end=-1)
@@ -102,9 +108,14 @@ def test_what_is_written_is_what_was_read(version):
     model = theirs(version, 0)
     tensors = {name: x.numpy() for name, x in model.state_dict().items()}
     module, variables = ours(model)
-    flat = {"/".join(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(variables["params"])}
+    flat = {
+        "/".join(k.key for k in path): x
+        for path, x in jax.tree_util.tree_leaves_with_path(variables["params"])
+    }
     shapes = jax.eval_shape(module.init, jax.random.key(0), *FAMILY.inputs(module))["params"]
-    assert set(flat) == {"/".join(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)}
+    assert set(flat) == {
+        "/".join(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
+    }
     for weight in FAMILY.weights(module):
         (name,) = weight.names
         if "{}" not in name:
@@ -140,7 +151,10 @@ def test_the_config_of_a_model_gives_the_model(version):
     [
         ({"d_model": None}, r"came d_model None; wanted a positive number"),
         ({"num_decoder_layers": 3}, r"came num_decoder_layers 3; wanted 2"),
-        ({"feed_forward_proj": "gated-silu"}, r"came feed_forward_proj 'gated-silu'; wanted relu or gated-gelu"),
+        (
+            {"feed_forward_proj": "gated-silu"},
+            r"came feed_forward_proj 'gated-silu'; wanted relu or gated-gelu",
+        ),
         ({"layer_norm_epsilon": 1e-5}, r"came layer_norm_epsilon 1e-05; wanted 1e-06"),
         ({"relative_attention_num_buckets": 0}, r"came relative_attention_num_buckets 0"),
     ],

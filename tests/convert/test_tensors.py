@@ -51,7 +51,11 @@ def test_numbers_of_sixteen_bits_keep_their_bits(tmp_path):
 
 HOSTILE = {
     "no header": (b"", {}, "no sound JSON"),
-    "a header longer than the file": ({"a": entry()}, {"length": 10**6}, "header should have 1,000,000 bytes"),
+    "a header longer than the file": (
+        {"a": entry()},
+        {"length": 10**6},
+        "header should have 1,000,000 bytes",
+    ),
     "a header of exabytes": ({"a": entry()}, {"length": 2**63}, "header should have"),
     "no JSON": (b"{nonsense", {}, "no sound JSON"),
     "a list": (b"[]", {}, "holds a JSON list; wanted an object"),
@@ -136,7 +140,9 @@ def test_an_index_that_lies_is_refused(tmp_path, index, message):
 
 def test_a_missing_shard_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"two.safetensors is missing"):
-        open_folder(folder(tmp_path, {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}, one={"a": A}))
+        open_folder(
+            folder(tmp_path, {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}, one={"a": A})
+        )
 
 
 def test_a_tensor_that_the_index_does_not_name_is_refused(tmp_path):
@@ -147,7 +153,8 @@ def test_a_tensor_that_the_index_does_not_name_is_refused(tmp_path):
 def test_a_folder_without_weights_says_what_it_lacks(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(
-        FileNotFoundError, match=r"wanted weights as safetensors \(files of torch that have to be unpickled are"
+        FileNotFoundError,
+        match=r"wanted weights as safetensors \(files of torch that have to be unpickled are",
     ):
         open_folder(tmp_path)
 
@@ -157,7 +164,9 @@ def test_a_failed_write_leaves_nothing(tmp_path):
         raise OSError("no room")
 
     with pytest.raises(OSError, match="no room"):
-        write_file(tmp_path / "a.safetensors", {"a": (A.shape, A.dtype, lambda: A), "b": (B.shape, B.dtype, fail)})
+        write_file(
+            tmp_path / "a.safetensors", {"a": (A.shape, A.dtype, lambda: A), "b": (B.shape, B.dtype, fail)}
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,7 @@ from jaxmodels import cli
 from jaxmodels.convert.load import save_pretrained
 from jaxmodels.convert.text import open_text_model
 from jaxmodels.data.tokenizer import Tokenizer
-from jaxmodels.decoding import write
+from jaxmodels.decoding import generate
 from jaxmodels.models.bert import Bert
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
@@ -43,7 +43,7 @@ def main(capsys, *arguments):
 
 def test_it_writes_what_its_model_finds_likeliest(folder):
     made = open_text_model(folder)
-    [wrote] = write(made.decoder, made.params, {}, ["the cat"], tokens=5, temperature=0)
+    [wrote] = generate(made.decoder, made.params, {}, ["the cat"], tokens=5, temperature=0)
     seen = made.decoder.encode("the cat")
     for token in wrote.tokens:
         assert token == int(made.model.apply({"params": made.params}, np.array([seen]))[0, -1].argmax())
@@ -77,7 +77,10 @@ def test_the_command_scores_texts(capsys, folder, tmp_path):
 
 def test_a_folder_is_not_evaluated_without_texts(capsys, folder):
     assert cli.main(["evaluate", str(folder)]) == 2
-    assert "holds a model and no experiment, so there is nothing to evaluate on; give --texts" in capsys.readouterr().err
+    assert (
+        "holds a model and no experiment, so there is nothing to evaluate on; give --texts"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_command_converts(capsys, folder, tmp_path):
@@ -91,7 +94,9 @@ def test_the_command_tokenizes(capsys, tmp_path):
     (tmp_path / "texts").mkdir()
     for i in range(9):
         (tmp_path / "texts" / f"{i}.txt").write_text(TEXT)
-    status, out = main(capsys, "tokenize", tmp_path / "texts", tmp_path / "out", "--vocabulary", 270, "--json")
+    status, out = main(
+        capsys, "tokenize", tmp_path / "texts", tmp_path / "out", "--vocabulary", 270, "--json"
+    )
     assert status == 0
     assert json.loads(out.splitlines()[-1])["train_tokens"] > 0
 
@@ -119,7 +124,16 @@ def encoder_decoder(folder, tmp_path_factory):
 def test_one_with_an_encoder_writes_what_it_makes_of_a_source(capsys, encoder_decoder):
     made = open_text_model(encoder_decoder)
     status, out = main(
-        capsys, "generate", encoder_decoder, "--prompt", "the cat", "--tokens", 4, "--temperature", 0, "--json"
+        capsys,
+        "generate",
+        encoder_decoder,
+        "--prompt",
+        "the cat",
+        "--tokens",
+        4,
+        "--temperature",
+        0,
+        "--json",
     )
     assert status == 0
     source, target = np.array([[*Tokenizer.load(encoder_decoder).encode("the cat"), 5]]), [0]
@@ -192,17 +206,19 @@ def test_a_text_ends_where_transformers_ends_it(folder, tmp_path):
     """The third token that the model finds likeliest is said to be one of the ends, in each of the two files."""
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     made = open_text_model(folder)
-    [whole] = write(made.decoder, made.params, {}, ["the cat"], tokens=9, temperature=0)
+    [whole] = generate(made.decoder, made.params, {}, ["the cat"], tokens=9, temperature=0)
     end = next(token for token in whole.tokens[2:] if token not in whole.tokens[:2])
     want = whole.tokens[: whole.tokens.index(end)]
     for name in ("config_json", "generation_config_json"):
         out = retold(folder, tmp_path / name, **{name: {"eos_token_id": [1, end]}})
         made = open_text_model(out)
-        [wrote] = write(made.decoder, made.params, {}, ["the cat"], tokens=9, temperature=0)
+        [wrote] = generate(made.decoder, made.params, {}, ["the cat"], tokens=9, temperature=0)
         assert wrote.tokens == want
         theirs = transformers.GPT2LMHeadModel.from_pretrained(out)
         prompt = torch.tensor([made.decoder.encode("the cat")])
-        said = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=9, do_sample=False)
+        said = theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=9, do_sample=False
+        )
         assert said[0, prompt.shape[1] :].tolist() == [*want, end]
 
 
@@ -213,7 +229,9 @@ def beginning(folder, tmp_path_factory):
     tokenizer = Tokenizer.load(folder)
     model = Llama(tokenizer.vocabulary, 32, 16, 2, 2, 2, 24)
     params = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 4), jnp.int32))["params"]
-    save_pretrained(out, model, jax.tree.map(lambda x: 5 * x, params), config={"bos_token_id": 9, "eos_token_id": 8})
+    save_pretrained(
+        out, model, jax.tree.map(lambda x: 5 * x, params), config={"bos_token_id": 9, "eos_token_id": 8}
+    )
     tokenizer.save(out / "tokenizer.json")
     return out
 
@@ -231,12 +249,16 @@ def beginning(folder, tmp_path_factory):
     ],
     ids=str,
 )
-def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(beginning, capsys, tmp_path, files, begin):
+def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(
+    beginning, capsys, tmp_path, files, begin
+):
     """The loss of the command, and that of the model itself on the tokens, by transformers."""
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     out = retold(beginning, tmp_path / "a", **files)
     (tmp_path / "a.txt").write_text(TEXT[:20])
-    assert open_text_model(out).decoder.begin == (Tokenizer.load(out).token(begin) if isinstance(begin, str) else begin)
+    assert open_text_model(out).decoder.begin == (
+        Tokenizer.load(out).token(begin) if isinstance(begin, str) else begin
+    )
     if begin is not None and files:
         return
     status, said = main(capsys, "evaluate", out, "--texts", tmp_path / "a.txt", "--json")
@@ -258,8 +280,14 @@ def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(beginn
             {"generation_config_json": {"stop_strings": ["x"]}},
             r"got stop_strings \['x'\]; .*and give the strings with --stop",
         ),
-        ({"config_json": {"min_length": 5}}, r"config.json: got min_length 5; expected none, all that is followed"),
-        ({"generation_config_json": {"eos_token_id": ["x"]}}, r"eos_token_id is \['x'\]; wanted the number of a token"),
+        (
+            {"config_json": {"min_length": 5}},
+            r"config.json: got min_length 5; expected none, all that is followed",
+        ),
+        (
+            {"generation_config_json": {"eos_token_id": ["x"]}},
+            r"eos_token_id is \['x'\]; wanted the number of a token",
+        ),
         (
             {"generation_config_json": {"eos_token_id": "1"}},
             r"a/generation_config.json: eos_token_id is '1'; wanted the number",
@@ -269,7 +297,10 @@ def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(beginn
             {"generation_config_json": {"eos_token_id": [1, 99999]}},
             r"a/generation_config.json: got eos_token_id \[1, 99999\]; expected numbers below \d+, the model's tokens. Mend",
         ),
-        ({"config_json": {"eos_token_id": 99999}}, r"a/config.json: got eos_token_id 99999; expected numbers below"),
+        (
+            {"config_json": {"eos_token_id": 99999}},
+            r"a/config.json: got eos_token_id 99999; expected numbers below",
+        ),
         (
             {"config_json": {"activation_function": "relu"}},
             r"a/config.json: gpt2: came activation_function 'relu'; wanted 'gelu_new'",
@@ -285,8 +316,11 @@ def test_settings_of_generation_that_are_not_followed_are_refused_by_name(folder
 def test_a_token_that_the_model_has_not_is_named(folder, tmp_path):
     vocabulary = Tokenizer.load(folder).vocabulary
     added = {str(vocabulary): {"content": "<new>", "special": True}}
-    made = open_text_model(retold(folder, tmp_path / "a", tokenizer_config_json={"added_tokens_decoder": added}))
+    made = open_text_model(
+        retold(folder, tmp_path / "a", tokenizer_config_json={"added_tokens_decoder": added})
+    )
     with pytest.raises(
-        ValueError, match=rf"got the token {vocabulary}, '<new>', in a text for a model of {vocabulary} tokens"
+        ValueError,
+        match=rf"got the token {vocabulary}, '<new>', in a text for a model of {vocabulary} tokens",
     ):
         made.decoder.encode("a <new> b")

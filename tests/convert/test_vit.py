@@ -33,9 +33,12 @@ class Theirs(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, 1 + model.grid[0] * model.grid[1], model.width))
         self.patches = nn.Conv2d(3, model.width, model.patch, model.patch)
         options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
-        layer = lambda: nn.TransformerEncoderLayer(  # noqa: E731
-            model.width, model.heads, model.hidden_width, layer_norm_eps=model.epsilon, **options
-        )
+
+        def layer():
+            return nn.TransformerEncoderLayer(
+                model.width, model.heads, model.hidden_width, layer_norm_eps=model.epsilon, **options
+            )
+
         self.blocks = nn.ModuleList([layer() for _ in range(model.depth)])
         self.norm = nn.LayerNorm(model.width, eps=model.epsilon)
         self.head = nn.Linear(model.width, model.classes)
@@ -84,7 +87,9 @@ def renamed(module, names):
 def folder_of_timm(path, tensors, **config):
     path.mkdir()
     arrays = {name: x.numpy() for name, x in tensors.items()}
-    write_file(path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()})
+    write_file(
+        path / "model.safetensors", {name: (x.shape, x.dtype, lambda x=x: x) for name, x in arrays.items()}
+    )
     (path / "config.json").write_text(json.dumps({"num_classes": K, **config}))
     return path
 
@@ -92,20 +97,27 @@ def folder_of_timm(path, tensors, **config):
 def test_a_state_dict_of_torchvision_gives_the_logits_of_pytorch(tmp_path):
     theirs = shaken(Theirs(MODEL))
     torch.save(renamed(theirs, OF_TORCHVISION), tmp_path / "a.pth")
-    np.testing.assert_allclose(ours(load_weights(MODEL, tmp_path / "a.pth"), IMAGES), logits(theirs, IMAGES), atol=1e-4)
+    np.testing.assert_allclose(
+        ours(load_weights(MODEL, tmp_path / "a.pth"), IMAGES), logits(theirs, IMAGES), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("model", [MODEL, SCALED], ids=["plain", "scaled"])
 def test_a_folder_of_timm_gives_the_logits_of_pytorch(model, tmp_path, monkeypatch):
     """Layer scale is folded into the two output projections of PyTorch's, which have none."""
-    make = lambda classes, **fields: model.clone(classes=classes, **fields)  # noqa: E731
+
+    def make(classes, **fields):
+        return model.clone(classes=classes, **fields)
+
     family = timm({"vit_tiny": make}, convert_vit._timm, (ViT,), inputs=image_of_size)
     monkeypatch.setattr(load, "FAMILIES", (family,))
     theirs = shaken(Theirs(model))
     tensors = renamed(theirs, OF_TIMM)
     if model.layer_scale:
         for i in range(model.depth):
-            for part, (ours_, layer) in enumerate((("attn.proj", "self_attn.out_proj"), ("mlp.fc2", "linear2")), 1):
+            for part, (ours_, layer) in enumerate(
+                (("attn.proj", "self_attn.out_proj"), ("mlp.fc2", "linear2")), 1
+            ):
                 scale = torch.linspace(0.5, 2.0, model.width)
                 tensors[f"blocks.{i}.ls{part}.gamma"] = scale
                 folded = theirs.blocks[i].get_submodule(layer)
@@ -118,7 +130,13 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch(model, tmp_path, monkeypat
 
 def transformers_vit(head="ViTForImageClassification", **options):
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12, "image_size": 8}
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 12,
+        "image_size": 8,
+    }
     config = transformers.ViTConfig(**{**sizes, "patch_size": 4, "num_labels": K, **options})
     return shaken(getattr(transformers, head)(config))
 
@@ -149,7 +167,10 @@ def test_without_a_head_comes_the_class_token_and_their_pooler_is_left_out(tmp_p
     [
         ({"qkv_bias": False}, "vit: came qkv_bias False; wanted True, the only one followed here"),
         ({"hidden_act": "relu"}, "came hidden_act 'relu'; wanted 'gelu'"),
-        ({"architectures": ["ViTForDreams"]}, "came the architecture 'ViTForDreams'; wanted one of ViTForImage"),
+        (
+            {"architectures": ["ViTForDreams"]},
+            "came the architecture 'ViTForDreams'; wanted one of ViTForImage",
+        ),
         ({"patch_size": 0}, "came patch_size 0; wanted a positive number"),
         ({"layer_norm_eps": "small"}, "came layer_norm_eps 'small'; wanted a positive number"),
     ],
@@ -167,11 +188,15 @@ def test_every_name_of_timm_is_written_as_it_was_read(name):
     family = convert_vit.FAMILIES[1]
     model = convert_vit.TIMM[name](classes=K)
     said = family.config(model)
-    assert family.model(said) == model and len(family.weights(model)) == len({w.path for w in family.weights(model)})
+    assert family.model(said) == model and len(family.weights(model)) == len(
+        {w.path for w in family.weights(model)}
+    )
 
 
 def test_what_no_file_can_say_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="vit: came pool 'mean' and 0 registers; wanted a class token and none"):
+    with pytest.raises(
+        ValueError, match="vit: came pool 'mean' and 0 registers; wanted a class token and none"
+    ):
         convert_vit.FAMILIES[2].weights(MODEL.clone(pool="mean"))
     with pytest.raises(ValueError, match=r"vit: came .*'layer_scale': 0.5.* for images of 8x8; wanted what"):
         convert_vit.FAMILIES[0].config(SCALED)

@@ -43,7 +43,12 @@ FILES = {"a/1.txt": b"one", "a/2.txt": b"two", "b/3.png": b"three"}
 
 
 @pytest.mark.parametrize(
-    "make", [lambda p, e: tar(p / "x.tar.gz", e), lambda p, e: tar(p / "x.tar", e, "w"), lambda p, e: pack(p / "x.zip", e)]
+    "make",
+    [
+        lambda p, e: tar(p / "x.tar.gz", e),
+        lambda p, e: tar(p / "x.tar", e, "w"),
+        lambda p, e: pack(p / "x.zip", e),
+    ],
 )
 class TestAny:
     def test_the_wanted_members_come_by_name(self, make, tmp_path):
@@ -62,13 +67,17 @@ class TestAny:
 
     def test_what_unpacks_to_more_than_the_limit_is_refused(self, make, tmp_path):
         bomb = make(tmp_path, {"zeros": bytes(2_000_000)})
-        with pytest.raises(ValueError, match=r"unpacks to more than 1,000,000 bytes; expected what fits into memory"):
+        with pytest.raises(
+            ValueError, match=r"unpacks to more than 1,000,000 bytes; expected what fits into memory"
+        ):
             members(bomb, limit=1_000_000)
 
     def test_a_file_that_was_cut_off_is_named(self, make, tmp_path):
         path = make(tmp_path, {"big": bytes(range(256)) * 400})
         path.write_bytes(path.read_bytes()[:60])
-        with pytest.raises(ValueError, match=rf"{path.name} is damaged: .*; expected a whole archive. Get it again"):
+        with pytest.raises(
+            ValueError, match=rf"{path.name} is damaged: .*; expected a whole archive. Get it again"
+        ):
             members(path)
 
 

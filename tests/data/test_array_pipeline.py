@@ -39,8 +39,12 @@ def test_reading_from_the_middle_gives_what_reading_through_gives():
 
 
 def test_an_example_is_changed_alike_wherever_the_batch_ends_and_differently_in_each_pass():
-    data = ArrayPipeline({"image": np.tile(pictures(1)["image"], (16, 1, 1, 1))}, batch=16, augment=(crop(2),))
-    other = ArrayPipeline({"image": np.tile(pictures(1)["image"], (16, 1, 1, 1))}, batch=4, augment=(crop(2),))
+    data = ArrayPipeline(
+        {"image": np.tile(pictures(1)["image"], (16, 1, 1, 1))}, batch=16, augment=(crop(2),)
+    )
+    other = ArrayPipeline(
+        {"image": np.tile(pictures(1)["image"], (16, 1, 1, 1))}, batch=4, augment=(crop(2),)
+    )
     image = data.rows(0, 0, 16)["image"]
     assert np.array_equal(image[4:8], other.rows(1, 0, 4)["image"])  # the same place in the stream
     assert not np.array_equal(image, data.rows(1, 0, 16)["image"])
@@ -50,7 +54,9 @@ def test_gather_on_jax_arrays_equals_gather_on_numpy():
     data = make(remainder="pad", prepare=lambda batch: {**batch, "image": batch["image"] * np.float32(1 / 3)})
     indices = data.indices(2, 0, 8)
     on_host = data.gather(data.arrays, indices)
-    on_device = data.gather({name: jnp.asarray(x) for name, x in data.arrays.items()}, jnp.asarray(indices, jnp.int32))
+    on_device = data.gather(
+        {name: jnp.asarray(x) for name, x in data.arrays.items()}, jnp.asarray(indices, jnp.int32)
+    )
     assert equal(on_host, {name: np.asarray(x) for name, x in on_device.items()})
 
 

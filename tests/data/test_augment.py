@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxmodels.data.augment import _equalize, color, crop, erase, flip, rand_augment, resized_crop, warp
+from jaxmodels.data.keyed_random import bits, integers, uniform
 from jaxmodels.data.order import mix
-from jaxmodels.data.random import bits, integers, uniform
 from jaxmodels.task import Task
 from jaxmodels.tasks.augmented import augmented
 
@@ -38,7 +38,9 @@ def test_columns_and_salts_are_independent():
 
 
 def test_a_number_depends_on_its_own_key_alone():
-    assert np.array_equal(bits(KEYS, 3)[5:7], bits(KEYS[5:7], 3)) and np.array_equal(bits(KEYS, 3)[:, :2], bits(KEYS, 2))
+    assert np.array_equal(bits(KEYS, 3)[5:7], bits(KEYS[5:7], 3)) and np.array_equal(
+        bits(KEYS, 3)[:, :2], bits(KEYS, 2)
+    )
 
 
 def test_an_empty_range_of_integers_is_refused():
@@ -119,7 +121,9 @@ def test_erasing_fills_a_rectangle_of_the_asked_size_with_the_mean():
 
 
 def test_a_crop_of_the_whole_image_is_the_image():
-    np.testing.assert_allclose(resized_crop((1.0, 1.0), 1.0).apply(pictures(), np.full((64, 4), 0.3)), pictures(), atol=1e-5)
+    np.testing.assert_allclose(
+        resized_crop((1.0, 1.0), 1.0).apply(pictures(), np.full((64, 4), 0.3)), pictures(), atol=1e-5
+    )
 
 
 def test_a_crop_of_a_quarter_is_that_quarter_enlarged():

@@ -22,7 +22,7 @@ from fuzz import PARTS
 from jaxmodels.data import archive as archive_of_data
 from jaxmodels.data.archive import members
 from jaxmodels.data.arrays import read_idx, read_npy, read_npz
-from jaxmodels.data.files import read_parquet, read_table
+from jaxmodels.data.formats.tables import read_parquet, read_table
 from jaxmodels.data.unpack import FREE, Allowance, Unreadable
 
 pytestmark = pytest.mark.fast
@@ -74,13 +74,17 @@ def test_a_compressed_npz(tmp_path):
     assert read_npz(tmp_path / "x.npz", limit=FREE + 1)["a"].size == FREE + 1
 
 
-@pytest.mark.parametrize("ending, pack", [("tar.gz", gzip.compress), ("tar.bz2", bz2.compress), ("tar.xz", lzma.compress)])
+@pytest.mark.parametrize(
+    "ending, pack", [("tar.gz", gzip.compress), ("tar.bz2", bz2.compress), ("tar.xz", lzma.compress)]
+)
 def test_a_compressed_tar_of_one_large_file_even_where_it_is_not_wanted(tmp_path, ending, pack):
     info = tarfile.TarInfo("a.txt")
     info.size = 1 << 30
     path = tmp_path / f"x.{ending}"
     path.write_bytes(repeated(pack, bytes(8 * MIB), 1 << 30, info.tobuf()))
-    assert "unpacks to more than" in refused(lambda: members(path, lambda name: ending == "tar.xz"), seconds=20)
+    assert "unpacks to more than" in refused(
+        lambda: members(path, lambda name: ending == "tar.xz"), seconds=20
+    )
 
 
 def test_a_tar_of_millions_of_empty_members(tmp_path):
@@ -120,7 +124,9 @@ def test_a_parquet_file_of_one_value_or_one_long_text(tmp_path):
     assert (tmp_path / "x.parquet").stat().st_size < MIB
     assert "unpacks to more than" in refused(lambda: read_parquet(tmp_path / "x.parquet"))
     indices, long = pyarrow.array(np.zeros(200_000, np.int32)), pyarrow.array(["x" * 10_000])
-    parquet.write_table(pyarrow.table({"a": pyarrow.DictionaryArray.from_arrays(indices, long)}), tmp_path / "y.parquet")
+    parquet.write_table(
+        pyarrow.table({"a": pyarrow.DictionaryArray.from_arrays(indices, long)}), tmp_path / "y.parquet"
+    )
     assert "unpacks to more than" in refused(lambda: read_parquet(tmp_path / "y.parquet"))
 
 
@@ -154,7 +160,10 @@ def test_a_header_of_npy_made_of_blanks_takes_no_time(tmp_path):
 
 def test_names_that_are_given_twice_are_refused(tmp_path):
     for name, names in (("x.npz", ("a.npy", "a")), ("x.zip", ("a.txt", "a.txt"))):
-        with pytest.warns() if name == "x.zip" else open("/dev/null"), zipfile.ZipFile(tmp_path / name, "w") as archive:
+        with (
+            pytest.warns() if name == "x.zip" else open("/dev/null"),
+            zipfile.ZipFile(tmp_path / name, "w") as archive,
+        ):
             for each in names:
                 archive.writestr(each, npy_head((1,)) + b"1")
     assert "got the name 'a' twice" in refused(lambda: read_npz(tmp_path / "x.npz"))
@@ -176,7 +185,7 @@ def test_a_damaged_header_in_the_middle_of_a_tar_does_not_end_it_silently(tmp_pa
 PEAK = """
 import sys
 from jaxmodels.data.archive import members
-from jaxmodels.data.files import read_table
+from jaxmodels.data.formats.tables import read_table
 for read, path in ((read_table, sys.argv[1]), (members, sys.argv[2])):
     try:
         read(path)
@@ -189,7 +198,9 @@ print(next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if l
 def test_the_memory_of_a_bomb_is_bounded(tmp_path):
     """The peak of a process that reads some."""
     (tmp_path / "x.jsonl.gz").write_bytes(repeated(gzip.compress, b"x" * (8 * MIB), 4 << 30, b'{"a": "'))
-    (tmp_path / "x.tar.bz2").write_bytes(repeated(bz2.compress, tarfile.TarInfo("a").tobuf() * 10_000, 1 << 30))
+    (tmp_path / "x.tar.bz2").write_bytes(
+        repeated(bz2.compress, tarfile.TarInfo("a").tobuf() * 10_000, 1 << 30)
+    )
     words = [sys.executable, "-c", PEAK, str(tmp_path / "x.jsonl.gz"), str(tmp_path / "x.tar.bz2")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
     assert done.stdout.splitlines()[:2] == ["refused True"] * 2, done.stderr

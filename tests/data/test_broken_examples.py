@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import jaxmodels
-from jaxmodels import runner
 from jaxmodels.console import Console
-from jaxmodels.data.grain_source import GrainPipeline
-from jaxmodels.data.images import image_folder
+from jaxmodels.data.formats.images import image_folder
+from jaxmodels.data.grain_pipeline import GrainPipeline
+from jaxmodels.training import runner
 
 pytestmark = pytest.mark.fast
 
@@ -31,7 +31,9 @@ def folder(tmp_path):
 
 
 def test_a_broken_picture_ends_a_run_with_its_name_and_the_way_on(folder):
-    with pytest.raises(ValueError, match=r'example 2 .*a/04\.png.* could not be loaded: .*with on_broken="skip"'):
+    with pytest.raises(
+        ValueError, match=r'example 2 .*a/04\.png.* could not be loaded: .*with on_broken="skip"'
+    ):
         image_folder(folder, size=8, batch=4).rows(0, 0, 4)
 
 
@@ -42,12 +44,19 @@ def test_skipped_it_has_weight_0_and_is_listed_once(folder, workers):
     for step in range(6):  # two passes
         batches[step] = data.rows(step, 0, 4)
         assert batches[step].keys() == data.spec.keys()
-        for index, weight in zip(data.indices(step, 0, 4).tolist(), batches[step]["weight"].tolist(), strict=True):
+        for index, weight in zip(
+            data.indices(step, 0, 4).tolist(), batches[step]["weight"].tolist(), strict=True
+        ):
             assert weights.setdefault(index, weight) == weight
     assert {index for index, weight in weights.items() if not weight} == {2, 8}
     assert sum(weights.values()) == 10
     listed = data.broken()
-    assert len(listed) == 2 and "04.png" in listed[0] and "05.png" in listed[1] and "UnidentifiedImageError" in listed[0]
+    assert (
+        len(listed) == 2
+        and "04.png" in listed[0]
+        and "05.png" in listed[1]
+        and "UnidentifiedImageError" in listed[0]
+    )
     data.close()
     again = image_folder(folder, size=8, batch=4, seed=3, on_broken="skip")
     for step in (4, 1):  # as after a resumption, and by rows
@@ -98,7 +107,9 @@ def test_where_none_of_the_first_can_be_loaded_for_one_reason_nothing_is_passed_
 def test_few_broken_ones_or_other_reasons_are_passed_over_from_the_first_on():
     spec = {"x": ((), np.dtype(np.float32))}
     data = GrainPipeline(["broken"] * 3 + [5], load=load, batch=1, on_broken="skip", spec=spec)
-    assert [float(data.rows(i, 0, 1)["weight"][0]) for i in range(4)] == [0, 0, 0, 1] and len(data.broken()) == 3
+    assert [float(data.rows(i, 0, 1)["weight"][0]) for i in range(4)] == [0, 0, 0, 1] and len(
+        data.broken()
+    ) == 3
     data = GrainPipeline(["broken"] * 4 + [5], load=load, batch=1, on_broken="skip", spec=spec)
     with pytest.raises(ValueError, match="got 4 examples"):
         [data.rows(i, 0, 1) for i in range(4)]
@@ -130,7 +141,10 @@ def test_the_run_counts_and_lists_what_it_passed_over(folder, tmp_path, capsys):
         steps=6,
     )
     result = jaxmodels.train(experiment, folder=str(tmp_path / "run"))
-    assert {name: found["count"] for name, found in result.summary["broken"].items()} == {"train": 2, "test": 2}
+    assert {name: found["count"] for name, found in result.summary["broken"].items()} == {
+        "train": 2,
+        "test": 2,
+    }
     kept = json.loads((tmp_path / "run" / "result.json").read_text())["broken"]
     assert kept == result.summary["broken"] and "04.png" in kept["train"]["examples"][0]
     assert np.isfinite(result.metrics["test/loss"])

@@ -8,22 +8,25 @@ import numpy as np
 import pytest
 
 from jaxmodels.data import fingerprint
+from jaxmodels.data.bucketing import Buckets, TextPipeline, join
 from jaxmodels.data.fingerprint import fingerprint_of, of_arrays
-from jaxmodels.data.grain_source import GrainPipeline
-from jaxmodels.data.lengths import Buckets, TextPipeline, join
-from jaxmodels.data.mixing import Mixed
+from jaxmodels.data.formats.text_folder import text_folder
+from jaxmodels.data.formats.token_files import open_tokens, write_tokens
+from jaxmodels.data.grain_pipeline import GrainPipeline
 from jaxmodels.data.mixture import Mixture
+from jaxmodels.data.mixup import Mixed
 from jaxmodels.data.packing import PackedPipeline
 from jaxmodels.data.pipeline import ArrayPipeline, WindowPipeline
-from jaxmodels.data.text_folder import text_folder
-from jaxmodels.data.tokens import open_tokens, write_tokens
 
 pytestmark = pytest.mark.fast
 
 
 def arrays() -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
-    return {"image": random.integers(0, 255, (40, 8, 8, 1), np.uint8), "label": random.integers(0, 3, 40, np.int32)}
+    return {
+        "image": random.integers(0, 255, (40, 8, 8, 1), np.uint8),
+        "label": random.integers(0, 3, 40, np.int32),
+    }
 
 
 CHANGES = {
@@ -100,7 +103,9 @@ def test_a_folder_that_moved_is_the_same_and_one_with_another_file_content_or_cl
         assert of_folder(tmp_path / name) != here, name
 
 
-@pytest.mark.parametrize("items", [[1, 2, 3], ["x", "y", "z"], [b"x", b"y", b"z"], [np.arange(3), np.ones(2)]], ids=repr)
+@pytest.mark.parametrize(
+    "items", [[1, 2, 3], ["x", "y", "z"], [b"x", b"y", b"z"], [np.arange(3), np.ones(2)]], ids=repr
+)
 def test_a_list_of_items_is_its_items_in_their_order(items):
     def of(source):
         return fingerprint_of(GrainPipeline(source, batch=1, load=lambda x: {"x": np.zeros(1)}))
@@ -122,7 +127,9 @@ class Squares:
 
 
 def test_another_source_is_what_some_of_its_items_are_loaded_to():
-    of = lambda source: fingerprint_of(GrainPipeline(source, batch=1, load=lambda x: {"x": np.float64(x)}))  # noqa: E731
+    def of(source):
+        return fingerprint_of(GrainPipeline(source, batch=1, load=lambda x: {"x": np.float64(x)}))
+
     assert of(Squares()) == of(Squares()) != of(Squares(3))
 
 

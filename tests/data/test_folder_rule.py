@@ -9,15 +9,23 @@ import numpy as np
 import pytest
 
 from jaxmodels.data.folders import files_below, is_hidden
-from jaxmodels.data.images import image_folder
-from jaxmodels.data.text import text_files
-from jaxmodels.data.text_folder import text_folder
+from jaxmodels.data.formats.byte_text import text_files
+from jaxmodels.data.formats.images import image_folder
+from jaxmodels.data.formats.text_folder import text_folder
+from jaxmodels.data.formats.token_files import open_documents
 from jaxmodels.data.tokenize import tokenize
-from jaxmodels.data.tokens import open_documents
 
 pytestmark = pytest.mark.fast
 
-HIDDEN = [".git/a.txt", "x/.hg/a.txt", "x/.a.txt", "x/._b.txt", "__MACOSX/x/._b.txt", "x/__MACOSX/c.txt", ".DS_Store"]
+HIDDEN = [
+    ".git/a.txt",
+    "x/.hg/a.txt",
+    "x/.a.txt",
+    "x/._b.txt",
+    "__MACOSX/x/._b.txt",
+    "x/__MACOSX/c.txt",
+    ".DS_Store",
+]
 SEEN = ["x/B.txt", "x/b.txt", "x/b/c.txt", "x/b-c.txt", "y/é.txt", "y/z.txt"]
 
 
@@ -37,8 +45,12 @@ def names(folder, **options):
 def test_hidden_names_are_no_data_and_the_order_is_by_parts_and_letters(where):
     assert names(where) == sorted(SEEN, key=lambda name: name.split("/")) == names(where, pattern="**/*.txt")
     assert names(where, endings=(".txt",)) == names(where)
-    assert names(where, pattern="*/[!B]*.txt") == [name for name in names(where) if name not in ("x/B.txt", "x/b/c.txt")]
-    assert all(map(is_hidden, ["Thumbs.db", "thumbs.DB", "desktop.ini", "._x", "__MACOSX"])) and not is_hidden("_x")
+    assert names(where, pattern="*/[!B]*.txt") == [
+        name for name in names(where) if name not in ("x/B.txt", "x/b/c.txt")
+    ]
+    assert all(
+        map(is_hidden, ["Thumbs.db", "thumbs.DB", "desktop.ini", "._x", "__MACOSX"])
+    ) and not is_hidden("_x")
 
 
 def test_hidden_files_are_read_where_the_pattern_names_them(where):
@@ -51,7 +63,9 @@ def test_every_reader_takes_the_same_files(where, tmp_path):
     assert data.classes == ("x", "y")
     read = [bytes(row[row > 0].astype(np.uint8)) for row in data.rows(0, 0, 6)["tokens"]]
     assert read == [name.encode()[:9] for name in names(where)]
-    assert bytes(text_files(where, "train", fraction=0)).split(b"\0")[1:] == [name.encode() for name in names(where)]
+    assert bytes(text_files(where, "train", fraction=0)).split(b"\0")[1:] == [
+        name.encode() for name in names(where)
+    ]
     facts = tokenize(where, tmp_path / "out", vocabulary=300, fraction=0)
     assert facts["train_files"] == len(SEEN) == len(open_documents(tmp_path / "out" / "train.npy")) - 1
 
@@ -61,7 +75,13 @@ def test_an_archive_is_read_by_the_same_rule(tmp_path):
     image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     seen = ["set/x/a.png", "set/y/a.png"]
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for name in [*seen, "__MACOSX/set/x/a.png", "set/x/._a.png", "set/.cache/a.png", "set/x/__macosx/a.png"]:
+        for name in [
+            *seen,
+            "__MACOSX/set/x/a.png",
+            "set/x/._a.png",
+            "set/.cache/a.png",
+            "set/x/__macosx/a.png",
+        ]:
             archive.write(tmp_path / "a.png", name)
     data = image_folder(tmp_path / "a.zip", size=4, batch=1)
     assert data.classes == ("x", "y") and [str(item) for item, _ in data.source] == seen

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from jaxmodels.data import archive as archive_of_data
-from jaxmodels.data.audio import audio_folder
 from jaxmodels.data.augment import flip
 from jaxmodels.data.fingerprint import fingerprint_of
-from jaxmodels.data.images import each, image_folder
+from jaxmodels.data.formats.audio import audio_folder
+from jaxmodels.data.formats.images import each, image_folder
+from jaxmodels.data.formats.text_folder import text_folder
 from jaxmodels.data.split import split
-from jaxmodels.data.text_folder import text_folder
 from jaxmodels.data.unpack import Allowance
 
 pytestmark = pytest.mark.fast
@@ -49,7 +49,9 @@ def test_classes_are_the_folders_in_order_and_hidden_files_are_passed_over(tmp_p
 
 def test_grey_pictures_have_one_channel(tmp_path):
     batch = image_folder(pictures(tmp_path), size=4, batch=3, channels=1).rows(0, 0, 3)
-    assert batch["image"].shape == (3, 4, 4, 1) and np.allclose(batch["image"][:, 0, 0, 0], [29 / 255, 76 / 255, 76 / 255])
+    assert batch["image"].shape == (3, 4, 4, 1) and np.allclose(
+        batch["image"][:, 0, 0, 0], [29 / 255, 76 / 255, 76 / 255]
+    )
 
 
 def test_what_protrudes_is_cut_off_evenly(tmp_path):
@@ -63,7 +65,11 @@ def test_what_protrudes_is_cut_off_evenly(tmp_path):
 
 def test_rows_of_a_folder_are_a_slice_of_its_batch(tmp_path):
     data = image_folder(
-        pictures(tmp_path), size=4, batch=3, seed=1, augment=lambda x, rng: {**x, "image": rng.random((4, 4, 3), "f")}
+        pictures(tmp_path),
+        size=4,
+        batch=3,
+        seed=1,
+        augment=lambda x, rng: {**x, "image": rng.random((4, 4, 3), "f")},
     )
     whole, part = data.rows(2, 0, 3), data.rows(2, 1, 3)
     assert all(np.array_equal(part[name], whole[name][1:]) for name in whole)
@@ -74,7 +80,12 @@ def bomb():
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 8_000, 8_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,11 +177,18 @@ def test_spoken_digits_can_be_read(real, tmp_path):
         archive.extractall(tmp_path, members, filter="data")
     data = audio_folder(tmp_path, rate=8_000, samples=4_000, batch=60, label=lambda path: int(path.name[0]))
     batch = data.rows(0, 0, 60)
-    assert np.array_equal(np.bincount(batch["label"]), np.full(10, 6)) and 0.1 < abs(batch["audio"]).max() <= 1
+    assert (
+        np.array_equal(np.bincount(batch["label"]), np.full(10, 6)) and 0.1 < abs(batch["audio"]).max() <= 1
+    )
 
 
 def texts(folder):
-    for name, text in {"ham/a.txt": "good day", "ham/more/b.txt": "", "spam/c.TXT": "buy", "spam/d.md": "no text"}.items():
+    for name, text in {
+        "ham/a.txt": "good day",
+        "ham/more/b.txt": "",
+        "spam/c.TXT": "buy",
+        "spam/d.md": "no text",
+    }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
@@ -206,7 +224,9 @@ def zipped(path, folder, *, under=""):
 @pytest.mark.parametrize("under", ["", "set/", "a/set/"])
 def test_an_archive_gives_what_its_folder_gives(tmp_path, under):
     folder = pictures(tmp_path / "f")
-    data, packed = (image_folder(x, size=4, batch=3) for x in (folder, zipped(tmp_path / "a.zip", folder, under=under)))
+    data, packed = (
+        image_folder(x, size=4, batch=3) for x in (folder, zipped(tmp_path / "a.zip", folder, under=under))
+    )
     assert packed.classes == data.classes
     for name, x in data.rows(0, 0, 3).items():
         assert np.array_equal(packed.rows(0, 0, 3)[name], x)
@@ -248,7 +268,9 @@ def test_texts_and_sounds_of_an_archive_are_those_of_its_folder(tmp_path, sounds
     for make, folder, count in ((texts_of, written, 3), (sounds_of, sounds, 5)):
         archive = pack(folder.with_name(folder.name + ending), folder)
         packed = make(archive, workers=workers)
-        assert packed.classes == make(folder).classes and str(packed.source[0][0]).endswith(("ham/a.txt", "buzz/1.wav"))
+        assert packed.classes == make(folder).classes and str(packed.source[0][0]).endswith(
+            ("ham/a.txt", "buzz/1.wav")
+        )
         same(make(folder), packed, count)
         packed.close()
         for part, other in zip(split(folder, 1, by="label"), split(archive, 1, by="label"), strict=True):
@@ -258,11 +280,17 @@ def test_texts_and_sounds_of_an_archive_are_those_of_its_folder(tmp_path, sounds
 def test_sounds_of_an_archive_are_labelled_by_their_names(tmp_path, sounds):
     archive = zipped(tmp_path / "s.zip", sounds)
     for x, y in ((sounds, archive), (split(sounds, 2)[1], split(archive, 2)[1])):
-        same(sounds_of(x, label=lambda path: len(path.stem)), sounds_of(y, label=lambda path: len(path.stem)), 2)
+        same(
+            sounds_of(x, label=lambda path: len(path.stem)),
+            sounds_of(y, label=lambda path: len(path.stem)),
+            2,
+        )
     before = fingerprint_of(sounds_of(archive, label=lambda path: 0))
     recording(sounds / "buzz" / "2.wav", [1, 2, 3])
     assert fingerprint_of(sounds_of(zipped(archive, sounds), label=lambda path: 0)) != before
-    with pytest.raises(ValueError, match=r"none.zip: got an archive without a file that ends in .wav .flac; expected"):
+    with pytest.raises(
+        ValueError, match=r"none.zip: got an archive without a file that ends in .wav .flac; expected"
+    ):
         sounds_of(zipped(tmp_path / "none.zip", texts(tmp_path / "f")), label=lambda path: 0).rows(0, 0, 1)
 
 
@@ -277,13 +305,17 @@ def test_what_an_archive_of_texts_unpacks_to_is_limited(tmp_path, monkeypatch):
 
 def test_a_cut_recording_of_an_archive_is_named(tmp_path, sounds):
     (sounds / "buzz" / "1.wav").write_bytes((sounds / "hum" / "d.wav").read_bytes()[:-2])
-    with pytest.raises(ValueError, match=r"example 0 .*buzz/1\.wav.*its header announces 6 frames, and it ends after 5"):
+    with pytest.raises(
+        ValueError, match=r"example 0 .*buzz/1\.wav.*its header announces 6 frames, and it ends after 5"
+    ):
         sounds_of(zipped(tmp_path / "s.zip", sounds)).rows(0, 0, 5)
 
 
 def test_an_archive_whose_files_are_not_in_classes_is_refused(tmp_path):
     picture(tmp_path / "f" / "one" / "a.png", (0, 0, 0))
-    with pytest.raises(ValueError, match=r"a.zip has 1 files that end in .jpg.*wanted two or more such folders"):
+    with pytest.raises(
+        ValueError, match=r"a.zip has 1 files that end in .jpg.*wanted two or more such folders"
+    ):
         image_folder(zipped(tmp_path / "a.zip", tmp_path / "f"), size=4, batch=1).rows(0, 0, 1)
 
 

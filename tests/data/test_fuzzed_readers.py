@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from fuzz import attempt, mutations, survey
 
-from jaxmodels.data import sentences as nltk
 from jaxmodels.data.archive import Member, members
 from jaxmodels.data.arrays import read_npy
-from jaxmodels.data.audio import audio_folder
-from jaxmodels.data.bccd import NAMES, read_voc
-from jaxmodels.data.files import read_parquet, read_table
-from jaxmodels.data.images import open_picture, picture
-from jaxmodels.data.tokens import open_tokens, write_tokens
+from jaxmodels.data.datasets import sentences as nltk
+from jaxmodels.data.datasets.bccd import NAMES, read_voc
+from jaxmodels.data.formats.audio import audio_folder
+from jaxmodels.data.formats.images import open_picture, picture
+from jaxmodels.data.formats.tables import read_parquet, read_table
+from jaxmodels.data.formats.token_files import open_tokens, write_tokens
 
 pytestmark = pytest.mark.fast
 
@@ -87,7 +87,9 @@ def test_parquet(tmp_path):
     for compression in ("NONE", "SNAPPY"):
         file = io.BytesIO()
         parquet.write_table(
-            pyarrow.table({name: [row[name] for row in ROWS] for name in ROWS[0]}), file, compression=compression
+            pyarrow.table({name: [row[name] for row in ROWS] for name in ROWS[0]}),
+            file,
+            compression=compression,
         )
         survey(saved(tmp_path / "x.parquet", read_parquet), file.getvalue(), 250)
 
@@ -95,7 +97,11 @@ def test_parquet(tmp_path):
 def tar():
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, kind in (("a/1.txt", tarfile.REGTYPE), ("b" * 150, tarfile.REGTYPE), ("link", tarfile.SYMTYPE)):
+        for name, kind in (
+            ("a/1.txt", tarfile.REGTYPE),
+            ("b" * 150, tarfile.REGTYPE),
+            ("link", tarfile.SYMTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.size = kind, 700 if kind == tarfile.REGTYPE else 0
             archive.addfile(info, io.BytesIO(bytes(range(250)) * 3))
@@ -144,7 +150,9 @@ def test_annotations(encoding):
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "", "0x10", "one"])
 def test_a_side_of_a_box_that_is_no_place_is_refused(value):
-    with pytest.raises(ValueError, match=r"the annotation: got .*; expected an XML document as of Pascal VOC\. Mend"):
+    with pytest.raises(
+        ValueError, match=r"the annotation: got .*; expected an XML document as of Pascal VOC\. Mend"
+    ):
         read_voc(VOC.replace(b"2.5", value.encode()), NAMES)
     with pytest.raises(ValueError, match="the annotation: got"):
         read_voc(VOC.replace(b"<ymin>2.5</ymin>", b""), NAMES)
@@ -228,7 +236,7 @@ def test_token_files(tmp_path):
 
 def test_records(tmp_path):
     array_record = pytest.importorskip("array_record.python.array_record_module")
-    from jaxmodels.data.records import record_pipeline
+    from jaxmodels.data.formats.array_records import record_pipeline
 
     path = tmp_path / "x.arrayrecord"
     writer = array_record.ArrayRecordWriter(str(path), "group_size:1")
@@ -266,8 +274,12 @@ def test_sets_of_sentences_and_questions(tmp_path, monkeypatch):
         for member in nltk.SETS["polarity"].members:
             archive.writestr(f"sentence_polarity/{member}", b"a good film .\nnot so good .\n")
     read = nltk._read.__wrapped__
-    survey(saved(tmp_path / "sentence_polarity.zip", lambda path: read(tmp_path, "polarity")), file.getvalue(), 200)
-    from jaxmodels.data import squad
+    survey(
+        saved(tmp_path / "sentence_polarity.zip", lambda path: read(tmp_path, "polarity")),
+        file.getvalue(),
+        200,
+    )
+    from jaxmodels.data.datasets import squad
 
     monkeypatch.setattr(squad.files, "check", lambda *args, **options: None)
     articles = [{"paragraphs": [{"context": "a b", "qas": [ASKED] * 2}]}] * 48
@@ -284,9 +296,11 @@ def test_sets_of_sentences_and_questions(tmp_path, monkeypatch):
 ASKED = {"id": "1", "question": "a?", "answers": [{"text": "a", "answer_start": 0}]}
 
 
-def test_drawings_of_omniglot_and_images_of_bccd_that_are_damaged_are_refused_by_their_checksums(tmp_path, real):
-    from jaxmodels.data.bccd import bccd
-    from jaxmodels.data.omniglot import one_shot_runs
+def test_drawings_of_omniglot_and_images_of_bccd_that_are_damaged_are_refused_by_their_checksums(
+    tmp_path, real
+):
+    from jaxmodels.data.datasets.bccd import bccd
+    from jaxmodels.data.datasets.omniglot import one_shot_runs
 
     for name, file, read in (
         ("omniglot", "all_runs.zip", lambda folder: one_shot_runs(folder=folder)),

@@ -7,11 +7,11 @@ import threading
 import numpy as np
 import pytest
 
-from jaxmodels.data.grain_source import GrainPipeline
-from jaxmodels.data.images import ClassFolder
+from jaxmodels.data.formats.images import ClassFolder
+from jaxmodels.data.formats.text_folder import text_folder
+from jaxmodels.data.grain_pipeline import GrainPipeline
 from jaxmodels.data.learned import Memory, learned, place, remembering
 from jaxmodels.data.pipeline import ArrayPipeline
-from jaxmodels.data.text_folder import text_folder
 from jaxmodels.runs.files import BadFile
 from jaxmodels.runs.learned import read_learned, write_learned
 
@@ -52,7 +52,9 @@ def test_what_a_pipeline_reads_later_in_another_thread_is_of_the_run_that_built_
     for memory in memories:
         with memory.building():
             built.append(ArrayPipeline(lambda: {"x": np.ones(4) * learned("scale", lambda: 1 / 0)}, batch=4))
-            built.append(GrainPipeline(lambda: [learned("scale", lambda: 1 / 0)], batch=1, load=lambda x: {"x": x}))
+            built.append(
+                GrainPipeline(lambda: [learned("scale", lambda: 1 / 0)], batch=1, load=lambda x: {"x": x})
+            )
     got = []
     thread = threading.Thread(target=lambda: got.extend(float(data.rows(0, 0, 1)["x"][0]) for data in built))
     thread.start()
@@ -70,19 +72,28 @@ def test_new_values_are_kept_as_they_come():
 
 
 def test_what_json_cannot_hold_is_named_with_what_to_do():
-    with pytest.raises(ValueError, match=r"learned\('towns'\): got set .*; expected a JSON value: .* Make one"):
+    with pytest.raises(
+        ValueError, match=r"learned\('towns'\): got set .*; expected a JSON value: .* Make one"
+    ):
         learned("towns", lambda: {"Aachen"})
 
 
 def test_numbers_and_arrays_of_numpy_come_as_equal_ones_of_python():
     third = np.float32(1) / 3
-    got = learned("x", lambda: [third, np.int64(2**60), np.array([third]), np.array(["a"], np.dtypes.StringDType())])
+    got = learned(
+        "x", lambda: [third, np.int64(2**60), np.array([third]), np.array(["a"], np.dtypes.StringDType())]
+    )
     assert got == [float(third), 2**60, [float(third)], ["a"]] and np.float32(got[0]) == third
 
 
 def test_a_place_keeps_its_name_when_it_moves_and_two_places_never_share_one(tmp_path):
     with Memory().building():
-        assert [place(tmp_path / x) for x in ("a/train", "b/train", "a/train", "c")] == ["train", "train (2)", "train", "c"]
+        assert [place(tmp_path / x) for x in ("a/train", "b/train", "a/train", "c")] == [
+            "train",
+            "train (2)",
+            "train",
+            "c",
+        ]
     with Memory().building():
         assert place("/elsewhere/train") == "train"
 
@@ -100,7 +111,9 @@ def test_a_class_that_is_missing_beside_the_training_folder_shifts_no_label(tmp_
 def test_a_folder_that_is_no_class_is_named(tmp_path):
     texts(tmp_path / "train", a=["x"], b=["y"])
     texts(tmp_path / "test", a=["x"], bee=["y"])
-    with pytest.raises(ValueError, match=r"test: got a folder 'bee'; expected folders of the classes a, b alone\. Give it"):
+    with pytest.raises(
+        ValueError, match=r"test: got a folder 'bee'; expected folders of the classes a, b alone\. Give it"
+    ):
         labels(text_folder(tmp_path / "test", length=1, batch=2))
 
 
@@ -112,7 +125,9 @@ def test_classes_can_be_given_in_another_order(tmp_path):
 def test_a_run_keeps_the_classes_of_a_folder_that_changed_moved_or_went(tmp_path):
     memory = Memory()
     with memory.building():
-        assert text_folder(texts(tmp_path / "here" / "train", a=["x"], b=["y"]), length=1, batch=2).classes == ("a", "b")
+        assert text_folder(
+            texts(tmp_path / "here" / "train", a=["x"], b=["y"]), length=1, batch=2
+        ).classes == ("a", "b")
     with Memory(memory.values).building():
         moved = text_folder(texts(tmp_path / "there" / "train", b=["y"]), length=1, batch=2)
         test = text_folder(tmp_path / "there" / "test", length=1, batch=2)

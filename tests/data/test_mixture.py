@@ -48,7 +48,8 @@ def test_parts_are_within_one_of_what_the_weights_ask_for(weights):
 
 
 @pytest.mark.parametrize(
-    "weights, parts", [([0.7, 0.2, 0.1], [7, 2, 1]), ([3, 1], [3, 1]), ([1 / 2, 1 / 4, 1 / 4], [2, 1, 1]), ([5.0], [1])]
+    "weights, parts",
+    [([0.7, 0.2, 0.1], [7, 2, 1]), ([3, 1], [3, 1]), ([1 / 2, 1 / 4, 1 / 4], [2, 1, 1]), ([5.0], [1])],
 )
 def test_simple_ratios_are_exact(weights, parts):
     assert list(mixture(weights).parts.values()) == parts

@@ -7,9 +7,9 @@ import pytest
 
 from jaxmodels.data import normalize
 from jaxmodels.data.augment import flip
-from jaxmodels.data.digits import digits
-from jaxmodels.data.fashion_mnist import fashion_mnist, half_known, numbered
-from jaxmodels.data.images import each, image_folder, picture
+from jaxmodels.data.datasets.digits import digits
+from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known, numbered
+from jaxmodels.data.formats.images import each, image_folder, picture
 
 pytestmark = pytest.mark.fast
 GREY = ((0.3,), (0.2,))
@@ -25,7 +25,9 @@ def test_digits_are_normalised_as_numpy_does_it():
 
 def test_a_random_change_comes_before_it_and_sees_0_to_1():
     pytest.importorskip("sklearn", reason="needs scikit-learn")
-    plain, made = (digits("train", 32, 0, augment=(flip,), normalize=how).rows(5, 0, 32)["image"] for how in (None, GREY))
+    plain, made = (
+        digits("train", 32, 0, augment=(flip,), normalize=how).rows(5, 0, 32)["image"] for how in (None, GREY)
+    )
     np.testing.assert_allclose(made, (plain - 0.3) / 0.2, rtol=1e-5, atol=1e-5)
 
 
@@ -56,7 +58,9 @@ def test_pictures_of_a_folder(tmp_path, augment, area):
         for i in range(2):
             image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8)).save(tmp_path / name / f"{i}.png")
     options = {"size": 4, "batch": 4, "seed": 0, "augment": augment, "area": area}
-    plain, made = (image_folder(tmp_path, normalize=how, **options).rows(3, 0, 4)["image"] for how in (None, COLOUR))
+    plain, made = (
+        image_folder(tmp_path, normalize=how, **options).rows(3, 0, 4)["image"] for how in (None, COLOUR)
+    )
     np.testing.assert_allclose(made, (plain - COLOUR[0]) / COLOUR[1], rtol=1e-4, atol=1e-5)
     assert made.dtype == np.float32
     file = tmp_path / "a" / "0.png"
@@ -64,7 +68,11 @@ def test_pictures_of_a_folder(tmp_path, augment, area):
     np.testing.assert_allclose(one, (picture(file, 4) - COLOUR[0]) / COLOUR[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("odd", [((0.5, 0.5), (0.5, 0.5)), ((0.5,), (0.0,)), (0.5, 0.5), ((0.5,),), ((float("nan"),), (1,))])
+@pytest.mark.parametrize(
+    "odd", [((0.5, 0.5), (0.5, 0.5)), ((0.5,), (0.0,)), (0.5, 0.5), ((0.5,),), ((float("nan"),), (1,))]
+)
 def test_odd_statistics_are_named(odd, tmp_path):
-    with pytest.raises(ValueError, match=r"normalize: got .*; expected \(mean, deviation\) with 3 or 1 numbers each"):
+    with pytest.raises(
+        ValueError, match=r"normalize: got .*; expected \(mean, deviation\) with 3 or 1 numbers each"
+    ):
         image_folder(tmp_path, size=4, batch=4, normalize=odd)

@@ -89,7 +89,9 @@ def test_rows_of_a_batch_are_a_slice_of_it_whichever_way_they_are_asked_for(rema
 
 
 def test_each_pass_is_shuffled_anew_and_each_seed_differently():
-    passes = [Order(100, 100, seed, "wrap").indices(step, 0, 100).tolist() for seed in (0, 1) for step in (0, 1)]
+    passes = [
+        Order(100, 100, seed, "wrap").indices(step, 0, 100).tolist() for seed in (0, 1) for step in (0, 1)
+    ]
     assert len({tuple(p) for p in passes}) == 4
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxmodels.data.formats.token_files import open_documents, open_tokens, write_tokens
 from jaxmodels.data.packing import PackedPipeline, best_fit, dialogues
-from jaxmodels.data.tokens import open_documents, open_tokens, write_tokens
 from jaxmodels.models.gpt import GPT
 from jaxmodels.tasks.language import next_token
 
@@ -101,21 +101,28 @@ def test_wrapping_passes_are_whole_too():
     inputs, segments = (
         np.concatenate([data.rows(i, 0, 5)[name] for i in range(rows)]) for name in ("inputs", "segments")
     )  # five passes
-    found = [sorted(inputs[n * rows : (n + 1) * rows][segments[n * rows : (n + 1) * rows] > 0]) for n in range(5)]
+    found = [
+        sorted(inputs[n * rows : (n + 1) * rows][segments[n * rows : (n + 1) * rows] > 0]) for n in range(5)
+    ]
     assert all(one == found[0] and len(one) == tokens for one in found)
 
 
 def test_passes_put_different_documents_together():
     data = PackedPipeline(documents([6] * 40), length=10, batch=4, seed=0)
     first, second = (
-        {tuple(sorted(row[segments > 0])) for row, segments in zip(batch["inputs"], batch["segments"], strict=True)}
+        {
+            tuple(sorted(row[segments > 0]))
+            for row, segments in zip(batch["inputs"], batch["segments"], strict=True)
+        }
         for batch in (one_pass(data, 0), one_pass(data, 1))
     )
     assert len(first) == 20 and len(first & second) < 5
 
 
 def test_other_seeds_give_another_order():
-    one, two = (one_pass(PackedPipeline(documents([6] * 40), length=10, batch=4, seed=s))["inputs"] for s in (0, 1))
+    one, two = (
+        one_pass(PackedPipeline(documents([6] * 40), length=10, batch=4, seed=s))["inputs"] for s in (0, 1)
+    )
     assert not np.array_equal(one, two)
 
 
@@ -143,7 +150,9 @@ def test_only_answers_weigh_where_there_are_some():
 
 
 def test_dialogues_are_learned_in_their_answers_alone():
-    data = PackedPipeline(dialogues([[([7, 8], False), ([9, 2], True), ([5], False), ([6], True)]]), length=6, batch=1)
+    data = PackedPipeline(
+        dialogues([[([7, 8], False), ([9, 2], True), ([5], False), ([6], True)]]), length=6, batch=1
+    )
     batch = data.rows(0, 0, 1)
     assert batch["targets"].tolist() == [[8, 9, 2, 5, 6, 0]]
     assert batch["weight"].tolist() == [[0, 1, 1, 0, 1, 0]]
@@ -196,7 +205,9 @@ def test_packed_documents_have_the_loss_of_documents_alone():
     for i, x in enumerate(np.split(arrays["tokens"], arrays["offsets"][1:-1])):
         for name, values in {"inputs": x[:-1], "targets": x[1:], "weight": 1}.items():
             alone[name][i, : len(x) - 1] = values
-    packed, apart = (jax.jit(task.evaluate)(params, extra, batch)["loss"] for batch in (data.rows(0, 0, 7), alone))
+    packed, apart = (
+        jax.jit(task.evaluate)(params, extra, batch)["loss"] for batch in (data.rows(0, 0, 7), alone)
+    )
     assert data.order.n == 2 and float(packed.weight) == float(apart.weight) == 31
     assert float(packed.total) == pytest.approx(float(apart.total), rel=1e-5)
 
@@ -207,7 +218,10 @@ def test_packed_documents_have_the_loss_of_documents_alone():
         ({"tokens": np.arange(5), "offsets": np.array([0, 4])}, "from 0 to 5"),
         ({"tokens": np.arange(5), "offsets": np.array([0, 4, 3, 5])}, "never fall"),
         ({"tokens": np.arange(5), "offsets": np.arange(6)}, "no document has two tokens"),
-        ({"tokens": np.arange(5), "offsets": np.array([0, 5]), "answers": np.ones(4)}, "5 tokens and 4 answers"),
+        (
+            {"tokens": np.arange(5), "offsets": np.array([0, 5]), "answers": np.ones(4)},
+            "5 tokens and 4 answers",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(arrays, message):

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmodels.data import tanaka
-from jaxmodels.data.lengths import Buckets
+from jaxmodels.data.bucketing import Buckets
+from jaxmodels.data.datasets import tanaka
+from jaxmodels.data.datasets.scitldr import scitldr
 from jaxmodels.data.pairs import pairs
-from jaxmodels.data.scitldr import scitldr
 
 pytestmark = pytest.mark.fast
 
@@ -51,7 +51,10 @@ def test_tanaka_is_whole_and_few_of_its_words_are_unknown(real):
     sizes = {split: len(tanaka.sentences(split, folder=folder)) for split in ("train", "dev", "test")}
     assert sizes == {"train": 50_000, "dev": 500, "test": 500}
     tokens = [
-        token for pair in tanaka.sentences("test", folder=folder) for s in pair for token in tanaka.encode(s, folder=folder)
+        token
+        for pair in tanaka.sentences("test", folder=folder)
+        for s in pair
+        for token in tanaka.encode(s, folder=folder)
     ]
     assert max(tokens) < tanaka.WORDS and 0.005 < np.mean(np.array(tokens) == tanaka.UNKNOWN) < 0.02
 
@@ -84,7 +87,10 @@ def test_missing_files_and_unknown_splits_are_named(read, tmp_path):
 def test_pairs_in_buckets_are_the_same_pairs_in_shorter_rows():
     random = np.random.default_rng(0)
     texts = [
-        (random.integers(5, 99, random.integers(0, 9)).tolist(), random.integers(5, 99, random.integers(0, 12)).tolist())
+        (
+            random.integers(5, 99, random.integers(0, 9)).tolist(),
+            random.integers(5, 99, random.integers(0, 12)).tolist(),
+        )
         for _ in range(45)
     ]
     data = pairs(lambda: texts, source_length=8, target_length=12, begin=1, end=2, batch=4, seed=3)
@@ -98,7 +104,9 @@ def test_pairs_in_buckets_are_the_same_pairs_in_shorter_rows():
         need = (whole["source_segments"].sum(1).max(), int(whole["weight"].sum(1).max()))
         assert next(pair for pair in lengths if need[0] <= pair[0] and need[1] <= pair[1]) == (S, T)
         for name, x in whole.items():
-            assert (batch[name] == x[:, : batch[name].shape[1]]).all() and not x[:, batch[name].shape[1] :].any()
+            assert (batch[name] == x[:, : batch[name].shape[1]]).all() and not x[
+                :, batch[name].shape[1] :
+            ].any()
         seen += [(int(a.sum()), int(b.sum())) for a, b in zip(whole["source"], whole["targets"], strict=True)]
         assert (buckets.rows(step, 1, 3)["source"] == batch["source"][1:3]).all()
     assert shapes <= {*lengths} and len(shapes) > 1

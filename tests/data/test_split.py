@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.data.audio import audio_folder, wav
-from jaxmodels.data.images import image_folder
+from jaxmodels.data.formats.audio import audio_folder, wav
+from jaxmodels.data.formats.images import image_folder
+from jaxmodels.data.formats.text_folder import text_folder
 from jaxmodels.data.split import fold, part_of, split
-from jaxmodels.data.text_folder import text_folder
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +30,9 @@ def test_parts_are_disjoint_and_complete_and_keep_rows_together(by):
         assert part["name"].tolist() == [f"n{i}" for i in part["id"]] and (np.diff(part["id"]) > 0).all()
 
 
-@pytest.mark.parametrize(("share", "n", "rows"), [(0.1, 10, 1), (0.25, 10, 3), (0.2, 7, 1), (0.3, 5, 2), (0.1, 364, 36)])
+@pytest.mark.parametrize(
+    ("share", "n", "rows"), [(0.1, 10, 1), (0.25, 10, 3), (0.2, 7, 1), (0.3, 5, 2), (0.1, 364, 36)]
+)
 def test_a_share_is_rounded_with_halves_up(share, n, rows):
     assert [len(part["id"]) for part in split(table(n), share)] == [n - rows, rows]
 
@@ -126,12 +128,20 @@ def test_images_and_sounds_are_split_alike(tmp_path):
     for i in range(10):
         for kind in ("pictures", "sounds"):
             (tmp_path / kind / f"c{i % 2}").mkdir(parents=True, exist_ok=True)
-        image.fromarray(np.full((2, 2, 3), 20 * i, np.uint8)).save(tmp_path / "pictures" / f"c{i % 2}" / f"{i}.png")
+        image.fromarray(np.full((2, 2, 3), 20 * i, np.uint8)).save(
+            tmp_path / "pictures" / f"c{i % 2}" / f"{i}.png"
+        )
         (tmp_path / "sounds" / f"c{i % 2}" / f"{i}.wav").write_bytes(wav(np.full(4, i / 20), 100))
     for name, scale, make in (
         ("pictures", 255 / 20, lambda part: image_folder(part, size=2, batch=1)),
         ("sounds", 20, lambda part: audio_folder(part, rate=100, samples=4, batch=1)),
-        ("sounds", 20, lambda part: audio_folder(part, rate=100, samples=4, batch=1, label=lambda path: int(path.stem) % 2)),
+        (
+            "sounds",
+            20,
+            lambda part: audio_folder(
+                part, rate=100, samples=4, batch=1, label=lambda path: int(path.stem) % 2
+            ),
+        ),
     ):
         parts = []
         for part in split(tmp_path / name, 0.4, by="label"):

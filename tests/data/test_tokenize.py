@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from jaxmodels.data.text import held_out
+from jaxmodels.data.formats.byte_text import held_out
+from jaxmodels.data.formats.token_files import open_documents, open_tokens
 from jaxmodels.data.tokenize import tokenize
 from jaxmodels.data.tokenizer import Tokenizer
-from jaxmodels.data.tokens import open_documents, open_tokens
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.fast
@@ -24,7 +24,9 @@ TEXTS = ["the cat sat on the mat\n", "a cat, a hat; the bat's 12 345 mats\r\n", 
 def where(tmp_path):
     (tmp_path / "texts" / "more").mkdir(parents=True)
     for i in range(30):
-        (tmp_path / "texts" / ("more" if i % 2 else "") / f"{i}.txt").write_bytes((TEXTS[i % 3] * (i + 1)).encode())
+        (tmp_path / "texts" / ("more" if i % 2 else "") / f"{i}.txt").write_bytes(
+            (TEXTS[i % 3] * (i + 1)).encode()
+        )
     return tmp_path / "texts"
 
 
@@ -43,14 +45,18 @@ def test_every_text_lies_on_its_side_and_comes_back_byte_for_byte(where, tmp_pat
             for path in sorted(where.rglob("*.txt"))
             if held_out(path.relative_to(where).as_posix(), 0.1) == (side != "train")
         ]
-        assert [made.decode(x).encode() for x in read(tmp_path / "out", side)] == [path.read_bytes() for path in paths]
+        assert [made.decode(x).encode() for x in read(tmp_path / "out", side)] == [
+            path.read_bytes() for path in paths
+        ]
 
 
 def test_the_facts_count_what_is_written(where, tmp_path):
     facts = tokenize(where, tmp_path / "out", vocabulary=300)
     assert json.loads((tmp_path / "out" / "facts.json").read_text()) == facts
     assert facts["train_files"] + facts["validation_files"] == 30
-    assert facts["train_bytes"] + facts["validation_bytes"] == sum(path.stat().st_size for path in where.rglob("*.txt"))
+    assert facts["train_bytes"] + facts["validation_bytes"] == sum(
+        path.stat().st_size for path in where.rglob("*.txt")
+    )
     for side in ("train", "validation"):
         tokens = sum(map(len, read(tmp_path / "out", side)))
         assert facts[f"{side}_tokens"] == tokens
@@ -63,7 +69,9 @@ def test_the_tokenizer_learns_from_the_training_side_alone(where, tmp_path):
         if held_out(path.relative_to(where).as_posix(), 0.1):
             path.write_text("something else altogether " * 99)
     tokenize(where, tmp_path / "b", vocabulary=300)
-    assert (tmp_path / "a" / "tokenizer.json").read_bytes() == (tmp_path / "b" / "tokenizer.json").read_bytes()
+    assert (tmp_path / "a" / "tokenizer.json").read_bytes() == (
+        tmp_path / "b" / "tokenizer.json"
+    ).read_bytes()
 
 
 def test_a_tokenizer_can_be_given(where, tmp_path):
@@ -81,7 +89,11 @@ def test_a_folder_with_a_sentencepiece_model_can_be_given(where, tmp_path):
     (tmp_path / "given").mkdir()
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=60, minloglevel=2, hard_vocab_limit=False
+        sentence_iterator=iter(TEXTS),
+        model_writer=model,
+        vocab_size=60,
+        minloglevel=2,
+        hard_vocab_limit=False,
     )
     (tmp_path / "given" / "tokenizer.model").write_bytes(model.getvalue())
     facts = tokenize(where, tmp_path / "out", tokenizer=str(tmp_path / "given"))
@@ -91,7 +103,9 @@ def test_a_folder_with_a_sentencepiece_model_can_be_given(where, tmp_path):
 
 @pytest.mark.parametrize("size, dtype", [(2**16, np.uint16), (2**16 + 1, np.uint32)])
 def test_tokens_are_as_small_as_the_vocabulary_allows(where, tmp_path, size, dtype):
-    (tmp_path / "vocab.txt").write_text("\n".join(["[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(size - 3))]))
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(size - 3))])
+    )
     tokenize(where, tmp_path / "out", tokenizer=str(tmp_path / "vocab.txt"))
     assert open_tokens(tmp_path / "out" / "train.npy").dtype == dtype
 

@@ -22,7 +22,9 @@ UNICODE = st.text(max_size=40)
 
 @pytest.fixture(scope="module")
 def trained():
-    return {kind: Tokenizer.train(TEXTS, vocabulary=300, kind=kind) for kind in ("bpe", "wordpiece", "unigram")}
+    return {
+        kind: Tokenizer.train(TEXTS, vocabulary=300, kind=kind) for kind in ("bpe", "wordpiece", "unigram")
+    }
 
 
 @given(UNICODE)
@@ -71,7 +73,9 @@ def test_a_list_of_ranks_gives_tiktokens_numbers(tmp_path, ours, theirs):
     bpe().save(tmp_path / "tokenizer.json")
     pieces = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
     ranks = {as_bytes(piece): rank for piece, rank in pieces.items()}
-    (tmp_path / "x.tiktoken").write_bytes(b"".join(b"%s %d\n" % (base64.b64encode(k), v) for k, v in ranks.items()))
+    (tmp_path / "x.tiktoken").write_bytes(
+        b"".join(b"%s %d\n" % (base64.b64encode(k), v) for k, v in ranks.items())
+    )
     want = tiktoken.Encoding("theirs", pat_str=PATTERNS[theirs], mergeable_ranks=ranks, special_tokens={})
     made = Tokenizer.load(tmp_path / "x.tiktoken", pattern=ours)
 
@@ -98,7 +102,9 @@ def test_a_vocabulary_with_merges_gives_the_numbers_of_its_tokenizer_json(tmp_pa
     bpe().save(tmp_path / "whole.json")
     model = json.loads((tmp_path / "whole.json").read_text())["model"]
     (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"]))
+    (tmp_path / "merges.txt").write_text(
+        "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"])
+    )
     made = Tokenizer.load(tmp_path)
 
     @given(UNICODE)
@@ -154,7 +160,10 @@ def test_a_file_that_asks_for_one_length_cuts_and_pads_nothing(tmp_path):
     theirs.enable_truncation(4)
     theirs.enable_padding(length=4)
     theirs.save(str(tmp_path / "tokenizer.json"))
-    assert Tokenizer.load(tmp_path).encode_many(["a", TEXTS[0]]) == [bpe().encode("a"), bpe().encode(TEXTS[0])]
+    assert Tokenizer.load(tmp_path).encode_many(["a", TEXTS[0]]) == [
+        bpe().encode("a"),
+        bpe().encode(TEXTS[0]),
+    ]
 
 
 def test_only_a_line_feed_ends_a_word_piece(tmp_path):
@@ -177,11 +186,15 @@ def assets(real):
     return real("tokenizers")
 
 
-@pytest.mark.parametrize(("name", "pattern"), [("gpt2", GPT2), ("multilingual", GPT2), ("multilingual", CL100K)])
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("gpt2", GPT2), ("multilingual", GPT2), ("multilingual", CL100K)]
+)
 def test_tiktoken_lists_give_tiktokens_numbers(assets, name, pattern):
     tiktoken = pytest.importorskip("tiktoken")
     path = assets / f"{name}.tiktoken"
-    ranks = {base64.b64decode(a): int(b) for a, b in (line.split() for line in path.read_bytes().splitlines())}
+    ranks = {
+        base64.b64decode(a): int(b) for a, b in (line.split() for line in path.read_bytes().splitlines())
+    }
     theirs = tiktoken.Encoding("theirs", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     ours = Tokenizer.load(path, pattern=pattern)
     assert ours.vocabulary == len(ranks) - (b"" in ranks)
@@ -242,7 +255,10 @@ def test_sentencepiece_models_give_sentencepieces_numbers(assets, tmp_path):
         ("tokenizer.json", b"\xff\xfe"),
         ("a.tiktoken", b"not base64!\n"),
         ("a.tiktoken", b"YQ== 0\n"),
-        ("a.tiktoken", b"".join(b"%s %d\n" % (base64.b64encode(bytes([i])), i) for i in range(256)) + b"YWJj 256\n"),
+        (
+            "a.tiktoken",
+            b"".join(b"%s %d\n" % (base64.b64encode(bytes([i])), i) for i in range(256)) + b"YWJj 256\n",
+        ),
         ("a.model", b"nonsense"),
         ("a.model", b""),
         ("vocab.txt", b"\xff"),
@@ -279,7 +295,10 @@ def test_special_tokens_come_first_are_never_cut_and_come_back(kind, tmp_path):
         tokens = tokenizer.encode(f"the cat<|end|>dog<|user|>{special[2]}")
         assert [token for token in tokens if token < 3] == [0, 1, 2] and tokens[-2:] == [1, 2]
         assert tokenizer.decode([0, 1, 2]).replace(" ", "") == "".join(special)
-        inside = tokenizer.encode("cat") == tokens[tokens.index(0) - len(tokenizer.encode("cat")) : tokens.index(0)]
+        inside = (
+            tokenizer.encode("cat")
+            == tokens[tokens.index(0) - len(tokenizer.encode("cat")) : tokens.index(0)]
+        )
         assert inside or kind == "bpe"  # the byte-level token of " cat" is another one
         assert not {*tokenizer.encode("<|en d|> <user>")} & {0, 1, 2}
 

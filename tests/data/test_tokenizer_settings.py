@@ -64,7 +64,11 @@ BERT = [
 @pytest.mark.parametrize("said", BERT, ids=str)
 @pytest.mark.parametrize("fast", [False, True])
 def test_letters_are_kept_or_changed_as_bert_says(tmp_path, said, fast):
-    folder(tmp_path, vocab_txt="\n".join(WORDS) + "\n", tokenizer_config_json={"tokenizer_class": "BertTokenizer", **said})
+    folder(
+        tmp_path,
+        vocab_txt="\n".join(WORDS) + "\n",
+        tokenizer_config_json={"tokenizer_class": "BertTokenizer", **said},
+    )
     want = theirs(tmp_path, "BertTokenizer")
     if fast:  # a tokenizer.json that says otherwise
         made = tokenizers.BertWordPieceTokenizer(
@@ -104,10 +108,16 @@ def test_pairs_of_bytes_are_cut_by_the_rule_of_their_class(tmp_path, kind, said)
     (tmp_path / "whole.json").unlink()
     ours, want = Tokenizer.load(tmp_path), theirs(tmp_path, kind.removesuffix("Fast"))
     for text in TEXTS:
-        if kind != "RobertaTokenizer" or "<" not in text:  # has <s> and others of its own, beyond these pieces
+        if (
+            kind != "RobertaTokenizer" or "<" not in text
+        ):  # has <s> and others of its own, beyond these pieces
             assert ours.encode(text) == want(text), text
     if files:
-        assert ours.encode("<|im_start|>") == [301] and ours.decode([301]) == "<|im_start|>" and ours.vocabulary == 302
+        assert (
+            ours.encode("<|im_start|>") == [301]
+            and ours.decode([301]) == "<|im_start|>"
+            and ours.vocabulary == 302
+        )
 
 
 def test_the_kind_of_the_model_says_the_rule_where_no_class_is_named(tmp_path):
@@ -117,7 +127,8 @@ def test_the_kind_of_the_model_says_the_rule_where_no_class_is_named(tmp_path):
     assert Tokenizer.load(tmp_path).encode("12 345") != plain
     folder(tmp_path, config_json={"model_type": "llama"})
     with pytest.raises(
-        ValueError, match=r"got vocab.json and merges.txt of a LlamaTokenizer.*expected that of GPT2, .*Write a"
+        ValueError,
+        match=r"got vocab.json and merges.txt of a LlamaTokenizer.*expected that of GPT2, .*Write a",
     ):
         Tokenizer.load(tmp_path)
 
@@ -133,11 +144,23 @@ def test_the_kind_of_the_model_says_the_rule_where_no_class_is_named(tmp_path):
             {"tokenizer_config_json": {"do_basic_tokenize": False}},
             r"got do_basic_tokenize False; expected True, which is all",
         ),
-        ({"tokenizer_config_json": {"never_split": ["a"]}}, r"got never_split \['a'\]; expected \[\], which is all"),
-        ({"tokenizer_config_json": {"add_bos_token": "yes"}}, r"got add_bos_token 'yes'; expected true or false"),
+        (
+            {"tokenizer_config_json": {"never_split": ["a"]}},
+            r"got never_split \['a'\]; expected \[\], which is all",
+        ),
+        (
+            {"tokenizer_config_json": {"add_bos_token": "yes"}},
+            r"got add_bos_token 'yes'; expected true or false",
+        ),
         ({"tokenizer_config_json": {"bos_token": 3}}, r"got bos_token '3'; expected a token's text"),
-        ({"tokenizer_config_json": {"added_tokens_decoder": {"x": {"content": "a"}}}}, r"expected a token with its number"),
-        ({"tokenizer_config_json": {"added_tokens_decoder": {"7": {"content": "new"}}}}, r"'new' is added as number 7"),
+        (
+            {"tokenizer_config_json": {"added_tokens_decoder": {"x": {"content": "a"}}}},
+            r"expected a token with its number",
+        ),
+        (
+            {"tokenizer_config_json": {"added_tokens_decoder": {"7": {"content": "new"}}}},
+            r"'new' is added as number 7",
+        ),
         ({"added_tokens_json": {"new": "x"}}, r"got new 'x'; expected the number of a token"),
         ({"added_tokens_json": {"new": 7, "other": 7}}, r"got two tokens of one number; expected one each"),
         ({"added_tokens_json": '{"new": 400, "new": 401}'}, r"a name occurs twice"),
@@ -152,7 +175,9 @@ def test_what_is_not_followed_is_refused_by_name(tmp_path, files, message):
 
 def test_a_list_of_words_for_another_cutter_is_refused_where_only_the_model_names_it(tmp_path):
     folder(tmp_path, vocab_txt="\n".join(WORDS), config_json={"tokenizer_class": "BertJapaneseTokenizer"})
-    with pytest.raises(ValueError, match=r"got vocab.txt of a BertJapaneseTokenizer, whose rule is not known here"):
+    with pytest.raises(
+        ValueError, match=r"got vocab.txt of a BertJapaneseTokenizer, whose rule is not known here"
+    ):
         Tokenizer.load(tmp_path)
     folder(tmp_path, config_json={"model_type": "gpt2"})
     assert Tokenizer.load(tmp_path).encode("der Schön") == [WORDS.index("der"), WORDS.index("Schön")]
@@ -160,12 +185,18 @@ def test_a_list_of_words_for_another_cutter_is_refused_where_only_the_model_name
 
 def llama(path, **said):
     """A tokenizer.json whose template puts <s> first, and a tokenizer_config.json."""
-    made = tokenizers.Tokenizer(tokenizers.models.BPE({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, [], unk_token="b"))
+    made = tokenizers.Tokenizer(
+        tokenizers.models.BPE({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, [], unk_token="b")
+    )
     made.add_special_tokens(["<s>", "</s>"])
-    made.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
     made.save(str(path / "tokenizer.json"))
     kind = "PreTrainedTokenizerFast"
-    return folder(path, tokenizer_config_json={"tokenizer_class": kind, "bos_token": "<s>", "eos_token": "</s>", **said})
+    return folder(
+        path, tokenizer_config_json={"tokenizer_class": kind, "bos_token": "<s>", "eos_token": "</s>", **said}
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,11 +205,21 @@ def llama(path, **said):
         ({}, (0,), ()),
         ({"add_bos_token": False}, (), ()),
         ({"add_bos_token": True, "add_eos_token": True}, (0,), (1,)),
-        ({"add_bos_token": False, "add_eos_token": True, "eos_token": {"content": "</s>", "lstrip": False}}, (), (1,)),
+        (
+            {
+                "add_bos_token": False,
+                "add_eos_token": True,
+                "eos_token": {"content": "</s>", "lstrip": False},
+            },
+            (),
+            (1,),
+        ),
     ],
     ids=str,
 )
-def test_what_stands_around_a_text_is_what_the_settings_say_before_the_template(tmp_path, said, before, after):
+def test_what_stands_around_a_text_is_what_the_settings_say_before_the_template(
+    tmp_path, said, before, after
+):
     """As transformers 4 has it; version 5 neither reads these two beside a tokenizer.json nor writes them."""
     ours = Tokenizer.load(llama(tmp_path, **said))
     assert (ours.before, ours.after, ours.encode("ab")) == (before, after, [2, 3])
@@ -197,7 +238,9 @@ def test_a_number_that_two_files_give_to_an_added_token_is_one(tmp_path):
     path = llama(tmp_path, added_tokens_decoder={"4": {"content": "<x>", "special": True}})
     assert Tokenizer.load(path).encode("a<x>b") == [2, 4, 3]
     path = llama(tmp_path, added_tokens_decoder={"9": {"content": "<x>", "special": True}})
-    with pytest.raises(ValueError, match=r"got the added token '<x>' as number 9, and tokenizer.json with 4 for it"):
+    with pytest.raises(
+        ValueError, match=r"got the added token '<x>' as number 9, and tokenizer.json with 4 for it"
+    ):
         Tokenizer.load(path)
 
 
@@ -210,7 +253,9 @@ def test_a_space_before_a_text_is_as_the_settings_say(tmp_path, space):
     assert ours.encode("a") == [1, 0][not space :]
     made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="never" if space else "always")
     made.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match=rf"got add_prefix_space {space}, and a tokenizer.json with prepend_scheme"):
+    with pytest.raises(
+        ValueError, match=rf"got add_prefix_space {space}, and a tokenizer.json with prepend_scheme"
+    ):
         Tokenizer.load(tmp_path)
 
 
@@ -233,18 +278,27 @@ def test_a_sentencepiece_model_knows_the_tokens_added_beside_it(tmp_path, piece_
     plain = Tokenizer.load(tmp_path)
     size, tokens = plain.vocabulary, plain.encode("a time")
     folder(
-        tmp_path, added_tokens_json={"<|im_end|>": size}, tokenizer_config_json={"bos_token": "<s>", "add_bos_token": True}
+        tmp_path,
+        added_tokens_json={"<|im_end|>": size},
+        tokenizer_config_json={"bos_token": "<s>", "add_bos_token": True},
     )
     ours = Tokenizer.load(tmp_path)
-    assert (ours.encode("a time"), ours.before, ours.token("<|im_end|>")) == (tokens, (plain.token("<s>"),), size)
+    assert (ours.encode("a time"), ours.before, ours.token("<|im_end|>")) == (
+        tokens,
+        (plain.token("<s>"),),
+        size,
+    )
     assert ours.decode([*tokens, size, *tokens]) == "a time<|im_end|>a time"
     for text in ("a<|im_end|>", "a <s>"):
         with pytest.raises(
-            ValueError, match=r"got a text with '<.*', which is a token of its own there; expected texts without"
+            ValueError,
+            match=r"got a text with '<.*', which is a token of its own there; expected texts without",
         ):
             ours.encode(text)
     folder(tmp_path, tokenizer_config_json={"tokenizer_class": "XLMRobertaTokenizer"})
-    with pytest.raises(ValueError, match=r"got tokenizer.model of a XLMRobertaTokenizer, whose rule is not known here"):
+    with pytest.raises(
+        ValueError, match=r"got tokenizer.model of a XLMRobertaTokenizer, whose rule is not known here"
+    ):
         Tokenizer.load(tmp_path)
 
 
@@ -257,7 +311,9 @@ def test_a_number_without_a_piece_has_no_text_and_one_below_zero_is_refused(tmp_
         ours = Tokenizer.train(["a time there was"] * 9, vocabulary=280, kind=kind)
     tokens = ours.encode("a time")
     assert ours.decode([*tokens, ours.vocabulary, 2**40]) == ours.decode(tokens) == "a time"
-    with pytest.raises(ValueError, match=r"got the token -1; expected 0 to .*Leave out what stands for no token"):
+    with pytest.raises(
+        ValueError, match=r"got the token -1; expected 0 to .*Leave out what stands for no token"
+    ):
         ours.decode([*tokens, -1])
 
 
@@ -266,7 +322,18 @@ def test_every_setting_that_transformers_reads_is_followed_refused_or_known_to_b
     transformers = pytest.importorskip("transformers")
     from jaxmodels.data import tokenizer_settings
 
-    known = {*NAMED, *SWITCHES, *REFUSED, "vocab", "merges", "kwargs", "self", "vocab_file", "merges_file", "tokenizer_file"}
+    known = {
+        *NAMED,
+        *SWITCHES,
+        *REFUSED,
+        "vocab",
+        "merges",
+        "kwargs",
+        "self",
+        "vocab_file",
+        "merges_file",
+        "tokenizer_file",
+    }
     known |= {"extra_ids", "additional_special_tokens", "_spm_precompiled_charsmap", "trim_offsets", "args"}
     for name in ("Bert", "GPT2", "Roberta", "Llama", "Qwen2", "T5"):
         asked = set(inspect.signature(getattr(transformers, f"{name}Tokenizer").__init__).parameters)

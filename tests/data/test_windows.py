@@ -10,7 +10,9 @@ pytestmark = pytest.mark.fast
 
 
 @given(tokens=st.integers(2, 80), length=st.integers(1, 16), batch=st.integers(1, 5), data=st.data())
-def test_windows_score_each_token_but_the_first_exactly_once_with_and_without_overlap(tokens, length, batch, data):
+def test_windows_score_each_token_but_the_first_exactly_once_with_and_without_overlap(
+    tokens, length, batch, data
+):
     overlap = data.draw(st.integers(0, length - 1))
     windows = WindowPipeline(np.arange(tokens), length=length, batch=batch, overlap=overlap)
     batches = [windows.rows(step, 0, batch) for step in range(windows.steps)]
@@ -45,5 +47,7 @@ def test_gather_on_jax_arrays_equals_gather_on_numpy():
     windows = WindowPipeline((np.arange(100) % 7).astype(np.uint8), length=9, batch=16, overlap=3)
     indices = windows.indices(0, 0, 16)
     host = windows.gather(windows.arrays, indices)
-    device = windows.gather({"tokens": jnp.asarray(windows.arrays["tokens"])}, jnp.asarray(indices, jnp.int32))
+    device = windows.gather(
+        {"tokens": jnp.asarray(windows.arrays["tokens"])}, jnp.asarray(indices, jnp.int32)
+    )
     assert all(np.array_equal(host[name], np.asarray(device[name])) for name in host)

@@ -12,13 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmodels.data.grain_source import GrainPipeline
+from jaxmodels.data.grain_pipeline import GrainPipeline
 
 ROOT = Path(__file__).parents[2]
 
 
 def load(i):
-    return {"x": np.full((40, 50), i, np.float32), "y": np.int32(i), "pi": np.float64(3.14), "small": np.zeros((0, 2))}
+    return {
+        "x": np.full((40, 50), i, np.float32),
+        "y": np.int32(i),
+        "pi": np.float64(3.14),
+        "small": np.zeros((0, 2)),
+    }
 
 
 def shift(example, rng):
@@ -57,7 +62,9 @@ def test_the_batches_do_not_depend_on_workers(workers, threads):
     for step, start, stop in [(3, 0, 7), (4, 0, 7), (5, 0, 7), (0, 2, 4), (6, 0, 7), (7, 0, 7), (8, 0, 7)]:
         a, b = plain.rows(step, start, stop), data.rows(step, start, stop)
         assert a.keys() == b.keys()
-        assert all(np.array_equal(a[k], b[k]) and a[k].dtype == b[k].dtype and a[k].shape == b[k].shape for k in a)
+        assert all(
+            np.array_equal(a[k], b[k]) and a[k].dtype == b[k].dtype and a[k].shape == b[k].shape for k in a
+        )
     pids = [process.pid for process in workers_of(data)]
     data.close()
     assert len(pids) == workers and wait_until_gone(pids, 5)
@@ -101,7 +108,7 @@ def test_forgetting_the_pipeline_ends_its_workers():
 SCRIPT = """
 import importlib.util, signal, sys, time
 import numpy as np
-from jaxmodels.data.grain_source import GrainPipeline
+from jaxmodels.data.grain_pipeline import GrainPipeline
 
 def main():
     if sys.argv[1] == "term":
@@ -133,7 +140,9 @@ def start(tmp_path, how):
     (tmp_path / "experiment.py").write_text(textwrap.dedent(text))
     command = [sys.executable, str(tmp_path / "script.py"), how, str(tmp_path / "experiment.py")]
     pipe = subprocess.PIPE
-    parent = subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+    parent = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    )
     return parent, [int(pid) for pid in parent.stdout.readline().split()]
 
 
@@ -164,7 +173,7 @@ from dataclasses import dataclass
 import numpy as np
 import optax
 from jaxmodels import Experiment
-from jaxmodels.data.grain_source import GrainPipeline
+from jaxmodels.data.grain_pipeline import GrainPipeline
 from jaxmodels.models.mlp import MLP
 from jaxmodels.tasks.classify import classify
 
@@ -192,4 +201,6 @@ def test_a_run_whose_worker_is_killed_ends_with_one_message_and_status_1(tmp_pat
     assert main(["train", str(tmp_path / "one.py"), "--folder", str(tmp_path / "run")]) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said and time.monotonic() - begun < 60
-    assert "ended with exit code -9" in said and "expected these or later ones. Look at these examples" in said
+    assert (
+        "ended with exit code -9" in said and "expected these or later ones. Look at these examples" in said
+    )

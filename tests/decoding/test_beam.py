@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.decoding import beam, write
+from jaxmodels.decoding import beam, generate
 from jaxmodels.decoding.beam import penalty
 from jaxmodels.models.gpt import GPT
 from jaxmodels.tasks.language import decoder
@@ -23,7 +23,10 @@ def made():
     """(decoder, params) of a model that is far from uniform."""
     params = MODEL.init(jax.random.key(5), jnp.zeros((1, 4), jnp.int32))["params"]
     params = jax.tree.map(lambda x: 15 * x, params)
-    encode = lambda text: [int(c) for c in text]  # noqa: E731
+
+    def encode(text):
+        return [int(c) for c in text]
+
     return decoder(MODEL, encode=encode, decode=lambda tokens: "".join(map(str, tokens)), end=END), params
 
 
@@ -55,17 +58,17 @@ def test_a_beam_as_wide_as_all_texts_finds_the_best_ones(made, alpha):
 
 
 def test_a_beam_of_one_without_a_penalty_is_greedy(made):
-    greedy = write(*made, {}, ["01", "2"], tokens=6, temperature=0)
-    beams = write(*made, {}, ["01", "2"], tokens=6, beams=1, alpha=0.0)
+    greedy = generate(*made, {}, ["01", "2"], tokens=6, temperature=0)
+    beams = generate(*made, {}, ["01", "2"], tokens=6, beams=1, alpha=0.0)
     assert [one.tokens for one in beams] == [one.tokens for one in greedy]
 
 
 def test_the_result_does_not_depend_on_the_neighbours(made):
-    together = write(*made, {}, ["01", "2", "0120"], tokens=6, beams=3)
-    alone = [write(*made, {}, [prompt], tokens=6, beams=3)[0] for prompt in ("01", "2", "0120")]
+    together = generate(*made, {}, ["01", "2", "0120"], tokens=6, beams=3)
+    alone = [generate(*made, {}, [prompt], tokens=6, beams=3)[0] for prompt in ("01", "2", "0120")]
     assert [one.tokens for one in together] == [one.tokens for one in alone]
 
 
 def test_more_tokens_than_the_model_sees_are_refused(made):
     with pytest.raises(ValueError, match=r"take 22 tokens, the model sees 16; ask for fewer"):
-        write(*made, {}, ["01"], tokens=20, beams=2)
+        generate(*made, {}, ["01"], tokens=20, beams=2)

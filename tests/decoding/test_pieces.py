@@ -13,7 +13,7 @@ import pytest
 
 from jaxmodels.convert.llama2c import Vocabulary
 from jaxmodels.data.tokenizer import Tokenizer
-from jaxmodels.decoding import write
+from jaxmodels.decoding import generate
 from jaxmodels.task import Decoder
 
 pytestmark = pytest.mark.fast
@@ -42,8 +42,13 @@ def metaspace(folder):
 
 def sentencepiece(folder):
     library = pytest.importorskip("sentencepiece")
-    made, options = io.BytesIO(), {"vocab_size": 330, "byte_fallback": True, "model_type": "bpe", "minloglevel": 2}
-    library.SentencePieceTrainer.train(sentence_iterator=iter(TEXTS), model_writer=made, hard_vocab_limit=False, **options)
+    made, options = (
+        io.BytesIO(),
+        {"vocab_size": 330, "byte_fallback": True, "model_type": "bpe", "minloglevel": 2},
+    )
+    library.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=made, hard_vocab_limit=False, **options
+    )
     (folder / "tokenizer.model").write_bytes(made.getvalue())
     return Tokenizer.load(folder)
 
@@ -102,8 +107,12 @@ def test_after_every_prompt_the_pieces_add_up_to_the_text_of_all_tokens(kind, tm
         if not whole.startswith(tokenizer.decode(tokens[:n])):
             continue  # a prompt is text, so it does not end within a character
         shown: list[tuple[int, str]] = []
-        how = {"tokens": len(tokens) - n, "temperature": 0, "show": lambda *args, shown=shown: shown.append(args)}
-        [wrote] = write(decoder, params, {}, ["x" * n], **how)
+        how = {
+            "tokens": len(tokens) - n,
+            "temperature": 0,
+            "show": lambda *args, shown=shown: shown.append(args),
+        }
+        [wrote] = generate(decoder, params, {}, ["x" * n], **how)
         assert wrote.tokens == tokens[n:]
         assert head + wrote.text == whole == head + "".join(text for _, text in shown[1:])
 
@@ -113,9 +122,9 @@ def test_a_space_after_the_prompt_is_not_lost(tmp_path):
     decoder, params = says(tokenizer.encode("once upon a time there was"), tokenizer.decode)
     n = len(tokenizer.encode("once upon a"))
     assert tokenizer.decode(SAID[:n]) == "once upon a"
-    [wrote] = write(decoder, params, {}, ["x" * n], tokens=len(SAID) - n, temperature=0)
+    [wrote] = generate(decoder, params, {}, ["x" * n], tokens=len(SAID) - n, temperature=0)
     assert wrote.text == " time there was"
-    [wrote] = write(decoder, params, {}, ["x" * n], tokens=len(SAID) - n, temperature=0, stop=[" there"])
+    [wrote] = generate(decoder, params, {}, ["x" * n], tokens=len(SAID) - n, temperature=0, stop=[" there"])
     assert (wrote.text, tokenizer.decode(SAID[:n] + wrote.tokens)) == (" time", "once upon a time")
 
 
@@ -129,21 +138,26 @@ def rising(length=99, end=None) -> Decoder:
         return jax.nn.one_hot((token_B + 1) % 10, 10)
 
     def read(params, extra, tokens_BT, count_B, room):
-        return logits(tokens_BT[jnp.arange(len(count_B)), count_B - 1]), {"empty": jnp.zeros((1, len(count_B)))}
+        return logits(tokens_BT[jnp.arange(len(count_B)), count_B - 1]), {
+            "empty": jnp.zeros((1, len(count_B)))
+        }
 
     encode, decode = (lambda text: [int(c) for c in text]), (lambda tokens: "".join(map(str, tokens)))
-    return Decoder(read, lambda params, extra, token_B, cache: (logits(token_B), cache), encode, decode, length, end=end)
+    return Decoder(
+        read, lambda params, extra, token_B, cache: (logits(token_B), cache), encode, decode, length, end=end
+    )
 
 
 LOG = 1 - np.log(np.e + 9)  # of the likeliest
 
 
 @pytest.mark.parametrize(
-    ("stop", "tokens"), [(["78"], [3, 4, 5, 6]), (["3"], []), (["45678", "6"], [3, 4, 5]), (["0123"], [3, 4, 5, 6, 7, 8, 9])]
+    ("stop", "tokens"),
+    [(["78"], [3, 4, 5, 6]), (["3"], []), (["45678", "6"], [3, 4, 5]), (["0123"], [3, 4, 5, 6, 7, 8, 9])],
 )
 @pytest.mark.parametrize("beams", [0, 2])
 def test_tokens_and_score_are_those_of_the_text_before_a_stop_string(stop, tokens, beams):
-    [wrote] = write(rising(), {}, {}, ["2"], tokens=40, temperature=0, stop=stop, beams=beams)
+    [wrote] = generate(rising(), {}, {}, ["2"], tokens=40, temperature=0, stop=stop, beams=beams)
     assert (wrote.text, wrote.tokens) == ("".join(map(str, tokens)), tokens)
     length = ((5 + len(tokens)) / 6) ** 0.6 if beams else 1
     assert wrote.score == pytest.approx(LOG * len(tokens) / length, abs=1e-5)
@@ -153,15 +167,22 @@ def test_tokens_and_score_are_those_of_the_text_before_a_stop_string(stop, token
 def test_where_a_text_stops_does_not_depend_on_its_neighbours():
     """A long neighbour that runs out of room cuts the bursts elsewhere; the later stop string begins first."""
     how = {"tokens": 40, "temperature": 0, "stop": ["7890123", "90", "66"]}
-    alone = write(rising(24), {}, {}, ["2"], **how)[0]
+    alone = generate(rising(24), {}, {}, ["2"], **how)[0]
     for neighbour in ("1", "12345678901", "1234567890123456789"):
-        assert write(rising(24), {}, {}, ["2", neighbour], **how)[0] == alone
+        assert generate(rising(24), {}, {}, ["2", neighbour], **how)[0] == alone
     assert alone.text == "345678"
 
 
 def test_a_text_ends_at_any_of_several_end_tokens():
-    assert [wrote.text for wrote in write(rising(end=(6, 9)), {}, {}, ["2", "6"], tokens=40, temperature=0)] == ["345", "78"]
-    assert write(rising(end=(6, 9)), {}, {}, ["2"], tokens=40, temperature=0)[0].score == pytest.approx(3 * LOG, abs=1e-5)
+    assert [
+        wrote.text for wrote in generate(rising(end=(6, 9)), {}, {}, ["2", "6"], tokens=40, temperature=0)
+    ] == [
+        "345",
+        "78",
+    ]
+    assert generate(rising(end=(6, 9)), {}, {}, ["2"], tokens=40, temperature=0)[0].score == pytest.approx(
+        3 * LOG, abs=1e-5
+    )
 
 
 def test_a_beam_ends_at_any_of_several_end_tokens():
@@ -179,5 +200,5 @@ def test_a_beam_ends_at_any_of_several_end_tokens():
         9,
         end=(1, 2),
     )
-    [wrote] = write(decoder, {}, {}, ["a"], tokens=3, beams=3, alpha=0.0)
+    [wrote] = generate(decoder, {}, {}, ["a"], tokens=3, beams=3, alpha=0.0)
     assert wrote.tokens == [] and wrote.score == pytest.approx(float(jax.nn.log_softmax(logits)[1]), abs=1e-5)

@@ -13,8 +13,8 @@ from files import tiny_gpt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.decoding import write
-from jaxmodels.decoding.choose import keep_likely, penalise
+from jaxmodels.decoding import generate
+from jaxmodels.decoding.logits import keep_likely, penalise
 from jaxmodels.task import Decoder
 
 fast = pytest.mark.fast
@@ -26,11 +26,15 @@ LOGITS_BV = np.random.default_rng(0).normal(size=(3, V)).astype(np.float32) * 2
 def choose(logits_BV, key, *, temperature: float = 1.0, **how):
     """One token for each row, as the sampler draws it."""
     logits_BV = logits_BV.astype(jnp.float32)
-    return jax.random.categorical(key, keep_likely(logits_BV / temperature, **how)) if temperature else logits_BV.argmax(-1)
+    return (
+        jax.random.categorical(key, keep_likely(logits_BV / temperature, **how))
+        if temperature
+        else logits_BV.argmax(-1)
+    )
 
 
 def generate_text(decoder, params, extra, prompt, **how):
-    return write(decoder, params, extra, [prompt], **how)[0].text
+    return generate(decoder, params, extra, [prompt], **how)[0].text
 
 
 def drawn(n: int = 3000, **how) -> np.ndarray:
@@ -53,7 +57,9 @@ def softmax(logits_BV: np.ndarray) -> np.ndarray:
 
 
 @fast
-@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}], ids=str
+)
 def test_these_always_take_the_likeliest_token(how):
     np.testing.assert_array_equal(drawn(200, **how), np.broadcast_to(LOGITS_BV.argmax(-1), (200, 3)))
 
@@ -97,7 +103,9 @@ def test_with_top_p_the_nucleus_is_the_smallest_set_that_reaches_p(p):
 )
 def test_what_is_drawn_is_among_the_k_likeliest_and_in_the_nucleus_of_those(quarters, k, p, seed):
     logits_V = np.array(quarters, np.float32) / 4
-    token = int(choose(jnp.asarray(logits_V)[None], jax.random.key(seed), temperature=1.0, top_k=k, top_p=p)[0])
+    token = int(
+        choose(jnp.asarray(logits_V)[None], jax.random.key(seed), temperature=1.0, top_k=k, top_p=p)[0]
+    )
     order = (-logits_V).argsort()[: k or None]
     place = order.tolist().index(token)  # among the k likeliest
     before = softmax(logits_V[None, order])[0, :place].sum()
@@ -163,13 +171,17 @@ def test_of_a_long_prompt_the_end_counts(gpt):
 
 def test_the_same_seed_gives_the_same_text_and_another_one_another(gpt):
     decoder, params, _ = gpt
-    texts = [generate_text(decoder, params, {}, "ab", tokens=30, temperature=2.0, seed=seed) for seed in (1, 1, 2)]
+    texts = [
+        generate_text(decoder, params, {}, "ab", tokens=30, temperature=2.0, seed=seed) for seed in (1, 1, 2)
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_a_longer_text_begins_as_the_shorter_one(gpt):
     decoder, params, _ = gpt
-    short, long = (generate_text(decoder, params, {}, "ab", tokens=tokens, temperature=1.0) for tokens in (5, 15))
+    short, long = (
+        generate_text(decoder, params, {}, "ab", tokens=tokens, temperature=1.0) for tokens in (5, 15)
+    )
     assert long.startswith(short)
 
 
@@ -181,12 +193,22 @@ def counting(**options) -> Decoder:
 
     def read(params, extra, tokens_BT, count_B, length):
         assert length <= max(made.length, 2) or made.source
-        return logits(tokens_BT[jnp.arange(len(count_B)), count_B - 1]), {"empty": jnp.zeros((1, len(count_B)))}
+        return logits(tokens_BT[jnp.arange(len(count_B)), count_B - 1]), {
+            "empty": jnp.zeros((1, len(count_B)))
+        }
 
-    encode = lambda text: [int(c) for c in text]  # noqa: E731
-    decode = lambda tokens: "".join(map(str, tokens))  # noqa: E731
+    def encode(text):
+        return [int(c) for c in text]
+
+    def decode(tokens):
+        return "".join(map(str, tokens))
+
     made = Decoder(
-        read, lambda params, extra, token_B, cache: (logits(token_B), cache), encode, decode, **{"length": 4, **options}
+        read,
+        lambda params, extra, token_B, cache: (logits(token_B), cache),
+        encode,
+        decode,
+        **{"length": 4, **options},
     )
     return made
 
@@ -210,7 +232,9 @@ def test_a_model_that_sees_almost_nothing_goes_on_too(length):
 
 @fast
 def test_an_empty_prompt_needs_a_token_to_begin_with():
-    with pytest.raises(ValueError, match="the prompt is empty and the model has no token to begin with; give --prompt"):
+    with pytest.raises(
+        ValueError, match="the prompt is empty and the model has no token to begin with; give --prompt"
+    ):
         generate_text(counting(), {}, {}, "")
 
 
@@ -248,21 +272,21 @@ PROMPTS = ["a", "abcdefgh", "hgfedcbahgfedcba", "abc"]
 )
 def test_a_prompt_gets_the_same_text_alone_and_in_a_batch(gpt, how):
     decoder, params, _ = gpt
-    together = write(decoder, params, {}, PROMPTS, tokens=20, **how)
-    alone = [write(decoder, params, {}, [prompt], tokens=20, **how)[0] for prompt in PROMPTS]
+    together = generate(decoder, params, {}, PROMPTS, tokens=20, **how)
+    alone = [generate(decoder, params, {}, [prompt], tokens=20, **how)[0] for prompt in PROMPTS]
     assert [one.tokens for one in together] == [one.tokens for one in alone]
     np.testing.assert_allclose(together[1].logprobs, alone[1].logprobs, rtol=1e-4, atol=1e-4)
 
 
 def test_equal_prompts_get_different_texts(gpt):
     decoder, params, _ = gpt
-    one, other = write(decoder, params, {}, ["ab", "ab"], tokens=30, temperature=2.0)
+    one, other = generate(decoder, params, {}, ["ab", "ab"], tokens=30, temperature=2.0)
     assert one.text != other.text
 
 
 def test_log_probabilities_are_those_of_the_model(gpt):
     decoder, params, logits = gpt
-    [wrote] = write(decoder, params, {}, ["ab"], tokens=5, temperature=1.5, top_k=3)
+    [wrote] = generate(decoder, params, {}, ["ab"], tokens=5, temperature=1.5, top_k=3)
     seen = list(decoder.encode("ab"))
     for token, got in zip(wrote.tokens, wrote.logprobs, strict=True):
         assert got == pytest.approx(float(jax.nn.log_softmax(logits(seen))[token]), rel=1e-3, abs=1e-4)
@@ -271,9 +295,11 @@ def test_log_probabilities_are_those_of_the_model(gpt):
 
 
 @fast
-@pytest.mark.parametrize(("stop", "text"), [(["56"], "34"), (["9", "78"], "3456"), (["x"], "34567890"), (["3"], "")])
+@pytest.mark.parametrize(
+    ("stop", "text"), [(["56"], "34"), (["9", "78"], "3456"), (["x"], "34567890"), (["3"], "")]
+)
 def test_a_stop_string_ends_its_text_and_is_not_in_it(stop, text):
-    assert write(counting(length=99), {}, {}, ["2"], tokens=8, stop=stop)[0].text == text
+    assert generate(counting(length=99), {}, {}, ["2"], tokens=8, stop=stop)[0].text == text
 
 
 @fast
@@ -281,14 +307,20 @@ def test_an_empty_stop_string_is_refused():
     with pytest.raises(
         ValueError, match=r"got an empty stop string.*; expected strings of a character or more. Leave it out"
     ):
-        write(counting(length=99), {}, {}, ["2"], tokens=8, stop=["56", ""])
+        generate(counting(length=99), {}, {}, ["2"], tokens=8, stop=["56", ""])
 
 
 @fast
 def test_text_is_shown_as_it_comes_and_adds_up_to_the_whole():
     shown: list[list[str]] = [[], []]
-    texts = write(
-        counting(length=99), {}, {}, ["2", "5"], tokens=60, stop=["4567x"], show=lambda b, text: shown[b].append(text)
+    texts = generate(
+        counting(length=99),
+        {},
+        {},
+        ["2", "5"],
+        tokens=60,
+        stop=["4567x"],
+        show=lambda b, text: shown[b].append(text),
     )
     assert ["".join(parts) for parts in shown] == [wrote.whole for wrote in texts]
     assert [wrote.whole[0] for wrote in texts] == ["2", "5"] and len(shown[0]) > 3
@@ -297,8 +329,15 @@ def test_text_is_shown_as_it_comes_and_adds_up_to_the_whole():
 @fast
 def test_beams_are_shown_whole_and_end_at_stop_strings():
     shown: list[str] = []
-    [wrote] = write(
-        counting(length=99), {}, {}, ["2"], tokens=8, stop=["78"], beams=2, show=lambda b, text: shown.append(text)
+    [wrote] = generate(
+        counting(length=99),
+        {},
+        {},
+        ["2"],
+        tokens=8,
+        stop=["78"],
+        beams=2,
+        show=lambda b, text: shown.append(text),
     )
     assert wrote.text == "3456" and shown == ["2", "3456"]
 
@@ -326,5 +365,5 @@ def test_prompts_of_many_lengths_share_few_programs(gpt):
     read, _ = _programs(decoder)
     read.clear_cache()
     for n in range(1, 9):
-        write(decoder, params, {}, ["a" * n], tokens=4, temperature=0)
+        generate(decoder, params, {}, ["a" * n], tokens=4, temperature=0)
     assert read._cache_size() <= 4

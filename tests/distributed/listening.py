@@ -36,5 +36,7 @@ def addresses(pids: set[int]) -> set[str]:
             words = line.split()
             if words[3] == "0A" and words[9] in sockets:
                 raw = bytes.fromhex(words[1].partition(":")[0])
-                found.add(str(ipaddress.ip_address(b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4)))))
+                found.add(
+                    str(ipaddress.ip_address(b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))))
+                )
     return found

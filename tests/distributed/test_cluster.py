@@ -10,14 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodels import cli, cluster, guard, launching
+from jaxmodels import cli
 from jaxmodels.cli.parsing import without
-from jaxmodels.cluster import Cluster
-from jaxmodels.guard import Guard, Peer
+from jaxmodels.launch import cluster, launcher, supervisor
+from jaxmodels.launch.cluster import Cluster
+from jaxmodels.launch.supervisor import Guard, Peer
 
 pytestmark = pytest.mark.fast
 
-STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "a[1-2]", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+STEP = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "a[1-2]",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+}
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}
 
 
@@ -28,7 +35,10 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}
         (STEP, "slurm"),
         ({**STEP, "SLURM_NTASKS": "1"}, None),
         ({**STEP, "SLURM_STEP_NUM_TASKS": "1"}, None),
-        ({name: value for name, value in STEP.items() if name != "SLURM_STEP_NODELIST"}, None),  # a batch script
+        (
+            {name: value for name, value in STEP.items() if name != "SLURM_STEP_NODELIST"},
+            None,
+        ),  # a batch script
         ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"}, "ompi"),
         ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "1"}, None),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, "tpu"),
@@ -53,7 +63,10 @@ def test_kubernetes_is_asked_only_in_an_indexed_job_and_with_its_client(monkeypa
 def test_a_cloud_tpu_host_asks_its_metadata_server_how_many_there_are(monkeypatch, hosts, kind):
     class Metadata(BaseHTTPRequestHandler):
         def do_GET(self):
-            right = self.path.endswith("attributes/worker-network-endpoints") and self.headers["Metadata-Flavor"] == "Google"
+            right = (
+                self.path.endswith("attributes/worker-network-endpoints")
+                and self.headers["Metadata-Flavor"] == "Google"
+            )
             self.send_response(200 if right else 404)
             self.end_headers()
             self.wfile.write(hosts.encode())
@@ -95,12 +108,14 @@ def test_options_that_do_not_make_a_cluster_are_refused_with_what_is_wanted(word
 
 
 def test_a_process_of_its_own_has_no_guard():
-    assert not guard.stand(["train", "x.py"])
-    assert not guard.stand(["report", "x.py", "--processes", "2"])
+    assert not supervisor.stand(["train", "x.py"])
+    assert not supervisor.stand(["report", "x.py", "--processes", "2"])
 
 
 def say(path: Path, **said) -> None:
-    path.write_text(json.dumps({"process": 1, "host": "h", "pid": 5, "ended": None, **said}).ljust(guard.SIZE))
+    path.write_text(
+        json.dumps({"process": 1, "host": "h", "pid": 5, "ended": None, **said}).ljust(supervisor.SIZE)
+    )
 
 
 def test_a_peer_is_silent_only_while_its_file_could_be_read_and_did_not_change(tmp_path):
@@ -129,13 +144,13 @@ def watching(tmp_path: Path, *ended: int | None) -> Guard:
     return own
 
 
-@pytest.mark.parametrize("status", [*guard.IN_ORDER, guard.PEER_LOST, None])
+@pytest.mark.parametrize("status", [*supervisor.IN_ORDER, supervisor.PEER_LOST, None])
 def test_a_peer_that_ended_in_order_or_for_want_of_another_is_not_to_blame(tmp_path, status):
     assert watching(tmp_path, status)._gone() is None
 
 
 def test_the_process_that_failed_is_blamed_and_not_those_that_ended_for_want_of_it(tmp_path):
-    own = watching(tmp_path, guard.PEER_LOST, 128 + signal.SIGKILL)
+    own = watching(tmp_path, supervisor.PEER_LOST, 128 + signal.SIGKILL)
     assert own._gone().number == 2
 
 
@@ -158,7 +173,7 @@ def test_launch_takes_its_own_options_out_of_the_command_line():
 
 def test_launch_refuses_what_cannot_be(tmp_path):
     with pytest.raises(ValueError, match=r"came processes=0, .* wanted at least one process"):
-        launching.launch(["x.py"], tmp_path, processes=0)
+        launcher.launch(["x.py"], tmp_path, processes=0)
 
 
 def test_a_process_that_fails_alone_says_so_in_the_option_that_is_wrong(capsys):

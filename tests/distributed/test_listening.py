@@ -43,7 +43,11 @@ def test_processes_of_launch_listen_at_this_computer_alone(tmp_path):
     found: set[str] = set()
     try:
         until = time.monotonic() + 120
-        while not (tmp_path / "r" / "metrics.jsonl").exists() and time.monotonic() < until and process.poll() is None:
+        while (
+            not (tmp_path / "r" / "metrics.jsonl").exists()
+            and time.monotonic() < until
+            and process.poll() is None
+        ):
             found |= addresses(family(process.pid))
             time.sleep(0.1)
         found |= addresses(family(process.pid))

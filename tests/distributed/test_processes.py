@@ -20,12 +20,13 @@ import jax
 import numpy as np
 import pytest
 from files import slow_mlp
+from runs.test_code import IMPORTED, write
 from states import same_bits
-from test_beside import IMPORTED, write
 
-from jaxmodels import Options, commands, runner
-from jaxmodels.checkpoint import Checkpoints
+from jaxmodels import Options, commands
+from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.code import read_beside
+from jaxmodels.training import runner
 
 SLOW, TESTS = slow_mlp.__file__, Path(__file__).parents[1]
 LIMIT = 120.0  # seconds for anything to end
@@ -94,12 +95,19 @@ def cluster(processes: int) -> list[list[str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         at = f"127.0.0.1:{probe.getsockname()[1]}"
-    return [["--coordinator", at, "--processes", str(processes), "--process", str(i)] for i in range(processes)]
+    return [
+        ["--coordinator", at, "--processes", str(processes), "--process", str(i)] for i in range(processes)
+    ]
 
 
 def losses(folder: Path) -> dict[tuple[int, str], float]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {(line["step"], name): line[name] for line in lines for name in ("train/loss", "test/loss") if name in line}
+    return {
+        (line["step"], name): line[name]
+        for line in lines
+        for name in ("train/loss", "test/loss")
+        if name in line
+    }
 
 
 def same_losses(folder: Path, other: Path) -> None:
@@ -131,7 +139,9 @@ def parent(child: int) -> int:
 def alone(tmp_path_factory) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    commands.train(SLOW, folder=str(folder), mesh="data=1", dropout=0.1, steps_per_dispatch=1, seconds=0.0, keep=9)
+    commands.train(
+        SLOW, folder=str(folder), mesh="data=1", dropout=0.1, steps_per_dispatch=1, seconds=0.0, keep=9
+    )
     return folder
 
 
@@ -140,7 +150,17 @@ def pair(start, tmp_path_factory) -> tuple[Path, Run]:
     """The run of two processes with two devices each, parameters split, and what process 0 said."""
     base = tmp_path_factory.mktemp("pair")
     (base / "asked").mkdir()
-    words = [SLOW, "--folder", base / "run", "--asked", base / "asked", "--mesh", "data=2,fsdp=2", *MODEL, "--json"]
+    words = [
+        SLOW,
+        "--folder",
+        base / "run",
+        "--asked",
+        base / "asked",
+        "--mesh",
+        "data=2,fsdp=2",
+        *MODEL,
+        "--json",
+    ]
     run = start("launch", "--processes", 2, *words, "--track", "tensorboard", "--keep", 9, devices=2)
     assert run.ends() == 0, run.err.read_text()
     return base / "run", run
@@ -196,7 +216,18 @@ def test_evaluation_by_two_processes_gives_the_metrics_of_the_run(pair, start):
 
 def test_a_killed_process_is_named_and_the_run_goes_on_to_the_same_bits(pair, start, tmp_path):
     """By launch, which starts both again; the first run of two is the one that nothing happened to."""
-    words = [SLOW, "--folder", tmp_path / "run", "--mesh", "data=2,fsdp=2", *MODEL, "--keep", 9, "--seconds", 0.2]
+    words = [
+        SLOW,
+        "--folder",
+        tmp_path / "run",
+        "--mesh",
+        "data=2,fsdp=2",
+        *MODEL,
+        "--keep",
+        9,
+        "--seconds",
+        0.2,
+    ]
     run = start("launch", "--processes", 2, "--restarts", 1, *words, devices=2)
     assert until(lambda: (tmp_path / "run" / "checkpoints" / "6").exists())
     victim = pid(tmp_path / "run", 1)
@@ -212,7 +243,19 @@ def test_a_killed_process_is_named_and_the_run_goes_on_to_the_same_bits(pair, st
 
 
 def test_when_process_0_falls_silent_with_its_guard_the_other_names_it_and_ends_with_76(start, tmp_path):
-    words = ["train", SLOW, "--folder", tmp_path / "run", *MODEL, "--seconds", 0.2, "--steps", 500, "--lost-after", 3]
+    words = [
+        "train",
+        SLOW,
+        "--folder",
+        tmp_path / "run",
+        *MODEL,
+        "--seconds",
+        0.2,
+        "--steps",
+        500,
+        "--lost-after",
+        3,
+    ]
     both = [start(*words, *others) for others in cluster(2)]
     assert until(lambda: (tmp_path / "run" / "checkpoints" / "6").exists())
     victim = pid(tmp_path / "run", 0)
@@ -250,7 +293,18 @@ def test_a_process_that_cannot_write_its_part_of_a_checkpoint_stops_all(start, t
 
 
 def test_a_killed_launch_leaves_no_process_behind(start, tmp_path):
-    run = start("launch", "--processes", 2, SLOW, "--folder", tmp_path / "run", "--hangs", 1, "--steps-per-dispatch", 1)
+    run = start(
+        "launch",
+        "--processes",
+        2,
+        SLOW,
+        "--folder",
+        tmp_path / "run",
+        "--hangs",
+        1,
+        "--steps-per-dispatch",
+        1,
+    )
     assert until(lambda: (tmp_path / "run" / "metrics.jsonl").exists())
     assert ours(str(tmp_path))
     run.process.kill()
@@ -258,7 +312,9 @@ def test_a_killed_launch_leaves_no_process_behind(start, tmp_path):
 
 
 def test_a_step_that_never_comes_ends_with_the_stacks_and_75_but_a_slow_evaluation_does_not(start, tmp_path):
-    run = start("train", SLOW, "--folder", tmp_path / "run", "--hangs", 0, "--stall-after", 2, "--scoring", 4, *MODEL)
+    run = start(
+        "train", SLOW, "--folder", tmp_path / "run", "--hangs", 0, "--stall-after", 2, "--scoring", 4, *MODEL
+    )
     assert run.ends() == 75
     said = run.err.read_text()
     assert "error: no step has come to its end for 2 s (--stall-after)" in said

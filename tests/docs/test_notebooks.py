@@ -41,7 +41,9 @@ def test_inside_a_gpt(monkeypatch):
     assert number(r"([\d.]+) bits per byte; 8 before", said) < 4.5
     bits = [float(x) for x in re.findall(r"after \d blocks: +([\d.]+) bits", said)]
     assert bits == sorted(bits, reverse=True)
-    first, second = (re.findall(r"[+-]\d\.\d+", line) for line in re.findall(r"^block \d  head.*", said, re.MULTILINE))
+    first, second = (
+        re.findall(r"[+-]\d\.\d+", line) for line in re.findall(r"^block \d  head.*", said, re.MULTILINE)
+    )
     assert max(map(float, first)) > max(map(float, second))
 
 

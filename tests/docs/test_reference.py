@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The folder of the built site."""
-    absent = [name for name in ("mkdocs", "material", "mkdocstrings_handlers") if importlib.util.find_spec(name) is None]
+    absent = [
+        name
+        for name in ("mkdocs", "material", "mkdocstrings_handlers")
+        if importlib.util.find_spec(name) is None
+    ]
     if absent:
         pytest.skip(f"{', '.join(absent)}: not installed; pip install 'jaxmodels[docs]'")
     folder = tmp_path_factory.mktemp("site")
@@ -31,16 +35,26 @@ def site(tmp_path_factory):
 def test_every_public_module_is_in_the_reference(site):
     text = "".join(page.read_text() for page in (site / "api").rglob("*.html"))
     modules = [
-        file for part in ("models", "layers", "tasks", "data") for file in (ROOT / "jaxmodels" / part).glob("[a-z]*.py")
+        file
+        for part in ("models", "layers", "tasks", "data")
+        for file in (ROOT / "jaxmodels" / part).glob("[a-z]*.py")
     ]
     names = [f"{file.parent.name}.{file.stem}" for file in modules]
-    absent = [name for name in [*names, "experiment", "task", "optim"] if f'id="jaxmodels.{name}"' not in text]
+    absent = [
+        name for name in [*names, "experiment", "task", "optim"] if f'id="jaxmodels.{name}"' not in text
+    ]
     assert names and not absent
 
 
-@pytest.mark.parametrize("name", ["task.Task", "optim.adamw", "tasks.classify.classify", "data.pipeline.ArrayPipeline.rows"])
+@pytest.mark.parametrize(
+    "name", ["task.Task", "optim.adamw", "tasks.classify.classify", "data.pipeline.ArrayPipeline.rows"]
+)
 def test_a_name_is_explained_by_its_docstring(site, name):
-    pages = [text for page in (site / "api").rglob("*.html") if f'id="jaxmodels.{name}"' in (text := page.read_text())]
+    pages = [
+        text
+        for page in (site / "api").rglob("*.html")
+        if f'id="jaxmodels.{name}"' in (text := page.read_text())
+    ]
     assert len(pages) == 1
 
 

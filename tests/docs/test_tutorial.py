@@ -1,7 +1,8 @@
 """The tutorial, chapter by chapter: its files are written, its commands and Python are run, and their output is as shown.
 
-Of the fenced blocks, ```python title="x.py" is a file, ```python and ```sh are run, and ```text is what the block before it
-says, among other things: its lines come in this order, "…" is anything, and numbers are equal to within a twentieth.
+Of the fenced blocks, ```python title="x.py" is a file, ```python and ```sh are run, and ```text is what the
+block before it says, among other things: its lines come in this order, "…" is anything, and numbers are equal
+to within a twentieth.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def assert_says(said: str, shown: str) -> None:
     """Each line of what is shown occurs, one after another."""
     lines = iter(said.splitlines())
     for want in shown.splitlines():
-        assert any(alike(line.split(), want.split()) for line in lines), f"{want!r} comes nowhere, or too late, in\n{said}"
+        assert any(alike(line.split(), want.split()) for line in lines), (
+            f"{want!r} comes nowhere, or too late, in\n{said}"
+        )
 
 
 def alike(words: list[str], wanted: list[str]) -> bool:

@@ -64,7 +64,9 @@ def build(config: Config) -> Experiment:
     return Experiment(
         task=task(),
         optimizer=optim.sgd(optim.warmup_cosine(config.lr, warmup=0, steps=config.steps)),
-        train=ArrayPipeline(arrays(config.n), batch=config.batch, seed=config.seed, remainder=config.remainder),
+        train=ArrayPipeline(
+            arrays(config.n), batch=config.batch, seed=config.seed, remainder=config.remainder
+        ),
         evals={"test": ArrayPipeline(arrays(13, seed=1), batch=config.batch)},
         steps=config.steps,
         seed=config.seed,

@@ -59,4 +59,6 @@ def build(config: Config) -> Experiment:
         tiny_mlp.Config(steps=config.steps, save_every=config.save_every, log_every=config.log_every)
     )
     # Without momentum a batch that is skipped is a batch that was never there.
-    return replace(experiment, optimizer=optim.sgd(0.05), train=Faulty(config.fault, config.at, batch=8, seed=0))
+    return replace(
+        experiment, optimizer=optim.sgd(0.05), train=Faulty(config.fault, config.at, batch=8, seed=0)
+    )

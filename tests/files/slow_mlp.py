@@ -55,13 +55,20 @@ class Slow:
 
 
 def predict(params: Any, extra: Any, batch: Any) -> Any:
-    return {"seen": batch["features"][:, 0] + params["hidden_0"]["kernel"].sum() * 0, "weight": batch["weight"]}
+    return {
+        "seen": batch["features"][:, 0] + params["hidden_0"]["kernel"].sum() * 0,
+        "weight": batch["weight"],
+    }
 
 
 def score(predictions: list[Any], batches: list[Any]) -> dict[str, float]:
     """Which only comes out where every prediction stands beside the example that it was made from."""
     apart = [np.abs(p["seen"] - b["features"][:, 0]).max() for p, b in zip(predictions, batches, strict=True)]
-    return {"apart": float(max(apart)), "scored": sum(len(p["seen"]) for p in predictions), "pid": float(os.getpid())}
+    return {
+        "apart": float(max(apart)),
+        "scored": sum(len(p["seen"]) for p in predictions),
+        "pid": float(os.getpid()),
+    }
 
 
 def pictures(predictions: list[Any], batches: list[Any]) -> dict[str, np.ndarray]:

@@ -30,7 +30,11 @@ class Config:
 def arrays(examples: int, noise: float) -> dict[str, np.ndarray]:
     random = np.random.default_rng(7)
     label = random.integers(0, 3, examples, dtype=np.int32)
-    image = np.eye(3, dtype=np.float32)[label] + 0.5 + noise * random.normal(size=(examples, 3)).astype(np.float32)
+    image = (
+        np.eye(3, dtype=np.float32)[label]
+        + 0.5
+        + noise * random.normal(size=(examples, 3)).astype(np.float32)
+    )
     return {"image": image.reshape(examples, 1, 3, 1), "label": label}
 
 
@@ -41,7 +45,10 @@ def build(config: Config) -> Experiment:
     else:
         momentum = config.momentum if config.momentum > 0 else None
         optimizer = optim.sgd(rate, momentum=momentum, weight_decay=config.decay)
-    data = lambda n, **more: ArrayPipeline(arrays(n, config.noise), batch=8, **more)  # noqa: E731
+
+    def data(n, **more):
+        return ArrayPipeline(arrays(n, config.noise), batch=8, **more)
+
     return Experiment(
         task=classify(MLP((config.width,), 3, dropout=config.dropout), smoothing=config.smoothing),
         optimizer=optimizer,
@@ -50,8 +57,12 @@ def build(config: Config) -> Experiment:
             "test": data(20),
             "scored": Evaluation(
                 data(20),
-                predict=lambda params, extra, batch: jnp.full(8, sum(p.sum() for p in jax.tree.leaves(params))),
-                score=lambda predictions, batches: {"sum": float(np.concatenate(predictions).mean(dtype=np.float64))},
+                predict=lambda params, extra, batch: jnp.full(
+                    8, sum(p.sum() for p in jax.tree.leaves(params))
+                ),
+                score=lambda predictions, batches: {
+                    "sum": float(np.concatenate(predictions).mean(dtype=np.float64))
+                },
             ),
         },
         steps=config.steps,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
-from jaxmodels.data.draw import captioned
-from jaxmodels.data.images import picture
+from jaxmodels.data.drawing import captioned
+from jaxmodels.data.formats.images import picture
 from jaxmodels.data.pipeline import ArrayPipeline, WindowPipeline
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.mlp import MLP
@@ -53,10 +53,15 @@ def build(config: Config) -> Experiment:
             train=data,
             steps=config.steps,
             decoder=decoder(
-                GPT_, encode=lambda text: [int(c, 16) for c in text], decode=lambda t: "".join(f"{i:x}" for i in t)
+                GPT_,
+                encode=lambda text: [int(c, 16) for c in text],
+                decode=lambda t: "".join(f"{i:x}" for i in t),
             ),
         )
-    read = lambda path: {"image": picture(path, 8, channels=1) - 0.5}  # noqa: E731
+
+    def read(path):
+        return {"image": picture(path, 8, channels=1) - 0.5}
+
     return Experiment(
         task=lora(classify(MLP_), rank=RANK, alpha=ALPHA, paths=PATHS),
         optimizer=optimizer,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
-from jaxmodels.data.draw import captioned
-from jaxmodels.data.images import picture
+from jaxmodels.data.drawing import captioned
+from jaxmodels.data.formats.images import picture
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.mlp import MLP
 from jaxmodels.tasks.classify import classify, predictor, probabilities
@@ -40,11 +40,18 @@ def build(config: Config) -> Experiment:
         task=classify(model),
         optimizer=optim.sgd(config.lr),
         train=ArrayPipeline(arrays(32), batch=8, seed=config.seed),
-        evals={"test": Evaluation(ArrayPipeline(arrays(8), batch=8), predict=probabilities(model), pictures=pictures)},
+        evals={
+            "test": Evaluation(
+                ArrayPipeline(arrays(8), batch=8), predict=probabilities(model), pictures=pictures
+            )
+        },
         steps=config.steps,
         eval_every=10,
         seed=config.seed,
         predictor=predictor(
-            model, ("dark", "light"), read=lambda path: {"image": picture(path, 8, channels=1)}, caption=captioned
+            model,
+            ("dark", "light"),
+            read=lambda path: {"image": picture(path, 8, channels=1)},
+            caption=captioned,
         ),
     )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxmodels import Display, Experiment, optim
-from jaxmodels.data.audio import wav
-from jaxmodels.data.lengths import Buckets, TextPipeline, join
+from jaxmodels.data.bucketing import Buckets, TextPipeline, join
+from jaxmodels.data.formats.audio import wav
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.textcnn import TextCNN
@@ -46,4 +46,6 @@ def build(config: Config) -> Experiment:
     else:
         data, task = tones(), classify(MLP((), 2), inputs="audio")
         display = Display(lambda audio_S: wav(audio_S, RATE), lambda: ("low", "high"))
-    return Experiment(task=task, optimizer=optim.sgd(0.1), train=data, evals={"test": data}, steps=2, display=display)
+    return Experiment(
+        task=task, optimizer=optim.sgd(0.1), train=data, evals={"test": data}, steps=2, display=display
+    )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from instances import first
 
-from jaxmodels.layers.attention import Sight, attention, blocks, lowered_for, plain
+from jaxmodels.layers.attention import AttentionMask, attention, blocks, lowered_for, plain
 
 fast = pytest.mark.fast
 
@@ -59,10 +59,24 @@ TAGS = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 2, 2]])
             lambda b, t, s: s <= t and TAGS[b, t] == TAGS[b, s],
         ),
         ({"T": 3, "S": 5, "H": 4, "G": 2}, {"scale": 0.7}, lambda b, t, s: True),
-        ({"T": 3, "S": 5, "H": 4, "G": 1}, {"causal": True, "offset_B": OFFSET}, lambda b, t, s: s <= OFFSET[b] + t),
+        (
+            {"T": 3, "S": 5, "H": 4, "G": 1},
+            {"causal": True, "offset_B": OFFSET},
+            lambda b, t, s: s <= OFFSET[b] + t,
+        ),
         ({"T": 3, "S": 5}, {"segments": (TAGS[:, :3] * 0 + 7, TAGS)}, lambda b, t, s: False),
     ],
-    ids=["causal", "all", "window", "offset", "segments", "packed", "grouped", "one-key-head", "nothing-seen"],
+    ids=[
+        "causal",
+        "all",
+        "window",
+        "offset",
+        "segments",
+        "packed",
+        "grouped",
+        "one-key-head",
+        "nothing-seen",
+    ],
 )
 def test_it_equals_the_loop(sizes, how, sees):
     q, k, v = inputs(**sizes)
@@ -78,18 +92,18 @@ def test_a_bias_is_added_to_the_scores():
     np.testing.assert_allclose(attention(q, k, v, bias_HTS=bias), want, rtol=1e-5, atol=1e-6)
 
 
-def sights(T: int, S: int) -> dict[str, Sight]:
+def sights(T: int, S: int) -> dict[str, AttentionMask]:
     random = np.random.default_rng(2)
     packed = jnp.asarray(np.sort(random.integers(1, 4, (2, T)), -1))
     padded = jnp.asarray(np.arange(S) < random.integers(1, S, (2, 1)), jnp.int32)
     return {
-        "causal": Sight(causal=True),
-        "all": Sight(),
-        "window": Sight(causal=True, window=9),
-        "offset": Sight(causal=True, offset_B=jnp.array([0, S - T])),
-        "offset-window": Sight(causal=True, window=5, offset_B=jnp.array([0, S - T])),
-        "packed": Sight(causal=True, segments=(packed, jnp.pad(packed, ((0, 0), (0, S - T))))),
-        "padded": Sight(segments=(jnp.ones((2, T), jnp.int32), padded)),
+        "causal": AttentionMask(causal=True),
+        "all": AttentionMask(),
+        "window": AttentionMask(causal=True, window=9),
+        "offset": AttentionMask(causal=True, offset_B=jnp.array([0, S - T])),
+        "offset-window": AttentionMask(causal=True, window=5, offset_B=jnp.array([0, S - T])),
+        "packed": AttentionMask(causal=True, segments=(packed, jnp.pad(packed, ((0, 0), (0, S - T))))),
+        "padded": AttentionMask(segments=(jnp.ones((2, T), jnp.int32), padded)),
     }
 
 
@@ -101,10 +115,14 @@ def test_blocks_equal_the_plain_form_in_values_and_gradients(name, T, S, H, G):
 
     def value(form):
         return jax.jit(
-            jax.value_and_grad(lambda q, k, v: (jnp.sin(form(q, k, v, sight, 0.3)) * jnp.arange(8)).mean(), (0, 1, 2))
+            jax.value_and_grad(
+                lambda q, k, v: (jnp.sin(form(q, k, v, sight, 0.3)) * jnp.arange(8)).mean(), (0, 1, 2)
+            )
         )
 
-    np.testing.assert_allclose(blocks(q, k, v, sight, 0.3, size=16), plain(q, k, v, sight, 0.3), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        blocks(q, k, v, sight, 0.3, size=16), plain(q, k, v, sight, 0.3), rtol=1e-5, atol=1e-5
+    )
     for got, want in zip(value(partial(blocks, size=16))(q, k, v)[1], value(plain)(q, k, v)[1], strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
@@ -112,12 +130,12 @@ def test_blocks_equal_the_plain_form_in_values_and_gradients(name, T, S, H, G):
 def test_long_sequences_go_through_blocks_and_come_out_the_same():
     q, k, v = inputs(B=1, T=600, S=600, H=2, G=1, D=8)
     got = causal(q, k, v)
-    np.testing.assert_allclose(got, plain(q, k, v, Sight(causal=True), 8**-0.5), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got, plain(q, k, v, AttentionMask(causal=True), 8**-0.5), rtol=1e-5, atol=1e-5)
 
 
 def temporary(form, T: int, size: int) -> int:
     shape = jax.ShapeDtypeStruct((1, T, 2, 16), jnp.float32)
-    grad = jax.grad(lambda q, k, v: form(q, k, v, Sight(causal=True), 0.25).sum(), (0, 1, 2))
+    grad = jax.grad(lambda q, k, v: form(q, k, v, AttentionMask(causal=True), 0.25).sum(), (0, 1, 2))
     return jax.jit(grad).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
 
 
@@ -132,9 +150,9 @@ def test_blocks_that_nobody_sees_are_not_computed():
     """What is in them would be visible as NaN: even a weight of 0 times NaN is NaN."""
     q, k, v = inputs(B=1, T=64, S=64, D=8)
     poisoned = v.at[:, 32:].set(jnp.nan)
-    got = blocks(q, k, poisoned, Sight(causal=True), 0.3, size=16)
+    got = blocks(q, k, poisoned, AttentionMask(causal=True), 0.3, size=16)
     assert np.isfinite(got[:, :32]).all()
-    window = blocks(q, k, v.at[:, :16].set(jnp.nan), Sight(causal=True, window=4), 0.3, size=16)
+    window = blocks(q, k, v.at[:, :16].set(jnp.nan), AttentionMask(causal=True, window=4), 0.3, size=16)
     assert np.isfinite(window[:, 32:]).all()
 
 
@@ -142,14 +160,16 @@ def test_blocks_that_nobody_sees_are_not_computed():
 def test_large_scores_stay_finite():
     q, k, v = inputs(T=40, S=40)
     assert np.isfinite(causal(1e4 * q, 1e4 * k, v)).all()
-    assert np.isfinite(blocks(1e4 * q, 1e4 * k, v, Sight(causal=True), 1.0, size=16)).all()
+    assert np.isfinite(blocks(1e4 * q, 1e4 * k, v, AttentionMask(causal=True), 1.0, size=16)).all()
 
 
 @fast
 def test_in_bfloat16_the_softmax_is_in_float32():
     """300 and 301 are one number in bfloat16, but two scores: the difference of 1 must reach the weights."""
     q = jnp.ones((1, 1, 1, 4), jnp.bfloat16) * 2
-    k = jnp.stack([jnp.array([150, 150, 0, 0.0]), jnp.array([150, 150, 1, 0.0])])[None, :, None].astype(jnp.bfloat16)
+    k = jnp.stack([jnp.array([150, 150, 0, 0.0]), jnp.array([150, 150, 1, 0.0])])[None, :, None].astype(
+        jnp.bfloat16
+    )
     v = jnp.array([0.0, 1.0])[None, :, None, None].astype(jnp.bfloat16)
     got = attention(q, k, v)
     assert got.dtype == jnp.bfloat16
@@ -187,7 +207,9 @@ def test_cudnn_gets_even_lengths_and_no_query_sees_the_place_that_is_added(monke
         return own(q, k, v, implementation="xla", **how)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
-    q, k, v = (jnp.asarray(np.random.default_rng(i).normal(size=(2, 17, 2, 8)), jnp.bfloat16) for i in range(3))
+    q, k, v = (
+        jnp.asarray(np.random.default_rng(i).normal(size=(2, 17, 2, 8)), jnp.bfloat16) for i in range(3)
+    )
     for causal in (False, True):
         with lowered_for("gpu"):
             ours = attention(q, k, v, causal=causal)
@@ -209,7 +231,16 @@ def test_what_cannot_be_is_refused(sizes, how, message):
         attention(*inputs(**sizes), **how)
 
 
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(0, 4), st.integers(1, 3), st.integers(1, 4))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(0, 4),
+    st.integers(1, 3),
+    st.integers(1, 4),
+)
 def test_the_result_has_the_shape_of_the_queries(B, H, T, more, D, W):
-    q, k, v = (jax.ShapeDtypeStruct((B, n, H, d), jnp.float32) for n, d in ((T, D), (T + more, D), (T + more, W)))
+    q, k, v = (
+        jax.ShapeDtypeStruct((B, n, H, d), jnp.float32) for n, d in ((T, D), (T + more, D), (T + more, W))
+    )
     assert jax.eval_shape(attention, q, k, v).shape == (B, T, H, W)

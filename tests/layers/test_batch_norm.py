@@ -28,7 +28,9 @@ def test_it_is_flaxs(x, evaluates):
     variables = theirs.init(jax.random.key(0), x)
     variables["params"]["scale"] += 0.5
     assert jax.tree.map(jnp.shape, ours.init(jax.random.key(0), x)) == jax.tree.map(jnp.shape, variables)
-    got, want = (jax.jit(lambda v, m=m: m.apply(v, x, mutable=["batch_stats"]))(variables) for m in (ours, theirs))
+    got, want = (
+        jax.jit(lambda v, m=m: m.apply(v, x, mutable=["batch_stats"]))(variables) for m in (ours, theirs)
+    )
     assert got[0].dtype == want[0].dtype
     np.testing.assert_allclose(
         got[0].astype(np.float32), want[0].astype(np.float32), atol=0.03 if x.dtype == jnp.bfloat16 else 1e-5
@@ -66,7 +68,8 @@ def test_padding_counts_in_no_statistics_of_whatever_module(net):
     params, extra = task.init(jax.random.key(0), batch([1] * 6))
     step = jax.jit(
         jax.value_and_grad(
-            lambda p, b, k: (lambda m, e, _: (m.total / m.weight, e))(*task.loss(p, extra, b, k)), has_aux=True
+            lambda p, b, k: (lambda m, e, _: (m.total / m.weight, e))(*task.loss(p, extra, b, k)),
+            has_aux=True,
         )
     )
     (loss, padded), slope = step(params, batch([1, 1, 0, 1, 0, 0]), KEYS)
@@ -96,7 +99,9 @@ def test_where_no_example_counts_statistics_stay_and_nothing_is_nan(norm):
 
 @pytest.mark.parametrize("make", [simclr, dino])
 def test_padding_counts_in_no_statistics_of_two_views(make):
-    views = lambda image, keys_B: image + jax.vmap(lambda k: jax.random.normal(k, image.shape[1:]))(keys_B)  # noqa: E731
+    def views(image, keys_B):
+        return image + jax.vmap(lambda k: jax.random.normal(k, image.shape[1:]))(keys_B)
+
     task = make(Net(BatchNorm), views)
     params, extra = task.init(jax.random.key(0), batch([1] * 6))
     loss = jax.jit(task.loss)
@@ -107,7 +112,9 @@ def test_padding_counts_in_no_statistics_of_two_views(make):
 
 
 def test_a_device_of_padding_alone_has_nothing_to_add_to_the_mean_over_devices():
-    over = jax.pmap(lambda x, n, some: mean_over({"mean": x, "count": n}, some, "devices"), axis_name="devices")
+    over = jax.pmap(
+        lambda x, n, some: mean_over({"mean": x, "count": n}, some, "devices"), axis_name="devices"
+    )
     x, n = np.array([[1.0], [2.0], [np.float32(7)]], np.float32), np.array([3, 3, 3])
     assert over(x, n, np.array([True, True, False]))["mean"].tolist() == [[1.5], [1.5], [1.5]]
     assert over(x, n, np.array([False, False, True]))["mean"].tolist() == [[7.0], [7.0], [7.0]]

@@ -29,7 +29,9 @@ def both(x, w, strides=(1, 1), padding="SAME", **options):
 
     def value_and_grads(fn):
         def run(x, w):
-            y, back = jax.vjp(lambda x, w: fn(x, w, strides, padding, dimension_numbers=NUMBERS, **options), x, w)
+            y, back = jax.vjp(
+                lambda x, w: fn(x, w, strides, padding, dimension_numbers=NUMBERS, **options), x, w
+            )
             return y, *back(jnp.cos(y))
 
         return jax.jit(run)(x, w)
@@ -50,7 +52,9 @@ def both(x, w, strides=(1, 1), padding="SAME", **options):
     ],
     ids=["square", "wide", "odd", "strided", "stem", "pointwise", "strided pointwise"],
 )
-def test_values_and_gradients_are_those_of_xla_where_the_rule_takes_another_form(shape, kernel, strides, padding):
+def test_values_and_gradients_are_those_of_xla_where_the_rule_takes_another_form(
+    shape, kernel, strides, padding
+):
     ours, xla = both(random(*shape), random(*kernel, seed=1), strides, padding)
     for a, b in zip(ours, xla, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.abs(b).max()))
@@ -75,8 +79,12 @@ def test_the_layer_has_the_parameters_and_outputs_of_flax():
     x = random(2, 28, 28, 3)
     ours, theirs = Conv(32, (3, 3)), nn.Conv(32, (3, 3))
     params = jax.jit(ours.init)(jax.random.key(0), x)
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, jax.eval_shape(theirs.init, jax.random.key(0), x))
-    np.testing.assert_allclose(jax.jit(ours.apply)(params, x), jax.jit(theirs.apply)(params, x), rtol=1e-5, atol=1e-5)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(
+        jnp.shape, jax.eval_shape(theirs.init, jax.random.key(0), x)
+    )
+    np.testing.assert_allclose(
+        jax.jit(ours.apply)(params, x), jax.jit(theirs.apply)(params, x), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_accelerators_get_xlas_own_gradient_and_cpus_a_product():
@@ -84,7 +92,11 @@ def test_accelerators_get_xlas_own_gradient_and_cpus_a_product():
     gradient = jax.jit(jax.grad(lambda w, x: conv_general_dilated(x, w, (1, 1), "SAME").sum()))
 
     def operations(platform: str) -> set[str]:
-        return set(re.findall(r"stablehlo\.(\w+)", gradient.trace(w, x).lower(lowering_platforms=(platform,)).as_text()))
+        return set(
+            re.findall(
+                r"stablehlo\.(\w+)", gradient.trace(w, x).lower(lowering_platforms=(platform,)).as_text()
+            )
+        )
 
     assert {"while", "dot_general"} <= operations("cpu")
     for platform in ("cuda", "tpu"):
@@ -92,8 +104,12 @@ def test_accelerators_get_xlas_own_gradient_and_cpus_a_product():
 
 
 def test_in_bfloat16_the_sums_are_in_float32_and_the_gradient_in_bfloat16():
-    x, w, dy = (random(*shape).astype(jnp.bfloat16) for shape in ((2, 28, 28, 32), (3, 3, 32, 64), (2, 28, 28, 64)))
-    gradient = jax.jit(lambda w, x, dy: jax.vjp(lambda w: conv_general_dilated(x, w, (1, 1), "SAME"), w)[1](dy)[0])
+    x, w, dy = (
+        random(*shape).astype(jnp.bfloat16) for shape in ((2, 28, 28, 32), (3, 3, 32, 64), (2, 28, 28, 64))
+    )
+    gradient = jax.jit(
+        lambda w, x, dy: jax.vjp(lambda w: conv_general_dilated(x, w, (1, 1), "SAME"), w)[1](dy)[0]
+    )
     ours, exact = gradient(w, x, dy), gradient(*(a.astype(np.float32) for a in (w, x, dy)))
     assert ours.dtype == jnp.bfloat16
     np.testing.assert_allclose(ours.astype(np.float32), exact, rtol=2**-7, atol=2**-7)
@@ -102,9 +118,15 @@ def test_in_bfloat16_the_sums_are_in_float32_and_the_gradient_in_bfloat16():
 def test_a_batch_split_over_devices_stays_split():
     """No program gathers the batch: the kernel's gradient is summed over the devices."""
     mesh = parallel.make_mesh("data=2")
-    split, whole = parallel.batch_sharding(mesh, 0), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    split, whole = (
+        parallel.batch_sharding(mesh, 0),
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+    )
     x, w = random(4, 28, 28, 32), random(3, 3, 32, 64)
-    loss = lambda w, x: (max_pool(conv_general_dilated(x, w, (1, 1), "SAME")) ** 2).sum()  # noqa: E731
+
+    def loss(w, x):
+        return (max_pool(conv_general_dilated(x, w, (1, 1), "SAME")) ** 2).sum()
+
     program = jax.jit(jax.grad(loss), in_shardings=(whole, split), out_shardings=whole).lower(w, x).compile()
     assert "all-reduce" in program.as_text() and "all-gather" not in program.as_text()
     want = jax.jit(jax.grad(loss))(w, x)
@@ -121,7 +143,11 @@ def test_vmap_over_kernels_as_a_sweep_makes_it_equals_a_loop():
 
 
 def test_the_rule_takes_images_of_14_x_14_and_more():
-    assert conv._suits_rows((128, 14, 14, 32), (3, 3, 32, 64)) and conv._suits_rows((8, 224, 224, 3), (7, 7, 3, 64))
-    assert not conv._suits_rows((128, 28, 28, 32), (3, 3, 32, 16))  # too few features for the products to be large
+    assert conv._suits_rows((128, 14, 14, 32), (3, 3, 32, 64)) and conv._suits_rows(
+        (8, 224, 224, 3), (7, 7, 3, 64)
+    )
+    assert not conv._suits_rows(
+        (128, 28, 28, 32), (3, 3, 32, 16)
+    )  # too few features for the products to be large
     assert not conv._suits_rows((128, 28, 28, 1), (3, 3, 1, 32))  # or too few of what is unfolded
     assert not conv._suits_rows((128, 8, 8, 256), (3, 3, 256, 256))  # XLA's own unfolds so little well enough

@@ -48,7 +48,10 @@ def test_a_mask_belongs_to_the_example_wherever_it_lies():
 
 
 def test_examples_and_keys_have_masks_of_their_own():
-    masks = [np.asarray(dropout(jnp.ones((B, F)), 0.5, k)) for k in (keys(), keys(1), fold(keys(), 0), fold(keys(), 1))]
+    masks = [
+        np.asarray(dropout(jnp.ones((B, F)), 0.5, k))
+        for k in (keys(), keys(1), fold(keys(), 0), fold(keys(), 1))
+    ]
     assert len({mask.tobytes() for mask in masks}) == 4
     assert len({row.tobytes() for mask in masks for row in mask}) == 4 * B
 
@@ -84,9 +87,13 @@ def test_a_rate_that_keeps_nothing_or_is_none_is_refused(rate):
 
 def test_elements_examples_steps_and_layers_are_independent():
     n = 4000
-    step = lambda seed: dropout(jnp.ones((n, 32)), 0.5, keys(seed, n))  # noqa: E731
+
+    def step(seed):
+        return dropout(jnp.ones((n, 32)), 0.5, keys(seed, n))
+
     masks = [
-        np.asarray(m != 0, np.float64) for m in (step(0), step(1), dropout(jnp.ones((n, 32)), 0.5, fold(keys(0, n), 1)))
+        np.asarray(m != 0, np.float64)
+        for m in (step(0), step(1), dropout(jnp.ones((n, 32)), 0.5, fold(keys(0, n), 1)))
     ]
     columns = np.concatenate([*masks, np.roll(masks[0], 1, axis=0)], axis=1)  # and the next example's
     correlation = np.corrcoef(columns.T)[np.triu_indices(columns.shape[1], 1)] * np.sqrt(n)
@@ -97,5 +104,8 @@ def test_elements_examples_steps_and_layers_are_independent():
 @given(st.floats(0.01, 0.99))
 def test_a_rate_gives_the_same_mask_traced_or_not(rate):
     rate, x_BF = float(np.float32(rate)), jnp.ones((B, F))
-    zeros = lambda rate: dropout(x_BF, rate, keys()) == 0  # noqa: E731
+
+    def zeros(rate):
+        return dropout(x_BF, rate, keys()) == 0
+
     np.testing.assert_array_equal(jax.jit(zeros)(rate), zeros(rate))

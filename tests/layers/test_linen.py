@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import Experiment, Options, optim, runner
+from jaxmodels import Experiment, Options, optim
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.layers.linen import from_linen
 from jaxmodels.task import value
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.regress import regress
+from jaxmodels.training import runner
 
 pytestmark = pytest.mark.fast
 
@@ -74,7 +75,9 @@ def test_in_training_each_example_is_dropped_by_its_own_key_however_the_batch_is
     alone = Plain().apply(variables, X[3:4], train=True, rngs={"dropout": jax.random.fold_in(KEYS[3], 0)})
     np.testing.assert_allclose(whole[3], alone[0], rtol=1e-5, atol=1e-6)
     order = np.array([5, 2, 7, 0, 1, 3, 6, 4])
-    np.testing.assert_allclose(PLAIN.apply(variables, X[order], KEYS[order]), whole[order], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        PLAIN.apply(variables, X[order], KEYS[order]), whole[order], rtol=1e-5, atol=1e-6
+    )
     halves = [PLAIN.apply(variables, X[at], KEYS[at]) for at in (slice(0, 4), slice(4, 8))]
     np.testing.assert_allclose(jnp.concatenate(halves), whole, rtol=1e-5, atol=1e-6)
     same = jnp.broadcast_to(X[:1], X.shape)
@@ -86,7 +89,11 @@ def test_with_batch_normalisation_the_batch_is_seen_at_once_and_statistics_move(
     variables = model.init(KEY, X)
     y, new = model.apply(variables, X, KEYS, mutable=["batch_stats"])
     own = Normalised().apply(
-        variables, X, deterministic=False, rngs={"dropout": jax.random.fold_in(KEYS[0], 0)}, mutable=["batch_stats"]
+        variables,
+        X,
+        deterministic=False,
+        rngs={"dropout": jax.random.fold_in(KEYS[0], 0)},
+        mutable=["batch_stats"],
     )
     jax.tree.map(np.testing.assert_array_equal, (y, new), own)
     before = variables["batch_stats"]["BatchNorm_0"]["mean"]
@@ -141,14 +148,19 @@ def test_padding_reaches_the_argument_that_leaves_it_out_or_is_refused():
     got = model.apply(variables, tokens, KEYS[:1], segments)
     other = model.apply(variables, tokens.at[0, 2:].set(5), KEYS[:1], segments)
     np.testing.assert_allclose(got, other, rtol=1e-6)
-    with pytest.raises(ValueError, match=r'got a batch with "segments".*leaves out what is not real\. Do give mask='):
+    with pytest.raises(
+        ValueError, match=r'got a batch with "segments".*leaves out what is not real\. Do give mask='
+    ):
         from_linen(Texts(), train="training").apply(variables, tokens, segments_BT=segments)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"train": "is_training"}, r"got 'is_training' for Plain, whose call takes x, train; .* Do give train='train'$"),
+        (
+            {"train": "is_training"},
+            r"got 'is_training' for Plain, whose call takes x, train; .* Do give train='train'$",
+        ),
         ({}, r"got neither train nor evaluate for Plain, .* Do give train='train'$"),
     ],
 )

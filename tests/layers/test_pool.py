@@ -28,7 +28,9 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_pooling_and_its_gradient_are_those_of_xla_also_where_values_are_equal(name):
     shape, window, stride, padding = CASES[name]
-    x = np.maximum(np.round(np.random.default_rng(0).normal(size=shape)), 0).astype(np.float32) - 1  # many ties
+    x = (
+        np.maximum(np.round(np.random.default_rng(0).normal(size=shape)), 0).astype(np.float32) - 1
+    )  # many ties
 
     def value_and_grad(fn):
         def run(x):
@@ -43,13 +45,17 @@ def test_pooling_and_its_gradient_are_those_of_xla_also_where_values_are_equal(n
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("size", "window", "stride"), [(7, 3, 2), (8, 3, 2), (7, 2, 2), (8, 2, 2), (5, 3, 3)])
+@pytest.mark.parametrize(
+    ("size", "window", "stride"), [(7, 3, 2), (8, 3, 2), (7, 2, 2), (8, 2, 2), (5, 3, 3)]
+)
 def test_over_keeps_what_would_be_left_over(size, window, stride):
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
     pads = over(size, window, stride)
     got = jax.jit(lambda x: max_pool(x, window, stride, (pads, pads)))(x)
-    want = torch.nn.functional.max_pool2d(torch.tensor(x.transpose(0, 3, 1, 2)), window, stride, ceil_mode=True)
+    want = torch.nn.functional.max_pool2d(
+        torch.tensor(x.transpose(0, 3, 1, 2)), window, stride, ceil_mode=True
+    )
     np.testing.assert_array_equal(got, want.numpy().transpose(0, 2, 3, 1))
 
 
@@ -57,5 +63,9 @@ def test_over_keeps_what_would_be_left_over(size, window, stride):
 def test_means_are_pytorchs_adaptive_average(n, size):
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).normal(size=(2, n, n + 1, 3)).astype(np.float32)
-    want = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x.transpose(0, 3, 1, 2)), size).numpy().transpose(0, 2, 3, 1)
+    want = (
+        torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x.transpose(0, 3, 1, 2)), size)
+        .numpy()
+        .transpose(0, 2, 3, 1)
+    )
     np.testing.assert_allclose(jax.jit(means, static_argnums=1)(x, size), want, rtol=1e-5, atol=1e-6)

@@ -26,7 +26,10 @@ def test_the_products_of_blocks_are_in_eight_bits_and_the_head_is_not(products, 
     task = case(products).task
     params, extra = jax.eval_shape(task.init, jax.random.key(0), CASE.batch)
     text = jax.jit(task.evaluate).lower(params, extra, CASE.batch).as_text()
-    operands = [re.findall(r"x([a-z][A-Za-z0-9]*)>", types) for types in re.findall(r"dot_general.*?: \((.*?)\) ->", text)]
+    operands = [
+        re.findall(r"x([a-z][A-Za-z0-9]*)>", types)
+        for types in re.findall(r"dot_general.*?: \((.*?)\) ->", text)
+    ]
     assert operands.count([short, short]) == 6  # queries, keys and values; scores; their sums; out; up; down
     assert operands.count(["f32", "f32"]) == 1
 
@@ -50,7 +53,8 @@ def test_float_products_are_the_model_itself():
 @pytest.mark.fast
 def test_another_type_is_refused():
     with pytest.raises(
-        ValueError, match=r"got products='int4'; expected one of 'float', 'int8', 'float8'\. Do give products='int8'"
+        ValueError,
+        match=r"got products='int4'; expected one of 'float', 'int8', 'float8'\. Do give products='int8'",
     ):
         quantized(GPT_, "int4")
 

@@ -78,7 +78,9 @@ def test_scalings_equal_those_of_transformers(name, width):
 
     scaling = SCALINGS[name]
     rope = {"rope_type": scaling.kind, "rope_theta": 1e4, "factor": scaling.factor, **NAMES[name]}
-    config = LlamaConfig(hidden_size=2 * width, num_attention_heads=2, max_position_embeddings=512, rope_parameters=rope)
+    config = LlamaConfig(
+        hidden_size=2 * width, num_attention_heads=2, max_position_embeddings=512, rope_parameters=rope
+    )
     want, size = ROPE_INIT_FUNCTIONS[scaling.kind](config)
     np.testing.assert_allclose(frequencies(width, 1e4, scaling), want.numpy(), rtol=1e-5)
     cos, _ = rotations(jnp.zeros((1, 1), jnp.int32), width, 1e4, scaling)
@@ -101,7 +103,10 @@ def test_an_odd_width_is_refused():
 @pytest.mark.parametrize(
     ("scaling", "said"),
     [
-        (Scaling("llama3", 8.0), r"got Scaling.*expected the length that the model was trained on\. Do give length"),
+        (
+            Scaling("llama3", 8.0),
+            r"got Scaling.*expected the length that the model was trained on\. Do give length",
+        ),
         (Scaling("dynamic", 2.0, 8), r"got kind='dynamic'; expected one of 'linear', 'llama3', 'yarn'"),
     ],
     ids=["lacks", "unknown"],

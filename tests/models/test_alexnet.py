@@ -40,13 +40,22 @@ def test_features_are_maps_by_convolution():
     model = alexnet(7)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     maps = jax.eval_shape(lambda v: model.apply(v, x, method="features"), variables)
-    sizes = {"stage_1": (27, 64), "stage_2": (13, 192), "stage_3": (13, 384), "stage_4": (13, 256), "stage_5": (6, 256)}
-    assert {name: m.shape for name, m in maps.items()} == {name: (2, H, H, C) for name, (H, C) in sizes.items()}
+    sizes = {
+        "stage_1": (27, 64),
+        "stage_2": (13, 192),
+        "stage_3": (13, 384),
+        "stage_4": (13, 256),
+        "stage_5": (6, 256),
+    }
+    assert {name: m.shape for name, m in maps.items()} == {
+        name: (2, H, H, C) for name, (H, C) in sizes.items()
+    }
 
 
 def test_without_classes_the_last_hidden_layer_comes():
     model, bare = (
-        AlexNet(k, channels=(4,) * 5, final=1, hidden=(6, 5), stride=1, kernels=(3,) * 5, padding=(1,) * 5) for k in (3, 0)
+        AlexNet(k, channels=(4,) * 5, final=1, hidden=(6, 5), stride=1, kernels=(3,) * 5, padding=(1,) * 5)
+        for k in (3, 0)
     )
     x = np.random.default_rng(0).normal(size=(2, 28, 28, 1)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), x)

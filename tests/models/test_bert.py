@@ -49,7 +49,12 @@ def count(model):
 
 def hand_count(V, T, types, M, F, L):
     norm, dense = 2 * M, lambda a, b: a * b + b
-    return (V + T + types) * M + norm + L * (4 * dense(M, M) + dense(M, F) + dense(F, M) + 2 * norm) + dense(M, M)
+    return (
+        (V + T + types) * M
+        + norm
+        + L * (4 * dense(M, M) + dense(M, F) + dense(F, M) + 2 * norm)
+        + dense(M, M)
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +117,10 @@ def test_every_token_sees_both_sides():
 def test_types_count():
     variables = params_of(ENCODER)
     types = np.ones_like(TOKENS)
-    assert abs(ENCODER.apply(variables, TOKENS, None, None, types) - ENCODER.apply(variables, TOKENS)).max() > 1e-3
+    assert (
+        abs(ENCODER.apply(variables, TOKENS, None, None, types) - ENCODER.apply(variables, TOKENS)).max()
+        > 1e-3
+    )
 
 
 def test_remat_changes_no_gradient():

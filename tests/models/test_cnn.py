@@ -89,7 +89,9 @@ def test_batch_norm_normalises_by_the_running_statistics_in_evaluation():
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 1), (1, 8, 3, 1), (8, 8, 1)])
 def test_images_too_small_for_the_stages_are_refused(shape):
-    with pytest.raises(ValueError, match=r"CNN: image batch has shape .*at least 4x4: resize the images or use fewer"):
+    with pytest.raises(
+        ValueError, match=r"CNN: image batch has shape .*at least 4x4: resize the images or use fewer"
+    ):
         jax.eval_shape(CNN(5).init, jax.random.key(0), jnp.zeros(shape))
 
 
@@ -103,7 +105,9 @@ def test_images_too_small_for_the_stages_are_refused(shape):
 )
 def test_any_image_gives_a_row_of_logits(B, H, W, C, channels, hidden):
     model = CNN(5, channels=tuple(channels), hidden=hidden)
-    y, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), jnp.zeros((B, H, W, C)))
+    y, variables = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x), jnp.zeros((B, H, W, C))
+    )
     assert (y.shape, y.dtype) == ((B, 5), jnp.float32)
     n = len(channels)
     features = (H >> n) * (W >> n) * (channels[-1] if channels else C)
@@ -113,7 +117,12 @@ def test_any_image_gives_a_row_of_logits(B, H, W, C, channels, hidden):
 
 def test_lenet_matches_the_hand_count():
     """Convolutions 6 x 25 + 6, 16 x 150 + 16, 120 x 400 + 120; then 84 x 120 + 84 and 10 x 84 + 10."""
-    assert count(LeNet(), 1, 32, 32, 1) == count(LeNet(), 1, 28, 28, 1) == 156 + 2_416 + 48_120 + 10_164 + 850 == 61_706
+    assert (
+        count(LeNet(), 1, 32, 32, 1)
+        == count(LeNet(), 1, 28, 28, 1)
+        == 156 + 2_416 + 48_120 + 10_164 + 850
+        == 61_706
+    )
 
 
 def test_lenet_sees_a_small_image_with_a_border_of_zeros():
@@ -124,7 +133,9 @@ def test_lenet_sees_a_small_image_with_a_border_of_zeros():
 
 
 def test_lenet_refuses_other_sizes():
-    with pytest.raises(ValueError, match="LeNet: came images of 64x64; wanted 32x32 or 28x28: resize the images"):
+    with pytest.raises(
+        ValueError, match="LeNet: came images of 64x64; wanted 32x32 or 28x28: resize the images"
+    ):
         count(LeNet(), 1, 64, 64, 1)
 
 
@@ -139,7 +150,9 @@ def test_features_are_maps_by_stage(model, sizes):
     x = jnp.zeros((2, 28, 28, 1))
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     maps = jax.eval_shape(lambda v: model.apply(v, x, method="features"), variables)
-    assert {name: m.shape for name, m in maps.items()} == {name: (2, H, H, C) for name, (H, C) in sizes.items()}
+    assert {name: m.shape for name, m in maps.items()} == {
+        name: (2, H, H, C) for name, (H, C) in sizes.items()
+    }
 
 
 @pytest.mark.parametrize(("model", "bare", "width"), [(CNN(5), CNN(0), 128), (LeNet(5), LeNet(0), 84)])

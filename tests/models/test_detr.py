@@ -13,7 +13,9 @@ from jaxmodels.models.resnet import Basic, ResNet, resnet50
 pytestmark = pytest.mark.fast
 
 BACKBONE = ResNet(0, (1, 1), Basic, widths=(4, 6), stem="plain", stem_width=4)
-MODEL = DETR(BACKBONE, "stage_2", classes=3, queries=5, width=8, heads=2, depth=2, hidden_width=12, dropout=0.0)
+MODEL = DETR(
+    BACKBONE, "stage_2", classes=3, queries=5, width=8, heads=2, depth=2, hidden_width=12, dropout=0.0
+)
 X = pictures(2, 8, 12, 3)
 
 
@@ -42,13 +44,20 @@ def test_it_equals_pytorch():
     params = variables["params"]
 
     def ours(v):
-        return MODEL.apply(v, X), MODEL.apply(v, X, method=lambda model, x: model.backbone.features(x)["stage_2"])
+        return MODEL.apply(v, X), MODEL.apply(
+            v, X, method=lambda model, x: model.backbone.features(x)["stage_2"]
+        )
 
     got, features = jax.device_get(jax.jit(ours)(variables))
 
-    t = lambda a: torch.tensor(np.asarray(a))  # noqa: E731
-    dense = lambda y, p: linear(y, t(p["kernel"]).T, t(p["bias"]))  # noqa: E731
-    norm = lambda y, p: layer_norm(y, (8,), t(p["scale"]), t(p["bias"]), 1e-5)  # noqa: E731
+    def t(a):
+        return torch.tensor(np.asarray(a))
+
+    def dense(y, p):
+        return linear(y, t(p["kernel"]).T, t(p["bias"]))
+
+    def norm(y, p):
+        return layer_norm(y, (8,), t(p["scale"]), t(p["bias"]), 1e-5)
 
     def attend(q, k, v, p, name):
         D = 8
@@ -70,7 +79,9 @@ def test_it_equals_pytorch():
             training=False,
         )[0].transpose(0, 1)
 
-    mlp = lambda x, p: norm(x + dense(torch.relu(dense(x, p["up"])), p["down"]), p["norm_mlp"])  # noqa: E731
+    def mlp(x, p):
+        return norm(x + dense(torch.relu(dense(x, p["up"])), p["down"]), p["norm_mlp"])
+
     h, w = features.shape[1:3]
     kernel = params["project"]["kernel"][0, 0]
     x = (t(features) @ t(kernel) + t(params["project"]["bias"])).reshape(2, h * w, 8)
@@ -84,18 +95,28 @@ def test_it_equals_pytorch():
         y = norm(y + attend(y + query, y + query, y, p, "self"), p["norm_self"])
         y = mlp(norm(y + attend(y + query, x + place, x, p, "cross"), p["norm_cross"]), p)
         out = norm(y, params["norm"])
-        np.testing.assert_allclose(got.logits_LBQK[i], dense(out, params["head"]).numpy(), rtol=1e-3, atol=1e-4)
-        boxes = dense(torch.relu(dense(torch.relu(dense(out, params["box_0"])), params["box_1"])), params["box_2"]).sigmoid()
+        np.testing.assert_allclose(
+            got.logits_LBQK[i], dense(out, params["head"]).numpy(), rtol=1e-3, atol=1e-4
+        )
+        boxes = dense(
+            torch.relu(dense(torch.relu(dense(out, params["box_0"])), params["box_1"])), params["box_2"]
+        ).sigmoid()
         cy, cx, height, width = boxes.unbind(-1)
-        want = torch.stack([(cy - height / 2) * 8, (cx - width / 2) * 12, (cy + height / 2) * 8, (cx + width / 2) * 12], -1)
+        want = torch.stack(
+            [(cy - height / 2) * 8, (cx - width / 2) * 12, (cy + height / 2) * 8, (cx + width / 2) * 12], -1
+        )
         np.testing.assert_allclose(got.boxes_LBQ4[i], want.numpy(), rtol=1e-3, atol=1e-3)
 
 
 def test_places_run_from_above_zero_to_two_pi_both_ways():
     got = places(2, 4, 8).reshape(2, 4, 8)
     for n, at, angle in ((4, 0, np.pi), (4, 1, 2 * np.pi)):
-        np.testing.assert_allclose(got[at, :, :n], np.tile([np.sin(angle), np.cos(angle), *wave(angle)], (4, 1)), atol=1e-5)
-    np.testing.assert_allclose(got[0, 2, 4:], [np.sin(1.5 * np.pi), np.cos(1.5 * np.pi), *wave(1.5 * np.pi)], atol=1e-5)
+        np.testing.assert_allclose(
+            got[at, :, :n], np.tile([np.sin(angle), np.cos(angle), *wave(angle)], (4, 1)), atol=1e-5
+        )
+    np.testing.assert_allclose(
+        got[0, 2, 4:], [np.sin(1.5 * np.pi), np.cos(1.5 * np.pi), *wave(1.5 * np.pi)], atol=1e-5
+    )
 
 
 def wave(angle):

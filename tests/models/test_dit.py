@@ -46,9 +46,16 @@ def test_it_equals_pytorch():
     shapes = jax.eval_shape(lambda: MODEL.init(jax.random.key(0), X, time_B=TIME))["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: rng.normal(size=p.shape, scale=0.5).astype(np.float32), shapes)
-    t = lambda a: torch.tensor(np.asarray(a))  # noqa: E731
-    dense = lambda y, p: linear(y, t(p["kernel"]).T, t(p["bias"]))  # noqa: E731
-    norm = lambda y: layer_norm(y, (8,), eps=1e-6)  # noqa: E731
+
+    def t(a):
+        return torch.tensor(np.asarray(a))
+
+    def dense(y, p):
+        return linear(y, t(p["kernel"]).T, t(p["bias"]))
+
+    def norm(y):
+        return layer_norm(y, (8,), eps=1e-6)
+
     angle = 1000 * t(TIME)[:, None] * torch.exp(-np.log(10_000) * torch.arange(128) / 128)
     c = torch.cat([angle.cos(), angle.sin()], -1)
     c = dense(silu(dense(c, params["time_1"])), params["time_2"]) + t(params["label"]["embedding"])[LABEL]
@@ -59,7 +66,8 @@ def test_it_equals_pytorch():
         p = jax.tree.map(lambda a, i=i: a[i], params["blocks"])
         shift, scale, gate, shift2, scale2, gate2 = dense(c, p["modulation"]).chunk(6, -1)
         q, k, v = (
-            y.reshape(2, 6, 2, 4).transpose(1, 2) for y in dense(norm(h) * (1 + scale) + shift, p["qkv"]).chunk(3, -1)
+            y.reshape(2, 6, 2, 4).transpose(1, 2)
+            for y in dense(norm(h) * (1 + scale) + shift, p["qkv"]).chunk(3, -1)
         )
         h = h + gate * dense(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 6, 8), p["out"])
         y = dense(norm(h) * (1 + scale2) + shift2, p["up"])
@@ -75,10 +83,23 @@ def test_places_are_those_of_the_paper():
     """A quarter of the width each: sines and cosines of the column, then of the row."""
     got = places(2, 3, 8)
     assert got.shape == (6, 8)
-    want = [np.sin(2), np.sin(0.02), np.cos(2), np.cos(0.02), np.sin(1), np.sin(0.01), np.cos(1), np.cos(0.01)]
+    want = [
+        np.sin(2),
+        np.sin(0.02),
+        np.cos(2),
+        np.cos(0.02),
+        np.sin(1),
+        np.sin(0.01),
+        np.cos(1),
+        np.cos(0.01),
+    ]
     np.testing.assert_allclose(got[5], want, rtol=1e-5)
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="DiT: came images of 5x6, width 8 and 2 heads; wanted multiples of the patch, 2"):
-        jax.eval_shape(lambda x: MODEL.init(jax.random.key(0), x, time_B=TIME), np.zeros((2, 5, 6, 3), np.float32))
+    with pytest.raises(
+        ValueError, match="DiT: came images of 5x6, width 8 and 2 heads; wanted multiples of the patch, 2"
+    ):
+        jax.eval_shape(
+            lambda x: MODEL.init(jax.random.key(0), x, time_B=TIME), np.zeros((2, 5, 6, 3), np.float32)
+        )

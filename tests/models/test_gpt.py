@@ -25,7 +25,9 @@ def variables():
     variables = jax.jit(GPT(**SIZES).init)(jax.random.key(0), TOKENS)
     leaves, tree = jax.tree.flatten(variables)
     random = np.random.default_rng(1)
-    return jax.tree.unflatten(tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves])
+    return jax.tree.unflatten(
+        tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves]
+    )
 
 
 def count(model):
@@ -103,7 +105,9 @@ def test_reading_in_chunks_with_a_cache_equals_reading_at_once(variables, sizes)
         logits, cache = apply(variables, chunk, cache)
         parts.append(logits)
     np.testing.assert_array_equal(cache.length_LB, T)
-    np.testing.assert_allclose(np.concatenate(parts, 1), jax.jit(model.apply)(variables, TOKENS), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.concatenate(parts, 1), jax.jit(model.apply)(variables, TOKENS), rtol=1e-4, atol=1e-5
+    )
 
 
 @fast
@@ -219,7 +223,14 @@ def test_a_width_that_the_heads_do_not_divide_is_refused():
 
 
 @fast
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.booleans())
+@given(
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.booleans(),
+)
 def test_any_size_gives_logits_for_every_token(B, T, H, D, L, tied):
     model = GPT(V, T + 1, H * D, L, H, tied=tied)
     tokens = jnp.zeros((B, T), jnp.int32)

@@ -39,8 +39,16 @@ def test_the_reduced_size_matches_the_hand_count():
 @pytest.mark.parametrize(
     ("model", "size", "want"),
     [
-        (googlenet(10), 224, {"stem": (56, 192), "stage_1": (28, 480), "stage_2": (14, 832), "stage_3": (7, 1024)}),
-        (inception_v3(10), 299, {"stem": (35, 192), "stage_1": (35, 288), "stage_2": (17, 768), "stage_3": (8, 2048)}),
+        (
+            googlenet(10),
+            224,
+            {"stem": (56, 192), "stage_1": (28, 480), "stage_2": (14, 832), "stage_3": (7, 1024)},
+        ),
+        (
+            inception_v3(10),
+            299,
+            {"stem": (35, 192), "stage_1": (35, 288), "stage_2": (17, 768), "stage_3": (8, 2048)},
+        ),
     ],
     ids=["googlenet", "v3"],
 )
@@ -48,7 +56,9 @@ def test_features_are_maps_by_stage(model, size, want):
     x = jax.ShapeDtypeStruct((2, size, size, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     maps = jax.eval_shape(lambda v, x: model.apply(v, x, method="features"), variables, x)
-    assert {name: m.shape for name, m in maps.items()} == {name: (2, H, H, C) for name, (H, C) in want.items()}
+    assert {name: m.shape for name, m in maps.items()} == {
+        name: (2, H, H, C) for name, (H, C) in want.items()
+    }
 
 
 def test_without_classes_come_the_pooled_features():
@@ -61,7 +71,11 @@ def test_without_classes_come_the_pooled_features():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="InceptionV3: came images of 64x80; wanted at least 75x75, published are 299x299"):
+    with pytest.raises(
+        ValueError, match="InceptionV3: came images of 64x80; wanted at least 75x75, published are 299x299"
+    ):
         shapes(inception_v3(5), 1, 64, 80, 3)
-    with pytest.raises(ValueError, match="GoogLeNet: came auxiliary heads for a second stage of less than four blocks"):
+    with pytest.raises(
+        ValueError, match="GoogLeNet: came auxiliary heads for a second stage of less than four blocks"
+    ):
         shapes(googlenet_28(5, auxiliary=True), 1, 28, 28, 1)

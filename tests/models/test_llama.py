@@ -99,7 +99,9 @@ def test_rows_of_different_length_with_a_cache_equal_reading_each_at_once(kind):
             chunk[row, :n] = TOKENS[row, read[row] : read[row] + n]
         logits, cache = apply(chunk, cache, jnp.asarray(counts))
         for row, n in enumerate(counts):
-            np.testing.assert_allclose(logits[row, :n], whole[row, read[row] : read[row] + n], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(
+                logits[row, :n], whole[row, read[row] : read[row] + n], rtol=1e-4, atol=1e-4
+            )
         read += counts
     np.testing.assert_array_equal(read, T)
 

@@ -34,19 +34,36 @@ def test_it_equals_pytorch_block_by_block():
     params = jax.jit(MODEL.init)(jax.random.key(0), x)["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: rng.normal(size=p.shape, scale=0.5).astype(np.float32), params)
-    t = lambda a: torch.tensor(np.asarray(a))  # noqa: E731
-    h = conv2d(t(x.transpose(0, 3, 1, 2)), t(params["embed"]["kernel"].transpose(3, 2, 0, 1)), t(params["embed"]["bias"]), 4)
+
+    def t(a):
+        return torch.tensor(np.asarray(a))
+
+    h = conv2d(
+        t(x.transpose(0, 3, 1, 2)),
+        t(params["embed"]["kernel"].transpose(3, 2, 0, 1)),
+        t(params["embed"]["bias"]),
+        4,
+    )
     h = h.flatten(2).transpose(1, 2)
     for i in range(3):
         p = jax.tree.map(lambda a, i=i: t(a[i]), params["blocks"])
-        norm = lambda y, name, p=p: layer_norm(y, (8,), p[name]["scale"], p[name]["bias"], 1e-6)  # noqa: E731
-        dense = lambda y, name, p=p: linear(y, p[name]["kernel"].T, p[name]["bias"])  # noqa: E731
-        y = dense(gelu(dense(norm(h, "norm_token").transpose(1, 2), "token_up")), "token_down").transpose(1, 2)
+
+        def norm(y, name, p=p):
+            return layer_norm(y, (8,), p[name]["scale"], p[name]["bias"], 1e-6)
+
+        def dense(y, name, p=p):
+            return linear(y, p[name]["kernel"].T, p[name]["bias"])
+
+        y = dense(gelu(dense(norm(h, "norm_token").transpose(1, 2), "token_up")), "token_down").transpose(
+            1, 2
+        )
         h = h + y
         h = h + dense(gelu(dense(norm(h, "norm_channel"), "channel_up")), "channel_down")
     h = layer_norm(h, (8,), t(params["norm"]["scale"]), t(params["norm"]["bias"]), 1e-6).mean(1)
     want = h @ t(params["head"]["kernel"]) + t(params["head"]["bias"])
-    np.testing.assert_allclose(jax.jit(MODEL.apply)({"params": params}, x), want.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(MODEL.apply)({"params": params}, x), want.numpy(), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_features_are_maps_after_each_quarter():
@@ -57,5 +74,7 @@ def test_features_are_maps_after_each_quarter():
 
 
 def test_images_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="Mixer: came images of 8x8; wanted 8x12, 2x3 patches of 4: resize the images"):
+    with pytest.raises(
+        ValueError, match="Mixer: came images of 8x8; wanted 8x12, 2x3 patches of 4: resize the images"
+    ):
         shapes(MODEL, 1, 8, 8, 3)

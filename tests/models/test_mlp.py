@@ -57,7 +57,11 @@ def test_hidden_layers_drop_different_units():
     params["head"]["kernel"] = jnp.eye(40)
     params["hidden_1"]["kernel"] = jnp.eye(40)
     y = np.asarray(jax.jit(model.apply)({"params": params}, x, jax.random.split(jax.random.key(0), 1)))[0] - 1
-    assert set(np.round(y).astype(int)) == {0, 2, 18}  # dropped; passed and first dropped; passed twice: (2 x 4 + 1) x 2
+    assert set(np.round(y).astype(int)) == {
+        0,
+        2,
+        18,
+    }  # dropped; passed and first dropped; passed twice: (2 x 4 + 1) x 2
 
 
 @given(

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from foreign import count, pictures, shapes
 
-from jaxmodels.models.mobilenet import Inverted, MobileNet, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, rounded
+from jaxmodels.models.mobilenet import (
+    Inverted,
+    MobileNet,
+    mobilenet_v2,
+    mobilenet_v3_large,
+    mobilenet_v3_small,
+    rounded,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -16,7 +23,13 @@ def by_hand(model, classes):
     """Convolutions without bias, two numbers of normalisation for each channel, squeeze and excite with biases."""
     total, C = 27 * model.stem + 2 * model.stem, model.stem
     for kernel, inner, out, _, excite, _ in model.rows:
-        total += (C * inner + 2 * inner if inner != C else 0) + kernel**2 * inner + 2 * inner + inner * out + 2 * out
+        total += (
+            (C * inner + 2 * inner if inner != C else 0)
+            + kernel**2 * inner
+            + 2 * inner
+            + inner * out
+            + 2 * out
+        )
         narrow = rounded(inner / 4)
         total += 2 * inner * narrow + inner + narrow if excite else 0
         C = out
@@ -28,7 +41,8 @@ def by_hand(model, classes):
 
 
 @pytest.mark.parametrize(
-    ("make", "want"), [(mobilenet_v2, 3_504_872), (mobilenet_v3_large, 5_483_032), (mobilenet_v3_small, 2_542_856)]
+    ("make", "want"),
+    [(mobilenet_v2, 3_504_872), (mobilenet_v3_large, 5_483_032), (mobilenet_v3_small, 2_542_856)],
 )
 def test_the_published_sizes_match_the_hand_count(make, want):
     model = make(1000)
@@ -47,9 +61,17 @@ def test_features_end_at_each_resolution():
     x = jax.ShapeDtypeStruct((2, 224, 224, 3), np.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     maps = jax.eval_shape(lambda v, x: model.apply(v, x, method="features"), variables, x)
-    sizes = {"stem": (112, 32), "stage_1": (112, 16), "stage_2": (56, 24), "stage_3": (28, 32), "stage_4": (14, 96)}
+    sizes = {
+        "stem": (112, 32),
+        "stage_1": (112, 16),
+        "stage_2": (56, 24),
+        "stage_3": (28, 32),
+        "stage_4": (14, 96),
+    }
     sizes |= {"stage_5": (7, 320), "last": (7, 1280)}
-    assert {name: m.shape for name, m in maps.items()} == {name: (2, H, H, C) for name, (H, C) in sizes.items()}
+    assert {name: m.shape for name, m in maps.items()} == {
+        name: (2, H, H, C) for name, (H, C) in sizes.items()
+    }
 
 
 def test_without_classes_come_the_pooled_features_and_dropout_needs_keys():

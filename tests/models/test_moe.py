@@ -117,7 +117,9 @@ def test_the_gradient_of_sorted_experts_equals_that_of_all_experts():
         scores = jax.nn.softmax(x_BTM @ p["router"]["kernel"])
         weights = jnp.where(scores >= jnp.sort(scores)[..., -K][..., None], scores, 0)
         weights /= weights.sum(-1, keepdims=True)
-        hidden = jax.nn.silu(jnp.einsum("btm,emf->btef", x_BTM, p["gate"])) * jnp.einsum("btm,emf->btef", x_BTM, p["up"])
+        hidden = jax.nn.silu(jnp.einsum("btm,emf->btef", x_BTM, p["gate"])) * jnp.einsum(
+            "btm,emf->btef", x_BTM, p["up"]
+        )
         return jnp.einsum("btef,efm,bte->btm", hidden, p["down"], weights)
 
     want = jax.grad(lambda p: jnp.sum(dense(p) ** 2))(params)
@@ -143,7 +145,9 @@ def test_the_balance_loss_of_an_example_follows_the_formula_over_its_real_tokens
         E * sum(share[b, :n, e].mean() * scores[b, :n, e].mean() for e in range(E)) if n else 0.0
         for b, n in enumerate((8, 5, 0))
     ]
-    np.testing.assert_allclose(imbalance(jnp.asarray(scores), jnp.asarray(share), jnp.asarray(real)), want, rtol=1e-5)
+    np.testing.assert_allclose(
+        imbalance(jnp.asarray(scores), jnp.asarray(share), jnp.asarray(real)), want, rtol=1e-5
+    )
 
 
 def sown(model, variables, *inputs):
@@ -217,7 +221,9 @@ def test_rows_of_different_length_with_a_cache_equal_reading_each_at_once(kind):
             chunk[row, :n] = TOKENS[row, read[row] : read[row] + n]
         logits, cache = apply(chunk, cache, jnp.asarray(counts))
         for row, n in enumerate(counts):
-            np.testing.assert_allclose(logits[row, :n], whole[row, read[row] : read[row] + n], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(
+                logits[row, :n], whole[row, read[row] : read[row] + n], rtol=1e-4, atol=1e-4
+            )
         read += counts
     np.testing.assert_array_equal(read, T)
 
@@ -238,8 +244,13 @@ def test_packed_documents_equal_each_on_its_own(kind):
 def test_every_gradient_is_finite_and_not_zero(kind, dtype):
     model = of(kind)
     variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables_of(model))
-    gradients = jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, TOKENS).astype(jnp.float32) ** 2)))(variables)
-    assert all(x.dtype == dtype and jnp.isfinite(x).all() and jnp.abs(x).max() > 0 for x in jax.tree.leaves(gradients))
+    gradients = jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, TOKENS).astype(jnp.float32) ** 2)))(
+        variables
+    )
+    assert all(
+        x.dtype == dtype and jnp.isfinite(x).all() and jnp.abs(x).max() > 0
+        for x in jax.tree.leaves(gradients)
+    )
 
 
 @pytest.mark.parametrize("options", first(1, [{"remat": "full"}, {"unroll": 2}]), ids=str)
@@ -255,7 +266,9 @@ def test_how_layers_are_laid_out_changes_no_gradient(options):
 
 @fast
 def test_more_experts_for_a_token_than_there_are_is_refused():
-    with pytest.raises(ValueError, match=r"Experts: came 6 of 5 experts for a token; wanted from 1 to all of them"):
+    with pytest.raises(
+        ValueError, match=r"Experts: came 6 of 5 experts for a token; wanted from 1 to all of them"
+    ):
         jax.eval_shape(of("mixtral", chosen=6).init, jax.random.key(0), TOKENS)
 
 

@@ -12,8 +12,8 @@ from foreign import pictures
 
 from jaxmodels.convert.load import load_weights
 from jaxmodels.models.mtcnn import Said, onet, pnet, rnet
-from jaxmodels.tasks import faces
-from jaxmodels.tasks.faces import find_faces, network, suppress
+from jaxmodels.tasks import face_detection
+from jaxmodels.tasks.face_detection import find_faces, network, suppress
 
 pytestmark = pytest.mark.fast
 
@@ -26,14 +26,21 @@ def theirs(weights, x, n, pools, dense):
     from torch.nn.functional import conv2d, linear, max_pool2d, prelu
 
     for i in range(1, n + 1):
-        x = prelu(conv2d(x, weights[f"conv{i}.weight"], weights[f"conv{i}.bias"]), weights[f"prelu{i}.weight"])
+        x = prelu(
+            conv2d(x, weights[f"conv{i}.weight"], weights[f"conv{i}.bias"]), weights[f"prelu{i}.weight"]
+        )
         if pools[i - 1]:
             x = max_pool2d(x, pools[i - 1], 2, ceil_mode=True)
     if not dense:
-        heads = [conv2d(x, weights[f"conv{n + 1}_{i}.weight"], weights[f"conv{n + 1}_{i}.bias"]) for i in (1, 2)]
+        heads = [
+            conv2d(x, weights[f"conv{n + 1}_{i}.weight"], weights[f"conv{n + 1}_{i}.bias"]) for i in (1, 2)
+        ]
         return [head.permute(0, 2, 3, 1) for head in heads]
     x = x.permute(0, 3, 2, 1).reshape(len(x), -1)
-    x = prelu(linear(x, weights[f"dense{n + 1}.weight"], weights[f"dense{n + 1}.bias"]), weights[f"prelu{n + 1}.weight"])
+    x = prelu(
+        linear(x, weights[f"dense{n + 1}.weight"], weights[f"dense{n + 1}.bias"]),
+        weights[f"prelu{n + 1}.weight"],
+    )
     name = f"dense{n + 2}_"
     return [
         linear(x, weights[f"{name}{i}.weight"], weights[f"{name}{i}.bias"])
@@ -53,7 +60,9 @@ def test_the_published_networks_say_what_pytorch_says(name, real):
     got = network(found)(images)
     weights = torch.load(path, weights_only=True)
     model = found.model
-    want = theirs(weights, torch.tensor(images.transpose(0, 3, 1, 2)), len(model.channels), model.pools, model.dense)
+    want = theirs(
+        weights, torch.tensor(images.transpose(0, 3, 1, 2)), len(model.channels), model.pools, model.dense
+    )
     np.testing.assert_allclose(got.face, torch.softmax(want[0], -1)[..., 1].numpy(), atol=1e-5)
     np.testing.assert_allclose(got.edges, want[1].numpy(), atol=1e-4)
     if model.marks:
@@ -65,7 +74,8 @@ def test_the_published_networks_find_no_face_in_a_plain_picture(real):
     image = pytest.importorskip("PIL.Image").new("RGB", (60, 40), (90, 120, 90))
     folder = real("weights") / "mtcnn"
     parts = [
-        network(load_weights(make(), folder / f"{name}.pt", layout="facenet-pytorch")) for name, (make, _) in FILES.items()
+        network(load_weights(make(), folder / f"{name}.pt", layout="facenet-pytorch"))
+        for name, (make, _) in FILES.items()
     ]
     assert find_faces(image, *parts).boxes.shape == (0, 4)
 
@@ -75,10 +85,17 @@ def bright(x_NHWC):
     size = x_NHWC.shape[1]
     lit = x_NHWC[..., 0] > 0.2
     rows, columns = lit.any(2), lit.any(1)
-    first = lambda line: line.argmax(1) / size  # noqa: E731
-    last = lambda line: line[:, ::-1].argmax(1) / size  # noqa: E731
+
+    def first(line):
+        return line.argmax(1) / size
+
+    def last(line):
+        return line[:, ::-1].argmax(1) / size
+
     edges = np.stack([first(columns), first(rows), -last(columns), -last(rows)], -1)
-    points = np.concatenate([np.tile([0.25, 0.75, 0.5, 0.3, 0.7], (len(lit), 1)), np.full((len(lit), 5), 0.5)], 1)
+    points = np.concatenate(
+        [np.tile([0.25, 0.75, 0.5, 0.3, 0.7], (len(lit), 1)), np.full((len(lit), 5), 0.5)], 1
+    )
     return Said(np.where(lit.mean((1, 2)) > 0.6, lit.mean((1, 2)), 0.0), edges, points)
 
 
@@ -86,7 +103,9 @@ def bright_map(x_1HWC):
     """The same of all windows of 12 x 12, 2 pixels apart."""
     H, W = x_1HWC.shape[1:3]
     h, w = (H - 12) // 2 + 1, (W - 12) // 2 + 1
-    windows = np.stack([x_1HWC[0, 2 * i : 2 * i + 12, 2 * j : 2 * j + 12] for i in range(h) for j in range(w)])
+    windows = np.stack(
+        [x_1HWC[0, 2 * i : 2 * i + 12, 2 * j : 2 * j + 12] for i in range(h) for j in range(w)]
+    )
     lit, said = windows[..., 0] > 0.2, bright(windows)
     cut = lit[:, [0, -1]].any((1, 2)) | lit[:, :, [0, -1]].any((1, 2))  # the square reaches out of the window
     face = np.where(cut | (lit.mean((1, 2)) < 0.3), 0.0, 0.9)
@@ -94,7 +113,8 @@ def bright_map(x_1HWC):
 
 
 @pytest.mark.parametrize(
-    ("box", "size"), [((20, 30, 50, 60), (80, 90)), ((8, 36, 28, 56), (100, 70)), ((40, 50, 90, 100), (100, 110))]
+    ("box", "size"),
+    [((20, 30, 50, 60), (80, 90)), ((8, 36, 28, 56), (100, 70)), ((40, 50, 90, 100), (100, 110))],
 )
 def test_the_cascade_finds_a_square_where_it_is(box, size):
     image = pytest.importorskip("PIL.Image")
@@ -103,7 +123,9 @@ def test_the_cascade_finds_a_square_where_it_is(box, size):
     found = find_faces(image.fromarray(pixels), bright_map, bright, bright, smallest=16)
     side = box[2] - box[0]
     assert len(found.boxes) == 1 and abs(found.boxes[0] - box).max() < 0.15 * side
-    want = np.array([box[0], box[1]]) + side * np.array([[0.5, 0.25], [0.5, 0.75], [0.5, 0.5], [0.5, 0.3], [0.5, 0.7]])
+    want = np.array([box[0], box[1]]) + side * np.array(
+        [[0.5, 0.25], [0.5, 0.75], [0.5, 0.5], [0.5, 0.3], [0.5, 0.7]]
+    )
     assert abs(found.points[0] - want).max() < 0.15 * side
 
 
@@ -118,9 +140,9 @@ def test_of_boxes_that_overlap_the_best_stays():
 def test_more_windows_than_a_chunk_come_back_in_order(monkeypatch):
     image = pytest.importorskip("PIL.Image").new("RGB", (50, 50), (255, 255, 255))
     boxes = np.array([[i, i, i + 8, i + 8] for i in range(7)], float)
-    whole = faces._windows(image, boxes, bright, 24)
-    monkeypatch.setattr(faces, "CHUNK", 3)
-    for a, b in zip(whole, faces._windows(image, boxes, bright, 24), strict=True):
+    whole = face_detection._windows(image, boxes, bright, 24)
+    monkeypatch.setattr(face_detection, "CHUNK", 3)
+    for a, b in zip(whole, face_detection._windows(image, boxes, bright, 24), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -86,23 +86,32 @@ def test_wrn_28_10_matches_the_hand_count():
     [
         (resnet.resnet50(7), {"stem": (32, 64), **{f"stage_{i}": (32 >> i, 128 << i) for i in range(1, 5)}}),
         (CifarResNet(7), {"stem": (64, 16), "stage_1": (64, 16), "stage_2": (32, 32), "stage_3": (16, 64)}),
-        (WideResNet(7, 10, 2), {"stem": (64, 16), "stage_1": (64, 32), "stage_2": (32, 64), "stage_3": (16, 128)}),
+        (
+            WideResNet(7, 10, 2),
+            {"stem": (64, 16), "stage_1": (64, 32), "stage_2": (32, 64), "stage_3": (16, 128)},
+        ),
     ],
     ids=["resnet", "cifar", "wide"],
 )
 def test_features_are_maps_by_stage(model, sizes):
     image = jnp.zeros((2, 64, 64, 3))
     maps = jax.eval_shape(lambda v, x: model.apply(v, x, method="features"), shapes(model), image)
-    assert {name: x.shape for name, x in maps.items()} == {name: (2, H, H, C) for name, (H, C) in sizes.items()}
+    assert {name: x.shape for name, x in maps.items()} == {
+        name: (2, H, H, C) for name, (H, C) in sizes.items()
+    }
 
 
-@pytest.mark.parametrize("model", [SMALL, partial(CifarResNet, depth=8), partial(WideResNet, depth=10, widen=1)])
+@pytest.mark.parametrize(
+    "model", [SMALL, partial(CifarResNet, depth=8), partial(WideResNet, depth=10, widen=1)]
+)
 def test_without_classes_there_is_no_head_and_the_pooled_features_come(model):
     image = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
     with_head, without = model(classes=5), model(classes=0)
     variables = jax.jit(with_head.init)(jax.random.key(0), image)
     bare = {**variables, "params": {name: x for name, x in variables["params"].items() if name != "head"}}
-    assert jax.tree.map(jnp.shape, jax.eval_shape(without.init, jax.random.key(0), image)) == jax.tree.map(jnp.shape, bare)
+    assert jax.tree.map(jnp.shape, jax.eval_shape(without.init, jax.random.key(0), image)) == jax.tree.map(
+        jnp.shape, bare
+    )
     logits, features = jax.jit(with_head.apply)(variables, image), jax.jit(without.apply)(bare, image)
     head = variables["params"]["head"]
     np.testing.assert_allclose(logits, features @ head["kernel"] + head["bias"], rtol=1e-4, atol=1e-5)

@@ -54,7 +54,8 @@ def test_layers_and_their_gradients_equal_torch(cell, bidirectional):
     params = {}
     for name in names:
         ih, hh, b_ih, b_hh = (
-            getattr(theirs, f"{what}_{name}").detach().numpy() for what in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            getattr(theirs, f"{what}_{name}").detach().numpy()
+            for what in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         own = {"bias": b_ih, "bias_state": b_hh} if cell == "gru" else {"bias": b_ih + b_hh}
         params[name] = {"kernel_input": ih.T, "kernel_state": hh.T, **own}
@@ -62,7 +63,9 @@ def test_layers_and_their_gradients_equal_torch(cell, bidirectional):
     def ours(params, x_BTM):
         for i in range(2):
             layers = [Layer(cell, H, reverse=back != "").apply for back in backs]
-            parts = [f({"params": params[f"l{i}{back}"]}, x_BTM)[0] for f, back in zip(layers, backs, strict=True)]
+            parts = [
+                f({"params": params[f"l{i}{back}"]}, x_BTM)[0] for f, back in zip(layers, backs, strict=True)
+            ]
             x_BTM = jnp.concatenate(parts, -1)
         return x_BTM
 
@@ -72,7 +75,12 @@ def test_layers_and_their_gradients_equal_torch(cell, bidirectional):
     np.testing.assert_allclose(jax.jit(ours)(params, x_BTM), y.detach().numpy(), atol=1e-5)
     grads, dx_BTM = jax.jit(jax.grad(lambda p, x: (ours(p, x) * weight_BTH).sum(), (0, 1)))(params, x_BTM)
     np.testing.assert_allclose(dx_BTM, x.grad.numpy(), atol=1e-5)
-    pairs = {"kernel_input": "weight_ih", "kernel_state": "weight_hh", "bias": "bias_ih", "bias_state": "bias_hh"}
+    pairs = {
+        "kernel_input": "weight_ih",
+        "kernel_state": "weight_hh",
+        "bias": "bias_ih",
+        "bias_state": "bias_hh",
+    }
     for name in names:
         for mine, other in pairs.items():
             if mine in grads[name]:
@@ -157,7 +165,9 @@ def test_forget_gates_start_at_a_bias_of_one_and_no_other_gate_does():
 @every
 def test_each_gates_matrix_of_the_state_starts_orthogonal(cell):
     p = jax.jit(RNN(**SIZES, cell=cell).init)(jax.random.key(0), TOKENS)["params"]
-    for square in np.split(np.asarray(p["layer_0"]["kernel_state"]), p["layer_0"]["kernel_state"].shape[1] // M, axis=1):
+    for square in np.split(
+        np.asarray(p["layer_0"]["kernel_state"]), p["layer_0"]["kernel_state"].shape[1] // M, axis=1
+    ):
         np.testing.assert_allclose(square @ square.T, np.eye(M), atol=1e-5)
 
 
@@ -188,7 +198,9 @@ def test_reading_in_chunks_with_a_cache_equals_reading_at_once(cell, sizes):
         logits, cache = apply(chunk, cache)
         parts.append(logits)
     assert {x.shape for x in cache} == {(L, B, M)}
-    np.testing.assert_allclose(np.concatenate(parts, 1), jax.jit(model.apply)(variables, TOKENS), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        np.concatenate(parts, 1), jax.jit(model.apply)(variables, TOKENS), rtol=1e-5, atol=1e-5
+    )
 
 
 @fast
@@ -238,15 +250,26 @@ def test_states_stay_in_float32_where_products_are_in_bfloat16():
 
 @fast
 def test_an_unknown_cell_is_refused():
-    with pytest.raises(ValueError, match=r"got cell='lstn'; expected one of 'elman', 'lstm', 'gru'\. Do give cell='lstm'"):
+    with pytest.raises(
+        ValueError, match=r"got cell='lstn'; expected one of 'elman', 'lstm', 'gru'\. Do give cell='lstm'"
+    ):
         jax.eval_shape(RNN(**SIZES, cell="lstn").init, jax.random.key(0), TOKENS)
 
 
 @fast
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 3), st.sampled_from(CELLS), st.booleans())
+@given(
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.sampled_from(CELLS),
+    st.booleans(),
+)
 def test_any_size_gives_logits_for_every_token(B, T, M, L, cell, tied):
     model = RNN(V, M, L, cell, tied=tied)
-    logits = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((B, T), jnp.int32)))[0]
+    logits = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((B, T), jnp.int32)))[
+        0
+    ]
     assert (logits.shape, logits.dtype) == ((B, T, V), jnp.float32)
 
 
@@ -262,7 +285,9 @@ def test_padding_changes_no_logit(cell, bidirectional, side):
     variables = randomised(model)
     edge = ((0, 0), (3, 0) if side == "left" else (0, 3))
     got = jax.jit(model.apply)(
-        variables, np.pad(TOKENS, edge, constant_values=5), segments_BT=np.pad(np.ones((B, T), np.int32), edge)
+        variables,
+        np.pad(TOKENS, edge, constant_values=5),
+        segments_BT=np.pad(np.ones((B, T), np.int32), edge),
     )
     np.testing.assert_allclose(got, jax.jit(model.apply)(variables, TOKENS), rtol=1e-5, atol=1e-5)
 
@@ -274,7 +299,9 @@ def test_texts_of_different_lengths_in_a_batch_equal_each_alone():
     segments = (np.arange(T) < lengths[:, None]).astype(np.int32)
     got = model.apply(variables, TOKENS, segments_BT=segments)
     for b, n in enumerate(lengths):
-        np.testing.assert_allclose(got[b], model.apply(variables, TOKENS[b : b + 1, :n])[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            got[b], model.apply(variables, TOKENS[b : b + 1, :n])[0], rtol=1e-5, atol=1e-5
+        )
 
 
 @fast

@@ -31,7 +31,9 @@ def variables():
     variables = jax.jit(MODEL.init)(jax.random.key(0), SOURCE, TARGET)
     leaves, tree = jax.tree.flatten(variables)
     random = np.random.default_rng(1)
-    return jax.tree.unflatten(tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves])
+    return jax.tree.unflatten(
+        tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves]
+    )
 
 
 def answer(variables, source=SOURCE, target=TARGET):
@@ -74,7 +76,9 @@ def test_near_keys_have_buckets_of_their_own_and_far_ones_share():
     np.testing.assert_array_equal(bucket(jnp.asarray(back), both_ways=False, buckets=8, furthest=16), 0)
     one_side = bucket(-jnp.asarray(back), both_ways=True, buckets=16, furthest=16)
     np.testing.assert_array_equal(one_side, got)
-    np.testing.assert_array_equal(bucket(jnp.asarray(back[1:]), both_ways=True, buckets=16, furthest=16), 8 + got[1:])
+    np.testing.assert_array_equal(
+        bucket(jnp.asarray(back[1:]), both_ways=True, buckets=16, furthest=16), 8 + got[1:]
+    )
 
 
 @pytest.mark.parametrize("both_ways", [True, False])
@@ -109,7 +113,10 @@ def test_padding_of_the_source_changes_nothing(variables):
 @fast
 def test_pairs_packed_into_a_row_do_not_see_each_other(variables):
     sources, targets = (SOURCE[:1, :3], SOURCE[:1, 3:]), (TARGET[:1, :2], TARGET[:1, 2:])
-    source_segments, segments = np.array([[1, 1, 1, 2, 2]], np.int32), np.array([[1, 1, 2, 2, 2, 2]], np.int32)
+    source_segments, segments = (
+        np.array([[1, 1, 1, 2, 2]], np.int32),
+        np.array([[1, 1, 2, 2, 2, 2]], np.int32),
+    )
     got = APPLY(variables, SOURCE[:1], TARGET[:1], None, source_segments, segments)
     want = [APPLY(variables, *pair) for pair in zip(sources, targets, strict=True)]
     np.testing.assert_allclose(got, np.concatenate(want, 1), rtol=1e-4, atol=1e-5)
@@ -118,7 +125,10 @@ def test_pairs_packed_into_a_row_do_not_see_each_other(variables):
 @fast
 @pytest.mark.parametrize("sizes", [(6,), (1, 1, 1, 1, 1, 1), (3, 1, 2)], ids=str)
 def test_reading_the_target_in_chunks_with_a_cache_equals_reading_it_at_once(variables, sizes):
-    source, cache = (APPLY(variables, SOURCE, None, SEGMENTS, method="encode"), SEGMENTS), MODEL.start(B, T + 2)
+    source, cache = (
+        (APPLY(variables, SOURCE, None, SEGMENTS, method="encode"), SEGMENTS),
+        MODEL.start(B, T + 2),
+    )
     parts = []
     for chunk in np.split(TARGET, np.cumsum(sizes)[:-1], axis=1):
         x, cache = APPLY(variables, chunk, *source, None, cache, method="hidden")
@@ -148,7 +158,9 @@ def test_without_biases_the_places_of_the_source_do_not_matter(variables):
     p = variables["params"]
     blind = {"params": {**p, "encoder_bias": jnp.zeros_like(p["encoder_bias"])}}
     turned = SOURCE[:, ::-1]
-    np.testing.assert_allclose(APPLY(blind, turned, TARGET), APPLY(blind, SOURCE, TARGET), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        APPLY(blind, turned, TARGET), APPLY(blind, SOURCE, TARGET), rtol=1e-4, atol=1e-5
+    )
     assert np.abs(APPLY(variables, turned, TARGET) - APPLY(variables, SOURCE, TARGET)).max() > 1e-2
 
 
@@ -164,7 +176,9 @@ def test_dtype_sets_the_type_of_products_and_cache():
 @pytest.mark.parametrize("options", first(1, [{"remat": "full"}, {"unroll": 2}]), ids=str)
 def test_how_layers_are_laid_out_changes_no_gradient(variables, options):
     def gradient(model):
-        return jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, SOURCE, TARGET, keys_B, SEGMENTS) ** 2)))(variables)
+        return jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, SOURCE, TARGET, keys_B, SEGMENTS) ** 2)))(
+            variables
+        )
 
     keys_B = jax.random.split(jax.random.key(2), B)
     plain, other = gradient(MODEL.clone(dropout=0.2)), gradient(MODEL.clone(dropout=0.2, **options))

@@ -64,7 +64,9 @@ def test_texts_of_different_lengths_in_a_batch_equal_each_alone(variables):
     lengths = np.array([2, 7, 1])
     got = MODEL.apply(variables, TOKENS, segments_BT=(np.arange(T) < lengths[:, None]).astype(np.int32))
     for b, n in enumerate(lengths):
-        np.testing.assert_allclose(got[b], MODEL.apply(variables, TOKENS[b : b + 1, :n])[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            got[b], MODEL.apply(variables, TOKENS[b : b + 1, :n])[0], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_a_text_without_tokens_gives_the_bias_of_the_head(variables):
@@ -75,10 +77,15 @@ def test_a_text_without_tokens_gives_the_bias_of_the_head(variables):
 def test_windows_of_one_token_do_not_see_the_order(variables):
     model = TextCNN(**{**SIZES, "windows": (1,)})
     variables = {
-        "params": {**variables["params"], "conv_1": {"kernel": np.ones((1, M, F), np.float32), "bias": np.zeros(F)}}
+        "params": {
+            **variables["params"],
+            "conv_1": {"kernel": np.ones((1, M, F), np.float32), "bias": np.zeros(F)},
+        }
     }
     variables["params"]["head"] = {"kernel": np.ones((F, K), np.float32), "bias": np.zeros(K, np.float32)}
-    np.testing.assert_allclose(model.apply(variables, TOKENS), model.apply(variables, TOKENS[:, ::-1]), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.apply(variables, TOKENS), model.apply(variables, TOKENS[:, ::-1]), rtol=1e-5
+    )
 
 
 def test_dropout_needs_keys_and_differs_between_examples(variables):

@@ -31,7 +31,9 @@ def variables():
     variables = jax.jit(MODEL.init)(jax.random.key(0), SOURCE, TARGET)
     leaves, tree = jax.tree.flatten(variables)
     random = np.random.default_rng(1)
-    return jax.tree.unflatten(tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves])
+    return jax.tree.unflatten(
+        tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves]
+    )
 
 
 APPLY = jax.jit(MODEL.apply, static_argnames="method")
@@ -66,7 +68,9 @@ def test_positions_are_the_papers_sines_and_cosines():
     for row, place in zip(got, (0, 1, 7), strict=True):
         for i in range(3):
             angle = place / 10_000 ** (2 * i / 6)
-            np.testing.assert_allclose(row[2 * i : 2 * i + 2], [np.sin(angle), np.cos(angle)], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                row[2 * i : 2 * i + 2], [np.sin(angle), np.cos(angle)], rtol=1e-5, atol=1e-6
+            )
 
 
 def numpy_transformer(p, source_S, target_T):
@@ -101,11 +105,11 @@ def numpy_transformer(p, source_S, target_T):
         for tokens in (source_S, target_T)
     )
     for i in range(L):
-        block = jax.tree.map(lambda a: a[i], p["encoder"])  # noqa: B023
+        block = jax.tree.map(lambda a, i=i: a[i], p["encoder"])
         x = add(x, attend(x, x, block), block["norm_attention"])
         x = mlp(x, block)
     for i in range(L):
-        block = jax.tree.map(lambda a: a[i], p["decoder"])  # noqa: B023
+        block = jax.tree.map(lambda a, i=i: a[i], p["decoder"])
         y = add(y, attend(y, y, block, causal=True), block["norm_attention"])
         y = add(y, attend(y, x, block, "source_"), block["norm_source"])
         y = mlp(y, block)
@@ -147,15 +151,24 @@ def test_its_layers_equal_those_of_torch(variables):
         return layer.eval()
 
     table = p["embed"]["embedding"]
-    x, y = (tensor(table[tokens] * M**0.5 + sinusoids(jnp.arange(tokens.shape[1])[None], M)) for tokens in (SOURCE, TARGET))
+    x, y = (
+        tensor(table[tokens] * M**0.5 + sinusoids(jnp.arange(tokens.shape[1])[None], M))
+        for tokens in (SOURCE, TARGET)
+    )
     padding = tensor(SEGMENTS == 0)
     later = torch.triu(torch.ones(T, T, dtype=torch.bool), 1)
     sizes = {"dim_feedforward": F, "dropout": 0.0, "batch_first": True}
     for i in range(L):
-        layer = fill(torch.nn.TransformerEncoderLayer(M, H, **sizes), jax.tree.map(lambda a: a[i], p["encoder"]))  # noqa: B023
-        x = layer.train()(x, src_key_padding_mask=padding)  # in training it takes no other path, and there is no dropout
+        layer = fill(
+            torch.nn.TransformerEncoderLayer(M, H, **sizes), jax.tree.map(lambda a, i=i: a[i], p["encoder"])
+        )
+        x = layer.train()(
+            x, src_key_padding_mask=padding
+        )  # in training it takes no other path, and there is no dropout
     for i in range(L):
-        layer = fill(torch.nn.TransformerDecoderLayer(M, H, **sizes), jax.tree.map(lambda a: a[i], p["decoder"]))  # noqa: B023
+        layer = fill(
+            torch.nn.TransformerDecoderLayer(M, H, **sizes), jax.tree.map(lambda a, i=i: a[i], p["decoder"])
+        )
         y = layer(y, x, tgt_mask=later, memory_key_padding_mask=padding)
     want = (y @ tensor(table).T).detach().numpy()
     np.testing.assert_allclose(answer(variables), want, rtol=1e-5, atol=1e-5)
@@ -191,7 +204,14 @@ def test_padding_of_the_source_changes_nothing(variables):
 @fast
 def test_pairs_packed_into_a_row_do_not_see_each_other(variables):
     sources, targets = (SOURCE[:1, :3], SOURCE[:1, 3:]), (TARGET[:1, :1], TARGET[:1, 1:])
-    got = APPLY(variables, SOURCE[:1], TARGET[:1], None, np.array([[1, 1, 1, 2, 2]]), np.array([[1, 2, 2, 2]], np.int32))
+    got = APPLY(
+        variables,
+        SOURCE[:1],
+        TARGET[:1],
+        None,
+        np.array([[1, 1, 1, 2, 2]]),
+        np.array([[1, 2, 2, 2]], np.int32),
+    )
     want = [APPLY(variables, *pair) for pair in zip(sources, targets, strict=True)]
     np.testing.assert_allclose(got, np.concatenate(want, 1), rtol=1e-4, atol=1e-5)
 
@@ -199,7 +219,10 @@ def test_pairs_packed_into_a_row_do_not_see_each_other(variables):
 def in_chunks(variables, sizes):
     """Hidden vectors, where the source is seen once and the target comes in chunks."""
     hidden = partial(APPLY, variables, method="hidden")
-    source, cache = (APPLY(variables, SOURCE, None, SEGMENTS, method="encode"), SEGMENTS), MODEL.start(B, T + 2)
+    source, cache = (
+        (APPLY(variables, SOURCE, None, SEGMENTS, method="encode"), SEGMENTS),
+        MODEL.start(B, T + 2),
+    )
     parts = []
     for chunk in np.split(TARGET, np.cumsum(sizes)[:-1], axis=1):
         x, cache = hidden(chunk, *source, None, cache)
@@ -248,7 +271,9 @@ def test_dtype_sets_the_type_of_products_and_cache():
 @pytest.mark.parametrize("options", first(1, [{"remat": "full"}, {"remat": "dots"}, {"unroll": 2}]), ids=str)
 def test_how_layers_are_laid_out_changes_no_gradient(variables, options):
     def gradient(model):
-        return jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, SOURCE, TARGET, keys_B, SEGMENTS) ** 2)))(variables)
+        return jax.jit(jax.grad(lambda v: jnp.sum(model.apply(v, SOURCE, TARGET, keys_B, SEGMENTS) ** 2)))(
+            variables
+        )
 
     keys_B = jax.random.split(jax.random.key(2), B)
     plain, other = gradient(MODEL.clone(dropout=0.2)), gradient(MODEL.clone(dropout=0.2, **options))
@@ -272,7 +297,14 @@ def test_a_width_that_the_heads_do_not_divide_is_refused():
 
 
 @fast
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
 def test_any_size_gives_logits_for_every_token(B, S, T, H, D, L):
     model = Transformer(V, H * D, L, H, F)
     texts = jnp.zeros((B, S), jnp.int32), jnp.zeros((B, T), jnp.int32)

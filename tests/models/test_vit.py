@@ -64,7 +64,9 @@ def numpy_vit(p, image_BHWC, heads=2, patch=4):
     from scipy.special import erf
 
     def norm(x, q):
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * q["scale"] + q["bias"]
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * q["scale"] + q[
+            "bias"
+        ]
 
     def dense(x, q):
         return x @ q["kernel"] + q["bias"]
@@ -118,7 +120,9 @@ def test_patches_that_are_not_kept_have_no_effect():
     changed = IMAGE.copy()
     changed[:, :4, :4] = 9  # patch 0
     kept_Bn = np.tile([1, 3, 5], (3, 1))
-    np.testing.assert_array_equal(tokens(variables, IMAGE, None, kept_Bn), tokens(variables, changed, None, kept_Bn))
+    np.testing.assert_array_equal(
+        tokens(variables, IMAGE, None, kept_Bn), tokens(variables, changed, None, kept_Bn)
+    )
 
 
 def test_features_are_maps_after_each_quarter_and_the_last_is_the_patches_tokens():

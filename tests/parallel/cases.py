@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxmodels import parallel, sharding
+from jaxmodels import parallel
 from jaxmodels import step as stepping
 from jaxmodels.models.bert import Bert, MaskedLM
 from jaxmodels.models.gpt import GPT
@@ -21,6 +21,7 @@ from jaxmodels.models.moe import MoE
 from jaxmodels.models.resnet import Basic, ResNet
 from jaxmodels.models.transformer import Transformer
 from jaxmodels.models.vit import ViT
+from jaxmodels.parallel import rules as sharding
 from jaxmodels.task import Task
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
@@ -128,7 +129,9 @@ def losses(case: Case, axes: str, **options: Any) -> list[float]:
     found = []
     for i in range(STEPS):
         batch = {name: np.roll(x, i, axis=0) for name, x in case.batch.items()}
-        moving = parallel.put(lambda first, last, batch=batch: {k: x[first:last] for k, x in batch.items()}, B, mesh)
+        moving = parallel.put(
+            lambda first, last, batch=batch: {k: x[first:last] for k, x in batch.items()}, B, mesh
+        )
         state, metrics = jax.block_until_ready(program(state, {}, moving))
         found.append(float(metrics["loss"].total) / float(metrics["loss"].weight))
     return found

@@ -38,7 +38,11 @@ def exchanges(name: str, axes: str) -> list[Exchange]:
 
 def gathered(name: str, axes: str) -> list[tuple[int, ...]]:
     """Shapes of the arrays of numbers, not of indices, that some device gets whole."""
-    return [one.shape for one in exchanges(name, axes) if one.kind == "all-gather" and one.dtype.startswith(("f", "bf"))]
+    return [
+        one.shape
+        for one in exchanges(name, axes)
+        if one.kind == "all-gather" and one.dtype.startswith(("f", "bf"))
+    ]
 
 
 def split_parameters(name: str, axes: str, axis: str) -> set[tuple[int, ...]]:
@@ -77,10 +81,17 @@ def test_experts_stay_on_their_devices():
 
 @pytest.mark.parametrize(
     ("name", "axes"),
-    [("gpt", "data=2,tensor=4"), ("gpt", "fsdp=8"), ("bert", "data=2,tensor=4"), ("llama", "data=2,expert=4")],
+    [
+        ("gpt", "data=2,tensor=4"),
+        ("gpt", "fsdp=8"),
+        ("bert", "data=2,tensor=4"),
+        ("llama", "data=2,expert=4"),
+    ],
 )
 def test_no_device_gets_an_activation_of_the_whole_batch(name, axes):
-    activations = [shape for shape in gathered(name, axes) if shape[:2] in ((B, T), (B * T,), (T, B)) and len(shape) > 2]
+    activations = [
+        shape for shape in gathered(name, axes) if shape[:2] in ((B, T), (B * T,), (T, B)) and len(shape) > 2
+    ]
     assert not activations
 
 
@@ -92,5 +103,7 @@ def test_keys_and_values_are_what_devices_along_a_sequence_exchange():
 
 
 def test_stages_hand_over_micro_batches():
-    permuted = {one.shape for one in exchanges("gpt", "data=2,pipeline=4") if one.kind == "collective-permute"}
+    permuted = {
+        one.shape for one in exchanges("gpt", "data=2,pipeline=4") if one.kind == "collective-permute"
+    }
     assert permuted and all(shape[-2:] == (T, 16) for shape in permuted)

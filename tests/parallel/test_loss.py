@@ -30,15 +30,22 @@ def loss(x, table, targets, weight):
     return found[0].total / found[0].weight, found
 
 
-@pytest.mark.parametrize("axes", ["data=2,fsdp=2,tensor=2", "fsdp=4,context=2", "fsdp=2,context=2,pipeline=2"])
+@pytest.mark.parametrize(
+    "axes", ["data=2,fsdp=2,tensor=2", "fsdp=4,context=2", "fsdp=2,context=2,pipeline=2"]
+)
 def test_on_a_mesh_loss_accuracy_and_gradients_are_those_of_one_device_and_the_matrix_is_gathered_once(axes):
     mesh = parallel.make_mesh(axes)
-    at = lambda *spec: NamedSharding(mesh, P(*spec))  # noqa: E731
+
+    def at(*spec):
+        return NamedSharding(mesh, P(*spec))
+
     table = at("tensor" if "tensor" in mesh.shape else None, "fsdp")
     gradient = jax.grad(loss, (0, 1), has_aux=True)
     rows = parallel.batch_sharding(mesh)
     split = jax.jit(
-        parallel.traced_for(mesh, gradient), in_shardings=(rows, table, rows, rows), out_shardings=((rows, table), at())
+        parallel.traced_for(mesh, gradient),
+        in_shardings=(rows, table, rows, rows),
+        out_shardings=((rows, table), at()),
     )
     got, want = split(*inputs()), jax.jit(gradient)(*inputs())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
@@ -46,14 +53,18 @@ def test_on_a_mesh_loss_accuracy_and_gradients_are_those_of_one_device_and_the_m
     parts = {part.lstrip("%").split(" ")[0]: part for part in re.split(r"\n\n", text)}
     bodies = [parts[name] for name in set(re.findall(r"body=%?([\w.\-]+)", text))]
     assert bodies
-    exchanged = [line for body in bodies for line in body.splitlines() if re.search(r" all-(gather|reduce)", line)]
+    exchanged = [
+        line for body in bodies for line in body.splitlines() if re.search(r" all-(gather|reduce)", line)
+    ]
     assert not [line for line in exchanged if re.search(rf"\[({V}|{V // 2}),{M}\]", line)]
 
 
 def test_stages_of_a_pipeline_share_the_tokens():
     mesh = parallel.make_mesh("data=2,pipeline=4")
     mine = parallel.batch_sharding(mesh)
-    split = jax.jit(parallel.traced_for(mesh, loss), in_shardings=(mine, parallel.replicated(mesh), mine, mine))
+    split = jax.jit(
+        parallel.traced_for(mesh, loss), in_shardings=(mine, parallel.replicated(mesh), mine, mine)
+    )
     text = split.lower(*inputs()).compile().as_text()
     [rows] = {int(n) for n in re.findall(rf"f32\[(\d+),{V}\]\S* (?:dot|custom-call)\(", text)}
     [trips] = {int(n) for n in re.findall(r"known_trip_count.{4,8}?(\d+)", text)}

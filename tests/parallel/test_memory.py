@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from parallel.cases import BY_NAME, B
 
-from jaxmodels import Experiment, Options, optim, parallel, runner
+from jaxmodels import Experiment, Options, optim, parallel
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.step import init, make_step
+from jaxmodels.training import runner
 
 CASE = BY_NAME["gpt"]
 
@@ -37,7 +38,9 @@ def temporaries(remat: str) -> int:
 
 def test_an_optimizer_in_the_hosts_memory_learns_the_same():
     plain, hosted = trained(), trained(offload="optimizer")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), plain.params, hosted.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), plain.params, hosted.params
+    )
     assert {x.sharding.memory_kind for x in jax.tree.leaves(hosted.opt_state)} == {"pinned_host"}
     assert {x.sharding.memory_kind for x in jax.tree.leaves(hosted.params)} == {"device"}
 
@@ -47,10 +50,14 @@ def test_rematerialisation_by_option_takes_less_memory_and_learns_the_same():
     assert again < 0.8 * kept
     plain, full = trained(remat="none"), trained(remat="full")
     apart = jax.tree.map(lambda a, b: float(np.abs(a - b).mean()), plain.params, full.params)
-    assert max(jax.tree.leaves(apart)) < 1e-6  # one by one they may differ more: Adam divides gradients near 0 by themselves
+    assert (
+        max(jax.tree.leaves(apart)) < 1e-6
+    )  # one by one they may differ more: Adam divides gradients near 0 by themselves
 
 
 @pytest.mark.fast
 def test_pmap_has_one_memory():
-    with pytest.raises(ValueError, match="--offload optimizer: pmap places whole arrays on the device; use --compile jit"):
+    with pytest.raises(
+        ValueError, match="--offload optimizer: pmap places whole arrays on the device; use --compile jit"
+    ):
         runner.check(experiment(), Options(mesh="data=2", compile="pmap", offload="optimizer"))

@@ -1,7 +1,7 @@
 """Every way to split a run gives the losses of one device, over ten steps with dropout, packing and padding.
 
-The suite holds meshes that between them have every axis and most pairs; `pytest -m thorough tests/parallel` tries
-every product of axes over eight devices for every model.
+The suite holds meshes that between them have every axis and most pairs; `pytest -m thorough tests/parallel`
+tries every product of axes over eight devices for every model.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ def possible(name: str, axes: str) -> bool:
 
 
 ALL = [
-    (name, axes) for name in BY_NAME for axes in products(AXES.get(name, OF_TRANSFORMERS)) if possible(name, axes)
+    (name, axes)
+    for name in BY_NAME
+    for axes in products(AXES.get(name, OF_TRANSFORMERS))
+    if possible(name, axes)
 ]  # the order of axes in a mesh changes which devices talk, not what is computed
 
 

@@ -10,11 +10,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from jaxmodels import parallel
-from jaxmodels.axes import bubble, micro_batches
-from jaxmodels.layers.split import transformer_rules
+from jaxmodels.layers.transformer_rules import transformer_rules
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
-from jaxmodels.sharding import path_name, splitting, state_shardings
+from jaxmodels.parallel.axes import bubble, micro_batches
+from jaxmodels.parallel.rules import path_name, splitting, state_shardings
 from jaxmodels.step import State
 
 pytestmark = pytest.mark.fast
@@ -42,7 +42,9 @@ def test_axes_count_from_the_last_dimension_so_that_a_stack_needs_no_other_rule(
 
 def test_axes_before_the_dots_count_from_the_first_and_fsdp_leaves_them_whole():
     rules = [("kernel", ("pipeline", ..., None, "tensor"))]
-    got = specs({"kernel": jax.ShapeDtypeStruct((16, 6, 8), jnp.float32)}, "pipeline=2,fsdp=2,tensor=2", rules)
+    got = specs(
+        {"kernel": jax.ShapeDtypeStruct((16, 6, 8), jnp.float32)}, "pipeline=2,fsdp=2,tensor=2", rules
+    )
     assert got["params/kernel"] == P("pipeline", "fsdp", "tensor")
     got = specs({"kernel": jax.ShapeDtypeStruct((16, 6, 8), jnp.float32)}, "fsdp=2", rules)
     assert got["params/kernel"] == P(None, None, "fsdp")
@@ -50,7 +52,10 @@ def test_axes_before_the_dots_count_from_the_first_and_fsdp_leaves_them_whole():
 
 def test_rules_of_blocks_name_whole_parts_of_paths():
     rules = transformer_rules(4)
-    first = lambda name: next(wanted for pattern, wanted in rules if re.search(pattern, name))  # noqa: E731
+
+    def first(name):
+        return next(wanted for pattern, wanted in rules if re.search(pattern, name))
+
     assert first("params/blocks/attention/out/kernel") != ("pipeline", ...)
     for name in ("layout", "lookup", "monkey", "meltdown"):
         assert first(f"params/blocks/{name}/kernel") == ("pipeline", ...), name
@@ -82,9 +87,7 @@ def test_a_vocabulary_that_does_not_divide_stays_whole():
 
 def test_heads_that_would_be_cut_are_refused_with_the_parameter_and_a_way_out():
     model = Llama(12, 4, 8, 2, 4, 2, 12)
-    message = (
-        r"params/blocks/attention/key/kernel \[2, 8, 4\]: tensor=4 does not divide its 2 parts that must stay whole, such"
-    )
+    message = r"params/blocks/attention/key/kernel \[2, 8, 4\]: tensor=4 does not divide its 2 parts that must stay whole, such"
     with pytest.raises(ValueError, match=message):
         specs(of(model), "tensor=4", model.rules())
 
@@ -98,7 +101,11 @@ def test_layers_that_do_not_divide_into_stages_are_refused():
 @pytest.mark.parametrize(
     ("mesh", "rules", "message"),
     [
-        ("tensor=2", (), r"nothing is split over tensor=2: the experiment has no rules; give it rules=model.rules\(\)"),
+        (
+            "tensor=2",
+            (),
+            r"nothing is split over tensor=2: the experiment has no rules; give it rules=model.rules\(\)",
+        ),
         (
             "model=2",
             (),

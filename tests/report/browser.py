@@ -17,8 +17,20 @@ from typing import Any
 import pytest
 
 FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
+    *(
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-dev-shm-usage",
+    ),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--remote-debugging-pipe",
+    ),
 )
 
 
@@ -37,8 +49,11 @@ class Browser:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
 
-        # The protocol wants the descriptors 3 and 4; a process of its own places them, as JAX's threads bear no fork here.
-        place = "import os, sys, fcntl; a, b = (fcntl.fcntl(int(x), fcntl.F_DUPFD, 10) for x in sys.argv[1:3]); "
+        # The protocol wants the descriptors 3 and 4; a process of its own places them, as JAX's threads bear
+        # no fork here.
+        place = (
+            "import os, sys, fcntl; a, b = (fcntl.fcntl(int(x), fcntl.F_DUPFD, 10) for x in sys.argv[1:3]); "
+        )
         place += "os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
         browser = [path, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
         self._process = subprocess.Popen(
@@ -60,7 +75,10 @@ class Browser:
         """Sends a command and gives its result."""
         self._id += 1
         session = {"sessionId": self._session} if self._session else {}
-        os.write(self._out, json.dumps({"id": self._id, "method": method, "params": parameters, **session}).encode() + b"\0")
+        os.write(
+            self._out,
+            json.dumps({"id": self._id, "method": method, "params": parameters, **session}).encode() + b"\0",
+        )
         while True:
             said = self._next()
             if said.get("id") == self._id:
@@ -89,7 +107,13 @@ class Browser:
         self.events.clear()
         self._opened = file.resolve().as_uri()
         phone = width < 600
-        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        self(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=phone,
+        )
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self("Page.navigate", url="about:blank")
         self("Page.navigate", url=self._opened)
@@ -107,8 +131,12 @@ class Browser:
 
     def requests(self) -> list[str]:
         """What the page asked the network or the disk for, other than itself and what it holds."""
-        asked = [said["request"]["url"] for method, said in self.events if method == "Network.requestWillBeSent"]
-        return [url for url in asked if not url.startswith("data:") and url not in ("about:blank", self._opened)]
+        asked = [
+            said["request"]["url"] for method, said in self.events if method == "Network.requestWillBeSent"
+        ]
+        return [
+            url for url in asked if not url.startswith("data:") and url not in ("about:blank", self._opened)
+        ]
 
     def screenshot(self, file: Path) -> None:
         """The whole page as a picture."""

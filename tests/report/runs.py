@@ -10,14 +10,20 @@ from typing import Any
 HOSTILE = '</script><script>alert(1)</script><!-- & "it\'s"'
 
 
-def made(path: Path, *, steps: int = 40, every: int = 1, lr: float = 0.1, name: str = "loss", **result: Any) -> Path:
+def made(
+    path: Path, *, steps: int = 40, every: int = 1, lr: float = 0.1, name: str = "loss", **result: Any
+) -> Path:
     """A folder as a finished run leaves it, but without an experiment that can be built."""
     path.mkdir(parents=True)
     (path / "experiment.py").write_text('"""A made-up run."""\n')
     knobs = {"seed": 0, "batch": 8, "lr": lr}
     (path / "knobs.json").write_text(json.dumps({"knobs": knobs, "options": {"precision": "float32"}}))
     command = ["/usr/bin/jaxmodels", "train", "x.py", "--lr", str(lr)]
-    where = {"devices": {"platform": "cpu", "kind": "cpu", "count": 1}, "versions": {"jax": "0.10.2"}, "commit": "abc"}
+    where = {
+        "devices": {"platform": "cpu", "kind": "cpu", "count": 1},
+        "versions": {"jax": "0.10.2"},
+        "commit": "abc",
+    }
     (path / "environment.json").write_text(json.dumps({"command": command, **where}))
     with (path / "metrics.jsonl").open("w") as file:
         for n in range(every, steps + 1, every):
@@ -26,7 +32,9 @@ def made(path: Path, *, steps: int = 40, every: int = 1, lr: float = 0.1, name: 
             clock = {"seconds": n / 1000, "seconds_waited": n / 9000}
             file.write(json.dumps({"step": n, **values, **clock}) + "\n")
             if n % (steps // 4) == 0:
-                file.write(json.dumps({"step": n, f"test/{name}": loss + 0.1, "test/accuracy": 1 - loss / 2}) + "\n")
+                file.write(
+                    json.dumps({"step": n, f"test/{name}": loss + 0.1, "test/accuracy": 1 - loss / 2}) + "\n"
+                )
     whole = {
         "exit": "complete",
         "metrics": {f"test/{name}": 0.15, "test/accuracy": 0.975},
@@ -53,13 +61,21 @@ def made_sweep(path: Path, *, ended: bool = True, kinds: tuple[str, ...] = ("sgd
                 knobs, name = {"kind": kind, "lr": lr, "seed": seed}, f"member-{a}-{b}-{seed}"
                 accuracy = 0.9 - 0.02 * (b - 2) ** 2 + 0.001 * a + 0.003 * seed - 0.001 * (b * seed % 2)
                 lost = lr == 1.0 and seed == 2 and a == 0
-                row = {"exit": "NotFinite: of step 3" if lost else "complete", "metrics": {"test/accuracy": accuracy}}
+                row = {
+                    "exit": "NotFinite: of step 3" if lost else "complete",
+                    "metrics": {"test/accuracy": accuracy},
+                }
                 folder = made(path / "members" / name, **row)
                 (folder / "knobs.json").write_text(json.dumps(knobs))
                 rows.append({"name": name, "knobs": knobs, **row})
                 if not ended and b == 3:
                     (folder / "result.json").unlink()
     if ended:
-        table = {"metric": "test/accuracy", "goal": "max", "members": rows, "settings": [{"knobs": {"kind": "", "lr": 0}}]}
+        table = {
+            "metric": "test/accuracy",
+            "goal": "max",
+            "members": rows,
+            "settings": [{"knobs": {"kind": "", "lr": 0}}],
+        }
         (path / "result.json").write_text(json.dumps({**table, "wall_s": 12.0, "compile_s": 3.0}))
     return path

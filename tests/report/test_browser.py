@@ -9,13 +9,13 @@ import pytest
 from report.browser import Browser
 from report.runs import HOSTILE, made
 
+from jaxmodels.commands.report import report
 from jaxmodels.console import Console
-from jaxmodels.data.audio import wav
-from jaxmodels.report.classes import judge
-from jaxmodels.report.command import report
-from jaxmodels.report.examine import png
-from jaxmodels.report.one import one_run
-from jaxmodels.report.read import read
+from jaxmodels.data.formats.audio import wav
+from jaxmodels.report.classifier import judge
+from jaxmodels.report.predictions import png
+from jaxmodels.report.read_run import read
+from jaxmodels.report.run_page import one_run
 
 pytest.importorskip("plotly", reason="plotly is absent; pip install 'jaxmodels[report]'")
 
@@ -57,7 +57,9 @@ def test_every_figure_is_drawn_without_a_complaint_or_a_request(browser, page, w
     assert all(plot["width"] > 200 and plot["marks"] for plot in plots), plots
     assert not browser.troubles()
     assert not browser.requests()
-    assert browser.js("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+    assert browser.js("document.documentElement.scrollWidth <= innerWidth"), (
+        "the page is wider than the screen"
+    )
 
 
 def test_nothing_of_a_run_becomes_an_element(browser, page):
@@ -106,7 +108,9 @@ def test_an_injected_script_is_not_run(browser, page, tmp_path):
     """The policy of the page stops what the escaping would have let through."""
     bad = tmp_path / "bad.html"
     bad.write_text(
-        page.read_text().replace("</main>", "<script>window.evil = 1</script><img src=x onerror='evil = 1'></main>")
+        page.read_text().replace(
+            "</main>", "<script>window.evil = 1</script><img src=x onerror='evil = 1'></main>"
+        )
     )
     browser.open(bad)
     assert browser.js("window.evil") is None
@@ -120,7 +124,8 @@ def test_a_hundred_thousand_steps_open_within_two_seconds_and_stay_under_five_me
     points = browser.js("Math.max(...figures.flatMap((f) => f.data.map((trace) => trace.y.length)))")
     assert points < 3000
     lowest = min(
-        json.loads(line).get("train/loss", 9) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        json.loads(line).get("train/loss", 9)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     )
     assert browser.js("Math.min(...figures[0].data[0].y)") == pytest.approx(lowest, rel=1e-5)
     assert not browser.troubles()

@@ -13,26 +13,34 @@ from fuzz import mutations
 from report.runs import made, made_sweep
 from rich.console import Console as Rich
 
-from jaxmodels import launching
+from jaxmodels.commands.listing import list_experiments
+from jaxmodels.commands.report import report
+from jaxmodels.commands.watch import watch
 from jaxmodels.console import Console
-from jaxmodels.folder import Folder
-from jaxmodels.guard import prepare
-from jaxmodels.listing import list_experiments
-from jaxmodels.metrics import truncate
-from jaxmodels.report.command import report
-from jaxmodels.report.read import read
+from jaxmodels.launch import launcher
+from jaxmodels.launch.supervisor import prepare
+from jaxmodels.report.read_run import read
 from jaxmodels.runs import sealed
 from jaxmodels.runs.files import BadFile
+from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.knobs import read_knobs
-from jaxmodels.sweeps.part import held
-from jaxmodels.sweeps.training import loop_of, result_of
-from jaxmodels.watch import watch
+from jaxmodels.sweeps.members import loop_of, result_of
+from jaxmodels.sweeps.worker import held
+from jaxmodels.training.metrics import truncate
 
 pytestmark = pytest.mark.fast
 pytest.importorskip("plotly", reason="plotly is absent; pip install 'jaxmodels[report]'")
 
 SECRET = "password of somebody else"
-FILES = ("knobs.json", "environment.json", "result.json", "metrics.jsonl", "experiment.py", "sample.txt", "pictures/x1.png")
+FILES = (
+    "knobs.json",
+    "environment.json",
+    "result.json",
+    "metrics.jsonl",
+    "experiment.py",
+    "sample.txt",
+    "pictures/x1.png",
+)
 FILES += ("profile/operations.json",)
 
 
@@ -40,7 +48,10 @@ def full(path):
     """A run with everything that a reader looks for."""
     run = made(path)
     (run / "sample.txt").write_text("Once upon a time")
-    for name, content in (("pictures/x1.png", b"\x89PNG"), ("profile/operations.json", b'{"operations": []}')):
+    for name, content in (
+        ("pictures/x1.png", b"\x89PNG"),
+        ("profile/operations.json", b'{"operations": []}'),
+    ):
         (run / name).parent.mkdir()
         (run / name).write_bytes(content)
     return run
@@ -60,7 +71,9 @@ def test_nothing_outside_of_the_folder_is_shown_and_nothing_special_is_opened(tm
     run = full(tmp_path / "run")
     path, outside = run / name, tmp_path / "outside"
     outside.mkdir()
-    (outside / path.name).write_text(json.dumps({"exit": SECRET, "knobs": {"x": SECRET}, "step": 1}) + SECRET * 3)
+    (outside / path.name).write_text(
+        json.dumps({"exit": SECRET, "knobs": {"x": SECRET}, "step": 1}) + SECRET * 3
+    )
     if kind == "linked folder":
         if "/" not in name:
             return
@@ -122,7 +135,7 @@ def test_no_folder_of_a_run_is_written_through_a_link(tmp_path):
         (run / name).symlink_to(outside)
     with pytest.raises(BadFile, match="pictures: got a link"):
         Folder(run, keep=1).write_picture("x", np.zeros((2, 2, 1), np.uint8))
-    group = object.__new__(launching._Group)
+    group = object.__new__(launcher._Group)
     group.folder, group.logs, group.console = run, tmp_path / "logs", Console(quiet=True, muted=True)
     group.logs.mkdir()
     (group.logs / "1.log").write_text("said")
@@ -144,7 +157,7 @@ def test_a_log_and_a_lock_that_are_links_are_refused(tmp_path):
     with pytest.raises(BadFile, match="got a link"), held(tmp_path):
         pass
     with pytest.raises(BadFile, match="got a link"):
-        from jaxmodels.metrics import _append
+        from jaxmodels.training.metrics import _append
 
         _append(tmp_path / "metrics.jsonl", b"x")
     assert victim.read_text() == SECRET
@@ -207,7 +220,8 @@ def places(value, path=()):
 
 
 @pytest.mark.parametrize(
-    "name", ["knobs.json", "result.json", "members/member-0-1-1/knobs.json", "members/member-0-1-1/result.json"]
+    "name",
+    ["knobs.json", "result.json", "members/member-0-1-1/knobs.json", "members/member-0-1-1/result.json"],
 )
 def test_damaged_files_of_a_sweep_end_in_a_page_or_in_one_message(tmp_path, monkeypatch, name):
     monkeypatch.setattr("jaxmodels.report.page.library", lambda: b"")
@@ -218,7 +232,10 @@ def test_damaged_files_of_a_sweep_end_in_a_page_or_in_one_message(tmp_path, monk
         whole = json.dumps({key: x[:1] if isinstance(x, list) else x for key, x in said.items()}).encode()
     for i, damaged in enumerate([*list(values(whole))[::9], *mutations(whole, 12)]):
         (sweep / name).write_bytes(damaged)
-        for use in (lambda: report([sweep]), lambda: watch(sweep, once=True, rich=Rich(width=80, quiet=True))):
+        for use in (
+            lambda: report([sweep]),
+            lambda: watch(sweep, once=True, rich=Rich(width=80, quiet=True)),
+        ):
             try:
                 use()
             except (ValueError, OSError) as error:
@@ -231,8 +248,12 @@ def test_what_a_sweep_goes_on_from_is_checked(tmp_path):
     assert loop_of(tmp_path).how == (2, 5)
     for damaged in [*values(whole), *mutations(whole, 200), b'{"members": ["../x"], "how": null}']:
         (tmp_path / "members.json").write_bytes(damaged)
-        with contextlib.suppress(ValueError, AttributeError):  # with a seal that fits: only what it says is wrong
-            sealed.write(tmp_path / "members.json", {k: x for k, x in json.loads(damaged).items() if k != "sha256"})
+        with contextlib.suppress(
+            ValueError, AttributeError
+        ):  # with a seal that fits: only what it says is wrong
+            sealed.write(
+                tmp_path / "members.json", {k: x for k, x in json.loads(damaged).items() if k != "sha256"}
+            )
         try:
             names = loop_of(tmp_path).members
         except BadFile:

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from report.runs import HOSTILE, made
 
 from jaxmodels import Display, cli
-from jaxmodels.report import charts, examine, page, thin
-from jaxmodels.report.classes import judge, roc_of
-from jaxmodels.report.command import report
-from jaxmodels.report.one import one_run
-from jaxmodels.report.read import rates, read
+from jaxmodels.commands.report import report
+from jaxmodels.report import charts, downsample, page, predictions
+from jaxmodels.report.classifier import judge, roc_of
+from jaxmodels.report.read_run import rates, read
+from jaxmodels.report.run_page import one_run
 
 pytestmark = pytest.mark.fast
 pytest.importorskip("plotly", reason="plotly is absent; pip install 'jaxmodels[report]'")
@@ -72,20 +72,20 @@ numbers = st.floats(allow_nan=True, allow_infinity=True, width=32)
 @given(st.lists(numbers, min_size=1, max_size=400), st.integers(1, 20))
 def test_a_thinned_curve_keeps_its_extremes_its_ends_and_its_gaps(values, buckets):
     y = np.array(values)
-    keep = thin.kept(y, buckets)
+    keep = downsample.kept(y, buckets)
     assert (np.diff(keep) > 0).all() and keep[0] == 0 and keep[-1] == len(y) - 1
     finite = y[np.isfinite(y)]
     if len(finite):
         kept = y[keep][np.isfinite(y[keep])]
         assert (kept.min(), kept.max()) == (finite.min(), finite.max())
     assert np.isfinite(y[keep]).all() == np.isfinite(y).all()
-    if thin.is_long(y, buckets):
+    if downsample.is_long(y, buckets):
         assert len(keep) <= 3 * buckets + 2
 
 
 def test_every_bucket_keeps_its_own_extremes():
     y = np.random.default_rng(0).normal(size=1000)
-    keep = set(thin.kept(y, 10).tolist())
+    keep = set(downsample.kept(y, 10).tolist())
     for a in range(0, 1000, 100):
         part = y[a : a + 100]
         assert {a + int(part.argmin()), a + int(part.argmax())} <= keep
@@ -96,13 +96,19 @@ def test_every_bucket_keeps_its_own_extremes():
 
 def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
     run = made(tmp_path / "run", steps=8)
-    lines = [{"step": n, "train/loss": 1.0, "seconds": s} for n, s in ((1, 1.0), (2, 2.0), (3, 0.5), (4, 1.5))]
+    lines = [
+        {"step": n, "train/loss": 1.0, "seconds": s} for n, s in ((1, 1.0), (2, 2.0), (3, 0.5), (4, 1.5))
+    ]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert read(run).curves["train/loss"].seconds.tolist() == [1.0, 2.0, 2.5, 3.5]
 
 
 def test_a_value_that_was_logged_once_is_a_point(tmp_path):
-    modes = lambda every: {t["mode"] for f in opened(made(tmp_path / str(every), every=every)).figures for t in f["data"]}  # noqa: E731
+    def modes(every):
+        return {
+            t["mode"] for f in opened(made(tmp_path / str(every), every=every)).figures for t in f["data"]
+        }
+
     assert modes(40) == {"lines+markers"}
     assert "lines" in modes(1)
 
@@ -118,8 +124,12 @@ def test_rates_come_from_the_clock_and_lines_of_one_dispatch_count_as_one_interv
     assert list(rates(read(run), None)) == ["steps per second", "time waited for input"]
 
 
-@pytest.mark.parametrize("name", ["knobs.json", "environment.json", "result.json", "metrics.jsonl", "experiment.py"])
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"step": "x"}', b"null", b"[" * 9999])
+@pytest.mark.parametrize(
+    "name", ["knobs.json", "environment.json", "result.json", "metrics.jsonl", "experiment.py"]
+)
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"step": "x"}', b"null", b"[" * 9999]
+)
 def test_a_missing_or_damaged_file_is_a_sentence_in_the_page(tmp_path, name, content):
     run = made(tmp_path / "run")
     (run / name).unlink()
@@ -133,8 +143,12 @@ def test_a_missing_or_damaged_file_is_a_sentence_in_the_page(tmp_path, name, con
         assert "Nothing is logged yet." in text
 
 
-@pytest.mark.parametrize("value", ["text", [], {"a": []}, True, -1, 1e999, float("nan"), 10**400, None], ids=repr)
-@pytest.mark.parametrize("name", ["steps", "train_s", "metrics", "baselines", "parameters", "exit", "compile_s"])
+@pytest.mark.parametrize(
+    "value", ["text", [], {"a": []}, True, -1, 1e999, float("nan"), 10**400, None], ids=repr
+)
+@pytest.mark.parametrize(
+    "name", ["steps", "train_s", "metrics", "baselines", "parameters", "exit", "compile_s"]
+)
 def test_a_result_that_cannot_be_does_not_end_the_report(tmp_path, name, value):
     run = made(tmp_path / "run")
     whole = json.loads((run / "result.json").read_text())
@@ -188,7 +202,7 @@ def test_nothing_of_a_run_is_read_as_html(tmp_path):
     (run / "experiment.py").write_text(f'r"""{HOSTILE[:-1]}."""')
     (run / "sample.txt").write_text(HOSTILE)
     (run / "pictures").mkdir()
-    (run / "pictures" / "<script>alert(1)<.png").write_bytes(examine.png(np.zeros((2, 2, 1), np.uint8)))
+    (run / "pictures" / "<script>alert(1)<.png").write_bytes(predictions.png(np.zeros((2, 2, 1), np.uint8)))
     for runs in ([run], [run, run]):
         text = report(runs, model="off", out=tmp_path / "out.html").read_text("utf-8")
         said = Parsed(text)
@@ -199,31 +213,42 @@ def test_nothing_of_a_run_is_read_as_html(tmp_path):
 
 
 def test_examples_that_were_passed_over_are_said_and_escaped(tmp_path):
-    skipped = {"train": {"count": 1234, "examples": [f"example 2 {HOSTILE}", "x"]}, HOSTILE: {"count": "2"}, "y": 3}
+    skipped = {
+        "train": {"count": 1234, "examples": [f"example 2 {HOSTILE}", "x"]},
+        HOSTILE: {"count": "2"},
+        "y": 3,
+    }
     run = made(tmp_path / "run", broken=skipped)
     for said in (opened(run), opened(run, made(tmp_path / "other"))):
-        first = (
-            f"train: 1,234 examples could not be loaded and count nowhere. The first: example 2 {HOSTILE}. result.json has"
-        )
+        first = f"train: 1,234 examples could not be loaded and count nowhere. The first: example 2 {HOSTILE}. result.json has"
         assert first in said.text and len(said.scripts) == 3
-        assert f"broken examples of {HOSTILE} what cannot be" in said.text and "of y what cannot be" in said.text
+        assert (
+            f"broken examples of {HOSTILE} what cannot be" in said.text and "of y what cannot be" in said.text
+        )
 
 
 def test_names_of_classes_are_shown_as_they_are():
     name = "<script>alert(1)</script>"
-    seen = judge(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]), [name, "b"], {"worst": [1], "best": [0]}, {})
+    seen = judge(
+        np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]), [name, "b"], {"worst": [1], "best": [0]}, {}
+    )
     for figure in (charts.confusion(seen, ""), charts.roc(seen), charts.reliability(seen)):
         text = page.embedded(figure)
         assert "<" not in text and ">" not in text
         assert name not in [x.get("name") for x in figure["data"]]
-    assert charts.confusion(seen, "")["layout"]["xaxis"]["ticktext"][0] == "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert (
+        charts.confusion(seen, "")["layout"]["xaxis"]["ticktext"][0]
+        == "&lt;script&gt;alert(1)&lt;/script&gt;"
+    )
 
 
 def test_the_page_names_nothing_outside_of_itself(tmp_path):
     said = opened(made(tmp_path / "run"))
     links = [x for _, attrs in said.tags for key, x in attrs.items() if key in ("src", "href")]
     assert all(link.startswith("data:") for link in links)
-    [policy] = [attrs["content"] for _, attrs in said.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    [policy] = [
+        attrs["content"] for _, attrs in said.tags if attrs.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert any(attrs.get("name") == "viewport" for _, attrs in said.tags)
 
@@ -232,7 +257,9 @@ def test_pictures_and_texts_of_the_folder_are_in_the_page(tmp_path):
     run = made(tmp_path / "run")
     (run / "pictures").mkdir()
     for n in (5, 40):
-        (run / "pictures" / f"test-boxes-{n}.png").write_bytes(examine.png(np.full((4, 4, 3), n, np.uint8)))
+        (run / "pictures" / f"test-boxes-{n}.png").write_bytes(
+            predictions.png(np.full((4, 4, 3), n, np.uint8))
+        )
     (run / "pictures" / "bad.png").write_text("no picture")
     (run / "sample.txt").write_text("Once upon a time")
     said = opened(run)
@@ -246,7 +273,7 @@ def test_pictures_that_would_make_the_page_too_large_are_left_out(tmp_path):
     (run / "pictures").mkdir()
     for n in range(6):
         noise = np.random.default_rng(n).integers(0, 256, (400, 400, 3), np.uint8)
-        (run / "pictures" / f"noise-{n}.png").write_bytes(examine.png(noise))
+        (run / "pictures" / f"noise-{n}.png").write_bytes(predictions.png(noise))
     path = report(run, model="off")
     assert path.stat().st_size < 5e6
     assert "3 of 6 pictures are left out" in Parsed(path.read_text()).text
@@ -261,7 +288,12 @@ def test_runs_beside_each_other_show_curves_together_and_what_differs(tmp_path):
     said = Parsed(path.read_text())
     assert "a/run" in said.text and "b/run" in said.text
     loss = said.figures[0]
-    assert [trace["name"] for trace in loss["data"]] == ["a/run train", "a/run test", "b/run train", "b/run test"]
+    assert [trace["name"] for trace in loss["data"]] == [
+        "a/run train",
+        "a/run test",
+        "b/run train",
+        "b/run test",
+    ]
     assert len({trace["line"]["color"] for trace in loss["data"]}) == 2
     differs = said.text[said.text.index("What differs") : said.text.index("Where and how")]
     assert re.search(r"lr\s*0.1\s*0.2", differs) and "seed" not in differs
@@ -292,12 +324,14 @@ def test_the_table_by_class_is_what_the_confusions_say():
     assert (first["precision"], first["recall"], first["F1"], first["taken for"]) == (0.5, 0.5, 0.5, "b (1)")
     assert (absent["precision"], absent["AUC"], absent["taken for"]) == (None, None, "")
     assert seen.accuracy == 0.5
-    assert seen.calibration_error == pytest.approx((0.1 + 0.8 + 0.3 + 0.6) / 4)  # four bins with one example each
+    assert seen.calibration_error == pytest.approx(
+        (0.1 + 0.8 + 0.3 + 0.6) / 4
+    )  # four bins with one example each
 
 
 def test_a_png_file_holds_its_pixels():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    data = examine.png(pixels)
+    data = predictions.png(pixels)
     body = data[data.index(b"IDAT") + 4 : data.index(b"IEND") - 8]
     assert zlib.decompress(body) == b"\0" + pixels[0].tobytes() + b"\0" + pixels[1].tobytes()
 
@@ -307,7 +341,9 @@ def test_a_png_file_holds_its_pixels():
 
 def test_an_absent_plotly_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"a report's charts need plotly; pip install 'jaxmodels\[report\]'"):
+    with pytest.raises(
+        ImportError, match=r"a report's charts need plotly; pip install 'jaxmodels\[report\]'"
+    ):
         report(made(tmp_path / "run"))
 
 
@@ -343,25 +379,39 @@ def test_the_command_writes_a_real_run_with_its_model(trained, tmp_path, capsys)
     assert "A 10-10-1 MLP on made-up data" in said.text
     assert "mean of the targets" in said.text
     assert re.search(r"all\s*121", said.text)  # 10 * 10 + 10 + 10 + 1
-    assert [attrs["value"] for _, attrs in said.tags if attrs.get("name") == "x"] == ["step", "seconds", "flops"]
+    assert [attrs["value"] for _, attrs in said.tags if attrs.get("name") == "x"] == [
+        "step",
+        "seconds",
+        "flops",
+    ]
     assert "time waited for input" in [figure["title"] for figure in said.figures]
 
 
 def test_a_checkpoint_is_asked_about_every_example_where_that_is_wanted(tmp_path):
     folder = tmp_path / "run"
-    assert cli.main(["train", tiny_pictures.__file__, "--folder", str(folder), "--mesh", "data=1", "--quiet"]) == 0
+    assert (
+        cli.main(["train", tiny_pictures.__file__, "--folder", str(folder), "--mesh", "data=1", "--quiet"])
+        == 0
+    )
     said = opened(folder, evaluate=True, model="on")
     assert "8 examples, checkpoint of step 20: accuracy 1.0000" in said.text
     assert [figure["title"] for figure in said.figures[-3:]] == ["Confusions", "Reliability", "ROC"]
     assert said.figures[-3]["data"][0]["text"] == [["4", ""], ["", "4"]]
     assert said.figures[-3]["layout"]["xaxis"]["ticktext"] == ["dark", "light"]
     images = [attrs["alt"] for tag, attrs in said.tags if tag == "img"]
-    assert len([alt for alt in images if alt.startswith("example ")]) == 8 + 2  # the worst, and the best of each class
+    assert (
+        len([alt for alt in images if alt.startswith("example ")]) == 8 + 2
+    )  # the worst, and the best of each class
 
 
 def evaluated(folder, **knobs) -> Parsed:
     options = [part for name, value in knobs.items() for part in (f"--{name}", value)]
-    assert cli.main(["train", tiny_senses.__file__, "--folder", str(folder), "--mesh", "data=1", "--quiet", *options]) == 0
+    assert (
+        cli.main(
+            ["train", tiny_senses.__file__, "--folder", str(folder), "--mesh", "data=1", "--quiet", *options]
+        )
+        == 0
+    )
     return opened(folder, evaluate=True, model="on")
 
 
@@ -385,21 +435,21 @@ def test_sounds_are_in_the_page_as_files_that_hold_their_samples(tmp_path):
 
 
 def test_inputs_for_which_a_page_has_no_room_are_left_out_and_long_texts_cut(monkeypatch):
-    monkeypatch.setattr(examine, "ROOM", 700)
+    monkeypatch.setattr(predictions, "ROOM", 700)
     display = Display(lambda x: "a" * int(x))
-    shown = examine.shown({i: np.array(n) for i, n in enumerate((2_000, 90, 20))}, display)
+    shown = predictions.shown({i: np.array(n) for i, n in enumerate((2_000, 90, 20))}, display)
     assert {i: len(x) for i, x in shown.items()} == {0: 602, 1: 90}
 
 
 @pytest.mark.parametrize(("said", "what"), [(np.zeros(3), "ndarray"), (b"MThd", "bytes of no such file")])
 def test_a_display_that_gives_what_a_page_cannot_show_is_named(said, what):
     with pytest.raises(ValueError, match=f"the display gives {what} for an input; wanted text"):
-        examine.shown({0: np.zeros(3)}, Display(lambda x: said))
+        predictions.shown({0: np.zeros(3)}, Display(lambda x: said))
 
 
 def test_a_display_that_names_too_few_classes_is_a_sentence():
     with pytest.raises(ValueError, match=r"the display names 1 classes; wanted 2"):
-        examine.names(Display(classes=lambda: ("one",)), None, 2)
+        predictions.names(Display(classes=lambda: ("one",)), None, 2)
 
 
 def test_a_task_that_says_nothing_of_examples_is_a_sentence(trained, tmp_path):
@@ -411,7 +461,8 @@ def test_an_experiment_that_cannot_be_built_is_a_sentence(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     (run / "experiment.py").write_text("raise RuntimeError('not here')")
     assert (
-        "The model's table is absent, since the experiment could not be built here: not here" in opened(run, model="on").text
+        "The model's table is absent, since the experiment could not be built here: not here"
+        in opened(run, model="on").text
     )
 
 

@@ -11,9 +11,9 @@ from report.runs import HOSTILE, made, made_sweep
 from report.test_browser import DRAWN
 
 from jaxmodels import cli
+from jaxmodels.commands.report import report
 from jaxmodels.console import told_apart
-from jaxmodels.report.command import report
-from jaxmodels.report.swept import importance, read_sweep
+from jaxmodels.report.read_sweep import importance, read_sweep
 
 pytest.importorskip("plotly", reason="plotly is absent; pip install 'jaxmodels[report]'")
 fast = pytest.mark.fast
@@ -22,7 +22,12 @@ fast = pytest.mark.fast
 @fast
 def test_settings_are_those_of_the_members_with_what_may_be_said_of_them(tmp_path):
     swept = read_sweep(made_sweep(tmp_path / "sweep"))
-    assert (len(swept.members), len(swept.settings), swept.knobs, swept.seed) == (24, 8, ["kind", "lr"], "seed")
+    assert (len(swept.members), len(swept.settings), swept.knobs, swept.seed) == (
+        24,
+        8,
+        ["kind", "lr"],
+        "seed",
+    )
     assert swept.best is not None and swept.best.knobs == {"kind": HOSTILE, "lr": 0.1}
     assert [s.diverged for s in swept.settings] == [0, 0, 0, 1, 0, 0, 0, 0]
     assert len(swept.compared) == 7 and not swept.run.notes
@@ -42,7 +47,8 @@ def test_a_knob_matters_as_much_as_it_explains(tmp_path):
     rate, kind = importance(swept, "lr"), importance(swept, "kind")
     assert rate > 0.95 and kind == 0.0
     drawn = [
-        s._replace(knobs={"lr": 0.1 + 0.01 * i, "kind": "a"}, mean=math.sin(0.4 * i)) for i, s in enumerate(swept.settings)
+        s._replace(knobs={"lr": 0.1 + 0.01 * i, "kind": "a"}, mean=math.sin(0.4 * i))
+        for i, s in enumerate(swept.settings)
     ]
     swept.settings = drawn  # each of a rate of its own
     assert 0.5 < importance(swept, "lr") < 1 and importance(swept, "kind") is None
@@ -71,7 +77,9 @@ def test_a_browser_draws_every_figure_and_asks_for_nothing(tmp_path, width, sche
         )  # two knobs, importance, best so far, side by side, two curves
         assert all(plot["width"] > 200 and plot["marks"] for plot in plots), plots
         assert not browser.troubles() and not browser.requests()
-        assert browser.js("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+        assert browser.js("document.documentElement.scrollWidth <= innerWidth"), (
+            "the page is wider than the screen"
+        )
         assert browser.js("document.querySelectorAll('main script, .plot script, .plot b').length") == 0
         cells = browser.js("[...document.querySelectorAll('td')].map((cell) => cell.textContent)")
         assert HOSTILE in cells

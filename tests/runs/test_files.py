@@ -25,7 +25,9 @@ def test_what_was_written_is_read(tmp_path):
 def test_a_written_file_has_the_mode_of_any_other(tmp_path):
     (tmp_path / "plain").write_text("")
     files.write_text(tmp_path / "ours", "")
-    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE(
+        (tmp_path / "plain").stat().st_mode
+    )
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -11,9 +11,9 @@ from files import swept
 
 from jaxmodels import train
 from jaxmodels.commands import predictions
-from jaxmodels.folder import Folder, Identity
+from jaxmodels.commands.sweep import sweep
+from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.runs.names import of_knobs, safe_name
-from jaxmodels.sweeps.command import sweep
 from jaxmodels.task import Predictor
 
 pytestmark = pytest.mark.fast
@@ -37,14 +37,32 @@ ODD = [
     "日本",
     "x" * 999,
 ]
-ODD += ["a*", "a?", "a'b", 'a"b', "a\\b", "a&b", "a{b,c}", "\x00", "\udcff", "C:x", "#a", "!a", "(a)", " a", "a "]
+ODD += [
+    "a*",
+    "a?",
+    "a'b",
+    'a"b',
+    "a\\b",
+    "a&b",
+    "a{b,c}",
+    "\x00",
+    "\udcff",
+    "C:x",
+    "#a",
+    "!a",
+    "(a)",
+    " a",
+    "a ",
+]
 
 
 def test_any_text_becomes_a_name_that_a_shell_takes_as_it_is_and_no_two_share_one():
     names = {text: safe_name(text) for text in ODD}
     assert len({name.lower() for name in names.values()}) == len(ODD)
     for name in names.values():
-        assert shlex.quote(name) == name and Path(name).name == name and name[0] not in "-.~" and len(name) < 140
+        assert (
+            shlex.quote(name) == name and Path(name).name == name and name[0] not in "-.~" and len(name) < 140
+        )
 
 
 @pytest.mark.parametrize("text", ["gpt_python", "lr=0.001", "member-1,2", "a.b_c+d@e%f"])
@@ -80,7 +98,18 @@ def test_the_default_folder_of_a_list_knob_can_be_trained_in(tmp_path, monkeypat
     assert folder.name.startswith("knobs-l=1,2-act=a_b-")
     evaluate = next(line.removeprefix("evaluate ") for line in said if line.startswith("evaluate"))
     go_on = next(line.partition("go on    ")[2] for line in said if line.startswith("go on"))
-    assert shlex.split(go_on) == ["jaxmodels", "train", "knobs.py", "--l", "1", "2", "--act", "a b", "--mesh", "data=1"]
+    assert shlex.split(go_on) == [
+        "jaxmodels",
+        "train",
+        "knobs.py",
+        "--l",
+        "1",
+        "2",
+        "--act",
+        "a b",
+        "--mesh",
+        "data=1",
+    ]
     assert cli.main([*shlex.split(evaluate)[1:], "--mesh", "data=1"]) == 0
 
 

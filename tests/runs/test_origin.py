@@ -9,10 +9,10 @@ import pytest
 
 import jaxmodels
 from jaxmodels import cli, commands
+from jaxmodels.commands.report import report
 from jaxmodels.convert.load import convert, load_pretrained
-from jaxmodels.report.command import report
 from jaxmodels.runs.origin import check_run, is_weights
-from jaxmodels.sweeps.taking import take
+from jaxmodels.sweeps.extract import take
 
 pytestmark = pytest.mark.fast
 
@@ -29,7 +29,9 @@ def both(tmp_path):
     assert not (tmp_path / "RAN").exists()
 
 
-BOTH = "got a folder with knobs.json of a run and config.json of a model from elsewhere; expected one of the two"
+BOTH = (
+    "got a folder with knobs.json of a run and config.json of a model from elsewhere; expected one of the two"
+)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,9 @@ def test_what_reads_weights_runs_nothing(both, use):
         use(both)
 
 
-@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin", "x-00001-of-00002.safetensors"])
+@pytest.mark.parametrize(
+    "weights", ["model.safetensors", "pytorch_model.bin", "x-00001-of-00002.safetensors"]
+)
 @pytest.mark.parametrize("run", ["knobs.json", "experiment.py"])
 def test_any_mark_of_a_run_beside_any_weights_is_refused(tmp_path, run, weights):
     (tmp_path / weights).write_bytes(b"")

@@ -27,10 +27,17 @@ def by_pixels(a, b) -> float:
 
 @pytest.mark.parametrize(
     ("a", "b"),
-    [((0, 0, 4, 6), (2, 3, 9, 8)), ((0, 0, 4, 6), (5, 7, 9, 8)), ((3, 3, 5, 5), (1, 1, 9, 9)), ((1, 2, 3, 4),) * 2],
+    [
+        ((0, 0, 4, 6), (2, 3, 9, 8)),
+        ((0, 0, 4, 6), (5, 7, 9, 8)),
+        ((3, 3, 5, 5), (1, 1, 9, 9)),
+        ((1, 2, 3, 4),) * 2,
+    ],
 )
 def test_the_overlap_is_that_of_the_pixels(a, b):
-    assert float(iou(np.array(a, np.float32), np.array(b, np.float32))) == pytest.approx(by_pixels(a, b), abs=1e-6)
+    assert float(iou(np.array(a, np.float32), np.array(b, np.float32))) == pytest.approx(
+        by_pixels(a, b), abs=1e-6
+    )
 
 
 def test_generalised_overlap_falls_with_the_distance_of_boxes_that_do_not_touch():

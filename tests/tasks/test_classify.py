@@ -14,7 +14,11 @@ from jaxmodels.tasks.classify import classify, predictor, probabilities
 pytestmark = pytest.mark.fast
 
 LOGITS = np.array([[2.0, 0.5, -1.0], [0.0, 0.0, 0.0], [-3.0, 1.0, 4.0], [9.0, 9.0, 9.0]], np.float32)
-BATCH = {"image": LOGITS, "label": np.array([0, 1, 0, 2], np.int32), "weight": np.array([1, 0.5, 1, 0], np.float32)}
+BATCH = {
+    "image": LOGITS,
+    "label": np.array([0, 1, 0, 2], np.int32),
+    "weight": np.array([1, 0.5, 1, 0], np.float32),
+}
 
 
 class Times(nn.Module):
@@ -57,8 +61,12 @@ def test_accuracy_counts_by_weight():
 
 def test_smoothing_moves_a_share_of_the_label_to_all_classes_in_training_alone():
     task = classify(Times(), smoothing=0.3)
-    assert value(train(task)[0]) == pytest.approx((cross_entropy(0.3) * BATCH["weight"]).sum() / 2.5, rel=1e-5)
-    assert value(evaluate(task)["loss"]) == pytest.approx((cross_entropy() * BATCH["weight"]).sum() / 2.5, rel=1e-5)
+    assert value(train(task)[0]) == pytest.approx(
+        (cross_entropy(0.3) * BATCH["weight"]).sum() / 2.5, rel=1e-5
+    )
+    assert value(evaluate(task)["loss"]) == pytest.approx(
+        (cross_entropy() * BATCH["weight"]).sum() / 2.5, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("label", [-1, 99])
@@ -99,7 +107,9 @@ def test_training_changes_the_statistics_that_evaluation_uses():
     batch = {**BATCH, "image": image}
     params, extra = jax.jit(task.init)(jax.random.key(0), batch)
     _, changed, _ = jax.jit(task.loss)(params, extra, batch, jax.random.split(jax.random.key(1), 4))
-    assert not np.array_equal(changed["batch_stats"]["norm_0"]["mean"], extra["batch_stats"]["norm_0"]["mean"])
+    assert not np.array_equal(
+        changed["batch_stats"]["norm_0"]["mean"], extra["batch_stats"]["norm_0"]["mean"]
+    )
     evaluated = jax.jit(task.evaluate)
     assert value(evaluated(params, changed, batch)["loss"]) != value(evaluated(params, extra, batch)["loss"])
 
@@ -132,7 +142,9 @@ def test_class_weights_weigh_the_loss_and_its_mean_but_not_the_accuracy():
 
 
 def test_there_must_be_a_weight_for_each_class():
-    with pytest.raises(ValueError, match=r"came 2 class weights for 3 classes; wanted one for each class: give as many"):
+    with pytest.raises(
+        ValueError, match=r"came 2 class weights for 3 classes; wanted one for each class: give as many"
+    ):
         train(classify(Times(), class_weights=(1, 2)))
 
 
@@ -149,7 +161,9 @@ def test_top_five_counts_where_fewer_than_five_classes_are_likelier():
 
 def test_an_example_is_told_by_its_probabilities_its_label_and_its_input():
     seen = classify(Times()).examine(PARAMS, {}, BATCH)
-    np.testing.assert_allclose(seen["probability"], np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(
+        seen["probability"], np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True), rtol=1e-5
+    )
     np.testing.assert_array_equal(seen["label"], BATCH["label"])
     np.testing.assert_array_equal(seen["input"], BATCH["image"])
 
@@ -192,7 +206,11 @@ def test_a_predictor_reports_the_likeliest_classes_and_draws_the_first(tmp_path)
 
 
 def test_twenty_equal_logits_give_a_top_five_of_a_quarter():
-    batch = {"image": np.zeros((20, 20), np.float32), "label": np.arange(20), "weight": np.ones(20, np.float32)}
+    batch = {
+        "image": np.zeros((20, 20), np.float32),
+        "label": np.arange(20),
+        "weight": np.ones(20, np.float32),
+    }
     assert value(evaluate(classify(Times()), batch)["top5"]) == pytest.approx(0.25)
 
 
@@ -225,7 +243,10 @@ def test_probabilities_see_the_segments_that_the_loss_sees():
 
 
 def test_a_predictor_sees_the_segments_that_the_loss_sees():
-    example = {"image": np.array([[0.0, 1, 2], [9, 0, 0]], np.float32), "segments": np.array([1, 0], np.int32)}
+    example = {
+        "image": np.array([[0.0, 1, 2], [9, 0, 0]], np.float32),
+        "segments": np.array([1, 0], np.int32),
+    }
     made = predictor(Pool(), ("a", "b", "c"), read=lambda path: example, caption=lambda path, text: text)
     (probability_K,) = made.predict(PARAMS, {}, {name: x[None] for name, x in made.read("x.txt").items()})
     assert made.report(np.asarray(probability_K))["class"] == "c"

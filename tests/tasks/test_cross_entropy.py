@@ -58,7 +58,10 @@ def test_memory_does_not_grow_with_the_number_of_tokens_times_the_vocabulary():
     def temporary(T, chunk):
         shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, T, M), (V, M), (2, T))]
         grad = jax.grad(
-            lambda x, table, weight: cross_entropy(x, table, jnp.zeros((2, T), int), weight, chunk=chunk)[0].total, (0, 1)
+            lambda x, table, weight: (
+                cross_entropy(x, table, jnp.zeros((2, T), int), weight, chunk=chunk)[0].total
+            ),
+            (0, 1),
         )
         return jax.jit(grad).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 

@@ -11,9 +11,9 @@ from jaxmodels import optim
 from jaxmodels.models.fcos import FCOS, FeaturePyramid, SimplePyramid
 from jaxmodels.models.resnet import Basic, ResNet
 from jaxmodels.models.vit import ViT
+from jaxmodels.scores.average_precision import average_precision
 from jaxmodels.step import init, make_step
 from jaxmodels.task import value
-from jaxmodels.tasks.average_precision import average_precision
 from jaxmodels.tasks.detect import assign, detect, pairs, predict
 
 H = W = 32
@@ -37,14 +37,23 @@ def scenes(n: int, seed: int = 0) -> dict[str, np.ndarray]:
             boxes[i, k] = y, x, y + h, x + w
     classes = np.tile(np.array([0, 1, 0], np.int32), (n, 1))
     present = np.tile(np.array([1, 1, 0], np.float32), (n, 1))
-    return {"image": image, "boxes": boxes, "classes": classes, "present": present, "weight": np.ones(n, np.float32)}
+    return {
+        "image": image,
+        "boxes": boxes,
+        "classes": classes,
+        "present": present,
+        "weight": np.ones(n, np.float32),
+    }
 
 
 def places(sizes=((4, 8.0), (2, 16.0))):
     """(centres, strides) of levels of 32 x 32 images."""
     centers, strides = [], []
     for n, stride in sizes:
-        centers.append((np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), -1).reshape(-1, 2) + 0.5) * stride)
+        centers.append(
+            (np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), -1).reshape(-1, 2) + 0.5)
+            * stride
+        )
         strides.append(np.full(n * n, stride))
     return np.concatenate(centers).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
@@ -63,7 +72,10 @@ def test_a_place_finds_the_box_in_whose_middle_it_is_on_the_level_of_its_size():
     center_P2, stride_P = places()
     fine = stride_P == 8
     small = {tuple(c) for c in center_P2[positive_P & (target_P == 0)].tolist()}
-    assert small == {(4.0, 4.0), (4.0, 12.0), (12.0, 4.0), (12.0, 12.0)} and fine[positive_P & (target_P == 0)].all()
+    assert (
+        small == {(4.0, 4.0), (4.0, 12.0), (12.0, 4.0), (12.0, 12.0)}
+        and fine[positive_P & (target_P == 0)].all()
+    )
     large = positive_P & (target_P == 1) & ~fine
     assert large.sum() == 4
 

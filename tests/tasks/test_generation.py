@@ -15,12 +15,12 @@ import pytest
 
 from jaxmodels.models.unet import UNet
 from jaxmodels.models.vae import VAE
+from jaxmodels.scores.frechet import frechet, score
 from jaxmodels.task import value
 from jaxmodels.tasks import diffusion as diffusing
 from jaxmodels.tasks import vae as coding
 from jaxmodels.tasks.diffusion import diffusion, mixture
-from jaxmodels.tasks.frechet import frechet, score
-from jaxmodels.tasks.own_keys import own_keys
+from jaxmodels.tasks.keys import own_keys
 from jaxmodels.tasks.vae import vae
 
 pytestmark = pytest.mark.fast
@@ -74,12 +74,19 @@ def test_the_bound_of_a_perfect_posterior_is_the_likelihood():
     )  # where the sigmoid inverts the logit
     batch = {"image": x, "weight": np.ones(4_000, np.float32)}
     task = vae(model, likelihood="gaussian", deviation=d)
-    loss, _, _ = jax.jit(task.loss)({"one": np.float32(1)}, {}, batch, jax.random.split(jax.random.key(0), 4_000))
+    loss, _, _ = jax.jit(task.loss)(
+        {"one": np.float32(1)}, {}, batch, jax.random.split(jax.random.key(0), 4_000)
+    )
     want = (0.5 * x.reshape(-1) ** 2 / (1 + d**2) + 0.5 * math.log(2 * math.pi * (1 + d**2))).mean()
     assert value(loss) == pytest.approx(want, abs=0.02)
     worse = vae(Linear(0.9, math.log(d**2)), likelihood="gaussian", deviation=d)
     assert (
-        value(jax.jit(worse.loss)({"one": np.float32(1)}, {}, batch, jax.random.split(jax.random.key(0), 4_000))[0]) > want
+        value(
+            jax.jit(worse.loss)(
+                {"one": np.float32(1)}, {}, batch, jax.random.split(jax.random.key(0), 4_000)
+            )[0]
+        )
+        > want
     )
 
 
@@ -185,7 +192,9 @@ def test_guidance_goes_beyond_the_label_by_what_the_label_changes():
     batch = {"index": np.arange(3, dtype=np.int32), "label": np.zeros(3, np.int32)}
 
     def made(guidance):
-        return np.asarray(jax.jit(diffusing.sample(Labels(), (1, 1, 1), steps=1, guidance=guidance))(params, {}, batch))
+        return np.asarray(
+            jax.jit(diffusing.sample(Labels(), (1, 1, 1), steps=1, guidance=guidance))(params, {}, batch)
+        )
 
     difference = made(3.0) - made(1.0)
     np.testing.assert_allclose(difference, -(0.1 + 3 * 0.2 - 0.3) / 2, atol=1e-3)
@@ -213,9 +222,12 @@ def test_a_new_u_net_answers_nothing_as_the_papers_do():
 
 
 def test_sizes_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match=r"UNet: came images of 6x8; wanted multiples of 4, by 2 levels and patches of 2"):
+    with pytest.raises(
+        ValueError, match=r"UNet: came images of 6x8; wanted multiples of 4, by 2 levels and patches of 2"
+    ):
         jax.eval_shape(
-            lambda x: UNet(channels=(8, 8), patch=2).init(jax.random.key(0), x, time_B=jnp.zeros(1)), jnp.zeros((1, 6, 8, 1))
+            lambda x: UNet(channels=(8, 8), patch=2).init(jax.random.key(0), x, time_B=jnp.zeros(1)),
+            jnp.zeros((1, 6, 8, 1)),
         )
 
 
@@ -245,6 +257,9 @@ def test_fewer_images_than_features_still_have_a_distance_and_one_has_none():
 
 def test_the_score_joins_all_batches():
     x, y = RANDOM.normal(size=(60, 2, 2, 1)), RANDOM.normal(1, 1, (60, 2, 2, 1))
-    flat = lambda images: images.reshape(len(images), -1)  # noqa: E731
+
+    def flat(images):
+        return images.reshape(len(images), -1)
+
     got = score(flat)([x[:40], x[40:]], [{"image": y[:40]}, {"image": y[40:]}])
     assert got == {"frechet": pytest.approx(frechet(flat(x), flat(y)))}

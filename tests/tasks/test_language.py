@@ -111,13 +111,19 @@ def test_a_decoder_steps_through_the_model():
     model = GPT(vocabulary=V, length=T, width=4, depth=1, heads=1)
     task = next_token(model)
     params, extra = jax.jit(task.init)(jax.random.key(0), BATCH)
-    abc = decoder(model, encode=lambda text: [ord(c) - 97 for c in text], decode=lambda ids: "abcd", begin=0, end=3)
+    abc = decoder(
+        model, encode=lambda text: [ord(c) - 97 for c in text], decode=lambda ids: "abcd", begin=0, end=3
+    )
     assert (abc.length, abc.begin, abc.end, abc.prompt) == (T, 0, 3, "")
     assert abc.encode("bad") == [1, 0, 3]
     want = jax.jit(model.apply)({"params": params}, BATCH["inputs"])
-    logits, cache = jax.jit(abc.read, static_argnums=4)(params, extra, BATCH["inputs"][:, :2], np.array([1, 2]), T)
+    logits, cache = jax.jit(abc.read, static_argnums=4)(
+        params, extra, BATCH["inputs"][:, :2], np.array([1, 2]), T
+    )
     np.testing.assert_allclose(logits, [want[0, 0], want[1, 1]], rtol=1e-4, atol=1e-6)
-    logits, _ = jax.jit(abc.write)(params, extra, np.array([BATCH["inputs"][0, 1], BATCH["inputs"][1, 2]]), cache)
+    logits, _ = jax.jit(abc.write)(
+        params, extra, np.array([BATCH["inputs"][0, 1], BATCH["inputs"][1, 2]]), cache
+    )
     np.testing.assert_allclose(logits, [want[0, 1], want[1, 2]], rtol=1e-4, atol=1e-6)
 
 

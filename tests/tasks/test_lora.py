@@ -13,15 +13,16 @@ import pytest
 from instances import first
 from tiny import GPT_SIZES, images, tokens
 
-from jaxmodels import Experiment, Options, optim, runner, step
-from jaxmodels.checkpoint import Checkpoints
+from jaxmodels import Experiment, Options, optim, step
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
+from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.lora import lora, merge, unmerge
-from jaxmodels.tasks.start import start_from
+from jaxmodels.tasks.pretrained import start_from
+from jaxmodels.training import runner
 
 fast = pytest.mark.fast
 
@@ -38,7 +39,9 @@ def adapted(**options):
 def some(task=None):
     """(adapters that are not zero, extra)."""
     adapters, extra = jax.jit((task or adapted()).init)(KEY, BATCH)
-    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), adapters), extra
+    return jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), adapters
+    ), extra
 
 
 def same(a, b):
@@ -98,7 +101,10 @@ def test_at_the_start_training_and_evaluation_are_the_base_models_exactly():
     adapters, extra = task.init(KEY, BATCH)
     keys_B = jax.random.split(KEY, 8)
     same(jax.jit(task.evaluate)(adapters, extra, BATCH), jax.jit(TASK.evaluate)(extra["base"], {}, BATCH))
-    same(jax.jit(task.loss)(adapters, extra, BATCH, keys_B)[0], jax.jit(TASK.loss)(extra["base"], {}, BATCH, keys_B)[0])
+    same(
+        jax.jit(task.loss)(adapters, extra, BATCH, keys_B)[0],
+        jax.jit(TASK.loss)(extra["base"], {}, BATCH, keys_B)[0],
+    )
 
 
 @fast
@@ -162,7 +168,9 @@ def test_the_gradient_is_that_of_the_merged_kernel_through_the_product():
 
 def experiment(**options):
     pipeline = ArrayPipeline(BATCH, batch=8, seed=0)
-    return Experiment(task=adapted(**options), optimizer=optim.adam(0.1), train=pipeline, steps=3, evals={"test": pipeline})
+    return Experiment(
+        task=adapted(**options), optimizer=optim.adam(0.1), train=pipeline, steps=3, evals={"test": pipeline}
+    )
 
 
 def test_three_steps_of_a_run_change_every_adapter_and_no_bit_of_the_base():
@@ -170,7 +178,9 @@ def test_three_steps_of_a_run_change_every_adapter_and_no_bit_of_the_base():
     before = jax.jit(lambda: runner.initial(one))()
     after = runner.run(one, Options(mesh="data=1")).state
     same(after.extra["base"], before.extra["base"])
-    jax.tree.map(lambda old, new: np.testing.assert_array_less(0, np.abs(new - old).max()), before.params, after.params)
+    jax.tree.map(
+        lambda old, new: np.testing.assert_array_less(0, np.abs(new - old).max()), before.params, after.params
+    )
     sizes = {x.shape for x in jax.tree.leaves(after.opt_state) if x.ndim}
     assert sizes == {x.shape for x in jax.tree.leaves(after.params)}
 
@@ -208,7 +218,9 @@ def test_other_state_of_the_task_goes_on_beside_the_base():
     own = {name: x for name, x in state.extra.items() if name != "base"}
     assert own and set(own) == set(inner.init(KEY, batch)[1])
     merged = merge(state.extra["base"], state.params, 0.5)
-    same(jax.jit(task.evaluate)(state.params, state.extra, batch), jax.jit(inner.evaluate)(merged, own, batch))
+    same(
+        jax.jit(task.evaluate)(state.params, state.extra, batch), jax.jit(inner.evaluate)(merged, own, batch)
+    )
 
 
 @fast
@@ -229,7 +241,9 @@ def test_mixed_precision_reaches_every_parameter_and_leaves_the_base_as_it_is():
 
 @fast
 def test_a_narrow_base_keeps_its_type_and_has_adapters_of_float32():
-    half = TASK._replace(init=lambda key, batch: (step.cast_floats(TASK.init(key, batch)[0], jnp.bfloat16), {}))
+    half = TASK._replace(
+        init=lambda key, batch: (step.cast_floats(TASK.init(key, batch)[0], jnp.bfloat16), {})
+    )
     adapters, extra = jax.eval_shape(lora(half, rank=2, alpha=1).init, KEY, BATCH)
     merged = jax.eval_shape(merge, extra["base"], adapters, 1.0)
     assert {x.dtype for x in jax.tree.leaves(adapters)} == {jnp.dtype("float32")}
@@ -248,14 +262,18 @@ def test_the_programs_hold_no_array_of_the_models_size():
     task = adapted()
     adapters, extra = some(task)
     update = optax.sgd(0.1)
-    state = step.State(jnp.zeros((), jnp.int32), KEY, adapters, extra, update.init(adapters), jnp.zeros((), jnp.int32))
+    state = step.State(
+        jnp.zeros((), jnp.int32), KEY, adapters, extra, update.init(adapters), jnp.zeros((), jnp.int32)
+    )
     constants = jax.make_jaxpr(step.make_step(task, update))(state, BATCH).consts
     assert all(np.size(x) < 64 for x in constants)
 
 
 @fast
 def test_an_expression_that_finds_nothing_is_an_error_that_shows_paths():
-    with pytest.raises(ValueError, match=r"'blocks/query' *, which no parameter has; wanted .*blocks/down/bias"):
+    with pytest.raises(
+        ValueError, match=r"'blocks/query' *, which no parameter has; wanted .*blocks/down/bias"
+    ):
         adapted(paths="blocks/query").init(KEY, BATCH)
 
 
@@ -274,5 +292,7 @@ def test_a_rank_below_one_is_an_error():
 @fast
 def test_adapters_of_another_model_are_an_error():
     adapters, extra = some()
-    with pytest.raises(ValueError, match="came an adapter of blocks/other/kernel, which the parameters have not"):
+    with pytest.raises(
+        ValueError, match="came an adapter of blocks/other/kernel, which the parameters have not"
+    ):
         merge(extra["base"], {"blocks/other/kernel": adapters[QKV]}, 1.0)

@@ -8,7 +8,7 @@ import pytest
 from files import tiny_lora
 
 from jaxmodels import cli, commands, train
-from jaxmodels.decoding import write
+from jaxmodels.decoding import generate
 from jaxmodels.step import eval_variables
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.lora import merge
@@ -68,7 +68,7 @@ def test_it_writes_what_the_merged_model_writes(tmp_path):
     experiment, params = merged(tmp_path / "run")
     how = {"tokens": 4, "temperature": 0.0}
     [said] = commands.generate(tmp_path / "run", prompt="123", mesh="data=1", **how)
-    [want] = write(experiment.decoder, params, {}, ["123"], **how)
+    [want] = generate(experiment.decoder, params, {}, ["123"], **how)
     assert said.text == want.text
     first = tiny_lora.GPT_.apply({"params": params}, jnp.asarray([[1, 2, 3]]))[0, -1].argmax()
     assert said.text[-4:][0] == f"{int(first):x}"

@@ -45,10 +45,15 @@ def test_only_open_tokens_are_chosen():
 
 
 def test_each_key_chooses_otherwise_and_each_row_by_its_own(params):
-    first, again, other = (float(TASK.loss(params, {}, BATCH, keys)[0].total) for keys in (KEYS, KEYS, KEYS[::-1]))
+    first, again, other = (
+        float(TASK.loss(params, {}, BATCH, keys)[0].total) for keys in (KEYS, KEYS, KEYS[::-1])
+    )
     assert first == again != other
     one = {name: x[2:3] for name, x in BATCH.items()}
-    rows = [TASK.loss(params, {}, {k: x[i : i + 1] for k, x in BATCH.items()}, KEYS[i : i + 1])[0] for i in range(B)]
+    rows = [
+        TASK.loss(params, {}, {k: x[i : i + 1] for k, x in BATCH.items()}, KEYS[i : i + 1])[0]
+        for i in range(B)
+    ]
     assert TASK.loss(params, {}, one, KEYS[2:3])[0].weight == rows[2].weight
     assert sum(float(row.total) for row in rows) == pytest.approx(first, rel=1e-5)
 

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.data.lengths import TextPipeline, join
-from jaxmodels.data.text_folder import text_folder
+from jaxmodels.data.bucketing import TextPipeline, join
+from jaxmodels.data.formats.text_folder import text_folder
 from jaxmodels.models.bert import Bert, Embedder, MaskedLM, SpanModel, TextClassifier, TokenClassifier
 from jaxmodels.models.rnn import RNNClassifier
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.task import value
 from jaxmodels.tasks.classify import classify
-from jaxmodels.tasks.embed import arcface, embeddings, triplet
 from jaxmodels.tasks.masked import masked
+from jaxmodels.tasks.metric_learning import arcface, embeddings, triplet
 from jaxmodels.tasks.regress import regress
-from jaxmodels.tasks.tag import tag
+from jaxmodels.tasks.token_classification import tag
 
 pytestmark = pytest.mark.fast
 
@@ -62,7 +62,9 @@ def test_padding_of_any_length_and_content_changes_no_logit(name):
         np.testing.assert_allclose(row, alone[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [lambda m: classify(m, inputs="inputs"), lambda m: arcface(m, K, inputs="inputs")])
+@pytest.mark.parametrize(
+    "make", [lambda m: classify(m, inputs="inputs"), lambda m: arcface(m, K, inputs="inputs")]
+)
 def test_a_label_does_not_depend_on_padding(make):
     short, long = paired(make(MODELS["textcnn"]), label=np.arange(4, dtype=np.int32) % K)
     assert long == pytest.approx(short, rel=1e-5)
@@ -113,7 +115,9 @@ class Plain(nn.Module):
 def test_a_model_that_would_read_padding_as_tokens_is_refused_in_words():
     task, x = classify(Plain(), inputs="inputs"), batch(5, label=np.zeros(4, np.int32))
     params, extra = task.init(KEY, x)
-    with pytest.raises(ValueError, match=r'got a batch with "segments".* for Plain; expected .*segments_BT.* Do add'):
+    with pytest.raises(
+        ValueError, match=r'got a batch with "segments".* for Plain; expected .*segments_BT.* Do add'
+    ):
         task.evaluate(params, extra, x)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmodels.decoding import beam, write
+from jaxmodels.decoding import beam, generate
 from jaxmodels.models.t5 import T5
 from jaxmodels.models.transformer import Transformer
 from jaxmodels.task import value
@@ -37,7 +37,9 @@ def moved(task, seed=0):
     params, extra = jax.jit(task.init)(jax.random.key(seed), BATCH)
     leaves, tree = jax.tree.flatten(params)
     random = np.random.default_rng(seed)
-    return jax.tree.unflatten(tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves]), extra
+    return jax.tree.unflatten(
+        tree, [x + 0.3 * random.normal(size=x.shape).astype(np.float32) for x in leaves]
+    ), extra
 
 
 def measured(metrics):
@@ -49,7 +51,9 @@ def measured(metrics):
 def test_the_loss_is_the_weighted_mean_over_tokens_of_the_cross_entropy_of_the_models_logits(name):
     task = translate(MODELS[name])
     params, extra = moved(task)
-    logits = MODELS[name].apply({"params": params}, BATCH["source"], BATCH["inputs"], None, BATCH["source_segments"])
+    logits = MODELS[name].apply(
+        {"params": params}, BATCH["source"], BATCH["inputs"], None, BATCH["source_segments"]
+    )
     loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits, BATCH["targets"])
     want = {
         "loss": np.average(loss_BT, weights=BATCH["weight"]),
@@ -62,12 +66,16 @@ def test_the_loss_is_the_weighted_mean_over_tokens_of_the_cross_entropy_of_the_m
 def test_smoothing_moves_a_part_of_each_target_in_training_alone():
     params, extra = moved(translate(MODEL))
     logits = MODEL.apply({"params": params}, BATCH["source"], BATCH["inputs"], None, BATCH["source_segments"])
-    want_BT = optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(BATCH["targets"], V), 0.1))
+    want_BT = optax.softmax_cross_entropy(
+        logits, optax.smooth_labels(jax.nn.one_hot(BATCH["targets"], V), 0.1)
+    )
     smooth = translate(MODEL, smoothing=0.1)
     loss, _, metrics = jax.jit(smooth.loss)(params, extra, BATCH, KEYS)
     assert value(loss) == pytest.approx(float(np.average(want_BT, weights=BATCH["weight"])), rel=1e-5)
     assert value(metrics["loss"]) == value(loss)
-    plain, smoothed = (measured(jax.jit(t.evaluate)(params, extra, BATCH)) for t in (translate(MODEL), smooth))
+    plain, smoothed = (
+        measured(jax.jit(t.evaluate)(params, extra, BATCH)) for t in (translate(MODEL), smooth)
+    )
     assert plain == smoothed and plain["loss"] != pytest.approx(value(loss), rel=1e-3)
 
 
@@ -140,8 +148,8 @@ def test_sampling_at_temperature_zero_writes_what_a_beam_of_one_writes():
         end=END,
     )
     sources = [" ".join(map(str, row[:n])) for row, n in zip(BATCH["source"], COUNTS, strict=True)]
-    greedy = write(made, params, {}, sources, temperature=0.0, tokens=6)
-    searched = write(made, params, {}, sources, beams=1, tokens=6)
+    greedy = generate(made, params, {}, sources, temperature=0.0, tokens=6)
+    searched = generate(made, params, {}, sources, beams=1, tokens=6)
     assert [one.tokens for one in greedy] == [one.tokens for one in searched]
 
 
@@ -150,7 +158,9 @@ def test_every_array_of_the_decoders_cache_has_the_batch_second():
     params = jax.eval_shape(MODEL.init, jax.random.key(0), BATCH["source"], BATCH["inputs"])["params"]
     made = decoder(MODEL, encode=str.split, decode=str, begin=BEGIN, end=END)
     counts = jnp.asarray(COUNTS)
-    logits, cache = jax.eval_shape(lambda p: made.read(p, {}, jnp.asarray(BATCH["source"]), counts, 9), params)
+    logits, cache = jax.eval_shape(
+        lambda p: made.read(p, {}, jnp.asarray(BATCH["source"]), counts, 9), params
+    )
     again, after = jax.eval_shape(lambda p, c: made.write(p, {}, jnp.zeros(B, jnp.int32), c), params, cache)
     assert logits.shape == again.shape == (B, V)
     shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (cache, after)]

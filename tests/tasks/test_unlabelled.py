@@ -10,11 +10,11 @@ import pytest
 
 from jaxmodels.models.mae import MAE
 from jaxmodels.models.vit import Block, ViT
+from jaxmodels.scores.probes import linear_probe, nearest_neighbours, score
 from jaxmodels.task import value
 from jaxmodels.tasks import mae as masking
 from jaxmodels.tasks.contrast import Projected, dino, encoded, simclr
 from jaxmodels.tasks.mae import mae, restore
-from jaxmodels.tasks.representations import linear_probe, nearest_neighbours, score
 
 pytestmark = pytest.mark.fast
 
@@ -61,10 +61,15 @@ def test_simclr_is_the_cross_entropy_of_finding_the_other_view_among_all_real_on
 
 
 def test_padding_is_nobodys_rival():
-    changed = {**BATCH, "image": np.where(np.arange(B)[:, None, None, None] == 4, 9.0, IMAGE).astype(np.float32)}
+    changed = {
+        **BATCH,
+        "image": np.where(np.arange(B)[:, None, None, None] == 4, 9.0, IMAGE).astype(np.float32),
+    }
     loss = jax.jit(simclr(Flat(), views).loss)
     params = {"one": np.float32(1)}
-    assert value(loss(params, {}, changed, KEYS)[0]) == pytest.approx(value(loss(params, {}, BATCH, KEYS)[0]), rel=1e-6)
+    assert value(loss(params, {}, changed, KEYS)[0]) == pytest.approx(
+        value(loss(params, {}, BATCH, KEYS)[0]), rel=1e-6
+    )
 
 
 def test_dino_is_the_cross_entropy_of_teacher_and_student_and_the_teacher_follows():
@@ -118,7 +123,9 @@ class Nothing(nn.Module):
 def test_saying_nothing_costs_the_variance_of_a_normalised_patch():
     batch = {"image": RANDOM.random((B, 8, 8, 1)).astype(np.float32), "weight": BATCH["weight"]}
     task = mae(Nothing(), patch=2)
-    assert value(jax.jit(task.evaluate)({"zero": np.float32(0)}, {}, batch)["loss"]) == pytest.approx(1, rel=1e-3)
+    assert value(jax.jit(task.evaluate)({"zero": np.float32(0)}, {}, batch)["loss"]) == pytest.approx(
+        1, rel=1e-3
+    )
 
 
 def small() -> MAE:
@@ -152,7 +159,9 @@ def test_a_restored_image_keeps_what_was_seen():
     got = jax.jit(restore(model, patch=2))(params, extra, batch)
     visible = np.isclose(got["masked"], batch["image"])
     assert 2 * 16 <= visible.sum() < 2 * 20
-    np.testing.assert_allclose(np.where(visible, got["restored"], 0), np.where(visible, batch["image"], 0), atol=1e-6)
+    np.testing.assert_allclose(
+        np.where(visible, got["restored"], 0), np.where(visible, batch["image"], 0), atol=1e-6
+    )
 
 
 # Probes
@@ -182,7 +191,8 @@ def test_only_known_examples_teach():
     known = (np.arange(200) < 120).astype(np.float32)
     wrong = np.where(known > 0, label, (label + 1) % 3)
     right = score(
-        [x[:50], x[50:]], [{"label": y, "known": k} for y, k in ((label[:50], known[:50]), (label[50:], known[50:]))]
+        [x[:50], x[50:]],
+        [{"label": y, "known": k} for y, k in ((label[:50], known[:50]), (label[50:], known[50:]))],
     )
     assert right["probe"] > 0.95 and right["neighbours"] > 0.95
     assert score([x], [{"label": wrong, "known": known}])["probe"] < 0.05

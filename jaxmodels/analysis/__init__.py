@@ -1,0 +1,1 @@
+"""Programs and states, read: FLOPs, instructions of the compiler, modules, memory, what is not finite."""

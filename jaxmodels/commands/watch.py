@@ -1,0 +1,182 @@
+"""jaxmodels watch: a run, or a sweep, as it goes on, in the terminal. It reads the folder's files and needs nothing else."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console as Rich
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from jaxmodels.console import duration, number, told_apart
+from jaxmodels.report.read_run import Curve, Run, rates, read
+from jaxmodels.report.read_sweep import is_sweep, read_sweep
+from jaxmodels.terminal import shown
+
+EVERY = 1.0  # seconds between looks at the files
+QUIET = 120.0  # seconds without a line after which that is said
+HEIGHT, MEMBERS = 8, 30  # rows of the plot, members of a sweep that are shown
+WIDE = 10.0  # times the lowest from which on the highest is shown by its logarithm
+BLOCKS = " ▁▂▃▄▅▆▇█"
+FACTS = {"train/loss": "loss", "train/learning_rate": "rate", "train/grad_norm": "gradient norm"}
+
+
+def watch(folder: str | Path, *, once: bool = False, rich: Rich | None = None) -> None:
+    """Shows the folder until the run has ended, or Ctrl-C; once: as it is now. Raises ValueError where there is no run."""
+    folder, rich = Path(folder), rich or Rich(highlight=False)
+    if once or not rich.is_terminal:
+        rich.print(frame(folder, rich.width)[0])
+        return
+    with Live(console=rich, auto_refresh=False) as live:
+        while True:
+            shown, over = frame(folder, rich.width)
+            live.update(shown, refresh=True)
+            if over:
+                return
+            time.sleep(EVERY)
+
+
+def frame(folder: Path, width: int) -> tuple[RenderableType, bool]:
+    """(what is shown, whether there is nothing to wait for)."""
+    return _sweep(folder) if is_sweep(folder) else _run(read(folder), width)
+
+
+def _run(run: Run, width: int) -> tuple[RenderableType, bool]:
+    steps = int(run.result.get("steps") or run.environment.get("steps") or 0)
+    done = int(max((curve.step[-1] for curve in run.curves.values()), default=0))
+    over = bool(run.result.get("exit"))
+    batch = run.environment.get("batch")
+    speed = rates(run, batch if isinstance(batch, int) else None)
+    left = _left(run, done, steps) if steps and not over else ""
+    head = Text.assemble(
+        (shown(run.name), "bold"),
+        f"  {shown(_state(run))}  ",
+        (f"step {done:,}", "bold"),
+        f" of {steps:,}" if steps else "",
+    )
+    parts: list[RenderableType] = [Text.assemble(head, f"  {left}" if left else "")]
+    if steps:
+        full = min(width, 100) * min(done, steps) // steps
+        parts.append(Text.assemble("━" * full, ("━" * (min(width, 100) - full), "bright_black")))
+    facts = [f"{FACTS[name]} {number(_last(run.curves[name]))}" for name in FACTS if name in run.curves]
+    for name, curve in speed.items():
+        share = name.startswith("time")
+        facts.append(f"{_last(curve):.0%} of the {name}" if share else f"{_last(curve):,.0f} {name}")
+    parts.append(Text("  ".join(facts)))
+    if "train/loss" in run.curves:
+        parts += [Text(), *map(Text, plot(run.curves["train/loss"].value, min(width, 100)))]
+    if run.metrics:
+        parts += [Text(), _evaluations(run)]
+    return Group(*parts), over
+
+
+def _left(run: Run, done: int, steps: int) -> str:
+    """How long it takes still, by the speed of the last tenth of what was logged."""
+    if run.seconds is None or len(run.seconds.step) < 2:
+        return ""
+    step, seconds, _ = run.seconds
+    at = max(0, len(step) - 1 - max(1, len(step) // 10))
+    each = (seconds[-1] - seconds[at]) / max(1.0, step[-1] - step[at])
+    return f"{duration(each * (steps - done))} left" if each > 0 else ""
+
+
+def _state(run: Run) -> str:
+    if run.result.get("exit"):
+        return str(run.result["exit"])
+    file = run.path / "metrics.jsonl"
+    silent = time.time() - file.lstat().st_mtime if file.exists() else 0.0
+    return (
+        f"no line for {duration(silent)}: stopped, or one step takes so long" if silent > QUIET else "running"
+    )
+
+
+def _last(curve: Curve) -> float:
+    return float(curve.value[-1]) if len(curve.value) else math.nan
+
+
+def _evaluations(run: Run) -> Table:
+    stated = run.result.get("baselines", {})
+    table = _table("", "now", "best", *stated)
+    for name, value in run.metrics.items():
+        known = np.append(run.curves[name].value if name in run.curves else [], value)
+        known = known[np.isfinite(known)] if np.isfinite(known).any() else known
+        best = known.min() if "loss" in name else known.max()
+        beside = [number(of[name]) if name in of else "" for of in stated.values()]
+        table.add_row(Text(shown(name)), number(value), number(float(best)), *beside)
+    return table
+
+
+def plot(values: np.ndarray, width: int, *, margin: int = 0) -> list[str]:
+    """Lines of text: the means of as many parts of the values as there is room for, from the lowest to the highest.
+
+    margin: columns of the values' names, at least. By their logarithms where the highest is WIDE times the
+    lowest; the line in the middle names the value there.
+    """
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return []
+    margin = max(margin, *(len(number(float(x))) + 1 for x in (values.min(), values.max())))
+    columns = np.array(
+        [part.mean() for part in np.array_split(values, min(len(values), max(10, width - margin)))]
+    )
+    log = columns.min() > 0 and columns.max() >= WIDE * columns.min()
+    columns = np.log(columns) if log else columns
+    low, high = float(columns.min()), float(columns.max())
+    at = {HEIGHT - 1: high, HEIGHT // 2: (low + high) / 2, 0: low}
+    heights = [math.exp(x) if log else x for x in at.values()]
+    names = dict(zip(at, map(number, heights), strict=True))
+    if len({*names.values()}) < len({*heights}):  # too near each other for the digits of a metric
+        names = dict(zip(at, told_apart(heights), strict=True))
+    if max(map(len, names.values())) >= margin:
+        return plot(values, width, margin=max(map(len, names.values())) + 1)
+    eighths = np.rint((columns - low) / ((high - low) or 1.0) * (8 * HEIGHT - 1)).astype(int) + 1
+    lines = []
+    for row in reversed(range(HEIGHT)):
+        lines.append(
+            names.get(row, "").rjust(margin - 1)
+            + " "
+            + "".join(BLOCKS[min(8, max(0, n - 8 * row))] for n in eighths.tolist())
+        )
+    return lines
+
+
+def _sweep(folder: Path) -> tuple[RenderableType, bool]:
+    swept = read_sweep(folder)
+    rows, ended = [], 0
+    for member in swept.members:
+        ended += bool(member.result.get("exit"))
+        done = int(max((curve.step[-1] for curve in member.curves.values()), default=0))
+        value = member.metrics.get(swept.metric, math.nan)
+        loss = _last(member.curves["train/loss"]) if "train/loss" in member.curves else math.nan
+        rows.append(
+            (
+                value,
+                [
+                    member.name,
+                    f"{done:,}",
+                    number(loss),
+                    number(value),
+                    str(member.result.get("exit") or "running"),
+                ],
+            )
+        )
+    sign = -1 if swept.goal == "max" else 1
+    rows.sort(key=lambda row: (math.isnan(row[0]), sign * row[0]))
+    head = Text.assemble((shown(swept.run.name), "bold"), f"  {ended} of {len(rows)} members have ended")
+    table = _table("member", "step", "loss", swept.metric, "")
+    for _, row in rows[:MEMBERS]:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    more = [Text(f"and {len(rows) - MEMBERS} more", style="dim")] if len(rows) > MEMBERS else []
+    return Group(head, table, *more), (folder / "result.json").is_file()
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(Text(shown(column)), justify="left" if i == 0 else "right", header_style="dim")
+    return table

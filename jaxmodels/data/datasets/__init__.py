@@ -1,0 +1,1 @@
+"""Data sets, one a module; nothing here downloads."""

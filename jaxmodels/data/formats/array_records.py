@@ -1,0 +1,69 @@
+"""ArrayRecord files: many examples a file, at random access, each record checked by its own hash."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+
+from jaxmodels.data.fingerprint import of_files
+from jaxmodels.data.grain_pipeline import Change, GrainPipeline, Load, OnBroken
+from jaxmodels.data.order import Remainder
+from jaxmodels.data.pipeline import Spec
+from jaxmodels.data.unpack import existing, reading
+
+
+class RecordPipeline(GrainPipeline):
+    """See record_pipeline."""
+
+    def __init__(self, files: Sequence[Path], *source: Any, **options: Any):
+        super().__init__(*source, **options)
+        self._files = files
+
+    def fingerprint(self) -> str:
+        """Changes when a file does; see data/fingerprint.py."""
+        return of_files([(path.name, path) for path in self._files])
+
+
+def record_pipeline(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    decode: Load,
+    *,
+    batch: int,
+    seed: int | None = None,
+    remainder: Remainder | None = None,
+    augment: Change | None = None,
+    workers: int = 0,
+    threads: int | None = None,
+    spec: Spec | None = None,
+    on_broken: OnBroken = "raise",
+) -> GrainPipeline:
+    """The records of one or several ArrayRecord files, in the order given; decode(bytes) gives the example.
+
+    Write them with "group_size:1", which makes reading at random fast. The rest: see GrainPipeline.
+    """
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+
+    def open() -> grain.sources.ArrayRecordDataSource:
+        if not files:
+            raise ValueError("got no paths; expected those of ArrayRecord files. Give some")
+        names = [str(existing(path)) for path in files]
+        with reading(", ".join(names), "whole ArrayRecord files", "Write or copy them again"):
+            return grain.sources.ArrayRecordDataSource(names)
+
+    return RecordPipeline(
+        files,
+        open,
+        batch=batch,
+        seed=seed,
+        remainder=remainder,
+        load=decode,
+        augment=augment,
+        workers=workers,
+        threads=threads,
+        spec=spec,
+        on_broken=on_broken,
+    )

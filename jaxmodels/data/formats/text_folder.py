@@ -1,0 +1,86 @@
+"""Folders of text files, one folder for each class, read as they are needed. (For language models see data/text.py.)
+
+Dimensions: T tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxmodels.data.archive import Member, opened
+from jaxmodels.data.formats.images import ClassFolder
+from jaxmodels.data.grain_pipeline import Change, Example, OnBroken
+from jaxmodels.data.order import Remainder
+from jaxmodels.data.split import Part
+
+
+def text_folder(
+    folder: str | os.PathLike[str] | Part,
+    *,
+    length: int,
+    batch: int,
+    seed: int | None = None,
+    encode: Callable[[bytes], Sequence[int]] | None = None,
+    augment: Change | None = None,
+    classes: Sequence[str] | None = None,
+    remainder: Remainder | None = None,
+    workers: int = 0,
+    threads: int | None = None,
+    on_broken: OnBroken = "raise",
+) -> TextFolder:
+    """The .txt files in folder/<class>/ and below it, as "tokens", "segments" (int32, T = length) and "label" (int32).
+
+    folder may be an archive or a part, as for image_folder. Labels number the classes, `.classes`, as those
+    of image_folder do. encode: the tokens of a file's bytes; where it is absent a byte is a token. Of a
+    longer text the start is taken; a shorter one gets zeros at its end. A token may be 0 too: segments say
+    which are the text's (1) and which are not (0). A task is told of the tokens by classify(model,
+    inputs="tokens"), where text_table gives "inputs". augment, workers and the rest: see GrainPipeline.
+    """
+    return TextFolder(
+        folder,
+        classes,
+        batch=batch,
+        seed=seed,
+        remainder=remainder,
+        load=_Encode(length, encode),
+        augment=augment,
+        workers=workers,
+        threads=threads,
+        on_broken=on_broken,
+        spec={
+            "tokens": ((length,), np.dtype(np.int32)),
+            "segments": ((length,), np.dtype(np.int32)),
+            "label": ((), np.dtype(np.int32)),
+        },
+    )
+
+
+class TextFolder(ClassFolder):
+    """See text_folder."""
+
+    endings = (".txt",)
+
+
+@dataclass(frozen=True)
+class _Encode:
+    """(path, label) to an example."""
+
+    length: int
+    encode: Callable[[bytes], Sequence[int]] | None
+
+    def __call__(self, item: tuple[str | Member, int]) -> Example:
+        path, label = item
+        with opened(path) as file:
+            tokens = (
+                np.frombuffer(file.read(self.length), np.uint8)
+                if self.encode is None
+                else self.encode(file.read())
+            )
+        tokens_T = np.zeros(self.length, np.int32)
+        tokens_T[: len(tokens)] = tokens[: self.length]
+        segments_T = (np.arange(self.length) < len(tokens)).astype(np.int32)
+        return {"tokens": tokens_T, "segments": segments_T, "label": np.int32(label)}

@@ -1,0 +1,56 @@
+"""What a decoder remembers of the tokens it has read, as an explicit argument.
+
+Every array of every cache has layers (or states) first and the batch second, so that beam search can reorder
+the rows of any of them. Rows may differ in length: each has its own place to write to.
+Dimensions: L layers, B batch, S places, T tokens, G heads of keys and values, D width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens seen so far, and how many those are in each row; inside a layer without the L."""
+
+    k_LBSGD: jax.Array
+    v_LBSGD: jax.Array
+    length_LB: jax.Array
+
+    @classmethod
+    def empty(
+        cls, depth: int, batch: int, length: int, heads: int, width: int, dtype: jnp.dtype | None = None
+    ) -> Cache:
+        """Room for `length` tokens in each of `batch` rows."""
+        keys = jnp.zeros((depth, batch, length, heads, width), dtype or jnp.float32)
+        return cls(keys, keys, jnp.zeros((depth, batch), jnp.int32))
+
+    def extend(self, k_BTGD: jax.Array, v_BTGD: jax.Array, count_B: jax.Array) -> Cache:
+        """One layer's cache with T more tokens in each row; the first count_B are real, the next overwrite the others."""
+
+        def write(old_SGD, new_TGD, place):
+            return jax.lax.dynamic_update_slice_in_dim(old_SGD, new_TGD.astype(old_SGD.dtype), place, axis=0)
+
+        k, v = (
+            jax.vmap(write)(old, new, self.length_LB)
+            for old, new in ((self.k_LBSGD, k_BTGD), (self.v_LBSGD, v_BTGD))
+        )
+        return Cache(k, v, self.length_LB + count_B)
+
+
+def places(
+    tokens_BT: jax.Array, cache: Cache | None = None, segments_BT: jax.Array | None = None
+) -> jax.Array:
+    """The place of each token in its own text, BT: after what is cached, or from the start of its segment."""
+    t_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    if cache is not None:
+        return cache.length_LB[0][:, None] + t_BT
+    if segments_BT is None:
+        return t_BT
+    first_BT = jnp.concatenate(
+        [jnp.ones_like(segments_BT[:, :1], bool), segments_BT[:, 1:] != segments_BT[:, :-1]], 1
+    )
+    return t_BT - jax.lax.cummax(jnp.where(first_BT, t_BT, 0), axis=1)

@@ -1,0 +1,1 @@
+"""Metrics that are no mean over examples, computed on the host."""

@@ -1,0 +1,152 @@
+"""Embeddings in which the same thing lies near itself: faces, characters, speakers; also such as were never trained on.
+
+ArcFace (arXiv:1801.07698) learns them as a classification of what is trained on, with a margin between the
+classes; the triplet loss (arXiv:1503.03832) by comparisons within a batch. Where a batch has "segments" (BT,
+int; 0 is padding), the model gets them as segments_BT.
+Dimensions: B batch, D width of an embedding, K classes that are trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmodels.task import Mean, Requirement, Task
+from jaxmodels.tasks.apply import apply, beside, init_from, looked_up
+from jaxmodels.tasks.ranking import first
+from jaxmodels.tasks.requirements import inputs_of, labels, weights
+
+
+def normalised(x_BD: jax.Array) -> jax.Array:
+    """Each row with the length 1, in float32."""
+    x_BD = x_BD.astype(jnp.float32)
+    return x_BD * jax.lax.rsqrt(jnp.maximum((x_BD**2).sum(-1, keepdims=True), 1e-12))
+
+
+def arcface(
+    model: nn.Module, classes: int, *, margin: float = 0.5, scale: float = 30.0, inputs: str = "image"
+) -> Task:
+    """Softmax over scale x cosine of embedding and class, the angle to the own class enlarged by `margin` radians.
+
+    Batches have inputs, label (int, below classes) and weight. A label below 0 is of something that is not
+    trained on: it counts in no metric, and where nothing counts there is none. The parameters are {"model":
+    …, "classes": (classes, D)}. (arXiv:1801.07698, equation 3)
+    """
+    start = init_from(model, inputs)
+
+    def init(key, batch):
+        own, other = jax.random.split(key)
+        params, extra = start(own, batch)
+        D = jax.eval_shape(lambda: model.apply({"params": params, **extra}, batch[inputs])).shape[-1]
+        return {"model": params, "classes": jax.random.normal(other, (classes, D)) / math.sqrt(D)}, extra
+
+    def measure(params, x_BD, batch, margin):
+        cos_BK = normalised(x_BD) @ normalised(params["classes"]).T
+        own_BK = nn.one_hot(batch["label"], classes)
+        # cos(t + m) where t + m is below pi; beyond, what goes on falling (arXiv:1801.07698, its authors'
+        # code).
+        sin_BK = jnp.sqrt(jnp.maximum(1 - cos_BK**2, 1e-7))
+        moved_BK = jnp.where(
+            cos_BK > -jnp.cos(margin),
+            cos_BK * jnp.cos(margin) - sin_BK * jnp.sin(margin),
+            cos_BK - margin * jnp.sin(margin),
+        )
+        logits_BK = scale * jnp.where(own_BK > 0, moved_BK, cos_BK)
+        loss_B = optax.softmax_cross_entropy(logits_BK, own_BK)
+        weight_B = batch["weight"] * (batch["label"] >= 0)
+        values = {"loss": loss_B, "accuracy": first(cos_BK, batch["label"])}
+        return {name: Mean.of(x_B, weight_B) for name, x_B in values.items()}
+
+    def loss(params, extra, batch, keys_B):
+        x_BD, extra = apply(model, params["model"], extra, batch[inputs], keys_B, **beside(batch))
+        metrics = measure(params, x_BD, batch, margin)
+        return metrics["loss"], extra, metrics
+
+    def evaluate(params, extra, batch):
+        return measure(
+            params, apply(model, params["model"], extra, batch[inputs], None, **beside(batch))[0], batch, 0.0
+        )
+
+    def requires(batch, params, extra):
+        known = f"the {classes} classes that are trained on, or below 0 for another"
+        label = labels(classes)._replace(what=known, low=-math.inf)
+        return {**_seen(model, inputs, batch, params["model"], extra), "label": label}
+
+    return Task(init, loss, evaluate, _counted, requires=requires)
+
+
+def triplet(model: nn.Module, *, margin: float = 0.2, inputs: str = "image") -> Task:
+    """Hinge of (distance to the farthest of the own label - distance to the nearest of another + margin), by examples.
+
+    Both are chosen among the examples of the batch that the loss sees (arXiv:1703.07737, equation 5): under
+    pmap and with micro-batches each part is by itself. An example alone with its label, or with one label
+    around it, does not count. Batches have inputs, label and weight; distances are between embeddings of
+    length 1. "active" is the part of the triplets whose loss is above 0.
+    """
+
+    def measure(x_BD, batch):
+        x_BD = normalised(x_BD)
+        real_B = batch["weight"] > 0
+        apart_BB = jnp.sqrt(jnp.maximum(2 - 2 * x_BD @ x_BD.T, 1e-12))
+        same_BB = (batch["label"][:, None] == batch["label"]) & real_B
+        twin_BB = same_BB & ~jnp.eye(len(x_BD), dtype=bool)
+        other_BB = ~same_BB & real_B
+        far_B = jnp.where(twin_BB, apart_BB, -jnp.inf).max(-1)
+        near_B = jnp.where(other_BB, apart_BB, jnp.inf).min(-1)
+        weight_B = batch["weight"] * twin_BB.any(-1) * other_BB.any(-1)
+        loss_B = jnp.where(weight_B > 0, jax.nn.relu(far_B - near_B + margin), 0.0)
+        return {"loss": Mean.of(loss_B, weight_B), "active": Mean.of(loss_B > 0, weight_B)}
+
+    def loss(params, extra, batch, keys_B):
+        x_BD, extra = apply(model, params, extra, batch[inputs], keys_B, **beside(batch))
+        metrics = measure(x_BD, batch)
+        return metrics["loss"], extra, metrics
+
+    def evaluate(params, extra, batch):
+        # No example sees another: what it would be compared with is not there.
+        norm_B = jnp.linalg.norm(
+            apply(model, params, extra, batch[inputs], None, **beside(batch))[0].astype(jnp.float32), axis=-1
+        )
+        return {"norm": Mean.of(norm_B, batch["weight"])}
+
+    def requires(batch, params, extra):
+        label = labels(1)._replace(
+            what="numbers that are the same for the same thing", low=-math.inf, high=math.inf
+        )
+        return {**_seen(model, inputs, batch, params, extra), "label": label}
+
+    return Task(init_from(model, inputs), loss, evaluate, _counted, requires=requires)
+
+
+def _seen(model: nn.Module, inputs: str, batch: Any, params: Any, extra: Any) -> dict[str, Requirement]:
+    """What an encoder's inputs and their weights must be."""
+
+    def run(params, extra, batch):
+        return apply(model, params, extra, batch[inputs], None, **beside(batch))[0]
+
+    _, tables = looked_up(run, params, extra, batch)
+    return {inputs: inputs_of(batch[inputs], tables.get(inputs)), "weight": weights()}
+
+
+def embeddings(
+    model: nn.Module, *, inputs: str = "image", part: str = ""
+) -> Callable[[Any, Any, Any], jax.Array]:
+    """(params, extra, batch) to embeddings of length 1 (BD), for Evaluation.predict; part: of the parameters, as "model"."""
+
+    def predict(params, extra, batch):
+        return normalised(
+            apply(model, params[part] if part else params, extra, batch[inputs], None, **beside(batch))[0]
+        )
+
+    return predict
+
+
+def _counted(metrics: dict[str, float]) -> dict[str, float]:
+    """Without those that counted nothing."""
+    return {name: x for name, x in metrics.items() if not math.isnan(x)}

@@ -1,0 +1,78 @@
+"""Training that starts from parameters which exist already, such as those of a pretrained encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmodels.task import Task
+
+
+def start_from(task: Task, params: Any, extra: Mapping[str, Any] = {}) -> Task:
+    """The task, whose init gives these variables in place of its own of the same paths; the others stay random.
+
+    params: a nested mapping, of all the parameters or of a part of them, such as {"encoder": ...}. extra: the
+    same of what is not trained, such as {"batch_stats": {"backbone": ...}}. A path that the task has not and
+    a shape that differs are ValueErrors. Types follow the task's own variables.
+
+    init is traced. The arrays come in by a call of the host when it runs: closed over, they would be
+    constants of the program, written into it and compiled with it.
+    """
+    host = [{path: np.asarray(x) for path, x in _leaves(tree).items()} for tree in (params, extra)]
+
+    def init(key, batch):
+        mine = task.init(key, batch)
+        wanted = [_wanted(*pair) for pair in zip(host, mine, ("parameters", "other variables"), strict=True)]
+
+        def read():
+            pairs = zip(host, wanted, strict=True)
+            return [{path: given[path].astype(x.dtype) for path, x in part.items()} for given, part in pairs]
+
+        given = jax.pure_callback(read, wanted)
+        return tuple(_replaced(*pair) for pair in zip(mine, given, strict=True))
+
+    return task._replace(init=init)
+
+
+def _wanted(
+    given: dict[tuple[str, ...], np.ndarray], mine: Any, kind: str
+) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    """Shapes and types of those of the task's variables that are given."""
+    if not given:
+        return {}
+    own = _leaves(mine)
+    if unknown := sorted(set(given) - set(own)):
+        known = (
+            f"paths of its {kind}, such as {'/'.join(next(iter(own)))}"
+            if own
+            else f"nothing, it has no {kind}"
+        )
+        raise ValueError(
+            f"start_from: came {'/'.join(unknown[0])}, which the task has not; wanted {known}: nest the {kind} as the "
+            "task's model has them"
+        )
+    for path, x in given.items():
+        if x.shape != own[path].shape:
+            raise ValueError(
+                f"start_from: {'/'.join(path)} came in the shape {x.shape}; wanted {own[path].shape}: "
+                "take a model of these sizes"
+            )
+    return {path: jax.ShapeDtypeStruct(own[path].shape, own[path].dtype) for path in given}
+
+
+def _replaced(mine: Any, given: dict[tuple[str, ...], Any]) -> Any:
+    if not given:
+        return mine
+    paths, tree = jax.tree_util.tree_flatten_with_path(mine)
+    return jax.tree.unflatten(tree, [given.get(tuple(part.key for part in path), x) for path, x in paths])
+
+
+def _leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+    if not isinstance(tree, Mapping):
+        raise ValueError(
+            f"start_from: came {type(tree).__name__}; wanted a nested mapping of arrays: give the variables so"
+        )
+    return {tuple(part.key for part in path): x for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}

@@ -1,0 +1,159 @@
+"""Extractive question answering: the answer is a span of the context (arXiv:1810.04805, section 4.2).
+
+A model here may say by `types` how many types of tokens it knows.
+Dimensions: B batch, T tokens, S first and E last tokens of spans.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels.task import Mean, Requirement, Task
+from jaxmodels.tasks.apply import apply, init_from, looked_up
+from jaxmodels.tasks.ranking import first
+from jaxmodels.tasks.requirements import inputs_of, segments, weights
+
+NEVER = -1e30  # a logit; finite, so that a row without context has no NaN
+
+
+def span(model: nn.Module) -> Task:
+    """Cross-entropy of the answer's first and last token, its mean over both, on batches of examples.
+
+    A batch has inputs (BT, int), segments (BT, 0 is padding), types (BT, int), context (BT, whether the
+    answer may lie there), start and end (B, places of the answer's first and last token) and weight (B, 0
+    where there is no answer).
+    accuracy: both places are right.
+    """
+
+    def measure(logits_BT2: Any, batch: Any) -> dict[str, Mean]:
+        logs_BT2 = jax.nn.log_softmax(_possible(logits_BT2, batch), axis=1)
+        place_B2 = jnp.stack([batch["start"], batch["end"]], -1)
+        loss_B = -jnp.take_along_axis(logs_BT2, place_B2[:, None], 1)[:, 0].mean(-1)
+        right_B = first(logs_BT2.swapaxes(1, 2), place_B2).all(-1)
+        return {
+            name: Mean.of(x_B, batch["weight"]) for name, x_B in (("loss", loss_B), ("accuracy", right_B))
+        }
+
+    def loss(params, extra, batch, keys_B):
+        logits_BT2, extra = _logits(model, params, extra, batch, keys_B)
+        metrics = measure(logits_BT2, batch)
+        return metrics["loss"], extra, metrics
+
+    def evaluate(params, extra, batch):
+        return measure(_logits(model, params, extra, batch, None)[0], batch)
+
+    def requires(batch, params, extra):
+        def run(params, extra, batch):
+            return _logits(model, params, extra, batch, None)[0]
+
+        _, tables = looked_up(run, params, extra, batch)
+        shape = batch["inputs"].shape[1:]
+        place = Requirement(
+            f"the answer's place among the {shape[0]} tokens of a row, where 'context' is 1, the start not behind the end",
+            "Cut the row around the answer, or give a row without one the weight 0",
+            integer=True,
+            low=0,
+            high=shape[0] - 1,
+            shape=(),
+            where=("weight",),
+        )
+        flag = Requirement("1 where the answer may lie, else 0", "Give 1 or 0", low=0, high=1, shape=shape)
+        return {
+            "inputs": inputs_of(batch["inputs"], tables.get("inputs")),
+            "segments": segments(shape),
+            "types": _types(tables.get("types", getattr(model, "types", None)), shape),
+            "context": flag,
+            "start": place._replace(wrong=_outside("start")),
+            "end": place._replace(wrong=_outside("end")),
+            "weight": weights(),
+        }
+
+    return Task(init_from(model, "inputs"), loss, evaluate, requires=requires)
+
+
+def _types(known: int | None, shape: tuple[int, ...]) -> Requirement:
+    high = math.inf if known is None else known - 1
+    do = "Give the question's tokens 0 and the context's 1, or the model more types"
+    return Requirement("the model's types of tokens", do, True, 0, high, shape)
+
+
+def _outside(name: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Which answers' places are not in the context, or whose end stands before the start."""
+
+    def wrong(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        place_B, context_BT = batch[name], batch["context"]
+        inside_B = place_B.clip(0, context_BT.shape[1] - 1)
+        return (context_BT[np.arange(len(place_B)), inside_B] <= 0) | (batch["end"] < batch["start"])
+
+    return wrong
+
+
+def predict(model: nn.Module, *, longest: int = 30) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
+    """(params, extra, batch) to start, end (B) and score (B) of the best span of at most `longest` tokens.
+
+    The score is the sum of the two logits, which compares the windows of one context.
+    """
+
+    def best(params, extra, batch):
+        logits_BT2 = _possible(_logits(model, params, extra, batch, None)[0], batch)
+        T = logits_BT2.shape[1]
+        length_SE = jnp.arange(T)[None] - jnp.arange(T)[:, None] + 1
+        score_BSE = logits_BT2[:, :, None, 0] + logits_BT2[:, None, :, 1]
+        score_BSE = jnp.where((length_SE >= 1) & (length_SE <= longest), score_BSE, 4 * NEVER)
+        flat_B = score_BSE.reshape(len(score_BSE), -1)
+        place_B = flat_B.argmax(-1)
+        return {"start": place_B // T, "end": place_B % T, "score": flat_B.max(-1)}
+
+    return best
+
+
+def _logits(model: nn.Module, params: Any, extra: Any, batch: Any, keys_B: Any) -> tuple[Any, Any]:
+    options = {"segments_BT": batch["segments"], "types_BT": batch["types"], "weight": batch.get("weight")}
+    return apply(model, params, extra, batch["inputs"], keys_B, **options)
+
+
+def _possible(logits_BT2: jax.Array, batch: Any) -> jax.Array:
+    return jnp.where(batch["context"][..., None] > 0, logits_BT2.astype(jnp.float32), NEVER)
+
+
+def normalise(text: str) -> str:
+    """The text without case, punctuation, articles and extra spaces, as SQuAD's official script compares answers."""
+    text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def f1(prediction: str, answer: str) -> float:
+    """Harmonic mean of precision and recall of the answer's words."""
+    got, want = normalise(prediction).split(), normalise(answer).split()
+    common = sum((Counter(got) & Counter(want)).values())
+    if not common:
+        return 0.0
+    precision, recall = common / len(got), common / len(want)
+    return 2 * precision * recall / (precision + recall)
+
+
+def score(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """exact_match and f1 in percent, as SQuAD v1.1's official script: the best over a question's answers.
+
+    Both by question; a question without a prediction counts 0. (Rajpurkar et al., arXiv:1606.05250, section
+    6.1)
+    """
+    if not answers:
+        raise ValueError("score: came no answers; wanted some by question: look whether the data is empty")
+    exact = total = 0.0
+    for question, known in answers.items():
+        if question in predictions:
+            got = predictions[question]
+            exact += max(normalise(got) == normalise(answer) for answer in known)
+            total += max(f1(got, answer) for answer in known)
+    return {"exact_match": 100 * exact / len(answers), "f1": 100 * total / len(answers)}

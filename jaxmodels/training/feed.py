@@ -1,0 +1,227 @@
+"""Batches on their way to the devices: read, placed and kept ready by a thread, so that a step never waits for small data.
+
+A dispatch runs the steps [n, stop). What it is given is either the batches themselves, stacked, or, where the
+whole data set lies on the device, the places of their rows in it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from jaxmodels import parallel
+from jaxmodels.data.narrowing import loss
+from jaxmodels.experiment import Pipeline
+from jaxmodels.training.check_batches import check_type
+
+RESIDENT_BYTES = 1 << 30  # a data set up to here is laid on the device whole
+
+
+class Dispatch(NamedTuple):
+    """The input of one dispatch, on the devices."""
+
+    start: int
+    stop: int
+    moving: Any
+
+
+class Feed:
+    """Reads ahead over the given (start, stop) segments.
+
+    resident: the data set as device arrays (see `fix`), or None to move batches. depth: dispatches kept
+    ready. check: looks at each batch that is read: (batch, step, its first row), as a check_batches.Checker
+    does.
+    """
+
+    def __init__(
+        self,
+        data: Pipeline,
+        mesh: Mesh,
+        segments: Iterable[tuple[int, int]],
+        *,
+        resident: bool,
+        depth: int = 2,
+        check: Callable[[Any, int, int], None] | None = None,
+    ):
+        self._data, self._mesh, self._resident, self._check = data, mesh, resident, check
+        self.reading = self.placing = 0.0  # seconds of the thread, to name a bottleneck
+        self.idle = 0.0  # seconds in which the device had nothing to do for want of input
+        self._queue: queue.Queue = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(iter(segments),), name="feed", daemon=True)
+        self._thread.start()
+
+    def _work(self, segments: Iterator[tuple[int, int]]) -> None:
+        try:
+            for start, stop in segments:
+                self._offer(Dispatch(start, stop, self._place(start, stop)))
+                if self._stop.is_set():
+                    return
+            self._offer(None)
+        except BaseException as error:  # raised again where the batch is wanted
+            self._offer(error)
+
+    def _offer(self, item: Any) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _place(self, start: int, stop: int) -> Any:
+        begun = time.perf_counter()
+        waited = 0.0
+
+        def rows(a: int, b: int) -> Any:
+            nonlocal waited
+            if self._resident:
+                got: Any = self._data.indices(np.arange(start, stop), a, b).astype(np.int32)  # type: ignore[attr-defined]
+            else:
+                got = stack([self._rows(n, a, b) for n in range(start, stop)])
+            waited = time.perf_counter() - begun
+            return got
+
+        placed = parallel.put(rows, self._data.batch, self._mesh, leading=1)
+        self.reading += waited
+        self.placing += time.perf_counter() - begun - waited
+        return placed
+
+    def _rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        batch = self._data.rows(step, start, stop)
+        if self._check is not None:
+            self._check(batch, step, start)
+        return batch
+
+    def get(self, busy: Callable[[], bool], give_up: Callable[[], bool] = lambda: False) -> Dispatch | None:
+        """The next dispatch's input; None after the last, and where give_up() while there is none yet.
+
+        busy() says whether the device still works meanwhile.
+        """
+        while True:
+            begun = time.perf_counter()
+            try:
+                item = self._queue.get(timeout=0.001)
+            except queue.Empty:
+                if not busy():
+                    self.idle += time.perf_counter() - begun
+                if give_up():
+                    return None
+                if (
+                    not self._thread.is_alive() and self._queue.empty()
+                ):  # it says why it ends, where it still can
+                    raise RuntimeError(
+                        "the thread that reads the data has ended without a word; start the run again"
+                    ) from None
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the device waited for this feed: no more than its work took, whatever else the machine did."""
+        return min(self.idle, self.reading + self.placing)
+
+    def bottleneck(self, train_s: float, steps: int) -> str:
+        """Why the device waited, and what helps; of train_s seconds of training, in which it took `steps` steps."""
+        per = 1e3 / max(1, steps)
+        slow = "reading the data" if self.reading >= self.placing else "moving it to the device"
+        cure = (
+            "give the pipeline worker processes, or move work out of its load and augment functions"
+            if self.reading >= self.placing
+            else "move smaller types (uint8 images scaled on the device by `prepare`), or keep the data there: --resident on"
+        )
+        each = f"{self.reading * per:.1f} ms reading and {self.placing * per:.1f} ms moving"
+        return (
+            f"the device waited for input {self.waited / train_s:.0%} of the time, because of {slow}: {each} "
+            f"for each step of {train_s * per:.1f} ms; {cure}"
+        )
+
+    def close(self) -> None:
+        """Ends the thread, or leaves it behind where the data source does not answer."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+
+def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Batches behind one another on a new first axis; a single one is not copied."""
+    if len(batches) == 1:
+        return {name: np.asarray(x)[None] for name, x in batches[0].items()}
+    return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+
+
+def is_bucketed(data: Pipeline) -> bool:
+    """Whether the batches have different shapes by design, so that each is a dispatch of its own."""
+    return len(getattr(data, "lengths", ())) > 1
+
+
+def can_reside(data: Pipeline) -> bool:
+    """Whether the data set can lie on the device: it says how, is small enough, and no number is lost in 32 bits there."""
+    arrays = data.resident() if hasattr(data, "resident") else None
+    if arrays is None or sum(x.nbytes for x in arrays.values()) > RESIDENT_BYTES:
+        return False
+    return all(loss(x) is None for x in arrays.values())
+
+
+def fix(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
+    """What every dispatch shares: the data set on every device, or nothing."""
+    return jax.device_put(data.resident(), parallel.replicated(mesh)) if resident else {}  # type: ignore[attr-defined]
+
+
+def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Callable[[Any, Any], Any]:
+    """(fixed, moving) to batches with a leading axis of steps, to be traced; split: how the batches lie, under jit."""
+    if not resident:
+        return lambda fixed, moving: moving
+
+    def gather(fixed: Any, moving: Any) -> Any:
+        batches = jax.vmap(data.gather, (None, 0))(fixed, moving)  # type: ignore[attr-defined]
+        return jax.lax.with_sharding_constraint(batches, split) if split else batches
+
+    return gather
+
+
+def real_rows(data: Pipeline, step: int) -> np.ndarray:
+    """Which rows of a batch are examples and not padding; all, where the pipeline does not say."""
+    if not hasattr(data, "indices"):
+        return np.ones(data.batch, bool)
+    return data.indices(step, 0, data.batch) >= 0
+
+
+def broken(data: Pipeline) -> list[str]:
+    """The examples that could not be loaded and were passed over, each with the reason; none where a pipeline has no say."""
+    return list(data.broken()) if hasattr(data, "broken") else []
+
+
+def shapes(data: Pipeline, B: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of a whole batch, or of B examples, on the device."""
+    kinds = data.spec.items()
+    for key, (_, dtype) in kinds:
+        check_type("the data", key, dtype)
+    return {
+        k: jax.ShapeDtypeStruct((B or data.batch, *s), jax.dtypes.canonicalize_dtype(d))
+        for k, (s, d) in kinds
+    }
+
+
+def zeros(data: Pipeline, B: int) -> dict[str, jax.Array]:
+    """B examples of nothing, to be traced."""
+    return {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes(data, B).items()}
+
+
+def read(
+    data: Pipeline, step: int, check: Callable[[Any, int, int], None] | None = None
+) -> dict[str, np.ndarray]:
+    """One whole batch on the host, and checked where there is something that does; see Feed."""
+    batch = data.rows(step, 0, data.batch)
+    if check is not None:
+        check(batch, step, 0)
+    return batch

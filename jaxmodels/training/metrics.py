@@ -1,0 +1,205 @@
+"""Metrics: from weighted means on the device to lines on the disk, without the device ever waiting for the log.
+
+A tracker is a function of (step, values). Each runs in a thread of its own; one that fails is named and left
+out from then on, and training goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodels.runs.files import open_appending, open_reading, read_lines, replacing
+from jaxmodels.task import Mean, Task
+
+Tracker = Callable[[int, Mapping[str, float]], None]
+
+
+def pack(metrics: Mapping[str, Mean]) -> jax.Array:
+    """All means as one array (..., metrics sorted by name, 2), so that one transfer fetches them."""
+    return jnp.stack([jnp.stack(metrics[name], -1) for name in sorted(metrics)], -2)
+
+
+class MeanAccumulator:
+    """Means being added up on the host, in float64."""
+
+    LAST = ("learning_rate", "faults", "skipped_spikes")  # of an interval the last value counts, not the mean
+
+    def __init__(self, names: Iterable[str]):
+        self.names = sorted(names)
+        self.sums = np.zeros((len(self.names), 2))
+
+    def add(self, packed: np.ndarray) -> None:
+        """Adds the packed metrics of one step, or of several along a first axis."""
+        rows = np.reshape(packed, (-1, *self.sums.shape))
+        self.sums = np.concatenate([self.sums[None], rows]).sum(0)
+        for name in self.LAST:
+            if name in self.names:
+                at = self.names.index(name)
+                self.sums[at] = rows[-1, at]
+
+    def finish(self, task: Task) -> dict[str, float]:
+        """The means, with what the task derives from them."""
+        means = {n: float(t / w) if w else math.nan for n, (t, w) in zip(self.names, self.sums, strict=True)}
+        return task.finish(means)
+
+
+class History:
+    """What was logged, in memory, as metrics.jsonl has it; `before`: the lines of earlier starts."""
+
+    def __init__(self, before: Iterable[Mapping[str, Any]] = ()):
+        self.lines: list[dict[str, Any]] = [dict(line) for line in before]
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a line at once, so that whoever ends finds all of them."""
+        self.lines.append(finite({"step": step, **values}))
+
+
+class Log:
+    """Hands values to the trackers in the background, in order; a slow tracker keeps no other waiting. history: at once."""
+
+    def __init__(
+        self, trackers: Sequence[Tracker], warn: Callable[[str], None], history: History | None = None
+    ):
+        self._warn = warn
+        self._history = history
+        self._queues: list[queue.Queue] = [queue.Queue() for _ in trackers]
+        self._threads = [
+            threading.Thread(target=self._work, args=pair, name=f"tracker {_name(pair[0])}", daemon=True)
+            for pair in zip(trackers, self._queues, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Returns at once."""
+        if self._history is not None:
+            self._history(step, values)
+        for waiting in self._queues:
+            waiting.put((step, dict(values)))
+
+    def _work(self, tracker: Tracker, waiting: queue.Queue) -> None:
+        failed = False
+        while (item := waiting.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            try:
+                if not failed:
+                    tracker(*item)
+            except Exception as error:
+                failed = True
+                with contextlib.suppress(Exception):  # a message that cannot be given ends nothing
+                    self._warn(
+                        f"tracker {_name(tracker)} failed at step {item[0]} and is left out from now on: {error}"
+                    )
+
+    def flush_first(self) -> None:
+        """Returns when the first tracker has had everything so far; raises OSError where its thread has ended."""
+        for waiting, thread in zip(self._queues[:1], self._threads, strict=False):
+            reached = threading.Event()
+            waiting.put(reached)
+            while not reached.wait(0.1):
+                if not thread.is_alive() and not reached.is_set():
+                    raise OSError(
+                        f"the thread {thread.name} has ended, so the log stops here. Give the same command again, to go on "
+                        "from the newest checkpoint"
+                    )
+
+    def close(self, patience: float = 60.0) -> None:
+        """Ends the threads when they have handed on everything; whatever hangs for `patience` seconds is left behind."""
+        for waiting in self._queues:
+            waiting.put(None)
+        until = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                self._warn(
+                    f"{thread.name} has not taken its values within {patience:g} s; the rest of them are lost to it"
+                )
+
+
+def _name(tracker: Tracker) -> str:
+    return getattr(tracker, "__qualname__", repr(tracker)).split(".")[-1]
+
+
+def finite(tree: Any) -> Any:
+    """A tree of dicts in which None stands for each number that is not finite: JSON has none of those."""
+    if isinstance(tree, Mapping):
+        return {name: finite(value) for name, value in tree.items()}
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def json_lines(path: Path, warn: Callable[[str], None] = print) -> Tracker:
+    """One JSON object a line, complete lines only; a value that is not finite is null.
+
+    Lines for which the disk has no room are kept, and tried again with the next one.
+    """
+    waiting: list[str] = []
+
+    def write(step: int, values: Mapping[str, float]) -> None:
+        waiting.append(json.dumps(finite({"step": step, **values})) + "\n")
+        try:
+            _append(path, "".join(waiting).encode())
+            waiting.clear()
+        except OSError as error:
+            if len(waiting) == 1:
+                with contextlib.suppress(OSError):  # the same disk may be to take this
+                    warn(
+                        f"{path} cannot be written ({error.strerror or error}); its lines are kept and tried again"
+                    )
+
+    write.__qualname__ = "json_lines"
+    return write
+
+
+def _append(path: Path, text: bytes) -> None:
+    """All of it or nothing."""
+    with os.fdopen(open_appending(path), "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if file.write(text) != len(text):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log as dicts; [] where there is none. A line that was cut short is left out.
+
+    Of a log beyond runs.files.LOG_LIMIT its end.
+    """
+    found = []
+    for text in read_lines(path)[0] if path.is_file() else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            if isinstance(line, dict) and "step" in line:
+                found.append(line)
+    return found
+
+
+def truncate(path: Path, step: int) -> None:
+    """Drops the lines after `step`, and a last line cut short by a kill."""
+    if not path.is_file():
+        return
+    with (
+        open_reading(path) as log,
+        replacing(path) as kept,
+    ):  # line by line: a long run's log need not fit into memory
+        for line in log:
+            try:
+                if line.endswith(b"\n") and json.loads(line)["step"] <= step:
+                    kept.write(line)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue

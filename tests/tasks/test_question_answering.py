@@ -1,0 +1,107 @@
+"""Dimensions: B batch, T tokens, V vocabulary."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from jaxmodels.task import value
+from jaxmodels.tasks.question_answering import f1, normalise, predict, score, span
+
+pytestmark = pytest.mark.fast
+
+B, T = 3, 5
+
+
+class Table(nn.Module):
+    """Both logits by the token alone."""
+
+    @nn.compact
+    def __call__(self, tokens_BT, keys_B=None, segments_BT=None, types_BT=None):
+        return nn.Embed(T, 2, name="table")(tokens_BT)
+
+
+LOGITS = np.random.default_rng(0).normal(size=(T, 2)).astype(np.float32)
+PARAMS = {"table": {"embedding": LOGITS}}
+TOKENS = np.tile(np.arange(T, dtype=np.int32), (B, 1))
+BATCH = {
+    "inputs": TOKENS,
+    "segments": np.ones_like(TOKENS),
+    "types": np.ones_like(TOKENS),
+    "context": np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 1, 1, 0, 0]], np.int32),
+    "start": np.array([0, 2, 1], np.int32),
+    "end": np.array([2, 2, 2], np.int32),
+    "weight": np.array([1, 1, 1], np.float32),
+}
+
+
+def slow_loss(row):
+    places = np.flatnonzero(BATCH["context"][row])
+    parts = []
+    for side, name in enumerate(("start", "end")):
+        x = LOGITS[places, side]
+        parts.append(np.log(np.exp(x).sum()) - LOGITS[BATCH[name][row], side])
+    return np.mean(parts)
+
+
+def test_the_loss_is_the_mean_of_both_cross_entropies_over_the_context():
+    want = np.mean([slow_loss(row) for row in range(B)])
+    assert value(span(Table()).evaluate(PARAMS, {}, BATCH)["loss"]) == pytest.approx(want, rel=1e-5)
+
+
+def test_tokens_outside_of_the_context_get_no_gradient():
+    batch = {name: x[2:] for name, x in BATCH.items()}
+    keys = jax.random.split(jax.random.key(0), 1)
+    grads = jax.grad(lambda params: span(Table()).loss(params, {}, batch, keys)[0].total)(PARAMS)["table"][
+        "embedding"
+    ]
+    assert (np.asarray(grads)[[0, 3, 4]] == 0).all() and (np.asarray(grads)[[1, 2]] != 0).all()
+
+
+def test_an_example_without_an_answer_counts_nowhere():
+    batch = {**BATCH, "weight": np.array([0, 1, 0], np.float32)}
+    assert value(span(Table()).evaluate(PARAMS, {}, batch)["loss"]) == pytest.approx(slow_loss(1), rel=1e-5)
+
+
+def test_a_row_without_context_gives_no_nan():
+    batch = {**BATCH, "context": np.zeros_like(TOKENS), "weight": np.zeros(B, np.float32)}
+    keys = jax.random.split(jax.random.key(0), B)
+    grads = jax.grad(lambda params: span(Table()).loss(params, {}, batch, keys)[0].total)(PARAMS)
+    assert np.isfinite(grads["table"]["embedding"]).all()
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_span_is_that_of_a_search_through_all(seed, longest):
+    x = np.random.default_rng(seed).normal(size=(T, 2)).astype(np.float32)
+    got = jax.jit(predict(Table(), longest=longest))({"table": {"embedding": x}}, {}, BATCH)
+    for row in range(B):
+        allowed = BATCH["context"][row] > 0
+        spans = [(s, e) for s in range(T) for e in range(s, min(T, s + longest)) if allowed[s] and allowed[e]]
+        start, end = max(spans, key=lambda place: x[place[0], 0] + x[place[1], 1])
+        assert (got["start"][row], got["end"][row]) == (start, end)
+        assert got["score"][row] == pytest.approx(x[start, 0] + x[end, 1], rel=1e-5)
+
+
+def test_answers_are_compared_without_case_punctuation_and_articles():
+    assert normalise("  The U.S.A.'s\tbest-known,  an Apple ") == "usas bestknown apple"
+
+
+def test_f1_counts_common_words_by_hand():
+    assert f1("the cat sat down", "cat sat on a mat") == pytest.approx(
+        2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4)
+    )
+    assert f1("dog", "cat") == 0
+
+
+def test_a_questions_best_answer_counts_and_one_without_prediction_is_wrong():
+    answers = {"a": ["Denver Broncos", "the Broncos"], "b": ["1998"], "c": ["red"]}
+    got = score({"a": "Broncos!", "b": "in 1998"}, answers)
+    assert got == pytest.approx({"exact_match": 100 / 3, "f1": 100 * (1 + 2 / 3) / 3})
+
+
+def test_scoring_nothing_is_refused():
+    with pytest.raises(ValueError, match="came no answers; wanted some"):
+        score({}, {})
