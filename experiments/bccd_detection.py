@@ -16,7 +16,7 @@ from jaxmodels import Evaluation, Experiment, Predictor, optim
 from jaxmodels.data.augment_boxes import flip_boxes, jitter, zoom_boxes
 from jaxmodels.data.datasets.bccd import CLASSES, bccd
 from jaxmodels.data.drawing import boxed, grid
-from jaxmodels.data.formats.images import open_picture, picture
+from jaxmodels.data.formats.images import open_image, read_image
 from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.resnet import Basic, ResNet
 from jaxmodels.scores import average_precision
@@ -65,10 +65,10 @@ def predictor(model) -> Predictor:
         return {name: int((one["classes"][sure] == k).sum()) for k, name in enumerate(CLASSES)}
 
     def draw(path, found):
-        whole = open_picture(path)
+        whole = open_image(path)
         return drawn(np.asarray(whole), single(found), scale=(whole.height / SIZE[0], whole.width / SIZE[1]))
 
-    return Predictor(lambda path: {"image": picture(path, SIZE)}, detect.predict(model), report, draw)
+    return Predictor(lambda path: {"image": read_image(path, SIZE)}, detect.predict(model), report, draw)
 
 
 def build(config: Config) -> Experiment:

@@ -17,7 +17,7 @@ from jaxmodels.convert.load import load_weights
 from jaxmodels.data.augment import crop, flip
 from jaxmodels.data.datasets.cifar10 import CLASSES, cifar10
 from jaxmodels.data.drawing import captioned
-from jaxmodels.data.formats.images import picture
+from jaxmodels.data.formats.images import read_image
 from jaxmodels.data.normalize import IMAGENET
 from jaxmodels.models.resnet import cifar_resnet20
 from jaxmodels.tasks.classify import classify, predictor
@@ -39,7 +39,7 @@ def build(config: Config) -> Experiment:
     folder = config.data or None
 
     def read(path):
-        return {"image": picture(path, 32, normalize=IMAGENET)}
+        return {"image": read_image(path, 32, normalize=IMAGENET)}
 
     return Experiment(
         task=classify(model),

@@ -13,7 +13,7 @@ from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.data.augment import flip
 from jaxmodels.data.datasets.fashion_mnist import CLASSES, fashion_mnist
 from jaxmodels.data.drawing import captioned, heatmap
-from jaxmodels.data.formats.images import picture
+from jaxmodels.data.formats.images import read_image
 from jaxmodels.models.cnn import CNN
 from jaxmodels.scores.classification import confusion, scores
 from jaxmodels.tasks.classify import classify, predictor, probabilities
@@ -51,7 +51,7 @@ def build(config: Config) -> Experiment:
         checkpoint_every=60_000 // config.batch,
         seed=config.seed,
         predictor=predictor(
-            model, CLASSES, read=lambda path: {"image": picture(path, 28, channels=1)}, caption=captioned
+            model, CLASSES, read=lambda path: {"image": read_image(path, 28, channels=1)}, caption=captioned
         ),
         baselines=lambda: {"published": {"test/accuracy": 0.925}},
     )

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 from jaxmodels import Experiment, optim
 from jaxmodels.data import locate
 from jaxmodels.data.formats.token_files import open_tokens
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.data.pipeline import WindowPipeline
-from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.models import gpt
 from jaxmodels.tasks.language import decoder, next_token
 

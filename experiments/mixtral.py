@@ -14,8 +14,8 @@ from functools import partial
 from jaxmodels import Experiment, optim
 from jaxmodels.data import locate
 from jaxmodels.data.formats.token_files import open_tokens
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.data.pipeline import WindowPipeline
-from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.models.moe import mixtral_8x7b
 from jaxmodels.tasks.language import decoder, next_token
 

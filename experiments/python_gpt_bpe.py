@@ -21,9 +21,9 @@ import numpy as np
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data.datasets.python_source import lzma_bits_per_byte, order0_bits_per_byte, python_source
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.data.learned import learned
 from jaxmodels.data.pipeline import WindowPipeline
-from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.models.gpt import GPT
 from jaxmodels.tasks.language import decoder, next_token
 

@@ -15,8 +15,8 @@ from functools import cache
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data.datasets.scitldr import scitldr
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.data.pairs import pairs
-from jaxmodels.data.tokenizer import Tokenizer
 from jaxmodels.decoding import beam
 from jaxmodels.experiment import Evaluation
 from jaxmodels.models.t5 import T5

@@ -17,7 +17,7 @@ import pytest
 
 import jaxmodels
 from jaxmodels import choices, step
-from jaxmodels.data import bucketing, order, packing, pairs, pipeline, tokenize, tokenizer
+from jaxmodels.data import bucketing, order, packing, pairs, pipeline, tokenize
 from jaxmodels.data.datasets import (
     banking77,
     bccd,
@@ -32,7 +32,16 @@ from jaxmodels.data.datasets import (
     tanaka,
     tinyshakespeare,
 )
-from jaxmodels.data.formats import array_records, audio, byte_text, images, tables, text_folder, text_table
+from jaxmodels.data.formats import (
+    array_records,
+    audio,
+    byte_text,
+    images,
+    tables,
+    text_folder,
+    text_table,
+    tokenizer,
+)
 from jaxmodels.data.grain_pipeline import GrainPipeline
 from jaxmodels.layers import quantize, rope, stack
 from jaxmodels.models.mlp import MLP
@@ -80,7 +89,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "data.formats.images image_folder remainder": lambda: images.image_folder(
         ".", size=(1, 1), remainder=NO, **B
     ),
-    "data.formats.images picture channels": lambda: images.picture("x.png", 1, channels=NO),
+    "data.formats.images read_image channels": lambda: images.read_image("x.png", 1, channels=NO),
     "data.bucketing TextPipeline remainder": lambda: bucketing.TextPipeline({}, length=1, remainder=NO, **B),
     "data.order Order remainder": lambda: order.Order(1, 1, None, NO),
     "data.packing PackedPipeline long": lambda: packing.PackedPipeline({}, length=1, long=NO, **B),
@@ -121,7 +130,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     ),
     "data.datasets.tinyshakespeare tinyshakespeare split": lambda: tinyshakespeare.tinyshakespeare(NO),
     "data.tokenize tokenize kind": lambda: tokenize.tokenize(".", "out", kind=NO),
-    "data.tokenizer Tokenizer.train kind": lambda: tokenizer.Tokenizer.train(["a"], kind=NO),
+    "data.formats.tokenizer Tokenizer.train kind": lambda: tokenizer.Tokenizer.train(["a"], kind=NO),
     "layers.quantize quantized products": lambda: quantize.quantized(MLP((), 1), NO),
     "layers.rope Scaling kind": lambda: rope.frequencies(2, scaling=rope.Scaling(NO, 2.0)),
     "layers.stack rematerialised remat": lambda: stack.rematerialised(MLP, NO),

@@ -356,8 +356,9 @@ def predict(
     """
     if is_weights(run):
         from jaxmodels.convert.image import open_image_model
+        from jaxmodels.data.drawing import captioned
 
-        made = open_image_model(run)
+        made = open_image_model(run, caption=captioned)
         params = cast_floats(made.params, None if precision in ("run", "float32") else jnp.dtype(precision))
         return predictions(
             made.predictor, params, made.extra, files, Path(out) if out else Path("predictions")

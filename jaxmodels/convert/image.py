@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmodels.convert.load import load_pretrained
-from jaxmodels.data.drawing import captioned
-from jaxmodels.data.formats.images import open_picture
+from jaxmodels.data.formats.images import open_image
 from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.task import Predictor
 from jaxmodels.tasks.classify import predictor
@@ -95,7 +94,7 @@ class Preparation:
 
     def __call__(self, path: Any) -> dict[str, np.ndarray]:
         """The file's picture as an example, float32 HWC."""
-        picture = open_picture(path)
+        picture = open_image(path)
         if self.scale is not None:
             picture = picture.resize(self._size(picture.width, picture.height), self.resample)
         if self.crop is not None:
@@ -124,8 +123,13 @@ class Preparation:
         return min(LARGEST, short * width // height), short
 
 
-def open_image_model(folder: str | os.PathLike[str]) -> ImageModel:
-    """The classifier of a folder with config.json, weights and what prepares its pictures. Needs pillow."""
+def open_image_model(
+    folder: str | os.PathLike[str], *, caption: Callable[[Any, str], np.ndarray]
+) -> ImageModel:
+    """The classifier of a folder with config.json, weights and what prepares its images. Needs pillow.
+
+    caption(path, text): the image of a file with a line of text, such as data.drawing.captioned.
+    """
     folder = Path(folder)
     model, params, extra, config = load_pretrained(folder)
     if not getattr(model, "classes", 0) or not hasattr(model, "features"):
@@ -135,7 +139,7 @@ def open_image_model(folder: str | os.PathLike[str]) -> ImageModel:
         )
     names = _names(config, model.classes)
     return ImageModel(
-        params, extra, predictor(model, names, read=preparation(folder, config), caption=captioned)
+        params, extra, predictor(model, names, read=preparation(folder, config), caption=caption)
     )
 
 

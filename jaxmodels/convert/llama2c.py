@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.data.tokenizer import known
+from jaxmodels.data.formats.tokenizer import known
 from jaxmodels.models.llama import Llama
 from jaxmodels.runs.files import replacing
 

@@ -14,8 +14,8 @@ from jaxmodels.convert.generation_config import Asked
 from jaxmodels.convert.llama2c import Vocabulary, load_vocabulary
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.formats.json_file import read_object
-from jaxmodels.data.tokenizer import Tokenizer
-from jaxmodels.data.tokenizer_settings import read_settings
+from jaxmodels.data.formats.tokenizer import Tokenizer
+from jaxmodels.data.formats.tokenizer_settings import read_settings
 from jaxmodels.task import Decoder, Task
 from jaxmodels.tasks import language, translate
 

@@ -123,10 +123,10 @@ def _pillow() -> Any:
 
 
 def _open(picture: Any) -> Any:
-    from jaxmodels.data.formats.images import open_picture
+    from jaxmodels.data.formats.images import open_image
 
     if not isinstance(picture, np.ndarray):
-        return open_picture(picture)
+        return open_image(picture)
     pixels = picture[..., 0] if picture.shape[-1] == 1 else picture
     return _pillow().Image.fromarray(pixels).convert("RGB")
 

@@ -14,7 +14,7 @@ from jaxmodels import choices
 from jaxmodels.data.folders import files_below
 from jaxmodels.data.formats.byte_text import held_out
 from jaxmodels.data.formats.token_files import write_tokens
-from jaxmodels.data.tokenizer import Kind, Tokenizer
+from jaxmodels.data.formats.tokenizer import Kind, Tokenizer
 from jaxmodels.runs.files import write_text
 
 

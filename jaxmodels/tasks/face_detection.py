@@ -38,7 +38,7 @@ def find_faces(
     factor: float = 0.709,
     least: tuple[float, float, float] = (0.6, 0.7, 0.7),
 ) -> Faces:
-    """The faces in a picture of pillow's, such as data.images.open_picture gives.
+    """The faces in a picture of pillow's, such as data.images.open_image gives.
 
     propose, refine and mark: functions of windows (see network) of models/mtcnn.py's pnet, rnet and onet.
     smallest: height of a face in pixels. factor: from one size of the picture to the next smaller one. least:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxmodels import Display, Experiment, optim
 from jaxmodels.data.drawing import captioned
-from jaxmodels.data.formats.images import image_folder, picture
+from jaxmodels.data.formats.images import image_folder, read_image
 from jaxmodels.models.mlp import MLP
 from jaxmodels.tasks.classify import classify, predictor
 
@@ -31,7 +31,7 @@ class Config:
 def build(config):
     model = MLP((), 3)
     train, test = (image_folder(f"{config.data}/{part}", size=4, batch=3) for part in ("train", "test"))
-    read = lambda path: {"image": picture(path, 4)}
+    read = lambda path: {"image": read_image(path, 4)}
     return Experiment(task=classify(model), optimizer=optim.sgd(1.0), train=train, evals={"test": test},
         steps=config.epochs * train.steps, predictor=predictor(model, train.classes, read=read, caption=captioned),
         display=Display(classes=lambda: train.classes))

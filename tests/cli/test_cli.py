@@ -17,7 +17,7 @@ import pytest
 from files import bare_jax, faulty, tiny_gpt, tiny_mlp
 
 from jaxmodels import __version__, cli, commands
-from jaxmodels.data.formats.images import picture
+from jaxmodels.data.formats.images import read_image
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.training import runner
 
@@ -567,6 +567,6 @@ def test_simulated_devices_can_be_asked_for(tmp_path):
 def test_an_absent_package_is_named_in_one_message(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError) as caught:
-        picture(tmp_path / "a.png", 4)
+        read_image(tmp_path / "a.png", 4)
     assert cli._explain(caught.value) == 2
     assert capsys.readouterr().err == "error: decoding pictures needs pillow; pip install 'jaxmodels[data]'\n"

@@ -20,7 +20,7 @@ from jaxmodels.convert.load import FAMILIES, load_pretrained, save_pretrained
 from jaxmodels.convert.model_config import module_of
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
 from jaxmodels.convert.text import _generation, _tokens
-from jaxmodels.data.tokenizer import Tokenizer
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.models.bert import Bert, MaskedLM, TextClassifier
 from jaxmodels.models.convnext import ConvNeXt
 from jaxmodels.models.gpt import GPT

@@ -13,7 +13,7 @@ import pytest
 from jaxmodels import cli
 from jaxmodels.convert.load import save_pretrained
 from jaxmodels.convert.text import open_text_model
-from jaxmodels.data.tokenizer import Tokenizer
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.decoding import generate
 from jaxmodels.models.bert import Bert
 from jaxmodels.models.gpt import GPT

@@ -20,7 +20,7 @@ from jaxmodels.data.arrays import read_npy
 from jaxmodels.data.datasets import sentences as nltk
 from jaxmodels.data.datasets.bccd import NAMES, read_voc
 from jaxmodels.data.formats.audio import audio_folder
-from jaxmodels.data.formats.images import open_picture, picture
+from jaxmodels.data.formats.images import open_image, read_image
 from jaxmodels.data.formats.tables import read_parquet, read_table
 from jaxmodels.data.formats.token_files import open_tokens, write_tokens
 
@@ -173,8 +173,8 @@ def test_pictures(tmp_path, kind):
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     image.fromarray(pixels).save(file, format=kind)
-    survey(saved(tmp_path / "x.png", lambda path: picture(path, 8)), file.getvalue(), 200)
-    survey(lambda data: open_picture(io.BytesIO(data)), file.getvalue(), 50, seed=1)
+    survey(saved(tmp_path / "x.png", lambda path: read_image(path, 8)), file.getvalue(), 200)
+    survey(lambda data: open_image(io.BytesIO(data)), file.getvalue(), 50, seed=1)
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF", "OGG"])

@@ -9,7 +9,7 @@ from jaxmodels.data import normalize
 from jaxmodels.data.augment import flip
 from jaxmodels.data.datasets.digits import digits
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known, numbered
-from jaxmodels.data.formats.images import each, image_folder, picture
+from jaxmodels.data.formats.images import each, image_folder, read_image
 
 pytestmark = pytest.mark.fast
 GREY = ((0.3,), (0.2,))
@@ -64,8 +64,8 @@ def test_pictures_of_a_folder(tmp_path, augment, area):
     np.testing.assert_allclose(made, (plain - COLOUR[0]) / COLOUR[1], rtol=1e-4, atol=1e-5)
     assert made.dtype == np.float32
     file = tmp_path / "a" / "0.png"
-    one = picture(file, 4, normalize=COLOUR)
-    np.testing.assert_allclose(one, (picture(file, 4) - COLOUR[0]) / COLOUR[1], rtol=1e-4, atol=1e-5)
+    one = read_image(file, 4, normalize=COLOUR)
+    np.testing.assert_allclose(one, (read_image(file, 4) - COLOUR[0]) / COLOUR[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

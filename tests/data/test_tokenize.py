@@ -11,8 +11,8 @@ import pytest
 
 from jaxmodels.data.formats.byte_text import held_out
 from jaxmodels.data.formats.token_files import open_documents, open_tokens
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.data.tokenize import tokenize
-from jaxmodels.data.tokenizer import Tokenizer
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.fast

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.convert.llama2c import Vocabulary
-from jaxmodels.data.tokenizer import Tokenizer
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.decoding import generate
 from jaxmodels.task import Decoder
 

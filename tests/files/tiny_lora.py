@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.data.drawing import captioned
-from jaxmodels.data.formats.images import picture
+from jaxmodels.data.formats.images import read_image
 from jaxmodels.data.pipeline import ArrayPipeline, WindowPipeline
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.mlp import MLP
@@ -60,7 +60,7 @@ def build(config: Config) -> Experiment:
         )
 
     def read(path):
-        return {"image": picture(path, 8, channels=1) - 0.5}
+        return {"image": read_image(path, 8, channels=1) - 0.5}
 
     return Experiment(
         task=lora(classify(MLP_), rank=RANK, alpha=ALPHA, paths=PATHS),

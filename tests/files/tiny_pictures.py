@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
 from jaxmodels.data.drawing import captioned
-from jaxmodels.data.formats.images import picture
+from jaxmodels.data.formats.images import read_image
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.mlp import MLP
 from jaxmodels.tasks.classify import classify, predictor, probabilities
@@ -51,7 +51,7 @@ def build(config: Config) -> Experiment:
         predictor=predictor(
             model,
             ("dark", "light"),
-            read=lambda path: {"image": picture(path, 8, channels=1)},
+            read=lambda path: {"image": read_image(path, 8, channels=1)},
             caption=captioned,
         ),
     )

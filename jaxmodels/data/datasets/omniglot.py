@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmodels.data import locate
 from jaxmodels.data.archive import members
-from jaxmodels.data.formats.images import open_picture
+from jaxmodels.data.formats.images import open_image
 
 SMALL1 = ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")
 SMALL2 = ("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog")
@@ -98,7 +98,7 @@ def _read(archive: str, folder: str | os.PathLike[str] | None) -> dict[str, byte
 
 def _drawing(data: bytes, size: int) -> np.ndarray:
     """size x size x 1, uint8, 255 where there is ink."""
-    ink = 255 - np.asarray(open_picture(io.BytesIO(data)))[..., 0]
+    ink = 255 - np.asarray(open_image(io.BytesIO(data)))[..., 0]
     if ink.shape != (105, 105) or 105 % size:
         raise ValueError(
             f"omniglot: came a drawing of {ink.shape} to be {size} wide; wanted 105 and a part of it, such as 35"

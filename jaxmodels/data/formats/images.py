@@ -317,7 +317,7 @@ def _opened(path: Any) -> Any:
     return opened(path) if isinstance(path, Member) else path  # a path: pillow's errors name it
 
 
-def picture(
+def read_image(
     path: str | os.PathLike[str],
     size: int | tuple[int, int],
     *,
@@ -326,13 +326,13 @@ def picture(
     pixels: int = PIXELS,
 ) -> np.ndarray:
     """A file's picture as image_folder prepares it: float32, 0 to 1 or normalised, HWC, of this height and width."""
-    choices.check("picture", "channels", channels, (1, 3))
+    choices.check("read_image", "channels", channels, (1, 3))
     height, width = (size, size) if isinstance(size, int) else size
     image = _fitted(_named(path, channels, (width, height), pixels), height, width, channels)
     return image if normalize is None else Normalize.of(normalize, channels)({"image": image})["image"]
 
 
-def open_picture(path: str | os.PathLike[str] | BinaryIO, *, pixels: int = PIXELS) -> Any:
+def open_image(path: str | os.PathLike[str] | BinaryIO, *, pixels: int = PIXELS) -> Any:
     """A file's picture in its own size, by pillow, as RGB of 8 bits and the right way up."""
     whole = _named(path, 3, None, pixels)
     return whole.point(lambda x: x + 0.5).convert("L").convert("RGB") if whole.mode == "F" else whole

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxmodels.data.archive import is_archive, members
 from jaxmodels.data.folders import files_below, is_hidden
-from jaxmodels.data.formats.images import ENDINGS, open_picture
+from jaxmodels.data.formats.images import ENDINGS, open_image
 from jaxmodels.data.normalize import Statistics, behind
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
 from jaxmodels.data.unpack import Unreadable, reading
@@ -178,7 +178,7 @@ def _example(
     if note not in files or image is None:
         lacks = note if note not in files else f"JPEGImages/{name}.jpg"
         raise ValueError(f"{where}: got no {lacks}; expected an annotation and an image of each name. Add it")
-    picture = open_picture(io.BytesIO(files[image]()))
+    picture = open_image(io.BytesIO(files[image]()))
     try:
         boxes, numbers = read_voc(files[note](), classes)
     except ValueError as error:

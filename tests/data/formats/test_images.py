@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from jaxmodels.data.formats.images import image_folder, open_picture, picture
+from jaxmodels.data.formats.images import image_folder, open_image, read_image
 
 Image = pytest.importorskip("PIL.Image")
 ImageOps = pytest.importorskip("PIL.ImageOps")
@@ -30,7 +30,7 @@ def test_a_turned_jpeg_that_is_read_at_reduced_size_is_the_whole_one_scaled(tmp_
     photo(720, 480).save(tmp_path / "x.jpg", quality=95, exif=exif)
     whole = ImageOps.exif_transpose(Image.open(tmp_path / "x.jpg")).convert("RGB")
     box = ImageOps.fit(whole, size[::-1], Image.Resampling.BOX)
-    got = picture(tmp_path / "x.jpg", size) * 255
+    got = read_image(tmp_path / "x.jpg", size) * 255
     assert got.shape == (*size, 3) and abs(got - np.asarray(box, np.float32)).max() < 9
 
 
@@ -40,7 +40,7 @@ def test_a_turned_jpeg_is_not_read_smaller_than_wanted(tmp_path):
     stripes = np.zeros((800, 1600, 3), np.uint8)
     stripes[::2] = 255  # of which a picture unpacked at half its size shows grey alone
     Image.fromarray(stripes).save(tmp_path / "x.jpg", quality=100, subsampling=0, exif=exif)
-    assert picture(tmp_path / "x.jpg", (200, 800)).std() > 0.45
+    assert read_image(tmp_path / "x.jpg", (200, 800)).std() > 0.45
 
 
 @pytest.mark.parametrize("ending, kind", [("png", "<u2"), ("tif", "<u2"), ("tif", ">u2"), ("pgm", "<u2")])
@@ -54,9 +54,9 @@ def test_grey_of_16_bits_keeps_them(tmp_path, ending, kind):
     path = tmp_path / f"x.{ending}"
     want = values.astype(np.float64) / 65535
     for channels in (1, 3):
-        got = picture(path, (2, 4), channels=channels)
+        got = read_image(path, (2, 4), channels=channels)
         np.testing.assert_allclose(got, np.repeat(want[..., None], channels, 2), atol=1e-6)
-    eight = np.asarray(open_picture(path))
+    eight = np.asarray(open_image(path))
     assert eight.shape == (2, 4, 3) and np.array_equal(eight[..., 0], np.floor(want * 255 + 0.5))
 
 
@@ -72,13 +72,13 @@ def test_every_mode_is_what_pillow_makes_of_it(tmp_path, mode, channels):
     want = (
         np.asarray(want.convert("RGB" if channels == 3 else "L"), np.float32).reshape(8, 12, channels) / 255
     )
-    np.testing.assert_array_equal(picture(path, (8, 12), channels=channels), want)
+    np.testing.assert_array_equal(read_image(path, (8, 12), channels=channels), want)
 
 
 def test_of_a_film_the_first_picture_is_read(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-    assert np.array_equal(picture(tmp_path / "x.gif", 4)[0, 0], [1, 0, 0])
+    assert np.array_equal(read_image(tmp_path / "x.gif", 4)[0, 0], [1, 0, 0])
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
@@ -87,7 +87,7 @@ def test_pixels_without_a_range_are_refused(tmp_path, mode):
     with pytest.raises(
         ValueError, match=rf"x\.tif cannot be read as a picture: got pixels of kind {mode}.*; expected one"
     ):
-        picture(tmp_path / "x.tif", 4)
+        read_image(tmp_path / "x.tif", 4)
 
 
 def test_a_picture_of_many_pixels_is_refused_unless_allowed(tmp_path):
@@ -95,15 +95,15 @@ def test_a_picture_of_many_pixels_is_refused_unless_allowed(tmp_path):
     content = (tmp_path / "x.png").read_bytes()
     head = b"IHDR" + struct.pack(">II", 30_000, 30_000) + content[24:29]
     (tmp_path / "x.png").write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
-    for read in (open_picture, lambda path: picture(path, 4)):
+    for read in (open_image, lambda path: read_image(path, 4)):
         with pytest.raises(
             ValueError, match=r"(?s)x\.png cannot be read as a picture: got .*pixels.*; expected one of"
         ):
             read(tmp_path / "x.png")
     Image.new("L", (300, 200)).save(tmp_path / "y.png")
     with pytest.raises(ValueError, match="300 x 200 pixels; wanted at most pixels=59,999"):
-        picture(tmp_path / "y.png", 4, pixels=59_999)
-    assert picture(tmp_path / "y.png", 4, pixels=60_000).shape == (4, 4, 3)
+        read_image(tmp_path / "y.png", 4, pixels=59_999)
+    assert read_image(tmp_path / "y.png", 4, pixels=60_000).shape == (4, 4, 3)
     (tmp_path / "f" / "c").mkdir(parents=True)
     (tmp_path / "y.png").rename(tmp_path / "f" / "c" / "y.png")
     with pytest.raises(ValueError, match=r"y\.png.*300 x 200 pixels; wanted at most pixels=100"):

@@ -16,8 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxmodels import choices
 from jaxmodels.data.formats.json_file import parse_object
-from jaxmodels.data.learned import learned
-from jaxmodels.data.tokenizer_rules import (
+from jaxmodels.data.formats.tokenizer_rules import (
     CL100K,
     GPT2,
     LIMIT,
@@ -28,7 +27,8 @@ from jaxmodels.data.tokenizer_rules import (
     with_added,
     word_pieces,
 )
-from jaxmodels.data.tokenizer_settings import TAKE, Added, Settings, read_settings
+from jaxmodels.data.formats.tokenizer_settings import TAKE, Added, Settings, read_settings
+from jaxmodels.data.learned import learned
 
 __all__ = ["CL100K", "GPT2", "Tokenizer"]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmodels.data.tokenizer import CL100K, GPT2, Tokenizer
+from jaxmodels.data.formats.tokenizer import CL100K, GPT2, Tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 

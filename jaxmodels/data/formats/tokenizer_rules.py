@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodels.data.formats.json_file import parse_object
-from jaxmodels.data.tokenizer_settings import BERT_RULE, GPT2_RULE, QWEN_RULE, SENTENCEPIECE_RULE, Settings
+from jaxmodels.data.formats.tokenizer_settings import (
+    BERT_RULE,
+    GPT2_RULE,
+    QWEN_RULE,
+    SENTENCEPIECE_RULE,
+    Settings,
+)
 
 # How a text is cut before pairs are merged: GPT-2's expression, which Whisper takes for both of its lists,
 # and that of the encoding cl100k_base.

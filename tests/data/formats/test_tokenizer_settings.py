@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from jaxmodels.data.tokenizer import Tokenizer
-from jaxmodels.data.tokenizer_settings import NAMED, REFUSED, SWITCHES
+from jaxmodels.data.formats.tokenizer import Tokenizer
+from jaxmodels.data.formats.tokenizer_settings import NAMED, REFUSED, SWITCHES
 
 tokenizers = pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.fast
@@ -320,7 +320,7 @@ def test_a_number_without_a_piece_has_no_text_and_one_below_zero_is_refused(tmp_
 def test_every_setting_that_transformers_reads_is_followed_refused_or_known_to_be_harmless():
     """Of the classes whose files are read here, by their own signatures."""
     transformers = pytest.importorskip("transformers")
-    from jaxmodels.data import tokenizer_settings
+    from jaxmodels.data.formats import tokenizer_settings
 
     known = {
         *NAMED,
