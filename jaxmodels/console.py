@@ -1,29 +1,52 @@
-"""What a person sees of a run: a progress bar on a terminal, a line now and then elsewhere, nothing when asked for quiet."""
+"""What a person sees of a command: a progress bar on a terminal, a line from time to time elsewhere, nothing with --quiet.
+
+The module is imported when the command line starts, so rich is imported only where something is printed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as Rich
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
-from rich.text import Text
-
-from jaxmodels.terminal import shown
+if TYPE_CHECKING:
+    from rich.console import Console as Rich
+    from rich.progress import Progress
+    from rich.text import Text
 
 EVERY = 10.0  # seconds between progress lines where there is no terminal
 
+# Control characters except newline and tab, DEL, the C1 controls, and characters that change the direction of
+# writing.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def shown(text: str) -> str:
+    """The text with every character that a terminal would obey written as its escape: \\x1b for ESC.
+
+    For text that this program did not write, such as a tensor's name or a model's output: an escape sequence
+    could overwrite what was printed before, rename the window or fill the clipboard, and direction marks make
+    text read as another.
+    """
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
 
 class _Stream:
-    """The standard output or error as it is at the moment, where what cannot be written is lost and ends nothing.
+    """Standard output or error as it is at the moment of writing; a failed write is dropped and raises nothing.
 
-    A disk may be full, a pipe closed: a run, and the thread that has something to say, go on.
+    A disk may be full or a pipe closed: the run, and the thread that prints, go on.
     """
 
     def __init__(self, name: str):
@@ -34,9 +57,8 @@ class _Stream:
         return getattr(stream, "rich_proxied_file", stream)  # while a progress bar is shown
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(
-            OSError, ValueError, AttributeError
-        ):  # ValueError: of a closed one; there may be none
+        # ValueError: the stream is closed. AttributeError: there is no stream.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             self._stream().write(text)
         return len(text)
 
@@ -49,13 +71,25 @@ class _Stream:
 
 
 def rich(*, stderr: bool) -> Rich:
-    """A console of rich's that never fails for what cannot be printed."""
+    """A rich console that never fails because something cannot be printed."""
+    from rich.console import Console as Rich
+
     stream: Any = _Stream("stderr" if stderr else "stdout")
     return Rich(file=stream, highlight=False, soft_wrap=True)
 
 
+def _text(text: str, style: str = "") -> Text:
+    """The text in a form that rich prints as it is, never as markup."""
+    from rich.text import Text
+
+    return Text(shown(text), style=style)
+
+
 class Console:
-    """Prints to stdout, or to stderr where stdout carries JSON; quiet prints warnings alone, and muted nothing at all."""
+    """Prints to stdout, or to stderr where stdout carries JSON.
+
+    quiet: only warnings are printed. muted: nothing is printed.
+    """
 
     def __init__(self, *, quiet: bool = False, json: bool = False, muted: bool = False):
         self._rich = rich(stderr=json)
@@ -69,19 +103,18 @@ class Console:
     def say(self, text: str = "", style: str | None = None) -> None:
         """One line; never read as markup."""
         if not self.quiet:
-            self._rich.print(Text(shown(text), style=style or ""))
+            self._rich.print(_text(text, style or ""))
 
     def warn(self, text: str) -> None:
         """One line that nobody should miss."""
-        if self.muted:  # of several processes the first one speaks
+        if self.muted:  # only the first of several processes prints
             return
-        (self._progress.console if self._progress else self._errors).print(
-            Text(shown(f"warning: {text}"), style="yellow")
-        )
+        console = self._progress.console if self._progress else self._errors
+        console.print(_text(f"warning: {text}", "yellow"))
 
     @contextlib.contextmanager
     def busy(self, what: str, after: float = 2.0) -> Iterator[None]:
-        """Says what takes so long, once it has taken `after` seconds, and how long it took at the end."""
+        """Says what is going on once it has taken `after` seconds, and at the end how long it took."""
         begun, over = time.perf_counter(), threading.Event()
 
         def remind() -> None:
@@ -89,7 +122,7 @@ class Console:
                 self.say(f"{what} …", "dim")
 
         thread = threading.Thread(target=remind, daemon=True)
-        with contextlib.suppress(RuntimeError):  # there can be no more threads: then nobody is reminded
+        with contextlib.suppress(RuntimeError):  # the system gives no more threads: no reminder then
             thread.start()
         try:
             yield
@@ -108,6 +141,8 @@ class Console:
         if self.quiet or not self._rich.is_terminal:
             yield
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
         columns = (BarColumn(None), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
         with Progress(*columns, console=self._rich, auto_refresh=False, expand=True) as self._progress:
             self._bar = self._progress.add_task("", total=steps, completed=done, text="")
@@ -120,14 +155,17 @@ class Console:
     def update(
         self, done: int, values: Mapping[str, float], examples_per_s: float, left: float, *, due: bool = False
     ) -> None:
-        """How far, how well, how fast, how long still; on a terminal redrawn a few times a second at most, elsewhere a line
-        where it is due, and where the last one is long ago."""
+        """Shows the step, the loss, the speed and the time left.
+
+        A terminal is redrawn at most five times a second. Elsewhere a line is printed where it is due, and
+        where the last one is EVERY seconds old.
+        """
         now = time.perf_counter()
         if self._progress:
-            shown = now - self._shown >= 0.2 or done == self._steps
+            wanted = now - self._shown >= 0.2 or done == self._steps
         else:
-            shown = due or now - self._shown >= EVERY
-        if self.quiet or not shown:
+            wanted = due or now - self._shown >= EVERY
+        if self.quiet or not wanted:
             return
         self._shown = now
         text = f"loss {values.get('loss', float('nan')):.4g}"
@@ -141,11 +179,13 @@ class Console:
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: bool = False
     ) -> None:
-        """Rows of text under headings; all but the first column to the right, or none."""
+        """Rows of text under headings; left: every column is aligned left, otherwise only the first."""
         if self.quiet:
             return
+        from rich.table import Table
+
         table = Table(
-            title=Text(shown(title)) if title else None,
+            title=_text(title) if title else None,
             title_justify="left",
             title_style="bold",
             box=None,
@@ -153,16 +193,15 @@ class Console:
             padding=(0, 3, 0, 0),
         )
         for i, column in enumerate(columns):
-            table.add_column(
-                Text(shown(column)), justify="left" if left or i == 0 else "right", header_style="dim"
-            )
+            justify: Any = "left" if left or i == 0 else "right"
+            table.add_column(_text(column), justify=justify, header_style="dim")
         for row in rows:
-            table.add_row(*(Text(shown(cell)) for cell in row))
+            table.add_row(*(_text(cell) for cell in row))
         self._rich.print(table)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds in the unit that reads best."""
     if seconds != seconds or seconds == float("inf"):
         return "?"
     seconds = round(seconds)
@@ -183,15 +222,10 @@ def number(x: float) -> str:
 
 
 def told_apart(values: Sequence[float]) -> list[str]:
-    """Numbers beside each other, as those of an axis, with as many digits as tell them apart."""
+    """Numbers of one axis or column, with as many digits as tell them apart."""
     texts: list[str] = []
     for digits in range(4, 18):
         texts = [f"{x:.{digits}g}" for x in values]
         if len({*texts}) == len({*values}):
             break
     return texts
-
-
-def fail(text: str) -> None:
-    """An error as one message."""
-    rich(stderr=True).print(Text.assemble(("error: ", "bold red"), shown(text)))

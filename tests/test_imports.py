@@ -27,7 +27,6 @@ CORE = [
     "state",
     "options",
     "console",
-    "terminal",
     "contracts",
 ]
 WINGS = ["analysis", "training", "planning", "sweeps", "report", "decoding"]
@@ -40,8 +39,7 @@ ARROWS: dict[str, list[str]] = {
     "keys": [],
     "paths": [],
     "choices": [],
-    "console": ["terminal"],
-    "terminal": [],
+    "console": [],
     "contracts": ["experiment", "task"],
     "options": ["choices"],
     "experiment": ["task", "pipeline", "interfaces"],
@@ -99,7 +97,6 @@ PENDING: list[tuple[str, str]] = [
     ("analysis.rate_curve", "commands.watch"),
     ("cli.using", "data.tokenize"),
     ("launch.launcher", "runs.files"),
-    ("launch.launcher", "terminal"),
     ("launch.launcher", "training.watchdog"),
     ("planning.lowering", "training.feed"),
     ("planning.lowering", "training.programs"),

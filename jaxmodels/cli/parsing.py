@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import Annotated, Any
 
-from jaxmodels.terminal import shown
+from jaxmodels.console import shown
 
 FAILED, BAD_INPUT, NOT_FINITE = 1, 2, 3  # exit status
 

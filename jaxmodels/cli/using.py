@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 from jaxmodels.cli.parsing import given, knobs_of, leading, parse, positional
+from jaxmodels.console import shown
 from jaxmodels.launch import cluster
-from jaxmodels.terminal import shown
 
 CODE = (
     "A run's folder is code: its experiment.py is executed, so give only one that you, or somebody whose code you would "

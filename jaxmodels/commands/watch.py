@@ -13,10 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jaxmodels.console import duration, number, told_apart
+from jaxmodels.console import duration, number, shown, told_apart
 from jaxmodels.report.read_run import Curve, Run, rates, read
 from jaxmodels.report.read_sweep import is_sweep, read_sweep
-from jaxmodels.terminal import shown
 
 EVERY = 1.0  # seconds between looks at the files
 QUIET = 120.0  # seconds without a line after which that is said

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmodels.console import Console
+from jaxmodels.console import Console, shown
 from jaxmodels.launch import supervisor
 from jaxmodels.launch.safe_path import python
 from jaxmodels.runs import files
-from jaxmodels.terminal import shown
 from jaxmodels.training.watchdog import STALLED
 
 AGAIN = (

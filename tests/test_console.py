@@ -1,4 +1,4 @@
-"""What comes from elsewhere is shown on a terminal as text, and obeyed nowhere."""
+"""Text that this program did not write is printed on a terminal as text, and never obeyed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from report.runs import made
 from rich.console import Console as Rich
 
 from jaxmodels import cli, commands
-from jaxmodels import console as consoles
+from jaxmodels.cli.parsing import fail
 from jaxmodels.commands.watch import watch
+from jaxmodels.console import Console, shown
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.convert.tensors import write_file
-from jaxmodels.terminal import shown
 
 pytestmark = pytest.mark.fast
 
@@ -33,11 +33,11 @@ def test_controls_are_escaped_and_text_stays():
 
 
 def test_whatever_a_console_says_is_shown_as_text(capsys):
-    console = consoles.Console()
+    console = Console()
     console.say(EVIL)
     console.warn(EVIL)
     console.table(EVIL, ["", EVIL], [[EVIL, "1"]])
-    consoles.fail(EVIL)
+    fail(EVIL, 2)
     out, err = capsys.readouterr()
     assert harmless(out).count("[red]x[/red]") == 4
     assert harmless(err).count(SAFE) == 2
