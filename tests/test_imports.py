@@ -134,7 +134,7 @@ class Import(NamedTuple):
 
     name: str
     line: int
-    lazy: bool  # inside a function
+    lazy: bool  # inside a function, or only for type checkers
 
 
 def within(name: str, parent: str) -> bool:
@@ -152,14 +152,16 @@ def exists(module: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
+def deferred(scope: ast.AST) -> bool:
+    """Whether what stands in this scope does not run when its module is imported."""
+    if isinstance(scope, ast.If):
+        return ast.unparse(scope.test) == "TYPE_CHECKING"
+    return isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
 def imports(tree: ast.Module, module: str, package: bool) -> Iterator[Import]:
     """Every import in the tree, also in functions, with relative ones spelled out."""
-    lazy = {
-        id(x)
-        for f in ast.walk(tree)
-        if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)
-        for x in ast.walk(f)
-    }
+    lazy = {id(x) for scope in ast.walk(tree) if deferred(scope) for x in ast.walk(scope)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
