@@ -28,6 +28,7 @@ import numpy as np
 from jaxmodels import Experiment, optim, plan
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.models import gpt, llama
+from jaxmodels.state import abstract_state, initial
 from jaxmodels.tasks.language import next_token
 
 SIZES: dict[str, Any] = {
@@ -105,18 +106,17 @@ def live_memory(knobs: dict[str, Any], remat: str) -> None:
     import jax
 
     from jaxmodels import parallel, step
-    from jaxmodels.training import runner
 
     experiment = build(Config(**knobs))
     mesh = parallel.make_mesh("data=1")
-    abstract, shardings = runner.abstract_state(experiment, mesh)
+    abstract, shardings = abstract_state(experiment, mesh)
     one = step.make_step(experiment.task, experiment.optimizer)
     batch = experiment.train.rows(0, 0, experiment.train.batch)
     jitted = parallel.compile_step(
         lambda state, _, batch: one(state, batch), "jit", mesh, shardings, leading=0, remat=remat
     )
     compiled = jitted.lower(abstract, {}, batch).compile()
-    first = jax.jit(lambda: runner.initial(experiment), out_shardings=shardings).lower().compile()
+    first = jax.jit(lambda: initial(experiment), out_shardings=shardings).lower().compile()
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     state = first()

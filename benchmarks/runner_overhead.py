@@ -44,6 +44,7 @@ from jaxmodels.models.gpt import GPT
 from jaxmodels.models.mlp import MLP
 from jaxmodels.options import Options
 from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.state import initial
 from jaxmodels.step import State, make_step
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
@@ -166,7 +167,7 @@ class Bare:
         self.compiled = min((self.jitted, lowered), key=lambda f: min(self._time(f, 3) for _ in range(3)))
 
     def start(self) -> State:
-        return jax.jit(partial(runner.initial, self.experiment))()
+        return jax.jit(partial(initial, self.experiment))()
 
     def _time(self, compiled: Callable, steps: int) -> float:
         state, batches, count = self.state, self.batches, len(self.batches)
@@ -191,7 +192,7 @@ class Scan:
         rows = [data.rows(n, 0, data.batch) for n in range(data.steps)]
         self.batches_SB = jax.device_put({name: np.stack([r[name] for r in rows]) for name in rows[0]})
         self.scan = jax.jit(lambda state, batches_SB: jax.lax.scan(step, state, batches_SB), donate_argnums=0)
-        self.state = jax.jit(partial(runner.initial, experiment))()
+        self.state = jax.jit(partial(initial, experiment))()
         self.each, self.passes = len(rows), max(1, steps // len(rows))
         self.state, _ = jax.block_until_ready(self.scan(self.state, self.batches_SB))
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxmodels.runs import experiment_file
+from jaxmodels.state import initial
 from jaxmodels.step import make_step
-from jaxmodels.training import runner
 
 pytestmark = pytest.mark.fast
 
@@ -26,7 +26,7 @@ def test_an_experiments_step_can_be_traced_without_data(path, monkeypatch, tmp_p
         spec = experiment.train.spec.items()
     except (FileNotFoundError, ImportError) as error:
         pytest.skip(f"needs files or a package that are not here: {error}")
-    state = jax.eval_shape(lambda: runner.initial(experiment))
+    state = jax.eval_shape(lambda: initial(experiment))
     batch = {
         name: jax.ShapeDtypeStruct((experiment.train.batch, *shape), jax.dtypes.canonicalize_dtype(kind))
         for name, (shape, kind) in spec

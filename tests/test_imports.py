@@ -91,25 +91,18 @@ ARROWS: dict[str, list[str]] = {
 
 # Arrows that are still to go.
 PENDING: list[tuple[str, str]] = [
-    ("analysis.modules", "training.feed"),
-    ("analysis.modules", "training.runner"),
+    ("state", "contracts"),
     ("analysis.rate_curve", "commands.find_rate"),
     ("analysis.rate_curve", "commands.watch"),
     ("cli.using", "data.tokenize"),
     ("launch.launcher", "runs.files"),
     ("launch.launcher", "training.watchdog"),
-    ("planning.lowering", "training.feed"),
-    ("planning.lowering", "training.programs"),
-    ("planning.lowering", "training.runner"),
-    ("planning.survey", "training.feed"),
-    ("planning.survey", "training.runner"),
     ("report.model", "planning.lowering"),
     ("report.predictions", "commands"),
     ("runs.experiment_file", "data.learned"),
     ("runs.fingerprints", "data.fingerprint"),
     ("runs.fingerprints", "training.evaluate"),
     ("runs.folder", "training.metrics"),
-    ("runs.step_digest", "training.feed"),
     ("scores.probes", "keys"),
     ("step", "contracts"),
 ]

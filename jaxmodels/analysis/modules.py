@@ -17,8 +17,7 @@ from jaxmodels.analysis.nonfinite import module_path
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.parallel.rules import path_name
-from jaxmodels.training import feed as feeding
-from jaxmodels.training import runner
+from jaxmodels.state import batch_shapes, initial
 
 _OPAQUE = ("pallas_call", "shard_map", "while", "cond")  # their bodies are counted, not looked into
 
@@ -39,12 +38,12 @@ class Module(NamedTuple):
 
 def modules(experiment: Experiment) -> list[Module]:
     """The modules in the order in which evaluating one example runs through them, then those that it does not run."""
-    shapes = jax.eval_shape(lambda: runner.initial(experiment))
+    shapes = jax.eval_shape(lambda: initial(experiment))
     parameters: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes.params):
         module, _, name = path_name(path).rpartition("/")
         parameters.setdefault(module, {})[name] = leaf.shape
-    batch = feeding.shapes(experiment.train, 1)
+    batch = batch_shapes(experiment.train, 1)
     with lowered_for("definition"):
         traced = jax.make_jaxpr(experiment.task.evaluate)(shapes.params, shapes.extra, batch)
     work: dict[str, list[Any]] = {}  # path -> [FLOPs, shape of the newest output]

@@ -31,6 +31,7 @@ from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.learned import read_learned
 from jaxmodels.runs.names import safe_name
 from jaxmodels.runs.origin import check_run, is_weights
+from jaxmodels.state import abstract_state
 from jaxmodels.step import State, cast_floats, eval_variables
 from jaxmodels.task import Decoder, Predictor, Task
 from jaxmodels.training import runner
@@ -150,7 +151,7 @@ def open_run(
     experiment = file.build(config)
     _compare_data(run, experiment, evaluates, warn)
     devices = parallel.make_mesh(mesh)
-    like = runner.abstract_state(experiment, devices)[0]._asdict()
+    like = abstract_state(experiment, devices)[0]._asdict()
     if parts == "model" and not hasattr(experiment.optimizer, "average"):
         del like["opt_state"], like["averaged"]
     got = checkpoints.read(like, None if step == -1 else step)
@@ -256,7 +257,7 @@ def imported(experiment: Experiment, path: str | Path, mesh: str = "") -> State:
             "load_weights(model, path). Add it to the experiment's file"
         )
     found = experiment.weights(str(path))
-    like, shardings = runner.abstract_state(
+    like, shardings = abstract_state(
         replace(experiment, optimizer=optax.identity()), parallel.make_mesh(mesh)
     )
     for what, want, have in (

@@ -16,6 +16,7 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
 from jaxmodels.planning.lowering import lower
 from jaxmodels.runs import experiment_file
+from jaxmodels.state import abstract_state
 from jaxmodels.training import runner
 
 USED = 0.92  # of the memory: the rest is for the allocator's gaps and what comes beside a step
@@ -129,7 +130,7 @@ def _bytes(of: Callable[[int], Experiment], n: int, options: Options) -> int | N
     try:
         built = of(n)
         mesh = runner.check(built, options)
-        abstract, shardings = runner.abstract_state(built, mesh, options.offload)
+        abstract, shardings = abstract_state(built, mesh, options.offload)
         memory = lower(built, options.__dict__, mesh, abstract, shardings).compile().memory_analysis()
     except ValueError:
         return None

@@ -24,6 +24,7 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.optim import RateState
 from jaxmodels.options import Options
 from jaxmodels.runs import experiment_file
+from jaxmodels.state import initial
 from jaxmodels.training import runner
 
 WIDE = 0.15  # decades of the rate: the deviation of the weights that smooth the loss
@@ -141,7 +142,7 @@ def _peak(built: Experiment) -> tuple[int, float]:
         raise ValueError(
             "the experiment has a step of its own (make_step), which may have several rates; wanted one loss"
         )
-    abstract = jax.eval_shape(lambda: runner.initial(built))
+    abstract = jax.eval_shape(lambda: initial(built))
 
     def free(x):
         return type(x).__name__ == "ScheduleFreeState"

@@ -29,7 +29,7 @@ from jaxmodels.parallel import rules
 from jaxmodels.runs import experiment_file
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.knob_types import words
-from jaxmodels.training import runner
+from jaxmodels.state import abstract_state
 
 KEEP_ALL = 10**6
 ATTEMPTS = 6  # to kill a run before its end, each in half the time
@@ -171,7 +171,7 @@ def _entries(folder: Path) -> set[str]:
 
 def _compare(experiment: Any, whole: Path, killed: Path, kills: int) -> Outcome:
     """Every array of every checkpoint that the undisturbed run has."""
-    like, _ = runner.abstract_state(experiment, parallel.make_mesh())
+    like, _ = abstract_state(experiment, parallel.make_mesh())
     a, b = Checkpoints(whole / "checkpoints"), Checkpoints(killed / "checkpoints")
     common = a.steps()
     for n in common:

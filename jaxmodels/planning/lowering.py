@@ -25,9 +25,7 @@ from jaxmodels.planning import compilers, interconnect
 from jaxmodels.planning.compile_cache import cached
 from jaxmodels.planning.targets import Target, target
 from jaxmodels.runs import experiment_file
-from jaxmodels.training import feed as feeding
-from jaxmodels.training import runner
-from jaxmodels.training.programs import as_dtype
+from jaxmodels.state import abstract_state, as_dtype, batch_shapes, make_step
 
 SIMULATED = 2048  # devices of a computer's CPU that JAX gives one process
 
@@ -45,7 +43,7 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
     mesh, sizes = mesh_of(text, machine, jax.devices())
     parallel.check_batch(mesh, experiment.train.batch, request["accumulate"], "train")
     say("tracing the step")
-    abstract, shardings = runner.abstract_state(experiment, mesh)
+    abstract, shardings = abstract_state(experiment, mesh)
     counted = counts(experiment, request, abstract)
     facts: dict[str, Any] = {
         "target": machine.name,
@@ -67,7 +65,7 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
             small = parallel.make_mesh(
                 ",".join(f"{k}={n}" for k, n in few.items()), jax.devices()[: math.prod(few.values())]
             )
-            lowered = lower(experiment, request, small, *runner.abstract_state(experiment, small), B)
+            lowered = lower(experiment, request, small, *abstract_state(experiment, small), B)
     work = hlo.Work(**cached(lowered, "partition", "kernels", lambda: partition(lowered, few)))
     collectives = [hlo.Collective(*c) for c in work.collectives]
 
@@ -127,12 +125,7 @@ def simulated(sizes: dict[str, int], B: int) -> tuple[dict[str, int], int]:
 
 def step_of(experiment: Experiment, request: dict[str, Any]) -> Callable:
     """The training step that the request asks for."""
-    return (experiment.make_step or step.make_step)(
-        experiment.task,
-        experiment.optimizer,
-        accumulate=request["accumulate"],
-        precision=as_dtype(request["precision"]),
-    )
+    return make_step(experiment, accumulate=request["accumulate"], precision=request["precision"])
 
 
 def lower(
@@ -145,12 +138,12 @@ def lower(
         return one(state, parallel.split_places(batch, mesh, leading=0))
 
     jitted = parallel.compile_step(program, "jit", mesh, shardings, leading=0, remat=request["remat"])
-    return jitted.lower(abstract, {}, feeding.shapes(experiment.train, B))
+    return jitted.lower(abstract, {}, batch_shapes(experiment.train, B))
 
 
 def counts(experiment: Experiment, request: dict[str, Any], state: Any) -> dict[str, Any]:
     """FLOPs of the whole batch: what the model must do, and what the step does."""
-    batch, precision = feeding.shapes(experiment.train), as_dtype(request["precision"])
+    batch, precision = batch_shapes(experiment.train), as_dtype(request["precision"])
     with lowered_for("definition"), axes.traced(None, request["remat"]):
         whole = flops.count(jax.make_jaxpr(step_of(experiment, request))(state, batch))
     found: dict[str, Any] = {"hardware": whole.by_type(), "loops": whole.loops, "grouped": whole.grouped}
@@ -191,7 +184,7 @@ def sizes_of(abstract: Any) -> dict[str, Any]:
 
 
 def _batch_bytes(experiment: Experiment) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in feeding.shapes(experiment.train).values())
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in batch_shapes(experiment.train).values())
 
 
 def _per_step(experiment: Experiment) -> dict[str, int]:
@@ -241,7 +234,7 @@ def _memory(
     extra = compilers.missing(machine)
     own = machine.device.platform != "cpu" and extra is None
     if own:
-        abstract, shardings = runner.abstract_state(experiment, mesh)
+        abstract, shardings = abstract_state(experiment, mesh)
     notes = []
     if extra is not None:
         more = (

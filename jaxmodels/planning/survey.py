@@ -15,8 +15,7 @@ from jaxmodels.layers.attention import lowered_for
 from jaxmodels.parallel import axes, rules
 from jaxmodels.planning.lowering import counts, sizes_of, step_of
 from jaxmodels.runs import experiment_file
-from jaxmodels.training import feed as feeding
-from jaxmodels.training import runner
+from jaxmodels.state import abstract_state, batch_shapes
 
 
 def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -28,10 +27,10 @@ def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None)
     file = experiment_file.load(request["file"])
     experiment = file.build(experiment_file.make_config(file, request["knobs"]))
     say("tracing the step")
-    abstract, _ = runner.abstract_state(experiment, parallel.make_mesh("data=1", jax.devices()[:1]))
+    abstract, _ = abstract_state(experiment, parallel.make_mesh("data=1", jax.devices()[:1]))
     counted = counts(experiment, request, abstract)
     with lowered_for("cpu"), axes.traced(None, request["remat"]):  # whose attention keeps what a kernel would
-        jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, feeding.shapes(experiment.train)).jaxpr
+        jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, batch_shapes(experiment.train)).jaxpr
     kept, layers = _scans(jaxpr)
     splits = {**_context(experiment), **rules.splitting(abstract.params, experiment.rules)}
     return {
@@ -47,7 +46,7 @@ def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None)
 
 def _context(experiment: Experiment) -> dict[str, tuple[int, int]]:
     """Of texts alone: arrays of two dimensions, examples and places."""
-    shapes = [x.shape for x in jax.tree.leaves(feeding.shapes(experiment.train))]
+    shapes = [x.shape for x in jax.tree.leaves(batch_shapes(experiment.train))]
     places = [shape[1] for shape in shapes if len(shape) > 1]
     return {axes.CONTEXT: (0, math.gcd(*places))} if places and max(map(len, shapes)) == 2 else {}
 

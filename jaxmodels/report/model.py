@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from jaxmodels.report.read_run import Run
+from jaxmodels.state import initial
 
 
 class Model(NamedTuple):
@@ -23,16 +24,13 @@ def model_of(run: Run) -> Model | None:
         from jaxmodels.analysis.modules import modules
         from jaxmodels.planning import lowering
         from jaxmodels.runs import experiment_file
-        from jaxmodels.training import runner
 
         file, config = experiment_file.open_file(run.path)
         experiment = file.build(config)
         import jax
 
         how = {"accumulate": 1, "precision": run.options.get("precision", "float32"), "remat": "model"}
-        counted = lowering.counts(experiment, how, jax.eval_shape(lambda: runner.initial(experiment)))[
-            "model"
-        ]
+        counted = lowering.counts(experiment, how, jax.eval_shape(lambda: initial(experiment)))["model"]
         best = experiment.best[0] if experiment.best else None
         return Model(
             modules(experiment), experiment.train.batch, sum(counted.values()), experiment.steps, best

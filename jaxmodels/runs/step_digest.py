@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxmodels import step
 from jaxmodels.experiment import Experiment
-from jaxmodels.training import feed as feeding
+from jaxmodels.state import empty_batch, make_step
 
 LENGTHENED = (
     "log_every",
@@ -41,15 +41,15 @@ def described(experiment: Experiment, precision: str) -> dict[str, str]:
             found["examples of the first batch"] = hashlib.sha256(rows.tobytes()).hexdigest()[:8]
 
         def one():
-            return feeding.zeros(experiment.train, 1)
+            return empty_batch(experiment.train, 1)
 
         state = jax.eval_shape(
             lambda: step.init(experiment.task, experiment.optimizer, experiment.seed, one())
         )
-        batch = jax.eval_shape(lambda: feeding.zeros(experiment.train, 2))
+        batch = jax.eval_shape(lambda: empty_batch(experiment.train, 2))
         for name, x in jax.tree_util.tree_leaves_with_path(state._asdict() | {"data": batch}):
             found[jax.tree_util.keystr(name, simple=True, separator="/")] = f"{x.dtype}{list(x.shape)}"
-        one_step = (experiment.make_step or step.make_step)(experiment.task, experiment.optimizer)
+        one_step = make_step(experiment)
         found[f"{STEP}jax {jax.__version__} for {jax.default_backend()}"] = digest(
             jax.make_jaxpr(one_step)(state, batch)
         )

@@ -14,10 +14,10 @@ from jaxmodels.runs.files import folders
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.origin import check_code
+from jaxmodels.state import abstract_state
 from jaxmodels.sweeps.member_files import run_of
 from jaxmodels.sweeps.members import loop_of, loops_in, member_of, result_of
 from jaxmodels.sweeps.programs import many
-from jaxmodels.training import runner
 
 
 def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) -> Path:
@@ -47,7 +47,7 @@ def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) ->
     config = chosen.config
     built = file.build(config)
     mesh = parallel.make_mesh("data=1", jax.devices()[:1])
-    one, at = runner.abstract_state(built, mesh)[0], here.members.index(name)
+    one, at = abstract_state(built, mesh)[0], here.members.index(name)
     like = many(one, len(here.members), parallel.replicated(mesh))
     restored = Checkpoints(loop / "checkpoints", run=run_of(loop)).read(like._asdict())
     if restored is None:

@@ -22,10 +22,8 @@ from jaxmodels import step
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
 from jaxmodels.runs.experiment_file import File
-from jaxmodels.training import feed as feeding
-from jaxmodels.training import runner
+from jaxmodels.state import as_dtype, empty_batch, initial, make_step
 from jaxmodels.training.evaluate import as_evaluation
-from jaxmodels.training.programs import as_dtype
 
 COUNTS = ("steps", "eval_every", "checkpoint_every", "log_every")
 
@@ -112,12 +110,12 @@ def fault(file: File, config: Any, names: tuple[str, ...], options: Options) -> 
 
 def _step(experiment: Experiment, options: Options) -> Any:
     """A first state, a step from it and an evaluation of each kind, to be traced."""
-    state = runner.initial(experiment)
-    after = one_step(experiment, options)(state, feeding.zeros(experiment.train, 2 * options.accumulate))
+    state = initial(experiment)
+    after = one_step(experiment, options)(state, empty_batch(experiment.train, 2 * options.accumulate))
     params, extra = step.eval_variables(experiment.optimizer, state)
     measured = []
     for evaluation in experiment.evals.values():
-        rows = feeding.zeros(as_evaluation(evaluation).data, 2)
+        rows = empty_batch(as_evaluation(evaluation).data, 2)
         measured.append(
             step.make_evaluate(experiment.task, precision=as_dtype(options.precision))(params, extra, rows)
         )
@@ -126,15 +124,7 @@ def _step(experiment: Experiment, options: Options) -> Any:
 
 def one_step(experiment: Experiment, options: Options) -> Any:
     """The training step of an experiment; a state that is not finite stays as it was."""
-    make = experiment.make_step or step.make_step
-    precision = as_dtype(options.precision)
-    return make(
-        experiment.task,
-        experiment.optimizer,
-        accumulate=options.accumulate,
-        precision=precision,
-        on_nan="stop",
-    )
+    return make_step(experiment, accumulate=options.accumulate, precision=options.precision, on_nan="stop")
 
 
 def _program(experiment: Experiment, options: Options) -> tuple[str, list[bytes]]:

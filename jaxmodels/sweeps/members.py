@@ -20,12 +20,12 @@ from jaxmodels.runs.files import BadFile, folders, read_json, regular
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.learned import read_learned
 from jaxmodels.runs.sealed import Damaged
+from jaxmodels.state import initial
 from jaxmodels.sweeps.grouping import groups, same
 from jaxmodels.sweeps.lockstep import Lockstep, Trial
 from jaxmodels.sweeps.member_files import DATA, How, Member, data_of
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.sweeps.space import name_of
-from jaxmodels.training import runner
 from jaxmodels.training.check_batches import check_data
 from jaxmodels.training.evaluate import as_evaluation
 
@@ -221,7 +221,7 @@ def grouped(setup: Setup, members: Sequence[Member]) -> Iterator[tuple[GroupProg
 def _check(experiment: Experiment) -> None:
     """In words, before anything is traced that would say it in its own; each member's data are looked at by its loop."""
     keys.words(experiment.seed, "the experiment's seed")
-    state = jax.eval_shape(lambda: runner.initial(experiment))
+    state = jax.eval_shape(lambda: initial(experiment))
     check_data(experiment, state.params, state.extra)
 
 

@@ -28,12 +28,11 @@ from jaxmodels.analysis import flops
 from jaxmodels.options import Options
 from jaxmodels.parallel import axes
 from jaxmodels.runs.experiment_file import File
+from jaxmodels.state import as_dtype, batch_shapes, initial
 from jaxmodels.sweeps.grouping import Group, one_step
-from jaxmodels.training import feed as feeding
-from jaxmodels.training import runner
 from jaxmodels.training.evaluate import as_evaluation
 from jaxmodels.training.metrics import pack
-from jaxmodels.training.programs import as_dtype, choose_k
+from jaxmodels.training.programs import choose_k
 
 FEW = 8  # members, at most, that are tried in one program between one and all
 LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores
@@ -67,7 +66,7 @@ class GroupPrograms:
         """The members' states before their first step."""
 
         def one(values, seed):
-            return runner.initial(dataclasses.replace(self._built(values), seed=seed))
+            return initial(dataclasses.replace(self._built(values), seed=seed))
 
         arguments = self.values(configs), jnp.asarray(np.stack([keys.words(seed) for seed in seeds]))
         return self._program(("start", len(configs)), one, arguments, (0, 0))(*arguments)
@@ -75,7 +74,7 @@ class GroupPrograms:
     @cached_property
     def one(self) -> step.State:
         """Shapes and types of one member's state."""
-        return jax.eval_shape(lambda: runner.initial(self.experiment))
+        return jax.eval_shape(lambda: initial(self.experiment))
 
     def like(self, M: int) -> step.State:
         """Shapes and types of M members' states."""
@@ -214,7 +213,7 @@ class GroupPrograms:
 
     def _guess(self, batch_bytes: int, events: tuple[int, ...]) -> int:
         """Steps of a dispatch that need no trial of a single one; 1 where convolutions or a long step ask for it."""
-        shapes = feeding.shapes(self.experiment.train)
+        shapes = batch_shapes(self.experiment.train)
         closed = jax.make_jaxpr(one_step(self.experiment, self.options))(self.one, shapes)
         seconds = flops.count(closed).total / CORE
         convolves = "conv_general_dilated" in str(closed)

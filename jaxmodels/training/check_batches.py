@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxmodels.data.narrowing import Loss, loss, overflow
 from jaxmodels.experiment import Evaluation, Experiment, Pipeline
+from jaxmodels.state import check_type
 from jaxmodels.task import Requirement, Task
 
 ENOUGH = 16  # rows of a batch whose differences say something of those of all
@@ -61,15 +62,6 @@ def _traced(task: Task, shapes: tuple[tuple[str, tuple[int, ...], Any], ...]) ->
     one = {key: jax.ShapeDtypeStruct((1, *shape), dtype) for key, shape, dtype in shapes}
     params, extra = jax.eval_shape(task.init, jax.random.key(0), one)
     return task.requires(one, params, extra)
-
-
-def check_type(name: str, key: str, dtype: Any) -> None:
-    """Raises where an array cannot go to a device."""
-    if not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
-        raise ValueError(
-            f"{name}, {key!r}: got values of type {dtype}; expected numbers. Number them (classes, x = np.unique(x, "
-            "return_inverse=True) does), or leave the key out"
-        )
 
 
 def check_shapes(name: str, spec: Mapping[str, Any], requirements: Mapping[str, Requirement]) -> None:

@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jaxmodels import parallel
 from jaxmodels.data.narrowing import loss
 from jaxmodels.experiment import Pipeline
-from jaxmodels.training.check_batches import check_type
 
 RESIDENT_BYTES = 1 << 30  # a data set up to here is laid on the device whole
 
@@ -199,22 +197,6 @@ def real_rows(data: Pipeline, step: int) -> np.ndarray:
 def broken(data: Pipeline) -> list[str]:
     """The examples that could not be loaded and were passed over, each with the reason; none where a pipeline has no say."""
     return list(data.broken()) if hasattr(data, "broken") else []
-
-
-def shapes(data: Pipeline, B: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of a whole batch, or of B examples, on the device."""
-    kinds = data.spec.items()
-    for key, (_, dtype) in kinds:
-        check_type("the data", key, dtype)
-    return {
-        k: jax.ShapeDtypeStruct((B or data.batch, *s), jax.dtypes.canonicalize_dtype(d))
-        for k, (s, d) in kinds
-    }
-
-
-def zeros(data: Pipeline, B: int) -> dict[str, jax.Array]:
-    """B examples of nothing, to be traced."""
-    return {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes(data, B).items()}
 
 
 def read(

@@ -22,6 +22,7 @@ from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
 from jaxmodels.parallel import processes
+from jaxmodels.state import make_step
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.metrics import pack
@@ -58,11 +59,6 @@ def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...]) -> int:
     common = math.gcd(*events) if events else 0
     divisors = [d for d in range(1, most + 1) if common and common % d == 0]
     return divisors[-1] if divisors and divisors[-1] * 4 >= most else most
-
-
-def as_dtype(precision: str) -> Any:
-    """The type in which a model sees its parameters; None leaves them as they are."""
-    return None if precision == "float32" else jnp.dtype(precision)
 
 
 class Programs:
@@ -129,11 +125,10 @@ class Programs:
 
     def _compile(self, k: int) -> Any:
         experiment, options = self.experiment, self.options
-        one = (experiment.make_step or step.make_step)(
-            experiment.task,
-            experiment.optimizer,
+        one = make_step(
+            experiment,
             accumulate=options.accumulate,
-            precision=as_dtype(options.precision),
+            precision=options.precision,
             on_nan=options.on_nan,
             axis=parallel.PMAP_AXIS if options.compile == "pmap" else None,
         )

@@ -24,17 +24,18 @@ from jax.sharding import Mesh
 from jaxmodels import keys, parallel, step
 from jaxmodels.analysis import nonfinite
 from jaxmodels.console import Console
-from jaxmodels.contracts import check_parts, wanting
+from jaxmodels.contracts import check_parts
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
-from jaxmodels.parallel import axes, elastic, processes, rules
+from jaxmodels.parallel import axes, elastic, processes
 from jaxmodels.runs.folder import Folder
+from jaxmodels.state import abstract_state, as_dtype, batch_shapes, initial
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.evaluate import Evaluator, as_evaluation, evaluates
 from jaxmodels.training.metrics import History, Log, MeanAccumulator, Tracker, json_lines
 from jaxmodels.training.profile import Profile, window
-from jaxmodels.training.programs import Programs, as_dtype, segments
+from jaxmodels.training.programs import Programs, segments
 from jaxmodels.training.saving import Saver
 from jaxmodels.training.signals import STOP_AT, Signals, signal_name
 from jaxmodels.training.stopping import Stopping
@@ -64,25 +65,6 @@ class Interrupted(Exception):
     def __init__(self, number: int, step: int, saved: bool):
         super().__init__(signal_name(number))
         self.number, self.step, self.saved = number, step, saved
-
-
-def initial(experiment: Experiment) -> step.State:
-    """The experiment's state before its first step; to be traced."""
-    batch = feeding.zeros(experiment.train, 1)
-    with wanting(batch):
-        return step.init(experiment.task, experiment.optimizer, experiment.seed, batch)
-
-
-def abstract_state(experiment: Experiment, mesh: Mesh, offload: str = "nothing") -> tuple[step.State, Any]:
-    """Shapes and types of the state, with where each array lies; and the latter alone. offload: see Options."""
-    shapes = jax.eval_shape(lambda: initial(experiment))
-    shardings = rules.state_shardings(shapes, mesh, experiment.rules)
-    if offload == "optimizer":
-        hosted = jax.tree.map(lambda s: s.with_memory_kind("pinned_host"), shardings.opt_state)
-        shardings = shardings._replace(opt_state=hosted)
-    return jax.tree.map(
-        lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings
-    ), shardings
 
 
 def check(experiment: Experiment, options: Options) -> Mesh:
@@ -605,7 +587,7 @@ class _Session:
         except Exception as error:
             if isinstance(error, OSError) or not nonfinite.is_out_of_memory(error):
                 raise
-            batch = feeding.shapes(self.experiment.train)
+            batch = batch_shapes(self.experiment.train)
             raise MemoryError(
                 nonfinite.out_of_memory(error, self.abstract, batch, self.options.accumulate)
             ) from error

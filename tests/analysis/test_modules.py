@@ -11,7 +11,7 @@ from files import bare_jax, tiny_gpt, tiny_mlp
 
 from jaxmodels.analysis import flops
 from jaxmodels.analysis.modules import modules
-from jaxmodels.training import runner
+from jaxmodels.state import initial
 
 pytestmark = pytest.mark.fast
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.fast
 def test_parameters_and_flops_are_those_of_the_whole(file):
     experiment = file.build(file.Config())
     found = modules(experiment)
-    state = jax.eval_shape(lambda: runner.initial(experiment))
+    state = jax.eval_shape(lambda: initial(experiment))
     assert sum(m.size for m in found) == sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
     batch = {k: jnp.zeros((1, *shape), dtype) for k, (shape, dtype) in experiment.train.spec.items()}
     whole = flops.count(jax.make_jaxpr(experiment.task.evaluate)(state.params, state.extra, batch))

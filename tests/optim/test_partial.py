@@ -15,6 +15,7 @@ from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gpt import GPT
 from jaxmodels.optim.partial import FLOOR, frozen, layerwise, only, skip_spikes
 from jaxmodels.parallel.rules import path_name
+from jaxmodels.state import initial
 from jaxmodels.step import eval_variables, init, make_step
 from jaxmodels.task import Mean, Task, value
 from jaxmodels.tasks.language import next_token
@@ -81,7 +82,7 @@ def test_a_run_leaves_frozen_parameters_as_they_were():
     experiment = Experiment(
         task=TASK, optimizer=frozen(optim.adamw(0.1), "embed|position"), train=pipeline, steps=3
     )
-    before = jax.jit(lambda: runner.initial(experiment))()
+    before = jax.jit(lambda: initial(experiment))()
     after = runner.run(experiment, Options(mesh="data=1")).state
     assert moved(before.params, after.params) == names() - {"embed/embedding", "position"}
 

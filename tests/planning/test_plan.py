@@ -15,7 +15,7 @@ from jaxmodels.planning import compilers, interconnect, lowering, show
 from jaxmodels.planning.roofline import predict
 from jaxmodels.planning.targets import target
 from jaxmodels.runs import experiment_file
-from jaxmodels.training import runner
+from jaxmodels.state import abstract_state, initial
 
 FILE = str(Path(__file__).parents[1] / "files" / "tiny_gpt.py")
 
@@ -48,8 +48,8 @@ def facts(folder):
 def state_of(mesh):
     file = experiment_file.load(FILE)
     experiment = file.build(file.config())
-    _, shardings = runner.abstract_state(experiment, parallel.make_mesh(mesh))
-    return jax.jit(lambda: runner.initial(experiment), out_shardings=shardings)()
+    _, shardings = abstract_state(experiment, parallel.make_mesh(mesh))
+    return jax.jit(lambda: initial(experiment), out_shardings=shardings)()
 
 
 def test_the_bytes_of_the_state_are_those_that_a_device_holds(facts):

@@ -13,9 +13,9 @@ from jaxmodels import parallel
 from jaxmodels.commands.sweep import sweep
 from jaxmodels.options import Options
 from jaxmodels.runs import experiment_file
+from jaxmodels.state import initial
 from jaxmodels.sweeps.grouping import Group
 from jaxmodels.sweeps.programs import GroupPrograms
-from jaxmodels.training import runner
 
 pytestmark = pytest.mark.fast
 
@@ -78,7 +78,7 @@ def test_members_of_large_seeds_start_as_their_runs_alone(path):
     )
     kernels = together.params["head"]["kernel"]
     for i, seed in enumerate(seeds):
-        alone = runner.initial(dataclasses.replace(file.build(configs[0]), seed=seed))
+        alone = initial(dataclasses.replace(file.build(configs[0]), seed=seed))
         np.testing.assert_allclose(kernels[i], alone.params["head"]["kernel"], rtol=1e-6)
         assert np.array_equal(jax.random.key_data(together.key[i]), jax.random.key_data(alone.key))
     assert len({np.asarray(kernel).tobytes() for kernel in kernels}) == 4

@@ -18,6 +18,7 @@ from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
 from jaxmodels.runs.checkpoint import Checkpoints
+from jaxmodels.state import initial
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.lora import lora, merge, unmerge
@@ -175,7 +176,7 @@ def experiment(**options):
 
 def test_three_steps_of_a_run_change_every_adapter_and_no_bit_of_the_base():
     one = experiment()
-    before = jax.jit(lambda: runner.initial(one))()
+    before = jax.jit(lambda: initial(one))()
     after = runner.run(one, Options(mesh="data=1")).state
     same(after.extra["base"], before.extra["base"])
     jax.tree.map(
@@ -188,7 +189,7 @@ def test_three_steps_of_a_run_change_every_adapter_and_no_bit_of_the_base():
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_on_several_devices_the_base_keeps_its_bits_too(mode):
     one = experiment()
-    before = jax.jit(lambda: runner.initial(one))()
+    before = jax.jit(lambda: initial(one))()
     after = runner.run(one, Options(mesh="data=4", compile=mode)).state
     same(after.extra["base"], before.extra["base"])
 
@@ -201,11 +202,11 @@ def test_what_a_run_evaluates_is_the_merged_model():
 
 
 def test_a_checkpoint_holds_adapters_and_base(tmp_path):
-    state = jax.jit(lambda: runner.initial(experiment()))()
+    state = jax.jit(lambda: initial(experiment()))()
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, state, {})
     checkpoints.close()
-    _, restored, _ = Checkpoints(tmp_path).restore(jax.eval_shape(lambda: runner.initial(experiment())))
+    _, restored, _ = Checkpoints(tmp_path).restore(jax.eval_shape(lambda: initial(experiment())))
     same((restored.params, restored.extra), (state.params, state.extra))
 
 

@@ -18,6 +18,7 @@ from jaxmodels.models.bert import Bert, SpanModel
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.mlp import MLP
 from jaxmodels.options import Options
+from jaxmodels.state import empty_batch
 from jaxmodels.tasks.augmented import augmented
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
@@ -418,7 +419,7 @@ def test_a_target_of_another_shape_is_used_rightly_or_refused():
 def test_a_batch_of_arrays_that_were_looked_at_is_not_looked_at_again(wine, monkeypatch):
     x, y = wine
     data = of_classes(x, y)
-    shapes = jax.eval_shape(TASK.init, jax.random.key(0), feeding.zeros(data, 1))
+    shapes = jax.eval_shape(TASK.init, jax.random.key(0), empty_batch(data, 1))
     check = Checker(TASK, data, "train", *shapes)
     check.start()
     monkeypatch.setattr(check_batches, "_check_values", None)
@@ -428,9 +429,7 @@ def test_a_batch_of_arrays_that_were_looked_at_is_not_looked_at_again(wine, monk
 def test_a_batch_is_looked_at_in_a_hundredth_of_a_short_step(wine):
     x, y = wine
     data = of_classes(x, y)
-    check = Checker(
-        TASK, data, "train", *jax.eval_shape(TASK.init, jax.random.key(0), feeding.zeros(data, 1))
-    )
+    check = Checker(TASK, data, "train", *jax.eval_shape(TASK.init, jax.random.key(0), empty_batch(data, 1)))
     check.settled = set()  # as of data that come in batches alone
     batch, took = data.rows(0, 0, 32), []
     for _ in range(50):

@@ -13,6 +13,7 @@ from files import tiny_mlp
 from safetensors.numpy import save_file
 
 from jaxmodels import cli, commands, evaluate, train
+from jaxmodels.state import initial
 
 IMAGES = """
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ def test_imported_weights_of_an_averaging_optimizer_are_evaluated_as_they_are(tm
     )
     module = commands.loading.load(file)
     experiment = module.build(module.config())
-    params = commands.runner.initial(experiment).params
+    params = initial(experiment).params
     save_file(
         {f"{n}.{k}": np.asarray(x) + 1 for n, of in params.items() for k, x in of.items()},
         tmp_path / "x.safetensors",

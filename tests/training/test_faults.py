@@ -30,6 +30,7 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.runs import checkpoint
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.state import abstract_state
 from jaxmodels.training import runner
 
 fast = pytest.mark.fast
@@ -67,7 +68,7 @@ def bare(**knobs: Any) -> Experiment:
 
 
 def saved(experiment: Experiment, folder: Path, step: int | None = None) -> tuple[int, Any]:
-    like, _ = runner.abstract_state(experiment, runner.check(experiment, Options(mesh=ONE)))
+    like, _ = abstract_state(experiment, runner.check(experiment, Options(mesh=ONE)))
     n, state, _ = Checkpoints(folder / "checkpoints").restore(like, step)
     return n, state
 

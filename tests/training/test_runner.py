@@ -25,6 +25,7 @@ from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.state import abstract_state, initial
 from jaxmodels.step import make_step as usual_step
 from jaxmodels.tasks.classify import classify
 from jaxmodels.training import programs, runner
@@ -468,7 +469,7 @@ def test_the_best_checkpoint_stays(tmp_path, save_every):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.best() == 4
     assert checkpoints.steps() == [4, 10]
-    like, _ = runner.abstract_state(
+    like, _ = abstract_state(
         experiment, jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     )
     assert int(checkpoints.restore(like, 4)[1].step) == 4
@@ -616,5 +617,5 @@ def test_an_experiment_may_bring_its_own_step():
     experiment = tiny_mlp.build(tiny_mlp.Config(steps=4))
     got = train(dataclasses.replace(experiment, make_step=make_step), mesh="data=1").state
     assert int(got.step) == 4
-    first = jax.jit(lambda: runner.initial(experiment))()
+    first = jax.jit(lambda: initial(experiment))()
     chex.assert_trees_all_equal(got.params, first.params)
