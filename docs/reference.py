@@ -26,7 +26,7 @@ TITLES = {  # of a page, and its modules; of a package all
         "doctor",
     ],
     "Experiments and tasks": ["experiment", "stopping", "task", "choices", "step", "loading", "metrics"],
-    "Optimizers": ["optim", "tuning"],
+    "Optimizers": ["optim"],
     "Models": ["models"],
     "Layers": ["layers"],
     "Tasks": ["tasks", "adversarial"],

@@ -12,7 +12,7 @@ from jaxmodels import Experiment, optim, parallel, train
 from jaxmodels.alternating import alternating, optimizers
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gan import Discriminator, Generator
-from jaxmodels.optim.partial import skip_spikes
+from jaxmodels.optim import skip_spikes
 from jaxmodels.parallel import rules
 from jaxmodels.step import init
 from jaxmodels.task import Mean, Task

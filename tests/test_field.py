@@ -24,7 +24,7 @@ from states import leaves, same_bits
 from jaxmodels import Options, optim
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.experiment import Experiment
-from jaxmodels.optim.partial import skip_spikes
+from jaxmodels.optim import skip_spikes
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.state import abstract_state

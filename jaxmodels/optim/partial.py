@@ -1,7 +1,7 @@
 """Optimizers around optimizers: which parameters train and how fast, by path, and which updates are skipped.
 
-A path is "blocks/qkv/kernel"; an expression is searched in it, so it need not match the whole. The rate stays
-in the state, where the log finds it.
+A path is "blocks/qkv/kernel". A regular expression is searched in it, so it need not match the whole path.
+The rate stays in the state, where the log finds it.
 """
 
 from __future__ import annotations
@@ -13,28 +13,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmodels.optim import Averaging
+from jaxmodels.optim.averaging import Averaging
 
-FIRST = (
-    r"(^|[/_])(embed|embedding|embeddings|position|positions|type)\d*([/_]|$)"  # whole words: no prototype
-)
-FLOOR = (
-    0.1  # least deviation of a log norm: with 6 of them, a norm of less than 1.8 times the usual is no spike
-)
+# Paths of embeddings. Whole words: prototype does not match type.
+FIRST = r"(^|[/_])(embed|embedding|embeddings|position|positions|type)\d*([/_]|$)"
+# The least standard deviation of a log norm. With sigma = 6, a norm below 1.8 times the usual is no spike.
+FLOOR = 0.1
 
 
 def only(optimizer: Any, paths: str) -> Any:
-    """optimizer for the parameters with these paths; the others stay as they are and have no optimizer state.
+    """optimizer for the parameters whose path matches; the others do not change and have no optimizer state.
 
-    The optimizer sees the trained ones alone, so clip is by their norm. An average of parameters
-    (`optim.with_ema` and the like) belongs inside: only(with_ema(...)) keeps none of what is frozen.
+    The optimizer sees the trained parameters alone, so clip uses their norm. An average of parameters, such
+    as `optim.with_ema`, belongs inside: only(with_ema(...)) keeps no copy of the frozen parameters.
     """
-    return _split("only", optimizer, paths, lambda found: found)
+    return _split("only", optimizer, paths, train_matching=True)
 
 
 def frozen(optimizer: Any, paths: str) -> Any:
-    """optimizer for all parameters but those with these paths: the opposite of `only`."""
-    return _split("frozen", optimizer, paths, lambda found: not found)
+    """optimizer for all parameters except those whose path matches: the opposite of `only`."""
+    return _split("frozen", optimizer, paths, train_matching=False)
 
 
 def layerwise(
@@ -43,48 +41,49 @@ def layerwise(
     """Layer-wise decay of the rate (arXiv:1801.06146, section 3.2, as in ELECTRA and BEiT).
 
     The update of layer l = 0 ... L - 1 is multiplied by decay^(L - l): the last layer by decay, the first by
-    decay^L; what `first` finds outside the blocks, the embeddings, by decay^(L + 1); all else, such as a
-    head, by 1. A head that is tied to the embedding counts as embedding. Decoupled weight decay is part of
-    the update and shrinks with it.
+    decay^L. Parameters outside the blocks whose path `first` matches, the embeddings, are multiplied by
+    decay^(L + 1); the others, such as a head, by 1. A head that is tied to the embedding counts as embedding.
+    Decoupled weight decay is part of the update and shrinks with it.
 
-    blocks: an expression for whole parts of paths, below which every parameter has the layers on its first
-    axis, in equal number. decay may be a traced value; the logged rate is the head's. An average of
-    parameters belongs outside: with_ema(layerwise(...)).
+    blocks: a regular expression for whole parts of paths. Every parameter below such a part has the layers on
+    its first axis, the same number for all. decay may be a traced value; the logged rate is the head's. An
+    average of parameters belongs outside: with_ema(layerwise(...)).
     """
     if hasattr(optimizer, "average"):
         raise ValueError(
-            "layerwise: came an optimizer that averages parameters; wanted one without, as it would average updates before "
-            "their decay: write with_ema(layerwise(...))"
+            "layerwise: got an optimizer that averages parameters; expected one that does not, because it "
+            "would average them before the decay. Write with_ema(layerwise(...))."
         )
-    below = re.compile(rf"(^|/)({blocks})/")
+    in_blocks = re.compile(rf"(^|/)({blocks})/")
 
-    def depth(names) -> int:
-        """L, the same for all parameters below blocks."""
-        found = {name: x.shape[0] if x.ndim else 0 for name, x in names.items() if below.search(name)}
-        if not found:
+    def depth(params) -> int:
+        """L, the same for all parameters in the blocks."""
+        named = _by_name(params)
+        layers = {name: x.shape[0] if x.ndim else 0 for name, x in named.items() if in_blocks.search(name)}
+        if not layers:
             raise ValueError(
-                f"layerwise: came blocks={blocks!r}, which is part of no path; wanted the stacked layers' name in some "
-                f"of {_some(names)}: change it"
+                f"layerwise: got blocks={blocks!r}, which is part of no path; expected the stacked layers' "
+                f"name in some of {_examples(named)}. Change it."
             )
-        if len(set(found.values())) > 1:
-            low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+        if len(set(layers.values())) > 1:
+            low, high = min(layers, key=layers.__getitem__), max(layers, key=layers.__getitem__)
             raise ValueError(
-                f"layerwise: came {found[low]} layers in {low} and {found[high]} in {high}; wanted one number on all first "
-                "axes: choose blocks so that it finds one stack"
+                f"layerwise: got {layers[low]} layers in {low} and {layers[high]} in {high}; expected the "
+                "same first axis in all. Choose blocks so that it matches one stack."
             )
-        return next(iter(found.values()))
+        return next(iter(layers.values()))
 
     def init(params):
-        depth(_names(params))
+        depth(params)
         return optax.EmptyState()
 
     def update(updates, state, params=None):
-        L = depth(_names(updates))
+        L = depth(updates)
         base = jnp.asarray(decay, jnp.float32)
 
         def slower(path, u):
             name = _name(path)
-            if below.search(name):
+            if in_blocks.search(name):
                 factor = (base ** jnp.arange(L, 0, -1)).reshape(L, *(1,) * (u.ndim - 1))
             elif re.search(first, name):
                 factor = base ** (L + 1)
@@ -98,43 +97,44 @@ def layerwise(
 
 
 class SpikeState(NamedTuple):
-    """The inner optimizer's state, the running moments of the log norm, and what has been skipped."""
+    """The inner optimizer's state, the running moments of the log norm, and counts of skipped updates."""
 
     inner: Any
     log_mean: jax.Array
     log_variance: jax.Array
-    weight: jax.Array  # float32, sum of the weights of what the moments hold
-    seen: jax.Array  # int32, how many norms they hold
+    weight: jax.Array  # float32, sum of the weights of the norms in the moments
+    seen: jax.Array  # int32, number of norms in the moments
     in_a_row: jax.Array  # int32, updates skipped since the last one that was not
-    skipped_spikes: jax.Array  # int32, updates skipped in all: where the log finds it
+    skipped_spikes: jax.Array  # int32, updates skipped in all: the log finds it by this name
 
 
 def skip_spikes(
     optimizer: Any, *, sigma: Any = 6.0, decay: Any = 0.99, warmup: int = 100, most: int = 10
 ) -> optax.GradientTransformation | Averaging:
-    """optimizer, without the updates whose gradient is out of all proportion to those before it.
+    """optimizer, without the updates whose gradient norm is far above the norms before it.
 
-    The logarithm of the global gradient norm has a running mean and variance, in which a norm that lies n
-    updates back weighs decay^n (West, 1979). An update more than sigma deviations above the mean is zero; the
-    optimizer's state and the moments stay as they were, and so do statistics of activations. The z-score is
-    that of ZClip (arXiv:2504.02507); to skip, and by 6 sigma, is OLMo-core's SkipStepOptimizer. Of the
-    logarithm, because norms vary by factors; with FLOOR, because some hardly vary.
+    The logarithm of the global gradient norm has a running mean and variance, in which a norm n updates ago
+    weighs decay^n (West, 1979). If a norm lies more than sigma standard deviations above the mean, its update
+    is zero; the optimizer's state, the moments and statistics of activations do not change. The z-score is
+    that of ZClip (arXiv:2504.02507); skipping, at 6 sigma, is OLMo-core's SkipStepOptimizer. The moments are
+    of the logarithm because norms vary by factors; FLOOR is there because some norms hardly vary.
 
     warmup: none of the first updates is skipped, while the moments are not yet known.
-    most: after as many skips in a row the level has changed for good: the next update is taken whatever its
-        norm, and the moments start anew from it, with their warmup.
+    most: after this many skips in a row the level has changed for good: the next update is applied whatever
+        its norm, and the moments start again from it, with their warmup.
 
-    sigma and decay may be traced values. A norm that is zero or not finite leaves the moments as they were,
-    and goes to the optimizer: `on_nan` is for the latter. clip belongs inside: outside, no norm would be
-    beyond it. An average of parameters may be inside or outside.
+    sigma and decay may be traced values. A norm that is zero or not finite does not enter the moments, and
+    the optimizer receives it; the option `on_nan` is for norms that are not finite. clip belongs inside:
+    outside, it would bound every norm first. An average of parameters may be inside or outside.
     """
     for name, value in {"warmup": warmup, "most": most}.items():
         if value < 1:
             raise ValueError(f"skip_spikes: got {name}={value}; expected 1 or more. Raise it.")
 
     def init(params):
-        float_, int_ = (lambda: jnp.zeros((), jnp.float32)), (lambda: jnp.zeros((), jnp.int32))
-        return SpikeState(optimizer.init(params), float_(), float_(), float_(), int_(), int_(), int_())
+        moments = [jnp.zeros((), jnp.float32) for _ in range(3)]  # a buffer each: a state may be donated
+        counts = [jnp.zeros((), jnp.int32) for _ in range(3)]
+        return SpikeState(optimizer.init(params), *moments, *counts)
 
     def update(updates, state, params=None):
         z = jnp.log(optax.tree.norm(updates).astype(jnp.float32))
@@ -162,27 +162,32 @@ def skip_spikes(
 
     if not hasattr(optimizer, "average"):
         return optax.GradientTransformation(init, update)
-    return Averaging(init, update, lambda state, params: optimizer.average(state.inner, params))
+
+    def average(state, params):
+        return optimizer.average(state.inner, params)
+
+    return Averaging(init, update, average)
 
 
-def _split(who: str, optimizer: Any, paths: str, trained: Any) -> Any:
-    """optimizer where trained(whether the path is found), nothing elsewhere; averaging where optimizer is."""
+def _split(caller: str, optimizer: Any, paths: str, *, train_matching: bool) -> Any:
+    """optimizer for the parameters whose path matches, or does not; averaging where optimizer averages."""
 
     def labels(params):
-        names = _names(params)
-        found = {name: bool(re.search(paths, name)) for name in names}
-        if not any(found.values()):
+        names = list(_by_name(params))
+        matched = {name: bool(re.search(paths, name)) for name in names}
+        if not any(matched.values()):
             raise ValueError(
-                f"{who}: came paths={paths!r}, which no parameter has; wanted an expression that finds some of "
-                f"{_some(names)}: change it"
+                f"{caller}: got paths={paths!r}, which matches no parameter; expected a regular expression "
+                f"that matches some of {_examples(names)}. Change it."
             )
-        if not any(trained(x) for x in found.values()):
+        if all(matched.values()) and not train_matching:
             raise ValueError(
-                f"{who}: came paths={paths!r}, which finds every parameter; wanted some that are left to train: narrow it"
+                f"{caller}: got paths={paths!r}, which matches every parameter; expected some left to train. "
+                "Narrow it."
             )
 
         def label(path, _):
-            return "trained" if trained(found[_name(path)]) else "frozen"
+            return "trained" if matched[_name(path)] == train_matching else "frozen"
 
         return jax.tree_util.tree_map_with_path(label, params)
 
@@ -194,12 +199,12 @@ def _split(who: str, optimizer: Any, paths: str, trained: Any) -> Any:
         hidden = jax.tree.map(
             lambda label, p: p if label == "trained" else optax.MaskedNode(), labels(params), params
         )
-        mine = optimizer.average(state.inner_states["trained"].inner_state, hidden)
+        averaged = optimizer.average(state.inner_states["trained"].inner_state, hidden)
 
         def is_hidden(x):
             return isinstance(x, optax.MaskedNode)
 
-        return jax.tree.map(lambda m, p: p if is_hidden(m) else m, mine, params, is_leaf=is_hidden)
+        return jax.tree.map(lambda a, p: p if is_hidden(a) else a, averaged, params, is_leaf=is_hidden)
 
     return Averaging(parts.init, parts.update, average)
 
@@ -208,9 +213,9 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _names(params: Any) -> dict[str, Any]:
+def _by_name(params: Any) -> dict[str, Any]:
     return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
 
 
-def _some(names: Any) -> str:
+def _examples(names: Any) -> str:
     return ", ".join(sorted(names)[:6])

@@ -13,7 +13,8 @@ from tiny import GPT_SIZES, tokens
 from jaxmodels import Experiment, Options, optim
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gpt import GPT
-from jaxmodels.optim.partial import FLOOR, frozen, layerwise, only, skip_spikes
+from jaxmodels.optim import frozen, layerwise, only, skip_spikes
+from jaxmodels.optim.partial import FLOOR
 from jaxmodels.parallel.rules import path_name
 from jaxmodels.state import initial
 from jaxmodels.step import eval_variables, init, make_step
@@ -175,7 +176,9 @@ def test_a_layerwise_optimizer_may_be_averaged():
 
 @fast
 def test_decay_of_updates_that_were_averaged_already_is_an_error():
-    with pytest.raises(ValueError, match=r"averages parameters; wanted one without.*with_ema\(layerwise"):
+    with pytest.raises(
+        ValueError, match=r"averages parameters; expected one that does not.*with_ema\(layerwise"
+    ):
         layerwise(optim.with_ema(optim.sgd(0.1)), 0.5)
 
 
@@ -451,20 +454,20 @@ def test_a_warmup_or_a_bound_of_zero_is_an_error(name):
 @fast
 @pytest.mark.parametrize("make", [only, frozen])
 def test_an_expression_that_finds_nothing_is_an_error_that_shows_paths(make):
-    with pytest.raises(ValueError, match=r"'haed', which no parameter has; wanted .*blocks/up/bias"):
+    with pytest.raises(ValueError, match=r"'haed', which matches no parameter; expected .*blocks/up/bias"):
         make(optim.sgd(0.1), "haed").init(STACKED)
 
 
 @fast
 def test_freezing_everything_is_an_error():
-    with pytest.raises(ValueError, match="finds every parameter; wanted some that are left to train"):
+    with pytest.raises(ValueError, match="matches every parameter; expected some left to train"):
         frozen(optim.sgd(0.1), "").init(STACKED)
 
 
 @fast
 def test_layers_that_are_not_there_are_an_error_that_shows_paths():
     with pytest.raises(
-        ValueError, match=r"blocks='layers', which is part of no path; wanted .*blocks/up/bias"
+        ValueError, match=r"blocks='layers', which is part of no path; expected .*blocks/up/bias"
     ):
         layerwise(optim.sgd(0.1), 0.5, blocks="layers").init(STACKED)
 
@@ -473,6 +476,7 @@ def test_layers_that_are_not_there_are_an_error_that_shows_paths():
 def test_stacks_of_different_depth_are_an_error():
     params = {"encoder": {"blocks": {"w": jnp.ones((2, 3))}}, "decoder": {"blocks": {"w": jnp.ones((3, 3))}}}
     with pytest.raises(
-        ValueError, match="2 layers in encoder/blocks/w and 3 in decoder/blocks/w; wanted one number"
+        ValueError,
+        match="2 layers in encoder/blocks/w and 3 in decoder/blocks/w; expected the same first axis",
     ):
         layerwise(optim.sgd(0.1), 0.5).init(params)
