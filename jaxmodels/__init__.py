@@ -23,7 +23,7 @@ _WHERE = {
     "Task": "task",
     "evaluate": "commands",
     "generate": "commands",
-    "launch": "launch.launcher",
+    "launch": "commands.launch",
     "open_run": "commands",
     "patience": "training.stopping",
     "plan": "commands.plan",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from jaxmodels.launch.exit_statuses import NOT_FINITE
 from jaxmodels.parallel.rules import path_name
 from jaxmodels.step import State, cast_floats, example_keys
 from jaxmodels.task import Task
@@ -25,6 +26,8 @@ from jaxmodels.task import Task
 
 class NotFinite(ArithmeticError):
     """A loss or gradient that is not finite; the message says where."""
+
+    exit_status = NOT_FINITE
 
 
 class Found(NamedTuple):

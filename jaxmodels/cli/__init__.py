@@ -1,8 +1,6 @@
 """The command line. Nothing heavy is imported before a command is known to need it.
 
-Exit status: 0 done, 1 failed, 2 bad input, 3 the loss was not finite, 75 no step came to its end
-(--stall-after), 76 another process of the run was lost, 130 stopped by Ctrl-C and saved, 143 stopped by
-SIGTERM and saved.
+Exit statuses: see jaxmodels.launch.exit_statuses.
 """
 
 from __future__ import annotations
@@ -13,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxmodels.cli import planning, training, using
-from jaxmodels.cli.parsing import BAD_INPUT, FAILED, NOT_FINITE, fail
-from jaxmodels.launch.supervisor import PEER_LOST
+from jaxmodels.cli.parsing import fail
+from jaxmodels.launch.exit_statuses import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, FirstFailed
 
 HELP = """\
 usage: jaxmodels COMMAND …
@@ -79,7 +77,7 @@ def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP, end="")
-        return 0 if argv else BAD_INPUT
+        return DONE if argv else BAD_INPUT
     if argv[0] == "--version":
         from jaxmodels import __version__
 
@@ -95,7 +93,10 @@ def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int
         return commands[argv[0]](argv[1:])
     except KeyboardInterrupt:
         return leave(
-            fail("interrupted; what was saved last is kept, and the same command goes on from there", 130)
+            fail(
+                "interrupted; what was saved last is kept, and the same command goes on from there",
+                INTERRUPTED,
+            )
         )
     except Exception as error:
         if os.environ.get("JAXMODELS_TRACEBACK"):
@@ -124,20 +125,13 @@ def _missing(error: Exception) -> str:
 
 def _explain(error: Exception) -> int | None:
     """The exit status after a user's mistake or the world's fault in one message; None for anything else."""
-    kind = type(error).__name__
-    if kind == "FirstFailed":  # process 0 has said it
-        kinds = {
-            "NotFinite": NOT_FINITE,
-            "ValueError": BAD_INPUT,
-            "ImportError": BAD_INPUT,
-            "Damaged": BAD_INPUT,
-        }
-        return kinds.get(error.kind, FAILED)  # type: ignore[attr-defined]
+    if isinstance(error, FirstFailed):  # process 0 has printed it
+        return error.exit_status
     if training.in_company() and _of_xla(error):
         return fail(f"a computation across processes failed: {str(error).splitlines()[0][:300]}", PEER_LOST)
-    if kind == "NotFinite":
-        return fail(str(error), NOT_FINITE)
-    if isinstance(error, MemoryError | OSError) or kind == "PartLost":
+    if (own := getattr(error, "exit_status", None)) is not None:
+        return fail(str(error), own)
+    if isinstance(error, MemoryError | OSError):
         return fail(
             str(error) or "there is not enough memory. Use a smaller batch, or raise the limit (ulimit -v)",
             FAILED,

@@ -7,8 +7,7 @@ import sys
 from typing import Annotated, Any
 
 from jaxmodels.console import shown
-
-FAILED, BAD_INPUT, NOT_FINITE = 1, 2, 3  # exit status
+from jaxmodels.launch.exit_statuses import BAD_INPUT
 
 
 def fail(text: str, status: int) -> int:

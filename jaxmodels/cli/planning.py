@@ -6,7 +6,8 @@ import json
 import shlex
 from pathlib import Path
 
-from jaxmodels.cli.parsing import FAILED, knobs_of, leading, parse, positional, without
+from jaxmodels.cli.parsing import knobs_of, leading, parse, positional, without
+from jaxmodels.launch.exit_statuses import FAILED
 
 
 def plan(argv: list[str]) -> int:

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxmodels.cli.parsing import FAILED, knobs_of, parse, positional, without
+from jaxmodels.cli.parsing import knobs_of, parse, positional, without
 from jaxmodels.launch import cluster
+from jaxmodels.launch.exit_statuses import FAILED
 
 
 def train(argv: list[str]) -> int:
@@ -49,7 +50,7 @@ def train(argv: list[str]) -> int:
         console.say(f"saved at step {stop.step:,} in {folder}; the same command goes on from there", "bold")
         if printing.json and processes.first():
             print(json.dumps({"folder": str(folder), "exit": str(stop), "step": stop.step}))
-        return 128 + stop.number if stop.number > 0 else 0
+        return stop.exit_status
     if not processes.first():
         return 0
     _report(console, file, folder, result, rest)
@@ -138,8 +139,8 @@ def launch(argv: list[str]) -> int:
             words = [*words[at:], *words[:at]]
     path, rest = positional("launch", words, "FILE", parts, about)
 
+    from jaxmodels.commands.launch import launch
     from jaxmodels.console import Console
-    from jaxmodels.launch.launcher import launch
     from jaxmodels.runs import experiment_file
 
     file, got, knobs = knobs_of("launch", path, rest, parts)

@@ -50,7 +50,7 @@ def main(path: str, words: list[str], parse: Callable[[list[str]], dict[str, Any
     except Stopped as stop:
         saved = f"saved at step {stop.step:,}" if stop.step else "saved"
         console.say(f"{saved}; the same command goes on from there", "bold")
-        return 128 + stop.number
+        return stop.exit_status
     _show(table, console)
     if printing.json:
         print(json.dumps(finite(table), default=str))

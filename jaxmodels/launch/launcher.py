@@ -1,15 +1,13 @@
-"""launch: all processes of a run on this computer, started, watched and stopped together."""
+"""Starts the processes of a run on this computer, watches them, and stops them together."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,94 +15,53 @@ from typing import Any
 
 from jaxmodels.console import Console, shown
 from jaxmodels.launch import supervisor
+from jaxmodels.launch.exit_statuses import ORDERLY, PEER_LOST, of_signal
 from jaxmodels.launch.safe_path import python
-from jaxmodels.runs import files
-from jaxmodels.training.watchdog import STALLED
 
-AGAIN = (
-    STALLED,
-    supervisor.PEER_LOST,
-    128 + signal.SIGABRT,
-    128 + signal.SIGKILL,
-)  # ends after which a restart makes sense
-TAIL, SEEN = 25, 1 << 20  # lines shown of a process that failed, within so many last bytes
+TAIL_LINES = 25  # shown of a process that failed
+TAIL_BYTES = 1 << 20  # of its log, in which these lines are looked for
 PATIENCE = 15.0  # seconds beyond --lost-after that the others get to end by themselves
 
 
-def launch(
-    words: Sequence[str],
-    folder: Path,
-    *,
-    processes: int = 2,
-    devices_each: int = 1,
-    restarts: int = 0,
-    lost_after: float = 20.0,
-    console: Console | None = None,
-) -> int:
-    """Trains in several processes on this computer and gives the exit status: of the first that failed, else of process 0.
-
-    words: the file, and train's options and knobs, as on the command line. folder: the run's, where the
-    output of all but process 0 ends, in processes/N.log; process 0's is this one's. Ctrl-C and SIGTERM save
-    and stop all; a second one kills. They find each other at 127.0.0.1, which no other computer reaches; NCCL
-    takes the same interface, and on CPUs Gloo listens at the address that the computer's own name stands for.
-    """
-    if processes < 1 or devices_each < 1 or restarts < 0 or lost_after <= 0:
-        raise ValueError(
-            f"launch: came processes={processes}, devices_each={devices_each}, restarts={restarts}, lost_after={lost_after}"
-            "; wanted at least one process and device, 0 restarts or more, and a time above 0"
-        )
-    console = console or Console(quiet=True)
-    for attempt in range(restarts + 1):
-        if attempt:
-            words = [word for word in words if word != "--fresh"]
-            console.warn(f"started again ({attempt} of {restarts}) from the newest checkpoint")
-        group = _Group(words, folder, processes, devices_each, lost_after, console)
-        status = group.run()
-        if group.stopped or status not in AGAIN:
-            break
-    return status
-
-
-class _Group:
-    """The processes of one start."""
+class Group:
+    """The processes of one start of `jaxmodels train`. words: see commands.launch. logs: a folder of this process alone."""
 
     def __init__(
         self,
         words: Sequence[str],
-        folder: Path,
+        logs: Path,
         processes: int,
         devices_each: int,
         lost_after: float,
         console: Console,
     ):
-        self.folder, self.lost_after, self.console = folder, lost_after, console
-        self.stopped = 0  # the signal that came
-        self.logs = Path(tempfile.mkdtemp(prefix="jaxmodels-launch-"))
-        self.status: dict[int, int] = {}
+        self.logs, self.lost_after, self.console = logs, lost_after, console
+        self.stopped = 0  # the signal that this process received
+        self.statuses: dict[int, int] = {}
         self.started: list[subprocess.Popen[Any]] = []
+        self._handlers = {
+            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         command = [*python("jaxmodels"), "train", *words, "--coordinator", f"127.0.0.1:{_free_port()}"]
         command += ["--processes", str(processes), "--lost-after", str(lost_after)]
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._before = before
-        for i in range(processes):
-            own = ",".join(str(i * devices_each + j) for j in range(devices_each))
+        for process in range(processes):
+            first_device = process * devices_each
+            devices = range(first_device, first_device + devices_each)
             env = {
-                "JAX_LOCAL_DEVICE_IDS": own,
+                "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, devices)),
                 "NCCL_SOCKET_IFNAME": "lo",
                 **os.environ,
                 supervisor.LAUNCHER: str(os.getpid()),
             }
-            with (self.logs / f"{i}.log").open("wb") if i else open(os.devnull, "wb") as log:
-                output: Any = {"stdout": log, "stderr": log} if i else {}
-                self.started.append(
-                    subprocess.Popen(
-                        [*command, "--process", str(i)],
-                        env=env,
-                        stdin=subprocess.DEVNULL,
-                        start_new_session=True,
-                        **output,
-                    )
-                )
+            self._start([*command, "--process", str(process)], env, process)
+
+    def _start(self, command: list[str], env: dict[str, str], process: int) -> None:
+        """Process 0 has this one's output; each of the others its own log."""
+        with (self.logs / f"{process}.log").open("wb") if process else open(os.devnull, "wb") as log:
+            output: Any = {"stdout": log, "stderr": log} if process else {}
+            self.started.append(
+                subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True, **output)
+            )
 
     def _stop(self, number: int, frame: Any) -> None:
         again, self.stopped = self.stopped, number
@@ -113,37 +70,38 @@ class _Group:
                 process.send_signal(signal.SIGKILL if again else signal.SIGTERM)
 
     def run(self) -> int:
-        """Waits for all of them."""
-        first, since = 0, time.monotonic()  # status of the first that failed, and when
+        """Waits for all of them, and gives the exit status of the first that failed, else of process 0."""
+        failure, failed_at = 0, time.monotonic()  # status of the first that failed, and when
         try:
-            while len(self.status) < len(self.started):
-                for i, process in enumerate(self.started):
+            while len(self.statuses) < len(self.started):
+                for number, process in enumerate(self.started):
                     code = process.poll()
-                    if code is None or i in self.status:
+                    if code is None or number in self.statuses:
                         continue
-                    self.status[i] = 128 - code if code < 0 else code
-                    if self.status[i] not in supervisor.IN_ORDER and first in (0, supervisor.PEER_LOST):
-                        first, since = self.status[i], since if first else time.monotonic()
-                        self._show(i)
-                if first and time.monotonic() - since > self.lost_after + PATIENCE:
+                    status = of_signal(-code) if code < 0 else code
+                    self.statuses[number] = status
+                    if status not in ORDERLY and failure in (0, PEER_LOST):
+                        failed_at = failed_at if failure else time.monotonic()
+                        failure = status
+                        self._show(number)
+                if failure and time.monotonic() - failed_at > self.lost_after + PATIENCE:
                     self._kill()
                 time.sleep(0.05)
         finally:
             self._kill()
-            self._keep_logs()
-            for number, handler in self._before.items():
+            for number, handler in self._handlers.items():
                 signal.signal(number, handler)
-        if first:
-            return first
-        return 128 + self.stopped if self.stopped and self.status[0] else self.status[0]
+        if failure:
+            return failure
+        return of_signal(self.stopped) if self.stopped and self.statuses[0] else self.statuses[0]
 
-    def _show(self, i: int) -> None:
-        """The end of what a failed process said; process 0's was seen."""
-        self.console.warn(f"process {i} ended with status {self.status[i]}")
-        if i:
-            for line in files.read_lines(self.logs / f"{i}.log", limit=SEEN)[0][-TAIL:]:
+    def _show(self, number: int) -> None:
+        """Prints the end of a failed process's log; process 0's output was seen."""
+        self.console.warn(f"process {number} ended with status {self.statuses[number]}")
+        if number:
+            for line in _tail(self.logs / f"{number}.log"):
                 with contextlib.suppress(OSError, ValueError):
-                    print(f"[{i}] {shown(line.decode(errors='replace'))}", file=sys.stderr)
+                    print(f"[{number}] {shown(line.decode(errors='replace'))}", file=sys.stderr)
 
     def _kill(self) -> None:
         for process in self.started:
@@ -151,17 +109,12 @@ class _Group:
                 process.kill()
                 process.wait()
 
-    def _keep_logs(self) -> None:
-        try:
-            if self.folder.is_dir():
-                kept = files.inside(self.folder, "processes")
-                kept.mkdir(exist_ok=True)
-                for log in files.regular(self.logs, "*.log"):
-                    with log.open("rb") as source, files.replacing(kept / log.name) as target:
-                        shutil.copyfileobj(source, target)
-        except (OSError, files.BadFile) as error:
-            self.console.warn(f"the processes' output is not kept ({error})")
-        shutil.rmtree(self.logs, ignore_errors=True)
+
+def _tail(log: Path) -> list[bytes]:
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL_BYTES))
+        return file.read().splitlines()[-TAIL_LINES:]
 
 
 def _free_port() -> int:

@@ -31,9 +31,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxmodels.launch import cluster
+from jaxmodels.launch.exit_statuses import ABORTED, FAILED, ORDERLY, PEER_LOST, of_signal
 
-PEER_LOST = 76  # exit status: another process of the run was lost
-IN_ORDER = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # ends that all processes come to together
 GRACE = 5.0  # seconds for a process to end by itself after another has failed: they may have failed alike
 POLL = 0.1
 SIZE = 512  # bytes of a sign of life
@@ -80,10 +79,10 @@ def work(main: Callable[[], int]) -> int:
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
-        status = 1
+        status = FAILED
         with contextlib.suppress(OSError):
             traceback.print_exc()
-    if status in IN_ORDER:
+    if status in ORDERLY:
         return status
     leaving = threading.Thread(target=_shut_down, daemon=True)
     leaving.start()
@@ -229,7 +228,7 @@ class Guard:
 
     def _gone(self) -> Peer | None:
         """A process that failed by itself, else one that is silent."""
-        failed = [peer for peer in self.peers if (peer.said.get("ended") or 0) not in (*IN_ORDER, PEER_LOST)]
+        failed = [peer for peer in self.peers if (peer.said.get("ended") or 0) not in (*ORDERLY, PEER_LOST)]
         silent = [
             peer for peer in self.peers if peer.said.get("ended") is None and peer.silent > self.lost_after
         ]
@@ -237,11 +236,11 @@ class Guard:
 
     def _finish(self, status: int) -> NoReturn:
         """Ends as the child did, or, where that was for want of another process, by naming that one."""
-        code = 128 - status if status < 0 else status
-        if code not in IN_ORDER and self.place is not None:
+        code = of_signal(-status) if status < 0 else status
+        if code not in ORDERLY and self.place is not None:
             self._look()
             until = time.monotonic() + self.lost_after + 2 * self.interval
-            for_want = code in (PEER_LOST, 128 + signal.SIGABRT)  # a collective failed, or JAX has ended it
+            for_want = code in (PEER_LOST, ABORTED)  # a collective failed, or JAX has ended it
             while for_want and self._gone() is None and time.monotonic() < until:
                 time.sleep(self.interval)
                 self._look()
@@ -258,7 +257,7 @@ class Guard:
                     )
                 code = PEER_LOST
         self._beat(code)
-        if code in IN_ORDER and self.process == 0 and self.place is not None:
+        if code in ORDERLY and self.process == 0 and self.place is not None:
             shutil.rmtree(self.place.parent, ignore_errors=True)
         os._exit(code)
 

@@ -19,18 +19,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels.launch import supervisor
 from jaxmodels.launch.cluster import Cluster
+from jaxmodels.launch.exit_statuses import FirstFailed, status_of
 
 T = TypeVar("T")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 REASON = 300  # bytes of a failure that others hear of
-
-
-class FirstFailed(Exception):
-    """What process 0 does for all has failed there; kind is the name of its exception's type."""
-
-    def __init__(self, kind: str, text: str):
-        super().__init__(text)
-        self.kind = kind
 
 
 def join(cluster: Cluster | None, *, preemption: bool = True) -> None:
@@ -71,12 +64,12 @@ def on_first_process(make: Callable[[], T]) -> T:
         try:
             said = {"value": make()}
         except Exception as failure:
-            error, said = failure, {"kind": type(failure).__name__, "text": str(failure)}
+            error, said = failure, {"exit_status": status_of(failure), "text": str(failure)}
     heard = json.loads(_broadcast(json.dumps(said, default=float)))
     if error is not None:
         raise error
-    if "kind" in heard:
-        raise FirstFailed(heard["kind"], heard["text"])
+    if "exit_status" in heard:
+        raise FirstFailed(heard["exit_status"], heard["text"])
     return said["value"] if first() else heard["value"]
 
 

@@ -31,6 +31,7 @@ from typing import Any
 
 import jax
 
+from jaxmodels.launch.exit_statuses import FAILED
 from jaxmodels.parallel import processes
 from jaxmodels.runs import arrays, lock, manifest
 from jaxmodels.runs.files import read_json
@@ -48,6 +49,8 @@ __all__ = ["Checkpoints", "Damaged", "PartLost"]
 
 class PartLost(Exception):
     """One of several processes could not write its part of a checkpoint."""
+
+    exit_status = FAILED
 
 
 class Checkpoints:

@@ -15,12 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from jaxmodels.launch.exit_statuses import BAD_INPUT
+
 TEXT_LIMIT = 16 << 20  # bytes of an experiment's file, its knobs and whatever else people could read
 LOG_LIMIT = 256 << 20  # bytes of a log, of which the end is read where it is longer
 
 
 class BadFile(ValueError):
     """A file that is not what its name promises; the message says which and why."""
+
+    exit_status = BAD_INPUT
 
 
 def read_bytes(path: str | os.PathLike[str], *, limit: int = TEXT_LIMIT) -> bytes:

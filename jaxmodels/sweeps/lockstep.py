@@ -21,6 +21,7 @@ import numpy as np
 from jaxmodels import parallel, step
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment, Pipeline
+from jaxmodels.launch.exit_statuses import of_signal
 from jaxmodels.runs import experiment_file
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import write_text
@@ -41,7 +42,7 @@ class Stopped(Exception):
 
     def __init__(self, number: int, step: int):
         super().__init__(number)
-        self.number, self.step = number, step
+        self.exit_status, self.step = of_signal(number), step
 
 
 class Lockstep:

@@ -106,7 +106,7 @@ def _train(path: Path, folders: Sequence[Path]) -> int:
         train_members(Setup(file, path, options, parallel.make_mesh(""), Console()), left)
     except Stopped as stop:
         print(f"saved at step {stop.step:,}", flush=True)
-        return 128 + stop.number
+        return stop.exit_status
     return 0
 
 

@@ -26,6 +26,7 @@ from jaxmodels.analysis import nonfinite
 from jaxmodels.console import Console
 from jaxmodels.contracts import check_parts
 from jaxmodels.experiment import Experiment
+from jaxmodels.launch.exit_statuses import DONE, of_signal
 from jaxmodels.options import Options
 from jaxmodels.parallel import axes, elastic, processes
 from jaxmodels.runs.folder import Folder
@@ -65,6 +66,9 @@ class Interrupted(Exception):
     def __init__(self, number: int, step: int, saved: bool):
         super().__init__(signal_name(number))
         self.number, self.step, self.saved = number, step, saved
+        self.exit_status = (
+            of_signal(number) if number > 0 else DONE
+        )  # a preemption that JAX announced has no signal
 
 
 def check(experiment: Experiment, options: Options) -> Mesh:

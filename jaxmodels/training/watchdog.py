@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-STALLED = 75  # exit status; EX_TEMPFAIL of sysexits.h: try again
+from jaxmodels.launch.exit_statuses import STALLED
 
 
 class Stall:

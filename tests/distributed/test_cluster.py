@@ -12,7 +12,8 @@ import pytest
 
 from jaxmodels import cli
 from jaxmodels.cli.parsing import without
-from jaxmodels.launch import cluster, launcher, supervisor
+from jaxmodels.commands.launch import launch
+from jaxmodels.launch import cluster, exit_statuses, supervisor
 from jaxmodels.launch.cluster import Cluster
 from jaxmodels.launch.supervisor import Guard, Peer
 
@@ -144,13 +145,13 @@ def watching(tmp_path: Path, *ended: int | None) -> Guard:
     return own
 
 
-@pytest.mark.parametrize("status", [*supervisor.IN_ORDER, supervisor.PEER_LOST, None])
+@pytest.mark.parametrize("status", [*exit_statuses.ORDERLY, exit_statuses.PEER_LOST, None])
 def test_a_peer_that_ended_in_order_or_for_want_of_another_is_not_to_blame(tmp_path, status):
     assert watching(tmp_path, status)._gone() is None
 
 
 def test_the_process_that_failed_is_blamed_and_not_those_that_ended_for_want_of_it(tmp_path):
-    own = watching(tmp_path, supervisor.PEER_LOST, 128 + signal.SIGKILL)
+    own = watching(tmp_path, exit_statuses.PEER_LOST, 128 + signal.SIGKILL)
     assert own._gone().number == 2
 
 
@@ -172,10 +173,10 @@ def test_launch_takes_its_own_options_out_of_the_command_line():
 
 
 def test_launch_refuses_what_cannot_be(tmp_path):
-    with pytest.raises(ValueError, match=r"came processes=0, .* wanted at least one process"):
-        launcher.launch(["x.py"], tmp_path, processes=0)
+    with pytest.raises(ValueError, match=r"got processes=0, .* expected at least one process"):
+        launch(["x.py"], tmp_path, processes=0)
 
 
 def test_a_process_that_fails_alone_says_so_in_the_option_that_is_wrong(capsys):
-    assert cli.main(["train", "x.py", "--processes", "2"]) == cli.BAD_INPUT
+    assert cli.main(["train", "x.py", "--processes", "2"]) == exit_statuses.BAD_INPUT
     assert "wanted all three" in capsys.readouterr().err

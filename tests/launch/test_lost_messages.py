@@ -17,6 +17,7 @@ from states import same_bits
 
 from jaxmodels import Options, parallel
 from jaxmodels.console import Console
+from jaxmodels.launch import exit_statuses
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.training import feed, metrics, runner, watchdog
 from jaxmodels.training.metrics import Log, json_lines
@@ -128,7 +129,7 @@ def test_a_stall_ends_the_process_though_it_cannot_say_so(monkeypatch):
     for stream in (Full(), Closed(), None):
         monkeypatch.setattr(sys, "stderr", stream)
         watchdog.Stall(1.0)._end()
-    assert ended == [watchdog.STALLED] * 3
+    assert ended == [exit_statuses.STALLED] * 3
 
 
 @fast
@@ -182,7 +183,7 @@ def started(source: str, folder: Path, *words: str, **streams) -> subprocess.Com
         "data=1",
         *words,
     ]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(command, env=env, timeout=120, **streams)
 
 
@@ -201,7 +202,7 @@ def test_a_command_ends_as_it_should_where_both_outputs_are_full(tmp_path):
 # has begun.
 LIMITED = """
 import resource, threading
-from jaxmodels import checkpoint
+from jaxmodels.runs import checkpoint
 save = checkpoint.Checkpoints.save
 def limited(self, *how, **more):
     checkpoint.Checkpoints.save = save

@@ -13,11 +13,11 @@ from fuzz import mutations
 from report.runs import made, made_sweep
 from rich.console import Console as Rich
 
+from jaxmodels.commands.launch import keep_logs
 from jaxmodels.commands.listing import list_experiments
 from jaxmodels.commands.report import report
 from jaxmodels.commands.watch import watch
 from jaxmodels.console import Console
-from jaxmodels.launch import launcher
 from jaxmodels.launch.supervisor import prepare
 from jaxmodels.report.read_run import read
 from jaxmodels.runs import sealed
@@ -135,17 +135,16 @@ def test_no_folder_of_a_run_is_written_through_a_link(tmp_path):
         (run / name).symlink_to(outside)
     with pytest.raises(BadFile, match="pictures: got a link"):
         Folder(run, keep=1).write_picture("x", np.zeros((2, 2, 1), np.uint8))
-    group = object.__new__(launcher._Group)
-    group.folder, group.logs, group.console = run, tmp_path / "logs", Console(quiet=True, muted=True)
-    group.logs.mkdir()
-    (group.logs / "1.log").write_text("said")
-    group._keep_logs()
+    logs, console = tmp_path / "logs", Console(quiet=True, muted=True)
+    logs.mkdir()
+    (logs / "1.log").write_text("said")
+    keep_logs(logs, run, console)
     prepare(run, 2)
     assert os.listdir(outside) == []
     (run / "processes").unlink()
-    group.logs.mkdir()
-    (group.logs / "1.log").write_text("said")
-    group._keep_logs()
+    logs.mkdir()
+    (logs / "1.log").write_text("said")
+    keep_logs(logs, run, console)
     assert (run / "processes" / "1.log").read_text() == "said"
 
 
