@@ -18,6 +18,7 @@ import optax
 
 from jaxmodels import choices, keys
 from jaxmodels.contracts import wanting
+from jaxmodels.paths import by_path, replace
 from jaxmodels.task import Array, Batch, Mean, Task
 
 OnNan = Literal["stop", "skip"]
@@ -95,8 +96,8 @@ def make_step(
         """The averaged parameters' part of extra after the batch, each micro-batch in turn as in training."""
 
         def follow(averaged, part):
-            new = task.loss(cast_floats(params, precision), _with(extra, averaged), *part)[1]
-            leaves = _by_path(new)
+            new = task.loss(cast_floats(params, precision), replace(extra, averaged), *part)[1]
+            leaves = by_path(new)
             return {path: leaves[path] for path in averaged}, None
 
         if accumulate == 1:
@@ -199,7 +200,7 @@ def eval_variables(optimizer: Any, state: State) -> tuple[Any, Any]:
     average = getattr(optimizer, "average", None)
     if not average:
         return state.params, state.extra
-    return average(state.opt_state, state.params), _with(state.extra, state.averaged)
+    return average(state.opt_state, state.params), replace(state.extra, state.averaged)
 
 
 def _moving(task: Task, params: Any, extra: Any, batch: Batch) -> dict[str, Array]:
@@ -208,29 +209,15 @@ def _moving(task: Task, params: Any, extra: Any, batch: Batch) -> dict[str, Arra
 
     def look(params, extra, batch, keys_B):
         with wanting(batch):
-            new = _by_path(task.loss(params, extra, batch, keys_B)[1])
-        found.update({path: new[path] is not x for path, x in _by_path(extra).items()})
+            new = by_path(task.loss(params, extra, batch, keys_B)[1])
+        found.update({path: new[path] is not x for path, x in by_path(extra).items()})
 
     if not jax.tree.leaves(extra):
         return {}
     size = jax.tree.leaves(batch)[0].shape[0]
     jax.eval_shape(look, params, extra, batch, jax.random.split(jax.random.key(0), size))
     # A copy: the step donates its state, and no buffer can be donated twice.
-    return {path: jnp.array(x) for path, x in _by_path(extra).items() if found[path]}
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-
-
-def _with(extra: Any, parts: Mapping[str, Array]) -> Any:
-    """extra with these parts, by path."""
-
-    def named(path, x):
-        return parts.get(jax.tree_util.keystr(path, simple=True, separator="/"), x)
-
-    return jax.tree_util.tree_map_with_path(named, extra) if parts else extra
+    return {path: jnp.array(x) for path, x in by_path(extra).items() if found[path]}
 
 
 def mean_over(extra: Any, some: Array, axis: str) -> Any:

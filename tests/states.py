@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmodels.paths import by_path
+
 
 def leaves(state: Any) -> dict[str, np.ndarray]:
     """Every array of a state, its random key among them, by name."""
     plain = state._replace(key=jax.random.key_data(state.key))
-    return {
-        jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(plain)
-    }
+    return {name: np.asarray(x) for name, x in by_path(plain).items()}
 
 
 def same_bits(a: Any, b: Any) -> None:

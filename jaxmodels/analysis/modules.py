@@ -16,7 +16,7 @@ from jaxmodels.analysis import flops
 from jaxmodels.analysis.nonfinite import module_path
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
-from jaxmodels.parallel.rules import path_name
+from jaxmodels.paths import by_path
 from jaxmodels.state import batch_shapes, initial
 
 _OPAQUE = ("pallas_call", "shard_map", "while", "cond")  # their bodies are counted, not looked into
@@ -40,8 +40,8 @@ def modules(experiment: Experiment) -> list[Module]:
     """The modules in the order in which evaluating one example runs through them, then those that it does not run."""
     shapes = jax.eval_shape(lambda: initial(experiment))
     parameters: dict[str, dict[str, tuple[int, ...]]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes.params):
-        module, _, name = path_name(path).rpartition("/")
+    for path, leaf in by_path(shapes.params).items():
+        module, _, name = path.rpartition("/")
         parameters.setdefault(module, {})[name] = leaf.shape
     batch = batch_shapes(experiment.train, 1)
     with lowered_for("definition"):

@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from jaxmodels.launch.exit_statuses import NOT_FINITE
-from jaxmodels.parallel.rules import path_name
+from jaxmodels.paths import by_path
 from jaxmodels.step import State, cast_floats, example_keys
 from jaxmodels.task import Task
 
@@ -55,9 +55,9 @@ def explain(
     if guilty:
         lines.append(f"{guilty} Clean the data, or go on without such batches: --on-nan skip.")
         return "\n".join(lines)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+    for path, leaf in by_path(state.params).items():
         if not bool(jnp.all(jnp.isfinite(leaf))):
-            lines.append(f"Parameter {path_name(path)} is itself not finite.")
+            lines.append(f"Parameter {path} is itself not finite.")
             return "\n".join(lines)
     found = first_not_finite(task, state, batch, precision)
     if found is None:

@@ -22,6 +22,7 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.launch import cluster
 from jaxmodels.options import DistributedOptions, FolderOptions, Options
 from jaxmodels.parallel import processes
+from jaxmodels.paths import by_path
 from jaxmodels.runs import experiment_file, fingerprints, identity, step_digest
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import inside, read_json
@@ -279,8 +280,7 @@ def imported(experiment: Experiment, path: str | Path, mesh: str = "") -> State:
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """The shape of each array by its path."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
+    return {name: x.shape for name, x in by_path(tree).items()}
 
 
 def _evaluate_release(

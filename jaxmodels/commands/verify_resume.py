@@ -25,7 +25,7 @@ import numpy as np
 from jaxmodels import parallel
 from jaxmodels.console import Console
 from jaxmodels.launch.safe_path import python
-from jaxmodels.parallel import rules
+from jaxmodels.paths import by_path
 from jaxmodels.runs import experiment_file
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.knob_types import words
@@ -179,12 +179,10 @@ def _compare(experiment: Any, whole: Path, killed: Path, kills: int) -> Outcome:
             return Outcome(False, f"FAIL: the killed run has no checkpoint of step {n}", common, kills, n)
         first, second = a.restore(like, n), b.restore(like, n)
         assert first and second
-        pairs = zip(
-            *(jax.tree_util.tree_leaves_with_path(_plain(s[1])) for s in (first, second)), strict=True
-        )
-        for (path, x), (_, y) in pairs:
+        arrays, others = (by_path(_plain(restored[1])) for restored in (first, second))
+        for name, x in arrays.items():
+            y = others[name]
             if np.asarray(x).tobytes() != np.asarray(y).tobytes():
-                name = rules.path_name(path)
                 apart = np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)))
                 text = f"FAIL: step {n}, array {name} differs, by up to {apart:.3g}"
                 return Outcome(False, text, common, kills, n, name)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.tensors import finite
+from jaxmodels.paths import by_path
 
 
 class Source(NamedTuple):
@@ -30,25 +31,7 @@ def shapes_of(model: nn.Module, family: Family, inputs: tuple | None) -> tuple[d
     variables = dict(jax.eval_shape(model.init, jax.random.key(0), *(inputs or family.inputs(model))))
     variables.pop("losses", None)  # what a model sows is no state
     params = variables.pop("params")
-    return {**flat(params), **flat(variables)}, sorted(variables)
-
-
-def flat(tree: Any) -> dict[str, Any]:
-    """The leaves of nested mappings by path, such as "blocks/qkv/kernel"."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {"/".join(str(part.key) for part in path): leaf for path, leaf in leaves}
-
-
-def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree of such paths."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
+    return {**by_path(params), **by_path(variables)}, sorted(variables)
 
 
 def indices(weight: Weight, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

@@ -37,7 +37,7 @@ from jaxmodels.convert import (
     torch_file,
     vit,
 )
-from jaxmodels.convert.assemble import Source, assemble, find, flat, indices, nested, options, shapes_of
+from jaxmodels.convert.assemble import Source, assemble, find, indices, options, shapes_of
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c, save_llama2c
 from jaxmodels.convert.model_config import checked_shapes, layout_by_names, layout_of, module_of
@@ -45,6 +45,7 @@ from jaxmodels.convert.tensors import INDEX, SINGLE, finite, names, open_file, o
 from jaxmodels.convert.torch_file import TORCH, open_torch, open_torch_folder
 from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.models.llama import Llama
+from jaxmodels.paths import by_path, nested
 from jaxmodels.runs.files import write_text
 
 FAMILIES: tuple[Family, ...] = (
@@ -210,7 +211,7 @@ def _read(
         weights = needed
         used.update(option for weight in dropped for name in weight.names for option in options(name, family))
     trained = {weight.path for weight in weights if weight.path.split("/")[0] not in collections}
-    places = flat(shardings) if shardings is not None else dict.fromkeys(trained)
+    places = by_path(shardings) if shardings is not None else dict.fromkeys(trained)
     if set(places) != trained:
         odd = sorted(set(places) ^ trained)[0]
         raise ValueError(
@@ -297,10 +298,10 @@ def _with_head(model: nn.Module, classes: int, source: Source) -> nn.Module:
 def _llama2c(path: Path, shardings: Any, dtype: Any) -> Pretrained:
     """The model of a file, each array read when its turn comes; in that format token 1 begins and token 2 ends a text."""
     model, views = load_llama2c(path)
-    places = flat(shardings) if shardings is not None else {}
+    places = by_path(shardings) if shardings is not None else {}
     params = {
         name: jax.device_put(jnp.asarray(finite(x, path, name), dtype), places.get(name))
-        for name, x in flat(views).items()
+        for name, x in by_path(views).items()
     }
     return Pretrained(
         model, nested(params), {}, {**llama.FAMILIES[0].config(model), "bos_token_id": 1, "eos_token_id": 2}
@@ -337,7 +338,7 @@ def save_pretrained(
             f"came the layout {layout!r} for a {type(model).__name__}; known are {known}: take one of those"
         )
     folder = Path(folder)
-    leaves = {**flat(params), **flat(extra)}
+    leaves = {**by_path(params), **by_path(extra)}
     wanted, _ = shapes_of(model, family, inputs)
     if {path: x.shape for path, x in leaves.items()} != {path: x.shape for path, x in wanted.items()}:
         raise ValueError(

@@ -17,6 +17,7 @@ import optax
 from optax import contrib
 
 from jaxmodels.optim.schedules import constant
+from jaxmodels.paths import map_by_path
 
 Rate = float | jax.Array | Callable[[Any], Any]
 Mask = Callable[[Any], Any]
@@ -40,15 +41,10 @@ def matrices(params: Any) -> Any:
     whatever their shape, because a scan stacks vectors into matrices.
     """
 
-    def is_matrix(path, x):
-        return x.ndim >= 2 and not re.search(VECTORS, _lower(path))
+    def is_matrix(name, x):
+        return x.ndim >= 2 and not re.search(VECTORS, name.lower())
 
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
-
-
-def _lower(path: Any) -> str:
-    """A path in lower case: blocks/norm_mlp/scale."""
-    return jax.tree_util.keystr(path, simple=True, separator="/").lower()
+    return map_by_path(is_matrix, params)
 
 
 def everything(params: Any) -> Any:
@@ -180,20 +176,20 @@ def muon(
     sqrt(max(1, outputs / inputs)).
     """
 
-    def dimensions(path, x):
-        if x.ndim < 2 or re.search(adam_paths, _lower(path)):
+    def dimensions(name, x):
+        if x.ndim < 2 or re.search(adam_paths, name.lower()):
             return None
         reduction = tuple(range(x.ndim - 1)) if x.ndim != 3 else (1,)
         return contrib.MuonDimensionNumbers(reduction_axis=reduction, output_axis=x.ndim - 1)
 
     def all_dimensions(params):
-        return jax.tree_util.tree_map_with_path(dimensions, params)
+        return map_by_path(dimensions, params)
 
-    def kind(path, x):  # "rest" sorts after "muon", so the log finds muon's rate
-        return "rest" if dimensions(path, x) is None else "muon"
+    def kind(name, x):  # "rest" sorts after "muon", so the log finds muon's rate
+        return "rest" if dimensions(name, x) is None else "muon"
 
     def kinds(params):
-        return jax.tree_util.tree_map_with_path(kind, params)
+        return map_by_path(kind, params)
 
     # contrib.muon would use Nesterov momentum in its own Adam too, so it gets the matrices alone.
     orthogonal = contrib.muon(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmodels.optim.averaging import Averaging
+from jaxmodels.paths import abbreviated, by_path, map_by_path
 
 # Paths of embeddings. Whole words: prototype does not match type.
 FIRST = r"(^|[/_])(embed|embedding|embeddings|position|positions|type)\d*([/_]|$)"
@@ -58,12 +59,12 @@ def layerwise(
 
     def depth(params) -> int:
         """L, the same for all parameters in the blocks."""
-        named = _by_name(params)
+        named = by_path(params)
         layers = {name: x.shape[0] if x.ndim else 0 for name, x in named.items() if in_blocks.search(name)}
         if not layers:
             raise ValueError(
                 f"layerwise: got blocks={blocks!r}, which is part of no path; expected the stacked layers' "
-                f"name in some of {_examples(named)}. Change it."
+                f"name in some of {abbreviated(named)}. Change it."
             )
         if len(set(layers.values())) > 1:
             low, high = min(layers, key=layers.__getitem__), max(layers, key=layers.__getitem__)
@@ -81,8 +82,7 @@ def layerwise(
         L = depth(updates)
         base = jnp.asarray(decay, jnp.float32)
 
-        def slower(path, u):
-            name = _name(path)
+        def slower(name, u):
             if in_blocks.search(name):
                 factor = (base ** jnp.arange(L, 0, -1)).reshape(L, *(1,) * (u.ndim - 1))
             elif re.search(first, name):
@@ -91,7 +91,7 @@ def layerwise(
                 return u
             return (factor * u).astype(u.dtype)
 
-        return jax.tree_util.tree_map_with_path(slower, updates), state
+        return map_by_path(slower, updates), state
 
     return optax.chain(optimizer, optax.GradientTransformation(init, update))
 
@@ -173,12 +173,12 @@ def _split(caller: str, optimizer: Any, paths: str, *, train_matching: bool) -> 
     """optimizer for the parameters whose path matches, or does not; averaging where optimizer averages."""
 
     def labels(params):
-        names = list(_by_name(params))
+        names = list(by_path(params))
         matched = {name: bool(re.search(paths, name)) for name in names}
         if not any(matched.values()):
             raise ValueError(
                 f"{caller}: got paths={paths!r}, which matches no parameter; expected a regular expression "
-                f"that matches some of {_examples(names)}. Change it."
+                f"that matches some of {abbreviated(names)}. Change it."
             )
         if all(matched.values()) and not train_matching:
             raise ValueError(
@@ -186,10 +186,10 @@ def _split(caller: str, optimizer: Any, paths: str, *, train_matching: bool) -> 
                 "Narrow it."
             )
 
-        def label(path, _):
-            return "trained" if matched[_name(path)] == train_matching else "frozen"
+        def label(name, _):
+            return "trained" if matched[name] == train_matching else "frozen"
 
-        return jax.tree_util.tree_map_with_path(label, params)
+        return map_by_path(label, params)
 
     parts = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
     if not hasattr(optimizer, "average"):
@@ -207,15 +207,3 @@ def _split(caller: str, optimizer: Any, paths: str, *, train_matching: bool) -> 
         return jax.tree.map(lambda a, p: p if is_hidden(a) else a, averaged, params, is_leaf=is_hidden)
 
     return Averaging(parts.init, parts.update, average)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _by_name(params: Any) -> dict[str, Any]:
-    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
-
-
-def _examples(names: Any) -> str:
-    return ", ".join(sorted(names)[:6])

@@ -21,13 +21,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels.parallel import axes
+from jaxmodels.paths import by_path, map_by_path
 
 Rule = tuple[str, tuple[Any, ...]]
-
-
-def path_name(path: Sequence[Any]) -> str:
-    """A parameter's path as text: blocks/attention/kernel."""
-    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
 def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule] = ()) -> Any:
@@ -38,8 +34,7 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule] = ()) -> Any:
     """
     compiled = [(re.compile(pattern), wanted) for pattern, wanted in rules]
 
-    def place(path, leaf):
-        name = path_name(path)
+    def place(name, leaf):
         wanted = next((wanted for pattern, wanted in compiled if pattern.search(name)), ())
         try:
             return NamedSharding(mesh, _spec(leaf.shape, mesh, wanted))
@@ -48,7 +43,7 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule] = ()) -> Any:
                 return NamedSharding(mesh, PartitionSpec())
             raise ValueError(f"{name} {list(leaf.shape)}: {uneven}") from None
 
-    placed = jax.tree_util.tree_map_with_path(place, shapes)
+    placed = map_by_path(place, shapes)
     _check_used(mesh, placed, rules)
     return placed
 
@@ -56,8 +51,8 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule] = ()) -> Any:
 def splitting(params: Any, rules: Sequence[Rule]) -> dict[str, tuple[int, int]]:
     """By axis that the rules name: (parameters that it splits, the number that divides all their dimensions there)."""
     found: dict[str, tuple[int, int]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path({"params": params}):
-        wanted = next((wanted for pattern, wanted in rules if re.search(pattern, path_name(path))), ())
+    for name, leaf in by_path({"params": params}).items():
+        wanted = next((wanted for pattern, wanted in rules if re.search(pattern, name)), ())
         for i, axis, units in _named(leaf.shape, wanted):
             if axis is not None and units:
                 count, whole = found.get(axis, (0, 0))

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.paths import by_path
+
 # Orbax takes a path with these for a pattern: it then finds no part of what it wrote, or parts of others, and
 # says nothing.
 WRITES_WITHOUT = re.compile(r"[\[\]*?\\\ud800-\udfff]")
@@ -83,11 +85,7 @@ def read_parts(path: Path, like: Mapping[str, Any]) -> dict[str, Any]:
 
 def types_of(tree: Any) -> dict[str, str]:
     """Type and shape of every array, by its path; Orbax would cast to another type without a word."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}"
-        for path, x in leaves
-    }
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in by_path(tree).items()}
 
 
 def without_keys(tree: Any) -> Any:

@@ -19,6 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxmodels import step
 from jaxmodels.experiment import Experiment
+from jaxmodels.runs.arrays import types_of
 from jaxmodels.state import empty_batch, make_step
 
 LENGTHENED = (
@@ -47,8 +48,7 @@ def described(experiment: Experiment, precision: str) -> dict[str, str]:
             lambda: step.init(experiment.task, experiment.optimizer, experiment.seed, one())
         )
         batch = jax.eval_shape(lambda: empty_batch(experiment.train, 2))
-        for name, x in jax.tree_util.tree_leaves_with_path(state._asdict() | {"data": batch}):
-            found[jax.tree_util.keystr(name, simple=True, separator="/")] = f"{x.dtype}{list(x.shape)}"
+        found |= types_of(state._asdict() | {"data": batch})
         one_step = make_step(experiment)
         found[f"{STEP}jax {jax.__version__} for {jax.default_backend()}"] = digest(
             jax.make_jaxpr(one_step)(state, batch)

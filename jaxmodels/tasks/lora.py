@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.paths import abbreviated, by_path, map_by_path
 from jaxmodels.task import Array, Params, Task
 
 Adapters = Mapping[
@@ -101,18 +102,18 @@ def unmerge(merged: Params, adapters: Adapters, scale: Any) -> Params:
 
 
 def _shifted(params: Params, adapters: Adapters, scale: Any) -> Params:
-    names = _names(params)
+    names = by_path(params)
     if strange := sorted(set(adapters) - set(names)):
         raise ValueError(
-            f"lora: came an adapter of {strange[0]}, which the parameters have not; wanted paths such as {_some(names)}: "
+            f"lora: came an adapter of {strange[0]}, which the parameters have not; wanted paths such as {abbreviated(names)}: "
             "give the parameters that the adapters were made for"
         )
 
-    def shift(path, w):
-        adapter = adapters.get(_name(path))
+    def shift(name, w):
+        adapter = adapters.get(name)
         return w if adapter is None else _add(w, scale * adapter["a"], adapter["b"])
 
-    return jax.tree_util.tree_map_with_path(shift, params)
+    return map_by_path(shift, params)
 
 
 @jax.jit  # as one program also where nothing else is compiled: else product and sum round apart there and together elsewhere
@@ -123,11 +124,11 @@ def _add(w: Array, a: Array, b: Array) -> Array:
 
 def _start(key: Array, base: Params, rank: int, paths: str) -> Adapters:
     """Adapters in float32 whatever the base's type: a is normal with variance 1 / I, b zero."""
-    names = _names(base)
+    names = by_path(base)
     chosen = {name: x for name, x in names.items() if re.search(paths, name)}
     if not chosen:
         raise ValueError(
-            f"lora: came paths={paths!r}, which no parameter has; wanted an expression that finds some of {_some(names)}: "
+            f"lora: came paths={paths!r}, which no parameter has; wanted an expression that finds some of {abbreviated(names)}: "
             "change it"
         )
     adapters = {}
@@ -149,15 +150,3 @@ def _as_cast(params: Params, adapters: Adapters) -> Params:
     if dtype == jnp.float32:
         return params
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _names(params: Params) -> dict[str, Any]:
-    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
-
-
-def _some(names: Any) -> str:
-    return ", ".join(sorted(names)[:6])

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmodels.paths import by_path, replace
 from jaxmodels.task import Task
 
 
@@ -32,47 +33,34 @@ def start_from(task: Task, params: Any, extra: Mapping[str, Any] = {}) -> Task:
             return [{path: given[path].astype(x.dtype) for path, x in part.items()} for given, part in pairs]
 
         given = jax.pure_callback(read, wanted)
-        return tuple(_replaced(*pair) for pair in zip(mine, given, strict=True))
+        return tuple(replace(*pair) for pair in zip(mine, given, strict=True))
 
     return task._replace(init=init)
 
 
-def _wanted(
-    given: dict[tuple[str, ...], np.ndarray], mine: Any, kind: str
-) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+def _wanted(given: dict[str, np.ndarray], mine: Any, kind: str) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of those of the task's variables that are given."""
     if not given:
         return {}
     own = _leaves(mine)
     if unknown := sorted(set(given) - set(own)):
-        known = (
-            f"paths of its {kind}, such as {'/'.join(next(iter(own)))}"
-            if own
-            else f"nothing, it has no {kind}"
-        )
+        known = f"paths of its {kind}, such as {next(iter(own))}" if own else f"nothing, it has no {kind}"
         raise ValueError(
-            f"start_from: came {'/'.join(unknown[0])}, which the task has not; wanted {known}: nest the {kind} as the "
+            f"start_from: came {unknown[0]}, which the task has not; wanted {known}: nest the {kind} as the "
             "task's model has them"
         )
     for path, x in given.items():
         if x.shape != own[path].shape:
             raise ValueError(
-                f"start_from: {'/'.join(path)} came in the shape {x.shape}; wanted {own[path].shape}: "
+                f"start_from: {path} came in the shape {x.shape}; wanted {own[path].shape}: "
                 "take a model of these sizes"
             )
     return {path: jax.ShapeDtypeStruct(own[path].shape, own[path].dtype) for path in given}
 
 
-def _replaced(mine: Any, given: dict[tuple[str, ...], Any]) -> Any:
-    if not given:
-        return mine
-    paths, tree = jax.tree_util.tree_flatten_with_path(mine)
-    return jax.tree.unflatten(tree, [given.get(tuple(part.key for part in path), x) for path, x in paths])
-
-
-def _leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+def _leaves(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         raise ValueError(
             f"start_from: came {type(tree).__name__}; wanted a nested mapping of arrays: give the variables so"
         )
-    return {tuple(part.key for part in path): x for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return by_path(tree)

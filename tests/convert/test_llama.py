@@ -15,6 +15,7 @@ from jaxmodels.convert.llama import FAMILIES
 from jaxmodels.convert.llama2c import load_llama2c, load_vocabulary, save_llama2c
 from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
 from jaxmodels.models.llama import Llama
+from jaxmodels.paths import by_path
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
@@ -172,8 +173,7 @@ def test_the_weights_name_every_parameter_once(case):
     family = family_of(kind)
     model = family.model({"model_type": kind, **SIZES, **options})
     shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS)["params"]
-    paths = ["/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(shapes)]
-    assert sorted(weight.path for weight in family.weights(model)) == sorted(paths)
+    assert sorted(weight.path for weight in family.weights(model)) == sorted(by_path(shapes))
 
 
 def test_older_configs_say_the_same_with_theta_and_rope_scaling():

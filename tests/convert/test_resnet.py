@@ -20,6 +20,7 @@ from jaxmodels.convert.load import load_pretrained, load_weights, save_pretraine
 from jaxmodels.convert.tensors import open_file, write_file
 from jaxmodels.models import resnet
 from jaxmodels.models.resnet import Basic, Bottleneck, CifarResNet, ResNet, SqueezeExcite
+from jaxmodels.paths import by_path
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.pretrained import start_from
 
@@ -109,7 +110,7 @@ def test_the_names_and_shapes_of_a_published_size_are_those_of_pytorch(name):
             key: tuple(x.shape) for key, x in Theirs(model).state_dict().items() if "num_batches" not in key
         }
     family = next(family for family in convert_resnet.FAMILIES if family.layout == "timm")
-    variables = load.flat(jax.eval_shape(model.init, jax.random.key(0), *family.inputs(model)))
+    variables = by_path(jax.eval_shape(model.init, jax.random.key(0), *family.inputs(model)))
     weights, got = family.weights(model), {}
     for weight in weights:
         x = variables.get(weight.path) or variables["params/" + weight.path]

@@ -10,6 +10,7 @@ import pytest
 
 from jaxmodels.convert import load
 from jaxmodels.convert.t5 import FAMILY
+from jaxmodels.paths import by_path
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -108,14 +109,9 @@ def test_what_is_written_is_what_was_read(version):
     model = theirs(version, 0)
     tensors = {name: x.numpy() for name, x in model.state_dict().items()}
     module, variables = ours(model)
-    flat = {
-        "/".join(k.key for k in path): x
-        for path, x in jax.tree_util.tree_leaves_with_path(variables["params"])
-    }
+    flat = by_path(variables["params"])
     shapes = jax.eval_shape(module.init, jax.random.key(0), *FAMILY.inputs(module))["params"]
-    assert set(flat) == {
-        "/".join(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
-    }
+    assert set(flat) == set(by_path(shapes))
     for weight in FAMILY.weights(module):
         (name,) = weight.names
         if "{}" not in name:

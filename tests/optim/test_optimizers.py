@@ -17,7 +17,7 @@ from tiny import CNN_SIZES, GPT_SIZES, images, tokens
 from jaxmodels import optim
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
-from jaxmodels.parallel.rules import path_name
+from jaxmodels.paths import by_path, nested
 from jaxmodels.step import eval_variables, init, make_step
 from jaxmodels.task import Mean, Task, value
 
@@ -196,9 +196,7 @@ def test_adafactor_of_large_matrices_keeps_rows_and_columns_only():
         PARAMS["kernel"].astype(np.float64), GRADS["kernel"].astype(np.float64), rate=0.1, factored=True
     )
     near(got["kernel"], want)
-    shapes = {
-        x.shape for path, x in jax.tree.leaves_with_path(state) if "kernel" in jax.tree_util.keystr(path)
-    }
+    shapes = {x.shape for name, x in by_path(state).items() if "kernel" in name}
     assert shapes == {(6,), (4,), (1,)}
 
 
@@ -367,7 +365,7 @@ def test_decay_leaves_out_biases_and_scales_also_where_a_scan_stacks_them():
     shapes = jax.eval_shape(GPT(**GPT_SIZES, tied=False).init, jax.random.key(0), tokens()["inputs"])[
         "params"
     ]
-    decayed = {path_name(path) for path, yes in jax.tree.leaves_with_path(optim.matrices(shapes)) if yes}
+    decayed = {name for name, yes in by_path(optim.matrices(shapes)).items() if yes}
     blocks = {f"blocks/{name}/kernel" for name in ("qkv", "out", "up", "down")}
     assert decayed == {*blocks, "embed/embedding", "position", "head"}
 
@@ -391,14 +389,10 @@ NAMED = {  # a parameter's path, and whether it is decayed where it is a matrix
 }
 
 
-def nested(name, x):
-    return {name.partition("/")[0]: nested(name.partition("/")[2], x) if "/" in name else x}
-
-
 @fast
 @pytest.mark.parametrize("name", NAMED)
 def test_decay_and_muon_tell_parameters_by_whole_words_of_their_paths(name):
-    params = nested(name, jnp.ones((2, 3)))
+    params = nested({name: jnp.ones((2, 3))})
     assert jax.tree.leaves(optim.matrices(params)) == [NAMED[name]]
     updates, _ = (made := optim.muon(1.0)).update(params, made.init(params), params)
     by_adam = bool(
@@ -420,7 +414,7 @@ def test_decay_and_muon_tell_parameters_by_whole_words_of_their_paths(name):
     ],
 )
 def test_muon_leaves_to_adam_what_is_called_so_and_not_what_sounds_like_it(name, adam):
-    params = nested(name, jnp.ones((2, 3)))
+    params = nested({name: jnp.ones((2, 3))})
     updates, _ = (made := optim.muon(1.0)).update(params, made.init(params), params)
     assert bool(jnp.allclose(jnp.abs(jax.tree.leaves(updates)[0]), 1.0, atol=1e-5)) == adam
 
@@ -430,7 +424,7 @@ def test_decay_takes_kernels_of_convolutions_and_no_batch_normalisation():
     shapes = jax.eval_shape(CNN(**CNN_SIZES, batch_norm=True).init, jax.random.key(0), images()["image"])[
         "params"
     ]
-    decayed = {path_name(path) for path, yes in jax.tree.leaves_with_path(optim.matrices(shapes)) if yes}
+    decayed = {name for name, yes in by_path(optim.matrices(shapes)).items() if yes}
     assert decayed == {"conv_0/kernel", "conv_1/kernel", "dense/kernel", "head/kernel"}
 
 

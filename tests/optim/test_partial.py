@@ -15,7 +15,7 @@ from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gpt import GPT
 from jaxmodels.optim import frozen, layerwise, only, skip_spikes
 from jaxmodels.optim.partial import FLOOR
-from jaxmodels.parallel.rules import path_name
+from jaxmodels.paths import by_path
 from jaxmodels.state import initial
 from jaxmodels.step import eval_variables, init, make_step
 from jaxmodels.task import Mean, Task, value
@@ -30,7 +30,7 @@ HEAD = r"^(head|norm)"
 
 
 def by_name(tree):
-    return {path_name(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)}
+    return {name: np.asarray(x) for name, x in by_path(tree).items()}
 
 
 def run(optimizer, steps=3):

@@ -14,7 +14,8 @@ from jaxmodels.layers.transformer_rules import transformer_rules
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
 from jaxmodels.parallel.axes import bubble, micro_batches
-from jaxmodels.parallel.rules import path_name, splitting, state_shardings
+from jaxmodels.parallel.rules import splitting, state_shardings
+from jaxmodels.paths import by_path
 from jaxmodels.step import State
 
 pytestmark = pytest.mark.fast
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.fast
 def specs(params, mesh: str, rules=()) -> dict[str, P]:
     state = State(jnp.zeros(()), jax.random.key(0), params, {}, {"mu": params}, jnp.zeros(()))
     placed = state_shardings(state, parallel.make_mesh(mesh), rules)
-    return {path_name(path): x.spec for path, x in jax.tree_util.tree_leaves_with_path(placed)}
+    return {name: x.spec for name, x in by_path(placed).items()}
 
 
 def shapes(**of: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
