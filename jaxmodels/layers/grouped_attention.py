@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.attention import attention
-from jaxmodels.layers.kv_cache import Cache
+from jaxmodels.layers.kv_cache import KVCache
 from jaxmodels.layers.rope import rotate
 
 
@@ -33,7 +33,7 @@ class GroupedAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTM, rotation: tuple[jax.Array, jax.Array], cache: Cache | None, count_B, segments_BT
+        self, x_BTM, rotation: tuple[jax.Array, jax.Array], cache: KVCache | None, count_B, segments_BT
     ):
         """rotation: cosines and sines of the tokens' places; the rest as for a language model, the cache of one layer."""
         B, T, M = x_BTM.shape

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 
-class Cache(NamedTuple):
+class KVCache(NamedTuple):
     """Keys and values of the tokens seen so far, and how many those are in each row; inside a layer without the L."""
 
     k_LBSGD: jax.Array
@@ -23,12 +23,12 @@ class Cache(NamedTuple):
     @classmethod
     def empty(
         cls, depth: int, batch: int, length: int, heads: int, width: int, dtype: jnp.dtype | None = None
-    ) -> Cache:
+    ) -> KVCache:
         """Room for `length` tokens in each of `batch` rows."""
         keys = jnp.zeros((depth, batch, length, heads, width), dtype or jnp.float32)
         return cls(keys, keys, jnp.zeros((depth, batch), jnp.int32))
 
-    def extend(self, k_BTGD: jax.Array, v_BTGD: jax.Array, count_B: jax.Array) -> Cache:
+    def extend(self, k_BTGD: jax.Array, v_BTGD: jax.Array, count_B: jax.Array) -> KVCache:
         """One layer's cache with T more tokens in each row; the first count_B are real, the next overwrite the others."""
 
         def write(old_SGD, new_TGD, place):
@@ -38,13 +38,13 @@ class Cache(NamedTuple):
             jax.vmap(write)(old, new, self.length_LB)
             for old, new in ((self.k_LBSGD, k_BTGD), (self.v_LBSGD, v_BTGD))
         )
-        return Cache(k, v, self.length_LB + count_B)
+        return KVCache(k, v, self.length_LB + count_B)
 
 
-def places(
-    tokens_BT: jax.Array, cache: Cache | None = None, segments_BT: jax.Array | None = None
+def positions(
+    tokens_BT: jax.Array, cache: KVCache | None = None, segments_BT: jax.Array | None = None
 ) -> jax.Array:
-    """The place of each token in its own text, BT: after what is cached, or from the start of its segment."""
+    """The position of each token in its own text, BT: after what is cached, or from the start of its segment."""
     t_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     if cache is not None:
         return cache.length_LB[0][:, None] + t_BT

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
-from jaxmodels.layers.kv_cache import places
+from jaxmodels.layers.kv_cache import positions
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 from jaxmodels.layers.transformer_rules import transformer_rules
@@ -113,7 +113,7 @@ class Bert(Model):
             )
         if segments_BT is None and self.padding is not None:
             segments_BT = (tokens_BT != self.padding).astype(jnp.int32)
-        x_BTM = self.embed(tokens_BT) + self.position[self.offset + places(tokens_BT, None, segments_BT)]
+        x_BTM = self.embed(tokens_BT) + self.position[self.offset + positions(tokens_BT, None, segments_BT)]
         if self.types:
             x_BTM += self.type[jnp.zeros_like(tokens_BT) if types_BT is None else types_BT]
         if self.dtype:

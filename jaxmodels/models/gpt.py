@@ -12,15 +12,14 @@ from __future__ import annotations
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.attention import attention
+from jaxmodels.layers.decoder_only import DecoderOnly
 from jaxmodels.layers.dropout import dropout, fold
-from jaxmodels.layers.kv_cache import Cache, places
+from jaxmodels.layers.kv_cache import KVCache
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.stack import Remat, rematerialised, stack
-from jaxmodels.layers.transformer_rules import transformer_rules
+from jaxmodels.layers.stack import Remat, rematerialised
 
 
 class Block(Model):
@@ -32,7 +31,7 @@ class Block(Model):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BTM, keys_B, cache: Cache | None, count_B, segments_BT):
+    def __call__(self, x_BTM, keys_B, cache: KVCache | None, count_B, segments_BT):
         """(x, cache) after this block."""
         M = x_BTM.shape[-1]
         small = nn.initializers.normal(0.02)
@@ -61,75 +60,34 @@ class Block(Model):
         return x_BTM, cache
 
 
-class GPT(Model):
+class GPT(DecoderOnly):
     """Maps tokens to logits of the next token; with a cache, to (logits, cache)."""
 
-    vocabulary: int
-    length: int
-    width: int
-    depth: int
-    heads: int
     dropout: float = 0.0
-    tied: bool = True  # one matrix embeds tokens and scores them
-    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
-    unroll: int = 1  # blocks of the scan that are laid out one after another
+    tied: bool = True  # one matrix embeds tokens and gives their logits
+    remat: Remat = "none"  # what the backward pass rematerializes
+    unroll: int = 1  # blocks in one iteration of the scan
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the parameters."""
         if self.width % self.heads:
             raise ValueError(
-                f"GPT: came width {self.width} and {self.heads} heads; wanted a width that the heads divide: change one"
+                f"GPT: got width {self.width} and {self.heads} heads; expected a multiple of the number of heads. "
+                "Change one."
             )
-        small = nn.initializers.normal(0.02)
-        self.embed = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype)
         self.position = self.param("position", nn.initializers.normal(0.01), (self.length, self.width))
+        super().setup()
         block = rematerialised(Block, self.remat)
         self.blocks = block(self.heads, self.depth, self.dropout, self.dtype)
         self.norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype)
-        if not self.tied:
-            self.head = self.param("head", small, (self.vocabulary, self.width))
 
-    def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
-        """Logits; keys, one per example, while training. With a cache the tokens follow those in it.
-
-        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers
-        of the documents that are packed into a row; a token sees only its own.
-        """
-        x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
-        table_VM = self.table()
-        logits_BTV = x_BTM @ table_VM.astype(x_BTM.dtype).T
-        return logits_BTV if cache is None else (logits_BTV, cache)
-
-    def hidden(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
-        """(x_BTM, cache): what the logits are products of."""
-        B, T = tokens_BT.shape
-        if self.length < T:
-            raise ValueError(
-                f"GPT: came {T} tokens; wanted at most {self.length}: shorten the windows or make the model longer"
-            )
-        if cache is not None and count_B is None:
-            count_B = jnp.full(B, T, jnp.int32)
-        x_BTM = self.embed(tokens_BT) + self.position[places(tokens_BT, cache, segments_BT)]
+    def embedded(self, tokens_BT, position_BT, keys_B):
+        """Embeddings of tokens and positions."""
+        x_BTM = self.embed(tokens_BT) + self.position[position_BT]
         if self.dtype:
             x_BTM = x_BTM.astype(self.dtype)
-        x_BTM = dropout(x_BTM, self.dropout, fold(keys_B, 2**16))
-        x_BTM, cache = stack(
-            self.blocks, self.depth, x_BTM, keys_B, cache, count_B, segments_BT, unroll=self.unroll
-        )
-        return self.norm(x_BTM), cache
-
-    def table(self) -> jax.Array:
-        """The matrix (V, M) whose product with hidden() is the logits."""
-        return self.embed.embedding if self.tied else self.head
-
-    def start(self, batch: int, length: int) -> Cache:
-        """An empty cache for `batch` rows of at most `length` tokens."""
-        return Cache.empty(self.depth, batch, length, self.heads, self.width // self.heads, self.dtype)
-
-    def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
-        return transformer_rules(self.heads)
+        return (dropout(x_BTM, self.dropout, fold(keys_B, 2**16)),)
 
 
 gpt2 = partial(GPT, vocabulary=50257, length=1024)

@@ -12,15 +12,14 @@ from __future__ import annotations
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from jaxmodels.layers.decoder_only import DecoderOnly
 from jaxmodels.layers.grouped_attention import GroupedAttention
-from jaxmodels.layers.kv_cache import Cache, places
+from jaxmodels.layers.kv_cache import KVCache
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.rope import Scaling, rotations
-from jaxmodels.layers.stack import Remat, rematerialised, stack
-from jaxmodels.layers.transformer_rules import transformer_rules
+from jaxmodels.layers.stack import Remat, rematerialised
 
 
 class Block(Model):
@@ -33,7 +32,7 @@ class Block(Model):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BTM, keys_B, cache: Cache | None, rotation, count_B, segments_BT):
+    def __call__(self, x_BTM, keys_B, cache: KVCache | None, rotation, count_B, segments_BT):
         """(x, cache) after this block."""
         small = nn.initializers.normal(0.02)
         last = nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5)
@@ -51,14 +50,9 @@ class Block(Model):
         return x_BTM, cache
 
 
-class Llama(Model):
+class Llama(DecoderOnly):
     """Maps tokens to logits of the next token; with a cache, to (logits, cache)."""
 
-    vocabulary: int
-    length: int
-    width: int
-    depth: int
-    heads: int
     key_heads: int
     hidden_width: int
     head_width: int | None = None  # None is width / heads
@@ -67,25 +61,24 @@ class Llama(Model):
     epsilon: float = 1e-5
     biases: tuple[str, ...] = ()  # of "query", "key", "value" and "out", those that have one
     head_norm: bool = False  # each query and key is normalised
-    window: int | None = None  # a token sees itself and so many - 1 before it
-    tied: bool = False  # one matrix embeds tokens and scores them
-    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
-    unroll: int = 1  # blocks of the scan that are laid out one after another
+    window: int | None = None  # keys that a token attends to: itself and the window - 1 before it
+    tied: bool = False  # one matrix embeds tokens and gives their logits
+    remat: Remat = "none"  # what the backward pass rematerializes
+    unroll: int = 1  # blocks in one iteration of the scan
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
     def setup(self):
         """The parameters' owners."""
         if self.heads % self.key_heads or (self.head_width is None and self.width % self.heads):
             raise ValueError(
-                f"Llama: came width {self.width}, {self.heads} heads and {self.key_heads} of keys; wanted a width that the "
-                "heads divide, and heads that the heads of keys divide: change one, or give head_width"
+                f"Llama: got width {self.width}, {self.heads} heads and {self.key_heads} key/value heads; expected a "
+                "width that the heads divide, and heads that the key/value heads divide. Change one, or give head_width."
             )
-        small = nn.initializers.normal(0.02)
-        self.embed = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype)
+        super().setup()
         attention = GroupedAttention(
             heads=self.heads,
             key_heads=self.key_heads,
-            head_width=self.head_width or self.width // self.heads,
+            head_width=self.cached_heads[1],
             biases=self.biases,
             head_norm=self.epsilon if self.head_norm else None,
             window=self.window,
@@ -98,48 +91,17 @@ class Llama(Model):
         block = rematerialised(Block, self.remat)
         self.blocks = block(attention, self.hidden_width, self.epsilon, self.depth, self.dtype)
         self.norm = nn.RMSNorm(epsilon=self.epsilon, dtype=self.dtype)
-        if not self.tied:
-            self.head = self.param("head", small, (self.vocabulary, self.width))
 
-    def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
-        """Logits. With a cache the tokens follow those in it. There is nothing random to use keys for.
+    def embedded(self, tokens_BT, position_BT, keys_B):
+        """Embeddings, and the rotations of queries and keys. There is nothing random to use keys for."""
+        _, D = self.cached_heads
+        rotation = rotations(position_BT, D, self.theta, self.scaling)
+        return self.embed(tokens_BT), rotation
 
-        count_B: so many tokens of each row are real, the others fill it up; None is all. segments_BT: numbers
-        of the documents that are packed into a row; a token sees only its own.
-        """
-        x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
-        table_VM = self.table()
-        logits_BTV = x_BTM @ table_VM.astype(x_BTM.dtype).T
-        return logits_BTV if cache is None else (logits_BTV, cache)
-
-    def hidden(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
-        """(x_BTM, cache): what the logits are products of."""
-        B, T = tokens_BT.shape
-        if self.length < T:
-            raise ValueError(
-                f"Llama: came {T} tokens; wanted at most {self.length}: shorten the windows or make the model longer"
-            )
-        if cache is not None and count_B is None:
-            count_B = jnp.full(B, T, jnp.int32)
-        D = self.head_width or self.width // self.heads
-        rotation = rotations(places(tokens_BT, cache, segments_BT), D, self.theta, self.scaling)
-        x_BTM = self.embed(tokens_BT)
-        shared = (rotation, count_B, segments_BT)
-        x_BTM, cache = stack(self.blocks, self.depth, x_BTM, keys_B, cache, *shared, unroll=self.unroll)
-        return self.norm(x_BTM), cache
-
-    def table(self) -> jax.Array:
-        """The matrix (V, M) whose product with hidden() is the logits."""
-        return self.embed.embedding if self.tied else self.head
-
-    def start(self, batch: int, length: int) -> Cache:
-        """An empty cache for `batch` rows of at most `length` tokens."""
-        D = self.head_width or self.width // self.heads
-        return Cache.empty(self.depth, batch, length, self.key_heads, D, self.dtype)
-
-    def rules(self):
-        """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""
-        return transformer_rules(self.heads, self.key_heads)
+    @property
+    def cached_heads(self) -> tuple[int, int]:
+        """(number, width) of the key/value heads."""
+        return self.key_heads, self.head_width or self.width // self.heads
 
 
 llama2 = partial(Llama, vocabulary=32000, length=4096)

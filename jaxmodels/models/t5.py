@@ -16,18 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.layers import kv_cache as self_cache
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.kv_cache import KVCache, positions
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 from jaxmodels.layers.transformer_rules import transformer_rules
 
 
-class Cache(NamedTuple):
+class DecoderCache(NamedTuple):
     """What the decoder remembers: its own tokens and, once it has seen a source, that; in a layer without the L."""
 
-    own: self_cache.Cache
+    own: KVCache
     k_LBSHD: jax.Array | None = None
     v_LBSHD: jax.Array | None = None
     segments_LBS: jax.Array | None = None
@@ -143,7 +143,7 @@ class DecoderBlock(Block):
         )
 
         x_BTM = self.mlp(x_BTM, fold(keys_B, 2))
-        return x_BTM, None if own is None else Cache(own, k, v, source_segments_BS)
+        return x_BTM, None if own is None else DecoderCache(own, k, v, source_segments_BS)
 
 
 @jax.vmap
@@ -236,7 +236,7 @@ class T5(Model):
         place = key_place[None]
         if cache is not None:
             count_B = jnp.full(B, T, jnp.int32) if count_B is None else count_B
-            place = self_cache.places(target_BT, cache.own)
+            place = positions(target_BT, cache.own)
             key_place = jnp.arange(cache.own.k_LBSGD.shape[2])
         bias = self._bias(self.decoder_bias, key_place - place[..., None], both_ways=False)
         x_BTM = dropout(self.embed(target_BT), self.dropout, keys(2**16))
@@ -254,11 +254,9 @@ class T5(Model):
         """The matrix (V, M) whose product with hidden() is the logits."""
         return self.embed.embedding if self.tied else self.head
 
-    def start(self, batch: int, length: int) -> Cache:
+    def start(self, batch: int, length: int) -> DecoderCache:
         """A cache for `batch` rows of at most `length` tokens, without a source yet."""
-        return Cache(
-            self_cache.Cache.empty(self.depth, batch, length, self.heads, self.head_width, self.dtype)
-        )
+        return DecoderCache(KVCache.empty(self.depth, batch, length, self.heads, self.head_width, self.dtype))
 
     def rules(self):
         """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""

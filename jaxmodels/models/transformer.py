@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.layers import kv_cache as self_cache
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.dropout import dropout, fold
+from jaxmodels.layers.kv_cache import KVCache, positions
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import Remat, rematerialised, stack
 from jaxmodels.layers.transformer_rules import transformer_rules
@@ -26,10 +26,10 @@ from jaxmodels.layers.transformer_rules import transformer_rules
 xavier = nn.initializers.xavier_uniform()
 
 
-class Cache(NamedTuple):
+class DecoderCache(NamedTuple):
     """What the decoder remembers: its own tokens and, once it has seen a source, that; in a layer without the L."""
 
-    own: self_cache.Cache
+    own: KVCache
     k_LBSHD: jax.Array | None = None
     v_LBSHD: jax.Array | None = None
     segments_LBS: jax.Array | None = None
@@ -119,7 +119,7 @@ class DecoderBlock(Block):
         x_BTM = self.add(x_BTM, self.out(y_BTHD, x_BTM, "source_out"), fold(keys_B, 1), "norm_source")
 
         x_BTM = self.mlp(x_BTM, fold(keys_B, 2))
-        return x_BTM, None if own is None else Cache(own, k, v, source_segments_BS)
+        return x_BTM, None if own is None else DecoderCache(own, k, v, source_segments_BS)
 
 
 class Transformer(Model):
@@ -166,7 +166,7 @@ class Transformer(Model):
 
     def encode(self, source_BS, keys_B=None, segments_BS=None):
         """What the decoder sees of the source, BSM."""
-        place_BS = self_cache.places(source_BS, None, segments_BS)
+        place_BS = positions(source_BS, None, segments_BS)
         x_BSM = self._embedded(source_BS, place_BS, fold(keys_B, 2**16))
         return stack(self.encoder, self.depth, x_BSM, fold(keys_B, 0), None, segments_BS, unroll=self.unroll)[
             0
@@ -189,7 +189,7 @@ class Transformer(Model):
         """
         if cache is not None and count_B is None:
             count_B = jnp.full(len(target_BT), target_BT.shape[1], jnp.int32)
-        place_BT = self_cache.places(target_BT, cache and cache.own, segments_BT)
+        place_BT = positions(target_BT, cache and cache.own, segments_BT)
         x_BTM = self._embedded(target_BT, place_BT, fold(keys_B, 2**16 + 1))
         shared = (count_B, memory_BSM, source_segments_BS, segments_BT)
         return stack(self.decoder, self.depth, x_BTM, fold(keys_B, 1), cache, *shared, unroll=self.unroll)
@@ -203,10 +203,10 @@ class Transformer(Model):
         """The matrix (V, M) whose product with hidden() is the logits; it also embeds sources and targets."""
         return self.embed.embedding
 
-    def start(self, batch: int, length: int) -> Cache:
+    def start(self, batch: int, length: int) -> DecoderCache:
         """A cache for `batch` rows of at most `length` tokens, without a source yet."""
         D = self.width // self.heads
-        return Cache(self_cache.Cache.empty(self.depth, batch, length, self.heads, D, self.dtype))
+        return DecoderCache(KVCache.empty(self.depth, batch, length, self.heads, D, self.dtype))
 
     def rules(self):
         """How the parameters are split over a mesh; see jaxmodels.parallel.rules."""

@@ -154,7 +154,7 @@ def test_dtype_sets_the_type_of_products_and_cache():
 
 @fast
 def test_more_tokens_than_it_can_see_are_refused():
-    with pytest.raises(ValueError, match=r"Llama: came 9 tokens; wanted at most 8: shorten the windows"):
+    with pytest.raises(ValueError, match=r"Llama: got 9 tokens; expected at most 8\. Shorten the windows"):
         jax.eval_shape(of("llama 2").init, jax.random.key(0), np.zeros((1, T + 1), np.int32))
 
 
@@ -163,6 +163,7 @@ def test_more_tokens_than_it_can_see_are_refused():
 def test_heads_that_do_not_fit_are_refused(heads):
     model = of("llama 2", heads=heads[0], key_heads=heads[1])
     with pytest.raises(
-        ValueError, match=r"Llama: came width 8, \d heads and 3 of keys; wanted a width that the heads divide"
+        ValueError,
+        match=r"Llama: got width 8, \d heads and 3 key/value heads; expected a width that the heads divide",
     ):
         jax.eval_shape(model.init, jax.random.key(0), TOKENS)

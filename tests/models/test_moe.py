@@ -274,5 +274,5 @@ def test_more_experts_for_a_token_than_there_are_is_refused():
 
 @fast
 def test_more_tokens_than_it_can_see_are_refused():
-    with pytest.raises(ValueError, match=r"MoE: came 9 tokens; wanted at most 8: shorten the windows"):
+    with pytest.raises(ValueError, match=r"MoE: got 9 tokens; expected at most 8\. Shorten the windows"):
         jax.eval_shape(of("mixtral").init, jax.random.key(0), np.zeros((1, T + 1), np.int32))
