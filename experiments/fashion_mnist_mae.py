@@ -23,8 +23,8 @@ from jaxmodels.models.mae import MAE
 from jaxmodels.models.vit import Block, vit_28
 from jaxmodels.scores import probes
 from jaxmodels.tasks.augmented import augmented
-from jaxmodels.tasks.contrast import encoded
 from jaxmodels.tasks.mae import mae, restore
+from jaxmodels.tasks.projection import encoded
 
 ENCODER = vit_28(0)
 

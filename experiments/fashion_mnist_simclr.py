@@ -17,7 +17,8 @@ from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known
 from jaxmodels.models.resnet import Basic, ResNet
 from jaxmodels.scores import probes
 from jaxmodels.tasks.augmented import changed
-from jaxmodels.tasks.contrast import Projected, encoded, simclr
+from jaxmodels.tasks.projection import Projected, encoded
+from jaxmodels.tasks.simclr import simclr
 
 ENCODER = ResNet(0, (1, 1, 1), Basic, widths=(16, 48, 96), stem="plain", stem_width=16)
 CHANGES = (resized_crop((0.25, 1.0)), flip, color(0.5, 0.5, 0.0))

@@ -12,7 +12,8 @@ from jaxmodels.layers.batch_norm import BatchNorm
 from jaxmodels.step import mean_over
 from jaxmodels.task import value
 from jaxmodels.tasks.classify import classify
-from jaxmodels.tasks.contrast import dino, simclr
+from jaxmodels.tasks.dino import dino
+from jaxmodels.tasks.simclr import simclr
 
 pytestmark = pytest.mark.fast
 

@@ -1,0 +1,46 @@
+"""An encoder with a projection head, as SimCLR and DINO train it, and the features of the encoder alone.
+
+Dimensions: B batch, H W image, C channels, F features, D width of a projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmodels.tasks.apply import apply
+
+
+class Projected(nn.Module):
+    """An encoder, whose call gives features (BF), and a projection head after it for the time of training."""
+
+    encoder: nn.Module
+    hidden: int = 128
+    width: int = 64
+    layers: int = 2
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        """Projections, BD: what the loss compares."""
+        x_BF = self.encoder(x_BHWC, keys_B)
+        for i in range(self.layers - 1):
+            x_BF = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name=f"hidden_{i}")(x_BF))
+        return nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="out")(x_BF)
+
+
+def encoded(encoder: nn.Module, part: str = "encoder") -> Callable[[Any, Any, Any], jax.Array]:
+    """(params, extra, batch) to the encoder's features (BF), for Evaluation.predict.
+
+    part: the encoder's name in the parameters.
+    """
+
+    def predict(params, extra, batch):
+        own = {name: tree[part] for name, tree in extra.items() if part in tree}
+        return apply(encoder, params[part], own, batch["image"], None)[0]
+
+    return predict
