@@ -100,7 +100,6 @@ PENDING: list[tuple[str, str]] = [
     ("runs.experiment_file", "data.learned"),
     ("runs.fingerprints", "data.fingerprint"),
     ("runs.fingerprints", "training.evaluate"),
-    ("runs.folder", "training.metrics"),
     ("scores.probes", "keys"),
     ("step", "contracts"),
 ]

@@ -31,8 +31,8 @@ def train(argv: list[str]) -> int:
     from jaxmodels.console import Console
     from jaxmodels.parallel import processes
     from jaxmodels.runs import experiment_file
+    from jaxmodels.runs.metrics_file import finite
     from jaxmodels.training import runner
-    from jaxmodels.training.metrics import finite
 
     if not {"-h", "--help"} & {*rest}:
         processes.join(cluster.find(rest, os.environ))  # before the file is run, which may use a device

@@ -49,7 +49,7 @@ def evaluate(argv: list[str]) -> int:
     from jaxmodels import commands
     from jaxmodels.console import Console, number
     from jaxmodels.parallel import processes
-    from jaxmodels.training.metrics import finite
+    from jaxmodels.runs.metrics_file import finite
 
     processes.join(cluster.find(rest, os.environ), preemption=False)
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json, muted=not processes.first())

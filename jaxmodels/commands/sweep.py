@@ -28,6 +28,7 @@ from jaxmodels.runs import experiment_file
 from jaxmodels.runs.files import write_text
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.runs.knob_types import plain
+from jaxmodels.runs.metrics_file import finite
 from jaxmodels.sweeps import executors, space, tpe
 from jaxmodels.sweeps.halving import brackets, halve
 from jaxmodels.sweeps.member_files import Member
@@ -35,7 +36,6 @@ from jaxmodels.sweeps.members import Setup, check_unchanged, remembered, result_
 from jaxmodels.sweeps.pbt import evolve
 from jaxmodels.sweeps.statistics import check_metric, compare, goal_of, settings, verdict
 from jaxmodels.training import runner
-from jaxmodels.training.metrics import finite
 
 EARLY = ("halving", "hyperband", "pbt")  # kinds of search that stop or change members on the way
 

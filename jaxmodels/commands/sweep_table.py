@@ -16,9 +16,9 @@ from jaxmodels.commands.sweep import sweep
 from jaxmodels.console import Console, duration, number
 from jaxmodels.options import Options
 from jaxmodels.runs import experiment_file
+from jaxmodels.runs.metrics_file import finite
 from jaxmodels.sweeps.extract import take
 from jaxmodels.sweeps.lockstep import Stopped
-from jaxmodels.training.metrics import finite
 
 SHOWN = 20  # settings in the table
 

@@ -25,12 +25,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxmodels.parallel import processes
-from jaxmodels.runs import arrays, code, files, fingerprints, identity, names, step_digest
+from jaxmodels.runs import arrays, code, files, fingerprints, identity, metrics_file, names, step_digest
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import read_json, replacing
 from jaxmodels.runs.learned import NAME as LEARNED
 from jaxmodels.runs.learned import write_learned
-from jaxmodels.training.metrics import finite, lines, truncate
 
 LENGTHS = ("steps", "epochs")  # knobs that say how long a run is: a complete run may be made longer
 OF_A_RUN = (
@@ -281,11 +280,11 @@ class Folder:
     def resume_metrics(self, step: int) -> None:
         """Drops what the log says of steps after the restored one."""
         if processes.first():
-            truncate(self.path / "metrics.jsonl", step)
+            metrics_file.truncate(self.path / "metrics.jsonl", step)
 
     def logged(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, in every process; to be called after resume_metrics."""
-        return processes.on_first_process(lambda: lines(self.path / "metrics.jsonl"))
+        return processes.on_first_process(lambda: metrics_file.read(self.path / "metrics.jsonl"))
 
     def result(self) -> dict[str, Any]:
         """What result.json says; {} before the first end, or where it cannot be read."""
@@ -296,7 +295,7 @@ class Folder:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The final metrics and how the run ended."""
         if processes.first():
-            files.write_json(self.path / "result.json", finite(result))
+            files.write_json(self.path / "result.json", metrics_file.finite(result))
 
     def write_learned(self, values: Mapping[str, Any]) -> None:
         """What the run has learned from its data."""

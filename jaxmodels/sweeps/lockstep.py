@@ -26,13 +26,14 @@ from jaxmodels.runs import experiment_file
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import write_text
 from jaxmodels.runs.learned import write_learned
+from jaxmodels.runs.metrics_file import finite, json_lines, truncate
 from jaxmodels.sweeps.grouping import same
 from jaxmodels.sweeps.member_files import How, Member, claim, run_of
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.evaluate import as_evaluation, evaluates
-from jaxmodels.training.metrics import MeanAccumulator, finite, json_lines, truncate
+from jaxmodels.training.metrics import MeanAccumulator
 from jaxmodels.training.programs import segments
 from jaxmodels.training.signals import Signals
 

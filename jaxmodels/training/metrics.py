@@ -7,25 +7,19 @@ out from then on, and training goes on.
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import math
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.runs.files import open_appending, open_reading, read_lines, replacing
+from jaxmodels.runs.metrics_file import Tracker, finite
 from jaxmodels.task import Mean, Task
-
-Tracker = Callable[[int, Mapping[str, float]], None]
 
 
 def pack(metrics: Mapping[str, Mean]) -> jax.Array:
@@ -134,72 +128,3 @@ class Log:
 
 def _name(tracker: Tracker) -> str:
     return getattr(tracker, "__qualname__", repr(tracker)).split(".")[-1]
-
-
-def finite(tree: Any) -> Any:
-    """A tree of dicts in which None stands for each number that is not finite: JSON has none of those."""
-    if isinstance(tree, Mapping):
-        return {name: finite(value) for name, value in tree.items()}
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def json_lines(path: Path, warn: Callable[[str], None] = print) -> Tracker:
-    """One JSON object a line, complete lines only; a value that is not finite is null.
-
-    Lines for which the disk has no room are kept, and tried again with the next one.
-    """
-    waiting: list[str] = []
-
-    def write(step: int, values: Mapping[str, float]) -> None:
-        waiting.append(json.dumps(finite({"step": step, **values})) + "\n")
-        try:
-            _append(path, "".join(waiting).encode())
-            waiting.clear()
-        except OSError as error:
-            if len(waiting) == 1:
-                with contextlib.suppress(OSError):  # the same disk may be to take this
-                    warn(
-                        f"{path} cannot be written ({error.strerror or error}); its lines are kept and tried again"
-                    )
-
-    write.__qualname__ = "json_lines"
-    return write
-
-
-def _append(path: Path, text: bytes) -> None:
-    """All of it or nothing."""
-    with os.fdopen(open_appending(path), "ab", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        if file.write(text) != len(text):
-            file.truncate(end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log as dicts; [] where there is none. A line that was cut short is left out.
-
-    Of a log beyond runs.files.LOG_LIMIT its end.
-    """
-    found = []
-    for text in read_lines(path)[0] if path.is_file() else ():
-        with contextlib.suppress(ValueError, RecursionError):
-            line = json.loads(text)
-            if isinstance(line, dict) and "step" in line:
-                found.append(line)
-    return found
-
-
-def truncate(path: Path, step: int) -> None:
-    """Drops the lines after `step`, and a last line cut short by a kill."""
-    if not path.is_file():
-        return
-    with (
-        open_reading(path) as log,
-        replacing(path) as kept,
-    ):  # line by line: a long run's log need not fit into memory
-        for line in log:
-            try:
-                if line.endswith(b"\n") and json.loads(line)["step"] <= step:
-                    kept.write(line)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue

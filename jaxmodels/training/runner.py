@@ -30,11 +30,12 @@ from jaxmodels.launch.exit_statuses import DONE, of_signal
 from jaxmodels.options import Options
 from jaxmodels.parallel import axes, elastic, processes
 from jaxmodels.runs.folder import Folder
+from jaxmodels.runs.metrics_file import Tracker, json_lines
 from jaxmodels.state import abstract_state, as_dtype, batch_shapes, initial
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.evaluate import Evaluator, as_evaluation, evaluates
-from jaxmodels.training.metrics import History, Log, MeanAccumulator, Tracker, json_lines
+from jaxmodels.training.metrics import History, Log, MeanAccumulator
 from jaxmodels.training.profile import Profile, window
 from jaxmodels.training.programs import Programs, segments
 from jaxmodels.training.saving import Saver

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodels.runs.files import read_text, write_text
-from jaxmodels.training.metrics import Tracker
+from jaxmodels.runs.metrics_file import Tracker
 
 
 def tracker(kind: str, folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:

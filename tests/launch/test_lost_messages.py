@@ -18,9 +18,11 @@ from states import same_bits
 from jaxmodels import Options, parallel
 from jaxmodels.console import Console
 from jaxmodels.launch import exit_statuses
+from jaxmodels.runs import metrics_file
 from jaxmodels.runs.folder import Folder, Identity
-from jaxmodels.training import feed, metrics, runner, watchdog
-from jaxmodels.training.metrics import Log, json_lines
+from jaxmodels.runs.metrics_file import json_lines
+from jaxmodels.training import feed, runner, watchdog
+from jaxmodels.training.metrics import Log
 
 fast = pytest.mark.fast
 
@@ -80,7 +82,7 @@ def test_a_run_comes_to_its_end_where_neither_its_log_nor_its_warnings_can_be_wr
 
     monkeypatch.setattr(sys, "stdout", Full())
     monkeypatch.setattr(sys, "stderr", Full())
-    monkeypatch.setattr(metrics, "open_appending", full)
+    monkeypatch.setattr(metrics_file, "open_appending", full)
     result: list[runner.Result] = []
     thread = threading.Thread(target=lambda: result.append(run(tmp_path / "run")), daemon=True)
     thread.start()

@@ -24,9 +24,9 @@ from jaxmodels.runs import sealed
 from jaxmodels.runs.files import BadFile
 from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.knobs import read_knobs
+from jaxmodels.runs.metrics_file import truncate
 from jaxmodels.sweeps.members import loop_of, result_of
 from jaxmodels.sweeps.worker import held
-from jaxmodels.training.metrics import truncate
 
 pytestmark = pytest.mark.fast
 pytest.importorskip("plotly", reason="plotly is absent; pip install 'jaxmodels[report]'")
@@ -156,9 +156,9 @@ def test_a_log_and_a_lock_that_are_links_are_refused(tmp_path):
     with pytest.raises(BadFile, match="got a link"), held(tmp_path):
         pass
     with pytest.raises(BadFile, match="got a link"):
-        from jaxmodels.training.metrics import _append
+        from jaxmodels.runs.metrics_file import append
 
-        _append(tmp_path / "metrics.jsonl", b"x")
+        append(tmp_path / "metrics.jsonl", b"x")
     assert victim.read_text() == SECRET
     with pytest.raises(BadFile, match="got a link"):
         truncate(tmp_path / "metrics.jsonl", 3)
