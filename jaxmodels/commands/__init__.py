@@ -26,12 +26,13 @@ from jaxmodels.paths import by_path
 from jaxmodels.runs import experiment_file, fingerprints, identity, step_digest
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import inside, read_json
-from jaxmodels.runs.folder import Folder, Identity, has_begun, write_png
+from jaxmodels.runs.folder import Folder, Identity, has_begun
 from jaxmodels.runs.knob_types import check_type
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.learned import read_learned
 from jaxmodels.runs.names import safe_name
 from jaxmodels.runs.origin import check_run, is_weights
+from jaxmodels.runs.png import write_png
 from jaxmodels.state import abstract_state
 from jaxmodels.step import State, cast_floats, eval_variables
 from jaxmodels.task import Decoder, Predictor, Task

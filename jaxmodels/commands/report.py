@@ -9,11 +9,11 @@ from typing import Literal
 from jaxmodels.console import Console
 from jaxmodels.report import page
 from jaxmodels.report.classifier import ClassifierReport
-from jaxmodels.report.compare_page import several_runs
+from jaxmodels.report.compare_page import compare_page
 from jaxmodels.report.model import model_of
-from jaxmodels.report.read_run import Run, read
+from jaxmodels.report.read_run import Run, read_run
 from jaxmodels.report.read_sweep import is_sweep, read_sweep
-from jaxmodels.report.run_page import one_run
+from jaxmodels.report.run_page import run_page
 from jaxmodels.report.sweep_page import sweep_page
 from jaxmodels.runs.files import write_text
 from jaxmodels.runs.origin import check_code, is_weights
@@ -46,7 +46,7 @@ def report(
         raise ValueError(
             f"{swept[0]} is a sweep: it has a page of its own; give its folder alone, without --evaluate"
         )
-    found = [] if swept else [read(folder) for folder in folders]
+    found = [] if swept else [read_run(folder) for folder in folders]
     for folder in folders:
         if is_weights(folder):
             raise ValueError(
@@ -74,18 +74,20 @@ def page_of(runs: list[Run], evaluate: bool, build: bool, console: Console) -> p
     if len(runs) > 1:
         if evaluate:
             raise ValueError(f"--evaluate is for the page of one run; came {len(runs)}: make a page for each")
-        return several_runs(runs, models)
-    seen, step = _examine(runs[0], console) if evaluate else ({}, None)
-    return one_run(runs[0], models[0], seen, step)
+        return compare_page(runs, models)
+    reports, step = _examine(runs[0], console) if evaluate else ({}, None)
+    return run_page(runs[0], models[0], reports, step)
 
 
 def _examine(run: Run, console: Console) -> tuple[dict[str, ClassifierReport], int | None]:
-    """What the run's checkpoint says of single examples; where it cannot be asked, nothing and a note."""
-    from jaxmodels.report.predictions import examine
+    """(reports by evaluation, step) of the best checkpoint, else the newest; of neither a note in the run."""
+    from jaxmodels.commands import open_run
+    from jaxmodels.report.predictions import classifier_reports
 
     try:
-        step, seen = examine(run.path, run.options.get("precision", "float32"), console)
+        experiment, state, step = open_run(run.path, parts="model", warn=console.warn, evaluates=True)
+        precision = run.options.get("precision", "float32")
+        return classifier_reports(experiment, state, precision, console), step
     except Exception as error:  # the experiment is the user's code, and may need what is not here
         run.notes.append(f"The run could not be evaluated: {error}")
         return {}, None
-    return seen, step

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxmodels.console import duration, number, shown, told_apart
-from jaxmodels.report.read_run import Curve, Run, rates, read
+from jaxmodels.report.read_run import Curve, Run, rates, read_run
 from jaxmodels.report.read_sweep import is_sweep, read_sweep
 
 EVERY = 1.0  # seconds between looks at the files
@@ -42,7 +42,7 @@ def watch(folder: str | Path, *, once: bool = False, rich: Rich | None = None) -
 
 def frame(folder: Path, width: int) -> tuple[RenderableType, bool]:
     """(what is shown, whether there is nothing to wait for)."""
-    return _sweep(folder) if is_sweep(folder) else _run(read(folder), width)
+    return _sweep(folder) if is_sweep(folder) else _run(read_run(folder), width)
 
 
 def _run(run: Run, width: int) -> tuple[RenderableType, bool]:

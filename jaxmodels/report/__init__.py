@@ -1,9 +1,10 @@
 """Reports: what a run left in its folder, as one HTML file that needs nothing else.
 
-read       a folder as plain facts; damage becomes a sentence
-model      what the experiment knows: modules, FLOPs
-examine    what a checkpoint says of single examples; classes: that as tables
-thin       long curves by few points that keep every extreme
-charts     facts as figures, plain dicts; page: HTML, with page.css and page.js
-one        the page of a run; several: of runs beside each other; command: jaxmodels report
+read_run, read_sweep       a folder as plain facts; damage becomes a note
+model                      what the experiment knows: modules, FLOPs
+predictions, classifier    predictions of a checkpoint for single examples, and their metrics
+downsample                 long curves by few points that keep every extreme
+charts, sweep_charts       facts as figures, plain dicts for plotly
+page                       HTML, with page.css and page.js
+run_page, compare_page, sweep_page    the pages of a run, of runs beside each other, and of a sweep
 """

@@ -1,4 +1,4 @@
-"""Long curves drawn by few points, honestly: of each bucket the lowest and the highest value stay, so no spike is lost."""
+"""Long curves drawn by few points: each bucket keeps its lowest and highest value, so no spike is lost."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ from itertools import pairwise
 import numpy as np
 
 
-def kept(values: np.ndarray, buckets: int) -> np.ndarray:
-    """Positions to draw: of each of so many equal parts the minimum, the maximum and the first value that is not finite.
+def extremes(values: np.ndarray, buckets: int) -> np.ndarray:
+    """Indices to draw: of each bucket the minimum, the maximum and the first value that is not finite.
 
-    The ends stay too, and all of a curve that is no longer than twice the buckets.
+    Buckets are equal parts of the curve. Its ends stay too, and so does every point of a curve that is no
+    longer than twice the buckets.
     """
     if not is_long(values, buckets):
         return np.arange(len(values))
-    stay = {0, len(values) - 1}
-    for a, b in _parts(values, buckets):
-        good = np.isfinite(values[a:b])
-        if good.any():
-            stay.add(a + int(np.where(good, values[a:b], np.inf).argmin()))
-            stay.add(a + int(np.where(good, values[a:b], -np.inf).argmax()))
-        if not good.all():
-            stay.add(a + int(good.argmin()))
-    return np.array(sorted(stay))
+    kept = {0, len(values) - 1}
+    for start, stop in _bounds(values, buckets):
+        finite = np.isfinite(values[start:stop])
+        if finite.any():
+            kept.add(start + int(np.where(finite, values[start:stop], np.inf).argmin()))
+            kept.add(start + int(np.where(finite, values[start:stop], -np.inf).argmax()))
+        if not finite.all():
+            kept.add(start + int(finite.argmin()))
+    return np.array(sorted(kept))
 
 
-def middles(values: np.ndarray, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """(positions, means of the finite values) of the buckets of a long curve."""
-    found = [((a + b - 1) // 2, values[a:b][np.isfinite(values[a:b])]) for a, b in _parts(values, buckets)]
-    means = [part.mean() if len(part) else np.nan for _, part in found]
-    return np.array([at for at, _ in found]), np.array(means)
+def bucket_means(values: np.ndarray, buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """(indices of the middles, means of the finite values) of the buckets of a long curve."""
+    middles, means = [], []
+    for start, stop in _bounds(values, buckets):
+        finite = values[start:stop][np.isfinite(values[start:stop])]
+        middles.append((start + stop - 1) // 2)
+        means.append(finite.mean() if len(finite) else np.nan)
+    return np.array(middles), np.array(means)
 
 
 def is_long(values: np.ndarray, buckets: int) -> bool:
@@ -38,5 +42,5 @@ def is_long(values: np.ndarray, buckets: int) -> bool:
     return len(values) > 2 * buckets
 
 
-def _parts(values: np.ndarray, buckets: int) -> Iterator[tuple[int, int]]:
+def _bounds(values: np.ndarray, buckets: int) -> Iterator[tuple[int, int]]:
     return pairwise(np.linspace(0, len(values), buckets + 1).astype(int).tolist())

@@ -30,21 +30,21 @@ def embedded(x: Any) -> str:
 
 
 def library() -> bytes:
-    """plotly's JavaScript, as its Python package brings it."""
-    found = importlib.util.find_spec("plotly")
-    file = Path(found.origin).parent / "package_data" / "plotly.min.js" if found and found.origin else None
+    """plotly's JavaScript, from its Python package."""
+    spec = importlib.util.find_spec("plotly")
+    file = Path(spec.origin).parent / "package_data" / "plotly.min.js" if spec and spec.origin else None
     if file is None or not file.is_file():
         raise ImportError("a report's charts need plotly; pip install 'jaxmodels[report]'")
     return file.read_bytes()
 
 
 @cache
-def _packed(script: bytes) -> str:
+def _compressed(script: bytes) -> str:
     return base64.b64encode(gzip.compress(script, 9, mtime=0)).decode()
 
 
 class Page:
-    """A page being written: HTML, and the figures that its script draws."""
+    """An HTML page that is being written, and the figures that its script draws."""
 
     def __init__(self, title: str):
         self.title = title
@@ -56,7 +56,7 @@ class Page:
         self._parts += parts
 
     def section(self, title: str, *parts: str) -> None:
-        """Adds a heading and what is under it, where there is anything."""
+        """Adds a heading and the parts under it; nothing where all parts are empty."""
         if any(parts):
             self.add(f"<h2>{escaped(title)}</h2>", *parts)
 
@@ -65,26 +65,29 @@ class Page:
         return f'<div class="charts">{"".join(map(self._chart, figures))}</div>' if figures else ""
 
     def _chart(self, figure: Figure) -> str:
-        i = len(self.figures)
+        number = len(self.figures)
         self.figures.append(figure)
         legend = "".join(
-            f"<span>{dot(at, name)} <b>{escaped(value)}</b></span>" for at, name, value in figure["legend"]
+            f"<span>{dot(i, name)} <b>{escaped(value)}</b></span>" for i, name, value in figure["legend"]
         )
         if any(name for _, name, _ in figure["legend"]):
             legend = f'<div class="legend">{legend}</div>'
         note = f"<p>{escaped(figure['note'])}</p>" if figure["note"] else ""
         caption = f"<figcaption><strong>{escaped(figure['title'])}</strong>{legend}{note}</figcaption>"
-        plot = f'<div class="plot" id="f{i}" role="img" aria-label="{escaped(figure["title"])}"></div>'
+        plot = f'<div class="plot" id="f{number}" role="img" aria-label="{escaped(figure["title"])}"></div>'
         return f'<figure class="{figure.get("kind", "chart")}">{caption}{plot}</figure>'
 
     def html(self) -> str:
-        """The whole file. Its policy lets the browser load nothing, and run these two scripts alone."""
+        """The complete file. Its policy lets the browser load nothing, and run these two scripts alone."""
         plotly = library()
         digests = [
             base64.b64encode(hashlib.sha256(script).digest()).decode() for script in (SCRIPT.encode(), plotly)
         ]
         scripts = " ".join(f"'sha256-{digest}'" for digest in digests)
-        policy = f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; media-src data:"
+        policy = (
+            f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
+            "media-src data:"
+        )
         return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -100,7 +103,7 @@ class Page:
 <main>
 {"".join(part + chr(10) for part in self._parts)}</main>
 <script type="application/json" id="figures">{embedded(self.figures)}</script>
-<script type="text/plain" id="library">{_packed(plotly)}</script>
+<script type="text/plain" id="library">{_compressed(plotly)}</script>
 <script>{SCRIPT}</script>
 </body>
 </html>
@@ -115,24 +118,27 @@ def dot(i: int, name: str) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], align: str = "") -> str:
     """align: l or r for each column; by default the first is to the left."""
     align = align or "l" + "r" * (len(head) - 1)
-    mark = ['<{0} class="r">{1}</{0}>' if a == "r" else "<{0}>{1}</{0}>" for a in align]
+    formats = ['<{0} class="r">{1}</{0}>' if a == "r" else "<{0}>{1}</{0}>" for a in align]
 
     def line(tag, cells):
-        return "".join(m.format(tag, escaped(c)) for m, c in zip(mark, cells, strict=True))
+        return "".join(f.format(tag, escaped(cell)) for f, cell in zip(formats, cells, strict=True))
 
+    header = f"<thead><tr>{line('th', head)}</tr></thead>"
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{line("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll"><table>{header}<tbody>{body}</tbody></table></div>'
 
 
 def facts(pairs: Sequence[tuple[str, str]], kind: str = "list") -> str:
-    """Names with values, of which empty ones are left out."""
+    """Names with their values; pairs with an empty value are left out."""
     pair = "<dt>{}</dt><dd>{}</dd>" if kind == "list" else "<div><dt>{}</dt><dd>{}</dd></div>"
-    return f'<dl class="{kind}">{"".join(pair.format(escaped(k), escaped(v)) for k, v in pairs if v)}</dl>'
+    shown = [pair.format(escaped(name), escaped(value)) for name, value in pairs if value]
+    return f'<dl class="{kind}">{"".join(shown)}</dl>'
 
 
-def picture(data: bytes, about: str) -> str:
+def image(data: bytes, about: str) -> str:
     """A PNG file, inside the page."""
-    return f'<img alt="{escaped(about)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return f'<img alt="{escaped(about)}" src="{source}">'
 
 
 def sound(data: bytes, about: str) -> str:
@@ -142,15 +148,15 @@ def sound(data: bytes, about: str) -> str:
 
 
 def folded(summary: str, inner: str, *, shown: bool) -> str:
-    """What can be folded away."""
+    """HTML that a reader can fold away; shown: whether it is unfolded at first."""
     return f"<details{' open' if shown else ''}><summary>{escaped(summary)}</summary>{inner}</details>"
 
 
 def choices(axes: Sequence[tuple[str, str]], logarithmic: bool) -> str:
-    """Which x axis the curves have, and whether y is logarithmic."""
-    radios = "".join(
-        f'<label><input type="radio" name="x" value="{value}"{" checked" if i == 0 else ""}>{escaped(name)}</label>'
-        for i, (value, name) in enumerate(axes)
-    )
+    """Controls of the curves' x axis, and of a logarithmic y axis."""
+    radios = []
+    for i, (value, name) in enumerate(axes):
+        radio = f'<input type="radio" name="x" value="{value}"{"" if i else " checked"}>'
+        radios.append(f"<label>{radio}{escaped(name)}</label>")
     log = '<label><input type="checkbox" id="log">logarithmic</label>' if logarithmic else ""
-    return f'<div class="bar choice"><div>{radios}</div><div>{log}</div></div>'
+    return f'<div class="bar choice"><div>{"".join(radios)}</div><div>{log}</div></div>'

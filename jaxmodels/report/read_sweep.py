@@ -1,30 +1,31 @@
-"""A sweep's folder as plain facts: its members, its settings and what may be said of them, finished or not."""
+"""A sweep's folder as plain facts: its members, its settings and their statistics, finished or not."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxmodels.report.read_run import Run, is_number, read
+from jaxmodels.report.read_run import Run, is_number, read_run
 from jaxmodels.runs.files import folders, read_json
 from jaxmodels.sweeps.statistics import Comparison, Setting, compare, goal_of, settings, verdict
 
-PARTS = 5  # into which the values of a knob are put where nearly each is another
+BINS = 5  # of the values of a knob, where nearly every setting has a value of its own
 
 
 @dataclass
-class Swept:
-    """run: the sweep's own folder; members: their knobs are those that are swept; best: None where no mean is finite."""
+class Sweep:
+    """run: the sweep's own folder; members: with swept knobs alone; best: None where no mean is finite."""
 
     run: Run
     members: list[Run]
     metric: str
     goal: str
-    seed: str  # the knob that is repeated, "" where none is
+    seed: str  # the repeated knob, "" where none is
     settings: list[Setting]
     best: Setting | None
     compared: dict[str, Comparison]  # by repr of the knobs
@@ -41,66 +42,70 @@ def is_sweep(folder: Path) -> bool:
     return (folder / "members").is_dir() and not (folder / "members").is_symlink()
 
 
-def read_sweep(folder: Path) -> Swept:
+def read_sweep(folder: Path) -> Sweep:
     """The facts of a sweep's folder; raises ValueError where no member has begun."""
-    run = read(folder)
-    run.notes = [
-        note for note in run.notes if not note.startswith(("metrics.jsonl", "result.json is missing"))
-    ]
+    run = read_run(folder)
+    ignored = ("metrics.jsonl", "result.json is missing")
+    run.notes = [note for note in run.notes if not note.startswith(ignored)]
     table = run.result
-    listed = [
-        m["name"] for m in _list(table, "members") if isinstance(m, dict) and isinstance(m.get("name"), str)
-    ]
-    found = sorted(folders(folder / "members"), key=lambda p: (p.stat().st_mtime_ns, p.name))
-    order = {name: i for i, name in enumerate(listed)}
-    members = [
-        read(p) for p in sorted(found, key=lambda p: order.get(p.name, len(order))) if any(p.iterdir())
-    ]
+    members = _read_members(folder, _list(table, "members"))
     if not members:
-        raise ValueError(f"{folder} is a sweep of which no member has begun; give it when some have")
+        raise ValueError(
+            f"{folder}: got a sweep without members that have begun; expected some. Wait for the first ones"
+        )
+    rows: list[dict[str, Any]] = []
     for member in members:
-        member.knobs = _swept(member)
-        run.notes += [
-            f"{member.name}: {n}"
-            for n in member.notes
-            if not n.startswith(("environment.json", "result.json is"))
-        ]
-    rows: list[dict[str, Any]] = [
-        {
-            "knobs": member.knobs,
-            "metrics": member.metrics if member.result.get("metrics") else {},
-            "exit": str(member.result.get("exit", "")),
-        }
-        for member in members
-    ]
-    names = [name for row in rows for name in row["metrics"]]
-    metric = _text(table, "metric") or next(
-        (n for n in names if "accuracy" in n), names[0] if names else "loss"
-    )
+        for note in member.notes:
+            if not note.startswith(("environment.json", "result.json is")):
+                run.notes.append(f"{member.name}: {note}")
+        metrics = member.metrics if member.result.get("metrics") else {}
+        rows.append({"knobs": member.knobs, "metrics": metrics, "exit": str(member.result.get("exit", ""))})
+    metric = _text(table, "metric") or _default_metric(rows)
     goal = _text(table, "goal") or goal_of(metric)
-    without = [
-        s["knobs"]
-        for s in _list(table, "settings")[:1]
-        if isinstance(s, dict) and isinstance(s.get("knobs"), dict)
-    ]
-    all_knobs = list(rows[0]["knobs"])
-    seed = (
-        next((k for k in all_knobs if k not in without[0]), "")
-        if without
-        else "seed"
-        if "seed" in all_knobs
-        else ""
-    )
+    seed = _seed(table, list(rows[0]["knobs"]))
     for row in rows:
         if isinstance(row["knobs"].get(seed), list | dict):
-            row["knobs"] = {**row["knobs"], seed: repr(row["knobs"][seed])}  # what cannot be counted by
-    of = settings([row for row in rows if row["exit"]], seed, metric)
-    best, compared = compare(of, goal)
-    left = sum(not row["exit"] for row in rows)
-    if left:
-        run.notes.append(f"{left} of {len(rows)} members have not ended yet.")
-    by = {repr(c.knobs): c for c in compared}
-    return Swept(run, members, metric, goal, seed, of, best, by, verdict(best, compared))
+            row["knobs"] = {**row["knobs"], seed: repr(row["knobs"][seed])}  # a seed must be hashable
+    ended = settings([row for row in rows if row["exit"]], seed, metric)
+    best, compared = compare(ended, goal)
+    running = sum(not row["exit"] for row in rows)
+    if running:
+        run.notes.append(f"{running} of {len(rows)} members have not ended yet.")
+    by_knobs = {repr(c.knobs): c for c in compared}
+    return Sweep(run, members, metric, goal, seed, ended, best, by_knobs, verdict(best, compared))
+
+
+def _read_members(folder: Path, table: list[Any]) -> list[Run]:
+    """Members that have begun, in the order of result.json, then by age; each with its own knobs alone."""
+    names = [m["name"] for m in table if isinstance(m, dict) and isinstance(m.get("name"), str)]
+    order = {name: i for i, name in enumerate(names)}
+    begun = [path for path in folders(folder / "members") if any(path.iterdir())]
+    begun.sort(key=lambda path: (order.get(path.name, len(order)), path.stat().st_mtime_ns, path.name))
+    members = [read_run(path) for path in begun]
+    for member in members:
+        member.knobs = _member_knobs(member)
+    return members
+
+
+def _member_knobs(member: Run) -> dict[str, Any]:
+    """The swept knobs of a member: its knobs.json is a plain object of them."""
+    try:
+        return read_json(member.path / "knobs.json")
+    except (OSError, ValueError):
+        return {}
+
+
+def _default_metric(rows: Sequence[dict[str, Any]]) -> str:
+    names = [name for row in rows for name in row["metrics"]]
+    return next((name for name in names if "accuracy" in name), names[0] if names else "loss")
+
+
+def _seed(table: dict[str, Any], knobs: list[str]) -> str:
+    """The repeated knob: the one that the settings of result.json lack; before there is one, `seed`."""
+    for setting in _list(table, "settings")[:1]:
+        if isinstance(setting, dict) and isinstance(setting.get("knobs"), dict):
+            return next((name for name in knobs if name not in setting["knobs"]), "")
+    return "seed" if "seed" in knobs else ""
 
 
 def _list(table: dict[str, Any], name: str) -> list[Any]:
@@ -111,33 +116,29 @@ def _text(table: dict[str, Any], name: str) -> str:
     return x if isinstance(x := table.get(name), str) else ""
 
 
-def _swept(member: Run) -> dict[str, Any]:
-    """A member's own knobs: its knobs.json is a plain object of them."""
-    try:
-        return read_json(member.path / "knobs.json")
-    except (OSError, ValueError):
-        return {}
+def importance(sweep: Sweep, knob: str) -> float | None:
+    """The share of the variance of the settings' means that the knob's values explain alone; None if unknown.
 
-
-def importance(swept: Swept, knob: str) -> float | None:
-    """The share of the variance of the settings' means that the knob's values explain alone; None where it cannot be told.
-
-    Epsilon squared of a one-way analysis of variance (T. L. Kelley, 1935): unlike eta squared it is 0 in the
-    mean for a knob without influence. Numbers of which nearly each setting has its own are put into PARTS
-    parts of equal size.
+    Epsilon squared of a one-way analysis of variance (T. L. Kelley, 1935): unlike eta squared its mean is 0
+    for a knob without influence. Where nearly every setting has a number of its own, the numbers are put into
+    BINS bins of equal size.
     """
-    known = [s for s in swept.settings if math.isfinite(s.mean)]
-    values, means = [s.knobs[knob] for s in known], np.array([s.mean for s in known])
-    kinds = sorted({repr(v) for v in values})
-    if len(kinds) > len(known) / 2 and all(is_number(v) for v in values):
+    finite = [s for s in sweep.settings if math.isfinite(s.mean)]
+    values, means = [s.knobs[knob] for s in finite], np.array([s.mean for s in finite])
+    kinds = sorted({repr(value) for value in values})
+    if len(kinds) > len(finite) / 2 and all(is_number(value) for value in values):
         ranks = np.argsort(np.argsort(values, kind="stable"))
-        groups = ranks * min(PARTS, len(known) // 2) // max(1, len(known))
+        groups = ranks * min(BINS, len(finite) // 2) // max(1, len(finite))
     else:
-        groups = np.array([kinds.index(repr(v)) for v in values])
-    count, whole = len({*groups.tolist()}), float(((means - means.mean()) ** 2).sum()) if len(means) else 0.0
-    if count < 2 or len(known) <= count or whole == 0:
+        groups = np.array([kinds.index(repr(value)) for value in values])
+    count = len({*groups.tolist()})
+    total = _squares(means) if len(means) else 0.0
+    if count < 2 or len(finite) <= count or total == 0:
         return None
-    inside = sum(
-        float(((means[groups == g] - means[groups == g].mean()) ** 2).sum()) for g in {*groups.tolist()}
-    )
-    return max(0.0, (whole - inside - (count - 1) * inside / (len(known) - count)) / whole)
+    within = sum(_squares(means[groups == group]) for group in {*groups.tolist()})
+    return max(0.0, (total - within - (count - 1) * within / (len(finite) - count)) / total)
+
+
+def _squares(x: np.ndarray) -> float:
+    """The sum of squared deviations from the mean."""
+    return float(((x - x.mean()) ** 2).sum())

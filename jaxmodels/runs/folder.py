@@ -27,9 +27,10 @@ from typing import Any, NamedTuple
 from jaxmodels.parallel import processes
 from jaxmodels.runs import arrays, code, files, fingerprints, identity, metrics_file, names, step_digest
 from jaxmodels.runs.checkpoint import Checkpoints
-from jaxmodels.runs.files import read_json, replacing
+from jaxmodels.runs.files import read_json
 from jaxmodels.runs.learned import NAME as LEARNED
 from jaxmodels.runs.learned import write_learned
+from jaxmodels.runs.png import write_png
 
 LENGTHS = ("steps", "epochs")  # knobs that say how long a run is: a complete run may be made longer
 OF_A_RUN = (
@@ -333,18 +334,6 @@ def has_begun(path: Path) -> bool:
 
 def _as_json(identity: Identity) -> dict[str, Any]:
     return json.loads(json.dumps({"knobs": identity.knobs, "options": identity.options}, default=str))
-
-
-def write_png(path: Path, pixels: Any) -> Path:
-    """Writes a picture: uint8, height x width x 1 or 3."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("writing pictures needs pillow; pip install 'jaxmodels[data]'") from error
-    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    with replacing(path) as file:
-        Image.fromarray(pixels).save(file, "PNG")
-    return path
 
 
 def describe_environment() -> dict[str, Any]:

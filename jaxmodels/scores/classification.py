@@ -6,7 +6,7 @@ Dimensions: B examples, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,13 +43,34 @@ def confusion(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, Any
     )
 
 
+class Calibration(NamedTuple):
+    """Accuracy by confidence, of the bins of the confidence that hold examples (arXiv:1706.04599, figure 1)."""
+
+    confidence: np.ndarray  # mean of each bin
+    accuracy: np.ndarray
+    share: np.ndarray  # of all examples
+    error: float  # expected calibration error: |accuracy - confidence|, weighted by share (equation 3)
+
+
+def calibration(probability_BK: np.ndarray, label_B: np.ndarray) -> Calibration:
+    """The reliability diagram of a classifier, in BINS bins of equal width."""
+    confidence_B = probability_BK.max(-1)
+    correct_B = probability_BK.argmax(-1) == label_B
+    bin_B = np.minimum((confidence_B * BINS).astype(int), BINS - 1)
+    count = np.bincount(bin_B, minlength=BINS)
+    confidence, correct = np.bincount(bin_B, confidence_B, BINS), np.bincount(bin_B, correct_B, BINS)
+    full = count > 0
+    return Calibration(
+        confidence[full] / count[full],
+        correct[full] / count[full],
+        count[full] / len(label_B),
+        float(np.abs(correct - confidence).sum() / len(label_B)),
+    )
+
+
 def calibration_error(probability_BK: np.ndarray, label_B: np.ndarray) -> float:
-    """Expected calibration error: |accuracy - confidence| by bins of the confidence, weighted (arXiv:1706.04599, eq. 3)."""
-    sure_B = probability_BK.max(-1)
-    right_B = probability_BK.argmax(-1) == label_B
-    bin_B = np.minimum((sure_B * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bin_B, right_B, BINS) - np.bincount(bin_B, sure_B, BINS)
-    return float(np.abs(gaps).sum() / len(label_B))
+    """Expected calibration error (arXiv:1706.04599, equation 3)."""
+    return calibration(probability_BK, label_B).error
 
 
 def _joined(

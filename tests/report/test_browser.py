@@ -12,18 +12,19 @@ from report.runs import HOSTILE, made
 from jaxmodels.commands.report import report
 from jaxmodels.console import Console
 from jaxmodels.data.formats.audio import wav
-from jaxmodels.report.classifier import judge
-from jaxmodels.report.predictions import png
-from jaxmodels.report.read_run import read
-from jaxmodels.report.run_page import one_run
+from jaxmodels.report.classifier import classifier_report
+from jaxmodels.report.read_run import read_run
+from jaxmodels.report.run_page import run_page
+from jaxmodels.runs.png import encode_png
 
 pytest.importorskip("plotly", reason="plotly is absent; pip install 'jaxmodels[report]'")
 
-DRAWN = """[...document.querySelectorAll(".plot")].map((plot) => ({
+MARKS = ".scatterlayer .js-line, .scatterlayer .point, .heatmaplayer image, .hm"
+DRAWN = f"""[...document.querySelectorAll(".plot")].map((plot) => ({{
   width: plot.getBoundingClientRect().width,
-  marks: plot.querySelectorAll(".scatterlayer .js-line, .scatterlayer .point, .heatmaplayer image, .hm").length,
+  marks: plot.querySelectorAll("{MARKS}").length,
   colours: [...plot.querySelectorAll(".js-line")].map((line) => getComputedStyle(line).stroke),
-}))"""
+}}))"""
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,16 @@ def page(tmp_path_factory):
     random = np.random.default_rng(0)
     probability = random.dirichlet(np.ones(3), 200)
     names = ["<script>alert(1)</script>", "<b>b</b>", HOSTILE]
-    shown = {0: wav(random.uniform(-1, 1, 4_000), 8_000), 1: HOSTILE, 2: png(np.zeros((4, 4, 3), np.uint8))}
-    seen = judge(probability, random.integers(0, 3, 200), names, {"worst": [0, 1], "best": [2]}, shown)
+    shown = {
+        0: wav(random.uniform(-1, 1, 4_000), 8_000),
+        1: HOSTILE,
+        2: encode_png(np.zeros((4, 4, 3), np.uint8)),
+    }
+    seen = classifier_report(
+        probability, random.integers(0, 3, 200), names, {"worst": [0, 1], "best": [2]}, shown
+    )
     path = folder / "page.html"
-    path.write_text(one_run(read(run), None, {"test": seen}, 40).html(), "utf-8")
+    path.write_text(run_page(read_run(run), None, {"test": seen}, 40).html(), "utf-8")
     return path
 
 

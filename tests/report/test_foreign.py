@@ -1,4 +1,4 @@
-"""A run's folder from elsewhere: no link in it is followed, nothing special is waited for, and no file is a traceback."""
+"""A run's folder from elsewhere: no link is followed, no device opened, and no file is a traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxmodels.commands.report import report
 from jaxmodels.commands.watch import watch
 from jaxmodels.console import Console
 from jaxmodels.launch.supervisor import prepare
-from jaxmodels.report.read_run import read
+from jaxmodels.report.read_run import read_run
 from jaxmodels.runs import sealed
 from jaxmodels.runs.files import BadFile
 from jaxmodels.runs.folder import Folder
@@ -105,7 +105,7 @@ def test_a_log_of_any_length_is_read_from_its_end_and_a_long_line_left_out(tmp_p
         file.truncate(1 << 36)
         file.seek(1 << 36)
         file.write(b"\n" + b"[" * (2 << 20) + b"\n" + log)
-    found = read(run)
+    found = read_run(run)
     assert found.curves["train/loss"].step.tolist() == list(range(1, 41))
     assert any("longer than 256 MiB" in note for note in found.notes)
 

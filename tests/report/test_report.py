@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import wave
-import zlib
 from html.parser import HTMLParser
 
 import numpy as np
@@ -21,10 +20,12 @@ from report.runs import HOSTILE, made
 from jaxmodels import Display, cli
 from jaxmodels.commands.report import report
 from jaxmodels.report import charts, downsample, page, predictions
-from jaxmodels.report.classifier import judge, roc_of
-from jaxmodels.report.read_run import rates, read
-from jaxmodels.report.run_page import one_run
+from jaxmodels.report.classifier import classifier_report
+from jaxmodels.report.read_run import rates, read_run
+from jaxmodels.report.run_page import run_page
+from jaxmodels.runs.png import encode_png
 
+Image = pytest.importorskip("PIL.Image", reason="needs pillow")
 pytestmark = pytest.mark.fast
 pytest.importorskip("plotly", reason="plotly is absent; pip install 'jaxmodels[report]'")
 
@@ -72,7 +73,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True, width=32)
 @given(st.lists(numbers, min_size=1, max_size=400), st.integers(1, 20))
 def test_a_thinned_curve_keeps_its_extremes_its_ends_and_its_gaps(values, buckets):
     y = np.array(values)
-    keep = downsample.kept(y, buckets)
+    keep = downsample.extremes(y, buckets)
     assert (np.diff(keep) > 0).all() and keep[0] == 0 and keep[-1] == len(y) - 1
     finite = y[np.isfinite(y)]
     if len(finite):
@@ -85,7 +86,7 @@ def test_a_thinned_curve_keeps_its_extremes_its_ends_and_its_gaps(values, bucket
 
 def test_every_bucket_keeps_its_own_extremes():
     y = np.random.default_rng(0).normal(size=1000)
-    keep = set(downsample.kept(y, 10).tolist())
+    keep = set(downsample.extremes(y, 10).tolist())
     for a in range(0, 1000, 100):
         part = y[a : a + 100]
         assert {a + int(part.argmin()), a + int(part.argmax())} <= keep
@@ -100,7 +101,7 @@ def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
         {"step": n, "train/loss": 1.0, "seconds": s} for n, s in ((1, 1.0), (2, 2.0), (3, 0.5), (4, 1.5))
     ]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert read(run).curves["train/loss"].seconds.tolist() == [1.0, 2.0, 2.5, 3.5]
+    assert read_run(run).curves["train/loss"].seconds.tolist() == [1.0, 2.0, 2.5, 3.5]
 
 
 def test_a_value_that_was_logged_once_is_a_point(tmp_path):
@@ -118,10 +119,10 @@ def test_rates_come_from_the_clock_and_lines_of_one_dispatch_count_as_one_interv
     clock = ((2, 0.0, 0.0), (4, 0.0, 0.0), (6, 2.0, 1.0), (8, 2.0, 1.0), (10, 4.0, 1.0))
     lines = [{"step": n, "seconds": s, "seconds_waited": w} for n, s, w in clock]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = rates(read(run), 10)
+    found = rates(read_run(run), 10)
     assert found["examples per second"].value.tolist() == [30.0, 20.0]
     assert found["time waited for input"].value.tolist() == [0.5, 0.0]
-    assert list(rates(read(run), None)) == ["steps per second", "time waited for input"]
+    assert list(rates(read_run(run), None)) == ["steps per second", "time waited for input"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_log_that_was_cut_short_is_read_and_said(tmp_path):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 41, "train/lo')
     said = opened(run)
-    assert "Of 45 lines of metrics.jsonl, 1 cannot be read" in said.text
+    assert "1 of 45 lines of metrics.jsonl cannot be read" in said.text
     assert said.figures
 
 
@@ -175,8 +176,10 @@ def test_values_that_are_not_finite_are_gaps(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    for folder, why in ((tmp_path, "it has neither"), (tmp_path / "absent", "there is no such folder")):
-        with pytest.raises(ValueError, match=f"{re.escape(str(folder))} is not a run's folder: {why}"):
+    for folder, why in ((tmp_path, "a folder without knobs.json"), (tmp_path / "absent", "no such folder")):
+        with pytest.raises(
+            ValueError, match=f"{re.escape(str(folder))}: got {why}.*; expected a run's folder"
+        ):
             report(folder)
 
 
@@ -202,7 +205,7 @@ def test_nothing_of_a_run_is_read_as_html(tmp_path):
     (run / "experiment.py").write_text(f'r"""{HOSTILE[:-1]}."""')
     (run / "sample.txt").write_text(HOSTILE)
     (run / "pictures").mkdir()
-    (run / "pictures" / "<script>alert(1)<.png").write_bytes(predictions.png(np.zeros((2, 2, 1), np.uint8)))
+    (run / "pictures" / "<script>alert(1)<.png").write_bytes(encode_png(np.zeros((2, 2, 1), np.uint8)))
     for runs in ([run], [run, run]):
         text = report(runs, model="off", out=tmp_path / "out.html").read_text("utf-8")
         said = Parsed(text)
@@ -220,16 +223,17 @@ def test_examples_that_were_passed_over_are_said_and_escaped(tmp_path):
     }
     run = made(tmp_path / "run", broken=skipped)
     for said in (opened(run), opened(run, made(tmp_path / "other"))):
-        first = f"train: 1,234 examples could not be loaded and count nowhere. The first: example 2 {HOSTILE}. result.json has"
-        assert first in said.text and len(said.scripts) == 3
+        note = "train: 1,234 examples could not be loaded and count nowhere. "
         assert (
-            f"broken examples of {HOSTILE} what cannot be" in said.text and "of y what cannot be" in said.text
+            f"{note}The first: example 2 {HOSTILE}. result.json has" in said.text and len(said.scripts) == 3
         )
+        for name in (HOSTILE, "y"):
+            assert f"impossible values of broken examples of {name}; ignored" in said.text
 
 
 def test_names_of_classes_are_shown_as_they_are():
     name = "<script>alert(1)</script>"
-    seen = judge(
+    seen = classifier_report(
         np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]), [name, "b"], {"worst": [1], "best": [0]}, {}
     )
     for figure in (charts.confusion(seen, ""), charts.roc(seen), charts.reliability(seen)):
@@ -257,15 +261,13 @@ def test_pictures_and_texts_of_the_folder_are_in_the_page(tmp_path):
     run = made(tmp_path / "run")
     (run / "pictures").mkdir()
     for n in (5, 40):
-        (run / "pictures" / f"test-boxes-{n}.png").write_bytes(
-            predictions.png(np.full((4, 4, 3), n, np.uint8))
-        )
+        (run / "pictures" / f"test-boxes-{n}.png").write_bytes(encode_png(np.full((4, 4, 3), n, np.uint8)))
     (run / "pictures" / "bad.png").write_text("no picture")
     (run / "sample.txt").write_text("Once upon a time")
     said = opened(run)
     assert [attrs["alt"] for tag, attrs in said.tags if tag == "img"] == ["test-boxes-40", "test-boxes-5"]
     assert "earlier: 1" in said.text and "Once upon a time" in said.text
-    assert "1 of 3 pictures are left out" in said.text
+    assert "1 of 3 images are omitted" in said.text
 
 
 def test_pictures_that_would_make_the_page_too_large_are_left_out(tmp_path):
@@ -273,10 +275,10 @@ def test_pictures_that_would_make_the_page_too_large_are_left_out(tmp_path):
     (run / "pictures").mkdir()
     for n in range(6):
         noise = np.random.default_rng(n).integers(0, 256, (400, 400, 3), np.uint8)
-        (run / "pictures" / f"noise-{n}.png").write_bytes(predictions.png(noise))
+        (run / "pictures" / f"noise-{n}.png").write_bytes(encode_png(noise))
     path = report(run, model="off")
     assert path.stat().st_size < 5e6
-    assert "3 of 6 pictures are left out" in Parsed(path.read_text()).text
+    assert "3 of 6 images are omitted" in Parsed(path.read_text()).text
 
 
 # Several runs
@@ -312,28 +314,29 @@ def test_a_run_given_twice_has_two_names(tmp_path):
 def test_the_area_under_roc_counts_pairs_in_order_and_ties_as_half():
     random = np.random.default_rng(0)
     score, true = random.integers(0, 9, 60) / 9, random.random(60) < 0.4
+    report = classifier_report(np.stack([1 - score, score], 1), true.astype(int), ["no", "yes"], {}, {})
     pairs = [(a > b) + (a == b) / 2 for a in score[true] for b in score[~true]]
-    assert roc_of(score, true)[2] == pytest.approx(np.mean(pairs))
+    assert report.roc["yes"].area == pytest.approx(np.mean(pairs))
 
 
-def test_the_table_by_class_is_what_the_confusions_say():
+def test_the_table_by_class_is_what_the_confusion_matrix_says():
     probability = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.3, 0.7, 0], [0.6, 0.4, 0]])
-    seen = judge(probability, np.array([0, 0, 1, 1]), ["a", "b", "c"], {}, {})
-    assert seen.confusion.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
-    first, _, absent = seen.table
-    assert (first["precision"], first["recall"], first["F1"], first["taken for"]) == (0.5, 0.5, 0.5, "b (1)")
-    assert (absent["precision"], absent["AUC"], absent["taken for"]) == (None, None, "")
-    assert seen.accuracy == 0.5
-    assert seen.calibration_error == pytest.approx(
-        (0.1 + 0.8 + 0.3 + 0.6) / 4
-    )  # four bins with one example each
+    report = classifier_report(probability, np.array([0, 0, 1, 1]), ["a", "b", "c"], {}, {})
+    assert report.confusion.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    first, _, absent = report.table
+    assert first[:5] == ("a", 2, 0.5, 0.5, 0.5) and first.confused_with == "b (1)"
+    assert absent == ("c", 0, None, None, None, None, "")
+    assert report.accuracy == 0.5
+    # Four bins with one example each.
+    assert report.calibration.error == pytest.approx((0.1 + 0.8 + 0.3 + 0.6) / 4)
+    assert report.calibration.share.tolist() == [0.25] * 4
 
 
 def test_a_png_file_holds_its_pixels():
-    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    data = predictions.png(pixels)
-    body = data[data.index(b"IDAT") + 4 : data.index(b"IEND") - 8]
-    assert zlib.decompress(body) == b"\0" + pixels[0].tobytes() + b"\0" + pixels[1].tobytes()
+    for channels in (1, 3):
+        pixels = np.arange(8 * channels, dtype=np.uint8).reshape(2, 4, channels)
+        image = Image.open(io.BytesIO(encode_png(pixels)))
+        assert (np.asarray(image).reshape(pixels.shape) == pixels).all()
 
 
 # Bad input
@@ -395,7 +398,11 @@ def test_a_checkpoint_is_asked_about_every_example_where_that_is_wanted(tmp_path
     )
     said = opened(folder, evaluate=True, model="on")
     assert "8 examples, checkpoint of step 20: accuracy 1.0000" in said.text
-    assert [figure["title"] for figure in said.figures[-3:]] == ["Confusions", "Reliability", "ROC"]
+    assert [figure["title"] for figure in said.figures[-3:]] == [
+        "Confusion matrix",
+        "Reliability diagram",
+        "ROC curves",
+    ]
     assert said.figures[-3]["data"][0]["text"] == [["4", ""], ["", "4"]]
     assert said.figures[-3]["layout"]["xaxis"]["ticktext"] == ["dark", "light"]
     images = [attrs["alt"] for tag, attrs in said.tags if tag == "img"]
@@ -437,24 +444,24 @@ def test_sounds_are_in_the_page_as_files_that_hold_their_samples(tmp_path):
 def test_inputs_for_which_a_page_has_no_room_are_left_out_and_long_texts_cut(monkeypatch):
     monkeypatch.setattr(predictions, "ROOM", 700)
     display = Display(lambda x: "a" * int(x))
-    shown = predictions.shown({i: np.array(n) for i, n in enumerate((2_000, 90, 20))}, display)
+    shown = predictions.input_files({i: np.array(n) for i, n in enumerate((2_000, 90, 20))}, display)
     assert {i: len(x) for i, x in shown.items()} == {0: 602, 1: 90}
 
 
-@pytest.mark.parametrize(("said", "what"), [(np.zeros(3), "ndarray"), (b"MThd", "bytes of no such file")])
+@pytest.mark.parametrize(("said", "what"), [(np.zeros(3), "ndarray"), (b"MThd", "bytes of another file")])
 def test_a_display_that_gives_what_a_page_cannot_show_is_named(said, what):
-    with pytest.raises(ValueError, match=f"the display gives {what} for an input; wanted text"):
-        predictions.shown({0: np.zeros(3)}, Display(lambda x: said))
+    with pytest.raises(ValueError, match=f"the display: got {what} for an input; expected text"):
+        predictions.input_files({0: np.zeros(3)}, Display(lambda x: said))
 
 
 def test_a_display_that_names_too_few_classes_is_a_sentence():
-    with pytest.raises(ValueError, match=r"the display names 1 classes; wanted 2"):
-        predictions.names(Display(classes=lambda: ("one",)), None, 2)
+    with pytest.raises(ValueError, match=r"the display: got names of 1 classes; expected 2"):
+        predictions.class_names(Display(classes=lambda: ("one",)), None, 2)
 
 
 def test_a_task_that_says_nothing_of_examples_is_a_sentence(trained, tmp_path):
     text = opened(trained, out=tmp_path / "out.html", evaluate=True, model="on").text
-    assert "The run could not be evaluated: this task tells nothing of single examples" in text
+    assert "The run could not be evaluated: got a task without `examine`" in text
 
 
 def test_an_experiment_that_cannot_be_built_is_a_sentence(trained, tmp_path):
@@ -468,7 +475,7 @@ def test_an_experiment_that_cannot_be_built_is_a_sentence(trained, tmp_path):
 
 def test_a_page_without_anything_else_is_made(tmp_path):
     (tmp_path / "knobs.json").write_text("{}")
-    assert "Nothing has been evaluated yet." in one_run(read(tmp_path), None, {}, None).html()
+    assert "Nothing has been evaluated yet." in run_page(read_run(tmp_path), None, {}, None).html()
 
 
 def test_the_axis_of_a_share_tells_its_ticks_apart(tmp_path):

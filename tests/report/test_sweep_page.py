@@ -62,7 +62,15 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path, capsys):
     (tmp_path / "new" / "members").mkdir(parents=True)
     (tmp_path / "new" / "knobs.json").write_text(json.dumps({"knobs": {}}))
     assert cli.main(["report", str(tmp_path / "new")]) == 2
-    assert "no member has begun" in capsys.readouterr().err
+    assert "a sweep without members that have begun" in capsys.readouterr().err
+
+
+@fast
+def test_a_sweep_of_which_every_member_diverged_has_a_page(tmp_path):
+    sweep = made_sweep(tmp_path / "sweep")
+    for file in (sweep / "members").glob("*/result.json"):
+        file.write_text(json.dumps({"exit": "NotFinite: of step 3", "metrics": {"test/accuracy": 0.5}}))
+    assert "No member came to a finite result" in report(sweep).read_text()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
