@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, keys, optim
 from jaxmodels.data.augment import flip
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known
 from jaxmodels.data.drawing import grid
@@ -44,9 +44,8 @@ def untrained(config):
     """The same probe on the same encoder with its first, random parameters."""
     rows = 2 * config.probed
     data = half_known(config.probed, rows, folder=config.data or None).rows(0, 0, rows)
-    return {
-        "untrained": {f"test/{name}": x for name, x in probes.untrained(ENCODER, config.seed, data).items()}
-    }
+    accuracies = probes.untrained(ENCODER, keys.root(config.seed), data)
+    return {"untrained": {f"test/{name}": accuracy for name, accuracy in accuracies.items()}}
 
 
 def build(config: Config) -> Experiment:

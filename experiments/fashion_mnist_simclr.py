@@ -11,7 +11,7 @@ Result: probe 82.6%, 21.1 points above the untrained encoder's 61.5%, neighbours
 
 from dataclasses import dataclass
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, keys, optim
 from jaxmodels.data.augment import color, flip, resized_crop
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known
 from jaxmodels.models.resnet import Basic, ResNet
@@ -39,9 +39,8 @@ def untrained(config):
     """The same probe on the same encoder with its first, random parameters."""
     rows = 2 * config.probed
     data = half_known(config.probed, rows, folder=config.data or None).rows(0, 0, rows)
-    return {
-        "untrained": {f"test/{name}": x for name, x in probes.untrained(ENCODER, config.seed, data).items()}
-    }
+    accuracies = probes.untrained(ENCODER, keys.root(config.seed), data)
+    return {"untrained": {f"test/{name}": accuracy for name, accuracy in accuracies.items()}}
 
 
 def build(config: Config) -> Experiment:

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmodels.step import OnNan, State, cast_floats, example_keys, mean_over, skipped_spikes
+from jaxmodels import keys
+from jaxmodels.step import OnNan, State, cast_floats, mean_over, skipped_spikes
 from jaxmodels.task import Batch, Mean, Task
 
 Loss = Callable[[Any, Any, Any, Any], tuple[Mean, Any, dict[str, Mean]]]
@@ -86,7 +87,8 @@ def alternating(
             finite: Any = True
             norms, sums = [], []
             for i, name in enumerate(losses):
-                keys_B = example_keys(jax.random.fold_in(state.key, i), state.step, rows)
+                side_key = jax.random.fold_in(jax.random.fold_in(state.key, i), state.step)
+                keys_B = keys.per_example(side_key, rows)
                 grads, (mean, extra, more) = gradient(name, params, extra, batch, keys_B)
                 if axis:
                     some = mean.weight > 0

@@ -1,8 +1,7 @@
-"""The random key that a seed stands for: the same everywhere that a seed is taken.
+"""Random keys: the key of a seed, and one key per example.
 
-A seed from 0 to 2^32 - 1 gives jax.random.key(seed). JAX itself leaves out what is above 32 bits, so that
-2^32 would begin as 0 does: here the upper word is folded in, and every whole number of 64 bits has a key of
-its own.
+A seed from 0 to 2^32 - 1 gives jax.random.key(seed). JAX itself ignores all bits above the lowest 32, so 2^32
+would give the key of 0. Here the upper word is folded in, and every 64-bit integer has its own key.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ LIMIT = 2**63
 
 
 def words(seed: Any, name: str = "seed") -> np.ndarray:
-    """(upper, lower) 32 bits of a whole number, uint32: what `root` takes where seeds are inputs of a program."""
+    """The (upper, lower) 32 bits of an integer, as uint32: what `root` takes where a program has the seed as its input."""
     try:
         number = operator.index(seed)
     except TypeError:
         number = LIMIT
     if isinstance(seed, bool | np.bool_) or not -LIMIT <= number < LIMIT:
         raise ValueError(
-            f"{name}: got {seed!r}; expected a whole number of 64 bits, below 2^63. Choose another one"
+            f"{name}: got {seed!r}; expected a whole number of 64 bits, below 2^63. Choose another one."
         )
     return np.array([number >> 32 & 0xFFFFFFFF, number & 0xFFFFFFFF], np.uint32)
 
 
 def root(seed: Any) -> jax.Array:
-    """The key of a seed: a whole number of 64 bits, or its `words`, or an array of JAX's that holds it."""
+    """The key of a seed: a 64-bit integer, its `words`, or a JAX array that holds it."""
     if isinstance(seed, jax.Array) and not seed.ndim:
         return jax.random.key(seed)
     upper, lower = seed if isinstance(seed, jax.Array) else words(seed)
@@ -42,3 +41,13 @@ def root(seed: Any) -> jax.Array:
     return jax.random.wrap_key_data(
         jnp.where(upper > 0, folded, jax.random.key_data(key)), impl=jax.random.key_impl(key)
     )
+
+
+def per_example(key: jax.Array, numbers_B: jax.Array) -> jax.Array:
+    """One key for each example: `key` with the example's number, such as its row in the global batch, folded in."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers_B)
+
+
+def fold(keys_B: jax.Array, number: int | jax.Array) -> jax.Array:
+    """Other keys, one for each example, for the use that has this number."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys_B, number)

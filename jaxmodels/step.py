@@ -47,11 +47,6 @@ def init(task: Task, optimizer: optax.GradientTransformation, seed: int | Array,
     return State(zero, run_key, params, extra, optimizer.init(params), zero, averaged)
 
 
-def example_keys(key: Array, step: Array, rows: Array) -> Array:
-    """One key for each example, from the step and the example's row in the global batch."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), rows)
-
-
 def cast_floats(tree: Any, dtype: Any) -> Any:
     """Every floating array of the tree in dtype; None leaves them."""
     if dtype is None:
@@ -127,7 +122,7 @@ def make_step(
         rows = jnp.arange(size)
         if axis:
             rows += jax.lax.axis_index(axis) * size
-        keys_B = example_keys(state.key, state.step, rows)
+        keys_B = keys.per_example(jax.random.fold_in(state.key, state.step), rows)
         grads, (mean, extra, metrics) = gradient(state.params, state.extra, batch, keys_B)
         if axis:
             own = mean.weight > 0

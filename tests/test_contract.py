@@ -19,9 +19,9 @@ import pytest
 from instances import first
 from tiny import TINY, B, Tiny
 
-from jaxmodels import parallel
+from jaxmodels import keys, parallel
 from jaxmodels.parallel import rules
-from jaxmodels.step import cast_floats, example_keys, init, make_evaluate, make_step
+from jaxmodels.step import cast_floats, init, make_evaluate, make_step
 from jaxmodels.task import Mean
 
 RATE = 0.3
@@ -65,7 +65,7 @@ class Case:
 
     @cached_property
     def keys(self):
-        return example_keys(self.state.key, jnp.zeros((), jnp.int32), jnp.arange(B))
+        return keys.per_example(jax.random.fold_in(self.state.key, 0), jnp.arange(B))
 
     @cached_property
     def step(self):

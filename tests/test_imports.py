@@ -44,7 +44,7 @@ ARROWS: dict[str, list[str]] = {
     "options": ["choices"],
     "experiment": ["task", "pipeline", "interfaces"],
     "step": ["task", "keys", "paths", "choices"],
-    "alternating": ["step", "task"],
+    "alternating": ["step", "task", "keys"],
     "state": ["step", "experiment", "parallel", "task", "pipeline", "keys"],
     "optim": ["optim", "paths"],
     "launch": ["launch", "console"],
@@ -99,7 +99,6 @@ PENDING: list[tuple[str, str]] = [
     ("runs.experiment_file", "data.learned"),
     ("runs.fingerprints", "data.fingerprint"),
     ("runs.fingerprints", "training.evaluate"),
-    ("scores.probes", "keys"),
     ("step", "contracts"),
 ]
 

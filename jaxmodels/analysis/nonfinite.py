@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from jaxmodels import keys
 from jaxmodels.launch.exit_statuses import NOT_FINITE
 from jaxmodels.paths import by_path
-from jaxmodels.step import State, cast_floats, example_keys
+from jaxmodels.step import State, cast_floats
 from jaxmodels.task import Task
 
 
@@ -93,7 +94,7 @@ def first_not_finite(
 ) -> Found | None:
     """Runs loss and gradient of one batch again, and finds the first module output that is not finite."""
     size = len(next(iter(batch.values())))
-    keys_B = example_keys(state.key, state.step, jnp.arange(size))
+    keys_B = keys.per_example(jax.random.fold_in(state.key, state.step), jnp.arange(size))
 
     def loss(params):
         mean, _, _ = task.loss(cast_floats(params, precision), state.extra, batch, keys_B)

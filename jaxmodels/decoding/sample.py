@@ -80,9 +80,7 @@ def sample(
     # Equal prompts get different texts, and each the same as alone.
     number = [Counter(map(tuple, seen[:i]))[tuple(prompt)] for i, prompt in enumerate(seen)]
     rows = _power(len(seen))
-    keys_B = jax.vmap(partial(jax.random.fold_in, keys.root(how.seed)))(
-        jnp.asarray(number + [0] * (rows - len(seen)))
-    )
+    keys_B = keys.per_example(keys.root(how.seed), jnp.asarray(number + [0] * (rows - len(seen))))
     options = jnp.array([how.temperature, how.top_p, how.min_p, how.repetition_penalty], jnp.float32)
     limits = (
         how.temperature > 0,
@@ -181,7 +179,7 @@ def _go_on(
             logits_BV = logits_BV / temperature
             if keeps:
                 logits_BV = keep_likely(logits_BV, top_k=top_k, top_p=top_p, min_p=min_p)
-            now_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, before + state.n)
+            now_B = keys.fold(keys_B, before + state.n)
             token_B = jax.vmap(jax.random.categorical)(now_B, logits_BV)
         else:
             token_B = logits_BV.argmax(-1)

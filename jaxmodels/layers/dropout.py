@@ -7,6 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxmodels import keys
+
 
 def dropout(x: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
     """x (B first) with each element zeroed with probability rate and the rest scaled by 1 / (1 - rate).
@@ -68,4 +70,4 @@ def _mixed(x: jax.Array) -> jax.Array:
 
 def fold(keys_B: jax.Array | None, number: int | jax.Array) -> jax.Array | None:
     """Other keys, one per example, for the use with this number; None stays None."""
-    return None if keys_B is None else jax.vmap(jax.random.fold_in, (0, None))(keys_B, number)
+    return None if keys_B is None else keys.fold(keys_B, number)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels import parallel, step
+from jaxmodels import keys, parallel, step
 from jaxmodels.analysis import flops, hlo
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
@@ -151,7 +151,7 @@ def counts(experiment: Experiment, request: dict[str, Any], state: Any) -> dict[
         return {**found, "model": whole.by_type()}
 
     def loss(params, extra, batch, key):
-        keys_B = step.example_keys(key, jnp.zeros((), jnp.int32), jnp.arange(experiment.train.batch))
+        keys_B = keys.per_example(jax.random.fold_in(key, 0), jnp.arange(experiment.train.batch))
         return experiment.task.loss(step.cast_floats(params, precision), extra, batch, keys_B)[0].total
 
     with lowered_for("definition"):

@@ -12,8 +12,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxmodels import keys
-
 PART = 500  # examples that an untrained encoder sees at once
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # as in arXiv:2104.14294, section 4.1
@@ -38,10 +36,10 @@ def score(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, np.ndar
     return {"probe": linear_probe(*parts), "neighbours": nearest_neighbours(*parts)}
 
 
-def untrained(encoder: nn.Module, seed: int, batch: dict[str, np.ndarray]) -> dict[str, float]:
-    """The same of an encoder with its first, random parameters, on one batch of all examples, with "image"."""
+def untrained(encoder: nn.Module, key: jax.Array, batch: dict[str, np.ndarray]) -> dict[str, float]:
+    """The same of an encoder with random parameters from this key, on one batch of all examples, with "image"."""
     image = batch["image"]
-    variables = jax.jit(encoder.init)(keys.root(seed), image[:1])
+    variables = jax.jit(encoder.init)(key, image[:1])
     apply = jax.jit(lambda x: encoder.apply(variables, x))
     features = np.concatenate([apply(part) for part in np.split(image, range(PART, len(image), PART))])
     return score([features], [batch])

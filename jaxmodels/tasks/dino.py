@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.keys import fold
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
 from jaxmodels.tasks.keys import own_keys
@@ -47,8 +48,8 @@ def dino(
         return params, extra
 
     def loss(params, extra, batch, keys_B):
-        both = jnp.concatenate([views(batch["image"], _fold(keys_B, i)) for i in (0, 1)])
-        keys_N = jnp.concatenate([_fold(keys_B, 2), _fold(keys_B, 3)])
+        both = jnp.concatenate([views(batch["image"], fold(keys_B, i)) for i in (0, 1)])
+        keys_N = jnp.concatenate([fold(keys_B, 2), fold(keys_B, 3)])
         weight_N = jnp.tile(batch["weight"], 2).astype(jnp.float32)
         student_ND, student_extra = apply(model, params, extra["student"], both, keys_N, weight=weight_N)
         teacher_ND, teacher_extra = apply(
@@ -76,7 +77,7 @@ def dino(
 
     def evaluate(params, extra, batch):
         keys_B = own_keys(batch["image"])
-        both = [views(batch["image"], _fold(keys_B, i)) for i in (0, 1)]
+        both = [views(batch["image"], fold(keys_B, i)) for i in (0, 1)]
 
         def output(image):
             return apply(model, extra["teacher"], extra["teacher_extra"], image, None)[0].astype(jnp.float32)
@@ -86,7 +87,3 @@ def dino(
         return {"likeness": Mean.of((z[0] * z[1]).sum(-1) / jnp.maximum(norm_B, 1e-6), batch["weight"])}
 
     return Task(init, loss, evaluate, requires=of_images)
-
-
-def _fold(keys_B: jax.Array, number: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys_B, number)

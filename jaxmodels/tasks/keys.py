@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.keys import per_example
+
 
 def own_keys(x: jax.Array) -> jax.Array:
     """One key for each row of x (floats or integers, B first): the same for the same content, wherever the row stands."""
@@ -12,4 +14,4 @@ def own_keys(x: jax.Array) -> jax.Array:
     bits_BN = jax.lax.bitcast_convert_type(x.astype(kind), jnp.uint32).reshape(x.shape[0], -1)
     odd_N = 2 * jnp.arange(bits_BN.shape[1], dtype=jnp.uint32) * jnp.uint32(0x9E3779B1) + jnp.uint32(1)
     hash_B = ((bits_BN ^ (bits_BN >> 15)) * odd_N).sum(-1, dtype=jnp.uint32)
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), hash_B)
+    return per_example(jax.random.key(0), hash_B)

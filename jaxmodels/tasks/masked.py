@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.keys import fold, per_example
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import init_from
 from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
@@ -54,7 +55,7 @@ def keys_of(tokens_BT: jax.Array, real_BT: jax.Array | None = None) -> jax.Array
     if real_BT is not None:
         mixed_BT *= real_BT
     sum_B = (mixed_BT * jnp.uint32(2246822519)).sum(1, dtype=jnp.uint32)
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), sum_B)
+    return per_example(jax.random.key(0), sum_B)
 
 
 def masked(
@@ -92,9 +93,7 @@ def masked(
         return {"loss": loss, "accuracy": accuracy}
 
     def loss(params, extra, batch, keys_B):
-        metrics = measure(
-            params, extra, batch, jax.vmap(jax.random.fold_in, (0, None))(keys_B, 2**18), keys_B
-        )
+        metrics = measure(params, extra, batch, fold(keys_B, 2**18), keys_B)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels.keys import fold
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
 from jaxmodels.tasks.keys import own_keys
@@ -30,8 +31,8 @@ def simclr(model: nn.Module, views: Views, *, temperature: float = 0.2) -> Task:
     """
 
     def project(params, extra, batch, keys_B, training):
-        both = [views(batch["image"], _fold(keys_B, i)) for i in (0, 1)]
-        model_keys = jnp.concatenate([_fold(keys_B, 2), _fold(keys_B, 3)]) if training else None
+        both = [views(batch["image"], fold(keys_B, i)) for i in (0, 1)]
+        model_keys = jnp.concatenate([fold(keys_B, 2), fold(keys_B, 3)]) if training else None
         z, extra = apply(
             model,
             params,
@@ -63,7 +64,3 @@ def simclr(model: nn.Module, views: Views, *, temperature: float = 0.2) -> Task:
         return {"likeness": Mean.of((one_BD * other_BD).sum(-1), batch["weight"])}
 
     return Task(init_from(model, "image"), loss, evaluate, requires=of_images)
-
-
-def _fold(keys_B: jax.Array, number: int) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys_B, number)

@@ -8,6 +8,7 @@ import pytest
 from instances import first
 from tiny import TINY
 
+from jaxmodels import keys
 from jaxmodels.analysis import flops, hlo
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.models.bert import Bert, TextClassifier
@@ -18,7 +19,7 @@ from jaxmodels.models.mixer import Mixer
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.resnet import ResNet
 from jaxmodels.models.vit import ViT
-from jaxmodels.step import example_keys, init, make_step
+from jaxmodels.step import init, make_step
 
 SGD = optax.sgd(0.1)
 GROUPED = {"moe-shared-remat"}  # a CPU computes every expert for every token
@@ -75,7 +76,7 @@ def test_without_rematerialisation_the_step_does_what_the_model_must(tiny):
     state = state_of(tiny)
 
     def loss(params, batch):
-        keys_B = example_keys(jax.random.key(0), 0, jnp.arange(8))
+        keys_B = keys.per_example(jax.random.fold_in(jax.random.key(0), 0), jnp.arange(8))
         return tiny.task.loss(params, {}, batch, keys_B)[0].total
 
     trained = len(jax.tree.leaves(state.params))
