@@ -17,8 +17,7 @@ from typing import Literal
 import jax
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, optim
-from jaxmodels.commands import open_run
+from jaxmodels import Evaluation, Experiment, open_run, optim
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, numbered
 from jaxmodels.data.drawing import grid
 from jaxmodels.models.cnn import CNN

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, open_run, optim
 from jaxmodels.alternating import alternating, optimizers
-from jaxmodels.commands import open_run
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, numbered
 from jaxmodels.data.drawing import grid
 from jaxmodels.models.cnn import CNN

@@ -116,24 +116,6 @@ class CheckpointOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """What is evaluated."""
-
-    texts: tuple[str, ...] = ()
-    """Files of text that the language model scores: loss and perplexity of each, instead of the experiment's own data."""
-    data: str = ""
-    """Other data, prepared as the run's own: what the experiment's other_data reads, such as a folder of images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsOptions:
-    """Parameters that are not of a run."""
-
-    weights: str = ""
-    """A file or folder of weights, read by the experiment's `weights` and evaluated instead of a checkpoint."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """What the page shows."""
 
@@ -209,44 +191,6 @@ class ListOptions:
     """The folder of runs' folders."""
     models: bool = False
     """The library's models instead, of all families or of those named: parameters, input, and whose weights they read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions:
-    """Where drawings go."""
-
-    out: str = ""
-    """A folder; by default predictions in the run's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
-    """How text is drawn."""
-
-    prompt: tuple[str, ...] = ()
-    """One or more texts to go on from; by default the experiment's own prompt."""
-    tokens: int = 200
-    """Tokens to draw at most. A text may be longer than the model's context: where that is full, writing goes on from its
-    newer half, and of a longer prompt the end is read. With --beams prompt and tokens must fit into it; a model with an
-    encoder stops at its end."""
-    temperature: float = 0.8
-    """0 always takes the likeliest token."""
-    top_k: int = 0
-    """Draw from the k likeliest tokens; 0 from all."""
-    top_p: float = 1.0
-    """Draw from the likeliest tokens that together have this probability."""
-    min_p: float = 0.0
-    """Draw from the tokens at least so probable as this part of the likeliest one's probability."""
-    repetition_penalty: float = 1.0
-    """Above 1: tokens that have occurred are less likely to come again. Of no effect with --beams."""
-    stop: tuple[str, ...] = ()
-    """Texts at which writing stops; they are left out."""
-    beams: int = 0
-    """Take the best text of a beam search of this width, instead of drawing."""
-    alpha: float = 0.6
-    """Of the beam search's length penalty: 0 prefers short texts."""
-    seed: int = 0
-    """Of the draws."""
 
 
 @dataclass(frozen=True, kw_only=True)

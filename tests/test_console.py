@@ -9,7 +9,7 @@ import pytest
 from report.runs import made
 from rich.console import Console as Rich
 
-from jaxmodels import cli, commands
+from jaxmodels import cli
 from jaxmodels.cli.parsing import fail
 from jaxmodels.commands.watch import watch
 from jaxmodels.console import Console, shown
@@ -72,7 +72,7 @@ def test_a_tensors_name_in_a_message_is_shown_as_text(tmp_path, capsys):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_generated_text_is_shown_on_a_terminal_and_raw_in_a_file(monkeypatch, capsys, terminal):
-    monkeypatch.setattr(commands, "generate", lambda *_, **__: _texts())
+    monkeypatch.setattr("jaxmodels.commands.generate.generate", lambda *_, **__: _texts())
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
     assert cli.main(["generate", "x", "--prompt", "a", "b"]) == 0
     assert (SAFE if terminal else EVIL) in capsys.readouterr().out

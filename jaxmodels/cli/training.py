@@ -27,7 +27,7 @@ def train(argv: list[str]) -> int:
     about = "Train an experiment's file. Its knobs are options too: jaxmodels train FILE --help lists them."
     path, rest = positional("train", argv, "FILE", parts, about)
 
-    from jaxmodels import commands
+    from jaxmodels.commands.train import train
     from jaxmodels.console import Console
     from jaxmodels.parallel import processes
     from jaxmodels.runs import experiment_file
@@ -43,7 +43,7 @@ def train(argv: list[str]) -> int:
     folder = Path(place.folder or Path("runs") / experiment_file.run_name(file, file.config(**knobs)))
     console.say(f"{file.path} → {folder}", "bold")
     try:
-        result = commands.train(
+        result = train(
             file, console=console, **vars(got["running"]), **{**vars(place), "folder": str(folder)}, **knobs
         )
     except runner.Interrupted as stop:
@@ -61,7 +61,7 @@ def train(argv: list[str]) -> int:
 
 def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str]) -> None:
     """What a person wants to know at the end."""
-    from jaxmodels import commands
+    from jaxmodels.commands.generate import sample
     from jaxmodels.console import duration, number
     from jaxmodels.runs import experiment_file
     from jaxmodels.runs.files import write_text
@@ -100,7 +100,7 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     config = experiment_file.make_config(file, read_knobs(folder).knobs)
     experiment = file.build(config)
     if experiment.decoder is not None and not console.quiet:
-        [wrote] = commands.sample(experiment, result.state, tokens=300)
+        [wrote] = sample(experiment, result.state, tokens=300)
         write_text(folder / "sample.txt", wrote.whole)
         console.say(f"\nA sample after {wrote.prompt!r}", "bold")
         console.say(wrote.whole)

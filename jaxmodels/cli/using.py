@@ -19,13 +19,8 @@ CODE = (
 
 def evaluate(argv: list[str]) -> int:
     """jaxmodels evaluate."""
-    from jaxmodels.options import (
-        CheckpointOptions,
-        DistributedOptions,
-        EvaluateOptions,
-        OutputOptions,
-        WeightsOptions,
-    )
+    from jaxmodels.commands.evaluate import EvaluateOptions, WeightsOptions, evaluate
+    from jaxmodels.options import CheckpointOptions, DistributedOptions, OutputOptions
 
     anywhere = {
         "importing": WeightsOptions,
@@ -46,16 +41,13 @@ def evaluate(argv: list[str]) -> int:
         got = parse("evaluate", rest, run, parts, about=about)
         what = vars(got["scoring"])
 
-    from jaxmodels import commands
     from jaxmodels.console import Console, number
     from jaxmodels.parallel import processes
     from jaxmodels.runs.metrics_file import finite
 
     processes.join(cluster.find(rest, os.environ), preemption=False)
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json, muted=not processes.first())
-    metrics = commands.evaluate(
-        run, console=console, **what, **vars(got["importing"]), **vars(got["restoring"])
-    )
+    metrics = evaluate(run, console=console, **what, **vars(got["importing"]), **vars(got["restoring"]))
     console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
     if got["printing"].json and processes.first():
         print(json.dumps(finite({"run": run, "metrics": metrics})))
@@ -64,7 +56,8 @@ def evaluate(argv: list[str]) -> int:
 
 def predict(argv: list[str]) -> int:
     """jaxmodels predict."""
-    from jaxmodels.options import CheckpointOptions, OutputOptions, PredictOptions
+    from jaxmodels.commands.predict import PredictOptions, predict
+    from jaxmodels.options import CheckpointOptions, OutputOptions
 
     parts = {"writing": PredictOptions, "restoring": CheckpointOptions, "printing": OutputOptions}
     about = f"What a run's model, or one from elsewhere, says of files, such as pictures; and drawings of it. {CODE}"
@@ -74,12 +67,11 @@ def predict(argv: list[str]) -> int:
         positional("predict RUN", rest, "FILES", parts, about)
     got = parse("predict", rest, f"{run} {' '.join(files)}", parts, about=about)
 
-    from jaxmodels import commands
     from jaxmodels.console import Console
 
     printing = got["printing"]
     console = Console(quiet=printing.quiet, json=printing.json)
-    said = commands.predict(run, files, warn=console.warn, **vars(got["writing"]), **vars(got["restoring"]))
+    said = predict(run, files, warn=console.warn, **vars(got["writing"]), **vars(got["restoring"]))
     for one in said:
         console.say(one["file"], "bold")
         for name, value in one.items():
@@ -96,14 +88,14 @@ def predict(argv: list[str]) -> int:
 
 def generate(argv: list[str]) -> int:
     """jaxmodels generate."""
-    from jaxmodels.options import CheckpointOptions, GenerateOptions, OutputOptions
+    from jaxmodels.commands.generate import GenerateOptions, generate
+    from jaxmodels.options import CheckpointOptions, OutputOptions
 
     parts = {"sampling": GenerateOptions, "restoring": CheckpointOptions, "printing": OutputOptions}
     about = f"Let a language model write: a run's, or one in a folder from elsewhere. {CODE}"
     run, rest = positional("generate", argv, "RUN", parts, about)
     got = parse("generate", rest, run, parts, about=about)
 
-    from jaxmodels import commands
     from jaxmodels.console import Console
 
     printing, chosen = got["printing"], given(rest, GenerateOptions)
@@ -116,9 +108,7 @@ def generate(argv: list[str]) -> int:
     def show(_: int, text: str) -> None:
         print(seen(text), end="", flush=True)
 
-    texts = commands.generate(
-        run, warn=console.warn, show=show if streams else None, **vars(got["restoring"]), **how
-    )
+    texts = generate(run, warn=console.warn, show=show if streams else None, **vars(got["restoring"]), **how)
     if printing.json:
         print(json.dumps({"run": run, "texts": [text._asdict() for text in texts]}))
     elif streams:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from files import bare_jax, faulty, tiny_gpt, tiny_mlp
 
-from jaxmodels import __version__, cli, commands
+import jaxmodels
+from jaxmodels import __version__, cli
 from jaxmodels.data.formats.images import read_image
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.training import runner
@@ -262,7 +263,7 @@ def test_a_package_that_is_not_installed_is_named(capsys, tmp_path):
 )
 def test_the_python_function_checks_its_options_too(argument, said):
     with pytest.raises(ValueError, match=said):
-        commands.train(MLP, **argument)
+        jaxmodels.train(MLP, **argument)
 
 
 # Output
@@ -377,7 +378,7 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(capsys, mlp, tmp_path):
     shutil.rmtree(folder / "checkpoints")
     status, _, err = main(capsys, "evaluate", folder)
     assert status == 2
-    assert "holds no complete checkpoint yet; train on" in err
+    assert "got no complete checkpoint; expected one. Train on" in err
 
 
 # generate
@@ -456,7 +457,7 @@ def test_options_of_generate_out_of_range_are_refused(capsys, gpt, option, said)
 def test_a_model_that_writes_nothing_says_so(capsys, mlp):
     status, _, err = main(capsys, "generate", mlp, "--prompt", "a")
     assert status == 2
-    assert "this experiment's model does not generate: build() gave no decoder" in err
+    assert "got an experiment whose build() gives no decoder" in err
 
 
 def test_a_language_model_shows_a_sample_at_the_end(capsys, gpt):

@@ -126,7 +126,7 @@ def test_a_run_of_an_object_says_that_it_has_no_file(tmp_path):
 
 
 def test_an_option_that_is_misspelt_for_an_object_is_named():
-    with pytest.raises(ValueError, match="Do write folder="):
+    with pytest.raises(ValueError, match="Write folder="):
         train(made(), foldr="x")
 
 

@@ -52,7 +52,7 @@ def test_the_command_prints_what_it_found_and_json_where_asked(run, capsys):
     [
         (["RUN"], "jaxmodels predict RUN needs FILES first"),
         (["RUN", "nowhere.png"], "nowhere.png"),
-        (["RUN", "a/x.png", "b/x.jpg"], "two of the files are called x"),
+        (["RUN", "a/x.png", "b/x.jpg"], "got two files called x"),
         (["RUN", "broken.png"], "broken.png"),
     ],
     ids=["no file", "absent", "same name", "no picture"],
@@ -73,4 +73,4 @@ def test_bad_input_is_answered_in_one_message(run, words, said, capsys, monkeypa
 def test_a_model_that_reads_no_files_says_so(tmp_path, capsys):
     train(tiny_mlp.__file__, folder=str(tmp_path / "run"), mesh="data=1", steps=4)
     assert cli.main(["predict", str(tmp_path / "run"), "x.png", "--mesh", "data=1"]) == 2
-    assert "this experiment's model reads no files: build() gave no predictor" in capsys.readouterr().err
+    assert "got an experiment whose build() gives no predictor" in capsys.readouterr().err

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxmodels import cli, commands
+import jaxmodels
+from jaxmodels import cli
 from jaxmodels.cli.parsing import given
+from jaxmodels.commands.generate import GenerateOptions
 from jaxmodels.convert.generation_config import Asked
 from jaxmodels.convert.load import save_pretrained
 from jaxmodels.convert.text import open_text_model
@@ -21,7 +23,6 @@ from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.decoding import generate
 from jaxmodels.decoding.sample import How
 from jaxmodels.models.gpt import GPT
-from jaxmodels.options import GenerateOptions
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.fast
@@ -122,7 +123,7 @@ def test_the_options_that_the_sentence_names_write_what_transformers_writes(fold
         UserWarning, match=r"generation_config.json asks for do_sample False, .* --repetition-penalty 1.5"
     ):
         open_text_model(folder)
-    commands.generate(folder, prompt="the cat", warn=heard.append)
+    jaxmodels.generate(folder, prompt="the cat", warn=heard.append)
     [sentence] = heard
     assert sentence.startswith(f"{folder / 'generation_config.json'} asks for ")
     options = shlex.split(sentence.rpartition("give ")[2])

@@ -78,7 +78,7 @@ def test_the_command_scores_texts(capsys, folder, tmp_path):
 def test_a_folder_is_not_evaluated_without_texts(capsys, folder):
     assert cli.main(["evaluate", str(folder)]) == 2
     assert (
-        "holds a model and no experiment, so there is nothing to evaluate on; give --texts"
+        "got a folder of weights, which has no data; expected texts to score. Give --texts"
         in capsys.readouterr().err
     )
 
@@ -147,7 +147,7 @@ def test_one_with_an_encoder_writes_what_it_makes_of_a_source(capsys, encoder_de
 def test_one_with_an_encoder_scores_no_text(capsys, encoder_decoder, tmp_path):
     (tmp_path / "a.txt").write_text(TEXT)
     assert cli.main(["evaluate", str(encoder_decoder), "--texts", str(tmp_path / "a.txt")]) == 2
-    assert "turns one text into another, and scores none by itself" in capsys.readouterr().err
+    assert "got a text for a model that maps one text to another" in capsys.readouterr().err
 
 
 def test_an_encoder_alone_writes_nothing(capsys, folder, tmp_path):

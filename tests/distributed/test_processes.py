@@ -23,7 +23,8 @@ from files import slow_mlp
 from runs.test_code import IMPORTED, write
 from states import same_bits
 
-from jaxmodels import Options, commands
+import jaxmodels
+from jaxmodels import Options
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.code import read_beside
 from jaxmodels.state import abstract_state
@@ -140,7 +141,7 @@ def parent(child: int) -> int:
 def alone(tmp_path_factory) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    commands.train(
+    jaxmodels.train(
         SLOW, folder=str(folder), mesh="data=1", dropout=0.1, steps_per_dispatch=1, seconds=0.0, keep=9
     )
     return folder

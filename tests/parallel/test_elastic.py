@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from files import tiny_mlp
 
-from jaxmodels import commands
+import jaxmodels
 from jaxmodels.parallel import elastic
 
 fast = pytest.mark.fast
@@ -68,5 +68,5 @@ def test_the_losses_of_a_run_on_8_then_4_then_2_then_8_devices_are_those_of_one_
         said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
         assert said.returncode == 0, said.stderr
         assert f"on {devices} x cpu (data={devices}, jit)" in said.stdout
-    commands.train(tiny_mlp.__file__, folder=str(tmp_path / "whole"), dropout=0.1, mesh="data=8")
+    jaxmodels.train(tiny_mlp.__file__, folder=str(tmp_path / "whole"), dropout=0.1, mesh="data=8")
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "whole"), rtol=2e-5)

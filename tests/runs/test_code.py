@@ -218,7 +218,7 @@ def test_sweeps_their_members_and_plans_have_them_too(file):
 def test_the_command_line_runs_them_where_it_is_started_from_elsewhere(file, capsys):
     assert cli.main(["train", str(file), "--folder", "run", "--mesh", "data=1", "--quiet"]) == 0
     assert cli.main(["train", "run/experiment.py", "--folder", "run", "--mesh", "data=1", "--quiet"]) == 0
-    with pytest.raises(ValueError, match="reads no files"):
+    with pytest.raises(ValueError, match="gives no predictor"):
         predict("run", ["x"], mesh="data=1")
     assert width("run") == 12
     assert plan(file, on="cpu:1", compile="off")["forecast"]

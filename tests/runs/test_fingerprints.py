@@ -92,7 +92,7 @@ def test_a_command_that_does_not_read_the_data_looks_at_it_only_where_that_takes
     assert warnings() == []
     with pytest.raises(ValueError, match="the training data"):
         go(file)
-    with pytest.raises(ValueError, match="reads no files"):
+    with pytest.raises(ValueError, match="gives no predictor"):
         predict("run", ["x.png"], mesh="data=1", warn=lambda text: pytest.fail(text))
 
 

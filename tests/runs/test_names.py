@@ -10,7 +10,7 @@ import pytest
 from files import swept
 
 from jaxmodels import train
-from jaxmodels.commands import predictions
+from jaxmodels.commands.predict import predictions
 from jaxmodels.commands.sweep import sweep
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.runs.names import of_knobs, safe_name

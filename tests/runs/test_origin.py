@@ -8,7 +8,7 @@ import os
 import pytest
 
 import jaxmodels
-from jaxmodels import cli, commands
+from jaxmodels import cli
 from jaxmodels.commands.report import report
 from jaxmodels.convert.load import convert, load_pretrained
 from jaxmodels.runs.origin import check_run, is_weights
@@ -37,10 +37,10 @@ BOTH = (
 @pytest.mark.parametrize(
     "use",
     [
-        lambda folder: commands.generate(folder, prompt="x"),
-        lambda folder: commands.evaluate(folder),
-        lambda folder: commands.evaluate(folder, texts=[folder / "knobs.json"]),
-        lambda folder: commands.predict(folder, [folder / "knobs.json"]),
+        lambda folder: jaxmodels.generate(folder, prompt="x"),
+        lambda folder: jaxmodels.evaluate(folder),
+        lambda folder: jaxmodels.evaluate(folder, texts=[folder / "knobs.json"]),
+        lambda folder: jaxmodels.predict(folder, [folder / "knobs.json"]),
         lambda folder: report(folder),
         lambda folder: jaxmodels.open_run(folder),
     ],

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from instances import first
 
-from jaxmodels import cli, commands, parallel, train
+import jaxmodels
+from jaxmodels import cli, parallel, train
 from jaxmodels.commands.sweep import sweep
 from jaxmodels.options import Options
 from jaxmodels.runs import experiment_file
@@ -37,7 +38,7 @@ def assert_is_the_run_alone(swept: Path, name: str, tmp_path: Path, **knobs):
     for a, b in zip(ours, theirs, strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
     taken = take(swept, name, tmp_path / "taken")
-    (_, mine, n), (_, other, m) = commands.open_run(taken), commands.open_run(alone)
+    (_, mine, n), (_, other, m) = jaxmodels.open_run(taken), jaxmodels.open_run(alone)
     assert n == m
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from files import tiny_lora
 
-from jaxmodels import cli, commands, train
+import jaxmodels
+from jaxmodels import cli, train
 from jaxmodels.decoding import generate
 from jaxmodels.step import eval_variables
 from jaxmodels.tasks.classify import classify
@@ -16,7 +17,7 @@ from jaxmodels.tasks.lora import merge
 
 def merged(run):
     """(experiment, parameters W + alpha / rank x a @ b by NumPy, from the averaged adapters of the run's checkpoint)."""
-    experiment, state, _ = commands.open_run(run, mesh="data=1")
+    experiment, state, _ = jaxmodels.open_run(run, mesh="data=1")
     adapters, extra = eval_variables(experiment.optimizer, state)
     params = merge(extra["base"], adapters, tiny_lora.ALPHA / tiny_lora.RANK)
     (name, adapter), *_ = adapters.items()
@@ -44,11 +45,11 @@ def test_predictions_scores_and_examples_are_the_merged_models(pictured, tmp_pat
     assert inner.examine is not None
     probability_NK = np.asarray(inner.examine(params, {}, data)["probability"])
     accuracy = (probability_NK.argmax(1) == data["label"]).mean()
-    said = commands.evaluate(pictured, mesh="data=1")
+    said = jaxmodels.evaluate(pictured, mesh="data=1")
     assert accuracy > 0.8
     assert said["test/of_predictions"] == said["test/accuracy"] == pytest.approx(accuracy)
     image.fromarray(np.full((8, 8), 230, np.uint8)).save(tmp_path / "light.png")
-    [one] = commands.predict(pictured, [tmp_path / "light.png"], mesh="data=1")
+    [one] = jaxmodels.predict(pictured, [tmp_path / "light.png"], mesh="data=1")
     assert experiment.predictor is not None
     grey = experiment.predictor.read(tmp_path / "light.png")["image"][None]
     logits = tiny_lora.MLP_.apply({"params": params}, grey)[0]
@@ -67,7 +68,7 @@ def test_it_writes_what_the_merged_model_writes(tmp_path):
     train(tiny_lora.__file__, folder=str(tmp_path / "run"), mesh="data=1", kind="text")
     experiment, params = merged(tmp_path / "run")
     how = {"tokens": 4, "temperature": 0.0}
-    [said] = commands.generate(tmp_path / "run", prompt="123", mesh="data=1", **how)
+    [said] = jaxmodels.generate(tmp_path / "run", prompt="123", mesh="data=1", **how)
     [want] = generate(experiment.decoder, params, {}, ["123"], **how)
     assert said.text == want.text
     first = tiny_lora.GPT_.apply({"params": params}, jnp.asarray([[1, 2, 3]]))[0, -1].argmax()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from files import tiny_mlp
 
-from jaxmodels import Evaluation, Experiment, cli, commands, optim
+import jaxmodels
+from jaxmodels import Evaluation, Experiment, cli, optim
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.mlp import MLP
 from jaxmodels.options import Options
@@ -194,7 +195,7 @@ def test_every_command_that_takes_a_file_says_so(tmp_path, monkeypatch, capsys, 
 
 def test_a_knob_that_is_no_number_is_refused(capsys, tmp_path):
     with pytest.raises(ValueError, match=r"knob lr of .*: got nan; expected a number"):
-        commands.train(tiny_mlp.__file__, lr=math.nan, folder=str(tmp_path / "r"))
+        jaxmodels.train(tiny_mlp.__file__, lr=math.nan, folder=str(tmp_path / "r"))
     assert cli.main(["train", tiny_mlp.__file__, "--lr", "nan", "--folder", str(tmp_path / "r")]) == 2
 
 

@@ -12,7 +12,9 @@ import pytest
 from files import tiny_mlp
 from safetensors.numpy import save_file
 
-from jaxmodels import cli, commands, evaluate, train
+from jaxmodels import cli, evaluate, train
+from jaxmodels.commands.evaluate import state_of_weights
+from jaxmodels.runs import experiment_file
 from jaxmodels.state import initial
 
 IMAGES = """
@@ -147,7 +149,7 @@ def test_an_experiment_that_reads_nothing_else_says_what_to_add(plain):
     ):
         evaluate(plain, weights="x.th")
     with pytest.raises(
-        ValueError, match=r"got an experiment's file and no weights; expected a run's folder, or a file with"
+        ValueError, match=r"got an experiment's file without weights; expected a run's folder, or a file with"
     ):
         evaluate(tiny_mlp.__file__)
 
@@ -200,22 +202,22 @@ def test_imported_weights_of_an_averaging_optimizer_are_evaluated_as_they_are(tm
             "optimizer=optim.sgd(rate, momentum=0.9)", "optimizer=optim.with_ema(optim.sgd(rate), 0.9)"
         )
     )
-    module = commands.loading.load(file)
+    module = experiment_file.load(file)
     experiment = module.build(module.config())
     params = initial(experiment).params
     save_file(
         {f"{n}.{k}": np.asarray(x) + 1 for n, of in params.items() for k, x in of.items()},
         tmp_path / "x.safetensors",
     )
-    state = commands.imported(experiment, tmp_path / "x.safetensors", "data=1")
+    state = state_of_weights(experiment, tmp_path / "x.safetensors", "data=1")
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b) + 1), state.params, params)
     assert state.opt_state == ()
 
 
 def test_real_weights_fit_the_experiment_that_names_them(real):
-    file = commands.loading.load(Path(__file__).parents[2] / "experiments" / "cifar_resnet20.py")
+    file = experiment_file.load(Path(__file__).parents[2] / "experiments" / "cifar_resnet20.py")
     path = real("weights") / "resnet_cifar10"
-    state = commands.imported(file.build(file.config()), path / "resnet20-12fca82f.th", "data=1")
+    state = state_of_weights(file.build(file.config()), path / "resnet20-12fca82f.th", "data=1")
     assert sum(x.size for x in jax.tree.leaves(state.params)) == 269_722  # as the repository states: 0.27 M
     with pytest.raises(ValueError, match="belong"):
-        commands.imported(file.build(file.config()), path / "resnet32-d509ac18.th", "data=1")
+        state_of_weights(file.build(file.config()), path / "resnet32-d509ac18.th", "data=1")

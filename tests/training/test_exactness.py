@@ -11,7 +11,8 @@ import pytest
 from files import bare_jax, tiny_mlp
 from states import same_bits
 
-from jaxmodels import Options, cli, commands
+import jaxmodels
+from jaxmodels import Options, cli
 from jaxmodels.console import Console
 from jaxmodels.runs import identity
 from jaxmodels.runs.folder import Folder, Identity
@@ -134,15 +135,15 @@ def test_what_is_forced_upon_a_run_and_does_not_fit_changes_nothing_and_it_can_s
 
 def test_evaluation_does_not_need_the_state_of_the_optimizer(capsys, sgd, tmp_path):
     folder = Path(shutil.copytree(sgd, tmp_path / "run"))
-    wanted = commands.evaluate(folder, mesh="data=1")
+    wanted = jaxmodels.evaluate(folder, mesh="data=1")
     contents = {
         "experiment.py": with_adam(tmp_path).read_bytes(),
         "knobs.json": (folder / "knobs.json").read_bytes(),
     }
     identity.write(folder, identity.read(folder), contents)
-    assert commands.evaluate(folder, mesh="data=1") == wanted
+    assert jaxmodels.evaluate(folder, mesh="data=1") == wanted
     with pytest.raises(ValueError, match="does not fit the experiment: opt_state"):
-        commands.open_run(folder, mesh="data=1")
+        jaxmodels.open_run(folder, mesh="data=1")
 
 
 def test_fresh_starts_over_where_the_knobs_are_missing_and_without_it_the_message_leads_there(

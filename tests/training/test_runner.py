@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from instances import first
 from states import leaves, same_bits
 
-from jaxmodels import Evaluation, Experiment, Options, commands, optim, train
+import jaxmodels
+from jaxmodels import Evaluation, Experiment, Options, optim, train
 from jaxmodels.console import Console
 from jaxmodels.data.bucketing import Buckets, TextPipeline, join
 from jaxmodels.data.pipeline import ArrayPipeline
@@ -507,7 +508,7 @@ def test_baselines_stand_beside_the_result(tmp_path):
 @fast
 def test_evaluate_gives_the_final_metrics_of_the_run_exactly(tmp_path):
     result = train(tiny_mlp.__file__, folder=str(tmp_path), steps=6, mesh=ONE)
-    assert commands.evaluate(tmp_path, mesh=ONE) == result.metrics
+    assert jaxmodels.evaluate(tmp_path, mesh=ONE) == result.metrics
 
 
 # What a run leaves behind
