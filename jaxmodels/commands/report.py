@@ -81,8 +81,8 @@ def page_of(runs: list[Run], evaluate: bool, build: bool, console: Console) -> p
 
 def _examine(run: Run, console: Console) -> tuple[dict[str, ClassifierReport], int | None]:
     """(reports by evaluation, step) of the best checkpoint, else the newest; of neither a note in the run."""
-    from jaxmodels.runs.open_run import open_run
     from jaxmodels.report.predictions import classifier_reports
+    from jaxmodels.runs.open_run import open_run
 
     try:
         experiment, state, step = open_run(run.path, parts="model", warn=console.warn, evaluates=True)

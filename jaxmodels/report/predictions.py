@@ -20,7 +20,6 @@ from jaxmodels.task import Display
 from jaxmodels.training import feed
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.evaluate import as_evaluation
-from jaxmodels.runs.open_run import open_run
 
 WORST, BEST = 24, 12  # examples shown; the best are of different classes
 LETTERS = 600  # of a text
