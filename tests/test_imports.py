@@ -96,7 +96,6 @@ PENDING: list[tuple[str, str]] = [
     ("analysis.rate_curve", "commands.watch"),
     ("cli.using", "data.tokenize"),
     ("report.model", "planning.lowering"),
-    ("runs.experiment_file", "data.learned"),
     ("runs.fingerprints", "data.fingerprint"),
     ("runs.fingerprints", "training.evaluate"),
     ("step", "contracts"),

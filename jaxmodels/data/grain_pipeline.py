@@ -23,10 +23,10 @@ import numpy as np
 from jaxmodels import choices
 from jaxmodels.data.broken import Broken, FirstExamples, OnBroken, broken, shortly
 from jaxmodels.data.fingerprint import of_source
-from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix
 from jaxmodels.data.pipeline import Spec
 from jaxmodels.data.workers import WorkerLost, Workers
+from jaxmodels.runs.learned import PipelineMemory, remembering
 
 Example = dict[str, Any]
 Load = Callable[[Any], Mapping[str, Any]]
@@ -87,7 +87,7 @@ class GrainPipeline:
                 f"came workers={workers}, threads={threads}, ahead={ahead}; wanted at least 0, 0 and 1; raise what is below"
             )
         self._source = remembering(source) if callable(source) else source
-        self._kept = Kept.here()
+        self._kept = PipelineMemory.here()
         self.batch = batch
         self.seed = seed
         self.remainder: Remainder = ("pad" if seed is None else "wrap") if remainder is None else remainder

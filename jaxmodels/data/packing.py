@@ -20,9 +20,9 @@ import numpy as np
 
 from jaxmodels import choices
 from jaxmodels.data.fingerprint import of_arrays
-from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.order import Order, Remainder, mix, permute
 from jaxmodels.data.pipeline import Arrays, as_int32, is_mapped
+from jaxmodels.runs.learned import PipelineMemory, remembering
 
 Long = Literal["split", "cut"]
 
@@ -69,7 +69,7 @@ class PackedPipeline:
             raise ValueError(f"length is {length}; wanted at least 1 token in a row: raise it")
         choices.check(type(self).__name__, "long", long, Long)
         self._open = remembering(open) if callable(open) else open
-        self._kept = Kept.here()
+        self._kept = PipelineMemory.here()
         self.length, self.batch, self.long, self.seed = length, batch, long, seed
         self.remainder: Remainder = ("pad" if seed is None else "wrap") if remainder is None else remainder
         choices.check(type(self).__name__, "remainder", self.remainder, Remainder)

@@ -15,9 +15,9 @@ import numpy as np
 
 from jaxmodels import choices
 from jaxmodels.data.fingerprint import of_arrays
-from jaxmodels.data.learned import Kept, remembering
 from jaxmodels.data.narrowing import overflow
 from jaxmodels.data.order import Order, Remainder, mix
+from jaxmodels.runs.learned import PipelineMemory, remembering
 
 Arrays = Mapping[str, np.ndarray]
 Spec = Mapping[str, tuple[tuple[int, ...], Any]]
@@ -53,7 +53,7 @@ class ArrayPipeline:
         spec: Spec | None = None,
     ):
         self._open = remembering(open) if callable(open) else open
-        self._kept = Kept.here()
+        self._kept = PipelineMemory.here()
         self.batch = batch
         self.seed = seed
         self.remainder: Remainder = ("pad" if seed is None else "wrap") if remainder is None else remainder

@@ -20,12 +20,12 @@ from jaxmodels.data.archive import Member, is_archive, members, opened
 from jaxmodels.data.fingerprint import of_files
 from jaxmodels.data.folders import files_below, is_hidden
 from jaxmodels.data.grain_pipeline import Change, GrainPipeline, OnBroken
-from jaxmodels.data.learned import OtherData, learned, place, remembering
 from jaxmodels.data.normalize import Normalize, Statistics
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import Augment
 from jaxmodels.data.split import Part
 from jaxmodels.data.unpack import reading
+from jaxmodels.runs.learned import OtherData, learned, portable_name, remembering
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # the decoders that a file may call for
@@ -133,7 +133,7 @@ class ClassFolder(GrainPipeline):
         self._given = classes
         parts = folder.name.partition(".")
         whose = folder.with_name("".join(["train", *parts[1:]])) if _follows(folder) else folder
-        self._learned = remembering(partial(learned, f"classes of {place(whose)}", self._names))
+        self._learned = remembering(partial(learned, f"classes of {portable_name(whose)}", self._names))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

@@ -10,10 +10,9 @@ import pytest
 from jaxmodels.data.formats.images import ClassFolder
 from jaxmodels.data.formats.text_folder import text_folder
 from jaxmodels.data.grain_pipeline import GrainPipeline
-from jaxmodels.data.learned import Memory, learned, place, remembering
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.runs.files import BadFile
-from jaxmodels.runs.learned import read_learned, write_learned
+from jaxmodels.runs.learned import Memory, learned, portable_name, read_learned, remembering, write_learned
 
 pytestmark = pytest.mark.fast
 
@@ -73,7 +72,7 @@ def test_new_values_are_kept_as_they_come():
 
 def test_what_json_cannot_hold_is_named_with_what_to_do():
     with pytest.raises(
-        ValueError, match=r"learned\('towns'\): got set .*; expected a JSON value: .* Make one"
+        ValueError, match=r"learned\('towns'\): got set .*; expected a JSON value: .* Convert it"
     ):
         learned("towns", lambda: {"Aachen"})
 
@@ -88,14 +87,14 @@ def test_numbers_and_arrays_of_numpy_come_as_equal_ones_of_python():
 
 def test_a_place_keeps_its_name_when_it_moves_and_two_places_never_share_one(tmp_path):
     with Memory().building():
-        assert [place(tmp_path / x) for x in ("a/train", "b/train", "a/train", "c")] == [
+        assert [portable_name(tmp_path / x) for x in ("a/train", "b/train", "a/train", "c")] == [
             "train",
             "train (2)",
             "train",
             "c",
         ]
     with Memory().building():
-        assert place("/elsewhere/train") == "train"
+        assert portable_name("/elsewhere/train") == "train"
 
 
 # Classes
