@@ -24,7 +24,7 @@ from jaxmodels.models.vit import Block, vit_28
 from jaxmodels.scores import probes
 from jaxmodels.tasks.augmented import augmented
 from jaxmodels.tasks.mae import mae, restore
-from jaxmodels.tasks.projection import encoded
+from jaxmodels.tasks.projection import encoded, untrained_features
 
 ENCODER = vit_28(0)
 
@@ -44,7 +44,8 @@ def untrained(config):
     """The same probe on the same encoder with its first, random parameters."""
     rows = 2 * config.probed
     data = half_known(config.probed, rows, folder=config.data or None).rows(0, 0, rows)
-    accuracies = probes.untrained(ENCODER, keys.root(config.seed), data)
+    features = untrained_features(ENCODER, keys.root(config.seed), data["image"])
+    accuracies = probes.score([features], [data])
     return {"untrained": {f"test/{name}": accuracy for name, accuracy in accuracies.items()}}
 
 

@@ -17,7 +17,7 @@ from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known
 from jaxmodels.models.resnet import Basic, ResNet
 from jaxmodels.scores import probes
 from jaxmodels.tasks.augmented import changed
-from jaxmodels.tasks.projection import Projected, encoded
+from jaxmodels.tasks.projection import Projected, encoded, untrained_features
 from jaxmodels.tasks.simclr import simclr
 
 ENCODER = ResNet(0, (1, 1, 1), Basic, widths=(16, 48, 96), stem="plain", stem_width=16)
@@ -39,7 +39,8 @@ def untrained(config):
     """The same probe on the same encoder with its first, random parameters."""
     rows = 2 * config.probed
     data = half_known(config.probed, rows, folder=config.data or None).rows(0, 0, rows)
-    accuracies = probes.untrained(ENCODER, keys.root(config.seed), data)
+    features = untrained_features(ENCODER, keys.root(config.seed), data["image"])
+    accuracies = probes.score([features], [data])
     return {"untrained": {f"test/{name}": accuracy for name, accuracy in accuracies.items()}}
 
 

@@ -20,7 +20,7 @@ from jaxmodels.data.augment import warp
 from jaxmodels.data.datasets.omniglot import characters, one_shot_runs
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.cnn import CNN
-from jaxmodels.scores import verification
+from jaxmodels.scores import classification, verification
 from jaxmodels.tasks.metric_learning import arcface, embeddings
 
 CLASSES, HELD = 242, 2  # characters; drawers that are not trained on
@@ -71,7 +71,7 @@ def build(config: Config) -> Experiment:
         )
         threshold["known"] = verification.best_threshold(scores, same)
         return {
-            "auc": verification.auc(scores, same),
+            "auc": classification.auc(scores, same),
             "equal_error_rate": verification.equal_error_rate(scores, same),
         }
 
@@ -88,7 +88,7 @@ def build(config: Config) -> Experiment:
         scores, same = verification.pairs(x_RSD.reshape(800, -1), labels, 4_000)
         return {
             "error": float(np.mean(errors)),
-            "auc": verification.auc(scores, same),
+            "auc": classification.auc(scores, same),
             "equal_error_rate": verification.equal_error_rate(scores, same),
             "pair_accuracy": verification.accuracy(scores, same, threshold.get("known", 0.5)),
         }

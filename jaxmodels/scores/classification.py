@@ -1,4 +1,4 @@
-"""Scores of a classifier that are no means, from the probabilities of all examples; on the host, by scikit-learn.
+"""Scores of a classifier that are no means over examples; on the host, by scikit-learn.
 
 Dimensions: B examples, K classes.
 """
@@ -13,34 +13,53 @@ import numpy as np
 BINS = 15  # of equal width, as in arXiv:1706.04599
 
 
-def scores(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """macro_f1, auc (mean over the classes, each against the rest) and calibration_error; for Evaluation.score.
+class ROC(NamedTuple):
+    """The rates at each threshold, from one above all scores downwards."""
 
-    A class that no example has counts in neither of the first two. predictions: probabilities (BK) of each
-    batch, whose labels are under "label". An example whose "weight" is 0 counts nowhere.
+    threshold: np.ndarray
+    false_positive: np.ndarray  # the part of the negatives that score at least the threshold
+    true_positive: np.ndarray  # the part of the positives
+
+
+def roc_curve(score_B: np.ndarray, positive_B: np.ndarray) -> ROC:
+    """The receiver operating characteristic: a point for each score that occurs, and (0, 0) before them."""
+    score_B, positive_B = _checked("roc_curve", score_B, positive_B)
+    curve = _sklearn("ROC curves").roc_curve(positive_B, score_B, drop_intermediate=False)
+    false_positive, true_positive, threshold = curve
+    return ROC(threshold, false_positive, true_positive)
+
+
+def auc(score_B: np.ndarray, positive_B: np.ndarray) -> float:
+    """Area under the ROC curve: the probability that a positive scores above a negative; ties count half."""
+    score_B, positive_B = _checked("auc", score_B, positive_B)
+    return float(_sklearn("the area under a ROC curve").roc_auc_score(positive_B, score_B))
+
+
+def scores(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """macro_f1, auc (mean over classes, each against the rest) and calibration_error, for Evaluation.score.
+
+    A class without examples does not count in the first two. predictions: probabilities (BK) of each batch;
+    the batches hold the labels under "label". An example whose "weight" is 0 counts nowhere.
     """
-    metrics = _sklearn()
+    metrics = _sklearn("these scores")
     probability_BK, label_B = _joined(predictions, batches)
-    there = np.unique(label_B)
-    best_B = probability_BK.argmax(-1)
-    aucs = (
-        [metrics.roc_auc_score(label_B == k, probability_BK[:, k]) for k in there]
-        if len(there) > 1
-        else [np.nan]
-    )
+    classes = np.unique(label_B)
+    prediction_B = probability_BK.argmax(-1)
+    aucs = [auc(probability_BK[:, k], label_B == k) for k in classes] if len(classes) > 1 else [np.nan]
+    f1 = metrics.f1_score(label_B, prediction_B, labels=classes, average="macro", zero_division=0)
     return {
-        "macro_f1": float(metrics.f1_score(label_B, best_B, labels=there, average="macro", zero_division=0)),
+        "macro_f1": float(f1),
         "auc": float(np.mean(aucs)),
         "calibration_error": calibration_error(probability_BK, label_B),
     }
 
 
 def confusion(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, Any]]) -> np.ndarray:
-    """(K, K) int: how many examples of each class (row) were taken for each (column)."""
+    """(K, K) int: the number of examples of each class (row) that were predicted as each class (column)."""
     probability_BK, label_B = _joined(predictions, batches)
-    return _sklearn().confusion_matrix(
-        label_B, probability_BK.argmax(-1), labels=np.arange(probability_BK.shape[-1])
-    )
+    classes = np.arange(probability_BK.shape[-1])
+    metrics = _sklearn("a confusion matrix")
+    return metrics.confusion_matrix(label_B, probability_BK.argmax(-1), labels=classes)
 
 
 class Calibration(NamedTuple):
@@ -76,23 +95,41 @@ def calibration_error(probability_BK: np.ndarray, label_B: np.ndarray) -> float:
 def _joined(
     predictions: Sequence[np.ndarray], batches: Sequence[dict[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
+    """(probabilities, labels) of the examples whose weight is above 0."""
     probability_BK = np.concatenate(predictions).astype(np.float64)
     label_B = np.concatenate([batch["label"] for batch in batches])
-    counts_B = np.concatenate(
-        [np.asarray(batch.get("weight", np.ones(len(batch["label"])))) > 0 for batch in batches]
-    )
+    weights = [np.asarray(batch.get("weight", np.ones(len(batch["label"])))) for batch in batches]
+    counts_B = np.concatenate(weights) > 0
     probability_BK, label_B = probability_BK[counts_B], label_B[counts_B]
-    if (unknown := np.isnan(probability_BK).any(-1)).any():
+    if (unknown_B := np.isnan(probability_BK).any(-1)).any():
         raise ValueError(
-            f"scores: got nan for the probabilities of {unknown.sum():,} of {len(label_B):,} examples, the first in row "
-            f"{unknown.argmax()}; expected numbers. Evaluate a model whose loss is finite"
+            f"scores: got nan for the probabilities of {unknown_B.sum():,} of {len(label_B):,} examples, the "
+            f"first in row {unknown_B.argmax()}; expected numbers. Evaluate a model whose loss is finite."
         )
     return probability_BK, label_B
 
 
-def _sklearn() -> Any:
+def _checked(caller: str, score_B: Any, positive_B: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Scores in float64 without NaN, which sorting would put above or below all others, and both kinds."""
+    score_B, positive_B = np.asarray(score_B, np.float64), np.asarray(positive_B, bool)
+    if (unknown_B := np.isnan(score_B)).any():
+        raise ValueError(
+            f"{caller}: got nan as {unknown_B.sum():,} of {len(score_B):,} scores, the first in row "
+            f"{unknown_B.argmax()}; expected numbers. Evaluate a model whose loss is finite."
+        )
+    if positive_B.all() or not positive_B.any():
+        raise ValueError(
+            f"{caller}: got {positive_B.sum():,} positives of {len(positive_B):,} examples; expected some of "
+            "both kinds. Give other examples."
+        )
+    return score_B, positive_B
+
+
+def _sklearn(purpose: str) -> Any:
     try:
         from sklearn import metrics
     except ImportError as error:
-        raise ImportError("these scores need scikit-learn; pip install 'jaxmodels[data]'") from error
+        raise ImportError(
+            f"got no scikit-learn; expected it for {purpose}. Do pip install 'jaxmodels[data]'"
+        ) from error
     return metrics

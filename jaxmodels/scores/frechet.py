@@ -1,7 +1,7 @@
-"""Fréchet distance of two sets of images, by the features that a classifier finds in them; on the host.
+"""Fréchet distance of two sets of images, by features of a classifier; on the host.
 
 With features of Inception trained on ImageNet it is known as FID (arXiv:1706.08500). Here the features are
-those of a classifier of the user's own: its distances compare with each other, and with no published FID.
+those of the user's own classifier: its distances compare with each other, and with no published FID.
 Dimensions: N images, F features.
 """
 
@@ -23,14 +23,17 @@ def frechet(a_NF: np.ndarray, b_NF: np.ndarray) -> float:
 
 
 def score(features: Callable[[np.ndarray], np.ndarray]) -> Callable[[list[Any], list[Any]], dict[str, float]]:
-    """For Evaluation.score: the distance of the predicted images from the batches' own; features of images, NHWC to NF."""
+    """For Evaluation.score: the distance of the predicted images from the batches' own.
+
+    features: maps images (NHWC) to features (NF).
+    """
 
     def measure(
         predictions: Sequence[np.ndarray], batches: Sequence[dict[str, np.ndarray]]
     ) -> dict[str, float]:
-        made = np.concatenate([features(x) for x in predictions])
+        generated = np.concatenate([features(x) for x in predictions])
         real = np.concatenate([features(batch["image"]) for batch in batches])
-        return {"frechet": frechet(made, real)}
+        return {"frechet": frechet(generated, real)}
 
     return measure
 
@@ -38,7 +41,7 @@ def score(features: Callable[[np.ndarray], np.ndarray]) -> Callable[[list[Any], 
 def _moments(x_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(x_NF) < 2:
         raise ValueError(
-            f"frechet: came {len(x_NF)} images; wanted at least 2, and better thousands: draw more"
+            f"frechet: got {len(x_NF)} images; expected at least 2, and better thousands. Draw more."
         )
     x_NF = np.asarray(x_NF, np.float64)
     return x_NF.mean(0), np.cov(x_NF, rowvar=False).reshape(x_NF.shape[1], -1)

@@ -11,8 +11,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmodels.tasks.apply import apply
+
+CHUNK = 500  # images that an untrained encoder sees at once
 
 
 class Projected(nn.Module):
@@ -44,3 +47,11 @@ def encoded(encoder: nn.Module, part: str = "encoder") -> Callable[[Any, Any, An
         return apply(encoder, params[part], own, batch["image"], None)[0]
 
     return predict
+
+
+def untrained_features(encoder: nn.Module, key: jax.Array, image_BHWC: np.ndarray) -> np.ndarray:
+    """Features (BF) of the encoder with random parameters from this key: a baseline for what it learns."""
+    variables = jax.jit(encoder.init)(key, image_BHWC[:1])
+    apply_jit = jax.jit(lambda image: encoder.apply(variables, image))
+    chunks = np.split(image_BHWC, range(CHUNK, len(image_BHWC), CHUNK))
+    return np.concatenate([apply_jit(chunk) for chunk in chunks])

@@ -1,15 +1,50 @@
-"""Dimensions: B examples, K classes."""
+"""A classifier's scores by hand. Dimensions: B examples, K classes."""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 import pytest
 
-from jaxmodels.scores.classification import calibration_error, confusion, scores
+from jaxmodels.scores.classification import auc, calibration_error, confusion, roc_curve, scores
 
 pytestmark = pytest.mark.fast
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
+
+
+RANDOM = np.random.default_rng(0)
+POSITIVE = RANDOM.random(400) < 0.4
+SCORE = np.round(RANDOM.normal(size=400) + 1.2 * POSITIVE, 1)  # with ties
+
+
+def test_the_curve_has_the_rates_at_each_score_that_occurs_and_the_area_is_that_of_ordered_pairs():
+    curve = roc_curve(SCORE, POSITIVE)
+    assert list(curve.threshold) == [np.inf, *np.unique(SCORE)[::-1]]
+    for threshold, false, true in zip(*curve, strict=True):
+        assert true == pytest.approx((SCORE[POSITIVE] >= threshold).mean())
+        assert false == pytest.approx((SCORE[~POSITIVE] >= threshold).mean())
+    gap = SCORE[POSITIVE][:, None] - SCORE[~POSITIVE]
+    assert auc(SCORE, POSITIVE) == pytest.approx((gap > 0).mean() + (gap == 0).mean() / 2)
+
+
+@pytest.mark.parametrize("measure", [roc_curve, auc])
+def test_examples_of_one_kind_and_scores_of_nan_are_refused(measure):
+    with pytest.raises(ValueError, match=r"got 2 positives of 2 examples; expected some of both kinds. Give"):
+        measure([1, 2], [True, True])
+    with pytest.raises(ValueError, match="got nan as 1 of 3 scores, the first in row 1; expected numbers"):
+        measure(np.array([0.1, np.nan, 0.3]), np.array([True, False, True]))
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    message = r"got no scikit-learn; expected it for .*\. Do pip install 'jaxmodels\[data\]'"
+    for measure in (roc_curve, auc):
+        with pytest.raises(ImportError, match=message):
+            measure(SCORE, POSITIVE)
+    with pytest.raises(ImportError, match=message):
+        scores([np.eye(2)], [{"label": np.array([0, 1])}])
 
 
 def test_right_and_sure_is_perfect():
