@@ -84,7 +84,7 @@ def adam(
 
 
 def adamw(rate: Rate, *, weight_decay: float = 0.01, **options: Any) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay (arXiv:1711.05101): p -= rate x (Adam direction + weight_decay x p)."""
+    """AdamW (arXiv:1711.05101), Adam with decoupled decay: p -= rate x (direction + weight_decay x p)."""
     return adam(rate, weight_decay=weight_decay, **options)
 
 

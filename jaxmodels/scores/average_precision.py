@@ -71,7 +71,9 @@ def average_precision(
     # By overlap, recall and class; of all areas, with the most detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     present = (precision > -1).all((0, 1))
-    by_class = {f"ap50 {classes[k]}": float(precision[0, :, k].mean()) for k in np.flatnonzero(present)}
+    by_class = {
+        f"ap50 {name}": float(precision[0, :, k].mean()) for k, name in enumerate(classes) if present[k]
+    }
     return {
         "map50": float(precision[0][:, present].mean()) if present.any() else float("nan"),
         "map": float(precision[:, :, present].mean()) if present.any() else float("nan"),

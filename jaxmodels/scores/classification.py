@@ -63,7 +63,7 @@ def confusion(predictions: Sequence[np.ndarray], batches: Sequence[dict[str, Any
 
 
 class Calibration(NamedTuple):
-    """Accuracy by confidence, of the bins of the confidence that hold examples (arXiv:1706.04599, figure 1)."""
+    """Accuracy by confidence, of the bins of the confidence with examples (arXiv:1706.04599, figure 1)."""
 
     confidence: np.ndarray  # mean of each bin
     accuracy: np.ndarray

@@ -17,7 +17,7 @@ SCORE = np.round(RANDOM.normal(size=400) + 1.2 * SAME, 1)  # with ties
 
 
 def test_at_the_equal_error_rate_both_errors_are_equal():
-    """Normal distributions of deviation 1 at a distance d meet at d / 2: the error is that of a normal tail."""
+    """Normal distributions of deviation 1 at a distance d meet at d / 2: the error is a normal tail."""
     n, d = 200_000, 1.5
     random = np.random.default_rng(1)
     score = np.concatenate([random.normal(size=n), random.normal(d, size=n)])
