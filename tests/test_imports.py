@@ -92,8 +92,6 @@ ARROWS: dict[str, list[str]] = {
 # Arrows that are still to go.
 PENDING: list[tuple[str, str]] = [
     ("state", "contracts"),
-    ("analysis.rate_curve", "commands.find_rate"),
-    ("analysis.rate_curve", "commands.watch"),
     ("cli.using", "data.tokenize"),
     ("report.model", "planning.lowering"),
     ("runs.fingerprints", "data.fingerprint"),

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodels.commands.find_rate import FAR, FIRST
-from jaxmodels.commands.watch import plot
+from jaxmodels.analysis.text_plot import plot
 from jaxmodels.console import Console, number
 from jaxmodels.runs.files import write_text
+
+FIRST = 10  # losses whose mean is the loss at the beginning
+FAR = 4.0  # times the loss at the beginning, beyond which more steps tell nothing
 
 
 def show(path: str, found: dict[str, Any], console: Console, width: int = 72) -> None:

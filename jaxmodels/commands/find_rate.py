@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxmodels.analysis.rate_curve import FAR, FIRST
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.optim import RateState
@@ -28,9 +29,7 @@ from jaxmodels.state import initial
 from jaxmodels.training import runner
 
 WIDE = 0.15  # decades of the rate: the deviation of the weights that smooth the loss
-FIRST = 10  # losses that say how high it was at the beginning
 CERTAIN = 3.0  # standard errors by which the loss must fall
-FAR = 4.0  # times that, from where on more steps say nothing
 
 
 class _Enough(Exception):

@@ -13,15 +13,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jaxmodels.console import duration, number, shown, told_apart
+from jaxmodels.analysis.text_plot import plot
+from jaxmodels.console import duration, number, shown
 from jaxmodels.report.read_run import Curve, Run, rates, read_run
 from jaxmodels.report.read_sweep import is_sweep, read_sweep
 
 EVERY = 1.0  # seconds between looks at the files
 QUIET = 120.0  # seconds without a line after which that is said
-HEIGHT, MEMBERS = 8, 30  # rows of the plot, members of a sweep that are shown
-WIDE = 10.0  # times the lowest from which on the highest is shown by its logarithm
-BLOCKS = " ▁▂▃▄▅▆▇█"
+MEMBERS = 30  # of a sweep that are shown
 FACTS = {"train/loss": "loss", "train/learning_rate": "rate", "train/grad_norm": "gradient norm"}
 
 
@@ -108,40 +107,6 @@ def _evaluations(run: Run) -> Table:
         beside = [number(of[name]) if name in of else "" for of in stated.values()]
         table.add_row(Text(shown(name)), number(value), number(float(best)), *beside)
     return table
-
-
-def plot(values: np.ndarray, width: int, *, margin: int = 0) -> list[str]:
-    """Lines of text: the means of as many parts of the values as there is room for, from the lowest to the highest.
-
-    margin: columns of the values' names, at least. By their logarithms where the highest is WIDE times the
-    lowest; the line in the middle names the value there.
-    """
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return []
-    margin = max(margin, *(len(number(float(x))) + 1 for x in (values.min(), values.max())))
-    columns = np.array(
-        [part.mean() for part in np.array_split(values, min(len(values), max(10, width - margin)))]
-    )
-    log = columns.min() > 0 and columns.max() >= WIDE * columns.min()
-    columns = np.log(columns) if log else columns
-    low, high = float(columns.min()), float(columns.max())
-    at = {HEIGHT - 1: high, HEIGHT // 2: (low + high) / 2, 0: low}
-    heights = [math.exp(x) if log else x for x in at.values()]
-    names = dict(zip(at, map(number, heights), strict=True))
-    if len({*names.values()}) < len({*heights}):  # too near each other for the digits of a metric
-        names = dict(zip(at, told_apart(heights), strict=True))
-    if max(map(len, names.values())) >= margin:
-        return plot(values, width, margin=max(map(len, names.values())) + 1)
-    eighths = np.rint((columns - low) / ((high - low) or 1.0) * (8 * HEIGHT - 1)).astype(int) + 1
-    lines = []
-    for row in reversed(range(HEIGHT)):
-        lines.append(
-            names.get(row, "").rjust(margin - 1)
-            + " "
-            + "".join(BLOCKS[min(8, max(0, n - 8 * row))] for n in eighths.tolist())
-        )
-    return lines
 
 
 def _sweep(folder: Path) -> tuple[RenderableType, bool]:
