@@ -101,9 +101,9 @@ def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str])
     experiment = file.build(config)
     if experiment.decoder is not None and not console.quiet:
         [wrote] = sample(experiment, result.state, tokens=300)
-        write_text(folder / "sample.txt", wrote.whole)
+        write_text(folder / "sample.txt", wrote.with_prompt)
         console.say(f"\nA sample after {wrote.prompt!r}", "bold")
-        console.say(wrote.whole)
+        console.say(wrote.with_prompt)
     console.say(f"\n{folder}", "bold")
     again = [word for word in rest if word not in ("--fresh", "--force")]
     console.say(f"  go on    {shlex.join(['jaxmodels', 'train', str(file.path), *again])}")

@@ -114,7 +114,7 @@ def generate(argv: list[str]) -> int:
     elif streams:
         print()
     else:
-        print(seen("\n\n".join(text.whole for text in texts)))
+        print(seen("\n\n".join(text.with_prompt for text in texts)))
     return 0
 
 

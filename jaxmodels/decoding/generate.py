@@ -1,7 +1,7 @@
-"""Texts from prompts: sampling or beam search, stop strings, and text as it comes.
+"""Texts from prompts: sampling or beam search, stop strings, and streaming.
 
-What a token's text is depends on those before it: many tokenizers give the first one no space. So a
-continuation is decoded behind its prompt, and the prompt's own text is cut off.
+The text of a token depends on the tokens before it: many tokenizers give the first one no space. So a
+continuation is decoded together with its prompt, and the prompt's text is removed.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.decoding.beam import beam, penalty
-from jaxmodels.decoding.sample import How, sample
+from jaxmodels.decoding.sample import SamplingOptions, sample
 from jaxmodels.task import Decoder
 
-SEEN = 256  # tokens of a prompt behind which a continuation is decoded, at most
+CONTEXT = 256  # last tokens of a prompt with which a continuation is decoded, at most
 
 
 class Generation(NamedTuple):
-    """What follows a prompt."""
+    """The text for a prompt."""
 
     prompt: str
     text: str
-    tokens: list[int]  # those that the text is made of
+    tokens: list[int]  # of the text
     logprobs: list[float]  # of the tokens, natural logarithms; empty with beams
     score: float  # sum of the log-probabilities, or the beam's
-    source: bool = False  # whether the text is made of the prompt, instead of going on from it
+    source: bool = False  # whether the prompt is a source, such as to translate; else the text continues it
 
     @property
-    def whole(self) -> str:
-        """What there is to read: the text, behind the prompt where it goes on from it."""
+    def with_prompt(self) -> str:
+        """The text for a reader: with the prompt before it where it continues the prompt."""
         return self.text if self.source else self.prompt + self.text
 
 
@@ -47,35 +47,39 @@ def generate(
     beams: int = 0,
     alpha: float = 0.6,
     show: Callable[[int, str], None] | None = None,
-    **how: Any,
+    **options: Any,
 ) -> list[Generation]:
-    """One text for each prompt; how: see How.
+    """One text for each prompt; options: see SamplingOptions.
 
     stop: strings that end a text and are not part of it: tokens, log-probabilities and score are of the text
-    alone. beams: the best of a beam search with the length penalty's alpha (then nothing is drawn).
-    show(number of the prompt, new text) is called as text comes, first with the prompt where a text goes on
-    from it.
+    alone. beams: width of a beam search, whose best text is taken (nothing is sampled); 0 samples. alpha: its
+    length penalty's exponent. show(index of the prompt, new text) is called as text arrives, first with the
+    prompt where the text continues it.
     """
     if not prompts:
-        raise ValueError("there is no prompt; wanted at least one; give --prompt some text")
+        raise ValueError("generate: got no prompt; expected at least one. Give --prompt some text.")
     if "" in stop:
         raise ValueError(
-            "got an empty stop string, which every text begins with; expected strings of a character or more. Leave it out"
+            "generate: got an empty stop string, with which every text begins; "
+            "expected at least one character. Leave it out."
         )
     encoded = [list(decoder.encode(prompt)) for prompt in prompts]
     if show is not None and not decoder.source:
         for b, prompt in enumerate(prompts):
             show(b, prompt)
     if beams:
-        found = _search(decoder, params, extra, prompts, encoded, beams, alpha, stop, How(**how))
-        for b, wrote in enumerate(found if show is not None else ()):
-            show(b, wrote.text)  # type: ignore[misc]
-        return found
+        generations = _search(
+            decoder, params, extra, prompts, encoded, beams, alpha, stop, SamplingOptions(**options)
+        )
+        if show is not None:
+            for b, generation in enumerate(generations):
+                show(b, generation.text)
+        return generations
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
-    reads = [_reader(decoder, prompt) for prompt in encoded]
+    readers = [_reader(decoder, prompt) for prompt in encoded]
     texts, shown, stopped = [""] * len(prompts), [0] * len(prompts), [False] * len(prompts)
-    bursts = sample(decoder, params, extra, encoded, How(**how))
+    bursts = sample(decoder, params, extra, encoded, SamplingOptions(**options))
     ended: list[bool] | None = None
     while True:
         try:
@@ -88,8 +92,8 @@ def generate(
             first = len(tokens[b]) + 1
             tokens[b] += new[b]
             logprobs[b] += new_logprobs[b]
-            texts[b] = reads[b](tokens[b])
-            if (ending := _ending(reads[b], tokens[b], first, stop)) is not None:
+            texts[b] = readers[b](tokens[b])
+            if (ending := _ending(readers[b], tokens[b], first, stop)) is not None:
                 stopped[b] = True
                 texts[b], count = ending
                 del tokens[b][count:], logprobs[b][count:]
@@ -98,7 +102,7 @@ def generate(
                 if len(settled) > shown[b]:
                     show(b, settled[shown[b] :])
                     shown[b] = len(settled)
-        ended = [one or other for one, other in zip(done, stopped, strict=True)]
+        ended = [a or b for a, b in zip(done, stopped, strict=True)]
     if show is not None:
         for b, text in enumerate(texts):
             if text[shown[b] :]:
@@ -110,16 +114,16 @@ def generate(
 
 
 def _reader(decoder: Decoder, prompt: Sequence[int]) -> Callable[[Sequence[int]], str]:
-    """The text of tokens that follow this prompt."""
-    before = [] if decoder.source else list(prompt[-SEEN:])
-    head = decoder.decode(before) if before else ""
+    """A function from tokens that follow this prompt to their text."""
+    context = [] if decoder.source else list(prompt[-CONTEXT:])
+    head = decoder.decode(context) if context else ""
 
     def read(tokens: Sequence[int]) -> str:
-        whole = decoder.decode([*before, *tokens])
-        if whole.startswith(head):
-            return whole[len(head) :]
-        same = (at for at, (one, other) in enumerate(zip(head, whole, strict=False)) if one != other)
-        return whole[next(same, min(len(head), len(whole))) :]
+        text = decoder.decode([*context, *tokens])
+        if text.startswith(head):
+            return text[len(head) :]
+        different = (i for i, (a, b) in enumerate(zip(head, text, strict=False)) if a != b)
+        return text[next(different, min(len(head), len(text))) :]
 
     return read
 
@@ -129,8 +133,8 @@ def _ending(
 ) -> tuple[str, int] | None:
     """The text before a stop string, and the number of its tokens; None without a stop string.
 
-    The token that completes a stop string ends the text, however many were written in one go. Fewer than
-    `first` tokens hold none.
+    The token that completes a stop string ends the text, however many tokens a burst has. Fewer than `first`
+    tokens are known to hold none.
     """
     if _until(stop, read(tokens)) is None:
         return None
@@ -142,13 +146,13 @@ def _ending(
 
 
 def _until(stop: Sequence[str], text: str) -> str | None:
-    """The text before the first of the stop strings; None where there is none."""
-    places = [place for place in (text.find(s) for s in stop) if place >= 0]
-    return text[: min(places)] if places else None
+    """The text before the first of the stop strings; None without one."""
+    positions = [position for position in (text.find(s) for s in stop) if position >= 0]
+    return text[: min(positions)] if positions else None
 
 
 def _settled(text: str, stop: Sequence[str]) -> str:
-    """The part of an unfinished text that more tokens cannot change: no half character, no beginning of a stop string."""
+    """The part of an unfinished text that stays: without half a character or the start of a stop string."""
     text = text.rstrip("�")
     longest = max((n for s in stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
     return text[: len(text) - longest]
@@ -163,21 +167,22 @@ def _search(
     beams: int,
     alpha: float,
     stop: Sequence[str],
-    how: How,
+    options: SamplingOptions,
 ) -> list[Generation]:
-    how.check()
+    options.check()
     begin = [] if decoder.begin is None or decoder.source else [decoder.begin]
     rows = [begin + tokens for tokens in encoded]
     if not all(rows):
         raise ValueError(
-            "the prompt is empty and the model has no token to begin with; give --prompt some text"
+            "generate: got an empty prompt and a model without a begin token; expected a token at least. "
+            "Give --prompt some text."
         )
     tokens_BT = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for row, tokens in zip(tokens_BT, rows, strict=True):
         row[: len(tokens)] = tokens
     count_B = np.array([len(tokens) for tokens in rows], np.int32)
-    found = beam(decoder, params, extra, tokens_BT, count_B, width=beams, tokens=how.tokens, alpha=alpha)
-    out = []
+    found = beam(decoder, params, extra, tokens_BT, count_B, width=beams, tokens=options.tokens, alpha=alpha)
+    generations = []
     for b, prompt in enumerate(prompts):
         tokens = np.asarray(found.tokens_BKN)[b, 0, : int(found.count_BK[b, 0])].tolist()
         score = float(found.score_BK[b, 0])
@@ -187,8 +192,8 @@ def _search(
             text, count = ending
             tokens = tokens[:count]
             score = _score(decoder, params, extra, rows[b], tokens) / penalty(count, alpha)
-        out.append(Generation(prompt, text, tokens, [], score, decoder.source))
-    return out
+        generations.append(Generation(prompt, text, tokens, [], score, decoder.source))
+    return generations
 
 
 def _score(decoder: Decoder, params: Any, extra: Any, prompt: Sequence[int], tokens: Sequence[int]) -> float:
@@ -208,8 +213,8 @@ def _likelihood(
     decoder: Decoder, params: Any, extra: Any, prompt_BT: jax.Array, tokens_N: jax.Array
 ) -> jax.Array:
     N, T = len(tokens_N), prompt_BT.shape[1]
-    room = N + 1 if decoder.source else T + N
-    logits_BV, cache = decoder.read(params, extra, prompt_BT, jnp.array([T]), room)
+    capacity = N + 1 if decoder.source else T + N
+    logits_BV, cache = decoder.read(params, extra, prompt_BT, jnp.array([T]), capacity)
 
     def step(carry: Any, token: jax.Array) -> tuple[Any, jax.Array]:
         logits_BV, cache = carry

@@ -108,7 +108,7 @@ class DETR(Model):
             self.backbone.features(x_BHWC, keys_B)[self.level]
         )
         h, w = map_BhwD.shape[1:3]
-        place_PD = jnp.asarray(places(h, w, self.width), map_BhwD.dtype)
+        place_PD = jnp.asarray(position_encoding(h, w, self.width), map_BhwD.dtype)
         block = (self.heads, self.hidden_width, self.dropout, self.dtype)
         memory_BPD, _ = stack(
             EncoderBlock(*block, name="encoder"),
@@ -140,7 +140,7 @@ class DETR(Model):
         return Queries(dense(self.classes + 1, name="head")(x_LBQD), boxes_LBQ4)
 
 
-def places(h: int, w: int, width: int) -> np.ndarray:
+def position_encoding(h: int, w: int, width: int) -> np.ndarray:
     """Sines and cosines (P, width) of each place's row, then column, from 0 to 2 pi over the map, by turns."""
     n = width // 2
     rate = 10_000.0 ** -(2 * (np.arange(n) // 2) / n)

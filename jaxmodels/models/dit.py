@@ -18,7 +18,7 @@ import numpy as np
 from jaxmodels.layers.attention import attention
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.stack import Remat, rematerialised, stack
-from jaxmodels.layers.timestep_embedding import waves
+from jaxmodels.layers.timestep_embedding import timestep_embedding
 
 zeros = nn.initializers.zeros
 small = nn.initializers.normal(0.02)
@@ -80,7 +80,9 @@ class DiT(Model):
             )
         h, w = H // p, W // p
         dense = partial(nn.Dense, dtype=self.dtype)
-        time_BD = dense(D, kernel_init=small, name="time_1")(waves(time_B, 256).astype(x_BHWC.dtype))
+        time_BD = dense(D, kernel_init=small, name="time_1")(
+            timestep_embedding(time_B, 256).astype(x_BHWC.dtype)
+        )
         condition_BD = dense(D, kernel_init=small, name="time_2")(nn.silu(time_BD))
         if self.classes:
             label_B = jnp.full(B, self.classes) if label_B is None else label_B
@@ -92,7 +94,7 @@ class DiT(Model):
 
         x_BNF = x_BHWC.reshape(B, h, p, w, p, C).swapaxes(2, 3).reshape(B, h * w, p * p * C)
         x_BND = dense(D, name="embed")(x_BNF)
-        x_BND += jnp.asarray(places(h, w, D), x_BND.dtype)
+        x_BND += jnp.asarray(position_encoding(h, w, D), x_BND.dtype)
         block = rematerialised(Block, self.remat)(
             self.heads, self.hidden_width or 4 * D, self.dtype, name="blocks"
         )
@@ -103,7 +105,7 @@ class DiT(Model):
         return x_BNF.reshape(B, h, w, p, p, C).swapaxes(2, 3).reshape(B, H, W, C)
 
 
-def places(h: int, w: int, width: int) -> np.ndarray:
+def position_encoding(h: int, w: int, width: int) -> np.ndarray:
     """Sines and cosines (N, width) of each patch's row and column, half of the width for either (appendix A)."""
     rate = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
     rows, columns = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")

@@ -17,7 +17,7 @@ from jaxmodels.layers.attention import attention
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.timestep_embedding import waves
+from jaxmodels.layers.timestep_embedding import timestep_embedding
 
 
 class Block(Model):
@@ -86,7 +86,9 @@ class UNet(Model):
             )
         width = 4 * self.channels[0]
         dense = partial(nn.Dense, dtype=self.dtype)
-        time_BD = dense(width, name="time_1")(waves(time_B, self.channels[0]).astype(x_BHWC.dtype))
+        time_BD = dense(width, name="time_1")(
+            timestep_embedding(time_B, self.channels[0]).astype(x_BHWC.dtype)
+        )
         time_BD = dense(width, name="time_2")(nn.silu(time_BD))
         if self.classes:
             label_B = jnp.full(B, self.classes) if label_B is None else label_B

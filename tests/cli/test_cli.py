@@ -440,11 +440,11 @@ def test_the_model_writes_what_it_has_learned(capsys, gpt):
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (["--temperature", "-1"], "temperature is -1.0; it must be 0 or more"),
-        (["--top-p", "1.5"], "top-p is 1.5; it must be above 0 and at most 1"),
-        (["--top-k", "-2"], "top-k is -2; it must be 0 (all) or more"),
-        (["--tokens", "0"], "tokens is 0; it must be at least 1"),
-        (["--prompt", ""], "the prompt is empty and the model has no token to begin with"),
+        (["--temperature", "-1"], "--temperature: got -1.0; expected 0 or more. Change --temperature."),
+        (["--top-p", "1.5"], "--top-p: got 1.5; expected above 0 and at most 1"),
+        (["--top-k", "-2"], "--top-k: got -2; expected 0 (all) or more"),
+        (["--tokens", "0"], "--tokens: got 0; expected at least 1"),
+        (["--prompt", ""], "generate: got an empty prompt and a model without a begin token"),
     ],
 )
 def test_options_of_generate_out_of_range_are_refused(capsys, gpt, option, said):

@@ -21,7 +21,7 @@ from jaxmodels.convert.load import save_pretrained
 from jaxmodels.convert.text import open_text_model
 from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.decoding import generate
-from jaxmodels.decoding.sample import How
+from jaxmodels.decoding.sample import SamplingOptions
 from jaxmodels.models.gpt import GPT
 
 pytest.importorskip("tokenizers")
@@ -158,7 +158,7 @@ def test_the_command_says_it_once_and_not_of_options_given_with_their_default(fo
 
 def test_an_option_that_is_not_given_has_the_default_that_its_help_says():
     python = {
-        **How._field_defaults,
+        **SamplingOptions._field_defaults,
         **{n: p.default for n, p in inspect.signature(generate).parameters.items()},
     }
     want = {

@@ -70,5 +70,8 @@ def test_the_result_does_not_depend_on_the_neighbours(made):
 
 
 def test_more_tokens_than_the_model_sees_are_refused(made):
-    with pytest.raises(ValueError, match=r"take 22 tokens, the model sees 16; ask for fewer"):
+    with pytest.raises(
+        ValueError,
+        match=r"got 22 tokens of prompt and output; expected at most the model.s 16. Ask for fewer",
+    ):
         generate(*made, {}, ["01"], tokens=20, beams=2)

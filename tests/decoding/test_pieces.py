@@ -23,7 +23,7 @@ TEXTS = ["once upon a time there was naïve, it's 12", "a time, there was a hat 
 
 
 def metaspace(folder):
-    """A tokenizer of Llama 2's kind: a space before the first word, which decoding takes away; bytes for what is unknown."""
+    """A tokenizer of Llama 2's kind: a space before the first word, and bytes for the unknown."""
     tokenizers = pytest.importorskip("tokenizers")
     vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)}
     for piece in ["<unk>", *"▁abcdehimnoprstuw,", "on", "ti", "me", "▁ti", "▁time", "▁a"]:
@@ -71,7 +71,7 @@ KINDS = {
 
 @cache
 def told() -> Decoder:
-    """A model that says the tokens which are its parameters, whatever came before; encode gives the first of them."""
+    """A model that predicts the tokens in its parameters; encode gives the first of them."""
 
     def logits(params, at_B):
         return jax.nn.one_hot(params[at_B], V) * 9
@@ -107,12 +107,12 @@ def test_after_every_prompt_the_pieces_add_up_to_the_text_of_all_tokens(kind, tm
         if not whole.startswith(tokenizer.decode(tokens[:n])):
             continue  # a prompt is text, so it does not end within a character
         shown: list[tuple[int, str]] = []
-        how = {
+        options = {
             "tokens": len(tokens) - n,
             "temperature": 0,
             "show": lambda *args, shown=shown: shown.append(args),
         }
-        [wrote] = generate(decoder, params, {}, ["x" * n], **how)
+        [wrote] = generate(decoder, params, {}, ["x" * n], **options)
         assert wrote.tokens == tokens[n:]
         assert head + wrote.text == whole == head + "".join(text for _, text in shown[1:])
 
@@ -165,11 +165,11 @@ def test_tokens_and_score_are_those_of_the_text_before_a_stop_string(stop, token
 
 
 def test_where_a_text_stops_does_not_depend_on_its_neighbours():
-    """A long neighbour that runs out of room cuts the bursts elsewhere; the later stop string begins first."""
-    how = {"tokens": 40, "temperature": 0, "stop": ["7890123", "90", "66"]}
-    alone = generate(rising(24), {}, {}, ["2"], **how)[0]
+    """A long neighbour that fills the cache ends the bursts earlier; the later stop string begins first."""
+    options = {"tokens": 40, "temperature": 0, "stop": ["7890123", "90", "66"]}
+    alone = generate(rising(24), {}, {}, ["2"], **options)[0]
     for neighbour in ("1", "12345678901", "1234567890123456789"):
-        assert generate(rising(24), {}, {}, ["2", neighbour], **how)[0] == alone
+        assert generate(rising(24), {}, {}, ["2", neighbour], **options)[0] == alone
     assert alone.text == "345678"
 
 

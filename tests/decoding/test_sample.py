@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmodels.decoding import generate
-from jaxmodels.decoding.logits import keep_likely, penalise
+from jaxmodels.decoding.logits import filter_logits, penalise_repetition
 from jaxmodels.task import Decoder
 
 fast = pytest.mark.fast
@@ -23,25 +23,25 @@ V = 7
 LOGITS_BV = np.random.default_rng(0).normal(size=(3, V)).astype(np.float32) * 2
 
 
-def choose(logits_BV, key, *, temperature: float = 1.0, **how):
+def sampled(logits_BV, key, *, temperature: float = 1.0, **options):
     """One token for each row, as the sampler draws it."""
     logits_BV = logits_BV.astype(jnp.float32)
     return (
-        jax.random.categorical(key, keep_likely(logits_BV / temperature, **how))
+        jax.random.categorical(key, filter_logits(logits_BV / temperature, **options))
         if temperature
         else logits_BV.argmax(-1)
     )
 
 
-def generate_text(decoder, params, extra, prompt, **how):
-    return generate(decoder, params, extra, [prompt], **how)[0].text
+def generate_text(decoder, params, extra, prompt, **options):
+    return generate(decoder, params, extra, [prompt], **options)[0].text
 
 
-def drawn(n: int = 3000, **how) -> np.ndarray:
+def drawn(n: int = 3000, **options) -> np.ndarray:
     """(n, B) tokens, each row from a key of its own."""
     keys = jax.random.split(jax.random.key(0), n)
-    how = {"temperature": 1.0, **how}
-    return np.asarray(jax.jit(jax.vmap(lambda key: choose(jnp.asarray(LOGITS_BV), key, **how)))(keys))
+    options = {"temperature": 1.0, **options}
+    return np.asarray(jax.jit(jax.vmap(lambda key: sampled(jnp.asarray(LOGITS_BV), key, **options)))(keys))
 
 
 def frequencies(tokens_NB: np.ndarray) -> np.ndarray:
@@ -58,10 +58,10 @@ def softmax(logits_BV: np.ndarray) -> np.ndarray:
 
 @fast
 @pytest.mark.parametrize(
-    "how", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}], ids=str
+    "options", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}], ids=str
 )
-def test_these_always_take_the_likeliest_token(how):
-    np.testing.assert_array_equal(drawn(200, **how), np.broadcast_to(LOGITS_BV.argmax(-1), (200, 3)))
+def test_these_always_take_the_likeliest_token(options):
+    np.testing.assert_array_equal(drawn(200, **options), np.broadcast_to(LOGITS_BV.argmax(-1), (200, 3)))
 
 
 @fast
@@ -104,7 +104,7 @@ def test_with_top_p_the_nucleus_is_the_smallest_set_that_reaches_p(p):
 def test_what_is_drawn_is_among_the_k_likeliest_and_in_the_nucleus_of_those(quarters, k, p, seed):
     logits_V = np.array(quarters, np.float32) / 4
     token = int(
-        choose(jnp.asarray(logits_V)[None], jax.random.key(seed), temperature=1.0, top_k=k, top_p=p)[0]
+        sampled(jnp.asarray(logits_V)[None], jax.random.key(seed), temperature=1.0, top_k=k, top_p=p)[0]
     )
     order = (-logits_V).argsort()[: k or None]
     place = order.tolist().index(token)  # among the k likeliest
@@ -115,7 +115,7 @@ def test_what_is_drawn_is_among_the_k_likeliest_and_in_the_nucleus_of_those(quar
 @fast
 def test_half_precision_logits_are_drawn_from_in_float32():
     big = jnp.asarray([[60000.0, 0.0]], jnp.float16)
-    assert int(choose(big, jax.random.key(0), temperature=0.5)[0]) == 0
+    assert int(sampled(big, jax.random.key(0), temperature=0.5)[0]) == 0
 
 
 # Texts
@@ -153,7 +153,7 @@ def greedy(decoder: Decoder, logits, prompt: str, tokens: int) -> str:
 
 @pytest.mark.parametrize("prompt", ["a", "abc", "abcdefg", "abcdefgh", "hgfedcbahgfedcba"])
 def test_greedy_text_is_the_argmax_without_a_cache(gpt, prompt):
-    """Prompts shorter than, as long as and longer than the 8 tokens that the model sees, and texts that run past them."""
+    """Prompts shorter than, as long as and longer than the context of 8, and texts that run past it."""
     decoder, params, logits = gpt
     text = generate_text(decoder, params, {}, prompt, tokens=20, temperature=0)
     assert len(text) == 20
@@ -233,14 +233,14 @@ def test_a_model_that_sees_almost_nothing_goes_on_too(length):
 @fast
 def test_an_empty_prompt_needs_a_token_to_begin_with():
     with pytest.raises(
-        ValueError, match="the prompt is empty and the model has no token to begin with; give --prompt"
+        ValueError, match="got an empty prompt and a model without a begin token; .* Give --prompt"
     ):
         generate_text(counting(), {}, {}, "")
 
 
 @fast
 @pytest.mark.parametrize(
-    ("option", "value", "wanted"),
+    ("option", "value", "expected"),
     [
         ("temperature", -1.0, "0 or more"),
         ("top_k", -1, "or more"),
@@ -251,8 +251,10 @@ def test_an_empty_prompt_needs_a_token_to_begin_with():
         ("tokens", 0, "at least 1"),
     ],
 )
-def test_options_out_of_range_are_refused(option, value, wanted):
-    with pytest.raises(ValueError, match=rf"{option.replace('_', '-')} is {value}; it must be .*{wanted}"):
+def test_options_out_of_range_are_refused(option, value, expected):
+    with pytest.raises(
+        ValueError, match=rf"--{option.replace('_', '-')}: got {value}; expected .*{expected}"
+    ):
         generate_text(counting(), {}, {}, "1", **{option: value})
 
 
@@ -262,7 +264,7 @@ PROMPTS = ["a", "abcdefgh", "hgfedcbahgfedcba", "abc"]
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {"temperature": 0},
         {"temperature": 1.3, "top_k": 4},
@@ -270,10 +272,10 @@ PROMPTS = ["a", "abcdefgh", "hgfedcbahgfedcba", "abc"]
     ],
     ids=str,
 )
-def test_a_prompt_gets_the_same_text_alone_and_in_a_batch(gpt, how):
+def test_a_prompt_gets_the_same_text_alone_and_in_a_batch(gpt, options):
     decoder, params, _ = gpt
-    together = generate(decoder, params, {}, PROMPTS, tokens=20, **how)
-    alone = [generate(decoder, params, {}, [prompt], tokens=20, **how)[0] for prompt in PROMPTS]
+    together = generate(decoder, params, {}, PROMPTS, tokens=20, **options)
+    alone = [generate(decoder, params, {}, [prompt], tokens=20, **options)[0] for prompt in PROMPTS]
     assert [one.tokens for one in together] == [one.tokens for one in alone]
     np.testing.assert_allclose(together[1].logprobs, alone[1].logprobs, rtol=1e-4, atol=1e-4)
 
@@ -305,7 +307,7 @@ def test_a_stop_string_ends_its_text_and_is_not_in_it(stop, text):
 @fast
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(
-        ValueError, match=r"got an empty stop string.*; expected strings of a character or more. Leave it out"
+        ValueError, match=r"got an empty stop string.*; expected at least one character. Leave it out"
     ):
         generate(counting(length=99), {}, {}, ["2"], tokens=8, stop=["56", ""])
 
@@ -322,8 +324,8 @@ def test_text_is_shown_as_it_comes_and_adds_up_to_the_whole():
         stop=["4567x"],
         show=lambda b, text: shown[b].append(text),
     )
-    assert ["".join(parts) for parts in shown] == [wrote.whole for wrote in texts]
-    assert [wrote.whole[0] for wrote in texts] == ["2", "5"] and len(shown[0]) > 3
+    assert ["".join(parts) for parts in shown] == [wrote.with_prompt for wrote in texts]
+    assert [wrote.with_prompt[0] for wrote in texts] == ["2", "5"] and len(shown[0]) > 3
 
 
 @fast
@@ -346,14 +348,14 @@ def test_beams_are_shown_whole_and_end_at_stop_strings():
 def test_a_repetition_penalty_lowers_what_has_occurred_and_nothing_else():
     seen_BV = np.zeros((3, V), bool)
     seen_BV[:, 2] = True
-    got_BV = penalise(jnp.asarray(LOGITS_BV), seen_BV, 1.5)
+    got_BV = penalise_repetition(jnp.asarray(LOGITS_BV), seen_BV, 1.5)
     assert (got_BV[:, 2] < LOGITS_BV[:, 2]).all()
     np.testing.assert_array_equal(np.delete(got_BV, 2, 1), np.delete(LOGITS_BV, 2, 1))
 
 
 @fast
 def test_min_p_keeps_what_is_near_the_likeliest():
-    kept_BV = np.isfinite(keep_likely(jnp.asarray(LOGITS_BV), min_p=0.2))
+    kept_BV = np.isfinite(filter_logits(jnp.asarray(LOGITS_BV), min_p=0.2))
     p_BV = softmax(LOGITS_BV)
     np.testing.assert_array_equal(kept_BV, p_BV >= 0.2 * p_BV.max(-1, keepdims=True))
 

@@ -1,4 +1,7 @@
-"""Attention against loops in NumPy, and its forms against each other. Dimensions: as in jaxmodels/layers/attention.py."""
+"""Attention against loops in NumPy, and its implementations against each other.
+
+Dimensions: as in jaxmodels/layers/attention.py.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from instances import first
 
-from jaxmodels.layers.attention import AttentionMask, attention, blocks, lowered_for, plain
+from jaxmodels.layers.attention import AttentionMask, attention, blockwise, lowered_for, reference
 
 fast = pytest.mark.fast
 
@@ -25,38 +28,42 @@ def inputs(B=2, T=4, S=4, H=3, G=3, D=5, seed=0):
 
 
 def numpy_attention(q_BTHD, k_BSGD, v_BSGD, sees, scale=None, bias=None):
-    """Equation 1 of arXiv:1706.03762, one query of one head at a time; sees(b, t, s) says who sees whom."""
+    """Equation 1 of arXiv:1706.03762, one query of one head at a time; sees(b, t, s) is the mask."""
     B, T, H, D = q_BTHD.shape
     S, G = k_BSGD.shape[1:3]
     out = np.zeros(q_BTHD.shape)
     for b, t, h in np.ndindex(B, T, H):
-        seen = [s for s in range(S) if sees(b, t, s)]
+        allowed = [s for s in range(S) if sees(b, t, s)]
         g = h // (H // G)
-        scores = np.array([np.dot(q_BTHD[b, t, h], k_BSGD[b, s, g]) * (scale or D**-0.5) for s in seen])
+        scores = np.array([np.dot(q_BTHD[b, t, h], k_BSGD[b, s, g]) * (scale or D**-0.5) for s in allowed])
         if bias is not None:
-            scores = scores + np.array([bias[h, t, s] for s in seen])
+            scores = scores + np.array([bias[h, t, s] for s in allowed])
         weights = np.exp(scores) / np.exp(scores).sum()
-        out[b, t, h] = sum((w * v_BSGD[b, s, g] for w, s in zip(weights, seen, strict=True)), np.zeros(D))
+        out[b, t, h] = sum((w * v_BSGD[b, s, g] for w, s in zip(weights, allowed, strict=True)), np.zeros(D))
     return out
 
 
 OFFSET = np.array([3, 1])
-TAGS = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 2, 2]])
+SEGMENTS = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 2, 2]])
 
 
 @fast
 @pytest.mark.parametrize(
-    ("sizes", "how", "sees"),
+    ("sizes", "options", "sees"),
     [
         ({}, {"causal": True}, lambda b, t, s: s <= t),
         ({"S": 6}, {}, lambda b, t, s: True),
         ({"T": 5, "S": 5}, {"causal": True, "window": 2}, lambda b, t, s: t - 2 < s <= t),
         ({"T": 2, "S": 6}, {"causal": True, "offset_B": OFFSET}, lambda b, t, s: s <= OFFSET[b] + t),
-        ({"T": 5, "S": 5}, {"segments": (TAGS, TAGS)}, lambda b, t, s: TAGS[b, t] == TAGS[b, s]),
         (
             {"T": 5, "S": 5},
-            {"causal": True, "segments": (TAGS, TAGS)},
-            lambda b, t, s: s <= t and TAGS[b, t] == TAGS[b, s],
+            {"segments": (SEGMENTS, SEGMENTS)},
+            lambda b, t, s: SEGMENTS[b, t] == SEGMENTS[b, s],
+        ),
+        (
+            {"T": 5, "S": 5},
+            {"causal": True, "segments": (SEGMENTS, SEGMENTS)},
+            lambda b, t, s: s <= t and SEGMENTS[b, t] == SEGMENTS[b, s],
         ),
         ({"T": 3, "S": 5, "H": 4, "G": 2}, {"scale": 0.7}, lambda b, t, s: True),
         (
@@ -64,7 +71,7 @@ TAGS = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 2, 2]])
             {"causal": True, "offset_B": OFFSET},
             lambda b, t, s: s <= OFFSET[b] + t,
         ),
-        ({"T": 3, "S": 5}, {"segments": (TAGS[:, :3] * 0 + 7, TAGS)}, lambda b, t, s: False),
+        ({"T": 3, "S": 5}, {"segments": (SEGMENTS[:, :3] * 0 + 7, SEGMENTS)}, lambda b, t, s: False),
     ],
     ids=[
         "causal",
@@ -75,13 +82,13 @@ TAGS = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 2, 2]])
         "packed",
         "grouped",
         "one-key-head",
-        "nothing-seen",
+        "all-masked",
     ],
 )
-def test_it_equals_the_loop(sizes, how, sees):
+def test_it_equals_the_loop(sizes, options, sees):
     q, k, v = inputs(**sizes)
-    want = numpy_attention(q, k, v, sees, how.get("scale"))
-    np.testing.assert_allclose(attention(q, k, v, **how), want, rtol=1e-5, atol=1e-6)
+    want = numpy_attention(q, k, v, sees, options.get("scale"))
+    np.testing.assert_allclose(attention(q, k, v, **options), want, rtol=1e-5, atol=1e-6)
 
 
 @fast
@@ -92,7 +99,7 @@ def test_a_bias_is_added_to_the_scores():
     np.testing.assert_allclose(attention(q, k, v, bias_HTS=bias), want, rtol=1e-5, atol=1e-6)
 
 
-def sights(T: int, S: int) -> dict[str, AttentionMask]:
+def masks(T: int, S: int) -> dict[str, AttentionMask]:
     random = np.random.default_rng(2)
     packed = jnp.asarray(np.sort(random.integers(1, 4, (2, T)), -1))
     padded = jnp.asarray(np.arange(S) < random.integers(1, S, (2, 1)), jnp.int32)
@@ -107,52 +114,59 @@ def sights(T: int, S: int) -> dict[str, AttentionMask]:
     }
 
 
-@pytest.mark.parametrize("name", sights(4, 5))
+@pytest.mark.parametrize("name", masks(4, 5))
 @pytest.mark.parametrize(("T", "S", "H", "G"), first(1, [(50, 61, 4, 2), (7, 40, 2, 1), (48, 48, 4, 4)]))
-def test_blocks_equal_the_plain_form_in_values_and_gradients(name, T, S, H, G):
+def test_blockwise_equals_the_reference_in_values_and_gradients(name, T, S, H, G):
     q, k, v = inputs(T=T, S=S, H=H, G=G, D=8)
-    sight = sights(T, S)[name]
+    mask = masks(T, S)[name]
 
-    def value(form):
+    def value(implementation):
         return jax.jit(
             jax.value_and_grad(
-                lambda q, k, v: (jnp.sin(form(q, k, v, sight, 0.3)) * jnp.arange(8)).mean(), (0, 1, 2)
+                lambda q, k, v: (jnp.sin(implementation(q, k, v, mask, 0.3)) * jnp.arange(8)).mean(),
+                (0, 1, 2),
             )
         )
 
     np.testing.assert_allclose(
-        blocks(q, k, v, sight, 0.3, size=16), plain(q, k, v, sight, 0.3), rtol=1e-5, atol=1e-5
+        blockwise(q, k, v, mask, 0.3, size=16), reference(q, k, v, mask, 0.3), rtol=1e-5, atol=1e-5
     )
-    for got, want in zip(value(partial(blocks, size=16))(q, k, v)[1], value(plain)(q, k, v)[1], strict=True):
+    for got, want in zip(
+        value(partial(blockwise, size=16))(q, k, v)[1], value(reference)(q, k, v)[1], strict=True
+    ):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_long_sequences_go_through_blocks_and_come_out_the_same():
+def test_long_sequences_take_the_blockwise_way_with_the_same_result():
     q, k, v = inputs(B=1, T=600, S=600, H=2, G=1, D=8)
     got = causal(q, k, v)
-    np.testing.assert_allclose(got, plain(q, k, v, AttentionMask(causal=True), 8**-0.5), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        got, reference(q, k, v, AttentionMask(causal=True), 8**-0.5), rtol=1e-5, atol=1e-5
+    )
 
 
-def temporary(form, T: int, size: int) -> int:
+def temporary(implementation, T: int, size: int) -> int:
     shape = jax.ShapeDtypeStruct((1, T, 2, 16), jnp.float32)
-    grad = jax.grad(lambda q, k, v: form(q, k, v, AttentionMask(causal=True), 0.25).sum(), (0, 1, 2))
+    grad = jax.grad(
+        lambda q, k, v: implementation(q, k, v, AttentionMask(causal=True), 0.25).sum(), (0, 1, 2)
+    )
     return jax.jit(grad).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_the_memory_of_blocks_is_linear_in_length():
-    small, large = (temporary(partial(blocks, size=64), T, 64) for T in (512, 4096))
+def test_the_memory_of_blockwise_attention_is_linear_in_length():
+    small, large = (temporary(partial(blockwise, size=64), T, 64) for T in (512, 4096))
     assert large < 10 * small
-    assert large < temporary(plain, 4096, 64) / 20
+    assert large < temporary(reference, 4096, 64) / 20
 
 
 @fast
-def test_blocks_that_nobody_sees_are_not_computed():
+def test_blocks_that_are_masked_are_not_computed():
     """What is in them would be visible as NaN: even a weight of 0 times NaN is NaN."""
     q, k, v = inputs(B=1, T=64, S=64, D=8)
     poisoned = v.at[:, 32:].set(jnp.nan)
-    got = blocks(q, k, poisoned, AttentionMask(causal=True), 0.3, size=16)
+    got = blockwise(q, k, poisoned, AttentionMask(causal=True), 0.3, size=16)
     assert np.isfinite(got[:, :32]).all()
-    window = blocks(q, k, v.at[:, :16].set(jnp.nan), AttentionMask(causal=True, window=4), 0.3, size=16)
+    window = blockwise(q, k, v.at[:, :16].set(jnp.nan), AttentionMask(causal=True, window=4), 0.3, size=16)
     assert np.isfinite(window[:, 32:]).all()
 
 
@@ -160,7 +174,7 @@ def test_blocks_that_nobody_sees_are_not_computed():
 def test_large_scores_stay_finite():
     q, k, v = inputs(T=40, S=40)
     assert np.isfinite(causal(1e4 * q, 1e4 * k, v)).all()
-    assert np.isfinite(blocks(1e4 * q, 1e4 * k, v, AttentionMask(causal=True), 1.0, size=16)).all()
+    assert np.isfinite(blockwise(1e4 * q, 1e4 * k, v, AttentionMask(causal=True), 1.0, size=16)).all()
 
 
 @fast
@@ -188,23 +202,25 @@ def test_a_tpu_gets_the_flash_kernel_and_a_short_sequence_does_not():
 @fast
 def test_a_gpu_gets_cudnn_for_16_bits(monkeypatch):
     asked = []
-    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda q, k, v, **how: asked.append(how) or q)
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention", lambda q, k, v, **options: asked.append(options) or q
+    )
     with lowered_for("gpu"):
         x = jnp.zeros((1, 64, 2, 64), jnp.bfloat16)
         attention(x, x, x, causal=True, window=8)
         attention(x.astype(jnp.float32), x, x, causal=True)
-    assert [how["implementation"] for how in asked] == ["cudnn"]
+    assert [options["implementation"] for options in asked] == ["cudnn"]
     assert (asked[0]["is_causal"], asked[0]["local_window_size"]) == (True, (7, 0))
 
 
 @fast
-def test_cudnn_gets_even_lengths_and_no_query_sees_the_place_that_is_added(monkeypatch):
+def test_cudnn_gets_even_lengths_and_the_added_position_is_masked(monkeypatch):
     own = jax.nn.dot_product_attention
     asked = []
 
-    def by_xla(q, k, v, implementation, **how):
+    def by_xla(q, k, v, implementation, **options):
         asked.append((implementation, q.shape[1], k.shape[1]))
-        return own(q, k, v, implementation="xla", **how)
+        return own(q, k, v, implementation="xla", **options)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
     q, k, v = (
@@ -220,15 +236,15 @@ def test_cudnn_gets_even_lengths_and_no_query_sees_the_place_that_is_added(monke
 
 @fast
 @pytest.mark.parametrize(
-    ("sizes", "how", "message"),
+    ("sizes", "options", "message"),
     [
-        ({"H": 3, "G": 2}, {}, "3 heads of queries and 2 of keys; wanted a multiple"),
-        ({}, {"window": 3}, "needs causal=True"),
+        ({"H": 3, "G": 2}, {}, "got 3 query heads and 2 key/value heads; expected a multiple"),
+        ({}, {"window": 3}, "got window=3 without causal=True; expected both"),
     ],
 )
-def test_what_cannot_be_is_refused(sizes, how, message):
+def test_impossible_arguments_are_refused(sizes, options, message):
     with pytest.raises(ValueError, match=message):
-        attention(*inputs(**sizes), **how)
+        attention(*inputs(**sizes), **options)
 
 
 @given(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from foreign import count, pictures
 
-from jaxmodels.models.detr import DETR, places
+from jaxmodels.models.detr import DETR, position_encoding
 from jaxmodels.models.resnet import Basic, ResNet, resnet50
 
 pytestmark = pytest.mark.fast
@@ -85,7 +85,7 @@ def test_it_equals_pytorch():
     h, w = features.shape[1:3]
     kernel = params["project"]["kernel"][0, 0]
     x = (t(features) @ t(kernel) + t(params["project"]["bias"])).reshape(2, h * w, 8)
-    place = t(places(h, w, 8))
+    place = t(position_encoding(h, w, 8))
     for i in range(2):
         p = jax.tree.map(lambda a, i=i: a[i], params["encoder"])
         x = mlp(norm(x + attend(x + place, x + place, x, p, "self"), p["norm_self"]), p)
@@ -109,7 +109,7 @@ def test_it_equals_pytorch():
 
 
 def test_places_run_from_above_zero_to_two_pi_both_ways():
-    got = places(2, 4, 8).reshape(2, 4, 8)
+    got = position_encoding(2, 4, 8).reshape(2, 4, 8)
     for n, at, angle in ((4, 0, np.pi), (4, 1, 2 * np.pi)):
         np.testing.assert_allclose(
             got[at, :, :n], np.tile([np.sin(angle), np.cos(angle), *wave(angle)], (4, 1)), atol=1e-5

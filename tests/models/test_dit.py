@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from foreign import count, pictures
 
-from jaxmodels.models.dit import DiT, dit_b, dit_xl, places
+from jaxmodels.models.dit import DiT, dit_b, dit_xl, position_encoding
 
 pytestmark = pytest.mark.fast
 
@@ -61,7 +61,7 @@ def test_it_equals_pytorch():
     c = dense(silu(dense(c, params["time_1"])), params["time_2"]) + t(params["label"]["embedding"])[LABEL]
     c = silu(c)[:, None]
     patches = t(X).unfold(1, 2, 2).unfold(2, 2, 2).permute(0, 1, 2, 4, 5, 3).reshape(2, 6, 12)
-    h = dense(patches, params["embed"]) + t(places(2, 3, 8))
+    h = dense(patches, params["embed"]) + t(position_encoding(2, 3, 8))
     for i in range(2):
         p = jax.tree.map(lambda a, i=i: a[i], params["blocks"])
         shift, scale, gate, shift2, scale2, gate2 = dense(c, p["modulation"]).chunk(6, -1)
@@ -81,7 +81,7 @@ def test_it_equals_pytorch():
 
 def test_places_are_those_of_the_paper():
     """A quarter of the width each: sines and cosines of the column, then of the row."""
-    got = places(2, 3, 8)
+    got = position_encoding(2, 3, 8)
     assert got.shape == (6, 8)
     want = [
         np.sin(2),
