@@ -233,7 +233,7 @@ def test_a_model_that_sees_almost_nothing_goes_on_too(length):
 @fast
 def test_an_empty_prompt_needs_a_token_to_begin_with():
     with pytest.raises(
-        ValueError, match="got an empty prompt and a model without a begin token; .* Give --prompt"
+        ValueError, match=r"got an empty prompt and a model without a begin token; .* Give --prompt"
     ):
         generate_text(counting(), {}, {}, "")
 
