@@ -19,6 +19,7 @@ _WHERE = {
     "Experiment": "experiment",
     "Mean": "task",
     "Options": "options",
+    "Pipeline": "pipeline",
     "Predictor": "task",
     "Task": "task",
     "evaluate": "commands.evaluate",

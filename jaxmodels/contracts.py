@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 from jaxmodels.experiment import Evaluation, Experiment
+from jaxmodels.pipeline import Pipeline
 from jaxmodels.task import Task
 
-PIPELINE = ("batch", "steps", "spec", "rows")
 WHOLE = ("steps", "eval_every", "checkpoint_every", "log_every", "keep")
 
 
@@ -66,15 +66,18 @@ def check_parts(experiment: Experiment) -> None:
 
 def check_pipeline(data: Any, name: str) -> None:
     """Raises ValueError where this is no pipeline, or one whose batch cannot be."""
-    lacks = [
-        part for part in PIPELINE if inspect.getattr_static(data, part, None) is None and not _has(data, part)
-    ]
-    if isinstance(data, type) or lacks:
+    if not isinstance(data, Pipeline):
         raise ValueError(
             f"the experiment's {name}: got {kind(data)}; expected a pipeline. Put arrays into "
-            "jaxmodels.data.pipeline.ArrayPipeline({'image': x, 'label': y}, batch=32), or give an object with batch, "
-            "steps, spec and rows(step, start, stop)"
+            "jaxmodels.data.pipeline.ArrayPipeline({'image': x, 'label': y}, batch=32), or subclass "
+            "jaxmodels.pipeline.Pipeline."
         )
+    for part in ("batch", "steps", "spec"):
+        if inspect.getattr_static(data, part, None) is None and not _has(data, part):
+            raise ValueError(
+                f"the experiment's {name}: got {kind(data)} without {part}; expected batch, steps and spec. Set {part}, "
+                "see jaxmodels.pipeline.Pipeline."
+            )
     if not isinstance(data.batch, numbers.Integral) or isinstance(data.batch, bool):
         raise ValueError(
             f"the experiment's {name}: got a batch of {data.batch!r} ({type(data.batch).__name__}); expected a whole "

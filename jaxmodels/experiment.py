@@ -4,40 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmodels.pipeline import Pipeline
 from jaxmodels.task import Decoder, Display, Predictor, Task
-
-
-@runtime_checkable
-class Pipeline(Protocol):
-    """Data as a function of the step: any rows of any batch, at random, with no iterator state.
-
-    Building one reads nothing; it opens on first use. A pipeline may also offer `indices(step, start, stop)`,
-    the examples in those rows, -1 for padding; and one whose whole content is a few arrays `resident()`,
-    those arrays, and `gather(arrays, indices)`, the batch: then it can live on the device. One whose arrays
-    lie in memory may offer `columns()`, those that batches hold rows of as they are, by the batch's key: they
-    are checked once, and not in each batch. One whose batches have different shapes by design says so by
-    `lengths`, one number for each shape; `spec` has the largest. `fingerprint()` is a string that changes
-    when an example or the order of the examples does: a run that has one is not gone on with on other data
-    without a word. One that passes over examples which cannot be loaded (they have weight 0) lists them by
-    `broken()`, those of the rows that it has given, each with the reason.
-    """
-
-    batch: int
-
-    @property
-    def steps(self) -> int:
-        """Batches in one pass over the data."""
-
-    @property
-    def spec(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
-        """Shape (without the example axis) and type of every array of a batch."""
-
-    def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Rows start to stop of batch number `step`."""
 
 
 class Evaluation(NamedTuple):
@@ -53,6 +25,11 @@ class Evaluation(NamedTuple):
     predict: Callable[[Any, Any, Any], Any] | None = None
     score: Callable[[list[Any], list[Any]], dict[str, float]] | None = None
     pictures: Callable[[list[Any], list[Any]], dict[str, np.ndarray]] | None = None
+
+
+def as_evaluation(data: Pipeline | Evaluation) -> Evaluation:
+    """An entry of Experiment.evals: a bare pipeline is an evaluation by means alone."""
+    return data if isinstance(data, Evaluation) else Evaluation(data)
 
 
 def _no_baselines() -> Mapping[str, Mapping[str, float]]:

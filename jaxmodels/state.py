@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from jaxmodels import step
 from jaxmodels.contracts import wanting
-from jaxmodels.experiment import Experiment, Pipeline
+from jaxmodels.experiment import Experiment
 from jaxmodels.parallel import rules
+from jaxmodels.pipeline import Pipeline
 
 
 def check_type(name: str, key: str, dtype: Any) -> None:

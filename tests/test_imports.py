@@ -40,7 +40,7 @@ ARROWS: dict[str, list[str]] = {
     "paths": [],
     "choices": [],
     "console": [],
-    "contracts": ["experiment", "task"],
+    "contracts": ["experiment", "task", "pipeline"],
     "options": ["choices"],
     "experiment": ["task", "pipeline", "interfaces"],
     "step": ["task", "keys", "paths", "choices"],
@@ -94,8 +94,6 @@ PENDING: list[tuple[str, str]] = [
     ("state", "contracts"),
     ("cli.using", "data.tokenize"),
     ("report.model", "planning.lowering"),
-    ("runs.fingerprints", "data.fingerprint"),
-    ("runs.fingerprints", "training.evaluate"),
     ("step", "contracts"),
 ]
 
@@ -107,6 +105,7 @@ WITHOUT = {
     "data": ["jax", "flax", "optax", "orbax"],
     "optim": ["flax", "orbax", "grain"],
     "experiment": ["optax", "orbax", "grain"],
+    "pipeline": ["jax", "flax", "optax", "orbax", "grain"],
 }
 
 PRIVATE = ["jax._src", "jax.interpreters", "jaxlib"]

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.data.fingerprint import fingerprint_of
 from jaxmodels.data.order import Remainder, mix, permute
-from jaxmodels.data.pipeline import ArrayPipeline, Arrays, Spec, as_int32, is_mapped
+from jaxmodels.data.pipeline import ArrayPipeline, Arrays, as_int32, is_mapped
+from jaxmodels.pipeline import Pipeline, Spec
 
 
 class TextPipeline(ArrayPipeline):
@@ -103,7 +103,7 @@ class TextPipeline(ArrayPipeline):
         return f"texts of {lengths.min():,} to {lengths.max():,} tokens, {cut:.1%} cut to {self.length}: {super().describe()}"
 
 
-class Buckets:
+class Buckets(Pipeline):
     """The examples of a pipeline in batches of similar length, each as long as the smallest of `lengths` that holds it.
 
     A pool of P batches is taken in the pipeline's order, sorted by length and cut into batches, which come in
@@ -114,6 +114,8 @@ class Buckets:
     is a pair of the source's and the target's, or one number for both (no more than each may have). The last
     are the pipeline's own.
     """
+
+    spec: Spec
 
     def __init__(self, data: ArrayPipeline, *, lengths: Sequence[int | tuple[int, int]], pool: int = 64):
         self._texts = _texts(data.spec)
@@ -138,7 +140,7 @@ class Buckets:
         self.batch, self.spec = data.batch, data.spec
         self._last: tuple[int, np.ndarray, np.ndarray] = (-1, np.empty(0), np.empty(0))
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Batches in one pass."""
         return self.data.steps
@@ -184,7 +186,7 @@ class Buckets:
 
     def fingerprint(self) -> str:
         """Changes when an example or the order of the examples does; see data/fingerprint.py."""
-        return fingerprint_of(self.data)
+        return self.data.fingerprint()
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""

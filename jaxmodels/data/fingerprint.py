@@ -28,12 +28,6 @@ FILES = 2048  # of which the first block is hashed, where all are too much
 EXAMPLES = 64  # loaded of a source that says nothing but by loading
 
 
-def fingerprint_of(data: Any) -> str:
-    """A pipeline's fingerprint; "" where it does not tell one (see jaxmodels.experiment.Pipeline)."""
-    tell = getattr(data, "fingerprint", None)
-    return str(tell()) if tell is not None else ""
-
-
 def of_parts(parts: Iterable[Any]) -> str:
     """Of JSON values, in their order."""
     return hashlib.sha256(json.dumps(list(parts), default=str).encode()).hexdigest()[:32]

@@ -24,8 +24,8 @@ from jaxmodels import choices
 from jaxmodels.data.broken import Broken, FirstExamples, OnBroken, broken, shortly
 from jaxmodels.data.fingerprint import of_source
 from jaxmodels.data.order import Order, Remainder, mix
-from jaxmodels.data.pipeline import Spec
 from jaxmodels.data.workers import WorkerLost, Workers
+from jaxmodels.pipeline import Pipeline, Spec
 from jaxmodels.runs.learned import PipelineMemory, remembering
 
 Example = dict[str, Any]
@@ -43,8 +43,8 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class GrainPipeline:
-    """Examples that have to be loaded one at a time. It satisfies the Pipeline protocol.
+class GrainPipeline(Pipeline):
+    """Examples that have to be loaded one at a time.
 
     source: what to load, with a length and random access (a list of paths, an ArrayRecord source), or a
         function that gives it, called on first use. load(item): the example, a dict of arrays; it must not
@@ -230,10 +230,6 @@ class GrainPipeline:
     def describe(self) -> str:
         """The data and its batches, in one phrase."""
         return self.order.describe()
-
-    def resident(self) -> None:
-        """Nothing: the examples are not held in memory."""
-        return None
 
     def close(self) -> None:
         """Ends the threads and processes that run ahead; rows() starts them again."""

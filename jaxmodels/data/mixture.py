@@ -14,18 +14,18 @@ import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from jaxmodels.data.fingerprint import fingerprint_of, of_parts
+from jaxmodels.data.fingerprint import of_parts
 from jaxmodels.data.order import check_seed, permute
+from jaxmodels.pipeline import Pipeline, Spec
 
 LONGEST = 1 << 16  # places of a table; weights that need more are rounded to this denominator
 MOST = 256  # sources; the table has a column for each
 
 
-class Mixture:
+class Mixture(Pipeline):
     """Rows of several pipelines that have the same spec, in fixed proportions.
 
     sources: name -> (pipeline, weight); only the ratios of the weights count. Each source's rows come in the
@@ -34,7 +34,9 @@ class Mixture:
     wait equally long comes first.
     """
 
-    def __init__(self, sources: Mapping[str, tuple[Any, float]], *, batch: int, seed: int = 0):
+    seed: int
+
+    def __init__(self, sources: Mapping[str, tuple[Pipeline, float]], *, batch: int, seed: int = 0):
         if not 1 <= len(sources) <= MOST:
             raise ValueError(
                 f"there are {len(sources)} sources; wanted 1 to {MOST}: give pipelines with weights"
@@ -68,7 +70,7 @@ class Mixture:
         runs, within = np.divmod(place, len(self._table) - 1)
         return np.multiply.outer(runs, self._table[-1]) + self._table[within]
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Batches until every source has been passed through at least once."""
         sizes = zip(self._sources, self._parts, strict=True)
@@ -76,7 +78,7 @@ class Mixture:
         return -(-rows // self.batch)
 
     @cached_property
-    def spec(self) -> Mapping[str, tuple[tuple[int, ...], Any]]:
+    def spec(self) -> Spec:
         """Shape and type of each array of a batch, without the example axis; that of every source."""
         specs = [
             {key: (tuple(shape), np.dtype(dtype)) for key, (shape, dtype) in s.spec.items()}
@@ -108,15 +110,14 @@ class Mixture:
     def fingerprint(self) -> str:
         """Changes when an example or the order of the examples does; see data/fingerprint.py."""
         return of_parts(
-            [name, fingerprint_of(one)] for name, one in zip(self._names, self._sources, strict=True)
+            [name, one.fingerprint()] for name, one in zip(self._names, self._sources, strict=True)
         )
 
     def broken(self) -> list[str]:
         """The examples of all parts that could not be loaded and were passed over; see GrainPipeline."""
         found: list[str] = []
         for name, one in zip(self._names, self._sources, strict=True):
-            examples = one.broken() if hasattr(one, "broken") else []
-            found += [f"{name}: {example}" for example in examples]
+            found += [f"{name}: {example}" for example in one.broken()]
         return found
 
     def describe(self) -> str:
@@ -125,7 +126,7 @@ class Mixture:
         return f"a mixture of {', '.join(shares)}, in batches of {self.batch:,}"
 
 
-def _stretch(source: Any, first: int, count: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _stretch(source: Pipeline, first: int, count: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The rows of a source's stream from `first` on, in pieces that each lie in one of its batches; (place, rows)."""
     at = 0
     while at < count:

@@ -8,18 +8,18 @@ Dimensions: B rows of a batch, H W image, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.special import betaincinv
 
-from jaxmodels.data.fingerprint import fingerprint_of
 from jaxmodels.data.keyed_random import uniform
 from jaxmodels.data.order import mix
+from jaxmodels.pipeline import Pipeline, Spec
 
 
-class Mixed:
+class Mixed(Pipeline):
     """A pipeline's batches, with images mixed by pairs, "other" (int32, the neighbour's label) and "share" (float32, of
     the own label); classify takes them into its loss.
 
@@ -29,7 +29,7 @@ class Mixed:
     by their shares. Padding is mixed with nothing.
     """
 
-    def __init__(self, data: Any, *, mixup: float = 0.8, cutmix: float = 1.0, probability: float = 1.0):
+    def __init__(self, data: Pipeline, *, mixup: float = 0.8, cutmix: float = 1.0, probability: float = 1.0):
         if min(mixup, cutmix) < 0 or max(mixup, cutmix) == 0 or not 0 <= probability <= 1:
             raise ValueError(
                 f"Mixed: came mixup={mixup}, cutmix={cutmix}, probability={probability}; wanted parameters of at least 0, "
@@ -38,22 +38,21 @@ class Mixed:
         self.data, self.mixup, self.cutmix, self.probability = data, mixup, cutmix, probability
         self.batch = data.batch
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Batches in one pass."""
         return self.data.steps
 
-    @property
-    def spec(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
+    @cached_property
+    def spec(self) -> Spec:
         """Shape and type of each array of a batch, without the example axis."""
         return {**self.data.spec, "other": ((), np.dtype(np.int32)), "share": ((), np.dtype(np.float32))}
 
     def columns(self) -> dict[str, np.ndarray]:
         """Those of the data that are not mixed."""
-        whole = self.data.columns() if hasattr(self.data, "columns") else {}
-        return {name: x for name, x in whole.items() if name != "image"}
+        return {name: x for name, x in self.data.columns().items() if name != "image"}
 
-    def indices(self, step: int, start: int, stop: int) -> np.ndarray:
+    def indices(self, step: Any, start: int, stop: int) -> np.ndarray | None:
         """The examples in rows start to stop of batch `step`; -1 is padding."""
         return self.data.indices(step, start, stop)
 
@@ -64,7 +63,7 @@ class Mixed:
         row_B = np.arange(last - first)
         other_B = np.minimum(row_B ^ 1, last - first - 1)  # the last row of an odd batch has itself
         pair_B = np.uint64(step * self.batch + first) + (row_B - row_B % 2).astype(np.uint64)
-        seed = np.uint64((getattr(self.data, "seed", None) or 0) % 2**64)
+        seed = np.uint64((self.data.seed or 0) % 2**64)
         u = uniform(mix(pair_B ^ mix(seed)), 5, salt=21)
         real_B = (batch["weight"] > 0) & (batch["weight"][other_B] > 0) & (u[:, 0] < self.probability)
         cut_B = real_B & (self.mixup == 0 or (u[:, 1] < 0.5)) if self.cutmix else np.zeros_like(real_B)
@@ -77,7 +76,7 @@ class Mixed:
 
     def fingerprint(self) -> str:
         """Changes when an example or the order of the examples does; see data/fingerprint.py."""
-        return fingerprint_of(self.data)
+        return self.data.fingerprint()
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""

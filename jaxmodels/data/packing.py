@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from jaxmodels import choices
 from jaxmodels.data.fingerprint import of_arrays
 from jaxmodels.data.order import Order, Remainder, mix, permute
 from jaxmodels.data.pipeline import Arrays, as_int32, is_mapped
+from jaxmodels.pipeline import Pipeline, Spec
 from jaxmodels.runs.learned import PipelineMemory, remembering
 
 Long = Literal["split", "cut"]
@@ -38,7 +39,7 @@ class Plan(NamedTuple):
     left_out: int  # tokens that are no target of any row although one stands before them
 
 
-class PackedPipeline:
+class PackedPipeline(Pipeline):
     """Rows of several documents, for language models that keep them apart by "segments".
 
     open: the arrays, or a function that reads them, called on first use: "tokens" (those of all documents in
@@ -129,8 +130,8 @@ class PackedPipeline:
         rows = self._kept.get("rows", lambda: len(self.plan.first_R) - 1)
         return Order(rows, self.batch, self.seed, self.remainder).steps
 
-    @property
-    def spec(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+    @cached_property
+    def spec(self) -> Spec:
         """Shape and type of each array of a batch, without the example axis."""
         integers = dict.fromkeys(("inputs", "targets", "segments"), ((self.length,), np.dtype(np.int32)))
         return {**integers, "weight": ((self.length,), np.dtype(np.float32))}

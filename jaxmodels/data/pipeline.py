@@ -17,14 +17,14 @@ from jaxmodels import choices
 from jaxmodels.data.fingerprint import of_arrays
 from jaxmodels.data.narrowing import overflow
 from jaxmodels.data.order import Order, Remainder, mix
+from jaxmodels.pipeline import Pipeline, Spec
 from jaxmodels.runs.learned import PipelineMemory, remembering
 
 Arrays = Mapping[str, np.ndarray]
-Spec = Mapping[str, tuple[tuple[int, ...], Any]]
 Augment = Callable[[dict[str, np.ndarray], np.ndarray], dict[str, np.ndarray]]
 
 
-class ArrayPipeline:
+class ArrayPipeline(Pipeline):
     """Examples that lie in arrays of equal length.
 
     open: the arrays, or a function that reads them, called on first use. seed: shuffles each pass; None keeps

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.console import Console
-from jaxmodels.experiment import Experiment, Pipeline
+from jaxmodels.experiment import Experiment, as_evaluation
+from jaxmodels.pipeline import Pipeline
 from jaxmodels.report.classifier import ClassifierReport, classifier_report
 from jaxmodels.report.read_run import PNG, ROOM
 from jaxmodels.runs.png import encode_png
@@ -19,7 +20,6 @@ from jaxmodels.step import State, cast_floats, eval_variables
 from jaxmodels.task import Display
 from jaxmodels.training import feed
 from jaxmodels.training.check_batches import Checker
-from jaxmodels.training.evaluate import as_evaluation
 
 WORST, BEST = 24, 12  # examples shown; the best are of different classes
 LETTERS = 600  # of a text

@@ -9,9 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmodels.data.fingerprint import fingerprint_of
-from jaxmodels.experiment import Experiment
-from jaxmodels.training.evaluate import as_evaluation
+from jaxmodels.experiment import Experiment, as_evaluation
 
 QUICK = 1.0  # seconds that a fingerprint took while training, up to which a command that does not read the data takes one
 
@@ -24,7 +22,7 @@ def fingerprints(experiment: Experiment, names: Any = None) -> dict[str, dict[st
     for name in data if names is None else [name for name in data if name in names]:
         begun = time.perf_counter()
         try:
-            told = fingerprint_of(data[name])
+            told = data[name].fingerprint()
         except Exception:  # data that cannot be read says so to whoever reads it; here it is only not known
             told = ""
         if told:

@@ -19,11 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels import step
-from jaxmodels.experiment import Experiment
+from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.options import Options
 from jaxmodels.runs.experiment_file import File
 from jaxmodels.state import as_dtype, empty_batch, initial, make_step
-from jaxmodels.training.evaluate import as_evaluation
 
 COUNTS = ("steps", "eval_every", "checkpoint_every", "log_every")
 

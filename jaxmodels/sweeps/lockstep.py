@@ -20,8 +20,9 @@ import numpy as np
 
 from jaxmodels import parallel, step
 from jaxmodels.console import Console
-from jaxmodels.experiment import Experiment, Pipeline
+from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.launch.exit_statuses import of_signal
+from jaxmodels.pipeline import Pipeline, Spec
 from jaxmodels.runs import experiment_file
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import write_text
@@ -32,7 +33,7 @@ from jaxmodels.sweeps.member_files import How, Member, claim, run_of
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
-from jaxmodels.training.evaluate import as_evaluation, evaluates
+from jaxmodels.training.evaluate import evaluates
 from jaxmodels.training.metrics import MeanAccumulator
 from jaxmodels.training.programs import segments
 from jaxmodels.training.signals import Signals
@@ -364,8 +365,11 @@ def distinct(pipelines: Sequence[Pipeline]) -> tuple[list[Pipeline], list[int]]:
     return kept, which
 
 
-class Orders:
+class Orders(Pipeline):
     """The batches of several pipelines, on a first axis of as many, as one pipeline for a feed; looks: what checks each."""
+
+    steps: int
+    spec: Spec
 
     def __init__(self, of: Sequence[Pipeline], looks: Sequence[Checker | None]):
         self._looks, self._of, self.steps, self.spec = looks, of, of[0].steps, of[0].spec

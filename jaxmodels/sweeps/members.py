@@ -13,7 +13,7 @@ import jax
 
 from jaxmodels import keys
 from jaxmodels.console import Console
-from jaxmodels.experiment import Experiment
+from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.options import Options
 from jaxmodels.runs import experiment_file, fingerprints, sealed
 from jaxmodels.runs.files import BadFile, folders, read_json, regular
@@ -27,7 +27,6 @@ from jaxmodels.sweeps.member_files import DATA, How, Member, data_of
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.sweeps.space import name_of
 from jaxmodels.training.check_batches import check_data
-from jaxmodels.training.evaluate import as_evaluation
 
 RECENT = 8  # members whose data is compared with the next one's
 

@@ -25,12 +25,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodels import keys, parallel, step
 from jaxmodels.analysis import flops
+from jaxmodels.experiment import as_evaluation
 from jaxmodels.options import Options
 from jaxmodels.parallel import axes
 from jaxmodels.runs.experiment_file import File
 from jaxmodels.state import as_dtype, batch_shapes, initial
 from jaxmodels.sweeps.grouping import Group, one_step
-from jaxmodels.training.evaluate import as_evaluation
 from jaxmodels.training.metrics import pack
 from jaxmodels.training.programs import choose_k
 

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.data.narrowing import Loss, loss, overflow
-from jaxmodels.experiment import Evaluation, Experiment, Pipeline
+from jaxmodels.experiment import Evaluation, Experiment
+from jaxmodels.pipeline import Pipeline
 from jaxmodels.state import check_type
 from jaxmodels.task import Requirement, Task
 
@@ -122,7 +123,7 @@ class Checker:
     def settled(self) -> set[str]:
         """The keys whose arrays lie in memory and were looked at whole; raises where one is wrong."""
         requirements = self.requirements
-        columns, spec = dict(self.data.columns()) if hasattr(self.data, "columns") else {}, {*self.data.spec}
+        columns, spec = dict(self.data.columns()), {*self.data.spec}
         if not requirements:  # a task that says nothing may use all
             whole = columns
         else:
@@ -152,10 +153,11 @@ class Checker:
         left = {*self.data.spec} - self.settled
         if not (left & {*self.requirements} if self.requirements else left):
             return
-        arrays = self.data.resident()  # type: ignore[attr-defined]
+        arrays = self.data.resident()
+        assert arrays is not None
         for step in range(self.data.steps):
-            indices = self.data.indices(step, 0, self.data.batch)  # type: ignore[attr-defined]
-            self(self.data.gather(arrays, indices), step, 0)  # type: ignore[attr-defined]
+            indices = self.data.indices(step, 0, self.data.batch)
+            self(self.data.gather(arrays, indices), step, 0)
 
     def __call__(self, batch: Mapping[str, np.ndarray], step: int, start: int = 0) -> None:
         """Raises a ValueError that names the first wrong row."""
@@ -182,9 +184,8 @@ class Checker:
     def _place(self, step: int, start: int) -> Any:
         def place(row: int) -> str:
             text = f"row {start + row:,} of batch {step:,}"
-            if not hasattr(self.data, "indices"):
-                return text
-            return f"{text}, example {int(self.data.indices(step, start + row, start + row + 1)[0]):,}"
+            indices = self.data.indices(step, start + row, start + row + 1)
+            return text if indices is None else f"{text}, example {int(indices[0]):,}"
 
         return place
 

@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 from jaxmodels import parallel, step
 from jaxmodels.analysis.nonfinite import bad_inputs
 from jaxmodels.console import Console
-from jaxmodels.experiment import Evaluation, Experiment, Pipeline
+from jaxmodels.experiment import Evaluation, Experiment, as_evaluation
 from jaxmodels.parallel import processes
+from jaxmodels.pipeline import Pipeline
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.metrics import MeanAccumulator, pack
@@ -131,7 +132,7 @@ def _not_finite(name: str, metrics: list[str], data: Pipeline) -> str:
     """What to say of metrics that are no numbers, with the first example that explains it."""
     found = ""
     for n in range(data.steps):
-        examples = data.indices(n, 0, data.batch) if hasattr(data, "indices") else None
+        examples = data.indices(n, 0, data.batch)
         if found := bad_inputs(feeding.read(data, n), examples):
             found = f"batch {n}: {found}"
             break
@@ -156,11 +157,6 @@ def evaluates(n: int, every: int | None, steps: int) -> bool:
     """Whether a run of so many steps evaluates after step n: at its end and at multiples of `every`, without one that is
     less than a tenth of `every` before the end, which the last evaluation would repeat."""
     return n == steps or bool(every and n % every == 0 and (steps - n) * 10 >= every)
-
-
-def as_evaluation(evaluation: Pipeline | Evaluation) -> Evaluation:
-    """A bare pipeline as an Evaluation of means alone."""
-    return evaluation if isinstance(evaluation, Evaluation) else Evaluation(evaluation)
 
 
 def _plus(total: Any, packed: Any) -> np.ndarray:

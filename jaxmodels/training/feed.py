@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxmodels import parallel
 from jaxmodels.data.narrowing import loss
-from jaxmodels.experiment import Pipeline
+from jaxmodels.pipeline import Pipeline
 
 RESIDENT_BYTES = 1 << 30  # a data set up to here is laid on the device whole
 
@@ -82,7 +82,7 @@ class Feed:
         def rows(a: int, b: int) -> Any:
             nonlocal waited
             if self._resident:
-                got: Any = self._data.indices(np.arange(start, stop), a, b).astype(np.int32)  # type: ignore[attr-defined]
+                got: Any = np.asarray(self._data.indices(np.arange(start, stop), a, b), np.int32)
             else:
                 got = stack([self._rows(n, a, b) for n in range(start, stop)])
             waited = time.perf_counter() - begun
@@ -159,12 +159,12 @@ def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def is_bucketed(data: Pipeline) -> bool:
     """Whether the batches have different shapes by design, so that each is a dispatch of its own."""
-    return len(getattr(data, "lengths", ())) > 1
+    return len(data.lengths) > 1
 
 
 def can_reside(data: Pipeline) -> bool:
     """Whether the data set can lie on the device: it says how, is small enough, and no number is lost in 32 bits there."""
-    arrays = data.resident() if hasattr(data, "resident") else None
+    arrays = data.resident()
     if arrays is None or sum(x.nbytes for x in arrays.values()) > RESIDENT_BYTES:
         return False
     return all(loss(x) is None for x in arrays.values())
@@ -172,7 +172,7 @@ def can_reside(data: Pipeline) -> bool:
 
 def fix(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
     """What every dispatch shares: the data set on every device, or nothing."""
-    return jax.device_put(data.resident(), parallel.replicated(mesh)) if resident else {}  # type: ignore[attr-defined]
+    return jax.device_put(data.resident(), parallel.replicated(mesh)) if resident else {}
 
 
 def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Callable[[Any, Any], Any]:
@@ -181,7 +181,7 @@ def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Calla
         return lambda fixed, moving: moving
 
     def gather(fixed: Any, moving: Any) -> Any:
-        batches = jax.vmap(data.gather, (None, 0))(fixed, moving)  # type: ignore[attr-defined]
+        batches = jax.vmap(data.gather, (None, 0))(fixed, moving)
         return jax.lax.with_sharding_constraint(batches, split) if split else batches
 
     return gather
@@ -189,14 +189,8 @@ def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Calla
 
 def real_rows(data: Pipeline, step: int) -> np.ndarray:
     """Which rows of a batch are examples and not padding; all, where the pipeline does not say."""
-    if not hasattr(data, "indices"):
-        return np.ones(data.batch, bool)
-    return data.indices(step, 0, data.batch) >= 0
-
-
-def broken(data: Pipeline) -> list[str]:
-    """The examples that could not be loaded and were passed over, each with the reason; none where a pipeline has no say."""
-    return list(data.broken()) if hasattr(data, "broken") else []
+    indices_B = data.indices(step, 0, data.batch)
+    return np.ones(data.batch, bool) if indices_B is None else indices_B >= 0
 
 
 def read(

@@ -25,7 +25,7 @@ from jaxmodels import keys, parallel, step
 from jaxmodels.analysis import nonfinite
 from jaxmodels.console import Console
 from jaxmodels.contracts import check_parts
-from jaxmodels.experiment import Experiment
+from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.launch.exit_statuses import DONE, of_signal
 from jaxmodels.options import Options
 from jaxmodels.parallel import axes, elastic, processes
@@ -34,7 +34,7 @@ from jaxmodels.runs.metrics_file import Tracker, json_lines
 from jaxmodels.state import abstract_state, as_dtype, batch_shapes, initial
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
-from jaxmodels.training.evaluate import Evaluator, as_evaluation, evaluates
+from jaxmodels.training.evaluate import Evaluator, evaluates
 from jaxmodels.training.metrics import History, Log, MeanAccumulator
 from jaxmodels.training.profile import Profile, window
 from jaxmodels.training.programs import Programs, segments
@@ -267,7 +267,7 @@ class _Session:
         mesh = ",".join(f"{k}={v}" for k, v in self.mesh.shape.items())
         kind = self.mesh.devices.flat[0].device_kind
         data = self.experiment.train
-        described = data.describe() if hasattr(data, "describe") else f"batches of {data.batch:,}"
+        described = data.describe()
         stages = self.mesh.shape.get(axes.PIPELINE, 1)
         if stages > 1:
             n = axes.micro_batches(data.batch // self.options.accumulate, stages, parallel.ways(self.mesh))
@@ -454,7 +454,7 @@ class _Session:
     def _explained(self, state: step.State) -> str:
         state = jax.device_get(jax.tree.map(lambda x: x, state)._replace(key=None))._replace(key=state.key)
         n, data = int(state.step), self.experiment.train
-        examples = data.indices(n, 0, data.batch) if hasattr(data, "indices") else None
+        examples = data.indices(n, 0, data.batch)
         with self.console.busy("looking for the first module that is not finite"):
             return nonfinite.explain(
                 self.experiment.task, state, feeding.read(data, n), examples, as_dtype(self.options.precision)
@@ -548,7 +548,7 @@ class _Session:
         """By data set, the examples that this process could not load and passed over: how many, and the first of them."""
         evals = {name: as_evaluation(evaluation).data for name, evaluation in self.experiment.evals.items()}
         found = {
-            name: feeding.broken(data) for name, data in {"train": self.experiment.train, **evals}.items()
+            name: list(data.broken()) for name, data in {"train": self.experiment.train, **evals}.items()
         }
         for name, examples in found.items():
             if examples:

@@ -4,7 +4,7 @@ import pytest
 
 from jaxmodels.data.augment import crop, flip
 from jaxmodels.data.pipeline import ArrayPipeline
-from jaxmodels.experiment import Pipeline
+from jaxmodels.pipeline import Pipeline
 
 pytestmark = pytest.mark.fast
 

@@ -12,7 +12,6 @@ import pytest
 
 from jaxmodels.data import archive as archive_of_data
 from jaxmodels.data.augment import flip
-from jaxmodels.data.fingerprint import fingerprint_of
 from jaxmodels.data.formats.audio import audio_folder
 from jaxmodels.data.formats.images import each, image_folder
 from jaxmodels.data.formats.text_folder import text_folder
@@ -255,7 +254,7 @@ def texts_of(x, **options):
 
 
 def same(data, other, count):
-    assert fingerprint_of(data) and len(data.source) == len(other.source)
+    assert data.fingerprint() and len(data.source) == len(other.source)
     for name, x in data.rows(0, 0, count).items():
         assert np.array_equal(other.rows(0, 0, count)[name], x)
 
@@ -285,9 +284,9 @@ def test_sounds_of_an_archive_are_labelled_by_their_names(tmp_path, sounds):
             sounds_of(y, label=lambda path: len(path.stem)),
             2,
         )
-    before = fingerprint_of(sounds_of(archive, label=lambda path: 0))
+    before = sounds_of(archive, label=lambda path: 0).fingerprint()
     recording(sounds / "buzz" / "2.wav", [1, 2, 3])
-    assert fingerprint_of(sounds_of(zipped(archive, sounds), label=lambda path: 0)) != before
+    assert sounds_of(zipped(archive, sounds), label=lambda path: 0).fingerprint() != before
     with pytest.raises(
         ValueError, match=r"none.zip: got an archive without a file that ends in .wav .flac; expected"
     ):

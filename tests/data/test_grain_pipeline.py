@@ -9,7 +9,7 @@ import pytest
 
 from jaxmodels.data.formats.array_records import record_pipeline
 from jaxmodels.data.grain_pipeline import GrainPipeline
-from jaxmodels.experiment import Pipeline
+from jaxmodels.pipeline import Pipeline
 
 pytestmark = pytest.mark.fast
 

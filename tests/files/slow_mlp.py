@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from files import tiny_mlp
 
-from jaxmodels import Evaluation, Experiment
+from jaxmodels import Evaluation, Experiment, Pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +29,14 @@ class Config(tiny_mlp.Config):
     full: int = -1  # the process that can write no file from step 8 on
 
 
-class Slow:
+class Slow(Pipeline):
     """A pipeline that passes on to another."""
 
-    def __init__(self, inner: Any, config: Config):
+    def __init__(self, inner: Pipeline, config: Config):
         self._inner, self._config = inner, config
         self.batch, self.steps, self.spec = inner.batch, inner.steps, inner.spec
 
-    def indices(self, step: Any, start: int, stop: int) -> np.ndarray:
+    def indices(self, step: Any, start: int, stop: int) -> np.ndarray | None:
         return self._inner.indices(step, start, stop)
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:

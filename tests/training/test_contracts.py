@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 
 import flax.linen as nn
 import numpy as np
@@ -15,6 +16,7 @@ from jaxmodels import Evaluation, Experiment, cli, optim
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.mlp import MLP
 from jaxmodels.options import Options
+from jaxmodels.pipeline import Pipeline
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.regress import regress
 from jaxmodels.training import runner
@@ -52,6 +54,15 @@ class Single(nn.Module):
         return nn.Dense(1)(x)[:, 0]
 
 
+class Endless(Pipeline):
+    """Data without an end, which does not say what a pass is."""
+
+    batch, spec = 8, {}
+
+    def rows(self, step, start, stop):
+        return {}
+
+
 WRONG = {  # what is wrong, and words of the message
     "a model for a task": ({"task": MODEL}, "task: got a MLP; expected a jaxmodels.Task. Wrap the model"),
     "a task's function": ({"task": classify}, "task: got the function classify itself"),
@@ -65,6 +76,14 @@ WRONG = {  # what is wrong, and words of the message
     "arrays": ({"train": {"x": X}}, "train: got a dict; expected a pipeline. Put arrays into"),
     "a class of data": ({"train": ArrayPipeline}, "train: got the class ArrayPipeline itself"),
     "one array": ({"train": X}, "train: got a ndarray of numpy"),
+    "an object like a pipeline": (
+        {"train": SimpleNamespace(batch=8, steps=1, spec={}, rows=print)},
+        r"train: got a SimpleNamespace.*subclass jaxmodels\.pipeline\.Pipeline\.",
+    ),
+    "a pipeline without steps": (
+        {"train": Endless()},
+        "train: got a Endless.* without steps; expected batch, steps and spec. Set steps",
+    ),
     "a list of batches": ({"train": [{"x": X}]}, "train: got a list"),
     "a float of steps": ({"steps": 100.0}, r"steps: got 100.0 \(float\); expected a whole number"),
     "text of steps": ({"steps": "2"}, r"steps: got '2' \(str\)"),

@@ -11,6 +11,7 @@ import pytest
 
 from jaxmodels import parallel
 from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.pipeline import Pipeline
 from jaxmodels.training import feed
 
 pytestmark = pytest.mark.fast
@@ -83,7 +84,7 @@ def test_a_single_batch_is_not_copied():
     assert np.shares_memory(feed.stack([batch])["x"], batch["x"])
 
 
-class Source:
+class Source(Pipeline):
     """A pipeline that does something before it answers."""
 
     batch, steps, spec = BATCH, 100, data().spec

@@ -12,8 +12,8 @@ import grain
 from jaxmodels.data.fingerprint import of_files
 from jaxmodels.data.grain_pipeline import Change, GrainPipeline, Load, OnBroken
 from jaxmodels.data.order import Remainder
-from jaxmodels.data.pipeline import Spec
 from jaxmodels.data.unpack import existing, reading
+from jaxmodels.pipeline import Spec
 
 
 class RecordPipeline(GrainPipeline):
