@@ -1,63 +1,73 @@
-"""What every model with every task must do; the list is in tiny.py.
+"""What every model family and every task must do. The list, and the exceptions with their reasons, are in tiny.py.
 
 Batch normalisation looks at the whole of what it is given. Under jit that is the global batch; under pmap it
 is one device's part, and with accumulation one micro-batch, as in the papers that used it. There the
 agreement with the undivided batch is not asked for, and a test says what holds instead.
+
+Each property that a model can break by itself is tested for every model. What rests on the step and hardly
+on the model is tested for one model in six, each property for others; `pytest -m thorough` adds the rest.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache, cached_property
+from pathlib import Path
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from instances import first
-from tiny import TINY, B, Tiny
+from tiny import EXCEPTIONS, FLOAT32, IDLE, NOT_HERE, RATE, TINY, B, Tiny
 
+import jaxmodels
 from jaxmodels import keys, parallel
 from jaxmodels.parallel import rules
 from jaxmodels.step import cast_floats, init, make_evaluate, make_step
 from jaxmodels.task import Mean
 
-RATE = 0.3
+PARTS, EVALUATION = "parts of a batch add up to the batch", "the loss has an evaluation"
+GRADIENT, BFLOAT16 = "every parameter has a gradient", "products are in bfloat16"
+ROUNDING = "bfloat16 rounds the first loss"
 
 ALL = [pytest.param(tiny, id=tiny.name, marks=[pytest.mark.thorough] if tiny.second else []) for tiny in TINY]
+SUMS = [p for p in ALL if not p.values[0].exempt(PARTS)]
+STATISTICS = [p for p in ALL if p.values[0].exempt(PARTS) and p.values[0].has_statistics()]
 every = pytest.mark.parametrize("tiny", ALL)
-every_sum = pytest.mark.parametrize("tiny", [p for p in ALL if not p.values[0].norm_per_device])
-every_norm = pytest.mark.parametrize("tiny", [p for p in ALL if p.values[0].norm_per_device])
 
 
-def third(n: int, *, sums: bool = False):
-    """One model in three, the n-th of them; all where there is time. For what hardly depends on the model."""
+def some(n: int, instances: list, *, of: int = 6):
+    """One model in six, the n-th of each; the others are thorough. For what hardly depends on the model."""
     marked = []
-    for i, of in enumerate(p for p in ALL if not (sums and p.values[0].norm_per_device)):
-        marks = of.marks if i % 3 == n else [pytest.mark.thorough]
-        marked.append(pytest.param(*of.values, id=of.id, marks=marks))
+    for i, one in enumerate(instances):
+        marks = one.marks if i % of == n else [pytest.mark.thorough]
+        marked.append(pytest.param(*one.values, id=one.id, marks=marks))
     return pytest.mark.parametrize("tiny", marked)
 
 
-def _show(grads, state, params=None):
-    return jax.tree.map(lambda g: -RATE * g, grads), grads
+def sgd(rate: float) -> optax.GradientTransformation:
+    """Plain SGD whose state is the gradient that it saw last."""
 
+    def update(grads, state, params=None):
+        return jax.tree.map(lambda g: -rate * g, grads), grads
 
-# Plain SGD whose state is the gradient that it saw last.
-SGD = optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), _show)
+    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)
 
 
 class Case:
     """One tiny problem with its compiled functions, which the tests of a session share."""
 
     def __init__(self, tiny: Tiny):
-        self.tiny, self.task = tiny, tiny.task
+        self.tiny, self.task, self.sgd = tiny, tiny.task, sgd(RATE.get(tiny.name, 0.3))
 
     @cached_property
     def init(self):
-        return jax.jit(lambda batch: init(self.task, SGD, 0, batch))
+        return jax.jit(lambda batch: init(self.task, self.sgd, 0, batch))
 
     @cached_property
     def state(self):
@@ -69,7 +79,7 @@ class Case:
 
     @cached_property
     def step(self):
-        return jax.jit(make_step(self.task, SGD))
+        return jax.jit(make_step(self.task, self.sgd))
 
     @cached_property
     def loss(self):
@@ -98,7 +108,7 @@ class Case:
         """(state on the mesh, its compiled step, the mesh)."""
         mesh = parallel.make_mesh(axes)
         shardings = rules.state_shardings(self.state, mesh)
-        step = make_step(self.task, SGD, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
+        step = make_step(self.task, self.sgd, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
         compiled = parallel.compile_step(
             lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False
         )
@@ -144,6 +154,11 @@ def garbage(tiny: Tiny, rows) -> dict[str, np.ndarray]:
     return batch
 
 
+def headline(metrics) -> str:
+    """The loss, or what a task without an evaluation of its loss measures."""
+    return "loss" if "loss" in metrics else next(iter(metrics))
+
+
 def five_steps(state, step, batches):
     for batch in batches:
         state, metrics = step(state, batch)
@@ -170,6 +185,42 @@ def moved(a, b) -> float:
     return max(float(np.abs(x - y).max()) for x, y in pairs)
 
 
+# The list
+
+
+def modules_in(folder: str) -> set[str]:
+    files = (Path(jaxmodels.__file__).parent / folder).glob("*.py")
+    return {f"{folder}.{path.stem}" for path in files if path.stem != "__init__"}
+
+
+def used_by(tiny: Tiny) -> Iterator[str]:
+    """Modules of the task's functions, and of the layers that run when it makes its variables."""
+    yield from (function.__module__ for function in tiny.task if function is not None)
+    classes: set[type] = set()
+
+    def note(call, args, kwargs, context):
+        classes.update(type(context.module).__mro__)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(tiny.task.init, jax.random.key(0), tiny.batch)
+    yield from (kind.__module__ for kind in classes)
+
+
+def test_every_model_family_and_every_task_is_in_the_list_or_says_why_not():
+    used = {module.removeprefix("jaxmodels.") for tiny in TINY for module in used_by(tiny)}
+    files = modules_in("models") | modules_in("tasks")
+    assert files - used <= NOT_HERE.keys() <= files
+
+
+def test_names_are_unique_and_every_exception_is_of_one_of_them():
+    names = [tiny.name for tiny in TINY]
+    assert len({*names}) == len(names)
+    assert {name for exempt in EXCEPTIONS.values() for name in exempt} <= {*names}
+    assert {*EXCEPTIONS} == {PARTS, EVALUATION, GRADIENT, BFLOAT16, ROUNDING}
+    assert {*FLOAT32} == {*EXCEPTIONS[BFLOAT16]} and {*IDLE} <= {*EXCEPTIONS[GRADIENT]}
+
+
 # Shapes and types
 
 
@@ -180,7 +231,7 @@ def test_loss_and_metrics_are_float32_scalar_means(tiny):
     keys_B = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), B))
     loss, extra, metrics = jax.eval_shape(tiny.task.loss, *shapes, tiny.batch, keys_B)
     evaluated = jax.eval_shape(tiny.task.evaluate, *shapes, tiny.batch)
-    assert {"loss"} <= set(metrics) and {"loss"} <= set(evaluated)
+    assert "loss" in metrics and ("loss" in evaluated) != tiny.exempt(EVALUATION)
     for mean in (loss, *metrics.values(), *evaluated.values()):
         assert isinstance(mean, Mean)
         assert [(x.shape, x.dtype) for x in mean] == [((), jnp.float32)] * 2
@@ -194,7 +245,7 @@ def test_parameters_are_float32(tiny):
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
 
-@third(0)
+@some(0, ALL)
 @pytest.mark.fast
 def test_the_initial_variables_do_not_depend_on_the_values_in_the_batch(tiny):
     zeros = case(tiny).init({name: np.zeros_like(x) for name, x in tiny.batch.items()})
@@ -206,7 +257,7 @@ def test_the_initial_variables_do_not_depend_on_the_values_in_the_batch(tiny):
 # Training
 
 
-@third(0)
+@some(1, ALL)
 def test_jit_computes_what_plain_python_computes(tiny):
     c = case(tiny)
     arguments = (c.state.params, c.state.extra, tiny.batch, c.keys)
@@ -222,7 +273,8 @@ def test_every_parameter_gets_a_gradient(tiny):
     nothing = {
         path for path, size in sizes.items() if not size > 1e-6 * max(sizes.values())
     }  # above rounding
-    assert nothing == {path for path in sizes if tiny.idle and re.search(tiny.idle, path)}
+    idle = IDLE.get(tiny.name, r"blocks'\]\['key'\]\['bias") if tiny.exempt(GRADIENT) else None
+    assert nothing == {path for path in sizes if idle and re.search(idle, path)}
 
 
 @every
@@ -236,12 +288,12 @@ def test_the_keys_matter_where_the_model_is_random_and_nowhere_else(tiny):
     assert (moved(later.opt_state, state.opt_state) > 0) == tiny.random
 
 
-@pytest.mark.parametrize("tiny", first(2, TINY[2::4]), ids=str)  # the step is the same for all
+@pytest.mark.parametrize("tiny", first(2, TINY[2::6]), ids=str)  # the step is the same for all
 def test_a_scan_over_steps_equals_single_steps(tiny):
     c = case(tiny)
     batches = [batch_at(tiny, i) for i in range(5)]
     stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
-    scanned, metrics = jax.jit(lambda s, b: jax.lax.scan(make_step(tiny.task, SGD), s, b))(c.state, stacked)
+    scanned, metrics = jax.jit(lambda s, b: jax.lax.scan(make_step(tiny.task, c.sgd), s, b))(c.state, stacked)
     single, last = five_steps(c.state, c.step, batches)
     assert int(scanned.step) == int(single.step) == 5
     close(scanned.params, single.params)
@@ -249,20 +301,20 @@ def test_a_scan_over_steps_equals_single_steps(tiny):
     close(jax.tree.map(lambda x: x[-1], metrics), last)
 
 
-@third(1, sums=True)
+@some(2, SUMS)
 def test_two_micro_batches_equal_the_whole_batch(tiny):
     c = case(tiny)
     batch = batch_at(tiny, 0, [1, 0, 0, 1, 1, 1, 0.5, 1])  # rows 0, 2, 4, 6 and 1, 3, 5, 7: weights 2.5 and 3
     whole, metrics = c.step(c.state, batch)
-    parts, added = jax.jit(make_step(tiny.task, SGD, accumulate=2))(c.state, batch)
+    parts, added = jax.jit(make_step(tiny.task, c.sgd, accumulate=2))(c.state, batch)
     close(parts.opt_state, whole.opt_state, atol=1e-6)
     close(added, metrics)
 
 
-@every_norm
+@some(0, STATISTICS, of=2)
 def test_batch_statistics_are_those_of_each_micro_batch(tiny):
     c = case(tiny)
-    parts, _ = jax.jit(make_step(tiny.task, SGD, accumulate=2))(c.state, tiny.batch)
+    parts, _ = jax.jit(make_step(tiny.task, c.sgd, accumulate=2))(c.state, tiny.batch)
     extra = c.state.extra
     for j in range(2):
         half = {name: x[j::2] for name, x in tiny.batch.items()}
@@ -270,7 +322,7 @@ def test_batch_statistics_are_those_of_each_micro_batch(tiny):
     close(parts.extra, extra)
 
 
-@third(2, sums=True)
+@some(3, [p for p in ALL if p not in STATISTICS])
 def test_padding_changes_no_gradient(tiny):
     c = case(tiny)
     whole, metrics = c.step(c.state, batch_at(tiny, 0, [1, 1, 1, 1, 1, 0, 0, 0]))
@@ -279,7 +331,7 @@ def test_padding_changes_no_gradient(tiny):
     close(metrics, fewer)
 
 
-@every_norm
+@some(1, STATISTICS, of=2)
 def test_padding_counts_in_no_statistics_and_so_changes_no_gradient_either(tiny):
     c = case(tiny)
     whole, metrics = c.step(c.state, batch_at(tiny, 0, [1, 1, 1, 1, 1, 0, 0, 0]))
@@ -289,11 +341,11 @@ def test_padding_counts_in_no_statistics_and_so_changes_no_gradient_either(tiny)
     close(metrics, fewer)
 
 
-@every_norm
+@some(0, STATISTICS, of=2)
 def test_a_micro_batch_of_padding_alone_leaves_the_statistics(tiny):
     """Rows 1, 3, 5 and 7 are the second one."""
     c = case(tiny)
-    parts, _ = jax.jit(make_step(tiny.task, SGD, accumulate=2))(c.state, batch_at(tiny, 0, [1, 0] * 4))
+    parts, _ = jax.jit(make_step(tiny.task, c.sgd, accumulate=2))(c.state, batch_at(tiny, 0, [1, 0] * 4))
     _, extra, _ = c.loss(
         c.state.params, c.state.extra, {name: x[::2] for name, x in tiny.batch.items()}, c.keys[::2]
     )
@@ -315,7 +367,7 @@ def agrees_on(axes: str, tiny: Tiny, mode: str, weight_B=None):
 
     placed, added = five_steps(state, step, batches)
     assert len(jax.tree.leaves(placed.params)[0].sharding.device_set) == mesh.size
-    assert moved(one.params, c.state.params) > 1e-3  # what is compared is more than the start
+    assert moved(one.params, c.state.params) > 3e-4  # what is compared is more than the start
     several = jax.device_get(placed)
     close(several.params, one.params)
     close(several.opt_state, one.opt_state)
@@ -324,28 +376,28 @@ def agrees_on(axes: str, tiny: Tiny, mode: str, weight_B=None):
     return placed
 
 
-@third(1)
+@some(4, ALL)
 def test_four_devices_under_jit_that_split_batch_and_parameters_equal_one(tiny):
     state = agrees_on("data=2,fsdp=2", tiny, "jit")
     assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
 
 
-@third(1)
+@some(4, ALL)
 def test_four_devices_under_jit_equal_one_though_one_holds_only_padding(tiny):
     agrees_on("data=2,fsdp=2", tiny, "jit", [1, 0, 0, 0, 1, 1, 1, 1])
 
 
-@third(0, sums=True)
+@some(5, SUMS)
 def test_two_devices_under_pmap_equal_one(tiny):
     agrees_on("data=2", tiny, "pmap")
 
 
-@third(0, sums=True)
+@some(5, SUMS)
 def test_two_devices_under_pmap_equal_one_though_one_holds_mostly_padding(tiny):
     agrees_on("data=2", tiny, "pmap", [1, 0, 0, 0, 1, 1, 1, 1])
 
 
-@pytest.mark.parametrize("tiny", first(1, [t for t in TINY if t.norm_per_device]), ids=str)
+@pytest.mark.parametrize("tiny", first(1, [p.values[0] for p in STATISTICS]), ids=str)
 def test_batch_statistics_under_pmap_are_means_of_each_device(tiny):
     c = case(tiny)
     state, compiled, mesh = c.divided("pmap", "data=2")
@@ -361,7 +413,7 @@ def test_batch_statistics_under_pmap_are_means_of_each_device(tiny):
 # Evaluation
 
 
-@third(1)
+@some(0, ALL)
 @pytest.mark.fast
 def test_evaluation_is_deterministic_and_independent_of_how_it_is_compiled(tiny):
     c = case(tiny)
@@ -378,14 +430,13 @@ def test_no_example_sees_another_in_evaluation(tiny):
     before = c.contributions(c.state.params, c.state.extra, tiny.batch)
     after = c.contributions(c.state.params, c.state.extra, garbage(tiny, [3]))
     close(jax.tree.map(lambda x: x[others], after), jax.tree.map(lambda x: x[others], before), atol=1e-6)
-    assert not np.array_equal(after["loss"].total[3], before["loss"].total[3])
+    changed = any(not np.array_equal(after[name].total[3], before[name].total[3]) for name in before)
+    assert changed or tiny.exempt(EVALUATION)  # a part that is told apart may be the same
 
 
-@every
+@some(1, [p for p in ALL if p.values[0].outputs], of=3)
 @pytest.mark.fast
 def test_no_output_sees_another_example(tiny):
-    if tiny.outputs is None:
-        pytest.skip("this task has no outputs by example")
     c = case(tiny)
     others = np.arange(B) != 3
     outputs = jax.jit(tiny.outputs)
@@ -394,7 +445,7 @@ def test_no_output_sees_another_example(tiny):
     close(jax.tree.map(lambda x: x[others], after), jax.tree.map(lambda x: x[others], before), atol=1e-6)
 
 
-@every
+@some(2, ALL, of=3)
 @pytest.mark.fast
 def test_garbage_in_padding_changes_no_metric(tiny):
     c = case(tiny)
@@ -402,11 +453,9 @@ def test_garbage_in_padding_changes_no_metric(tiny):
     clean = c.evaluate(c.state.params, c.state.extra, {**tiny.batch, "weight": weight})
     dirty = c.evaluate(c.state.params, c.state.extra, {**garbage(tiny, [2, 6, 7]), "weight": weight})
     close(dirty, clean, atol=1e-6)
-    assert (
-        0
-        < float(clean["loss"].weight)
-        < float(c.evaluate(c.state.params, c.state.extra, tiny.batch)["loss"].weight)
-    )
+    whole = c.evaluate(c.state.params, c.state.extra, tiny.batch)
+    name = headline(whole)
+    assert 0 < float(clean[name].weight) < float(whole[name].weight)
 
 
 @every
@@ -423,16 +472,16 @@ def test_metrics_are_finished_from_means(tiny):
 # Mixed precision
 
 
-@third(2)
+@some(0, ALL)
 def test_bfloat16_keeps_the_update_in_float32_and_the_loss_near(tiny):
     c = case(tiny)
     full, metrics = c.step(c.state, tiny.batch)
-    half, rounded = jax.jit(make_step(tiny.task, SGD, precision=jnp.bfloat16))(c.state, tiny.batch)
+    half, rounded = jax.jit(make_step(tiny.task, c.sgd, precision=jnp.bfloat16))(c.state, tiny.batch)
     chex.assert_trees_all_equal_shapes_and_dtypes((half, rounded), (full, metrics))
     assert {x.dtype for x in jax.tree.leaves((half.params, half.opt_state))} == {jnp.dtype(jnp.float32)}
     chex.assert_tree_all_finite((half.params, half.opt_state))
     assert float(rounded["loss"].total) == pytest.approx(float(metrics["loss"].total), rel=0.03)
-    assert float(rounded["loss"].total) != float(metrics["loss"].total)
+    assert (float(rounded["loss"].total) != float(metrics["loss"].total)) != tiny.exempt(ROUNDING)
 
 
 @every
@@ -451,5 +500,5 @@ def test_bfloat16_reaches_every_matrix_product(tiny):
         assert not [
             operands
             for operands in products
-            if "f32" in operands and not (tiny.float32 and tiny.float32 in operands)
+            if "f32" in operands and not (tiny.exempt(BFLOAT16) and FLOAT32[tiny.name] in operands)
         ]

@@ -7,6 +7,7 @@ Dimensions: B batch, N the 2 B views, H W image, C channels, D width of a projec
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -52,8 +53,9 @@ def dino(
         keys_N = jnp.concatenate([fold(keys_B, 2), fold(keys_B, 3)])
         weight_N = jnp.tile(batch["weight"], 2).astype(jnp.float32)
         student_ND, student_extra = apply(model, params, extra["student"], both, keys_N, weight=weight_N)
+        teacher = cast_like(extra["teacher"], params)
         teacher_ND, teacher_extra = apply(
-            model, extra["teacher"], extra["teacher_extra"], both, keys_N, weight=weight_N
+            model, teacher, extra["teacher_extra"], both, keys_N, weight=weight_N
         )
         teacher_ND = jax.lax.stop_gradient(teacher_ND.astype(jnp.float32))
         target_ND = jax.nn.softmax((teacher_ND - extra["center"]) / teacher_temperature)
@@ -65,12 +67,14 @@ def dino(
         def follow(old, new):
             return momentum * old + (1 - momentum) * jax.lax.stop_gradient(new).astype(old.dtype)
 
-        extra = {
+        followed = {
             "student": student_extra,
             "teacher": jax.tree.map(follow, extra["teacher"], params),
             "teacher_extra": teacher_extra,
             "center": center * extra["center"] + (1 - center) * mean_D,
         }
+        # A batch of padding alone has nothing to follow.
+        extra = jax.tree.map(lambda new, old: jnp.where(real_N.any(), new, old), followed, extra)
         entropy_N = -(target_ND * jnp.log(jnp.maximum(target_ND, 1e-9))).sum(-1)
         metrics = {"loss": Mean.of(loss_N, weight_N), "teacher_entropy": Mean.of(entropy_N, weight_N)}
         return metrics["loss"], extra, metrics
@@ -80,10 +84,16 @@ def dino(
         both = [views(batch["image"], fold(keys_B, i)) for i in (0, 1)]
 
         def output(image):
-            return apply(model, extra["teacher"], extra["teacher_extra"], image, None)[0].astype(jnp.float32)
+            teacher = cast_like(extra["teacher"], params)
+            return apply(model, teacher, extra["teacher_extra"], image, None)[0].astype(jnp.float32)
 
         z = [output(image) for image in both]
         norm_B = jnp.linalg.norm(z[0], axis=-1) * jnp.linalg.norm(z[1], axis=-1)
         return {"likeness": Mean.of((z[0] * z[1]).sum(-1) / jnp.maximum(norm_B, 1e-6), batch["weight"])}
 
     return Task(init, loss, evaluate, requires=of_images)
+
+
+def cast_like(teacher: Any, student: Any) -> Any:
+    """The teacher's parameters in the student's types: under mixed precision its products are in bfloat16 too."""
+    return jax.tree.map(lambda old, new: old.astype(new.dtype), teacher, student)

@@ -71,7 +71,8 @@ def gan(generator: nn.Module, discriminator: nn.Module, *, penalty: float = 1.0)
         """Of both sides together, for whoever looks at the task alone; the step takes them apart."""
         one, extra, metrics = discriminator_loss(params, extra, batch, keys_B)
         other, extra, more = generator_loss(params, extra, batch, keys_B)
-        return Mean(one.total + other.total, one.weight), extra, {**metrics, **more}
+        both = Mean(one.total + other.total, one.weight)
+        return both, extra, {**metrics, **more, "loss": both}
 
     def evaluate(params, extra, batch):
         logit_B = judge(params, batch["image"])

@@ -49,7 +49,7 @@ def match(model: nn.Module, *, nothing: float = 0.1, auxiliary: bool = True) -> 
         )
         class_LB, box_LB = of_layers(found.logits_LBQK[layers], found.boxes_LBQ4[layers])
         weight_B = batch["weight"]
-        objects_B = jnp.maximum(batch["present"].sum(-1), 1.0)
+        objects_B = jnp.where(weight_B > 0, jnp.maximum(batch["present"].sum(-1), 1.0), 0.0)
 
         def of(x_LB):
             return Mean(
