@@ -1,8 +1,9 @@
-"""safetensors files, one or several of a folder, read through a memory map and checked before a byte of them is used.
+"""safetensors files, one or several in a folder, checked before a byte is used and read through a memory map.
 
-The format: eight bytes with the length of a JSON header, the header (name -> type, shape, place), the
-numbers. A file may come from anybody: whatever its header says is compared with the file itself, and no name
-of a shard leads out of its folder.
+The safetensors library compares a file's header with the file. What it accepts and we do not stands here: a
+name given twice, a name that leads out of a folder, and headers larger than any real one. It copies what it
+reads and writes from memory, so we map tensors ourselves and write them one at a time. A file may come from
+anybody.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from jaxmodels.data.formats.json_file import parse_object, read_object
 from jaxmodels.runs.files import replacing
 
 HEADER = 16 << 20  # bytes of a header, or of an index, at most: 100,000 tensors
 TENSORS = 200_000
-PIECE = 1 << 22  # numbers of a tensor that are looked through at once
+AXES, LENGTH = 32, 2**62  # of a tensor at most, which NumPy can hold
+CHUNK = 1 << 22  # values of a tensor that are checked at once
 TYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -42,7 +45,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class Tensor(NamedTuple):
-    """Where a tensor is."""
+    """Where a tensor lies in a file."""
 
     path: Path
     dtype: np.dtype
@@ -50,23 +53,23 @@ class Tensor(NamedTuple):
     offset: int  # bytes from the start of the file
 
     def read(self) -> np.ndarray:
-        """The numbers, memory-mapped and read-only."""
+        """The values, memory-mapped and read-only."""
         if not math.prod(self.shape):
             return np.zeros(self.shape, self.dtype)
         return np.memmap(self.path, self.dtype, mode="r", offset=self.offset, shape=self.shape)
 
 
 def finite(x: np.ndarray, path: Path, name: str) -> np.ndarray:
-    """The numbers as they are; a ValueError where one of them is NaN or infinite, a few rows at a time."""
+    """The array itself; a ValueError where a value is NaN or infinite. It is checked a few rows at a time."""
     if x.dtype.kind in "biu":
         return x
-    rows = max(1, PIECE // max(1, math.prod(x.shape[1:])))
-    pieces = (x[i : i + rows] for i in range(0, len(x), rows)) if x.ndim else iter([x])
-    odd = sum(piece.size - np.count_nonzero(np.isfinite(piece)) for piece in pieces)
-    if odd:
+    rows = max(1, CHUNK // max(1, math.prod(x.shape[1:])))
+    chunks = (x[i : i + rows] for i in range(0, len(x), rows)) if x.ndim else iter([x])
+    not_finite = sum(chunk.size - np.count_nonzero(np.isfinite(chunk)) for chunk in chunks)
+    if not_finite:
         raise ValueError(
-            f"{path}: got {odd:,} NaN or infinite of the {x.size:,} numbers of {name!r}; expected finite ones alone. "
-            "Get the file again, or the weights of before the training diverged"
+            f"{path}: got {not_finite:,} NaN or infinite of the {x.size:,} values of {name!r}; expected "
+            "finite ones. Get the file again, or weights from before the training diverged."
         )
     return x
 
@@ -75,63 +78,35 @@ def open_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of one file by name."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; wanted a safetensors file; check the path")
-    size = path.stat().st_size
+        raise FileNotFoundError(f"{path}: got no file; expected a safetensors file. Check the path.")
 
     def broken(what: str) -> ValueError:
-        return ValueError(f"{path} is no sound safetensors file: {what}; get the file again")
+        return ValueError(f"{path}: got {what}; expected a sound safetensors file. Get the file again.")
 
     with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            raise broken(f"it has {size} bytes, too few for a header")
-        (length,) = struct.unpack("<Q", start)
-        if length > min(HEADER, size - 8):
-            raise broken(f"its header should have {length:,} bytes, the file has {size:,}")
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER:
+            raise broken(f"a header of {length:,} bytes, more than {HEADER:,}")
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise broken(f"a file that the safetensors library refuses ({error})") from error
         header = parse_object(file.read(length), path)
-    meta = header.pop("__metadata__", {})
-    if not isinstance(meta, dict):
-        raise broken("its metadata is no object")
+    header.pop("__metadata__", None)
     if len(header) > TENSORS:
-        raise broken(f"it names {len(header):,} tensors, more than {TENSORS:,}")
-    tensors, ends = {}, []
+        raise broken(f"{len(header):,} tensors, more than {TENSORS:,}")
+    tensors = {}
     for name, entry in header.items():
-        tensor, end = _tensor(path, name, entry, 8 + length, broken)
-        tensors[name] = tensor
-        ends.append((tensor.offset, end))
-    place = 8 + length
-    for begin, end in sorted(ends):
-        if begin != place:
-            raise broken("its tensors overlap, or leave a hole")
-        place = end
-    if place != size:
-        raise broken(f"its tensors end at byte {place:,}, the file has {size:,}")
+        dtype, shape = TYPES.get(entry["dtype"]), tuple(entry["shape"])
+        if "\0" in name or name.startswith("/") or ".." in name.split("/"):
+            raise broken(f"a tensor named {name!r}")
+        if dtype is None:
+            raise broken(f"the type {entry['dtype']!r} of {name!r}, which is none of {', '.join(TYPES)}")
+        if len(shape) > AXES or max(shape, default=0) >= LENGTH:
+            raise broken(f"the shape {list(shape)} of {name!r}")
+        tensors[name] = Tensor(path, np.dtype(dtype), shape, 8 + length + entry["data_offsets"][0])
     return tensors
-
-
-def _tensor(
-    path: Path, name: str, entry: Any, data: int, broken: Callable[[str], ValueError]
-) -> tuple[Tensor, int]:
-    """A tensor and where it ends."""
-
-    def numbers(value: Any) -> bool:
-        return isinstance(value, list) and all(type(x) is int and 0 <= x < 2**62 for x in value)
-
-    if "\0" in name or name.startswith("/") or ".." in name.split("/"):
-        raise broken(f"it names a tensor {name!r}")
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise broken(f"the entry of {name!r} has not dtype, shape and data_offsets")
-    if not isinstance(entry["dtype"], str) or entry["dtype"] not in TYPES:
-        raise broken(f"{name!r} is {entry['dtype']!r}; known are {', '.join(TYPES)}")
-    shape, places = entry["shape"], entry["data_offsets"]
-    if not numbers(shape) or len(shape) > 32 or not numbers(places) or len(places) != 2:
-        raise broken(f"{name!r} has shape {shape!r} and place {places!r}")
-    dtype = np.dtype(TYPES[entry["dtype"]])
-    if places[1] - places[0] != math.prod(shape) * dtype.itemsize:
-        raise broken(
-            f"{name!r} of shape {shape} in {entry['dtype']} does not fill bytes {places[0]:,} to {places[1]:,}"
-        )
-    return Tensor(path, dtype, tuple(shape), data + places[0]), data + places[1]
 
 
 def open_folder(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -141,70 +116,76 @@ def open_folder(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
         return open_file(folder / SINGLE)
     if not (folder / INDEX).is_file():
         raise FileNotFoundError(
-            f"there is neither {SINGLE} nor {INDEX} in {folder}; wanted weights as safetensors (files of torch that have to "
-            "be unpickled are not read); convert them, or check the folder"
+            f"{folder}: got neither {SINGLE} nor {INDEX}; expected weights as safetensors (pickles of torch "
+            "are not read). Convert them, or check the folder."
         )
     return open_shards(folder, INDEX, open_file)
 
 
 def open_shards(folder: Path, name: str, open_one: Callable[[Path], dict[str, T]]) -> dict[str, T]:
-    """The tensors of the files that an index names, each in the file where the index places it."""
+    """The tensors of the files that an index names, each from the file that the index gives for it."""
     index = read_object(folder / name, limit=HEADER).get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(shard, str) for shard in index.values()):
-        raise ValueError(f"{folder / name} has no weight_map from tensors to files; get the file again")
+        raise ValueError(
+            f"{folder / name}: got no weight_map; expected one from tensors to files. Get the file again."
+        )
     shards = {}
     for shard in sorted(set(index.values())):
-        if (
-            len(shard) > 200
-            or shard != Path(shard).name
-            or shard in ("", ".", "..")
-            or "\\" in shard
-            or "\0" in shard
-        ):
+        strange = len(shard) > 200 or shard != Path(shard).name or shard in ("", ".", "..")
+        if strange or "\\" in shard or "\0" in shard:
             raise ValueError(
-                f"{folder / name} names the shard {shard[:200]!r}; wanted the name of a file beside it; do not trust it"
+                f"{folder / name}: got the shard {shard[:200]!r}; expected the name of a file beside it. Do "
+                "not trust it."
             )
         if not (folder / shard).is_file():
-            raise FileNotFoundError(f"the shard {folder / shard} is missing; {name} names it; get the file")
+            raise FileNotFoundError(
+                f"{folder / shard}: got no file; expected a shard, as {name} names it. Get it."
+            )
         shards[shard] = open_one(folder / shard)
     tensors: dict[str, T] = {}
     for tensor, shard in index.items():
         if tensor not in shards[shard]:
             raise ValueError(
-                f"{folder / shard} lacks the tensor {tensor!r}, which {name} places there; get both files again"
+                f"{folder / shard}: got no tensor {tensor!r}; expected it there by {name}. Get both files "
+                "again."
             )
         tensors[tensor] = shards[shard][tensor]
-    unlisted = [tensor for found in shards.values() for tensor in found if tensor not in index]
-    if unlisted:
-        raise ValueError(
-            f"{name} does not name {unlisted[0]!r}, which a shard holds; get the files of one release"
-        )
+    for shard, contents in shards.items():
+        for tensor in contents:
+            if tensor not in index:
+                raise ValueError(
+                    f"{folder / shard}: got the tensor {tensor!r}; expected those that {name} names. Get the "
+                    "files of one release."
+                )
     return tensors
 
 
 def write_file(
     path: str | os.PathLike[str], tensors: Mapping[str, tuple[tuple[int, ...], Any, Callable[[], Any]]]
 ) -> None:
-    """Writes tensors, each as (shape, type, function that gives it); the file appears when it is whole."""
+    """Writes tensors, each as (shape, type, function that gives it); the file appears when it is complete.
+
+    One tensor is in memory at a time; the library's own writer takes all at once.
+    """
     path = Path(path)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    place = 0
+    start = 0
     for name, (shape, dtype, _) in tensors.items():
-        end = place + math.prod(shape) * np.dtype(dtype).itemsize
-        header[name] = {"dtype": NAMES[np.dtype(dtype)], "shape": list(shape), "data_offsets": [place, end]}
-        place = end
+        end = start + math.prod(shape) * np.dtype(dtype).itemsize
+        header[name] = {"dtype": NAMES[np.dtype(dtype)], "shape": list(shape), "data_offsets": [start, end]}
+        start = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with replacing(path, durable=True) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for shape, dtype, give in tensors.values():
-            x = np.asarray(np.asarray(give()).astype(dtype, copy=False), order="C")  # a scalar stays one
+            x = np.asarray(np.asarray(give()).astype(dtype, copy=False), order="C")  # keeps scalars scalar
             assert x.shape == tuple(shape)
             file.write(x.reshape(-1).view(np.uint8).data)
 
 
 def shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Names in groups whose sizes together stay within the limit where they can."""
+    """Names in groups whose total sizes stay within the limit; a larger tensor is a group of its own."""
     groups: list[list[str]] = [[]]
     room = limit
     for name, size in sizes.items():
@@ -217,6 +198,6 @@ def shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
 
 
 def names(groups: Iterable[list[str]]) -> list[str]:
-    """The files' names of so many shards, as transformers expects them."""
+    """The files' names of these shards, as transformers expects them."""
     count = len(list(groups))
     return [SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]

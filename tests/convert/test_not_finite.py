@@ -47,7 +47,7 @@ def rewritten(folder, tensors):
 
 def said(path, name, count, size):
     return re.escape(
-        f"{path}: got {count} NaN or infinite of the {size} numbers of '{name}'; expected finite ones alone. Get"
+        f"{path}: got {count} NaN or infinite of the {size} values of '{name}'; expected finite ones. Get"
     )
 
 
@@ -144,7 +144,7 @@ def test_a_file_of_llama2c(tmp_path):
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (3, 0), (5,), (2, 3, 4)])
 def test_tensors_of_any_shape_are_looked_through(tmp_path, shape, monkeypatch):
-    monkeypatch.setattr("jaxmodels.convert.tensors.PIECE", 4)
+    monkeypatch.setattr("jaxmodels.convert.tensors.CHUNK", 4)
     x = np.ones(shape, np.float32)
     assert finite(x, tmp_path, "x") is x
     if x.size:
