@@ -13,14 +13,14 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Console": "console",
-    "Decoder": "task",
-    "Display": "task",
+    "Decoder": "interfaces",
+    "Display": "interfaces",
     "Evaluation": "experiment",
     "Experiment": "experiment",
     "Mean": "task",
     "Options": "options",
     "Pipeline": "pipeline",
-    "Predictor": "task",
+    "Predictor": "interfaces",
     "Task": "task",
     "evaluate": "commands.evaluate",
     "generate": "commands.generate",

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmodels.interfaces import Decoder, Display, Predictor
 from jaxmodels.pipeline import Pipeline
-from jaxmodels.task import Decoder, Display, Predictor, Task
+from jaxmodels.task import Task
 
 
 class Evaluation(NamedTuple):

@@ -7,7 +7,7 @@ a model in bare JAX, NNX or Equinox joins by writing the three functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -111,59 +111,3 @@ class Task(NamedTuple):
     examine: Callable[[Params, Extra, Batch], dict[str, Array]] | None = None
     unwrap: Callable[[Params, Extra], tuple[Params, Extra]] = _as_they_are
     requires: Callable[[Batch, Params, Extra], Mapping[str, Requirement]] = _nothing
-
-
-class Predictor(NamedTuple):
-    """What `jaxmodels predict` needs to know of a model that reads files, such as pictures.
-
-    read(path) gives the arrays of one example, without the example axis, prepared as in training.
-    predict(params, extra, batch) gives a pytree of arrays with a leading example axis; it is compiled.
-    report(prediction) gives what there is to say of one example, by name, fit for JSON.
-    draw(path, prediction) gives the file's picture with the prediction drawn on it: uint8, height x width x
-        3.
-    """
-
-    read: Callable[[Any], dict[str, Any]]
-    predict: Callable[[Params, Any, Batch], Any]
-    report: Callable[[Any], dict[str, Any]]
-    draw: Callable[[Any, Any], Any]
-
-
-class Display(NamedTuple):
-    """What a report shows people of an example, where its arrays are not for people.
-
-    input(x) gives an example's input, without the example axis, as its text, or as the bytes of a WAV file
-        (see jaxmodels.data.formats.audio.wav) or of a PNG file. Pictures need none.
-    classes() gives the names of the classes; it is called when a report is made, so it may read the data.
-    """
-
-    input: Callable[[Any], str | bytes] | None = None
-    classes: Callable[[], Sequence[str]] | None = None
-
-
-class Decoder(NamedTuple):
-    """What decoding needs to know of an autoregressive model.
-
-    read(params, extra, tokens_BT, count_B, length) gives (logits_BV of the token after the prompt, cache):
-        the first count_B tokens of each row are its prompt; the cache has room for `length` tokens in all.
-    write(params, extra, tokens_B, cache) gives (logits_BV of the next token, cache with these tokens).
-
-    Every array of the cache has the batch as its second axis, so that beam search can reorder the rows.
-    """
-
-    read: Callable[[Params, Any, Array, Array, int], tuple[Array, Any]]
-    write: Callable[[Params, Any, Array, Any], tuple[Array, Any]]
-    encode: Callable[[str], Sequence[int]]
-    decode: Callable[[Sequence[int]], str]
-    length: int  # the most tokens that the model can see, or, with a source, write
-    begin: int | None = None  # put before every prompt
-    end: int | tuple[int, ...] | None = None  # ends a text; of several, any
-    prompt: str = ""  # used where nobody gives one
-    source: bool = False  # the prompt is a text to turn into another, not one to go on with
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Every token that ends a text."""
-        if isinstance(self.end, tuple):
-            return self.end
-        return () if self.end is None else (self.end,)

@@ -12,8 +12,8 @@ from jaxmodels.options import CheckpointOptions, Options
 
 if TYPE_CHECKING:
     from jaxmodels.experiment import Experiment
+    from jaxmodels.interfaces import Decoder
     from jaxmodels.step import State
-    from jaxmodels.task import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from jaxmodels.options import CheckpointOptions
 
 if TYPE_CHECKING:
-    from jaxmodels.task import Predictor, Task
+    from jaxmodels.interfaces import Predictor
+    from jaxmodels.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def predict(
     if experiment.predictor is None:
         raise ValueError(
             f"{run}: got an experiment whose build() gives no predictor; expected one, to read files. See "
-            "jaxmodels.task.Predictor"
+            "jaxmodels.interfaces.Predictor"
         )
     params, extra = model_variables(experiment, state, precision_of(run, precision))
     folder = Path(out) if out else inside(run, "predictions")

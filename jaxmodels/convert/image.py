@@ -16,7 +16,7 @@ import numpy as np
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.formats.images import open_image
 from jaxmodels.data.formats.json_file import read_object
-from jaxmodels.task import Predictor
+from jaxmodels.interfaces import Predictor
 from jaxmodels.tasks.classify import predictor
 
 FILTERS = {

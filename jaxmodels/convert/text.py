@@ -16,7 +16,8 @@ from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.data.formats.tokenizer_settings import read_settings
-from jaxmodels.task import Decoder, Task
+from jaxmodels.interfaces import Decoder
+from jaxmodels.task import Task
 from jaxmodels.tasks import language, translate
 
 # Where no file of the tokenizer says it: kinds of models whose own tokenizer puts a first token before every

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.task import Decoder
+from jaxmodels.interfaces import Decoder
 
 
 class Beams(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmodels.decoding.beam import beam, penalty
 from jaxmodels.decoding.sample import SamplingOptions, sample
-from jaxmodels.task import Decoder
+from jaxmodels.interfaces import Decoder
 
 CONTEXT = 256  # last tokens of a prompt with which a continuation is decoded, at most
 

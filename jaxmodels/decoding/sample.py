@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxmodels import keys
 from jaxmodels.decoding.logits import filter_logits, penalise_repetition
-from jaxmodels.task import Decoder
+from jaxmodels.interfaces import Decoder
 
 BURST = 16  # tokens that are written before the host sees them, at most
 

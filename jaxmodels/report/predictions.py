@@ -12,12 +12,12 @@ import numpy as np
 
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment, as_evaluation
+from jaxmodels.interfaces import Display
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.report.classifier import ClassifierReport, classifier_report
 from jaxmodels.report.read_run import PNG, ROOM
 from jaxmodels.runs.png import encode_png
 from jaxmodels.step import State, cast_floats, eval_variables
-from jaxmodels.task import Display
 from jaxmodels.training import feed
 from jaxmodels.training.check_batches import Checker
 

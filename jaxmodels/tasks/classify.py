@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmodels.task import Mean, Predictor, Requirement, Task
+from jaxmodels.interfaces import Predictor
+from jaxmodels.task import Mean, Requirement, Task
 from jaxmodels.tasks.apply import apply, beside, check_outputs, init_from, looked_up
 from jaxmodels.tasks.ranking import among, first
 from jaxmodels.tasks.requirements import inputs_of, labels, segments, weights

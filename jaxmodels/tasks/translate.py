@@ -16,7 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.task import Decoder, Mean, Task
+from jaxmodels.interfaces import Decoder
+from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
 from jaxmodels.tasks.requirements import segments, tokens, weights
 

@@ -14,7 +14,7 @@ import pytest
 from jaxmodels.convert.llama2c import Vocabulary
 from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.decoding import generate
-from jaxmodels.task import Decoder
+from jaxmodels.interfaces import Decoder
 
 pytestmark = pytest.mark.fast
 LENGTH, V = 64, 400

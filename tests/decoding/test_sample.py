@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jaxmodels.decoding import generate
 from jaxmodels.decoding.logits import filter_logits, penalise_repetition
-from jaxmodels.task import Decoder
+from jaxmodels.interfaces import Decoder
 
 fast = pytest.mark.fast
 

@@ -12,9 +12,9 @@ from files import swept
 from jaxmodels import train
 from jaxmodels.commands.predict import predictions
 from jaxmodels.commands.sweep import sweep
+from jaxmodels.interfaces import Predictor
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.runs.names import of_knobs, safe_name
-from jaxmodels.task import Predictor
 
 pytestmark = pytest.mark.fast
 

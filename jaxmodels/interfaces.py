@@ -1,0 +1,66 @@
+"""What commands need of a model beyond training: to predict on files, to show examples, to generate text.
+
+Dimensions: B rows, T tokens of a prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Predictor(NamedTuple):
+    """What `jaxmodels predict` needs of a model that reads files, such as images.
+
+    read(path) gives the arrays of one example, without the example axis, prepared as in training.
+    predict(params, extra, batch) gives a pytree of arrays with a leading example axis; it is compiled.
+    report(prediction) gives what is reported of one example, by name, as JSON values.
+    draw(path, prediction) gives the file's image with the prediction drawn on it: uint8, height x width x 3.
+    """
+
+    read: Callable[[Any], dict[str, Any]]
+    predict: Callable[[Any, Any, Mapping[str, Any]], Any]
+    report: Callable[[Any], dict[str, Any]]
+    draw: Callable[[Any, Any], Any]
+
+
+class Display(NamedTuple):
+    """What a report shows people of an example whose arrays are not for people.
+
+    input(x) gives an example's input, without the example axis, as its text, or as the bytes of a WAV file
+        (see jaxmodels.data.formats.audio.wav) or of a PNG file. Images need none.
+    classes() gives the names of the classes; it is called when a report is made, so it may read the data.
+    """
+
+    input: Callable[[Any], str | bytes] | None = None
+    classes: Callable[[], Sequence[str]] | None = None
+
+
+class Decoder(NamedTuple):
+    """What decoding needs of an autoregressive model.
+
+    read(params, extra, tokens_BT, count_B, length) gives (logits_BV of the token after the prompt, cache):
+        the first count_B tokens of each row are its prompt; the cache has room for `length` tokens in all.
+    write(params, extra, tokens_B, cache) gives (logits_BV of the next token, cache with these tokens).
+
+    Every array of the cache has the batch as its second axis, so that beam search can reorder the rows.
+    """
+
+    read: Callable[[Any, Any, jax.Array, jax.Array, int], tuple[jax.Array, Any]]
+    write: Callable[[Any, Any, jax.Array, Any], tuple[jax.Array, Any]]
+    encode: Callable[[str], Sequence[int]]
+    decode: Callable[[Sequence[int]], str]
+    length: int  # the most tokens that the model attends to or, with a source, generates
+    begin: int | None = None  # put before every prompt
+    end: int | tuple[int, ...] | None = None  # ends a text; each of several does
+    prompt: str = ""  # the default prompt
+    source: bool = False  # the prompt is a text to translate or transform, not one to continue
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every token that ends a text."""
+        if isinstance(self.end, tuple):
+            return self.end
+        return () if self.end is None else (self.end,)
