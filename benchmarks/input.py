@@ -27,8 +27,8 @@ import jax
 import measure
 import numpy as np
 
-from jaxmodels import parallel
 from jaxmodels.data.pipeline import ArrayPipeline, WindowPipeline
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.training.feed import Feed
 
 B = 128
@@ -103,7 +103,7 @@ def of_torch(n: int, take: Callable[[Any], Any], way: str) -> Iterator[Any]:
 
 def of_feed(data: ArrayPipeline) -> Iterator[Any]:
     """Batches on the device, by the runner's thread."""
-    feed = Feed(data, parallel.make_mesh(), ((n, n + 1) for n in itertools.count()), resident=False)
+    feed = Feed(data, make_mesh(), ((n, n + 1) for n in itertools.count()), resident=False)
     try:
         while (given := feed.get(lambda: True)) is not None:
             yield jax.block_until_ready(given.moving)

@@ -105,14 +105,16 @@ def live_memory(knobs: dict[str, Any], remat: str) -> None:
     """Prints by how much the process grows at most from before there is a state to after two steps."""
     import jax
 
-    from jaxmodels import parallel, step
+    from jaxmodels import step
+    from jaxmodels.parallel.compile import compile_step
+    from jaxmodels.parallel.mesh import make_mesh
 
     experiment = build(Config(**knobs))
-    mesh = parallel.make_mesh("data=1")
+    mesh = make_mesh("data=1")
     abstract, shardings = abstract_state(experiment, mesh)
     one = step.make_step(experiment.task, experiment.optimizer)
     batch = experiment.train.rows(0, 0, experiment.train.batch)
-    jitted = parallel.compile_step(
+    jitted = compile_step(
         lambda state, _, batch: one(state, batch), "jit", mesh, shardings, leading=0, remat=remat
     )
     compiled = jitted.lower(abstract, {}, batch).compile()

@@ -26,10 +26,12 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
-from jaxmodels import parallel
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.mlp import MLP
 from jaxmodels.parallel import rules
+from jaxmodels.parallel.compile import PMAP_AXIS, compile_step
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import put_batch
 from jaxmodels.step import init, make_step
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
@@ -40,7 +42,7 @@ DEVICES = 8
 def compiling(depth: int, length: int) -> dict:
     """Seconds of tracing, lowering and compiling the step of a GPT with so many layers."""
     model = GPT(256, length, 64, depth, 4, remat="full")
-    task, optimizer, mesh = next_token(model), optax.adam(1e-3), parallel.make_mesh("data=1")
+    task, optimizer, mesh = next_token(model), optax.adam(1e-3), make_mesh("data=1")
     shape = jax.ShapeDtypeStruct((4, length), jnp.int32)
     batch = {"inputs": shape, "targets": shape, "weight": jax.ShapeDtypeStruct((4, length), jnp.float32)}
 
@@ -50,7 +52,7 @@ def compiling(depth: int, length: int) -> dict:
         state = jax.eval_shape(lambda: init(task, optimizer, 0, batch))
         placed = rules.state_shardings(state, mesh, model.rules())
         step = make_step(task, optimizer)
-        parallel.compile_step(lambda s, _, b: step(s, b), "jit", mesh, placed, leading=0).lower(
+        compile_step(lambda s, _, b: step(s, b), "jit", mesh, placed, leading=0).lower(
             state, {}, batch
         ).compile()
         return time.perf_counter() - begun
@@ -70,26 +72,24 @@ def spread(width: int, batch: int, steps: int) -> dict:
     start = jax.jit(lambda: init(task, optimizer, 0, rows))()
 
     def compiled(mode: str, axes: str):
-        mesh = parallel.make_mesh(axes)
+        mesh = make_mesh(axes)
         placed = rules.state_shardings(start, mesh)
-        step = make_step(task, optimizer, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
-        program = parallel.compile_step(
-            lambda s, _, b: step(s, b), mode, mesh, placed, leading=0, donate=False
-        )
+        step = make_step(task, optimizer, axis=PMAP_AXIS if mode == "pmap" else None)
+        program = compile_step(lambda s, _, b: step(s, b), mode, mesh, placed, leading=0, donate=False)
         state = jax.device_put(jax.device_get(start._replace(key=None)), placed._replace(key=None))._replace(
             key=start.key
         )
-        moving = parallel.put(lambda first, last: {k: x[first:last] for k, x in rows.items()}, batch, mesh)
+        moving = put_batch(lambda first, last: {k: x[first:last] for k, x in rows.items()}, batch, mesh)
         executable = program.lower(state, {}, moving).compile()
         return lambda state: executable(state, {}, moving)[0], executable(state, {}, moving)[0]
 
     def by_shard_map():
-        mesh = parallel.make_mesh(f"data={DEVICES}")
+        mesh = make_mesh(f"data={DEVICES}")
         step = make_step(task, optimizer, axis="data")
         program = jax.jit(
             jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=(P(), P()), check_vma=False)
         )
-        moving = parallel.put(lambda first, last: {k: x[first:last] for k, x in rows.items()}, batch, mesh)
+        moving = put_batch(lambda first, last: {k: x[first:last] for k, x in rows.items()}, batch, mesh)
         return lambda state: program(state, moving)[0], program(start, moving)[0]
 
     made = {

@@ -90,8 +90,8 @@ def bare(kind: str) -> float:
 def _bare(kind: str) -> None:
     import jax
 
-    from jaxmodels import parallel
     from jaxmodels.options import Options
+    from jaxmodels.parallel.mesh import make_mesh
     from jaxmodels.runs import experiment_file
     from jaxmodels.sweeps.grouping import Group
     from jaxmodels.sweeps.lockstep import Trial
@@ -100,7 +100,7 @@ def _bare(kind: str) -> None:
     name, steps = KINDS[kind]
     file = experiment_file.load(EXPERIMENTS / name)
     config = file.config(steps=steps)
-    programs = GroupPrograms(file, [config], Group((0,), ("lr",)), Options(), parallel.make_mesh(""))
+    programs = GroupPrograms(file, [config], Group((0,), ("lr",)), Options(), make_mesh(""))
     batches = Trial([file.build(config)])
     _, k = programs.choose([config], batches, (steps,))
     (moving, which), values = batches(1, k), programs.values([config])

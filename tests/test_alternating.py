@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import Experiment, optim, parallel, train
+from jaxmodels import Experiment, optim, train
 from jaxmodels.alternating import alternating, optimizers
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.gan import Discriminator, Generator
 from jaxmodels.optim import skip_spikes
 from jaxmodels.parallel import rules
+from jaxmodels.parallel.compile import PMAP_AXIS, compile_step
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import put_batch
 from jaxmodels.step import init
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.gan import gan, sample
@@ -65,13 +68,13 @@ def test_each_side_moves_by_its_own_loss_and_the_second_sees_the_first_moved():
 @pytest.mark.fast
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_two_devices_equal_one(mode):
-    mesh = parallel.make_mesh("data=2")
+    mesh = make_mesh("data=2")
     state = jax.jit(lambda: init(TASK, sides(), 0, BATCH))()
     want, _ = jax.jit(STEP(TASK, sides()))(state, BATCH)
     shardings = rules.state_shardings(state, mesh)
-    step = STEP(TASK, sides(), axis=parallel.PMAP_AXIS if mode == "pmap" else None)
-    run = parallel.compile_step(lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False)
-    moving = parallel.put(lambda start, stop: {name: x[start:stop] for name, x in BATCH.items()}, B, mesh)
+    step = STEP(TASK, sides(), axis=PMAP_AXIS if mode == "pmap" else None)
+    run = compile_step(lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False)
+    moving = put_batch(lambda start, stop: {name: x[start:stop] for name, x in BATCH.items()}, B, mesh)
     got, _ = run(jax.device_put(state, shardings), {}, moving)
     chex.assert_trees_all_close(jax.device_get(got.params), jax.device_get(want.params), rtol=1e-5)
 

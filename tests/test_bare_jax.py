@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import optim, parallel
+from jaxmodels import optim
 from jaxmodels.parallel import rules
+from jaxmodels.parallel.compile import PMAP_AXIS, compile_step
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import put_batch
 from jaxmodels.step import State, init, make_evaluate, make_step
 from jaxmodels.task import Mean, Task, value
 
@@ -102,12 +105,12 @@ def test_its_extra_variables_go_from_step_to_step(step, start):
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_it_runs_on_two_devices(step, start, mode):
-    mesh = parallel.make_mesh("data=2")
-    fn = make_step(TASK, SGD, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
+    mesh = make_mesh("data=2")
+    fn = make_step(TASK, SGD, axis=PMAP_AXIS if mode == "pmap" else None)
     shardings = rules.state_shardings(start, mesh)
-    compiled = parallel.compile_step(lambda s, _, b: fn(s, b), mode, mesh, shardings, leading=0, donate=False)
+    compiled = compile_step(lambda s, _, b: fn(s, b), mode, mesh, shardings, leading=0, donate=False)
     data = batch(0.3)
-    moving = parallel.put(lambda first, last: {name: x[first:last] for name, x in data.items()}, B, mesh)
+    moving = put_batch(lambda first, last: {name: x[first:last] for name, x in data.items()}, B, mesh)
     two, _ = jax.block_until_ready(compiled(jax.device_put(start, shardings), {}, moving))
     one, _ = step(start, data)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), two.params, one.params)

@@ -26,8 +26,11 @@ from instances import first
 from tiny import EXCEPTIONS, FLOAT32, IDLE, NOT_HERE, RATE, TINY, B, Tiny
 
 import jaxmodels
-from jaxmodels import keys, parallel
+from jaxmodels import keys
 from jaxmodels.parallel import rules
+from jaxmodels.parallel.compile import PMAP_AXIS, compile_step
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import put_batch
 from jaxmodels.step import cast_floats, init, make_evaluate, make_step
 from jaxmodels.task import Mean
 
@@ -106,12 +109,10 @@ class Case:
     @cache  # noqa: B019  (lives as long as the session)
     def divided(self, mode: str, axes: str):
         """(state on the mesh, its compiled step, the mesh)."""
-        mesh = parallel.make_mesh(axes)
+        mesh = make_mesh(axes)
         shardings = rules.state_shardings(self.state, mesh)
-        step = make_step(self.task, self.sgd, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
-        compiled = parallel.compile_step(
-            lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False
-        )
+        step = make_step(self.task, self.sgd, axis=PMAP_AXIS if mode == "pmap" else None)
+        compiled = compile_step(lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False)
         state = jax.device_put(self.state, shardings)
         moving = put(self.tiny.batch, mesh)
         return (
@@ -123,7 +124,7 @@ class Case:
 
 def put(batch, mesh):
     """The batch, split over the mesh."""
-    return parallel.put(lambda start, stop: {name: x[start:stop] for name, x in batch.items()}, B, mesh)
+    return put_batch(lambda start, stop: {name: x[start:stop] for name, x in batch.items()}, B, mesh)
 
 
 @cache

@@ -133,7 +133,7 @@ def state_of_weights(experiment: Experiment, path: str | Path, mesh: str = "") -
     import jax.numpy as jnp
     import optax
 
-    from jaxmodels import parallel
+    from jaxmodels.parallel.mesh import make_mesh
     from jaxmodels.state import abstract_state
     from jaxmodels.step import State
 
@@ -144,7 +144,7 @@ def state_of_weights(experiment: Experiment, path: str | Path, mesh: str = "") -
         )
     weights = experiment.weights(str(path))
     without_optimizer = replace(experiment, optimizer=optax.identity())
-    like, shardings = abstract_state(without_optimizer, parallel.make_mesh(mesh))
+    like, shardings = abstract_state(without_optimizer, make_mesh(mesh))
     _check_shapes(path, "parameters", like.params, weights.params)
     _check_shapes(path, "variables", like.extra, weights.extra)
     zero = jnp.zeros((), jnp.int32)

@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from jaxmodels import parallel
 from jaxmodels.analysis import nonfinite
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
+from jaxmodels.parallel.mesh import batch_ways
 from jaxmodels.planning.lowering import lower
 from jaxmodels.runs import experiment_file
 from jaxmodels.state import abstract_state
@@ -65,7 +65,7 @@ def find_batch(
     mesh = runner.check(built, options)
     share = USED_OF_CPU if mesh.devices.flat[0].platform == "cpu" else USED
     limit = memory * 2**30 or available(mesh.devices.flat[0], mesh.size)
-    unit = parallel.ways(mesh) * options.accumulate
+    unit = batch_ways(mesh) * options.accumulate
     tried: dict[int, int | None] = {}  # None: it cannot be had at all
 
     def bytes_of(n: int) -> int | None:

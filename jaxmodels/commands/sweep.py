@@ -20,10 +20,10 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from jaxmodels import parallel
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import experiment_file
 from jaxmodels.runs.files import write_text
 from jaxmodels.runs.folder import Folder, Identity
@@ -97,7 +97,7 @@ def sweep(
     with contextlib.ExitStack() as stack:
         # First of all, since Ray starts processes by a fork, which JAX's threads do not survive.
         at = stack.enter_context(executors.place(on, path, resources)) if on else None
-        mesh = parallel.make_mesh("")
+        mesh = make_mesh("")
         runner.check(file.build(members[0].config), options)
         _check_ends(file.build(members[0].config))
         stack.enter_context(

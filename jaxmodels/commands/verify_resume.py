@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmodels import parallel
 from jaxmodels.console import Console
 from jaxmodels.launch.safe_path import python
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.paths import by_path
 from jaxmodels.runs import experiment_file
 from jaxmodels.runs.checkpoint import Checkpoints
@@ -171,7 +171,7 @@ def _entries(folder: Path) -> set[str]:
 
 def _compare(experiment: Any, whole: Path, killed: Path, kills: int) -> Outcome:
     """Every array of every checkpoint that the undisturbed run has."""
-    like, _ = abstract_state(experiment, parallel.make_mesh())
+    like, _ = abstract_state(experiment, make_mesh())
     a, b = Checkpoints(whole / "checkpoints"), Checkpoints(killed / "checkpoints")
     common = a.steps()
     for n in common:

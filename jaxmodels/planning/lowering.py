@@ -16,11 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels import keys, parallel, step
+from jaxmodels import keys, step
 from jaxmodels.analysis import flops, hlo
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.parallel import axes
+from jaxmodels.parallel.compile import compile_step
+from jaxmodels.parallel.mesh import axis_sizes, check_batch, make_mesh
+from jaxmodels.parallel.placement import split_positions
 from jaxmodels.planning import compilers, interconnect
 from jaxmodels.planning.compile_cache import cached
 from jaxmodels.planning.targets import Target, target
@@ -41,7 +44,7 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
     machine = target(request["on"])
     text = request["mesh"] or f"fsdp={machine.devices}"
     mesh, sizes = mesh_of(text, machine, jax.devices())
-    parallel.check_batch(mesh, experiment.train.batch, request["accumulate"], "train")
+    check_batch(mesh, experiment.train.batch, request["accumulate"], "train")
     say("tracing the step")
     abstract, shardings = abstract_state(experiment, mesh)
     counted = counts(experiment, request, abstract)
@@ -62,7 +65,7 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
         if few == sizes:
             lowered = lower(experiment, request, mesh, abstract, shardings)
         else:
-            small = parallel.make_mesh(
+            small = make_mesh(
                 ",".join(f"{k}={n}" for k, n in few.items()), jax.devices()[: math.prod(few.values())]
             )
             lowered = lower(experiment, request, small, *abstract_state(experiment, small), B)
@@ -90,7 +93,7 @@ def measure(request: dict[str, Any], say: Callable[[str], None] = lambda _: None
 
 def mesh_of(text: str, machine: Target, devices: Any) -> tuple[Any, dict[str, int]]:
     """(the mesh, its sizes by axis) of the target's devices; raises where the sizes do not make them up."""
-    sizes = parallel.mesh_sizes(text)
+    sizes = axis_sizes(text)
     if math.prod(sizes.values()) != machine.devices:
         product = " x ".join(map(str, sizes.values()))
         raise ValueError(
@@ -102,7 +105,7 @@ def mesh_of(text: str, machine: Target, devices: Any) -> tuple[Any, dict[str, in
             f"mesh {text}: its first axis goes over the {machine.slices} slices of {machine.name}; begin with "
             f"data={machine.slices}"
         )
-    return parallel.make_mesh(text, list(devices)[: machine.devices]), sizes
+    return make_mesh(text, list(devices)[: machine.devices]), sizes
 
 
 def simulated(sizes: dict[str, int], B: int) -> tuple[dict[str, int], int]:
@@ -135,9 +138,9 @@ def lower(
     one = step_of(experiment, request)
 
     def program(state, _, batch):
-        return one(state, parallel.split_places(batch, mesh, leading=0))
+        return one(state, split_positions(batch, mesh, leading=0))
 
-    jitted = parallel.compile_step(program, "jit", mesh, shardings, leading=0, remat=request["remat"])
+    jitted = compile_step(program, "jit", mesh, shardings, leading=0, remat=request["remat"])
     return jitted.lower(abstract, {}, batch_shapes(experiment.train, B))
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
-from jaxmodels import parallel
 from jaxmodels.analysis.nonfinite import scanned
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.parallel import axes, rules
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.planning.lowering import counts, sizes_of, step_of
 from jaxmodels.runs import experiment_file
 from jaxmodels.state import abstract_state, batch_shapes
@@ -27,7 +27,7 @@ def survey(request: dict[str, Any], say: Callable[[str], None] = lambda _: None)
     file = experiment_file.load(request["file"])
     experiment = file.build(experiment_file.make_config(file, request["knobs"]))
     say("tracing the step")
-    abstract, _ = abstract_state(experiment, parallel.make_mesh("data=1", jax.devices()[:1]))
+    abstract, _ = abstract_state(experiment, make_mesh("data=1", jax.devices()[:1]))
     counted = counts(experiment, request, abstract)
     with lowered_for("cpu"), axes.traced(None, request["remat"]):  # whose attention keeps what a kernel would
         jaxpr = jax.make_jaxpr(step_of(experiment, request))(abstract, batch_shapes(experiment.train)).jaxpr

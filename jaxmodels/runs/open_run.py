@@ -8,9 +8,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxmodels import parallel
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import CheckpointOptions
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import experiment_file, fingerprints, identity
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import read_json
@@ -51,7 +51,7 @@ def open_run(
     file, config = experiment_file.open_file(run)
     experiment = file.build(config)
     _compare_data(run, experiment, evaluates, warn)
-    like = abstract_state(experiment, parallel.make_mesh(mesh))[0]._asdict()
+    like = abstract_state(experiment, make_mesh(mesh))[0]._asdict()
     if parts == "model" and not hasattr(experiment.optimizer, "average"):
         del like["opt_state"], like["averaged"]
     read = checkpoints.read(like, None if step == -1 else step)

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from jaxmodels import parallel
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import replicated
 from jaxmodels.runs import experiment_file, files, identity
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import folders
@@ -46,9 +47,9 @@ def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) ->
     chosen = member_of(file, swept, name)
     config = chosen.config
     built = file.build(config)
-    mesh = parallel.make_mesh("data=1", jax.devices()[:1])
+    mesh = make_mesh("data=1", jax.devices()[:1])
     one, at = abstract_state(built, mesh)[0], here.members.index(name)
-    like = many(one, len(here.members), parallel.replicated(mesh))
+    like = many(one, len(here.members), replicated(mesh))
     restored = Checkpoints(loop / "checkpoints", run=run_of(loop)).read(like._asdict())
     if restored is None:
         raise ValueError(f"{name} has no checkpoint yet; let the sweep go on until its first one")

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels import parallel, step
+from jaxmodels import step
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.launch.exit_statuses import of_signal
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.pipeline import Pipeline, Spec
 from jaxmodels.runs import experiment_file
 from jaxmodels.runs.checkpoint import Checkpoints
@@ -144,7 +145,7 @@ class Lockstep:
         if until < first.steps:
             events = (*events, until)
         spans = list(segments(n, until, self.how.k, events))
-        near = parallel.make_mesh("data=1", jax.devices()[:1])
+        near = make_mesh("data=1", jax.devices()[:1])
         for checker in (*self.looks_at_orders, *(checker for of in self.looks.values() for checker in of)):
             checker.start()
         feed = feeding.Feed(Orders(self.orders, self.looks_at_orders), near, spans, resident=False)

@@ -23,11 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxmodels import keys, parallel, step
+from jaxmodels import keys, step
 from jaxmodels.analysis import flops
 from jaxmodels.experiment import as_evaluation
 from jaxmodels.options import Options
 from jaxmodels.parallel import axes
+from jaxmodels.parallel.compile import compiler_options_for_once, traced_for
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs.experiment_file import File
 from jaxmodels.state import as_dtype, batch_shapes, initial
 from jaxmodels.sweeps.grouping import Group, one_step
@@ -146,11 +148,7 @@ class GroupPrograms:
         )
 
     def _mesh_of(self, M: int) -> Mesh:
-        return (
-            self.mesh
-            if M % self.mesh.size == 0
-            else parallel.make_mesh("data=1", [self.mesh.devices.flat[0]])
-        )
+        return self.mesh if M % self.mesh.size == 0 else make_mesh("data=1", [self.mesh.devices.flat[0]])
 
     def _program(
         self, key: Any, one: Callable, arguments: Any, by: Sequence[int | None], donate: tuple[int, ...] = ()
@@ -159,12 +157,12 @@ class GroupPrograms:
         if key not in self._compiled:
             begun, M = time.perf_counter(), key[1]
             shardings, mesh = tuple(self.split(M, at) for at in by), self._mesh_of(M)
-            traced = parallel.traced_for(None, _members(one, M // mesh.size, by), self.options.remat)
+            traced = traced_for(None, _members(one, M // mesh.size, by), self.options.remat)
             specs = tuple(sharding.spec for sharding in shardings)
             each = jax.shard_map(
                 traced, mesh=mesh, in_specs=specs, out_specs=self.split(M).spec, check_vma=False
             )
-            once = parallel.compiled_for_once(mesh) if key[0] == "start" else {}
+            once = compiler_options_for_once(mesh) if key[0] == "start" else {}
             jitted = jax.jit(each, in_shardings=shardings, donate_argnums=donate, **once)
             self._compiled[key] = jitted.lower(*arguments).compile()
             self.compile_s += time.perf_counter() - begun

@@ -89,9 +89,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def _train(path: Path, folders: Sequence[Path]) -> int:
-    from jaxmodels import parallel
     from jaxmodels.console import Console
     from jaxmodels.options import Options
+    from jaxmodels.parallel.mesh import make_mesh
     from jaxmodels.runs import experiment_file, identity
     from jaxmodels.runs.knobs import read_knobs
     from jaxmodels.sweeps.lockstep import Stopped
@@ -103,7 +103,7 @@ def _train(path: Path, folders: Sequence[Path]) -> int:
     names = [name for folder in folders for name in loop_of(folder).members]
     left = [member_of(file, path, name) for name in names if result_of(path / "members" / name) is None]
     try:
-        train_members(Setup(file, path, options, parallel.make_mesh(""), Console()), left)
+        train_members(Setup(file, path, options, make_mesh(""), Console()), left)
     except Stopped as stop:
         print(f"saved at step {stop.step:,}", flush=True)
         return stop.exit_status

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodels import parallel, step
+from jaxmodels import step
 from jaxmodels.analysis.nonfinite import bad_inputs
 from jaxmodels.console import Console
 from jaxmodels.experiment import Evaluation, Experiment, as_evaluation
 from jaxmodels.parallel import processes
+from jaxmodels.parallel.compile import max_in_flight, traced_for
+from jaxmodels.parallel.placement import replicated, split_positions
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
@@ -62,15 +64,15 @@ class Evaluator:
             names: list[str] = []
 
             def program(params, extra, batch):
-                batch = parallel.split_places(batch, self.mesh, leading=1)
+                batch = split_positions(batch, self.mesh, leading=1)
                 metrics = measure(params, extra, jax.tree.map(lambda x: x[0], batch))
                 names[:] = sorted(metrics)
                 return pack(metrics)
 
             predict = self._predict(evaluation.predict) if evaluation.predict else None
-            traced = parallel.traced_for(self.mesh, program)
+            traced = traced_for(self.mesh, program)
             self._programs[name] = (
-                jax.jit(traced, out_shardings=parallel.replicated(self.mesh)),
+                jax.jit(traced, out_shardings=replicated(self.mesh)),
                 names,
                 predict,
             )
@@ -87,7 +89,7 @@ class Evaluator:
             try:
                 while (given := feed.get(lambda: True)) is not None:
                     flight.append(program(params, extra, given.moving))
-                    if len(flight) > parallel.in_flight(self.mesh):
+                    if len(flight) > max_in_flight(self.mesh):
                         total = _plus(total, flight.popleft())
                     if predict is not None:
                         batch = feeding.read(data, given.start) if processes.first() else {}
@@ -125,7 +127,7 @@ class Evaluator:
         def first_of(params, extra, moving):
             return predict(params, extra, jax.tree.map(lambda x: x[0], moving))
 
-        return jax.jit(first_of, out_shardings=parallel.replicated(self.mesh))
+        return jax.jit(first_of, out_shardings=replicated(self.mesh))
 
 
 def _not_finite(name: str, metrics: list[str], data: Pipeline) -> str:

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from jaxmodels import parallel
 from jaxmodels.data.narrowing import loss
+from jaxmodels.parallel.placement import put_batch, replicated
 from jaxmodels.pipeline import Pipeline
 
 RESIDENT_BYTES = 1 << 30  # a data set up to here is laid on the device whole
@@ -88,7 +88,7 @@ class Feed:
             waited = time.perf_counter() - begun
             return got
 
-        placed = parallel.put(rows, self._data.batch, self._mesh, leading=1)
+        placed = put_batch(rows, self._data.batch, self._mesh, leading=1)
         self.reading += waited
         self.placing += time.perf_counter() - begun - waited
         return placed
@@ -172,7 +172,7 @@ def can_reside(data: Pipeline) -> bool:
 
 def fix(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
     """What every dispatch shares: the data set on every device, or nothing."""
-    return jax.device_put(data.resident(), parallel.replicated(mesh)) if resident else {}
+    return jax.device_put(data.resident(), replicated(mesh)) if resident else {}
 
 
 def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Callable[[Any, Any], Any]:

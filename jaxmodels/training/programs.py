@@ -17,11 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodels import parallel, step
+from jaxmodels import step
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
 from jaxmodels.parallel import processes
+from jaxmodels.parallel.compile import PMAP_AXIS, compile_step
+from jaxmodels.parallel.placement import batch_sharding, split_positions
 from jaxmodels.state import make_step
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
@@ -130,9 +132,9 @@ class Programs:
             accumulate=options.accumulate,
             precision=options.precision,
             on_nan=options.on_nan,
-            axis=parallel.PMAP_AXIS if options.compile == "pmap" else None,
+            axis=PMAP_AXIS if options.compile == "pmap" else None,
         )
-        split = parallel.batch_sharding(self.mesh, 1) if options.compile == "jit" else None
+        split = batch_sharding(self.mesh, 1) if options.compile == "jit" else None
         on_device = jax.tree.map(lambda s: s.with_memory_kind("device"), self.shardings)
         unpack = feeding.unpack(experiment.train, self.resident, split)
 
@@ -151,7 +153,7 @@ class Programs:
             state = jax.device_put(state, on_device) if options.offload != "nothing" else state
             batches = unpack(fixed, moving)
             if options.compile == "jit":
-                batches = parallel.split_places(batches, self.mesh, leading=1)
+                batches = split_positions(batches, self.mesh, leading=1)
             if k > 1:
                 return jax.lax.scan(packed_step, state, batches)
             state, metrics = packed_step(state, jax.tree.map(lambda x: x[0], batches))
@@ -159,7 +161,7 @@ class Programs:
 
         dispatch.__name__ = f"steps_{k}"  # as traces call it
         moving = self._place(range(k))
-        jitted = parallel.compile_step(
+        jitted = compile_step(
             dispatch, options.compile, self.mesh, self.shardings, leading=1, remat=options.remat
         )
         executable = jitted.lower(self.abstract, self.fixed, moving).compile()

@@ -21,14 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodels import keys, parallel, step
+from jaxmodels import keys, step
 from jaxmodels.analysis import nonfinite
 from jaxmodels.console import Console
 from jaxmodels.contracts import check_parts
 from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.launch.exit_statuses import DONE, of_signal
 from jaxmodels.options import Options
-from jaxmodels.parallel import axes, elastic, processes
+from jaxmodels.parallel import axes, processes
+from jaxmodels.parallel.compile import compiler_options_for_once, max_in_flight
+from jaxmodels.parallel.mesh import batch_ways, check_batch, check_pmap, fit_devices, make_mesh
 from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.metrics_file import Tracker, json_lines
 from jaxmodels.state import abstract_state, as_dtype, batch_shapes, initial
@@ -75,13 +77,13 @@ class Interrupted(Exception):
 def check(experiment: Experiment, options: Options) -> Mesh:
     """The mesh that the options name; raises where the experiment does not fit it."""
     check_parts(experiment)
-    mesh = parallel.make_mesh(_elastic(experiment, options) if options.elastic else options.mesh)
+    mesh = make_mesh(_elastic(experiment, options) if options.elastic else options.mesh)
     if options.compile == "pmap":
         if processes.count() > 1:
             raise ValueError(
                 f"--compile pmap: there are {processes.count()} processes, it works in one; use --compile jit"
             )
-        parallel.check_pmap(mesh)
+        check_pmap(mesh)
         if options.offload != "nothing":
             raise ValueError(
                 f"--offload {options.offload}: pmap places whole arrays on the device; use --compile jit"
@@ -112,9 +114,9 @@ def check(experiment: Experiment, options: Options) -> Mesh:
         )
     keys.words(experiment.seed, "the experiment's seed")
     window(options.profile, experiment.steps)
-    parallel.check_batch(mesh, experiment.train.batch, options.accumulate, "train")
+    check_batch(mesh, experiment.train.batch, options.accumulate, "train")
     for name, evaluation in experiment.evals.items():
-        parallel.check_batch(mesh, as_evaluation(evaluation).data.batch, 1, name)
+        check_batch(mesh, as_evaluation(evaluation).data.batch, 1, name)
     return mesh
 
 
@@ -122,7 +124,7 @@ def _elastic(experiment: Experiment, options: Options) -> str:
     """The mesh for the devices that are there."""
     batches = [experiment.train.batch // max(1, options.accumulate)]
     batches += [as_evaluation(evaluation).data.batch for evaluation in experiment.evals.values()]
-    return elastic.fit(options.mesh, jax.device_count(), batches, every=processes.count() > 1)
+    return fit_devices(options.mesh, jax.device_count(), batches, use_all=processes.count() > 1)
 
 
 def evaluate(
@@ -243,7 +245,7 @@ class _Session:
                 self.console.warn(said)
         else:
             with self.programs.timed("initialising the parameters"):
-                once = parallel.compiled_for_once(self.mesh)
+                once = compiler_options_for_once(self.mesh)
                 state, n = jax.jit(lambda: initial(experiment), out_shardings=self.shardings, **once)(), 0
         if not self.k:
             left = experiment.steps - n
@@ -270,7 +272,7 @@ class _Session:
         described = data.describe()
         stages = self.mesh.shape.get(axes.PIPELINE, 1)
         if stages > 1:
-            n = axes.micro_batches(data.batch // self.options.accumulate, stages, parallel.ways(self.mesh))
+            n = axes.micro_batches(data.batch // self.options.accumulate, stages, batch_ways(self.mesh))
             described += f"\n{stages} stages, {n} micro-batches; each stage waits {axes.bubble(stages, n):.0%} of its time"
         return f"{parameters:,} parameters on {self.mesh.size} x {kind} ({mesh}, {self.options.compile})\n{described}"
 
@@ -284,7 +286,7 @@ class _Session:
         if n < experiment.steps and self.stopping.now(n):
             return state
         flight: deque[Any] = deque()
-        depth = parallel.in_flight(self.mesh)
+        depth = max_in_flight(self.mesh)
         self.feed = feed = feeding.Feed(
             experiment.train,
             self.mesh,

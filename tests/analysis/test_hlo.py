@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxmodels import parallel
 from jaxmodels.analysis import hlo
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.planning.lowering import partition
 
 MESH = {"data": 2, "fsdp": 4}
@@ -15,7 +15,7 @@ MESH = {"data": 2, "fsdp": 4}
 
 def lowered(fn, *specs):
     """fn of square arrays of 64 numbers a side, placed by these specs on the mesh."""
-    mesh = parallel.make_mesh("data=2,fsdp=4")
+    mesh = make_mesh("data=2,fsdp=4")
     places = [NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs]
     shapes = [jax.ShapeDtypeStruct((64, 64), jnp.float32)] * (len(specs) - 1)
     return jax.jit(fn, in_shardings=places[:-1], out_shardings=places[-1]).lower(*shapes)

@@ -176,32 +176,35 @@ def test_it_tells_its_version(capsys):
         (["train", MLP, "--precision", "float16"], "invalid choice 'float16' for argument '--precision'"),
         (
             ["train", MLP, "--mesh", "data=16"],
-            "mesh data=16 needs 16 devices, there are 8 of kind cpu; choose sizes whose",
+            "mesh data=16: got 8 devices of kind cpu; expected 16. Choose sizes whose",
         ),
         (["train", MLP, "--mesh", "data=16"], "simulate them: JAX_NUM_CPU_DEVICES=16"),
         (
             ["train", MLP, "--mesh", "data:8"],
-            "mesh: came 'data:8', wanted axes with sizes such as data=8 or data=4,fsdp=2",
+            "mesh: got 'data:8', in which 'data:8' is no axis with its size; expected axes with sizes. Write data=8 or data=4,fsdp=2",
         ),
-        (["train", MLP, "--mesh", "data=0"], "mesh: came 'data=0', wanted axes with sizes"),
+        (
+            ["train", MLP, "--mesh", "data=0"],
+            "mesh: got 'data=0', in which 'data=0' is no axis with its size; expected axes with sizes",
+        ),
         (
             ["train", MLP, "--batch", "12"],
-            "train: a batch of 12 does not divide by 8 devices; set the batch to 8 or 16",
+            "train: got a batch of 12; expected a multiple of 8 (8 devices). Set the batch to 8 or 16",
         ),
         (
             ["train", MLP, "--batch", "3"],
-            "does not divide by 8 devices; set the batch to 8, or change the mesh",
+            "expected a multiple of 8 (8 devices). Set the batch to 8, or change the mesh",
         ),
         (
             ["train", MLP, "--accumulate", "3", "--mesh", "data=2"],
-            "by 2 devices x 3 micro-batches; set the batch to 6 or 12",
+            "expected a multiple of 6 (2 devices x 3 micro-batches). Set the batch to 6 or 12",
         ),
         (["train", MLP, "--accumulate", "0"], "--accumulate 0: it must be at least 1"),
         (
             ["train", MLP, "--compile", "pmap", "--mesh", "data=2,fsdp=2"],
-            "--compile pmap splits the batch and nothing else",
+            "--compile pmap: got the mesh data=2,fsdp=2",
         ),
-        (["train", MLP, "--batch", "0"], "batch is 0; it must be at least 1"),
+        (["train", MLP, "--batch", "0"], "got a batch of 0; expected at least 1"),
         (["train", MLP, "--steps-per-dispatch", "-1"], "--steps-per-dispatch -1: it must be 0 or more"),
         (["train", MLP, "--checkpoint-every", "-5"], "--checkpoint-every -5: it must be 0 or more"),
         (["train", MLP, "--log-every", "0"], "the experiment's log_every is 0; it must be at least 1"),

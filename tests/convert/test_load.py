@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import parallel
 from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
 from jaxmodels.models.bert import Bert, MaskedLM
@@ -21,6 +20,7 @@ from jaxmodels.models.mlp import MLP
 from jaxmodels.models.moe import MoE
 from jaxmodels.models.t5 import T5
 from jaxmodels.parallel import rules
+from jaxmodels.parallel.mesh import make_mesh
 
 MODEL = GPT(11, 16, 8, 2, 2)
 fast = pytest.mark.fast
@@ -112,7 +112,7 @@ def test_names_may_lack_their_prefix(folder, params):
 
 
 def test_parameters_may_be_split_over_devices(folder, params):
-    mesh = parallel.make_mesh("fsdp=8")
+    mesh = make_mesh("fsdp=8")
     shardings = rules.state_shardings(jax.eval_shape(lambda: params), mesh)
     got = load_pretrained(folder, shardings=shardings).params
     same(got, params)

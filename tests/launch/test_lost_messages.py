@@ -15,9 +15,10 @@ import pytest
 from files import bare_jax
 from states import same_bits
 
-from jaxmodels import Options, parallel
+from jaxmodels import Options
 from jaxmodels.console import Console
 from jaxmodels.launch import exit_statuses
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import metrics_file
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.runs.metrics_file import json_lines
@@ -119,7 +120,7 @@ def test_a_warning_that_fails_does_not_end_the_thread_of_the_log(tmp_path):
 @fast
 def test_whoever_waits_for_data_hears_that_its_thread_has_ended(monkeypatch):
     monkeypatch.setattr(feed.Feed, "_work", lambda self, segments: None)
-    data, mesh = bare_jax.build(bare_jax.Config()).train, parallel.make_mesh("data=1")
+    data, mesh = bare_jax.build(bare_jax.Config()).train, make_mesh("data=1")
     with pytest.raises(RuntimeError, match="reads the data has ended without a word"):
         feed.Feed(data, mesh, [(0, 1)], resident=False).get(lambda: True)
 

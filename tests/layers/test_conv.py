@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import parallel
 from jaxmodels.layers import conv
 from jaxmodels.layers.conv import Conv, conv_general_dilated
 from jaxmodels.layers.pool import max_pool
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import batch_sharding
 
 pytestmark = pytest.mark.fast
 
@@ -117,9 +118,9 @@ def test_in_bfloat16_the_sums_are_in_float32_and_the_gradient_in_bfloat16():
 
 def test_a_batch_split_over_devices_stays_split():
     """No program gathers the batch: the kernel's gradient is summed over the devices."""
-    mesh = parallel.make_mesh("data=2")
+    mesh = make_mesh("data=2")
     split, whole = (
-        parallel.batch_sharding(mesh, 0),
+        batch_sharding(mesh, 0),
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
     )
     x, w = random(4, 28, 28, 32), random(3, 3, 32, 64)

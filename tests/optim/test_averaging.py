@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels import Experiment, Options, optim, parallel
+from jaxmodels import Experiment, Options, optim
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.parallel import rules
+from jaxmodels.parallel.compile import PMAP_AXIS, compile_step
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import put_batch
 from jaxmodels.runs.folder import Folder
 from jaxmodels.step import eval_variables, init, make_step
 from jaxmodels.task import value
@@ -92,13 +95,11 @@ def test_what_runs_evaluate_and_keep_is_the_average_with_its_statistics(tmp_path
 
 def stepped(mode: str, axes: str, accumulate: int = 1):
     state, batch = init(TASK, EMA, 0, arrays(B)), arrays(B)
-    mesh = parallel.make_mesh(axes)
-    step = make_step(TASK, EMA, accumulate=accumulate, axis=parallel.PMAP_AXIS if mode == "pmap" else None)
+    mesh = make_mesh(axes)
+    step = make_step(TASK, EMA, accumulate=accumulate, axis=PMAP_AXIS if mode == "pmap" else None)
     shardings = rules.state_shardings(state, mesh)
-    compiled = parallel.compile_step(
-        lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False
-    )
-    moving = parallel.put(lambda start, stop: {name: x[start:stop] for name, x in batch.items()}, B, mesh)
+    compiled = compile_step(lambda s, _, b: step(s, b), mode, mesh, shardings, leading=0, donate=False)
+    moving = put_batch(lambda start, stop: {name: x[start:stop] for name, x in batch.items()}, B, mesh)
     return jax.device_get(compiled(jax.device_put(state, shardings), {}, moving)[0]._replace(key=None))
 
 

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import optax
 
-from jaxmodels import parallel
 from jaxmodels import step as stepping
 from jaxmodels.models.bert import Bert, MaskedLM
 from jaxmodels.models.gpt import GPT
@@ -22,6 +21,9 @@ from jaxmodels.models.resnet import Basic, ResNet
 from jaxmodels.models.transformer import Transformer
 from jaxmodels.models.vit import ViT
 from jaxmodels.parallel import rules as sharding
+from jaxmodels.parallel.compile import compile_step
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import put_batch, split_positions
 from jaxmodels.task import Task
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
@@ -109,15 +111,15 @@ def start(case: Case) -> stepping.State:
 
 def compiled(case: Case, axes: str, *, accumulate: int = 1, precision: Any = None) -> tuple[Any, Any, Any]:
     """(the compiled step, the state's shardings, the mesh)."""
-    mesh = parallel.make_mesh(axes)
+    mesh = make_mesh(axes)
     shapes = jax.eval_shape(lambda: start(case))
     placed = sharding.state_shardings(shapes, mesh, case.rules)
     one = stepping.make_step(case.task, OPTIMIZER, accumulate=accumulate, precision=precision)
 
     def step(state, _, batch):
-        return one(state, parallel.split_places(batch, mesh, leading=0))
+        return one(state, split_positions(batch, mesh, leading=0))
 
-    jitted = parallel.compile_step(step, "jit", mesh, placed, leading=0, donate=False)
+    jitted = compile_step(step, "jit", mesh, placed, leading=0, donate=False)
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in case.batch.items()}
     return jitted.lower(shapes, {}, batch).compile(), placed, mesh
 
@@ -129,7 +131,7 @@ def losses(case: Case, axes: str, **options: Any) -> list[float]:
     found = []
     for i in range(STEPS):
         batch = {name: np.roll(x, i, axis=0) for name, x in case.batch.items()}
-        moving = parallel.put(
+        moving = put_batch(
             lambda first, last, batch=batch: {k: x[first:last] for k, x in batch.items()}, B, mesh
         )
         state, metrics = jax.block_until_ready(program(state, {}, moving))

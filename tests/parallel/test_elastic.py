@@ -13,7 +13,7 @@ import pytest
 from files import tiny_mlp
 
 import jaxmodels
-from jaxmodels.parallel import elastic
+from jaxmodels.parallel.mesh import fit_devices
 
 fast = pytest.mark.fast
 TESTS = Path(__file__).parents[1]
@@ -34,12 +34,12 @@ TESTS = Path(__file__).parents[1]
     ],
 )
 def test_the_data_axis_takes_what_the_others_leave(mesh, devices, fitted):
-    assert elastic.fit(mesh, devices, [8, 16], every=False) == fitted
+    assert fit_devices(mesh, devices, [8, 16], use_all=False) == fitted
 
 
 @fast
 def test_many_processes_use_all_their_devices_or_are_refused():
-    assert elastic.fit("data=8", 6, [8], every=True) == "data=6"
+    assert fit_devices("data=8", 6, [8], use_all=True) == "data=6"
 
 
 def losses(folder: Path) -> list[float]:

@@ -11,7 +11,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxmodels import parallel
+from jaxmodels.parallel.compile import traced_for
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import batch_sharding, replicated
 from jaxmodels.tasks.cross_entropy import cross_entropy
 
 B, T, M, V = 8, 12, 16, 32
@@ -34,16 +36,16 @@ def loss(x, table, targets, weight):
     "axes", ["data=2,fsdp=2,tensor=2", "fsdp=4,context=2", "fsdp=2,context=2,pipeline=2"]
 )
 def test_on_a_mesh_loss_accuracy_and_gradients_are_those_of_one_device_and_the_matrix_is_gathered_once(axes):
-    mesh = parallel.make_mesh(axes)
+    mesh = make_mesh(axes)
 
     def at(*spec):
         return NamedSharding(mesh, P(*spec))
 
     table = at("tensor" if "tensor" in mesh.shape else None, "fsdp")
     gradient = jax.grad(loss, (0, 1), has_aux=True)
-    rows = parallel.batch_sharding(mesh)
+    rows = batch_sharding(mesh)
     split = jax.jit(
-        parallel.traced_for(mesh, gradient),
+        traced_for(mesh, gradient),
         in_shardings=(rows, table, rows, rows),
         out_shardings=((rows, table), at()),
     )
@@ -60,11 +62,9 @@ def test_on_a_mesh_loss_accuracy_and_gradients_are_those_of_one_device_and_the_m
 
 
 def test_stages_of_a_pipeline_share_the_tokens():
-    mesh = parallel.make_mesh("data=2,pipeline=4")
-    mine = parallel.batch_sharding(mesh)
-    split = jax.jit(
-        parallel.traced_for(mesh, loss), in_shardings=(mine, parallel.replicated(mesh), mine, mine)
-    )
+    mesh = make_mesh("data=2,pipeline=4")
+    mine = batch_sharding(mesh)
+    split = jax.jit(traced_for(mesh, loss), in_shardings=(mine, replicated(mesh), mine, mine))
     text = split.lower(*inputs()).compile().as_text()
     [rows] = {int(n) for n in re.findall(rf"f32\[(\d+),{V}\]\S* (?:dot|custom-call)\(", text)}
     [trips] = {int(n) for n in re.findall(r"known_trip_count.{4,8}?(\d+)", text)}

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from parallel.cases import BY_NAME, B
 
-from jaxmodels import Experiment, Options, optim, parallel
+from jaxmodels import Experiment, Options, optim
 from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.parallel.compile import compile_step
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.placement import replicated
 from jaxmodels.step import init, make_step
 from jaxmodels.training import runner
 
@@ -26,13 +29,13 @@ def trained(**options):
 
 def temporaries(remat: str) -> int:
     """Bytes, for a batch that outweighs the parameters."""
-    mesh = parallel.make_mesh("data=1")
+    mesh = make_mesh("data=1")
     task, optimizer = CASE.task, optim.sgd(0.1)
     state = jax.eval_shape(lambda: init(task, optimizer, 0, CASE.batch))
-    placed = jax.tree.map(lambda _: parallel.replicated(mesh), state)
+    placed = jax.tree.map(lambda _: replicated(mesh), state)
     batch = {name: jax.ShapeDtypeStruct((64, *x.shape[1:]), x.dtype) for name, x in CASE.batch.items()}
     step = make_step(task, optimizer)
-    jitted = parallel.compile_step(lambda s, _, b: step(s, b), "jit", mesh, placed, leading=0, remat=remat)
+    jitted = compile_step(lambda s, _, b: step(s, b), "jit", mesh, placed, leading=0, remat=remat)
     return jitted.lower(state, {}, batch).compile().memory_analysis().temp_size_in_bytes
 
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from jaxmodels import parallel
 from jaxmodels.layers.transformer_rules import transformer_rules
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama
 from jaxmodels.parallel.axes import bubble, micro_batches
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.parallel.rules import splitting, state_shardings
 from jaxmodels.paths import by_path
 from jaxmodels.step import State
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.fast
 
 def specs(params, mesh: str, rules=()) -> dict[str, P]:
     state = State(jnp.zeros(()), jax.random.key(0), params, {}, {"mu": params}, jnp.zeros(()))
-    placed = state_shardings(state, parallel.make_mesh(mesh), rules)
+    placed = state_shardings(state, make_mesh(mesh), rules)
     return {name: x.spec for name, x in by_path(placed).items()}
 
 

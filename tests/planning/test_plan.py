@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jaxmodels
-from jaxmodels import cli, parallel
+from jaxmodels import cli
 from jaxmodels.commands import plan as command
 from jaxmodels.console import Console
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.planning import compilers, interconnect, lowering, show
 from jaxmodels.planning.roofline import predict
 from jaxmodels.planning.targets import target
@@ -48,7 +49,7 @@ def facts(folder):
 def state_of(mesh):
     file = experiment_file.load(FILE)
     experiment = file.build(file.config())
-    _, shardings = abstract_state(experiment, parallel.make_mesh(mesh))
+    _, shardings = abstract_state(experiment, make_mesh(mesh))
     return jax.jit(lambda: initial(experiment), out_shardings=shardings)()
 
 

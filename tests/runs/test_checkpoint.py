@@ -16,7 +16,7 @@ import pytest
 from instances import first
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxmodels import parallel
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import checkpoint, lock
 from jaxmodels.runs.checkpoint import Checkpoints, Damaged
 
@@ -83,7 +83,7 @@ def test_what_is_restored_is_what_was_saved_with_types_keys_and_note(three):
 
 
 def test_a_checkpoint_is_restored_onto_another_mesh(three):
-    mesh = parallel.make_mesh("data=2,fsdp=2")
+    mesh = make_mesh("data=2,fsdp=2")
     split = {
         "params": {"kernel": PartitionSpec("fsdp"), "bias": PartitionSpec()},
         "key": PartitionSpec(),

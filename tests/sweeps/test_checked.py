@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmodels import parallel
 from jaxmodels.commands.sweep import sweep
 from jaxmodels.options import Options
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import experiment_file
 from jaxmodels.state import initial
 from jaxmodels.sweeps.grouping import Group
@@ -72,7 +72,7 @@ def test_labels_that_are_no_classes_are_refused(path, where, kind, got):
 def test_members_of_large_seeds_start_as_their_runs_alone(path):
     file, seeds = experiment_file.load(path), [0, 2**32 - 1, 2**32, 2**63 - 1]
     configs = [file.config(seed=seed) for seed in seeds]
-    mesh = parallel.make_mesh("data=1", jax.devices()[:1])
+    mesh = make_mesh("data=1", jax.devices()[:1])
     together = GroupPrograms(file, configs, Group((0, 1, 2, 3), ("lr",)), Options(), mesh).start(
         configs, seeds
     )

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
-import jax
 import pytest
 
-from jaxmodels import cli, parallel
+from jaxmodels import cli
 from jaxmodels.commands.sweep import sweep
+from jaxmodels.parallel import mesh
 from jaxmodels.sweeps import executors, programs, worker
 from jaxmodels.sweeps.lockstep import Stopped
 from jaxmodels.sweeps.members import new_folder
@@ -92,8 +92,7 @@ def test_jobs_told_to_stop_save_a_killed_one_goes_on_and_members_are_as_if_nothi
         patch.setattr(
             programs.GroupPrograms, "choose", lambda self, configs, batches, events: (len(configs), 2)
         )
-        own = parallel.make_mesh
-        patch.setattr(parallel, "make_mesh", lambda *_: own("data=1", jax.devices()[:1]))
+        patch.setattr(mesh, "default_sizes", lambda devices: {"data": 1})
         wanted = sweep(file, folder=tmp_path / "here", **knobs)
     for name in ("told", "killed"):
         (tmp_path / name).touch()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from analysis.test_memory import FOLDERS, pictures, said  # noqa: F401  (a fixture)
 
-from jaxmodels import parallel, sweep, train
+from jaxmodels import sweep, train
+from jaxmodels.parallel import mesh
 from jaxmodels.runs import experiment_file, fingerprints
 from jaxmodels.sweeps import executors, programs, worker
 from jaxmodels.sweeps.extract import take
@@ -46,8 +47,7 @@ COLOURED = FOLDERS.replace("    epochs", "    lr: float = 1.0\n    epochs").repl
 
 @pytest.fixture(autouse=True)
 def one_program_on_one_device(monkeypatch):
-    make = parallel.make_mesh
-    monkeypatch.setattr(parallel, "make_mesh", lambda text="", devices=None: make(text or "data=1", devices))
+    monkeypatch.setattr(mesh, "default_sizes", lambda devices: {"data": 1})
     monkeypatch.setattr(programs.GroupPrograms, "choose", lambda self, configs, *_: (len(configs), 2))
 
 

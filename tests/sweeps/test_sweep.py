@@ -13,9 +13,11 @@ import pytest
 from instances import first
 
 import jaxmodels
-from jaxmodels import cli, parallel, train
+from jaxmodels import cli, train
 from jaxmodels.commands.sweep import sweep
 from jaxmodels.options import Options
+from jaxmodels.parallel import mesh
+from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import experiment_file
 from jaxmodels.sweeps import lockstep, programs
 from jaxmodels.sweeps.extract import take
@@ -58,8 +60,7 @@ def how(request, monkeypatch):
     monkeypatch.setattr(
         programs.GroupPrograms, "choose", lambda self, configs, *_: way[request.param](len(configs))
     )
-    make = parallel.make_mesh
-    monkeypatch.setattr(parallel, "make_mesh", lambda text="", devices=None: make(text or "data=2", devices))
+    monkeypatch.setattr(mesh, "default_sizes", lambda devices: {"data": 2})
     return request.param
 
 
@@ -86,7 +87,7 @@ def test_every_member_is_the_run_made_alone(how, tmp_path):
 def test_on_cpus_the_fastest_number_of_members_is_taken(monkeypatch, seconds, chosen):
     file = experiment_file.load(FILE)
     configs = [file.config(lr=0.1 * (i + 1)) for i in range(8)]
-    mesh = parallel.make_mesh("data=2", jax.devices()[:2])
+    mesh = make_mesh("data=2", jax.devices()[:2])
     of = programs.GroupPrograms(file, configs, Group(tuple(range(8)), ("lr",)), Options(), mesh)
     monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(of, "start", lambda *_: None)
@@ -100,7 +101,7 @@ def test_a_single_step_is_tried_only_where_convolutions_are_faster_outside_a_loo
     file = experiment_file.load(Path(__file__).parents[2] / "experiments" / f"{name}.py")
     configs, mesh = (
         [file.config(lr=1e-3), file.config(lr=3e-3)],
-        parallel.make_mesh("data=2", jax.devices()[:2]),
+        make_mesh("data=2", jax.devices()[:2]),
     )
     of = programs.GroupPrograms(file, configs, Group((0, 1), ("lr",)), Options(), mesh)
     tried: list[int] = []

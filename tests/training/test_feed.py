@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmodels import parallel
 from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.parallel.mesh import batch_ways, make_mesh
+from jaxmodels.parallel.placement import batch_sharding
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.training import feed
 
@@ -25,7 +26,7 @@ def data(n: int = 100, **options) -> ArrayPipeline:
 
 
 def dispatches(pipeline, mesh, segments, *, resident=False) -> list[feed.Dispatch]:
-    feeding = feed.Feed(pipeline, parallel.make_mesh(mesh), segments, resident=resident)
+    feeding = feed.Feed(pipeline, make_mesh(mesh), segments, resident=resident)
     try:
         return list(iter(lambda: feeding.get(lambda: True), None))
     finally:
@@ -34,7 +35,7 @@ def dispatches(pipeline, mesh, segments, *, resident=False) -> list[feed.Dispatc
 
 @pytest.mark.parametrize("mesh", ["data=8", "data=2,fsdp=4", "data=2", "data=2,model=4"])
 def test_every_device_holds_its_own_rows_of_a_batch_and_no_others(mesh):
-    parts = parallel.ways(parallel.make_mesh(mesh))
+    parts = batch_ways(make_mesh(mesh))
     (got,) = dispatches(data(), mesh, [(3, 5)])
     wanted = np.stack([data().rows(n, 0, BATCH)["x"] for n in (3, 4)])
     shards = got.moving["x"].addressable_shards
@@ -56,10 +57,10 @@ def test_segments_come_in_order_with_the_batches_of_their_steps():
 @pytest.mark.parametrize("remainder", ["wrap", "pad"])
 @pytest.mark.parametrize("mesh", ["data=1", "data=8"])
 def test_a_resident_data_set_gives_the_same_batches_split_alike(mesh, remainder):
-    pipeline, devices = data(n=39, remainder=remainder), parallel.make_mesh(mesh)
+    pipeline, devices = data(n=39, remainder=remainder), make_mesh(mesh)
     (got,) = dispatches(pipeline, mesh, [(1, 4)], resident=True)
     assert (got.moving.shape, got.moving.dtype) == ((3, BATCH), np.int32)
-    split = parallel.batch_sharding(devices, 1)
+    split = batch_sharding(devices, 1)
     gathered = jax.jit(feed.unpack(pipeline, True, split))(feed.fix(pipeline, devices, True), got.moving)
     for name, x in gathered.items():
         real = np.stack([pipeline.rows(n, 0, BATCH)["weight"] for n in (1, 2, 3)]) > 0
@@ -101,7 +102,7 @@ class Source(Pipeline):
 def test_it_reads_ahead_but_not_without_end():
     source = Source(lambda step: None)
     feeding = feed.Feed(
-        source, parallel.make_mesh("data=1"), ((n, n + 1) for n in range(100)), resident=False, depth=2
+        source, make_mesh("data=1"), ((n, n + 1) for n in range(100)), resident=False, depth=2
     )
     feeding.get(lambda: True)
     deadline = time.monotonic() + 5
@@ -117,9 +118,7 @@ def test_an_error_of_the_data_source_comes_up_where_its_batch_is_wanted():
         if step == 2:
             raise OSError("disk 3 does not answer")
 
-    feeding = feed.Feed(
-        Source(fail), parallel.make_mesh("data=1"), ((n, n + 1) for n in range(9)), resident=False
-    )
+    feeding = feed.Feed(Source(fail), make_mesh("data=1"), ((n, n + 1) for n in range(9)), resident=False)
     assert [feeding.get(lambda: True).start for _ in range(2)] == [0, 1]
     with pytest.raises(OSError, match="disk 3 does not answer"):
         feeding.get(lambda: True)
@@ -128,18 +127,14 @@ def test_an_error_of_the_data_source_comes_up_where_its_batch_is_wanted():
 
 def test_closing_ends_the_thread_though_nobody_takes_what_is_ready():
     before = threading.active_count()
-    feeding = feed.Feed(
-        data(), parallel.make_mesh("data=1"), ((n, n + 1) for n in range(100)), resident=False
-    )
+    feeding = feed.Feed(data(), make_mesh("data=1"), ((n, n + 1) for n in range(100)), resident=False)
     feeding.close()
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_waiting_counts_as_idle_only_while_the_device_has_nothing_to_do(busy):
-    feeding = feed.Feed(
-        Source(lambda step: time.sleep(0.2)), parallel.make_mesh("data=1"), [(0, 1)], resident=False
-    )
+    feeding = feed.Feed(Source(lambda step: time.sleep(0.2)), make_mesh("data=1"), [(0, 1)], resident=False)
     feeding.get(lambda: busy)
     feeding.close()
     assert feeding.idle == 0 if busy else feeding.idle > 0.1

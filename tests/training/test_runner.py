@@ -292,7 +292,7 @@ def test_in_bfloat16_the_parameters_stay_float32_and_learn():
 @fast
 def test_pmap_refuses_a_mesh_that_splits_more_than_the_batch():
     with pytest.raises(
-        ValueError, match="--compile pmap splits the batch and nothing else; came mesh data=2,fsdp=2"
+        ValueError, match="--compile pmap: got the mesh data=2,fsdp=2; expected the axis data alone"
     ):
         run(bare(), mesh="data=2,fsdp=2", compile="pmap")
 
