@@ -11,10 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmodels import step
-from jaxmodels.contracts import wanting
 from jaxmodels.experiment import Experiment
 from jaxmodels.parallel import rules
 from jaxmodels.pipeline import Pipeline
+from jaxmodels.task import explain_missing_key
 
 
 def check_type(name: str, key: str, dtype: Any) -> None:
@@ -44,7 +44,7 @@ def empty_batch(data: Pipeline, examples: int) -> dict[str, jax.Array]:
 def initial(experiment: Experiment) -> step.State:
     """The experiment's state before its first step; to be traced."""
     batch = empty_batch(experiment.train, 1)
-    with wanting(batch):
+    with explain_missing_key(batch):
         return step.init(experiment.task, experiment.optimizer, experiment.seed, batch)
 
 

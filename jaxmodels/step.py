@@ -17,9 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxmodels import choices, keys
-from jaxmodels.contracts import wanting
 from jaxmodels.paths import by_path, replace
-from jaxmodels.task import Array, Batch, Mean, Task
+from jaxmodels.task import Array, Batch, Mean, Task, explain_missing_key
 
 OnNan = Literal["stop", "skip"]
 
@@ -74,7 +73,7 @@ def make_step(
     choices.check("make_step", "on_nan", on_nan, OnNan)
 
     def total_loss(params, extra, batch, keys_B):
-        with wanting(batch):
+        with explain_missing_key(batch):
             mean, extra, metrics = task.loss(cast_floats(params, precision), extra, batch, keys_B)
         return mean.total, (mean, extra, metrics)
 
@@ -177,7 +176,7 @@ def make_evaluate(
     """(params, extra, batch) to metrics, added over the pmap axis where there is one."""
 
     def evaluate(params, extra, batch):
-        with wanting(batch):
+        with explain_missing_key(batch):
             metrics = task.evaluate(cast_floats(params, precision), extra, batch)
         return jax.lax.psum(metrics, axis) if axis else metrics
 
@@ -203,7 +202,7 @@ def _moving(task: Task, params: Any, extra: Any, batch: Batch) -> dict[str, Arra
     found: dict[str, bool] = {}
 
     def look(params, extra, batch, keys_B):
-        with wanting(batch):
+        with explain_missing_key(batch):
             new = by_path(task.loss(params, extra, batch, keys_B)[1])
         found.update({path: new[path] is not x for path, x in by_path(extra).items()})
 

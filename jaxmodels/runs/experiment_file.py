@@ -14,10 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, get_type_hints
 
-from jaxmodels.contracts import check_parts
 from jaxmodels.experiment import Evaluation, Experiment
 from jaxmodels.runs import knob_types as typed
 from jaxmodels.runs import names
+from jaxmodels.runs.check_experiment import check_parts
 from jaxmodels.runs.code import Code, shown
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.learned import Memory, learned, read_learned, remembering

@@ -24,13 +24,13 @@ from jax.sharding import Mesh
 from jaxmodels import keys, step
 from jaxmodels.analysis import nonfinite
 from jaxmodels.console import Console
-from jaxmodels.contracts import check_parts
 from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.launch.exit_statuses import DONE, of_signal
 from jaxmodels.options import Options
 from jaxmodels.parallel import axes, processes
 from jaxmodels.parallel.compile import compiler_options_for_once, max_in_flight
 from jaxmodels.parallel.mesh import batch_ways, check_batch, check_pmap, fit_devices, make_mesh
+from jaxmodels.runs.check_experiment import check_parts
 from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.metrics_file import Tracker, json_lines
 from jaxmodels.state import abstract_state, as_dtype, batch_shapes, initial

@@ -1,4 +1,4 @@
-"""An experiment that is put together wrongly is answered in one message: what came, what was expected, what to do."""
+"""A wrongly composed experiment is answered in one message: what was got, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -141,9 +141,9 @@ WRONG = {  # what is wrong, and words of the message
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_put_together_wrongly_is_said_in_one_message(what):
-    changes, said = WRONG[what]
-    with pytest.raises(ValueError, match=said) as caught:
+def test_a_wrong_field_or_batch_is_said_in_one_message(what):
+    changes, message = WRONG[what]
+    with pytest.raises(ValueError, match=message) as caught:
         run(**changes)
     assert PARTS.search(str(caught.value)) or what == "a batch of none", caught.value
 
