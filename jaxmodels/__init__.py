@@ -30,7 +30,7 @@ _WHERE = {
     "plan": "commands.plan",
     "predict": "commands.predict",
     "sweep": "commands.sweep",
-    "template": "launch.templates",
+    "template": "commands.template",
     "train": "commands.train",
     "verify_resume": "commands.verify_resume",
 }

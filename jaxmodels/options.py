@@ -83,27 +83,6 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions:
-    """For which machine, and how it would be used."""
-
-    on: str = ""
-    """The machine: v5p-512, v5p:8x8x8, 2xv5p-256, h200-256 or cpu:8. Numbers count chips, where Google's own names of v4,
-    v5p and tpu7x slices count two cores to a chip."""
-    mesh: str = ""
-    """Devices by axis, as in data=2,fsdp=256; by default all of them on fsdp."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of parameters and activations inside the model."""
-    remat: Literal["model", "none", "dots", "offload", "full"] = "model"
-    """What the backward pass of a stack of blocks computes again, as for train."""
-    accumulate: int = 1
-    """Micro-batches that a batch is computed in, one after another."""
-    compile: Literal["on", "off"] = "on"
-    """Whether the target's compiler says what memory it takes; off is quicker."""
-    search: bool = False
-    """Look for the mesh, the micro-batches and the rematerialisation that fit and are fastest."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
     """Which checkpoint of a run is used, and where."""
 
@@ -113,26 +92,6 @@ class CheckpointOptions:
     """Devices by axis, as in data=8; by default all of them on data."""
     precision: Literal["run", "float32", "bfloat16"] = "run"
     """Of parameters and activations inside the model; run takes that of the run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """What the page shows."""
-
-    out: str = ""
-    """The HTML file, also -o; by default report.html in the folder of the one run, or here."""
-    evaluate: bool = False
-    """Also ask the run's best or newest checkpoint about every example: confusions, calibration, the worst and the best."""
-    model: Literal["on", "off"] = "on"
-    """Whether the run's experiment.py is run, which the model's table and FLOPs need."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WatchOptions:
-    """How it is shown."""
-
-    once: bool = False
-    """As it is now, and no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,50 +106,6 @@ class TrialOptions:
     """As for train."""
     accumulate: int = 1
     """As for train."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindRateOptions:
-    """Which rates are tried."""
-
-    low: float = 1e-6
-    """The first one."""
-    high: float = 10.0
-    """The last one."""
-    updates: int = 200
-    """Updates from the first to the last."""
-    folder: str = ""
-    """Where curve.json and curve.svg are written; by default runs/find-rate-NAME."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindBatchOptions:
-    """What is made larger, and how far."""
-
-    knob: str = "batch"
-    """The file's knob that is the batch."""
-    memory: float = 0.0
-    """GiB of a device; 0 asks the device, and of CPUs the system what is free."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoctorOptions:
-    """What is looked at."""
-
-    speed: Literal["on", "off"] = "on"
-    """Whether products and memory are measured."""
-    folder: str = "runs"
-    """Where runs will be written."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListOptions:
-    """What is listed."""
-
-    runs: str = "runs"
-    """The folder of runs' folders."""
-    models: bool = False
-    """The library's models instead, of all families or of those named: parameters, input, and whose weights they read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,60 +124,6 @@ class TokenizeOptions:
     """Which files of a folder are texts."""
     fraction: float = 0.1
     """Of the files, for validation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """How many processes are started on this computer."""
-
-    processes: int = 2
-    """How many."""
-    devices_each: int = 1
-    """GPUs of each process; of no meaning on CPUs, where JAX_NUM_CPU_DEVICES says how many each simulates."""
-    restarts: int = 0
-    """Times that all are started again after one was lost or stalled."""
-    lost_after: float = 20.0
-    """Seconds without a sign of life after which a process counts as lost, and the others stop with status 76."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TemplateOptions:
-    """What a cluster is asked for."""
-
-    nodes: int = 1
-    """Computers; of a Cloud TPU slice its type decides how many."""
-    gpus: int = 0
-    """GPUs of each computer; Slurm starts a process for each, Kubernetes one for all of a pod's."""
-    cores: int = 8
-    """CPU cores of each process."""
-    memory: str = "32G"
-    """Of each computer."""
-    hours: int = 24
-    """After which the cluster stops the job; it is saved before."""
-    folder: str = ""
-    """The run's folder, on a file system that all computers share."""
-    image: str = "IMAGE"
-    """Kubernetes: the container image, with jaxmodels in it."""
-    claim: str = "runs"
-    """Kubernetes: the volume claim (ReadWriteMany) that is mounted at /work."""
-    accelerator: str = "v5litepod-16"
-    """Cloud TPU: the slice's type."""
-    zone: str = "us-central1-a"
-    """Cloud TPU: where."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
-    """How resume is put to the proof."""
-
-    through: int = 40
-    """The step up to which both runs go."""
-    every: int = 10
-    """Steps between the checkpoints that are compared."""
-    kills: int = 3
-    """Times that the second run is killed with SIGKILL."""
-    kill_seed: int = 0
-    """Of the moments of the kills."""
 
 
 @dataclass(frozen=True, kw_only=True)

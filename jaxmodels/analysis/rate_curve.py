@@ -16,6 +16,29 @@ from jaxmodels.runs.files import write_text
 
 FIRST = 10  # losses whose mean is the loss at the beginning
 FAR = 4.0  # times the loss at the beginning, beyond which more steps tell nothing
+WIDE = 0.15  # decades of the rate: standard deviation of the weights that smooth the loss
+CERTAIN = 3.0  # standard errors by which the loss must fall
+
+
+def read_curve(rates: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
+    """{"smoothed", "steepest", "least"} of the curve; by the logarithm of the loss where it is positive."""
+    unclear: dict[str, Any] = {"smoothed": losses.tolist(), "steepest": None, "least": None}
+    if len(losses) <= FIRST:
+        return unclear
+    log = bool((losses > 0).all())
+    x, y = np.log10(rates), np.log(losses) if log else losses
+    weights = np.exp(-0.5 * ((x[:, None] - x) / max(WIDE, 1.5 * (x[1] - x[0]))) ** 2)
+    weights /= weights.sum(1, keepdims=True)
+    smoothed = weights @ y
+    unclear["smoothed"] = (np.exp(smoothed) if log else smoothed).tolist()
+    least = int(np.argmin(smoothed))
+    noise = float(np.std(np.diff(y[: max(FIRST, len(y) // 5)]))) / math.sqrt(2)
+    error = noise * math.sqrt(1 / FIRST + float((weights[least] ** 2).sum()))
+    if least <= FIRST or float(np.mean(y[:FIRST])) - smoothed[least] < CERTAIN * error:
+        return unclear
+    slopes = np.gradient(smoothed[: least + 1], x[: least + 1])
+    steepest = FIRST + int(np.argmin(slopes[FIRST:]))
+    return {**unclear, "steepest": float(rates[steepest]), "least": float(rates[least])}
 
 
 def show(path: str, found: dict[str, Any], console: Console, width: int = 72) -> None:

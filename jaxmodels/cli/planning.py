@@ -12,7 +12,8 @@ from jaxmodels.launch.exit_statuses import FAILED
 
 def plan(argv: list[str]) -> int:
     """jaxmodels plan."""
-    from jaxmodels.options import OutputOptions, PlanOptions
+    from jaxmodels.commands.plan import PlanOptions
+    from jaxmodels.options import OutputOptions
 
     parts = {"planning": PlanOptions, "printing": OutputOptions}
     about = "What training an experiment's file would take on a machine that is not here; its knobs are options too."
@@ -33,7 +34,8 @@ def plan(argv: list[str]) -> int:
 
 def find_rate(argv: list[str]) -> int:
     """jaxmodels find-rate."""
-    from jaxmodels.options import FindRateOptions, Options, OutputOptions, TrialOptions
+    from jaxmodels.commands.find_rate import FindRateOptions
+    from jaxmodels.options import Options, OutputOptions, TrialOptions
 
     parts: dict[str, type] = {"rising": FindRateOptions, "trying": TrialOptions, "printing": OutputOptions}
     about = (
@@ -79,7 +81,8 @@ def _train(path: str, rest: list[str], ours: type, knob: str, value: str) -> str
 
 def find_batch(argv: list[str]) -> int:
     """jaxmodels find-batch."""
-    from jaxmodels.options import FindBatchOptions, Options, OutputOptions, TrialOptions
+    from jaxmodels.commands.find_batch import FindBatchOptions
+    from jaxmodels.options import Options, OutputOptions, TrialOptions
 
     parts: dict[str, type] = {"filling": FindBatchOptions, "trying": TrialOptions, "printing": OutputOptions}
     about = "Find the largest batch whose training step fits the device; the file's knobs are options too."
@@ -113,14 +116,15 @@ def find_batch(argv: list[str]) -> int:
 
 def list_experiments(argv: list[str]) -> int:
     """jaxmodels list."""
-    from jaxmodels.options import ListOptions, OutputOptions
+    from jaxmodels.commands.list import ListOptions
+    from jaxmodels.options import OutputOptions
 
     parts: dict[str, type] = {"listing": ListOptions, "printing": OutputOptions}
     folders, rest = leading(argv)
     about = "The experiments' files of a folder, by default of experiments; or the library's models."
     got = parse("list", rest, "[FOLDER|FAMILY]", parts, about=about)
 
-    from jaxmodels.commands.listing import list_experiments, show, show_models
+    from jaxmodels.commands.list import list_experiments, show, show_models
     from jaxmodels.console import Console
 
     if got["listing"].models:
@@ -144,7 +148,8 @@ def list_experiments(argv: list[str]) -> int:
 
 def doctor(argv: list[str]) -> int:
     """jaxmodels doctor."""
-    from jaxmodels.options import DoctorOptions, OutputOptions
+    from jaxmodels.commands.doctor import DoctorOptions
+    from jaxmodels.options import OutputOptions
 
     parts: dict[str, type] = {"looking": DoctorOptions, "printing": OutputOptions}
     got = parse("doctor", argv, "", parts, about="What this computer has, what works on it, and how fast.")

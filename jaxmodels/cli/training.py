@@ -120,7 +120,8 @@ def launch(argv: list[str]) -> int:
     """jaxmodels launch."""
     import dataclasses
 
-    from jaxmodels.options import FolderOptions, LaunchOptions, Options, OutputOptions
+    from jaxmodels.commands.launch import LaunchOptions
+    from jaxmodels.options import FolderOptions, Options, OutputOptions
 
     parts = {
         "launching": LaunchOptions,
@@ -151,7 +152,7 @@ def launch(argv: list[str]) -> int:
 
 def template(argv: list[str]) -> int:
     """jaxmodels template."""
-    from jaxmodels.options import TemplateOptions
+    from jaxmodels.commands.template import TemplateOptions
 
     parts: dict[str, type] = {"templating": TemplateOptions}
     about = "Print a script that trains an experiment's file on a cluster; what follows -- are train's options and knobs."
@@ -160,7 +161,7 @@ def template(argv: list[str]) -> int:
     at = rest.index("--") if "--" in rest else len(rest)
     got = parse(f"template {kind}", rest[:at], path, parts, about=about)["templating"]
 
-    from jaxmodels.launch.templates import template
+    from jaxmodels.commands.template import template
 
     print(template(kind, path, rest[at + 1 :], **vars(got)), end="")
     return 0
@@ -184,7 +185,8 @@ def sweep(argv: list[str]) -> int:
 
 def verify(argv: list[str]) -> int:
     """jaxmodels verify-resume."""
-    from jaxmodels.options import Options, OutputOptions, VerifyOptions
+    from jaxmodels.commands.verify_resume import VerifyOptions
+    from jaxmodels.options import Options, OutputOptions
 
     parts = {"verifying": VerifyOptions, "running": Options, "printing": OutputOptions}
     about = "Run an experiment twice, once killed again and again, and compare every array of every checkpoint, bit for bit."

@@ -120,7 +120,8 @@ def generate(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """jaxmodels report."""
-    from jaxmodels.options import OutputOptions, ReportOptions
+    from jaxmodels.commands.report import ReportOptions
+    from jaxmodels.options import OutputOptions
 
     parts = {"reporting": ReportOptions, "printing": OutputOptions}
     about = f"One HTML file of a run, of several, or of a sweep, that needs no server. {CODE} --model off executes nothing."
@@ -142,7 +143,7 @@ def report(argv: list[str]) -> int:
 
 def watch(argv: list[str]) -> int:
     """jaxmodels watch."""
-    from jaxmodels.options import WatchOptions
+    from jaxmodels.commands.watch import WatchOptions
 
     parts: dict[str, type] = {"watching": WatchOptions}
     about = (

@@ -1,94 +1,110 @@
-"""jaxmodels find-batch: the largest batch whose training step fits the device, by compiled memory first, then by a step."""
+"""jaxmodels find-batch: the largest batch whose training step fits the device.
+
+The memory of compiled steps is compared first; then two steps run with the batch that was found.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-
-from jaxmodels.analysis import nonfinite
 from jaxmodels.console import Console
-from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
-from jaxmodels.parallel.mesh import batch_ways
-from jaxmodels.planning.lowering import lower
-from jaxmodels.runs import experiment_file
-from jaxmodels.state import abstract_state
-from jaxmodels.training import runner
 
-USED = 0.92  # of the memory: the rest is for the allocator's gaps and what comes beside a step
-USED_OF_CPU = 0.7  # where libraries take more than XLA counts: 1.4 times as much for a step of digits_cnn.py that counts 3.6 GiB
-GROUP = "/sys/fs/cgroup/memory.max"  # what a container may have
+if TYPE_CHECKING:
+    from jaxmodels.experiment import Experiment
+    from jaxmodels.runs.experiment_file import File
+
+USED = 0.92  # fraction of the memory: the rest is for gaps of the allocator and for what lives beside a step
+# On CPUs libraries take more memory than XLA counts: 1.4 times as much for a step of digits_cnn.py that counts 3.6 GiB.
+USED_OF_CPU = 0.7
+GROUP = "/sys/fs/cgroup/memory.max"  # a container's limit
 TRIES = 8  # programs that are compiled at most
 
 
+@dataclass(frozen=True, kw_only=True)
+class FindBatchOptions:
+    """Which knob is raised, and how far."""
+
+    knob: str = "batch"
+    """The file's knob that is the batch."""
+    memory: float = 0.0
+    """GiB of a device; 0 asks the device, and for CPUs the system how much is free."""
+
+
 def find_batch(
-    experiment: str | Path | experiment_file.File,
+    experiment: str | Path | File,
     *,
-    knob: str = "batch",
-    memory: float = 0.0,
+    knob: str = FindBatchOptions.knob,
+    memory: float = FindBatchOptions.memory,
     options: Options | None = None,
     console: Console | None = None,
     **knobs: Any,
 ) -> dict[str, Any]:
     """{"batch", "bytes", "limit", "examples", "tried": [{"batch", "bytes"}]} of an experiment's file; bytes of one device.
 
-    knob: the file's knob that is the batch. memory: GiB of a device; 0 asks the device, and of CPUs the
-        system what is free.
+    knob: the file's knob that is the batch. memory: GiB of a device; 0 asks the device, and for CPUs the
+        system how much is free.
     examples: in one pass over the data, rounded up to the file's batch. Raises ValueError where not even the
-    least batch fits, or the knob is not there or not the batch.
+    smallest batch fits, or where the knob does not exist or is not the batch.
     """
+    from jaxmodels.parallel.mesh import batch_ways
+    from jaxmodels.analysis.nonfinite import in_bytes
+    from jaxmodels.runs import experiment_file
+    from jaxmodels.training import runner
+
     if memory < 0:
-        raise ValueError(f"--memory {memory:g}: wanted GiB above 0, or 0 for what the device has")
+        raise ValueError(
+            f"find-batch: got --memory {memory:g}; expected GiB above 0, or 0 for what the device has. Change it"
+        )
     options, console = options or Options(), console or Console(quiet=True)
     file = experiment_file.load(experiment)
-    names = {f.name: f.type for f in dataclasses.fields(file.config)}
+    names = [field.name for field in dataclasses.fields(file.config)]
     if knob not in names:
-        raise ValueError(f"--knob {knob}: {file.path} has no such knob; it has {', '.join(names)}")
+        raise ValueError(
+            f"find-batch: got --knob {knob}, which {file.path} does not have; expected one of {', '.join(names)}. Give one"
+        )
 
-    def of(n):
+    def with_batch(n):
         return file.build(experiment_file.make_config(file, {**knobs, knob: n}))
 
     first: int = getattr(experiment_file.make_config(file, knobs), knob)
-    built = of(first)
-    if (
-        isinstance(first, bool)
-        or not isinstance(first, int)
-        or of(2 * first).train.batch == built.train.batch
-    ):
+    built = with_batch(first)
+    is_integer = isinstance(first, int) and not isinstance(first, bool)
+    if not is_integer or with_batch(2 * first).train.batch == built.train.batch:
         raise ValueError(
-            f"--knob {knob}: with another {knob} the batch is still {built.train.batch}; wanted the knob that it is"
+            f"find-batch: got --knob {knob}, with which the batch stays {built.train.batch}; expected the knob that is the "
+            "batch. Give that"
         )
     mesh = runner.check(built, options)
-    share = USED_OF_CPU if mesh.devices.flat[0].platform == "cpu" else USED
+    used = USED_OF_CPU if mesh.devices.flat[0].platform == "cpu" else USED
     limit = memory * 2**30 or available(mesh.devices.flat[0], mesh.size)
     unit = batch_ways(mesh) * options.accumulate
-    tried: dict[int, int | None] = {}  # None: it cannot be had at all
+    tried: dict[int, int | None] = {}  # None: the data or the compiler does not allow this batch
 
     def bytes_of(n: int) -> int | None:
         if n not in tried:
             with console.busy(f"compiling a step of {n:,}"):
-                tried[n] = _bytes(of, n, options)
+                tried[n] = _bytes(with_batch, n, options)
             size = tried[n]
-            console.say(f"{n:>12,}  {'cannot be had' if size is None else nonfinite.in_bytes(size)}")
+            console.say(f"{n:>12,}  {'impossible' if size is None else in_bytes(size)}")
         return tried[n]
 
-    console.say(f"{'batch':>12}  memory of a device, of {nonfinite.in_bytes(limit)}", "dim")
-    fit = _largest(bytes_of, first, unit, limit * share)
-    while fit and not _steps(of(fit), options, console):
+    console.say(f"{'batch':>12}  memory of a device, of {in_bytes(limit)}", "dim")
+    fit = _largest(bytes_of, first, unit, limit * used)
+    while fit and not _steps(with_batch(fit), options, console):
         tried[fit] = None
-        fit = max(
-            (n for n, size in tried.items() if size is not None and n < fit),
-            default=fit * 3 // 4 // unit * unit,
-        )
+        smaller = [n for n, size in tried.items() if size is not None and n < fit]
+        fit = max(smaller, default=fit * 3 // 4 // unit * unit)
     if not fit:
-        least = nonfinite.in_bytes(min((size for size in tried.values() if size is not None), default=0))
+        smallest = min((size for size in tried.values() if size is not None), default=0)
         raise ValueError(
-            f"no batch fits into {nonfinite.in_bytes(limit)}: the least that was tried takes {least}; shard the state "
-            "(--mesh fsdp=N), compute activations again (--remat full), or take a smaller model"
+            f"find-batch: got no batch that fits into {in_bytes(limit)}, as the smallest one tried takes "
+            f"{in_bytes(smallest)}; expected one. Shard the state (--mesh fsdp=N), rematerialize activations (--remat full), "
+            "or use a smaller model"
         )
     return {
         "batch": fit,
@@ -100,8 +116,11 @@ def find_batch(
 
 
 def _largest(bytes_of: Callable[[int], int | None], first: int, unit: int, limit: float) -> int:
-    """The largest multiple of unit that fits, to a few percent: memory is nearly linear in the batch. 0 where none does."""
-    low, high = 0, 0  # what fits, and what does not; 0 is not known
+    """The largest multiple of unit that fits, to within a few percent; 0 where none does.
+
+    Memory is nearly linear in the batch.
+    """
+    low, high = 0, 0  # the largest that fits, and the smallest that does not; 0 is unknown
     points: dict[int, int] = {}
     n = max(unit, first // unit * unit)
     for _ in range(TRIES):
@@ -116,7 +135,7 @@ def _largest(bytes_of: Callable[[int], int | None], first: int, unit: int, limit
 
 
 def _guess(points: dict[int, int], low: int, high: int, limit: float) -> int:
-    """A batch between the two, by the line through the two largest known ones where there are some."""
+    """A batch between low and high: by the line through the two largest measured ones, else the middle."""
     middle = (low + high) // 2 if high else 2 * low
     if len(points) < 2:
         return middle
@@ -125,10 +144,17 @@ def _guess(points: dict[int, int], low: int, high: int, limit: float) -> int:
     return n if low < n and (not high or n < high) else middle
 
 
-def _bytes(of: Callable[[int], Experiment], n: int, options: Options) -> int | None:
-    """What the compiled step of n examples takes of a device; None where the data or the compiler cannot have it."""
+def _bytes(with_batch: Callable[[int], Experiment], n: int, options: Options) -> int | None:
+    """Memory of a device that the compiled step of n examples takes; None where the data or the compiler refuses n."""
+    import jax
+
+    from jaxmodels.analysis import nonfinite
+    from jaxmodels.planning.lowering import lower
+    from jaxmodels.state import abstract_state
+    from jaxmodels.training import runner
+
     try:
-        built = of(n)
+        built = with_batch(n)
         mesh = runner.check(built, options)
         abstract, shardings = abstract_state(built, mesh, options.offload)
         memory = lower(built, options.__dict__, mesh, abstract, shardings).compile().memory_analysis()
@@ -143,7 +169,9 @@ def _bytes(of: Callable[[int], Experiment], n: int, options: Options) -> int | N
 
 
 def _steps(built: Experiment, options: Options, console: Console) -> bool:
-    """Whether two steps can be made."""
+    """Whether two steps run."""
+    from jaxmodels.training import runner
+
     try:
         with console.busy(f"two steps of {built.train.batch:,}"):
             short = dataclasses.replace(built, steps=2, evals={}, best=None)
@@ -154,15 +182,17 @@ def _steps(built: Experiment, options: Options, console: Console) -> bool:
 
 
 def available(device: Any, count: int = 1) -> float:
-    """Bytes of a device's memory; of a CPU what the system has free, shared by `count` simulated ones."""
+    """Bytes of a device's memory; for a CPU those that the system has free, divided by the `count` simulated devices."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"])
-    said = {file: Path(file).read_text() for file in ("/proc/meminfo", GROUP) if Path(file).exists()}
-    lines = said.get("/proc/meminfo", "").splitlines()
-    found = [float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    if said.get(GROUP, "max").strip() != "max":
-        found.append(float(said[GROUP]))
-    if not found:
-        raise ValueError("the system does not say how much memory is free; give it with --memory GIB")
-    return min(found) / count
+    texts = {file: Path(file).read_text() for file in ("/proc/meminfo", GROUP) if Path(file).exists()}
+    lines = texts.get("/proc/meminfo", "").splitlines()
+    limits = [float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    if texts.get(GROUP, "max").strip() != "max":
+        limits.append(float(texts[GROUP]))
+    if not limits:
+        raise ValueError(
+            "got no free memory from the system; expected MemAvailable in /proc/meminfo. Give it with --memory GIB"
+        )
+    return min(limits) / count

@@ -1,8 +1,7 @@
-"""jaxmodels find-rate: a range test of the learning rate (arXiv:1506.01186, section 3.3): it rises until the loss does.
+"""jaxmodels find-rate: a range test of the learning rate (arXiv:1506.01186, section 3.3).
 
-The experiment trains from its start with its own data and keys, by the runner; only its updates are scaled,
-as if the rate rose by the same factor at each of them. Schedules stand still at their peak. Of two rates,
-such as Muon's and Adam's, the first is the one that is named, and the other keeps its ratio to it.
+The runner trains the experiment from its start, with its own data and keys, while the rate rises by the same
+factor at each update until the loss does. Schedules stay at their peak.
 """
 
 from __future__ import annotations
@@ -11,180 +10,139 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-
-from jaxmodels.analysis.rate_curve import FAR, FIRST
 from jaxmodels.console import Console
-from jaxmodels.experiment import Experiment
-from jaxmodels.optim import RateState
 from jaxmodels.options import Options
-from jaxmodels.runs import experiment_file
-from jaxmodels.state import initial
-from jaxmodels.training import runner
 
-WIDE = 0.15  # decades of the rate: the deviation of the weights that smooth the loss
-CERTAIN = 3.0  # standard errors by which the loss must fall
+if TYPE_CHECKING:
+    from jaxmodels.experiment import Experiment
+    from jaxmodels.runs.experiment_file import File
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindRateOptions:
+    """Which rates are tried."""
+
+    low: float = 1e-6
+    """The first rate."""
+    high: float = 10.0
+    """The last rate."""
+    updates: int = 200
+    """Updates from the first to the last."""
+    folder: str = ""
+    """Where curve.json and curve.svg are written; by default runs/find-rate-NAME."""
 
 
 class _Enough(Exception):
-    """The loss is so high that more steps say nothing."""
-
-
-class _Rising(NamedTuple):
-    """learning_rate: that of the last update, where the log finds it."""
-
-    learning_rate: jax.Array
-    updates: jax.Array
-    inner: Any
-
-
-def rising(
-    optimizer: Any, low: float, high: float, updates: int, at: int = 0
-) -> optax.GradientTransformation:
-    """The optimizer, whose rate at update n is low (high / low)^(n / (updates - 1)), and whose schedules stay at `at`.
-
-    Its updates must be proportional to its rate, as jaxmodels.optim's are but schedule-free ones, and the
-    rate not 0 there.
-    """
-
-    def init(params):
-        return _Rising(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32), optimizer.init(params))
-
-    def update(grads, state, params=None):
-        changes, inner = optimizer.update(grads, _held(state.inner, at), params)
-        wanted = low * (high / low) ** (state.updates.astype(jnp.float32) / (updates - 1))
-        changes = jax.tree.map(lambda u: (u * (wanted / _rates(inner)[0])).astype(u.dtype), changes)
-        return changes, _Rising(wanted, state.updates + 1, inner)
-
-    return optax.GradientTransformation(init, update)
-
-
-def _rates(state: Any) -> list[jax.Array]:
-    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, RateState))
-    return [x.learning_rate for x in leaves if isinstance(x, RateState)]
-
-
-def _held(state: Any, at: Any) -> Any:
-    """The state with all schedules at update `at`."""
-
-    def held(x):
-        return x._replace(updates=jnp.asarray(at, jnp.int32)) if isinstance(x, RateState) else x
-
-    return jax.tree.map(held, state, is_leaf=lambda x: isinstance(x, RateState))
+    """The loss is so high that more steps tell nothing."""
 
 
 def find_rate(
-    experiment: str | Path | experiment_file.File,
+    experiment: str | Path | File,
     *,
-    low: float = 1e-6,
-    high: float = 10.0,
-    updates: int = 200,
+    low: float = FindRateOptions.low,
+    high: float = FindRateOptions.high,
+    updates: int = FindRateOptions.updates,
     options: Options | None = None,
     console: Console | None = None,
     **knobs: Any,
 ) -> dict[str, Any]:
-    """The losses of an experiment's file as its rate rises, {"rates", "losses", "smoothed"}, and what they say.
+    """{"rates", "losses", "smoothed", "steepest", "least", "peak"} of an experiment's file as its rate rises.
 
-    "steepest": the rate at which the smoothed logarithm of the loss falls fastest over that of the rate, one
-        to begin with;
-    "least": that of the least smoothed loss, beyond which it rises. Both are None where the loss never falls
-        clearly.
-    "peak": the file's own highest rate. Raises ValueError for bounds that are none, and for rates that cannot
-        be scaled.
+    "steepest": the rate at which the smoothed logarithm of the loss falls fastest over that of the rate, a
+        peak to begin with.
+    "least": the rate of the lowest smoothed loss, beyond which it rises. Both are None where the loss never
+        falls clearly.
+    "peak": the file's own highest rate. Raises ValueError for bounds without a range, and for rates that
+        cannot be scaled.
     """
+    import numpy as np
+
+    from jaxmodels.analysis.rate_curve import FAR, FIRST, read_curve
+    from jaxmodels.optim.range_test import rising
+    from jaxmodels.runs import experiment_file
+    from jaxmodels.training import runner
+
     if not 0 < low < high < math.inf:
-        raise ValueError(f"--low {low:g} --high {high:g}: wanted 0 < low < high, as in --low 1e-6 --high 10")
+        raise ValueError(
+            f"find-rate: got --low {low:g} --high {high:g}; expected 0 < low < high, as in --low 1e-6 --high 10. Change them"
+        )
     if updates < 20:
         raise ValueError(
-            f"--updates {updates}: wanted at least 20; a hundred or more make a curve that says something"
+            f"find-rate: got --updates {updates}; expected at least 20. Give a hundred or more for a clear curve"
         )
     file = experiment_file.load(experiment)
     built: Experiment = file.build(experiment_file.make_config(file, knobs))
-    at, peak = _peak(built)
-    rate = rising(built.optimizer, low, high, updates, at)
+    peak_update, peak = _peak(built)
+    optimizer = rising(built.optimizer, low, high, updates, peak_update)
     trial = dataclasses.replace(
-        built, optimizer=rate, steps=updates, evals={}, log_every=1, best=None, baselines=dict
+        built, optimizer=optimizer, steps=updates, evals={}, log_every=1, best=None, baselines=dict
     )
-    seen: list[tuple[float, float]] = []
+    points: list[tuple[float, float]] = []  # rate, loss
 
-    def note(step: int, values: Mapping[str, float]) -> None:
+    def record(step: int, values: Mapping[str, float]) -> None:
         if "train/loss" in values:
-            seen.append((values["train/learning_rate"], values["train/loss"]))
+            points.append((values["train/learning_rate"], values["train/loss"]))
 
-    def enough(step: int) -> None:
-        start = [abs(loss) for _, loss in seen[:FIRST]]
-        if len(start) == FIRST and not abs(seen[-1][1]) < FAR * max(start):
+    def stop_when_far(step: int) -> None:
+        start = [abs(loss) for _, loss in points[:FIRST]]
+        if len(start) == FIRST and not abs(points[-1][1]) < FAR * max(start):
             raise _Enough
 
-    how = dataclasses.replace(options or Options(), on_nan="skip", steps_per_dispatch=1)
+    each_step = dataclasses.replace(options or Options(), on_nan="skip", steps_per_dispatch=1)
     with contextlib.suppress(_Enough):
-        runner.run(trial, how, console=console, trackers=(note,), on_step=enough)
-    rates, losses = np.array(seen).T if seen else np.zeros((2, 0))
+        runner.run(trial, each_step, console=console, trackers=(record,), on_step=stop_when_far)
+    rates, losses = np.array(points).T if points else np.zeros((2, 0))
     end = int(np.argmin(np.isfinite(losses))) if not np.isfinite(losses).all() else len(losses)
-    curve = {
-        "rates": rates[:end].tolist(),
-        "losses": losses[:end].tolist(),
-        **reading(rates[:end], losses[:end]),
+    rates, losses = rates[:end], losses[:end]
+    return {
+        "peak": peak,
+        "rates": rates.tolist(),
+        "losses": losses.tolist(),
+        **read_curve(rates, losses),
     }
-    return {"peak": peak, **curve}
 
 
 def _peak(built: Experiment) -> tuple[int, float]:
-    """At which update the experiment's first rate is highest, and that rate; of long runs to a thousandth of their steps."""
+    """(update, rate) where the experiment's first rate is highest; of long runs to within a thousandth of the steps."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxmodels.optim.range_test import held_at, rates_in
+    from jaxmodels.state import initial
+
     if built.make_step is not None:
         raise ValueError(
-            "the experiment has a step of its own (make_step), which may have several rates; wanted one loss"
+            "find-rate: got an experiment with its own step (make_step), which may have several rates; expected one with a "
+            "single loss. Try rates with jaxmodels sweep"
         )
     abstract = jax.eval_shape(lambda: initial(built))
 
-    def free(x):
+    def is_schedule_free(x):
         return type(x).__name__ == "ScheduleFreeState"
 
-    if any(map(free, jax.tree.leaves(abstract.opt_state, is_leaf=free))) or not _rates(abstract.opt_state):
+    leaves = jax.tree.leaves(abstract.opt_state, is_leaf=is_schedule_free)
+    if any(map(is_schedule_free, leaves)) or not rates_in(abstract.opt_state):
         raise ValueError(
-            "the experiment's optimizer cannot be tried at other rates: wanted updates that are proportional to a rate, "
-            "which its state tells; take one of jaxmodels.optim, not a schedule-free one"
+            "find-rate: got an optimizer that cannot be tried at other rates; expected updates that are proportional to a "
+            "rate, which the optimizer's state holds. Use one of jaxmodels.optim that is not schedule-free"
         )
 
-    def rate(at):  # compiled, nothing but the schedule is left of it
+    def rate(update):  # compiled, only the schedule is left of it
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract.params)
-        return _rates(built.optimizer.update(zeros, _held(built.optimizer.init(zeros), at), zeros)[1])[0]
+        state = held_at(built.optimizer.init(zeros), update)
+        return rates_in(built.optimizer.update(zeros, state, zeros)[1])[0]
 
-    each = np.unique(np.linspace(0, max(0, built.steps - 1), 1000).astype(np.int32))
-    rates = np.asarray(jax.jit(jax.vmap(rate))(each))
-    at = int(np.argmax(rates))
-    if not rates[at] > 0:
+    updates = np.unique(np.linspace(0, max(0, built.steps - 1), 1000).astype(np.int32))
+    rates = np.asarray(jax.jit(jax.vmap(rate))(updates))
+    highest = int(np.argmax(rates))
+    if not rates[highest] > 0:
         raise ValueError(
-            "the experiment's own rate is 0 at every step; wanted one above 0, which is then scaled"
+            "find-rate: got an experiment whose own rate is 0 at every step; expected one above 0, which is then scaled. Set "
+            "the file's rate"
         )
-    return int(each[at]), float(rates[at])
-
-
-def reading(rates: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
-    """{"smoothed", "steepest", "least"} of the curve, by the loss's logarithm where there is one."""
-    found: dict[str, Any] = {"smoothed": losses.tolist(), "steepest": None, "least": None}
-    if len(losses) <= FIRST:
-        return found
-    log = bool((losses > 0).all())
-    x, y = np.log10(rates), np.log(losses) if log else losses
-    weights = np.exp(-0.5 * ((x[:, None] - x) / max(WIDE, 1.5 * (x[1] - x[0]))) ** 2)
-    weights /= weights.sum(1, keepdims=True)
-    smoothed = weights @ y
-    found["smoothed"] = (np.exp(smoothed) if log else smoothed).tolist()
-    least = int(np.argmin(smoothed))
-    noise = float(np.std(np.diff(y[: max(FIRST, len(y) // 5)]))) / math.sqrt(2)
-    error = noise * math.sqrt(1 / FIRST + float((weights[least] ** 2).sum()))
-    if least <= FIRST or float(np.mean(y[:FIRST])) - smoothed[least] < CERTAIN * error:
-        return found
-    slopes = np.gradient(smoothed[: least + 1], x[: least + 1])
-    return {
-        **found,
-        "steepest": float(rates[FIRST + int(np.argmin(slopes[FIRST:]))]),
-        "least": float(rates[least]),
-    }
+    return int(updates[highest]), float(rates[highest])

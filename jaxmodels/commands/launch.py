@@ -5,22 +5,36 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jaxmodels.console import Console
 from jaxmodels.launch.exit_statuses import RESTARTABLE
-from jaxmodels.launch.launcher import Group
-from jaxmodels.runs import files
+from jaxmodels.options import DistributedOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """The processes that are started on this computer."""
+
+    processes: int = 2
+    """How many processes."""
+    devices_each: int = 1
+    """GPUs of each process. No effect on CPUs, where JAX_NUM_CPU_DEVICES says how many each simulates."""
+    restarts: int = 0
+    """How often all are started again after one was lost or stalled."""
+    lost_after: float = DistributedOptions.lost_after
+    """Seconds without a sign of life after which a process counts as lost, and the others stop with status 76."""
 
 
 def launch(
     words: Sequence[str],
     folder: Path,
     *,
-    processes: int = 2,
-    devices_each: int = 1,
-    restarts: int = 0,
-    lost_after: float = 20.0,
+    processes: int = LaunchOptions.processes,
+    devices_each: int = LaunchOptions.devices_each,
+    restarts: int = LaunchOptions.restarts,
+    lost_after: float = LaunchOptions.lost_after,
     console: Console | None = None,
 ) -> int:
     """Trains in several processes on this computer; gives the exit status of the first that failed, else of process 0.
@@ -36,6 +50,8 @@ def launch(
             f"lost_after={lost_after}; expected at least one process and device, 0 restarts or more, and a time above 0. "
             "Change these options"
         )
+    from jaxmodels.launch.launcher import Group
+
     console = console or Console(quiet=True)
     for attempt in range(restarts + 1):
         if attempt:
@@ -54,6 +70,8 @@ def launch(
 
 def keep_logs(logs: Path, folder: Path, console: Console) -> None:
     """Moves the processes' logs into a run's folder, where there is one."""
+    from jaxmodels.runs import files
+
     try:
         if folder.is_dir():
             kept = files.inside(folder, "processes")

@@ -1,8 +1,8 @@
-"""verify-resume: the proof, on the user's own experiment, that a killed run goes on as if nothing had happened.
+"""jaxmodels verify-resume: shows on the user's own experiment that a killed run goes on as if nothing had happened.
 
-One run takes its steps undisturbed. Another takes them too and is killed with SIGKILL again and again, at
-seeded moments, and started again with the same command. Then every array of every checkpoint is compared, bit
-for bit.
+One run takes its steps without interruption. Another takes the same steps, is killed with SIGKILL several
+times at seeded moments, and is started again each time with the same command. Then every array of every
+checkpoint is compared, bit for bit.
 """
 
 from __future__ import annotations
@@ -15,24 +15,32 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxmodels.console import Console
-from jaxmodels.launch.safe_path import python
-from jaxmodels.parallel.mesh import make_mesh
-from jaxmodels.paths import by_path
-from jaxmodels.runs import experiment_file
-from jaxmodels.runs.checkpoint import Checkpoints
-from jaxmodels.runs.knob_types import words
-from jaxmodels.state import abstract_state
+
+if TYPE_CHECKING:
+    from jaxmodels.runs.experiment_file import File
 
 KEEP_ALL = 10**6
-ATTEMPTS = 6  # to kill a run before its end, each in half the time
+ATTEMPTS = 6  # to kill a run before its end; each waits half as long as the one before
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """How resuming is tested."""
+
+    through: int = 40
+    """The last step of both runs."""
+    every: int = 10
+    """Steps between the checkpoints that are compared."""
+    kills: int = 3
+    """Times that the second run is killed with SIGKILL."""
+    kill_seed: int = 0
+    """Seed of the moments of the kills."""
 
 
 class Outcome(NamedTuple):
@@ -47,24 +55,29 @@ class Outcome(NamedTuple):
 
 
 def verify_resume(
-    experiment: str | Path | experiment_file.File,
+    experiment: str | Path | File,
     *,
-    through: int = 40,
-    every: int = 10,
-    kills: int = 3,
-    kill_seed: int = 0,
+    through: int = VerifyOptions.through,
+    every: int = VerifyOptions.every,
+    kills: int = VerifyOptions.kills,
+    kill_seed: int = VerifyOptions.kill_seed,
     console: Console | None = None,
     **knobs: Any,
 ) -> Outcome:
     """Runs an experiment's file twice, one of them killed, and compares their checkpoints.
 
-    through, every: the last step compared, and the distance of checkpoints; the experiment's own schedule is
-        not changed.
-    kills, kill_seed: how often the second run is killed, and at which moments.
+    through, every: the last step that is compared, and the steps between checkpoints; the experiment's own
+        schedule does not change.
+    kills, kill_seed: how often the second run is killed, and the seed of the moments.
     """
+    from jaxmodels.launch.safe_path import python
+    from jaxmodels.runs import experiment_file
+    from jaxmodels.runs.checkpoint import Checkpoints
+
     if not 0 < every <= through or kills < 0:
         raise ValueError(
-            f"verify-resume: came through={through}, every={every}, kills={kills}; wanted 1 <= every <= through, kills >= 0"
+            f"verify-resume: got through={through}, every={every}, kills={kills}; expected 1 <= every <= through and "
+            "kills >= 0. Change these options"
         )
     console = console or Console(quiet=True)
     file = experiment_file.load(experiment)
@@ -73,8 +86,8 @@ def verify_resume(
     steps = min(through, built.steps)
     if kills and every >= steps:
         raise ValueError(
-            f"verify-resume: came every={every} for {steps} steps; wanted a checkpoint before the last step, to go on from: "
-            "lower --every or raise --through"
+            f"verify-resume: got every={every} for {steps} steps; expected a checkpoint before the last step, to go on from. "
+            "Lower --every or raise --through"
         )
     with tempfile.TemporaryDirectory(prefix="jaxmodels-verify-") as temporary:
         base = Path(temporary)
@@ -88,17 +101,16 @@ def verify_resume(
         whole = Checkpoints(base / "whole" / "checkpoints")
         k = whole.note(whole.steps()[-1])["steps_per_dispatch"]
 
-        draw, apart = random.Random(kill_seed), _between(base / "whole" / "checkpoints")
-        for narrower in range(ATTEMPTS):
+        draw, interval = random.Random(kill_seed), _seconds_between(base / "whole" / "checkpoints")
+        for attempt in range(ATTEMPTS):
             start = partial(_start, command, base / "killed", k, env)
-            if _killed(
-                start, base / "killed" / "checkpoints", kills, steps, draw, apart / 2**narrower, console
-            ):
+            longest = interval / 2**attempt
+            if _killed(start, base / "killed" / "checkpoints", kills, steps, draw, longest, console):
                 break
             shutil.rmtree(base / "killed")
         else:
             raise ValueError(
-                f"verify-resume: {steps} steps were over before {kills} kills; wanted a run that lasts: raise --through "
+                f"verify-resume: got {steps} steps that ended before {kills} kills; expected a longer run. Raise --through "
                 f"(the experiment has {built.steps:,} steps) or lower --kills"
             )
         _finish(start())
@@ -111,25 +123,31 @@ def _killed(
     kills: int,
     steps: int,
     draw: random.Random,
-    apart: float,
+    longest: float,
     console: Console,
 ) -> bool:
-    """Starts a run and kills it so many times; False where it came to its end before.
+    """Starts a run and kills it `kills` times, each at most `longest` seconds late; False where it ended before.
 
-    The first time there is a checkpoint to go on from: a run that begins anew proves nothing. Later a
-    checkpoint has begun.
+    The first kill waits for a complete checkpoint, as a run that starts from the beginning proves nothing; the
+    others wait until a checkpoint is being written.
     """
+    from jaxmodels.runs.checkpoint import Checkpoints
+
     for number in range(1, kills + 1):
-        survived = _kill_later(start(), checkpoints, draw.uniform(0, apart), complete=number == 1)
-        at = Checkpoints(checkpoints).steps()
-        if survived or (number == 1 and at[-1] == steps):
+        survived = _kill_later(start(), checkpoints, draw.uniform(0, longest), complete=number == 1)
+        complete = Checkpoints(checkpoints).steps()
+        if survived or (number == 1 and complete[-1] == steps):
             return False
-        console.say(f"killed ({number} of {kills}), newest complete checkpoint: {at[-1] if at else 'none'}")
+        newest = complete[-1] if complete else "none"
+        console.say(f"killed ({number} of {kills}), newest complete checkpoint: {newest}")
     return True
 
 
-def _flags(config: Any, file: experiment_file.File) -> list[str]:
+def _flags(config: Any, file: File) -> list[str]:
     """The knobs that differ from their defaults, as the command line takes them."""
+    from jaxmodels.runs import experiment_file
+    from jaxmodels.runs.knob_types import words
+
     return words(experiment_file.knobs_of(config), experiment_file.knobs_of(file.config()), file.config)
 
 
@@ -139,16 +157,16 @@ def _start(command: list[str], folder: Path, k: int, env: Mapping[str, str]) -> 
 
 
 def _finish(process: subprocess.Popen) -> None:
-    said, _ = process.communicate()
+    output, _ = process.communicate()
     if process.returncode:
         raise ValueError(
-            f"verify-resume: the experiment itself failed with status {process.returncode}:\n{said.strip()}"
+            f"verify-resume: the experiment itself failed with status {process.returncode}:\n{output.strip()}"
         )
 
 
 def _kill_later(process: subprocess.Popen, checkpoints: Path, delay: float, *, complete: bool) -> bool:
-    """Kills the process some time after its next checkpoint was begun, or complete; True where it ended before."""
-    entries = (lambda: set(Checkpoints(checkpoints).steps())) if complete else partial(_entries, checkpoints)
+    """Kills the process `delay` seconds after its next checkpoint began, or is complete; True where it ended before."""
+    entries = partial(_complete_steps if complete else _entries, checkpoints)
     before = entries()
     while process.poll() is None and not entries() - before:
         time.sleep(0.005)
@@ -159,10 +177,16 @@ def _kill_later(process: subprocess.Popen, checkpoints: Path, delay: float, *, c
     return survived
 
 
-def _between(checkpoints: Path) -> float:
+def _seconds_between(checkpoints: Path) -> float:
     """Seconds between two checkpoints of a run."""
     times = sorted(p.stat().st_mtime for p in checkpoints.iterdir() if p.name.isdigit())
     return (times[-1] - times[0]) / max(1, len(times) - 1)
+
+
+def _complete_steps(folder: Path) -> set[int]:
+    from jaxmodels.runs.checkpoint import Checkpoints
+
+    return set(Checkpoints(folder).steps())
 
 
 def _entries(folder: Path) -> set[str]:
@@ -170,26 +194,35 @@ def _entries(folder: Path) -> set[str]:
 
 
 def _compare(experiment: Any, whole: Path, killed: Path, kills: int) -> Outcome:
-    """Every array of every checkpoint that the undisturbed run has."""
+    """Compares every array of every checkpoint of the uninterrupted run."""
+    import numpy as np
+
+    from jaxmodels.parallel.mesh import make_mesh
+    from jaxmodels.paths import by_path
+    from jaxmodels.runs.checkpoint import Checkpoints
+    from jaxmodels.state import abstract_state
+
     like, _ = abstract_state(experiment, make_mesh())
     a, b = Checkpoints(whole / "checkpoints"), Checkpoints(killed / "checkpoints")
-    common = a.steps()
-    for n in common:
+    compared = a.steps()
+    for n in compared:
         if n not in b.steps():
-            return Outcome(False, f"FAIL: the killed run has no checkpoint of step {n}", common, kills, n)
+            return Outcome(False, f"FAIL: the killed run has no checkpoint of step {n}", compared, kills, n)
         first, second = a.restore(like, n), b.restore(like, n)
         assert first and second
         arrays, others = (by_path(_plain(restored[1])) for restored in (first, second))
         for name, x in arrays.items():
             y = others[name]
             if np.asarray(x).tobytes() != np.asarray(y).tobytes():
-                apart = np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)))
-                text = f"FAIL: step {n}, array {name} differs, by up to {apart:.3g}"
-                return Outcome(False, text, common, kills, n, name)
-    steps_said = ", ".join(map(str, common))
-    text = f"PASS: after {kills} kills all arrays of {len(common)} checkpoints ({steps_said}) are equal, bit for bit"
-    return Outcome(True, text, common, kills)
+                difference = np.max(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)))
+                text = f"FAIL: step {n}, array {name} differs, by up to {difference:.3g}"
+                return Outcome(False, text, compared, kills, n, name)
+    steps = ", ".join(map(str, compared))
+    text = f"PASS: after {kills} kills all arrays of {len(compared)} checkpoints ({steps}) are equal, bit for bit"
+    return Outcome(True, text, compared, kills)
 
 
 def _plain(state: Any) -> Any:
+    import jax
+
     return state._replace(key=jax.random.key_data(state.key))

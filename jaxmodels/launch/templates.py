@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Sequence
-from pathlib import Path
 
 SAVE_S = 120  # seconds before its end in which a job is told to save
 
 
-def template(
-    kind: str,
-    file: str | Path,
-    words: Sequence[str] = (),
-    *,
-    nodes: int = 1,
-    gpus: int = 0,
-    cores: int = 8,
-    memory: str = "32G",
-    hours: int = 24,
-    folder: str = "",
-    image: str = "IMAGE",
-    claim: str = "runs",
-    accelerator: str = "v5litepod-16",
-    zone: str = "us-central1-a",
-) -> str:
-    """The script of this kind, "slurm", "jobset" or "tpu"; see jaxmodels.options.Templating for what it asks for.
-
-    words: train's options and the file's knobs, as on the command line.
-    """
-    if kind not in ("slurm", "jobset", "tpu"):
-        raise ValueError(f"template {kind}: there is no such cluster; choose from slurm, jobset, tpu")
-    if min(nodes, cores, hours) < 1 or gpus < 0:
-        raise ValueError(
-            f"template {kind}: came nodes={nodes}, cores={cores}, hours={hours}, gpus={gpus}; wanted at least one of each, "
-            "and 0 GPUs or more"
-        )
-    name = re.sub(r"[^a-z0-9]+", "-", Path(file).stem.lower()).strip("-") or "run"
-    place = folder or f"runs/{Path(file).stem}"
-    train = shlex.join(["jaxmodels", "train", str(file), "--folder", place, *words])
-    if kind == "slurm":
-        return _slurm(name, train, nodes, gpus, cores, memory, hours)
-    if kind == "jobset":
-        return _jobset(name, train, nodes, gpus, cores, memory, hours, image, claim)
-    return _tpu(name, train, hours, accelerator, zone)
-
-
-def _slurm(name: str, train: str, nodes: int, gpus: int, cores: int, memory: str, hours: int) -> str:
+def slurm(name: str, train: str, nodes: int, gpus: int, cores: int, memory: str, hours: int) -> str:
+    """A batch script for Slurm."""
     gpu = f"#SBATCH --gpus-per-node={gpus}\n" if gpus else ""
     return f"""\
 #!/bin/bash
@@ -74,9 +35,10 @@ exit $status
 """
 
 
-def _jobset(
+def jobset(
     name: str, train: str, nodes: int, gpus: int, cores: int, memory: str, hours: int, image: str, claim: str
 ) -> str:
+    """A JobSet for Kubernetes."""
     amounts = [f"cpu: {cores}", f"memory: {memory}i" if memory[-1:] in "KMGT" else f"memory: {memory}"]
     amounts += [f"nvidia.com/gpu: {gpus}"] if gpus else []
     limits = "\n".join(" " * 22 + amount for amount in amounts)
@@ -128,7 +90,8 @@ spec:
 """
 
 
-def _tpu(name: str, train: str, hours: int, accelerator: str, zone: str) -> str:
+def tpu(name: str, train: str, hours: int, accelerator: str, zone: str) -> str:
+    """A script that creates a Cloud TPU slice, trains on it and deletes it."""
     create = f"--accelerator-type={shlex.quote(accelerator)} --runtime-version={_runtime(accelerator)}"
     return f"""\
 #!/bin/bash

@@ -214,7 +214,7 @@ def test_it_tells_its_version(capsys):
         (["report", "."], ". is not a run's folder: it has neither knobs.json nor metrics.jsonl"),
         (
             ["verify-resume", MLP, "--every", "0"],
-            "came through=40, every=0, kills=3; wanted 1 <= every <= through",
+            "got through=40, every=0, kills=3; expected 1 <= every <= through",
         ),
     ],
     ids=lambda x: " ".join(x)[-60:] if isinstance(x, list) else "",

@@ -14,8 +14,9 @@ import pytest
 
 from jaxmodels import cli, optim
 from jaxmodels.analysis import rate_curve
-from jaxmodels.commands import find_batch, find_rate
+from jaxmodels.commands import find_batch
 from jaxmodels.console import Console
+from jaxmodels.optim.range_test import rising
 
 FILES = Path(__file__).parents[1] / "files"
 DIGITS = str(FILES.parents[1] / "experiments" / "digits_mlp.py")
@@ -44,7 +45,7 @@ def test_a_rising_rate_is_a_schedule_that_rises(made, compared):
 
     short = optim.warmup_linear(0.5, warmup=3, steps=n // 2)  # 0 from there on
     params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-    ours, theirs = find_rate.rising(made(short), low, high, n, at=3), made(schedule)
+    ours, theirs = rising(made(short), low, high, n, peak=3), made(schedule)
 
     def walk(optimizer):
         state, x = optimizer.init(params), params
@@ -64,10 +65,10 @@ def test_a_rising_rate_is_a_schedule_that_rises(made, compared):
 def test_the_curve_is_read_where_it_falls_fastest_and_where_it_is_least():
     rates = np.geomspace(1e-5, 10, 200)
     losses = 2 - 1.5 / (1 + np.exp(-3 * np.log(rates / 1e-2))) + np.where(rates > 1, (rates - 1) ** 2, 0)
-    found = find_rate.reading(rates, losses)
+    found = rate_curve.read_curve(rates, losses)
     assert 5e-3 < found["steepest"] < 5e-2
     assert 0.2 < found["least"] < 3  # before 1, by the smoothing
-    flat = find_rate.reading(rates, 2 + 0.1 * np.random.default_rng(0).normal(size=200))
+    flat = rate_curve.read_curve(rates, 2 + 0.1 * np.random.default_rng(0).normal(size=200))
     assert flat["steepest"] is None and flat["least"] is None
 
 
@@ -86,7 +87,7 @@ def test_the_command_shows_the_curve_writes_it_and_says_what_to_begin_with(capsy
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--low", "1", "--high", "0.1"], "wanted 0 < low < high"), (["--lr", "0"], "own rate is 0 at every")],
+    [(["--low", "1", "--high", "0.1"], "expected 0 < low < high"), (["--lr", "0"], "own rate is 0 at every")],
 )
 def test_rates_that_cannot_be_tried_are_said_in_one_line(words, said, capsys):
     assert cli.main(["find-rate", MLP, *words]) == 2
@@ -166,10 +167,10 @@ def test_a_step_that_needs_more_than_was_counted_gives_a_smaller_batch(monkeypat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--knob", "many"], "has no such knob; it has"),
-        (["--knob", "hidden"], "with another hidden the batch is still 8"),
-        (["--memory", "-1"], "wanted GiB above 0"),
-        (["--memory", "0.000001"], "no batch fits into"),
+        (["--knob", "many"], "does not have; expected one of"),
+        (["--knob", "hidden"], "with which the batch stays 8"),
+        (["--memory", "-1"], "expected GiB above 0"),
+        (["--memory", "0.000001"], "got no batch that fits into"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(words, said, capsys):

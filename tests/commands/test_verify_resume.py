@@ -76,14 +76,14 @@ def test_an_experiment_that_fails_by_itself_is_said_to(capsys):
     ],
 )
 def test_bad_options_are_refused(asked, said):
-    with pytest.raises(ValueError, match=f"{said}.* wanted 1 <= every <= through, kills >= 0"):
+    with pytest.raises(ValueError, match=f"{said}.* expected 1 <= every <= through and kills >= 0"):
         verify_resume.verify_resume(tiny_mlp.__file__, **asked)
 
 
 @fast
 def test_a_run_without_a_checkpoint_to_go_on_from_is_refused():
     with pytest.raises(
-        ValueError, match="came every=24 for 24 steps; wanted a checkpoint before the last step"
+        ValueError, match="got every=24 for 24 steps; expected a checkpoint before the last step"
     ):
         verify_resume.verify_resume(tiny_mlp.__file__, every=24)
 
@@ -93,9 +93,7 @@ def test_a_run_that_ends_before_it_is_killed_is_no_proof(monkeypatch):
     monkeypatch.setattr(
         verify_resume, "_kill_later", lambda process, *rest, **how: process.communicate() and True
     )
-    with pytest.raises(
-        ValueError, match="4 steps were over before 1 kills; wanted a run that lasts: raise --through"
-    ):
+    with pytest.raises(ValueError, match="got 4 steps that ended before 1 kills; expected a longer run"):
         verify_resume.verify_resume(tiny_mlp.__file__, through=4, every=2, kills=1)
 
 

@@ -9,7 +9,8 @@ from report.runs import made, made_sweep
 from rich.console import Console
 
 from jaxmodels import cli
-from jaxmodels.commands import watch
+from jaxmodels.commands.watch import watch
+from jaxmodels.report import live
 
 pytestmark = pytest.mark.fast
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.fast
 def shown(folder, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:
-        watch.watch(folder, once=True, rich=console)
+        watch(folder, once=True, rich=console)
     return console.export_text()
 
 
@@ -42,7 +43,7 @@ def test_of_a_run_that_has_ended_its_baselines_are_shown_and_nothing_is_waited_f
     text = shown(run)
     assert "complete  step 40 of 40" in text
     assert text.split("test/accuracy")[1].split()[:3] == ["0.9750", "0.9750", "0.9500"]
-    assert watch.frame(run, 80)[1] and not watch.frame(unfinished(tmp_path / "other"), 80)[1]
+    assert live.frame(run, 80)[1] and not live.frame(unfinished(tmp_path / "other"), 80)[1]
 
 
 def test_a_line_that_is_being_written_is_left_for_the_next_look(tmp_path):
@@ -54,7 +55,7 @@ def test_a_line_that_is_being_written_is_left_for_the_next_look(tmp_path):
 
 def test_a_silent_run_says_so(tmp_path, monkeypatch):
     run = unfinished(tmp_path / "run")
-    monkeypatch.setattr(watch.time, "time", lambda: (run / "metrics.jsonl").stat().st_mtime + 3000)
+    monkeypatch.setattr(live.time, "time", lambda: (run / "metrics.jsonl").stat().st_mtime + 3000)
     assert "no line for 50:00 min" in " ".join(shown(run).split())
 
 

@@ -64,8 +64,8 @@ def test_a_tpu_slice_is_removed_however_the_script_ends():
 @pytest.mark.parametrize(
     ("kind", "asked", "said"),
     [
-        ("pbs", {}, "there is no such cluster; choose from slurm, jobset, tpu"),
-        ("slurm", {"nodes": 0}, "came nodes=0"),
+        ("pbs", {}, "got pbs; expected slurm, jobset or tpu"),
+        ("slurm", {"nodes": 0}, "got nodes=0"),
     ],
 )
 def test_what_cannot_be_is_refused(kind, asked, said):

@@ -154,7 +154,7 @@ def test_what_does_not_fit_the_machine_is_one_message(changes, says):
 @pytest.mark.fast
 def test_the_machine_must_be_named(capsys):
     assert cli.main(["plan", FILE]) == 2
-    assert "--on is absent" in capsys.readouterr().err
+    assert "got no --on" in capsys.readouterr().err
 
 
 def test_the_command_prints_one_json_object(capsys):

@@ -14,7 +14,7 @@ from report.runs import made, made_sweep
 from rich.console import Console as Rich
 
 from jaxmodels.commands.launch import keep_logs
-from jaxmodels.commands.listing import list_experiments
+from jaxmodels.commands.list import list_experiments
 from jaxmodels.commands.report import report
 from jaxmodels.commands.watch import watch
 from jaxmodels.console import Console

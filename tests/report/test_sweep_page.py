@@ -58,7 +58,7 @@ def test_a_knob_matters_as_much_as_it_explains(tmp_path):
 def test_what_cannot_be_is_said_in_one_line(tmp_path, capsys):
     sweep, run = made_sweep(tmp_path / "sweep"), made(tmp_path / "run")
     assert cli.main(["report", str(sweep), str(run)]) == 2
-    assert "is a sweep: it has a page of its own" in capsys.readouterr().err
+    assert "expected it alone, as a sweep has a page of its own" in capsys.readouterr().err
     (tmp_path / "new" / "members").mkdir(parents=True)
     (tmp_path / "new" / "knobs.json").write_text(json.dumps({"knobs": {}}))
     assert cli.main(["report", str(tmp_path / "new")]) == 2

@@ -10,7 +10,8 @@ import jax
 import pytest
 
 from jaxmodels import cli
-from jaxmodels.commands import doctor, listing
+from jaxmodels.commands import doctor
+from jaxmodels.commands import list as listing
 
 pytestmark = pytest.mark.fast
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -49,7 +50,7 @@ def test_the_newest_run_of_an_experiment_is_its_last_with_the_target_beside_it(t
     broken, one = listing.list_experiments(tmp_path, runs=runs)
     assert broken["about"].startswith("cannot be read")
     assert (one["about"], Path(one["last"]["run"]).name) == ("One", "one-lr=0.1")
-    assert listing._said(one["last"]) == "accuracy 0.9000, 1970-01-01 (a 0.9500)"
+    assert listing._result(one["last"]) == "accuracy 0.9000, 1970-01-01 (a 0.9500)"
 
 
 def test_the_list_has_a_line_for_each_as_wide_as_the_terminal_or_is_json(capsys, monkeypatch, tmp_path):
@@ -72,7 +73,7 @@ def test_the_list_has_a_line_for_each_as_wide_as_the_terminal_or_is_json(capsys,
     assert cli.main(["list", str(tmp_path)]) == 0
     assert "no experiment" in capsys.readouterr().out
     assert cli.main(["list", "nowhere"]) == 2
-    assert "nowhere is not there; wanted a folder" in capsys.readouterr().err
+    assert "nowhere: got no such folder; expected a folder" in capsys.readouterr().err
 
 
 def test_the_doctor_says_what_there_is_and_how_fast(capsys, monkeypatch):
@@ -99,7 +100,7 @@ def test_the_doctor_says_why_there_is_no_device_and_goes_on_with_the_cpu(capsys,
     assert cli.main(["doctor", "--speed", "off"]) == 1
     assert told == [("jax_platforms", "cpu")]
     assert (
-        "JAX finds no device, what follows is of the CPU: Unable to initialize backend 'tpu'\n"
+        "JAX finds no device; the rest describes the CPU: Unable to initialize backend 'tpu'\n"
         in capsys.readouterr().out
     )
 

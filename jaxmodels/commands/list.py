@@ -1,4 +1,4 @@
-"""jaxmodels list: the experiments of a folder, what they state and what their last runs came to. No file is run."""
+"""jaxmodels list: the experiments of a folder, the results that they state, and their last runs. No file is executed."""
 
 from __future__ import annotations
 
@@ -7,42 +7,56 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxmodels.console import Console, number
-from jaxmodels.runs.files import read_bytes, read_json
 
 GAP = "  "
 NARROW = 120  # columns: a narrower terminal shows no stated results
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """What is listed."""
+
+    runs: str = "runs"
+    """The folder of runs' folders."""
+    models: bool = False
+    """The library's models instead: parameters, input, and whose weights they read.
+    Of all families, or of those named."""
+
+
 def list_experiments(
-    folder: str | Path = "experiments", *, runs: str | Path = "runs"
+    folder: str | Path = "experiments", *, runs: str | Path = ListOptions.runs
 ) -> list[dict[str, Any]]:
     """For each file with a function build and a class Config: {"file", "about", "stated", "last"}.
 
-    about: the docstring's first sentence; stated: what it says after "Result:", "" where it says nothing;
+    about: the docstring's first sentence. stated: its text after "Result:", or "".
     last: the newest run in the folder `runs`, {"run", "when", "exit", "metrics", "baselines"}, or None.
-    Raises ValueError for no folder.
+    Raises ValueError where the folder is none.
     """
+    from jaxmodels.runs.files import read_bytes
+
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(
-            f"{folder} is {'a file' if folder.exists() else 'not there'}; wanted a folder of experiments' files"
+            f"{folder}: got {'a file' if folder.exists() else 'no such folder'}; expected a folder of experiments' files. "
+            "Give one"
         )
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for file in sorted(folder.glob("*.py")):  # links too: they are the user's own
         try:
             tree = ast.parse(read_bytes(file.resolve()))
         except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
-            found.append({"file": str(file), "about": f"cannot be read: {error}", "stated": "", "last": None})
+            lines.append({"file": str(file), "about": f"cannot be read: {error}", "stated": "", "last": None})
             continue
         if {"build", "Config"} <= {
             x.name for x in tree.body if isinstance(x, ast.FunctionDef | ast.ClassDef)
         }:
             text = ast.get_docstring(tree) or ""
-            found.append(
+            lines.append(
                 {
                     "file": str(file),
                     "about": _about(text),
@@ -50,7 +64,7 @@ def list_experiments(
                     "last": _last(Path(runs), file.stem),
                 }
             )
-    return found
+    return lines
 
 
 def _about(text: str) -> str:
@@ -66,10 +80,11 @@ def _stated(text: str) -> str:
 
 def _last(runs: Path, name: str) -> dict[str, Any] | None:
     """The newest finished run of an experiment: runs/NAME, or runs/NAME-knob=value."""
-    found = [run / "result.json" for pattern in (name, f"{name}-*=*") for run in runs.glob(pattern)]
-    for file in sorted(
-        (f for f in found if f.is_file() and not f.is_symlink()), key=lambda f: -f.stat().st_mtime
-    ):
+    from jaxmodels.runs.files import read_json
+
+    results = [run / "result.json" for pattern in (name, f"{name}-*=*") for run in runs.glob(pattern)]
+    files = [file for file in results if file.is_file() and not file.is_symlink()]
+    for file in sorted(files, key=lambda file: -file.stat().st_mtime):
         try:
             result = read_json(file)
         except (OSError, ValueError):
@@ -82,13 +97,15 @@ def _last(runs: Path, name: str) -> dict[str, Any] | None:
     return None
 
 
-def show(found: list[dict[str, Any]], console: Console) -> None:
-    """A line for each: what it is, what it states, its last run; as the terminal is wide, and whole where there is none."""
-    if not found:
+def show(lines: list[dict[str, Any]], console: Console) -> None:
+    """A line for each experiment: name, about, stated result and last run, cut to the terminal's width if there is one."""
+    if not lines:
         console.say("no experiment: no file has a class Config and a function build")
         return
     rows = [("experiment", "", "stated", "last run")]
-    rows += [(Path(of["file"]).stem, of["about"], of["stated"], _said(of["last"])) for of in found]
+    rows += [
+        (Path(line["file"]).stem, line["about"], line["stated"], _result(line["last"])) for line in lines
+    ]
     room = shutil.get_terminal_size((1 << 16, 24)).columns
     if room < NARROW:
         rows = [(name, about, "", last) for name, about, _, last in rows]
@@ -107,7 +124,7 @@ def show(found: list[dict[str, Any]], console: Console) -> None:
 
 
 def show_models(lines: Iterable[Mapping[str, Any]], console: Console) -> Iterator[Mapping[str, Any]]:
-    """Shows each line of the models' table as it comes, since each has to be counted, and gives it on."""
+    """Yields each line of the models' table and prints it as it comes, since counting a model takes a while."""
     room = shutil.get_terminal_size((1 << 16, 24)).columns - len(GAP) * 3 - 18 - 15 - 26
     console.say(GAP.join([f"{'model':18}", f"{'parameters':>15}", f"{'input':26}", "weights of"]), "dim")
     for line in lines:
@@ -117,8 +134,8 @@ def show_models(lines: Iterable[Mapping[str, Any]], console: Console) -> Iterato
         yield line
 
 
-def _said(last: dict[str, Any] | None) -> str:
-    """The first metric that is no loss, and the day, and what the baselines have of it."""
+def _result(last: dict[str, Any] | None) -> str:
+    """The first metric that is no loss, with the day and the baselines' values of it."""
     if last is None:
         return ""
     metrics = {k: x for k, x in (last["metrics"] or {}).items() if isinstance(x, int | float)}
