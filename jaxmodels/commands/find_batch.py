@@ -51,8 +51,8 @@ def find_batch(
     examples: in one pass over the data, rounded up to the file's batch. Raises ValueError where not even the
     smallest batch fits, or where the knob does not exist or is not the batch.
     """
-    from jaxmodels.parallel.mesh import batch_ways
     from jaxmodels.analysis.nonfinite import in_bytes
+    from jaxmodels.parallel.mesh import batch_ways
     from jaxmodels.runs import experiment_file
     from jaxmodels.training import runner
 
