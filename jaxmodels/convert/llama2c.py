@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.data.formats.tokenizer import known
+from jaxmodels.data.formats.tokenizer_library import known_tokens
 from jaxmodels.models.llama import Llama
 from jaxmodels.runs.files import replacing
 
@@ -182,7 +182,7 @@ class Vocabulary(NamedTuple):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text; begin and end say nothing, and the space that encode put first is gone."""
         parts = []
-        for token in known(tokens, len(self.pieces)):
+        for token in known_tokens(tokens, len(self.pieces)):
             piece = self.pieces[token]
             if 3 <= token < 259:
                 piece = bytes([token - 3])

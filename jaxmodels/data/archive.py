@@ -1,7 +1,7 @@
 """Files in .zip and .tar archives (plain or compressed), read in memory: nothing is unpacked to disk.
 
-An archive may come from anybody: links and devices are passed over, bytes are counted while unpacking and
-sizes not believed (see data/unpack.py), and a member's name is a key and never a path that is opened.
+An archive may come from anywhere: links and devices are skipped, bytes are counted while unpacking and
+announced sizes not trusted (see data/unpack.py), and a member's name is a key and never a path to open.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jaxmodels.data.unpack import PART, Allowance, Unreadable, existing, reading, unpacked
+from jaxmodels.data.folders import existing_file
+from jaxmodels.data.unpack import PART, Allowance, Unreadable, reading, unpacked
 
-MEMBERS = 2_000_000  # at most, and of a small archive no more than SMALL or one for every EACH of its bytes
+MEMBERS = 2_000_000  # at most; of a small archive at most SMALL, or one for every EACH of its bytes
 SMALL, EACH = 20_000, 8
-BYTES = 8 << 30  # of all wanted members together, unpacked
+BYTES = 8 << 30  # of all chosen members together, unpacked
 TAR, ZIP = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".zip",)
 
 
@@ -34,53 +35,53 @@ class Member:
 
     @property
     def parts(self) -> list[str]:
-        """The folders and the file in its name; files are in the order of these, as those of a folder are."""
+        """The folders and the file in its name; the files of an archive are sorted by it, as those of a folder are."""
         return [part for part in self.name.split("/") if part not in ("", ".")]
 
 
 def opened(path: str | os.PathLike[str] | Member) -> BinaryIO:
-    """A file of a folder or of an archive, to be read."""
+    """A file of a folder or of an archive, opened for reading."""
     return io.BytesIO(path.data) if isinstance(path, Member) else open(path, "rb")
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
-    """Whether the name is an archive's."""
+    """Whether this is an archive, by its name."""
     return str(path).lower().endswith((*TAR, *ZIP))
 
 
 def members(
-    path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True, *, limit: int = BYTES
+    path: str | os.PathLike[str], chosen: Callable[[str], bool] = lambda name: True, *, limit: int = BYTES
 ) -> dict[str, bytes]:
-    """The contents of the wanted files by name, in the archive's order; at most `limit` bytes of them together.
+    """The contents of the chosen files by name, in the archive's order; at most `limit` bytes together.
 
-    A name that a .zip holds twice is refused; in a .tar the later member replaces the earlier one, as tar's
-    own do.
+    A name that occurs twice in a .zip is refused; in a .tar the later member replaces the earlier one, as in
+    tar itself.
     """
-    path = existing(path)
+    path = existing_file(path)
     if not is_archive(path):
         raise Unreadable(
             f"{path} is no archive by its name: got {path.suffix or 'no ending'}; expected one of "
             f"{' '.join((*TAR, *ZIP))}. Rename or repack it"
         )
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     left = limit
     with reading(f"{path} is damaged", "a whole archive", "Get it again"):
-        for name, parts in (_zip if path.name.lower().endswith(ZIP) else _tar)(path, wanted):
+        for name, parts in (_zip if path.name.lower().endswith(ZIP) else _tar)(path, chosen):
             content = []
             for part in parts:
                 content.append(part)
                 left -= len(part)
                 if left < 0:
                     raise Unreadable(
-                        f"{path}: got an archive that unpacks to more than {limit:,} bytes; expected what fits into memory. "
-                        "Unpack it to a folder beforehand"
+                        f"{path}: got an archive that unpacks to more than {limit:,} bytes; expected one that fits into "
+                        "memory. Unpack it to a folder beforehand"
                     )
-            found[name] = b"".join(content)
-    return found
+            contents[name] = b"".join(content)
+    return contents
 
 
 class _Header(tarfile.TarInfo):
-    """tarfile takes a damaged header for the end of the archive; here it is an error."""
+    """A header of tar that raises where it is damaged; tarfile takes that for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
@@ -92,7 +93,7 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"a damaged header at byte {archive.offset:,}: {error}") from error
 
 
-def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Iterator[bytes]]]:
+def _tar(path: Path, chosen: Callable[[str], bool]) -> Iterator[tuple[str, Iterator[bytes]]]:
     allowance = Allowance(path)
     with ExitStack() as stack:
         stream = unpacked(path, allowance)
@@ -105,12 +106,12 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Itera
             )
         count = 0
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # of millions, the list alone takes gigabytes
+            archive.members.clear()  # type: ignore[attr-defined]  # with millions, the list alone takes gigabytes
             count += 1
             _check_count(path, count)
-            if not member.isfile() or not wanted(member.name):
+            if not member.isfile() or not chosen(member.name):
                 continue
-            if member.issparse():  # its holes are produced here, not by the packer
+            if member.issparse():  # its holes are not in the packed bytes
                 allowance.take(member.size)
             file = archive.extractfile(member)
             assert file is not None
@@ -120,16 +121,13 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Itera
                 pass
 
 
-def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Iterator[bytes]]]:
+def _zip(path: Path, chosen: Callable[[str], bool]) -> Iterator[tuple[str, Iterator[bytes]]]:
     allowance, seen = Allowance(path), set()
     with zipfile.ZipFile(path) as archive:
         for count, info in enumerate(archive.infolist(), 1):
             _check_count(path, count)
-            if (
-                info.is_dir()
-                or (info.external_attr >> 16) & 0o170000 == 0o120000
-                or not wanted(info.filename)
-            ):
+            is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
+            if info.is_dir() or is_link or not chosen(info.filename):
                 continue
             if info.filename in seen:
                 raise ValueError(f"the name {info.filename!r} twice")
@@ -153,6 +151,6 @@ def _check_count(path: Path, count: int) -> None:
     most = min(MEMBERS, max(SMALL, path.stat().st_size // EACH))
     if count > most:
         raise Unreadable(
-            f"{path}: got an archive that has more than {most:,} members; expected a data set. Unpack it and look what "
-            "it holds"
+            f"{path}: got an archive with more than {most:,} members; expected a data set. Unpack it and look what it "
+            "holds"
         )

@@ -1,10 +1,10 @@
-"""The order of examples as a function: which example is at which place of which pass, with no table and no state.
+"""The order of examples as a function of the position, with no table and no state.
 
-    place in the stream  ──divmod──►  (pass, position)  ──keyed bijection──►  example
+    position in the stream  ──divmod──►  (pass, position in it)  ──keyed bijection──►  example
 
-The bijection is a chain of steps that are each invertible on w bits (add, multiply by an odd number,
-shift-and-xor), walked again until it falls below n (cycle walking; Black and Rogaway, 2002): at most two
-walks on average.
+The stream is one pass over the data after another. The bijection is a chain of steps that are each
+invertible on w bits (add, multiply by an odd number, shift-and-xor), repeated until the result is below n
+(cycle walking; Black and Rogaway, 2002): at most two rounds on average.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy as np
 from jaxmodels import choices
 
 Remainder = Literal["wrap", "drop", "pad"]
-BLOCK = 1 << 14  # places whose examples are computed at once: enough for one call, few enough for the cache
+BLOCK = (
+    1 << 14
+)  # positions whose examples are computed at once: enough for one call, few enough for the cache
 
 
 def mix(x: np.ndarray | np.uint64) -> np.ndarray:
@@ -28,16 +30,27 @@ def mix(x: np.ndarray | np.uint64) -> np.ndarray:
         return z ^ (z >> np.uint64(31))
 
 
+def stream_keys(seed: int | None, positions: int | np.ndarray) -> np.ndarray:
+    """uint64 keys of positions in a stream, of rows or of passes: functions of the seed and the position alone."""
+    return mix(mix(np.uint64((seed or 0) % 2**64)) ^ np.asarray(positions, np.uint64))
+
+
 def check_seed(seed: int | None) -> None:
-    """Raises where two seeds would give the same: what is computed from one has 64 bits."""
+    """Raises ValueError where two seeds would give the same order: 64 bits of a seed are used."""
     if seed is not None and not -(2**63) <= seed < 2**63:
         raise ValueError(
             f"seed: got {seed} for the data; expected a whole number of 64 bits, below 2^63. Choose another one"
         )
 
 
+def check_batch(batch: int) -> None:
+    """Raises ValueError for a batch without rows."""
+    if batch < 1:
+        raise ValueError(f"batch: got {batch} rows; expected at least 1. Raise it")
+
+
 def permute(position: np.ndarray, n: int, key: int | np.ndarray) -> np.ndarray:
-    """Where a keyed permutation of range(n) sends each position; int64 of the same shape.
+    """The image of each position under a keyed permutation of range(n); int64 of the same shape.
 
     Several keys (uint64) give one permutation each, along new first axes.
     """
@@ -67,38 +80,41 @@ def permute(position: np.ndarray, n: int, key: int | np.ndarray) -> np.ndarray:
     x_KP = np.empty((keys.size, size), word)
     x_KP[:] = position.reshape(-1)
     x = walk(x_KP, add_RK[..., None], multiply_RK[..., None]).reshape(-1)
-    far = np.nonzero(x >= n)[0]
-    while len(far):
-        k = far // size if keys.size > 1 else slice(None)
-        x[far] = again = walk(x[far], add_RK[:, k], multiply_RK[:, k])
-        far = far[again >= n]
+    outside = np.nonzero(x >= n)[0]
+    while len(outside):
+        k = outside // size if keys.size > 1 else slice(None)
+        x[outside] = again = walk(x[outside], add_RK[:, k], multiply_RK[:, k])
+        outside = outside[again >= n]
     return x.astype(np.int64).reshape(shape)
 
 
 class Order:
     """Which examples batch number `step` holds; -1 is padding.
 
-    n: examples; batch: rows of a batch; seed: shuffles each pass differently, None keeps the data's order.
-    remainder: what becomes of a last batch that is not full. "wrap" fills it from the next pass (nothing is
-    lost, nothing padded), "drop" leaves those rows out of this pass, "pad" fills with -1.
+    n: examples.
+    batch: rows of a batch.
+    seed: shuffles each pass differently; None keeps the data's order.
+    remainder: what happens to a last batch that is not full. "wrap" fills it from the next pass (nothing is
+        lost, nothing padded), "drop" drops those rows from this pass, "pad" fills with -1.
     """
 
     def __init__(self, n: int, batch: int, seed: int | None, remainder: Remainder):
         choices.check("Order", "remainder", remainder, Remainder)
         if n < 1:
             raise ValueError(
-                "the data set: got 0 examples; expected one or more. Look at the file, or at the split it was made from"
+                "the data set: got 0 examples; expected one or more. Look at the file or the split that it was made from"
             )
-        if batch < 1:
-            raise ValueError(f"batch is {batch}; it must be at least 1")
+        check_batch(batch)
         check_seed(seed)
         if remainder == "drop" and batch > n:
             raise ValueError(
-                f"the data set: got {n} examples; expected {batch} or more, as of fewer remainder='drop' leaves no "
-                "batch at all. Lower the batch, or use remainder='pad'"
+                f"the data set: got {n} examples; expected {batch} or more, because remainder='drop' makes no batch of "
+                "fewer. Lower the batch, or use remainder='pad'"
             )
         self.n, self.batch, self.seed, self.remainder = n, batch, seed, remainder
-        self._blocks: tuple[tuple[int, np.ndarray], ...] = ()  # the last two used, each with its first place
+        self._blocks: tuple[
+            tuple[int, np.ndarray], ...
+        ] = ()  # the last two used, each with its first position
 
     @property
     def steps(self) -> int:
@@ -106,7 +122,7 @@ class Order:
         return self.n // self.batch if self.remainder == "drop" else -(-self.n // self.batch)
 
     def indices(self, step: int | np.ndarray, start: int, stop: int) -> np.ndarray:
-        """The examples in rows start to stop of batch `step`, int64; of several batches, one row of the result for each."""
+        """The examples in rows start to stop of batch `step`, int64; several batches give a row each."""
         if not isinstance(step, np.ndarray):
             return self._row(int(step), start, stop)
         out = np.empty((step.size, stop - start), np.int64)
@@ -117,67 +133,57 @@ class Order:
     def _row(self, step: int, start: int, stop: int) -> np.ndarray:
         if self.remainder == "wrap":
             return self._examples(step * self.batch + start, stop - start)
-        epoch, within = divmod(step, self.steps)
-        position = within * self.batch + start
-        real = max(0, min(stop - start, self.n - position))
-        examples = self._examples(epoch * self.n + position, real)
-        return (
-            np.concatenate([examples, np.full(stop - start - real, -1)]) if real < stop - start else examples
-        )
+        epoch, batch = divmod(step, self.steps)
+        first = batch * self.batch + start
+        real = max(0, min(stop - start, self.n - first))
+        examples = self._examples(epoch * self.n + first, real)
+        padding = stop - start - real
+        return np.concatenate([examples, np.full(padding, -1)]) if padding else examples
 
-    def _examples(self, place: int, count: int) -> np.ndarray:
-        """What is at `count` places from `place` on of the endless stream of passes, without padding."""
+    def _examples(self, position: int, count: int) -> np.ndarray:
+        """The examples at `count` positions from `position` on, in the endless stream of passes without padding."""
         if self.seed is None:
-            place %= self.n
-            examples = np.arange(place, place + count)
-            return examples if place + count <= self.n else examples % self.n
-        parts, end = [], place + count
+            position %= self.n
+            examples = np.arange(position, position + count)
+            return examples if position + count <= self.n else examples % self.n
+        parts, end = [], position + count
         while True:
-            first, block = self._block(place)
-            parts.append(block[place - first : end - first])
-            place = first + len(block)
-            if place >= end:
+            first, block = self._block(position)
+            parts.append(block[position - first : end - first])
+            position = first + len(block)
+            if position >= end:
                 return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
 
-    def _block(self, place: int) -> tuple[int, np.ndarray]:
-        """Some of the shuffled stream, computed at once, around `place`; and its first place."""
-        blocks = self._blocks  # read once: other threads may be elsewhere
+    def _block(self, position: int) -> tuple[int, np.ndarray]:
+        """A block of the shuffled stream around `position`, computed at once; with its first position."""
+        blocks = self._blocks  # read once: other threads may replace it
         for first, block in blocks:
-            if first <= place < first + len(block):
+            if first <= position < first + len(block):
                 return first, block
-        epoch, position = divmod(place, self.n)
+        epoch, start = divmod(position, self.n)
         if self.n <= BLOCK:  # several passes
-            epoch -= epoch % (BLOCK // self.n)
-            first, block = (
-                epoch * self.n,
-                permute(np.arange(self.n), self.n, self._keys(epoch, BLOCK // self.n)).reshape(-1),
-            )
-        else:  # a part of one
-            position -= position % BLOCK
-            first = epoch * self.n + position
-            block = permute(
-                np.arange(position, min(position + BLOCK, self.n)), self.n, int(self._keys(epoch, 1)[0])
-            )
+            passes = BLOCK // self.n
+            epoch -= epoch % passes
+            first = epoch * self.n
+            keys = stream_keys(self.seed, np.arange(epoch, epoch + passes))
+            block = permute(np.arange(self.n), self.n, keys).reshape(-1)
+        else:  # a part of one pass
+            start -= start % BLOCK
+            first = epoch * self.n + start
+            stop = min(start + BLOCK, self.n)
+            block = permute(np.arange(start, stop), self.n, int(stream_keys(self.seed, epoch)))
         self._blocks = ((first, block), *blocks[:1])
         return first, block
 
-    def _keys(self, epoch: int, count: int) -> np.ndarray:
-        """The permutations' keys of `count` passes from `epoch` on."""
-        return mix(
-            mix(np.uint64((self.seed or 0) % 2**64)) ^ np.arange(epoch, epoch + count, dtype=np.uint64)
-        )
-
     def describe(self) -> str:
-        """How the passes are cut into batches, in one phrase."""
+        """How the passes are divided into batches, in one phrase."""
         over = self.n % self.batch
         text = f"{self.n:,} examples, {self.steps:,} batches of {self.batch:,} a pass"
         if not over:
             return text
-        return (
-            text
-            + {
-                "wrap": ", wrapping around",
-                "drop": f", the last {over:,} of each pass left out",
-                "pad": f", the last of {over:,} padded with weight 0",
-            }[self.remainder]
-        )
+        endings = {
+            "wrap": ", wrapping around",
+            "drop": f", the last {over:,} of each pass dropped",
+            "pad": f", the last of {over:,} padded with weight 0",
+        }
+        return text + endings[self.remainder]

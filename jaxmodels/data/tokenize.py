@@ -1,4 +1,4 @@
-"""Text files as token files: a tokenizer, trained or loaded, and the tokens of both sides of the split."""
+"""Text files as token files: a tokenizer, trained or loaded, and the tokens of both splits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxmodels import choices
-from jaxmodels.data.folders import files_below
-from jaxmodels.data.formats.byte_text import held_out
+from jaxmodels.data.formats.byte_text import splits
 from jaxmodels.data.formats.token_files import write_tokens
-from jaxmodels.data.formats.tokenizer import Kind, Tokenizer
+from jaxmodels.data.formats.tokenizer import Tokenizer
+from jaxmodels.data.formats.tokenizer_training import Kind
 from jaxmodels.runs.files import write_text
 
 
@@ -29,48 +29,45 @@ def tokenize(
     pattern: str = "**/*.txt",
     fraction: float = 0.1,
 ) -> dict[str, Any]:
-    """Writes the tokenizer, train.npy and validation.npy into out; gives counts of files, bytes and tokens.
+    """Writes the tokenizer, train.npy and validation.npy into out; returns counts of files, bytes and tokens.
 
-    where: a folder, whose files match the pattern (what is hidden does not: see data/folders.py), or a file.
-    A file is a document. tokenizer: its file; None trains one on the training side, with these special
-    tokens. About `fraction` of the files are for validation: a hash of the path says which. For
-    WindowPipeline: open_tokens(out/train.npy); "bytes_per_token" of each side is what next_token() wants to
-    know.
+    where: a folder, whose files match the pattern (hidden files do not: see data/folders.py), or a file. A
+        file is a document.
+    tokenizer: its file; None trains one on the training split, with these special tokens.
+    fraction: about this share of the files is for validation: a hash of the path decides.
+
+    WindowPipeline takes open_tokens(out/train.npy), and next_token() takes each split's "bytes_per_token".
     """
     choices.check("tokenize", "kind", kind, Kind)
-    where, out = Path(where), Path(out)
-    files = files_below(where, pattern=pattern) if where.is_dir() else [where]
-    if not files or not files[0].is_file():
+    out = Path(out)
+    if not Path(where).exists():
+        raise ValueError(f"tokenize: got {where}, which does not exist; expected text files. Check the path")
+    files = splits(where, pattern=pattern, fraction=fraction)
+    if not files["train"]:
         raise ValueError(
-            f"nothing in {where} matches {pattern}; wanted text files; check the folder and the pattern"
-        )
-    root = where if where.is_dir() else where.parent
-    sides: dict[str, list[Path]] = {"train": [], "validation": []}
-    for path in files:
-        sides["validation" if held_out(path.relative_to(root).as_posix(), fraction) else "train"].append(path)
-    if not sides["train"]:
-        raise ValueError(
-            f"all {len(files)} files fall on the side of validation; add files or lower fraction, {fraction}"
+            f"tokenize: got {len(files['validation'])} files, all of them for validation; expected one or more to train. "
+            f"Add files or lower fraction, {fraction}"
         )
     if tokenizer and special:
         raise ValueError(
-            f"tokenize: got special tokens for the tokenizer {tokenizer}; expected them only where one is trained. Leave "
-            "one of the two out"
+            f"tokenize: got special tokens for the tokenizer {tokenizer}; expected them only where one is trained. Leave one "
+            "of the two out"
         )
     if tokenizer:
-        made = Tokenizer.load(tokenizer)
+        encoder = Tokenizer.load(tokenizer)
     else:
-        made = Tokenizer.train(_texts(sides["train"]), vocabulary=vocabulary, kind=kind, special=special)
+        encoder = Tokenizer.train(_texts(files["train"]), vocabulary=vocabulary, kind=kind, special=special)
     out.mkdir(parents=True, exist_ok=True)
-    made.save(out / made.name)
-    facts: dict[str, Any] = {"vocabulary": made.vocabulary}
-    dtype = np.uint16 if made.vocabulary <= 2**16 else np.uint32
-    for side, paths in sides.items():
+    encoder.save(out / encoder.name)
+    facts: dict[str, Any] = {"vocabulary": encoder.vocabulary}
+    dtype = np.uint16 if encoder.vocabulary <= 2**16 else np.uint32
+    for split, paths in files.items():
         if paths:
-            tokens = write_tokens(out / f"{side}.npy", (made.encode(text) for text in _texts(paths)), dtype)
+            documents = (encoder.encode(text) for text in _texts(paths))
+            tokens = write_tokens(out / f"{split}.npy", documents, dtype)
             size = sum(path.stat().st_size for path in paths)
-            facts |= {f"{side}_files": len(paths), f"{side}_bytes": size, f"{side}_tokens": tokens}
-            facts[f"{side}_bytes_per_token"] = round(size / max(1, tokens), 4)
+            facts |= {f"{split}_files": len(paths), f"{split}_bytes": size, f"{split}_tokens": tokens}
+            facts[f"{split}_bytes_per_token"] = round(size / max(1, tokens), 4)
     write_text(out / "facts.json", json.dumps(facts, indent=2) + "\n")
     return facts
 
@@ -78,8 +75,8 @@ def tokenize(
 def _texts(paths: list[Path]) -> Iterator[str]:
     for path in paths:
         try:
-            yield path.read_bytes().decode()  # read_text() would change the ends of lines
+            yield path.read_bytes().decode()  # read_text() would change line ends
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{path} is no UTF-8 text ({error}); wanted text; convert it or leave it out"
+                f"{path}: got no UTF-8 text ({error}); expected text. Convert it or leave it out"
             ) from error

@@ -1,9 +1,9 @@
-"""Foreign files read with one clear error, and packed ones with a limit on what comes out of them.
+"""Files from anywhere, read with one clear error, and packed ones with a limit on the unpacked bytes.
 
-A few kilobytes can stand for gigabytes and for hours. What counts is what was produced, not what a file
-announces: up to `limit` bytes (FREE) always, and beyond that at most RATIO times the file's own size (of
-text, TEXT_RATIO times). Text packs to a tenth, pictures not at all, so data meets neither; whoever has a file
-that does unpacks it beforehand.
+A few kilobytes can unpack to gigabytes and take hours. The limit counts the bytes that were produced, not
+those that a file announces: `limit` bytes (FREE) are always allowed, and beyond that at most RATIO times the
+file's own size (for text, TEXT_RATIO times). Text packs to a tenth and images not at all, so real data stays
+below both; a file that does not can be unpacked beforehand.
 """
 
 from __future__ import annotations
@@ -13,29 +13,28 @@ import contextlib
 import gzip
 import io
 import lzma
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 FREE = 256 << 20  # bytes
 RATIO = 200
-TEXT_FREE, TEXT_RATIO = 64 << 20, 50  # as Python's values a text takes several times as many bytes
+TEXT_FREE, TEXT_RATIO = (
+    64 << 20,
+    50,
+)  # lower, because Python's values take several times the bytes of their text
 PART = 1 << 20  # bytes read at once
-PACKERS: dict[bytes, Any] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-}  # by a file's first bytes
+# By a file's first bytes.
+PACKERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 
 
 class Unreadable(ValueError):
-    """A file that its reader refuses; the message says which, why, and what to do."""
+    """A file that its reader refuses; the message says which file, why, and what to do."""
 
 
 @contextlib.contextmanager
 def reading(what: str, expected: str, advice: str) -> Iterator[None]:
-    """Whatever a reader of foreign bytes raises becomes one Unreadable; one that is raised within passes."""
+    """Turns any exception of a reader into Unreadable; an Unreadable that is raised inside passes unchanged."""
     try:
         yield
     except Unreadable:
@@ -45,37 +44,26 @@ def reading(what: str, expected: str, advice: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """An error in a few words, never empty."""
+    """An error as a short text that is never empty."""
     text = " ".join(str(error).split())[:300]
     plain = isinstance(error, ValueError | OSError | EOFError | RuntimeError) and text
     return text if plain else f"{type(error).__name__}{': ' * bool(text)}{text}"
 
 
-def existing(path: str | os.PathLike[str]) -> Path:
-    """The path of a regular file."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no file {path}: got a path that leads to none (working folder {Path.cwd()}); expected a file. "
-            "Check the path"
-        )
-    return path
-
-
 class Allowance:
-    """Bytes that may still come out of one packed file."""
+    """The bytes that one packed file may still unpack to."""
 
     def __init__(self, path: Path, limit: int = FREE, ratio: int = RATIO):
         self.path, self.packed, self.ratio = path, path.stat().st_size, ratio
         self.most = self.left = max(limit, ratio * self.packed)
 
     def take(self, count: int) -> None:
-        """Counts what was produced, or what is about to be."""
+        """Counts bytes that were produced, or are about to be; raises Unreadable where they are too many."""
         self.require(count)
         self.left -= count
 
     def require(self, count: int) -> None:
-        """Raises where as many bytes are not left."""
+        """Raises Unreadable where fewer bytes than `count` are left."""
         if count > self.left:
             raise Unreadable(
                 f"{self.path}: got a file of {self.packed:,} bytes that unpacks to more than {self.most:,}; expected at "
@@ -83,18 +71,21 @@ class Allowance:
             )
 
 
-class _Counted(io.RawIOBase):
-    """A stream whose bytes are counted as they come."""
+def checked(file: BinaryIO, check: Callable[[bytes], None], size: int = PART) -> BinaryIO:
+    """The file, buffered; check(part) is called with every part of up to `size` bytes as it is read."""
+    return io.BufferedReader(_Checked(file, check), size)
 
-    def __init__(self, file: BinaryIO, allowance: Allowance):
-        self._file, self._allowance = file, allowance
+
+class _Checked(io.RawIOBase):
+    def __init__(self, file: BinaryIO, check: Callable[[bytes], None]):
+        self._file, self._check = file, check
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, into: Any) -> int:
         part = self._file.read(min(len(into), PART))
-        self._allowance.take(len(part))
+        self._check(part)
         into[: len(part)] = part
         return len(part)
 
@@ -104,11 +95,11 @@ class _Counted(io.RawIOBase):
 
 
 def _counted(unpack: Any, path: Path, allowance: Allowance) -> BinaryIO:
-    return io.BufferedReader(_Counted(unpack(path, "rb"), allowance), PART)
+    return checked(unpack(path, "rb"), lambda part: allowance.take(len(part)))
 
 
 def unpacked(path: Path, allowance: Allowance) -> BinaryIO | None:
-    """The content of a file that gzip, bzip2 or xz has packed, counted; None of any other."""
+    """The unpacked content of a gzip, bzip2 or xz file, counted; None for any other file."""
     with path.open("rb") as file:
         first = file.read(6)
     for magic, unpack in PACKERS.items():
@@ -118,14 +109,14 @@ def unpacked(path: Path, allowance: Allowance) -> BinaryIO | None:
 
 
 def open_file(path: Path, limit: int = FREE, ratio: int = RATIO) -> BinaryIO:
-    """A file's bytes; of one whose name ends in .gz, unpacked."""
+    """A file's bytes, unpacked where its name ends in .gz."""
     if path.suffix != ".gz":
         return path.open("rb")
     return _counted(gzip.open, path, Allowance(path, limit, ratio))
 
 
 def open_text(path: Path, limit: int = TEXT_FREE) -> BinaryIO:
-    """The same for text. It is unpacked once to be counted, which takes a tenth of the time of reading what is in it."""
+    """The same for text. It is unpacked once only to be counted, which takes a tenth of the time of parsing it."""
     if path.suffix == ".gz":
         with open_file(path, limit, TEXT_RATIO) as file:
             while file.read(PART):

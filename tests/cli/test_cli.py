@@ -573,4 +573,4 @@ def test_an_absent_package_is_named_in_one_message(tmp_path, monkeypatch, capsys
     with pytest.raises(ImportError) as caught:
         read_image(tmp_path / "a.png", 4)
     assert cli._explain(caught.value) == 2
-    assert capsys.readouterr().err == "error: decoding pictures needs pillow; pip install 'jaxmodels[data]'\n"
+    assert capsys.readouterr().err == "error: decoding images needs pillow; pip install 'jaxmodels[data]'\n"

@@ -16,9 +16,9 @@ import pytest
 from fuzz import attempt, mutations, survey
 
 from jaxmodels.data.archive import Member, members
-from jaxmodels.data.arrays import read_npy
 from jaxmodels.data.datasets import sentences as nltk
 from jaxmodels.data.datasets.bccd import NAMES, read_voc
+from jaxmodels.data.formats.array_files import read_npy
 from jaxmodels.data.formats.audio import audio_folder
 from jaxmodels.data.formats.images import open_image, read_image
 from jaxmodels.data.formats.tables import read_parquet, read_table
@@ -151,7 +151,7 @@ def test_annotations(encoding):
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "", "0x10", "one"])
 def test_a_side_of_a_box_that_is_no_place_is_refused(value):
     with pytest.raises(
-        ValueError, match=r"the annotation: got .*; expected an XML document as of Pascal VOC\. Mend"
+        ValueError, match=r"the annotation: got .*; expected an XML document as of Pascal VOC\. Correct"
     ):
         read_voc(VOC.replace(b"2.5", value.encode()), NAMES)
     with pytest.raises(ValueError, match="the annotation: got"):
@@ -254,7 +254,7 @@ def test_records(tmp_path):
         except ValueError as error:
             if (
                 "could not be loaded: " in str(error)
-                or "the source is empty" in str(error)
+                or "the empty source" in str(error)
                 or "as in the spec" in str(error)
             ):
                 return None

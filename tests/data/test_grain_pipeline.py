@@ -155,21 +155,21 @@ def test_an_error_in_load_names_the_example_and_says_what_it_said_every_time(thr
 
 def test_an_example_of_another_shape_is_named():
     data = GrainPipeline(range(9), batch=4, load=lambda i: {"x": np.zeros(4 if i == 6 else 3)})
-    with pytest.raises(ValueError, match=r"example 6 \(6\): x is \(\(4,\), .*wanted \(\(3,\)"):
+    with pytest.raises(ValueError, match=r"example 6 \(6\): got x of \(\(4,\), .*expected \(\(3,\)"):
         data.rows(1, 0, 4)
     other = GrainPipeline(range(9), batch=4, load=lambda i: {"y": 1} if i == 6 else {"x": 1})
-    with pytest.raises(ValueError, match=r"example 6 \(6\): (x is None|y is .* wanted None)"):
+    with pytest.raises(ValueError, match=r"example 6 \(6\): (got x of None|got y of .* expected None)"):
         other.rows(1, 0, 4)
 
 
 @pytest.mark.parametrize("rows", [(-1, 0, 8), (0, 0, 9), (0, 4, 4), (0, -1, 3)])
 def test_rows_that_are_not_there_are_refused(rows):
-    with pytest.raises(ValueError, match="wanted some of rows 0 to 8"):
+    with pytest.raises(ValueError, match="expected rows from 0 to 8"):
         make().rows(*rows)
 
 
 def test_an_empty_source_is_refused():
-    with pytest.raises(ValueError, match="source is empty"):
+    with pytest.raises(ValueError, match="empty source"):
         make(n=0).rows(0, 0, 8)
 
 

@@ -73,6 +73,6 @@ def test_pictures_of_a_folder(tmp_path, augment, area):
 )
 def test_odd_statistics_are_named(odd, tmp_path):
     with pytest.raises(
-        ValueError, match=r"normalize: got .*; expected \(mean, deviation\) with 3 or 1 numbers each"
+        ValueError, match=r"normalize: got .*; expected \(mean, deviation\) with 3 values each or one"
     ):
         image_folder(tmp_path, size=4, batch=4, normalize=odd)

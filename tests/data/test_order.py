@@ -68,7 +68,7 @@ def test_pad_shows_every_example_once_a_pass_and_pads_only_its_end(n, batch, see
 @given(n=st.integers(1, 60), batch=st.integers(1, 20), seed=st.one_of(st.none(), st.integers(0, 9)))
 def test_drop_shows_full_batches_only_and_nothing_twice_a_pass(n, batch, seed):
     if batch > n:
-        with pytest.raises(ValueError, match="leaves no batch at all"):
+        with pytest.raises(ValueError, match="makes no batch"):
             Order(n, batch, seed, "drop")
         return
     order = Order(n, batch, seed, "drop")

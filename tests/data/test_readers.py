@@ -101,7 +101,7 @@ def test_an_npy_or_npz_that_announces_more_than_it_holds_is_refused(tmp_path):
         tables.read_npy(tmp_path / "x.npy")
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("a.npy", header((1 << 40,)) + b"12345678")
-    with pytest.raises(ValueError, match="announces"):
+    with pytest.raises(ValueError, match="header of"):
         tables.read_npz(tmp_path / "x.npz")
 
 
@@ -188,14 +188,14 @@ def test_jsonl_gives_numbers_strings_and_lists_of_equal_length(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "is empty"),
+        (b"", "an empty file"),
         (b'{"a": 1}\n{"b": 1}\n', r"line 2: got the keys \['b'\] in place of \['a'\]"),
         (b'{"a": 1}\n[1]\n', "line 2: got a list; expected a JSON object"),
         (b'{"a": 1}\n\n{"a": \n', "line 3: got Expecting value"),
         (b'{"a": 1}\n{"a": "\xff"}\n', "line 2: got 'utf-8' codec"),
         (b'{"a": 1}\n' + b'{"a": ' + b"[" * 100_000 + b"\n", "line 2"),
-        (b'{"a": [1]}\n{"a": [1, 2]}\n', "a holds lists of 1 to 2 values"),
-        (b'{"a": 1}\n{"a": "x"}\n', "a holds values of types int, str"),
+        (b'{"a": [1]}\n{"a": [1, 2]}\n', "a: got lists of 1 to 2 values"),
+        (b'{"a": 1}\n{"a": "x"}\n', "a: got values of types int, str"),
         (b'{"a": 100000000000000000000}\n', "too large"),
     ],
 )

@@ -111,7 +111,7 @@ def test_a_folder_that_is_no_class_is_named(tmp_path):
     texts(tmp_path / "train", a=["x"], b=["y"])
     texts(tmp_path / "test", a=["x"], bee=["y"])
     with pytest.raises(
-        ValueError, match=r"test: got a folder 'bee'; expected folders of the classes a, b alone\. Give it"
+        ValueError, match=r"test: got a folder 'bee'; expected only folders of the classes a, b\. Give it"
     ):
         labels(text_folder(tmp_path / "test", length=1, batch=2))
 
@@ -134,7 +134,7 @@ def test_a_run_keeps_the_classes_of_a_folder_that_changed_moved_or_went(tmp_path
     with Memory(memory.values).building():
         renamed = text_folder(texts(tmp_path / "renamed" / "train", ä=["x"], b=["y"]), length=1, batch=2)
     assert renamed.classes == ("a", "b")
-    with pytest.raises(ValueError, match="got a folder 'ä'; expected folders of the classes a, b alone"):
+    with pytest.raises(ValueError, match="got a folder 'ä'; expected only folders of the classes a, b"):
         labels(renamed)
 
 

@@ -16,7 +16,7 @@ from jaxmodels import choices
 from jaxmodels.data import locate as files
 from jaxmodels.data.bucketing import TextPipeline
 from jaxmodels.data.formats.text_table import Table, text_table
-from jaxmodels.data.learned import learned
+from jaxmodels.runs.learned import learned
 
 CLASSES = 77
 FILES: dict[str, tuple[int, str | None]] = {

@@ -18,9 +18,9 @@ import numpy as np
 from jaxmodels import choices
 from jaxmodels.data import locate as files
 from jaxmodels.data.formats.tables import read_csv
-from jaxmodels.data.learned import learned
 from jaxmodels.data.order import permute
 from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.runs.learned import learned
 
 SCALE = 100_000.0  # dollars
 ROWS, TEST_ROWS = 20_640, 4_128

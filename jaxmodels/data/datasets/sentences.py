@@ -20,9 +20,9 @@ from jaxmodels.data import locate as files
 from jaxmodels.data.archive import members
 from jaxmodels.data.bucketing import TextPipeline
 from jaxmodels.data.formats.text_table import Table, text_table
-from jaxmodels.data.learned import learned
 from jaxmodels.data.order import permute
 from jaxmodels.data.unpack import reading
+from jaxmodels.runs.learned import learned
 
 FOLDS = 10
 UNKNOWN = 1

@@ -14,7 +14,7 @@ from typing import Literal
 
 from jaxmodels import choices
 from jaxmodels.data import locate as files
-from jaxmodels.data.learned import learned
+from jaxmodels.runs.learned import learned
 
 WORDS = 8189
 UNKNOWN, BEGIN, END = 0, 1, 2

@@ -1,4 +1,4 @@
-"""ArrayRecord files: many examples a file, at random access, each record checked by its own hash."""
+"""ArrayRecord files: many examples in a file, with random access; each record is checked by its own hash."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 
 import grain
 
+from jaxmodels.data.broken import OnBroken
+from jaxmodels.data.example_loader import Change, Load
 from jaxmodels.data.fingerprint import of_files
-from jaxmodels.data.grain_pipeline import Change, GrainPipeline, Load, OnBroken
+from jaxmodels.data.folders import existing_file
+from jaxmodels.data.grain_pipeline import GrainPipeline
 from jaxmodels.data.order import Remainder
-from jaxmodels.data.unpack import existing, reading
+from jaxmodels.data.unpack import reading
 from jaxmodels.pipeline import Spec
 
 
@@ -41,16 +44,16 @@ def record_pipeline(
     spec: Spec | None = None,
     on_broken: OnBroken = "raise",
 ) -> GrainPipeline:
-    """The records of one or several ArrayRecord files, in the order given; decode(bytes) gives the example.
+    """The records of one or several ArrayRecord files, in the order given; decode(bytes) returns the example.
 
-    Write them with "group_size:1", which makes reading at random fast. The rest: see GrainPipeline.
+    Write them with "group_size:1", which makes random reads fast. The other arguments: see GrainPipeline.
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
     def open() -> grain.sources.ArrayRecordDataSource:
         if not files:
-            raise ValueError("got no paths; expected those of ArrayRecord files. Give some")
-        names = [str(existing(path)) for path in files]
+            raise ValueError("record_pipeline: got no paths; expected those of ArrayRecord files. Give some")
+        names = [str(existing_file(path)) for path in files]
         with reading(", ".join(names), "whole ArrayRecord files", "Write or copy them again"):
             return grain.sources.ArrayRecordDataSource(names)
 

@@ -17,16 +17,19 @@ import numpy as np
 
 from jaxmodels import choices
 from jaxmodels.data.archive import Member, is_archive, opened
-from jaxmodels.data.folders import files_below
-from jaxmodels.data.formats.images import ClassFolder, files_inside
-from jaxmodels.data.grain_pipeline import Change, Example, GrainPipeline, OnBroken
+from jaxmodels.data.broken import OnBroken
+from jaxmodels.data.example_loader import Change, Example
+from jaxmodels.data.folders import existing_folder, files_below
+from jaxmodels.data.formats.audio_header import check_complete
+from jaxmodels.data.formats.class_folder import ClassFolder, files_inside
+from jaxmodels.data.grain_pipeline import GrainPipeline
+from jaxmodels.data.libraries import library
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.split import Part
-from jaxmodels.data.wholeness import check_whole
 
 ENDINGS = (".wav", ".flac")
 UNPACKED = ("WAV", "WAVEX", "RF64", "AIFF", "AU")  # formats whose frames can be counted by their headers
-SAMPLES = 1 << 27  # a recording of more, over all channels, is refused before it is unpacked
+SAMPLES = 1 << 27  # a recording of more, over all channels, is refused before it is decoded
 
 
 def audio_folder(
@@ -47,14 +50,17 @@ def audio_folder(
 ) -> GrainPipeline:
     """The .wav and .flac files below the folder, as "audio" (float32, S = samples, about -1 to 1) and "label" (int32).
 
-    folder may be an archive or a part, as for image_folder. The label is label(path) (of an archive's file
-    its name, after the archive's path), or, where that is absent, the number of the class in folder/<class>/
-    (`.classes`), as in image_folder. Channels are averaged. A shorter recording gets zeros at its end; of a
-    longer one the start is taken, or, with crop="random", a part that the example's own generator chooses.
-    rate (Hz) must be that of every file: nothing is resampled. A recording that was cut off, in any format,
-    is refused, as are one without samples and one with samples that are no numbers; a WAV that was written to
-    a pipe, whose header announces 2^32 - 1 bytes, is read to its end. What files are passed over: see
-    data/folders.py. augment, on_broken, workers and the rest: see GrainPipeline. Needs soundfile.
+    folder may be an archive or a part, as for image_folder. Channels are averaged. A shorter recording gets
+    zeros at its end. A truncated recording of any format is refused, as are one without samples and one with
+    samples that are not finite; a WAV that was written to a pipe, whose header announces 2^32 - 1 bytes, is
+    read to its end. data/folders.py says which files are skipped. Needs soundfile.
+
+    rate: in Hz, that of every file: nothing is resampled.
+    label: label(path) is the label, for a file in an archive of the archive's path and its name; by default
+        the index of its class in `.classes`, as in image_folder.
+    crop: "start" takes the start of a longer recording, "random" a crop that the example's own generator
+        chooses.
+    augment, on_broken, workers and the rest: see GrainPipeline.
     """
     choices.check("audio_folder", "crop", crop, ("start", "random"))
     options: dict[str, Any] = {
@@ -76,12 +82,12 @@ def audio_folder(
 
 
 def wav(audio_S: np.ndarray, rate: int) -> bytes:
-    """A waveform of -1 to 1, `rate` samples a second, as the bytes of a WAV file of 16 bits; what is beyond is cut off."""
+    """A waveform, `rate` samples a second, as the bytes of a 16-bit WAV file; values are clipped to -1 to 1."""
     file = io.BytesIO()
     with wave.open(file, "wb") as into:
         into.setparams((1, 2, rate, 0, "NONE", ""))
-        whole = np.nan_to_num(np.asarray(audio_S, np.float64)).clip(-1, 1)
-        into.writeframes((whole * 32767).round().astype("<i2").tobytes())
+        clipped_S = np.nan_to_num(np.asarray(audio_S, np.float64)).clip(-1, 1)
+        into.writeframes((clipped_S * 32767).round().astype("<i2").tobytes())
     return file.getvalue()
 
 
@@ -92,22 +98,18 @@ class AudioFolder(ClassFolder):
 
 
 def _labelled(folder: Path, label: Callable[[Path], int]) -> list[tuple[Any, int]]:
+    items: list[tuple[Any, int]]
     if is_archive(folder):
-        inside = files_inside(folder, ENDINGS)
-        if not inside:
-            raise ValueError(
-                f"{folder}: got an archive without a file that ends in {' '.join(ENDINGS)}; expected recordings. Check the "
-                "path, or convert the files"
-            )
-        return [(file, int(label(folder / file.name))) for file in inside]
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; wanted one with recordings; check the path")
-    files = files_below(folder, endings=ENDINGS)
-    if not files:
+        items = [(file, int(label(folder / file.name))) for file in files_inside(folder, ENDINGS)]
+    else:
+        files = files_below(existing_folder(folder, "one with recordings"), endings=ENDINGS)
+        items = [(str(path), int(label(path))) for path in files]
+    if not items:
         raise ValueError(
-            f"{folder} holds no file that ends in {' '.join(ENDINGS)}; check the path, or convert the files"
+            f"{folder}: got no file that ends in {' '.join(ENDINGS)}; expected recordings. Check the path, or convert the "
+            "files"
         )
-    return [(str(path), int(label(path))) for path in files]
+    return items
 
 
 @dataclass(frozen=True)
@@ -119,32 +121,31 @@ class _Decode:
     least: int
 
     def __call__(self, item: tuple[str | Member, int]) -> Example:
-        try:
-            import soundfile
-        except ImportError as error:
-            raise ImportError("decoding recordings needs soundfile; pip install 'jaxmodels[data]'") from error
+        soundfile = library("soundfile", "decoding recordings")
         path, label = item
-        check_whole(path)
+        check_complete(path)
         with soundfile.SoundFile(opened(path) if isinstance(path, Member) else path) as file:
             if file.samplerate != self.rate:
                 raise ValueError(
-                    f"its rate is {file.samplerate} Hz, wanted {self.rate}; resample it beforehand, or give the files' rate"
+                    f"got a recording of {file.samplerate} Hz; expected {self.rate} Hz. Resample it beforehand, or give the "
+                    "files' own rate"
                 )
             frames = file.frames if self.most is None else min(file.frames, self.most)
             if frames * file.channels > SAMPLES:
                 raise ValueError(
-                    f"{frames:,} samples in {file.channels} channels; wanted at most {SAMPLES:,}; cut it up"
+                    f"got {frames:,} samples in {file.channels} channels; expected at most {SAMPLES:,}. Divide the recording"
                 )
             audio_S = file.read(frames, dtype="float32", always_2d=True).mean(1, dtype=np.float32)
             if not len(audio_S):
-                raise ValueError("it has no samples; wanted at least one; leave it out")
+                raise ValueError("got a recording without samples; expected at least one. Leave it out")
             if len(audio_S) < frames:
                 raise ValueError(
-                    f"its header announces {file.frames:,} frames, and it ends after {len(audio_S):,}"
+                    f"got a header that announces {file.frames:,} frames, and an end after {len(audio_S):,}; expected a whole "
+                    "recording. Get it again"
                 )
             if not np.isfinite(audio_S).all():
                 raise ValueError(
-                    "some of its samples are no finite numbers; wanted about -1 to 1; write it again"
+                    "got samples that are not finite numbers; expected about -1 to 1. Write it again"
                 )
             if frames < file.frames and file.format not in UNPACKED:
                 _check_end(file)
@@ -152,22 +153,22 @@ class _Decode:
 
 
 def _check_end(file: Any) -> None:
-    """Raises where the last frame that a packed recording announces is not there."""
+    """Raises where the last frame that a compressed recording announces is missing."""
     file.seek(file.frames - 1)
     if len(file.read(1)) != 1:
         raise ValueError(
-            f"its header announces {file.frames:,} frames, and the last is not there; get it again"
+            f"got a header that announces {file.frames:,} frames, without the last; expected a whole recording. Get it again"
         )
 
 
 @dataclass(frozen=True)
 class _Crop:
-    """A random part of `samples` samples; then the user's own change."""
+    """A random crop of `samples` samples; then the user's own change."""
 
     samples: int
     then: Change | None
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Any:
-        at = int(rng.integers(len(example["audio"]) - self.samples + 1))
-        example = {**example, "audio": example["audio"][at : at + self.samples]}
+        start = int(rng.integers(len(example["audio"]) - self.samples + 1))
+        example = {**example, "audio": example["audio"][start : start + self.samples]}
         return example if self.then is None else self.then(example, rng)

@@ -1,4 +1,4 @@
-"""Text files as one row of bytes, for WindowPipeline. A byte is a token, so there are 256 of them and nothing is lost."""
+"""Text files as one array of bytes, for WindowPipeline. A byte is a token, so there are 256 tokens and no text is lost."""
 
 from __future__ import annotations
 
@@ -11,49 +11,52 @@ from typing import Literal
 import numpy as np
 
 from jaxmodels import choices
-from jaxmodels.data.folders import files_below
+from jaxmodels.data.folders import existing_file, files_below
 
+PathLike = str | os.PathLike[str]
 Split = Literal["train", "validation"]
 
 
 def text_files(
-    where: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    where: PathLike | Sequence[PathLike],
     split: Split,
     *,
     pattern: str = "**/*.txt",
     fraction: float = 0.1,
 ) -> np.ndarray:
-    """The files' bytes, uint8, each file behind one zero byte, sorted by path.
+    """The files' bytes, uint8, each file after one zero byte, sorted by path.
 
     where: a folder, whose files match the pattern (see data/folders.py), or the files themselves. About
     `fraction` of the files are for validation: a hash of a file's path within the folder (its name, where
-    files are given) says which, so that a file stays on its side when others come or go.
+    files are given) decides, so that a file stays in its split when others are added or removed.
     """
     choices.check("text_files", "split", split, Split)
+    files = splits(where, pattern=pattern, fraction=fraction)[split]
+    return join(path.read_bytes() for path in files)
+
+
+def splits(where: PathLike | Sequence[PathLike], *, pattern: str, fraction: float) -> dict[Split, list[Path]]:
+    """The text files of both splits; see text_files."""
     if isinstance(where, str | os.PathLike) and Path(where).is_dir():
         folder = Path(where)
         files = {path.relative_to(folder).as_posix(): path for path in files_below(folder, pattern=pattern)}
     else:
-        given = [Path(where)] if isinstance(where, str | os.PathLike) else [Path(path) for path in where]
-        missing = [str(path) for path in given if not path.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"there is no file or folder {', '.join(missing)}; wanted text files; check the path"
-            )
-        files = {path.name: path for path in given}
-        if len(files) < len(given):
+        given = [where] if isinstance(where, str | os.PathLike) else where
+        paths = [existing_file(path, "a text file or a folder of them") for path in given]
+        files = {path.name: path for path in paths}
+        if len(files) < len(paths):
             raise ValueError(
-                "two of the files have the same name, which says on which side a file goes; rename one of them"
+                f"text files: got {len(paths)} files of {len(files)} names; expected names that differ, because a file's "
+                "name decides its split. Rename one of them"
             )
     if not files:
         raise ValueError(
-            f"nothing in {where} matches {pattern}; wanted text files; check the folder and the pattern"
+            f"{where}: got no file that matches {pattern}; expected text files. Check the folder and the pattern"
         )
-    return join(
-        path.read_bytes()
-        for name, path in files.items()
-        if (split == "validation") == held_out(name, fraction)
-    )
+    found: dict[Split, list[Path]] = {"train": [], "validation": []}
+    for name, path in files.items():
+        found["validation" if held_out(name, fraction) else "train"].append(path)
+    return found
 
 
 def held_out(name: str, fraction: float) -> bool:
@@ -62,10 +65,10 @@ def held_out(name: str, fraction: float) -> bool:
 
 
 def join(documents: Iterable[bytes]) -> np.ndarray:
-    """Documents as tokens, each behind one zero byte."""
+    """Documents as tokens (uint8), each after one zero byte."""
     text = b"".join(b"\0" + document for document in documents)
     if not text:
         raise ValueError(
-            "no file falls on this side of the split; wanted at least one; add files or change the fraction"
+            "text files: got none in this split; expected at least one. Add files or change the fraction"
         )
     return np.frombuffer(text, np.uint8)

@@ -1,4 +1,4 @@
-"""Folders of text files, one folder for each class, read as they are needed. (For language models see data/text.py.)
+"""Folders of text files, one folder for each class, read as needed. (For language models: data/formats/byte_text.py.)
 
 Dimensions: T tokens.
 """
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxmodels.data.archive import Member, opened
-from jaxmodels.data.formats.images import ClassFolder
-from jaxmodels.data.grain_pipeline import Change, Example, OnBroken
+from jaxmodels.data.broken import OnBroken
+from jaxmodels.data.example_loader import Change, Example
+from jaxmodels.data.formats.class_folder import ClassFolder
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.split import Part
 
@@ -34,11 +35,12 @@ def text_folder(
 ) -> TextFolder:
     """The .txt files in folder/<class>/ and below it, as "tokens", "segments" (int32, T = length) and "label" (int32).
 
-    folder may be an archive or a part, as for image_folder. Labels number the classes, `.classes`, as those
-    of image_folder do. encode: the tokens of a file's bytes; where it is absent a byte is a token. Of a
-    longer text the start is taken; a shorter one gets zeros at its end. A token may be 0 too: segments say
-    which are the text's (1) and which are not (0). A task is told of the tokens by classify(model,
-    inputs="tokens"), where text_table gives "inputs". augment, workers and the rest: see GrainPipeline.
+    folder may be an archive or a part, as for image_folder. Labels are indices into `.classes`, as in
+    image_folder. A longer text is truncated; a shorter one gets zeros at its end. A token may be 0 too:
+    segments are 1 for the text's tokens and 0 for padding.
+
+    encode: the tokens of a file's bytes; by default a byte is a token. augment, workers and the rest: see
+    GrainPipeline. The task is classify(model, inputs="tokens"); with text_table it is "inputs".
     """
     return TextFolder(
         folder,
@@ -75,11 +77,10 @@ class _Encode:
     def __call__(self, item: tuple[str | Member, int]) -> Example:
         path, label = item
         with opened(path) as file:
-            tokens = (
-                np.frombuffer(file.read(self.length), np.uint8)
-                if self.encode is None
-                else self.encode(file.read())
-            )
+            if self.encode is None:
+                tokens: Sequence[int] | np.ndarray = np.frombuffer(file.read(self.length), np.uint8)
+            else:
+                tokens = self.encode(file.read())
         tokens_T = np.zeros(self.length, np.int32)
         tokens_T[: len(tokens)] = tokens[: self.length]
         segments_T = (np.arange(self.length) < len(tokens)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Tables of labelled texts: a column of texts, a column of labels, a row for each example."""
+"""Tables of labeled texts: a column of texts, a column of labels, a row for each example."""
 
 from __future__ import annotations
 
@@ -30,33 +30,32 @@ def text_table(
     """Batches of "inputs", "segments" (int32, both of `length`), "label" (int32) and "weight"; see TextPipeline.
 
     table: a file that read_table knows (.csv, .tsv, .jsonl, .parquet), or its columns by name, or a function
-    that gives them, called on first use. text, label: the columns. encode: the tokens of a text, of which the
-    first `length` are taken. classes: the values of the label column, in the order of their numbers; the same
-    for training and test data, of which one may lack some. Of a table: learned("classes", lambda:
-    sorted(set(table["label"]))).
+        that returns them, called on first use.
+    text, label: the names of the columns.
+    encode: the tokens of a text, of which the first `length` are taken.
+    classes: the values of the label column, in the order of the labels; the same for training and test data,
+        of which one may lack some. From a table: learned("classes", lambda: sorted(set(table["label"]))).
     """
     number = {str(value): i for i, value in enumerate(classes)}
     if len(number) < len(classes):
-        raise ValueError(
-            f"text_table: got classes={tuple(classes)}; expected each once. Leave out the second"
-        )
+        raise ValueError(f"text_table: got classes={tuple(classes)}; expected each once. Remove the second")
 
     def arrays() -> dict[str, np.ndarray]:
         path = "text_table" if isinstance(table, Mapping) or callable(table) else str(table)
         columns = table() if callable(table) else table if isinstance(table, Mapping) else read_table(table)
         if missing := [name for name in (text, label) if name not in columns]:
             raise ValueError(
-                f"{path}: got no column {missing[0]!r}; expected one of {', '.join(columns)}. Name it"
+                f"{path}: got no column {missing[0]!r}; expected one of {', '.join(columns)}. Name one of those"
             )
-        texts, labels = ([*columns[name]] for name in (text, label))
-        odd = next((i for i, value in enumerate(labels) if str(value) not in number), None)
-        if odd is not None:
-            raise ValueError(
-                f"{path}: got the label {str(labels[odd])!r} in row {odd}, counted from 0; expected one of "
-                f"{', '.join(number)}. Mend it, or add it to classes"
-            )
+        texts, labels = list(columns[text]), [str(value) for value in columns[label]]
+        for row, value in enumerate(labels):
+            if value not in number:
+                raise ValueError(
+                    f"{path}: got the label {value!r} in row {row}, counted from 0; expected one of {', '.join(number)}. "
+                    "Correct it, or add it to classes"
+                )
         tokens = [encode(str(text)) for text in texts]
-        return {**join(tokens), "label": np.array([number[str(value)] for value in labels], np.int32)}
+        return {**join(tokens), "label": np.array([number[value] for value in labels], np.int32)}
 
     spec = {"label": ((), np.dtype(np.int32))}
     return TextPipeline(arrays, length=length, batch=batch, seed=seed, remainder=remainder, spec=spec)

@@ -30,7 +30,7 @@ def test_empty_boxes_are_left_out():
     [
         (
             ONE.format("cat", 1, 2, 3, 4),
-            "names a 'cat': got a class that is none of the given; expected one of RBC, WBC, Platelets",
+            "got the class 'cat'; expected one of RBC, WBC, Platelets",
         ),
         (
             '<!DOCTYPE a [<!ENTITY b "bb">]>' + ONE.format("RBC", 1, 2, 3, 4),

@@ -58,7 +58,8 @@ def wav(frames, announced=None, after=b"", riff=None):
 def test_the_error_names_both_counts(tmp_path):
     (tmp_path / "a").write_bytes(wav(range(100), announced=800))
     with pytest.raises(
-        ValueError, match="its header announces 400 frames, and it ends after 100; wanted a whole recording"
+        ValueError,
+        match="got a header that announces 400 frames, and an end after 100; expected a whole recording",
     ):
         read(tmp_path / "a")
 
@@ -68,11 +69,11 @@ def test_the_error_names_both_counts(tmp_path):
     [
         (
             wav(range(100), announced=100),
-            "its header announces 50 frames, and 100 bytes follow that are none of its chunks",
+            "got a header that announces 50 frames, and 100 bytes after them that are no chunk",
         ),
-        (wav(range(100), announced=0), "its header announces 0 frames, and 200 bytes follow"),
-        (wav([]), "it has no samples"),
-        (wav(range(100))[:40], "it ends before its samples begin"),
+        (wav(range(100), announced=0), "got a header that announces 0 frames, and 200 bytes after them"),
+        (wav([]), "got a recording without samples"),
+        (wav(range(100))[:40], "got an end before its samples begin"),
         (b"", "could not be loaded"),
     ],
 )
@@ -102,12 +103,12 @@ def test_silence_is_silence_and_samples_that_are_no_numbers_are_refused(tmp_path
         file.writeframes(bytes(200))
     assert not read(tmp_path / "a", 100).any()
     soundfile.write(tmp_path / "a", np.array([0, np.nan, 0]), 8_000, format="WAV", subtype="FLOAT")
-    with pytest.raises(ValueError, match="some of its samples are no finite numbers"):
+    with pytest.raises(ValueError, match="got samples that are not finite numbers"):
         read(tmp_path / "a", 100)
 
 
 def test_real_recordings_are_whole(real):
-    from jaxmodels.data.wholeness import check_whole
+    from jaxmodels.data.formats.audio_header import check_complete
 
     files = [
         *real("ljspeech32").rglob("*.wav"),
@@ -116,4 +117,4 @@ def test_real_recordings_are_whole(real):
     ]
     assert files
     for path in files:
-        check_whole(path)
+        check_complete(path)

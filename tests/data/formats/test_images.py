@@ -85,7 +85,7 @@ def test_of_a_film_the_first_picture_is_read(tmp_path):
 def test_pixels_without_a_range_are_refused(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "x.tif")
     with pytest.raises(
-        ValueError, match=rf"x\.tif cannot be read as a picture: got pixels of kind {mode}.*; expected one"
+        ValueError, match=rf"x\.tif cannot be read as an image: got pixels of mode {mode}.*; expected one"
     ):
         read_image(tmp_path / "x.tif", 4)
 
@@ -97,14 +97,14 @@ def test_a_picture_of_many_pixels_is_refused_unless_allowed(tmp_path):
     (tmp_path / "x.png").write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
     for read in (open_image, lambda path: read_image(path, 4)):
         with pytest.raises(
-            ValueError, match=r"(?s)x\.png cannot be read as a picture: got .*pixels.*; expected one of"
+            ValueError, match=r"(?s)x\.png cannot be read as an image: got .*pixels.*; expected one of"
         ):
             read(tmp_path / "x.png")
     Image.new("L", (300, 200)).save(tmp_path / "y.png")
-    with pytest.raises(ValueError, match="300 x 200 pixels; wanted at most pixels=59,999"):
+    with pytest.raises(ValueError, match="300 x 200 pixels, more than pixels=59,999"):
         read_image(tmp_path / "y.png", 4, pixels=59_999)
     assert read_image(tmp_path / "y.png", 4, pixels=60_000).shape == (4, 4, 3)
     (tmp_path / "f" / "c").mkdir(parents=True)
     (tmp_path / "y.png").rename(tmp_path / "f" / "c" / "y.png")
-    with pytest.raises(ValueError, match=r"y\.png.*300 x 200 pixels; wanted at most pixels=100"):
+    with pytest.raises(ValueError, match=r"y\.png.*300 x 200 pixels, more than pixels=100"):
         image_folder(tmp_path / "f", size=4, batch=1, pixels=100).rows(0, 0, 1)

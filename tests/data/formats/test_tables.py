@@ -57,7 +57,7 @@ def test_what_csv_writes_for_tabs_comes_back(tmp_path):
 def test_a_quoted_field_over_two_lines_is_one_in_csv_and_refused_between_tabs(tmp_path):
     assert read_csv(write(tmp_path, 'a,b\n"1\n2",3\n'))["a"].tolist() == ["1\n2"]
     with pytest.raises(
-        Unreadable, match=r"line 2: got 1 values; expected 2 as in the first line\. Mend that line"
+        Unreadable, match=r"line 2: got 1 values; expected 2 as in the first line\. Correct that line"
     ):
         read_table(write(tmp_path, 'a\tb\n"1\n2"\t3\n', "x.tsv"))
 

@@ -63,11 +63,11 @@ def test_tokens_feed_a_window_pipeline(tmp_path):
 @pytest.mark.parametrize(
     "document, dtype, message",
     [
-        ([70_000], np.uint16, "document 1 has tokens from 70000 to 70000"),
+        ([70_000], np.uint16, "document 1: got tokens from 70000 to 70000"),
         ([-1], np.uint16, "from -1"),
-        ([0.5], np.uint16, "row of"),
-        ([[1]], np.uint16, "row of integers"),
-        ([1], np.float32, "tokens are integers"),
+        ([0.5], np.uint16, "integers in one"),
+        ([[1]], np.uint16, "integers in one dimension"),
+        ([1], np.float32, "expected an integer type"),
     ],
 )
 def test_tokens_that_do_not_fit_are_refused_and_leave_no_file(tmp_path, document, dtype, message):
@@ -87,5 +87,5 @@ def test_tokens_and_documents_of_different_corpora_are_refused(tmp_path):
     write_tokens(tmp_path / "x.npy", [np.arange(100)])
     write_tokens(tmp_path / "y.npy", [np.arange(90)])
     (tmp_path / "y.documents.npy").replace(tmp_path / "x.documents.npy")
-    with pytest.raises(ValueError, match=r"has 100 tokens.*tells of 90"):
+    with pytest.raises(ValueError, match=r"has 100 tokens.*got 90"):
         open_tokens(tmp_path / "x.npy")

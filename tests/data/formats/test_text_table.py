@@ -41,7 +41,8 @@ def test_parts_of_one_table_with_other_columns_have_the_same_numbers(tmp_path):
 def test_what_does_not_fit_is_named(tmp_path):
     table = {"text": ["a", "b"], "label": np.array(["good", "fair"])}
     with pytest.raises(
-        ValueError, match=r"got the label 'fair' in row 1, counted from 0; expected one of bad, good. Mend it"
+        ValueError,
+        match=r"got the label 'fair' in row 1, counted from 0; expected one of bad, good. Correct it",
     ):
         text_table(table, **OPTIONS).rows(0, 0, 1)
     with pytest.raises(ValueError, match=r"got no column 'label'; expected one of text"):

@@ -271,7 +271,7 @@ def test_a_broken_file_is_one_clear_error(tmp_path, name, content):
 
 
 def test_a_folder_without_a_tokenizer_says_what_it_lacks(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no tokenizer in .*wanted one of tokenizer\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer in .*got none of tokenizer\.json"):
         Tokenizer.load(tmp_path)
 
 
