@@ -78,7 +78,7 @@ UNSOUND = {  # the safetensors library refuses these
 }
 TWICE = json.dumps({"a": entry(), "b": entry()}).replace('"b"', '"a"').encode()
 STRANGE = {  # it accepts these, so they are refused here
-    "the same name twice": (TWICE, b"\0" * 24, "a name occurs twice"),
+    "the same name twice": (TWICE, b"\0" * 24, "a key twice in an object"),
     "a name that leads out": ({"../a": entry()}, b"\0" * 24, r"got a tensor named '../a'; expected"),
     "an absolute name": ({"/etc/a": entry()}, b"\0" * 24, "got a tensor named '/etc/a'"),
     "a name with a zero byte": ({"a\0b": entry()}, b"\0" * 24, "got a tensor named"),
