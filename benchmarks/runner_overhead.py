@@ -9,7 +9,7 @@ that lie on the device already: no reading, no metrics fetched, no log. It is ti
 of the runner, a second or two of one and then of the other, since a virtual machine's speed drifts. Keras,
 PyTorch and the runner are timed in interleaved rounds; there the runner's time is that between its calls of
 on_step, without the first quarter of them. It chooses by itself how many steps make a dispatch, as in a long
-run. All run with large pages of memory where Linux offers them, as the command jaxmodels does. Keras and
+run. All run with huge pages of memory where Linux offers them, as the command jaxmodels does. Keras and
 PyTorch are left out where they are not installed. The last line of stdout is JSON.
 
 Dimensions: B batch, S steps.

@@ -3,40 +3,40 @@
 import os
 import sys
 
-if (
-    __name__ == "__main__" and not sys.flags.safe_path
-):  # else an optax.py in the working folder would be imported
-    folder = sys.path.pop(0)
+if __name__ == "__main__" and not sys.flags.safe_path:
+    folder = sys.path.pop(0)  # else an optax.py in the working folder would be imported
     if __file__.startswith(os.path.join(folder, "")):  # jaxmodels itself lies there
         sys.path.append(folder)
 
 import contextlib
 
 from jaxmodels import cli
-from jaxmodels.launch import hugepages, supervisor
+from jaxmodels.launch import hugepages, interrupts, supervisor
+from jaxmodels.launch.exit_statuses import FAILED
 
 
 def main() -> int:
-    """Runs one command of this process's own arguments and gives its exit status."""
+    """Runs one command with this process's own arguments and gives its exit status."""
     hugepages.restart()
-    return supervisor.work(_finished) if supervisor.stand(sys.argv[1:]) else _finished()
+    interrupts.send_ignored_again()
+    return supervisor.work(_run) if supervisor.stand(sys.argv[1:]) else _run()
 
 
-def _finished() -> int:
-    """The command's status, after what it said is written; what cannot be, such as to a closed pipe, is lost.
-
-    It would else be tried again at Python's end, which is then status 120. Only a lost result, of --json, is
-    a failure.
-    """
-    return _flushed(cli.main(leave=_at_once))
+def _run() -> int:
+    """The command's status, after its output is written."""
+    return _flushed(cli.main(leave=_exit_now))
 
 
-def _at_once(status: int) -> int:
-    """Ends the process without Python's own end: a program that is being compiled, in threads of XLA's, would crash it."""
+def _exit_now(status: int) -> int:
+    """Ends the process without Python's own end, which crashes while threads of XLA's compile a program."""
     os._exit(_flushed(status))
 
 
 def _flushed(status: int) -> int:
+    """The status after the output is written; what cannot be, such as to a closed pipe, is dropped.
+
+    Else Python would try again at its end, and exit with status 120. Only a lost result, of --json, is a failure.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -44,7 +44,7 @@ def _flushed(status: int) -> int:
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             if stream is sys.stdout and "--json" in sys.argv:
-                status = status or 1
+                status = status or FAILED
     return status
 
 
