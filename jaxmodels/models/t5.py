@@ -27,7 +27,7 @@ from jaxmodels.layers.transformer_rules import transformer_rules
 class DecoderCache(NamedTuple):
     """What the decoder remembers: its own tokens and, once it has seen a source, that; in a layer without the L."""
 
-    own: KVCache
+    target: KVCache
     k_LBSHD: jax.Array | None = None
     v_LBSHD: jax.Array | None = None
     segments_LBS: jax.Array | None = None
@@ -118,13 +118,13 @@ class DecoderBlock(Block):
         """(x, cache) after this block; bias: 1HTT, or BHTC with a cache; without a memory the cache has the source."""
         y_BTM = self.norm(x_BTM, "norm_attention")
         q, k, v = (self.project(y_BTM, name) for name in ("query", "key", "value"))
-        own = None
+        target = None
         if cache is None:
             mine = None if segments_BT is None else (segments_BT, segments_BT)
             y_BTHD = attention(q, k, v, causal=True, segments=mine, bias_HTS=bias[0], scale=1.0)
         else:
-            own = cache.own.extend(k, v, count_B)
-            y_BTHD = _each(q, own.k_LBSGD, own.v_LBSGD, cache.own.length_LB, bias)
+            target = cache.target.extend(k, v, count_B)
+            y_BTHD = _each(q, target.k_LBSGD, target.v_LBSGD, cache.target.length_LB, bias)
         x_BTM = self.out(y_BTHD, x_BTM, fold(keys_B, 0), "out")
 
         if memory_BSM is None:
@@ -143,7 +143,7 @@ class DecoderBlock(Block):
         )
 
         x_BTM = self.mlp(x_BTM, fold(keys_B, 2))
-        return x_BTM, None if own is None else DecoderCache(own, k, v, source_segments_BS)
+        return x_BTM, None if target is None else DecoderCache(target, k, v, source_segments_BS)
 
 
 @jax.vmap
@@ -236,8 +236,8 @@ class T5(Model):
         place = key_place[None]
         if cache is not None:
             count_B = jnp.full(B, T, jnp.int32) if count_B is None else count_B
-            place = positions(target_BT, cache.own)
-            key_place = jnp.arange(cache.own.k_LBSGD.shape[2])
+            place = positions(target_BT, cache.target)
+            key_place = jnp.arange(cache.target.k_LBSGD.shape[2])
         bias = self._bias(self.decoder_bias, key_place - place[..., None], both_ways=False)
         x_BTM = dropout(self.embed(target_BT), self.dropout, keys(2**16))
         shared = (bias, count_B, memory_BSM, source_segments_BS, segments_BT)

@@ -29,7 +29,7 @@ xavier = nn.initializers.xavier_uniform()
 class DecoderCache(NamedTuple):
     """What the decoder remembers: its own tokens and, once it has seen a source, that; in a layer without the L."""
 
-    own: KVCache
+    target: KVCache
     k_LBSHD: jax.Array | None = None
     v_LBSHD: jax.Array | None = None
     segments_LBS: jax.Array | None = None
@@ -96,11 +96,11 @@ class DecoderBlock(Block):
     def __call__(self, x_BTM, keys_B, cache, count_B, memory_BSM, source_segments_BS, segments_BT):
         """(x, cache) after this block; without a memory the cache has the source."""
         q, k, v = (self.project(x_BTM, name) for name in ("query", "key", "value"))
-        offset_B, own = None, None
+        offset_B, target = None, None
         if cache is not None:
-            offset_B = cache.own.length_LB
-            own = cache.own.extend(k, v, count_B)
-            k, v = own.k_LBSGD, own.v_LBSGD
+            offset_B = cache.target.length_LB
+            target = cache.target.extend(k, v, count_B)
+            k, v = target.k_LBSGD, target.v_LBSGD
         mine = None if segments_BT is None else (segments_BT, segments_BT)
         y_BTHD = attention(q, k, v, causal=True, offset_B=offset_B, segments=mine)
         x_BTM = self.add(x_BTM, self.out(y_BTHD, x_BTM, "out"), fold(keys_B, 0), "norm_attention")
@@ -119,7 +119,7 @@ class DecoderBlock(Block):
         x_BTM = self.add(x_BTM, self.out(y_BTHD, x_BTM, "source_out"), fold(keys_B, 1), "norm_source")
 
         x_BTM = self.mlp(x_BTM, fold(keys_B, 2))
-        return x_BTM, None if own is None else DecoderCache(own, k, v, source_segments_BS)
+        return x_BTM, None if target is None else DecoderCache(target, k, v, source_segments_BS)
 
 
 class Transformer(Model):
@@ -189,7 +189,7 @@ class Transformer(Model):
         """
         if cache is not None and count_B is None:
             count_B = jnp.full(len(target_BT), target_BT.shape[1], jnp.int32)
-        place_BT = positions(target_BT, cache and cache.own, segments_BT)
+        place_BT = positions(target_BT, cache and cache.target, segments_BT)
         x_BTM = self._embedded(target_BT, place_BT, fold(keys_B, 2**16 + 1))
         shared = (count_B, memory_BSM, source_segments_BS, segments_BT)
         return stack(self.decoder, self.depth, x_BTM, fold(keys_B, 1), cache, *shared, unroll=self.unroll)
