@@ -14,30 +14,30 @@ import griffe
 from mkdocs.structure.files import File, Files
 
 PACKAGE = Path(__file__).parents[1] / "jaxmodels"
-TITLES = {  # of a page, and its modules; of a package all
-    "Commands": ["jaxmodels", "commands", "options", "runner", "verify", "launching", "templates"],
-    "Looking and finding": [
-        "watch",
-        "profiling",
-        "find_rate",
-        "rate_curve",
-        "find_batch",
-        "listing",
-        "doctor",
-    ],
-    "Experiments and tasks": ["experiment", "stopping", "task", "choices", "step", "loading", "metrics"],
+TITLES = {  # of a page, and its modules or packages, of which it shows all modules
+    "Contracts": ["jaxmodels", "task", "pipeline", "experiment", "interfaces", "keys", "paths", "choices"],
+    "State and step": ["state", "step", "alternating"],
+    "Commands": ["commands", "options", "console"],
     "Optimizers": ["optim"],
     "Models": ["models"],
     "Layers": ["layers"],
-    "Tasks": ["tasks", "adversarial"],
+    "Tasks": ["tasks"],
+    "Scores": ["scores"],
     "Data": ["data"],
     "Decoding": ["decoding"],
     "Models from elsewhere": ["convert"],
-    "Devices and processes": ["parallel", "sharding", "axes", "processes", "cluster", "checkpoint"],
+    "Training": ["training"],
+    "Runs": ["runs"],
+    "Analysis": ["analysis"],
+    "Devices": ["parallel"],
+    "Processes": ["launch"],
     "Sweeps": ["sweeps"],
     "Reports": ["report"],
     "Plans": ["planning"],
 }
+NOT_THERE = {"cli", "__main__", "bench", "serving", "export"}  # not imported by users, or not written yet
+
+
 # Bases of classes whose fields are arguments.
 WITH_FIELDS = {"flax.linen.Module", "jaxmodels.layers.model.Model", "typing.NamedTuple"}
 
@@ -100,15 +100,22 @@ def _uri(title: str) -> str:
     return f"api/{title.lower().replace(' ', '_')}.md"
 
 
+def modules(name: str) -> list[str]:
+    """Dotted names of a module, or of all public modules of a package."""
+    folder = PACKAGE / name
+    if not folder.is_dir():
+        return ["jaxmodels" if name == "jaxmodels" else f"jaxmodels.{name}"]
+    files = [file.relative_to(PACKAGE.parent).with_suffix("") for file in sorted(folder.rglob("[a-z]*.py"))]
+    return [".".join(file.parts) for file in files]
+
+
 def _reference(title: str) -> str:
     """A page with all modules of a title."""
     lines = [f"# {title}\n"]
     for name in TITLES[title]:
-        if (folder := PACKAGE / name).is_dir():
+        if (PACKAGE / name).is_dir():
             lines += [f"::: jaxmodels.{name}\n    options:\n      members: false\n"]
-            lines += [f"::: jaxmodels.{name}.{file.stem}\n" for file in sorted(folder.glob("[a-z]*.py"))]
-        else:
-            lines += ["::: jaxmodels\n" if name == "jaxmodels" else f"::: jaxmodels.{name}\n"]
+        lines += [f"::: {module}\n" for module in modules(name)]
     return "\n".join(lines)
 
 
