@@ -35,7 +35,6 @@ TITLES = {  # of a page, and its modules or packages, of which it shows all modu
     "Reports": ["report"],
     "Plans": ["planning"],
 }
-NOT_THERE = {"cli", "__main__", "bench", "serving", "export"}  # not imported by users, or not written yet
 
 
 # Bases of classes whose fields are arguments.
