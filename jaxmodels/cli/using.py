@@ -201,7 +201,7 @@ def convert(argv: list[str]) -> int:
     got = parse("convert", rest, f"{folder} {out}", parts, about=about)
 
     from jaxmodels.console import Console
-    from jaxmodels.convert.load import convert
+    from jaxmodels.convert.save import convert
 
     console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
     parameters = convert(folder, out)

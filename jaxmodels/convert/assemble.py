@@ -50,7 +50,7 @@ def present(weight: Weight, name: str, source: Source) -> str:
     hit = next((option for option in options(name, source.family) if option in source.tensors), None)
     if hit is None:
         raise ValueError(
-            f"{source.path}: the tensor {name!r} is missing; wanted for {weight.path}; get the whole release"
+            f"{source.path}: got no tensor {name!r}; expected it for {weight.path}. Get the whole release."
         )
     return hit
 
@@ -86,8 +86,8 @@ def _check(
         got = "no such shape"
     if got != want:
         raise ValueError(
-            f"{source.path}: {group[0]} has the shape {list(given[0])}, which gives {got} for {weight.path}; wanted {want}, "
-            f"by {source.described}: look whether both are of one model"
+            f"{source.path}: got {group[0]} of the shape {list(given[0])}, which gives {got} for "
+            f"{weight.path}; expected {want}, by {source.described}. See whether both are of one model."
         )
 
 

@@ -46,19 +46,23 @@ def model(config: Mapping[str, Any]) -> Module:
     for name, value in FOLLOWED.items():
         if config.get(name, value) != value:
             raise ValueError(
-                f"{kind}: came {name} {config[name]!r}; wanted {value!r}, the only one followed here"
+                f"{kind}: got {name} {config[name]!r}; expected {value!r}, the only value that is followed. "
+                "Take another model."
             )
     activation = config.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(
-            f"{kind}: came hidden_act {activation!r}; wanted one of {', '.join(ACTIVATIONS)}: no other is known"
+            f"{kind}: got hidden_act {activation!r}; expected one of {', '.join(ACTIVATIONS)}. Take another "
+            "model."
         )
     start = {"bert": "Bert", "roberta": "Roberta"}[kind]
     named = architecture(config, start + "Model")
     head = HEADS.get(named.removeprefix(start))
     if head is None:
         known = ", ".join(start + name for name in HEADS)
-        raise ValueError(f"{kind}: came the architecture {named!r}; wanted one of {known}: take one of those")
+        raise ValueError(
+            f"{kind}: got the architecture {named!r}; expected one of {known}. Take one of those."
+        )
     sizes: dict[str, Any] = {
         ours: number(config, name, above=-1 if ours == "types" else 0) for ours, name in SIZES.items()
     }
@@ -76,7 +80,7 @@ def model(config: Mapping[str, Any]) -> Module:
         return head(encoder, label_count(config))
     if head is SpanModel and label_count(config) != 2:
         raise ValueError(
-            f"{kind}: came {label_count(config)} labels; wanted 2, start and end: correct config.json"
+            f"{kind}: got {label_count(config)} labels; expected 2, start and end. Correct config.json."
         )
     return head(encoder)
 
@@ -95,8 +99,8 @@ def config(model: Module) -> dict[str, Any]:
     )
     if activation is None:
         raise ValueError(
-            f"{kind}: came the activation {encoder.activation}; wanted one that has a name in config.json: "
-            f"{', '.join(ACTIVATIONS)}"
+            f"{kind}: got the activation {encoder.activation}; expected one that config.json can name, "
+            f"{', '.join(ACTIVATIONS)}. Keep it as a checkpoint."
         )
     said = {
         "model_type": kind,

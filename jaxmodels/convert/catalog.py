@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmodels.convert.load import FAMILIES
+from jaxmodels.convert.families import FAMILIES
 from jaxmodels.models import (
     alexnet,
     bert,
@@ -153,7 +153,7 @@ def models(families: Sequence[str] = ()) -> Iterator[Model]:
     known = [_family(row) for row in ROWS]
     if odd := [name for name in families if name not in known]:
         raise ValueError(
-            f"list --models: got {odd[0]!r}; expected families among {', '.join(known)}. Name one of those"
+            f"list --models: got {odd[0]!r}; expected families among {', '.join(known)}. Name one of those."
         )
     for row in ROWS:
         if not families or _family(row) in families:

@@ -36,7 +36,8 @@ def _model(config: Mapping[str, Any]) -> ConvNeXt:
     sizes, depths = numbers(config, "hidden_sizes", 1_000_000), numbers(config, "depths", 10_000)
     if len(sizes) != len(depths):
         raise ValueError(
-            f"convnext: came hidden_sizes {sizes} and depths {depths}; wanted both for each stage: correct config.json"
+            f"convnext: got hidden_sizes {sizes} and depths {depths}; expected both for each stage. Correct "
+            "config.json."
         )
     said = {"layer_scale_init_value": 1e-6, "layer_norm_eps": 1e-12, "patch_size": 4, **config}
     return ConvNeXt(

@@ -64,7 +64,8 @@ def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int 
     value: Any = config.get(name)
     if not isinstance(value, kind) or isinstance(value, bool) or not above < value < 2**31:
         raise ValueError(
-            f"{config.get('model_type')}: came {name} {value!r}; wanted a positive number: correct config.json"
+            f"{config.get('model_type')}: got {name} {value!r}; expected a positive number. Correct "
+            "config.json."
         )
     return value
 
@@ -74,7 +75,7 @@ def switch(config: Mapping[str, Any], name: str, default: bool) -> bool:
     value = config.get(name)
     if value is not None and not isinstance(value, bool):
         raise ValueError(
-            f"{config.get('model_type')}: got {name} {value!r}; expected true or false. Correct config.json"
+            f"{config.get('model_type')}: got {name} {value!r}; expected true or false. Correct config.json."
         )
     return default if value is None else value
 
@@ -85,7 +86,7 @@ def architecture(config: Mapping[str, Any], default: str) -> str:
     if not isinstance(named, list) or not isinstance(named[0], str):
         kind = config.get("model_type")
         raise ValueError(
-            f"{kind}: got architectures {str(named)[:80]}; expected a list of names. Correct config.json"
+            f"{kind}: got architectures {str(named)[:80]}; expected a list of names. Correct config.json."
         )
     return named[0]
 
@@ -98,7 +99,7 @@ def label_count(config: Mapping[str, Any]) -> int:
     if names is not None and not isinstance(names, Mapping):
         kind = config.get("model_type")
         raise ValueError(
-            f"{kind}: got id2label {str(names)[:80]}; expected names by their numbers. Correct config.json"
+            f"{kind}: got id2label {str(names)[:80]}; expected names by their numbers. Correct config.json."
         )
     return len(names or "01")
 
@@ -109,7 +110,7 @@ def classes_of(config: Mapping[str, Any], heads: Mapping[str, bool]) -> int:
     if named not in heads:
         kind = config.get("model_type")
         raise ValueError(
-            f"{kind}: came the architecture {named!r}; wanted one of {', '.join(heads)}: take one of those"
+            f"{kind}: got the architecture {named!r}; expected one of {', '.join(heads)}. Take one of those."
         )
     return label_count(config) if heads[named] else 0
 
@@ -130,7 +131,8 @@ def follow(config: Mapping[str, Any], followed: Mapping[str, Any]) -> None:
     for name, value in followed.items():
         if config.get(name, value) != value:
             raise ValueError(
-                f"{config.get('model_type')}: came {name} {config[name]!r}; wanted {value!r}, the only one followed here"
+                f"{config.get('model_type')}: got {name} {config[name]!r}; expected {value!r}, the only "
+                "value that is followed. Take another model."
             )
 
 
@@ -139,11 +141,11 @@ def numbers(config: Mapping[str, Any], name: str, limit: int) -> tuple[int, ...]
     values, kind = config.get(name), config.get("model_type")
     if not isinstance(values, list | tuple) or not 0 < len(values) < 20:
         raise ValueError(
-            f"{kind}: came {name} {values!r}; wanted a number for each stage: correct config.json"
+            f"{kind}: got {name} {values!r}; expected a number for each stage. Correct config.json."
         )
     if not all(type(value) is int and 0 < value < limit for value in values):
         raise ValueError(
-            f"{kind}: came {name} {values!r}; wanted positive numbers below {limit:,}: correct config.json"
+            f"{kind}: got {name} {values!r}; expected positive numbers below {limit:,}. Correct config.json."
         )
     return tuple(values)
 
@@ -210,7 +212,8 @@ def timm(
         name = config["architecture"]
         if config.get("model_args"):
             raise ValueError(
-                f"{name}: came model_args {config['model_args']!r}; wanted none, the plain architecture alone"
+                f"{name}: got model_args {config['model_args']!r}; expected none. Take a model of the plain "
+                "architecture."
             )
         nested = config.get("pretrained_cfg")
         said = {
@@ -228,8 +231,8 @@ def timm(
         name = next((name for name, make in models.items() if make(**fields) == model), None)
         if name is None:
             raise ValueError(
-                f"timm: came a {type(model).__name__} of other settings; wanted one of {', '.join(models)}: "
-                "keep it as a checkpoint"
+                f"timm: got a {type(model).__name__} of other settings; expected one of {', '.join(models)}. "
+                "Keep it as a checkpoint."
             )
         return {"architecture": name, "num_classes": model.classes}
 
@@ -248,7 +251,7 @@ def state_dict(
 
     def model(config: Mapping[str, Any]) -> Any:
         raise ValueError(
-            f"{layout}: came a folder; wanted a model beside a file of tensors: call load_weights"
+            f"{layout}: got a folder; expected a model beside a file of tensors. Call load_weights."
         )
 
     return Family((), model, lambda model: {}, weights, ignored, (), modules, inputs, layout)

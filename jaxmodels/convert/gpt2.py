@@ -32,14 +32,16 @@ def model(config: Mapping[str, Any]) -> GPT:
         ]
         if config.get(name, values[0]) not in values and not inner:
             raise ValueError(
-                f"gpt2: came {name} {config[name]!r}; wanted {values[0]!r}, the only one followed here"
+                f"gpt2: got {name} {config[name]!r}; expected {values[0]!r}, the only value that is "
+                "followed. Take another model."
             )
     sizes: dict[str, Any] = {}
     for ours, name in SIZES.items():
         value = config.get(name)
         if type(value) is not int or not 0 < value < (10_000 if ours == "depth" else 2**31):
             raise ValueError(
-                f"gpt2: came {name} {value!r}; wanted a positive number of sensible size: correct config.json"
+                f"gpt2: got {name} {value!r}; expected a positive number of sensible size. Correct "
+                "config.json."
             )
         sizes[ours] = value
     return GPT(**sizes, tied=switch(config, "tie_word_embeddings", True))

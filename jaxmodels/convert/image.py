@@ -135,7 +135,8 @@ def open_image_model(
     if not getattr(model, "classes", 0) or not hasattr(model, "features"):
         kind = config.get("architecture") or config.get("model_type")
         raise ValueError(
-            f"{folder} holds a {kind}, which does not classify pictures; wanted one that does, such as a ResNet"
+            f"{folder}: got a {kind}, which does not classify images; expected a model that does. Take one "
+            "such as a ResNet."
         )
     names = _names(config, model.classes)
     return ImageModel(
@@ -155,12 +156,12 @@ def preparation(folder: Path, config: Mapping[str, Any]) -> Preparation:
         said = read_object(whole).get("image_processor")
         if not isinstance(said, Mapping):
             raise ValueError(
-                f"{whole}: got no image_processor; expected what prepares pictures. Get the whole release"
+                f"{whole}: got no image_processor; expected what prepares images. Get the whole release."
             )
         return _prepares(whole, _of_transformers, said, config)
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no file {path}; wanted what says how pictures are prepared; get the whole release"
+            f"{path}: got no file; expected one that says how images are prepared. Get the whole release."
         )
     return _prepares(path, _of_transformers, read_object(path), config)
 
@@ -194,8 +195,8 @@ def _class_of(said: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     )
     if kind not in CLASSES:
         raise ValueError(
-            f"got the image_processor_type {str(name)[:80]!r}; expected one of "
-            f"{', '.join(CLASSES)}, whose rules are followed here. Take another model, or prepare its pictures yourself"
+            f"got the image_processor_type {str(name)[:80]!r}; expected one of {', '.join(CLASSES)}, whose "
+            "rules are followed here. Take another model, or prepare its images yourself."
         )
     return kind
 
@@ -213,8 +214,8 @@ def _scaled(said: Mapping[str, Any], kind: str) -> tuple[tuple[int, int] | int, 
             size = {"shortest_edge": size}
     if not set(size) <= {"height", "width"} and set(size) != {"shortest_edge"}:
         raise ValueError(
-            f"got size {str(dict(size))[:80]}; expected a shortest_edge, or height and width. "
-            "Correct the file, or prepare the pictures yourself"
+            f"got size {str(dict(size))[:80]}; expected a shortest_edge, or height and width. Correct the "
+            "file, or prepare the images yourself."
         )
     if "shortest_edge" not in size:
         return _sides(size), None
@@ -230,12 +231,12 @@ def _of_transformers(said: Mapping[str, Any], config: Mapping[str, Any] = {}) ->
     for name, nothing in PLAIN.items():
         if name in said and said[name] not in nothing:
             raise ValueError(
-                f"got {name} {str(said[name])[:80]}; expected {nothing[-1]}, all that is "
-                "followed. Prepare the pictures yourself"
+                f"got {name} {str(said[name])[:80]}; expected {nothing[-1]}, the only value that is "
+                "followed. Prepare the images yourself."
             )
     for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "default_to_square"):
         if not isinstance(said.get(name), bool | None):
-            raise ValueError(f"got {name} {said[name]!r}; expected true or false. Correct the file")
+            raise ValueError(f"got {name} {said[name]!r}; expected true or false. Correct the file.")
     kind = _class_of(said, config)
     scale, crop = _scaled(said, kind) if said.get("do_resize", True) else (None, None)
     if said.get("do_center_crop", CLASSES[kind].crop is not None):
@@ -248,21 +249,24 @@ def _of_transformers(said: Mapping[str, Any], config: Mapping[str, Any] = {}) ->
     factor = _positive(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
     resample = said.get("resample", CLASSES[kind].resample)
     if type(resample) is not int or resample not in FILTERS.values():
-        raise ValueError(f"came resample {resample!r}; wanted pillow's 0 to 5: correct the file")
+        raise ValueError(f"got resample {resample!r}; expected pillow's 0 to 5. Correct the file.")
     return Preparation(scale, crop, int(resample), factor, mean, deviation)
 
 
 def _of_timm(said: Mapping[str, Any]) -> Preparation:
     size = said.get("input_size", (3, 224, 224))
     if not isinstance(size, Sequence) or len(size) != 3 or size[0] != 3:
-        raise ValueError(f"came input_size {size!r}; wanted 3, height and width: correct the file")
+        raise ValueError(f"got input_size {size!r}; expected 3, height and width. Correct the file.")
     height, width = _side(size[1]), _side(size[2])
     share, mode = _positive(said.get("crop_pct") or 0.875), said.get("crop_mode", "center")
     if mode not in ("center", "squash"):
-        raise ValueError(f"came crop_mode {mode!r}; wanted center or squash, those that are followed here")
+        raise ValueError(f"got crop_mode {mode!r}; expected center or squash. Take another model.")
     resample = FILTERS.get(str(said.get("interpolation", "bicubic")))
     if resample is None:
-        raise ValueError(f"came interpolation {said['interpolation']!r}; wanted one of {', '.join(FILTERS)}")
+        raise ValueError(
+            f"got interpolation {said['interpolation']!r}; expected one of {', '.join(FILTERS)}. Correct the "
+            "file."
+        )
     larger = _side(int(height / share)), _side(int(width / share))
     covers = mode == "center" and height != width  # timm then leaves the interpolation at its default
     scale: tuple[int, int] | int = larger[0] if mode == "center" and height == width else larger
@@ -290,13 +294,13 @@ def _sides(value: Any) -> tuple[int, int]:
 
 def _side(value: Any) -> int:
     if type(value) is not int or not 0 < value <= LARGEST:
-        raise ValueError(f"came a size of {value!r}; wanted pixels, 1 to {LARGEST:,}: correct it")
+        raise ValueError(f"got a size of {value!r}; expected pixels, 1 to {LARGEST:,}. Correct the file.")
     return value
 
 
 def _positive(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:
-        raise ValueError(f"came {value!r}; wanted a positive number: correct it")
+        raise ValueError(f"got {value!r}; expected a positive number. Correct the file.")
     return float(value)
 
 
@@ -305,7 +309,7 @@ def _three(value: Any, name: str) -> tuple[float, ...]:
     if not numbers or not all(
         isinstance(x, int | float) and not isinstance(x, bool) and -1e6 < x < 1e6 for x in value
     ):
-        raise ValueError(f"came {name} {value!r}; wanted three numbers: correct it")
+        raise ValueError(f"got {name} {value!r}; expected three numbers. Correct the file.")
     if "std" in name and 0 in value:
-        raise ValueError(f"got {name} {value}; expected no zero, as it divides. Correct the file")
+        raise ValueError(f"got {name} {value}; expected no zero, as it divides. Correct the file.")
     return tuple(float(x) for x in value)

@@ -27,8 +27,8 @@ def _refuse(config: Mapping[str, Any], name: str, default: Any, *followed: Any) 
     value = config.get(name, default)
     if value not in followed:
         raise ValueError(
-            f"{config['model_type']}: came {name} {value!r}; wanted {' or '.join(map(repr, followed))}, "
-            "which is all that is followed here: take another model"
+            f"{config['model_type']}: got {name} {value!r}; expected {' or '.join(map(repr, followed))}, the "
+            "only values that are followed. Take another model."
         )
 
 
@@ -38,7 +38,7 @@ def _rope(config: Mapping[str, Any], default: float) -> tuple[float, Scaling | N
     said = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(said, Mapping):
         raise ValueError(
-            f"{config['model_type']}: came rotary settings {said!r}; wanted an object: correct config.json"
+            f"{config['model_type']}: got rotary settings {said!r}; expected an object. Correct config.json."
         )
     rope |= {name: value for name, value in said.items() if value is not None}
     rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
@@ -90,7 +90,8 @@ def _window(config: Mapping[str, Any]) -> int | None:
             return None
         if not all(kind == "sliding_attention" for kind in types):
             raise ValueError(
-                f"{kind}: came a window in some of {depth} layers; wanted it in all or none: take another model"
+                f"{kind}: got a window in some of {depth} layers; expected it in all or none. Take another "
+                "model."
             )
     return number(config, "sliding_window") if "sliding_window" in config else window
 
@@ -184,8 +185,9 @@ def _kind(model: Llama | MoE) -> str:
         wrong = kind == "qwen2" and model.head_width not in (None, _width(model))
     if wrong or model.biases not in biases:
         raise ValueError(
-            f"{type(model).__name__}: came biases {model.biases}, head_norm {model.head_norm}, window {model.window} and "
-            f"head_width {model.head_width}; wanted what {', '.join(ARCHITECTURES)} can say: keep it as a checkpoint"
+            f"{type(model).__name__}: got biases {model.biases}, head_norm {model.head_norm}, window "
+            f"{model.window} and head_width {model.head_width}; expected what {', '.join(ARCHITECTURES)} can "
+            "say. Keep it as a checkpoint."
         )
     return kind
 

@@ -28,13 +28,14 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; wanted one of llama2.c; check the path")
+        raise FileNotFoundError(f"{path}: got no file; expected one of llama2.c. Check the path.")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(28)
     if start.startswith((b"PK\3\4", b"\x80\2")):  # a zip file, or a pickle
         raise ValueError(
-            f"{path}: got a file of torch; expected one of llama2.c. Give its folder, with config.json, or call load_weights"
+            f"{path}: got a file of torch; expected one of llama2.c. Give its folder, with config.json, or "
+            "call load_weights."
         )
     header = struct.unpack("<7i", start) if len(start) == 28 else ()
     M, F, L, H, G, V, T = header or [0] * 7
@@ -42,16 +43,16 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
     sound = min(M, F, L, H, G, V, T) > 0 and M % H == H % G == 0 and M // H % 2 == 0
     if not sound:
         raise ValueError(
-            f"{path}: came the header {header}; wanted width, hidden, layers, heads, heads of keys, vocabulary and length, "
-            "which fit each other: it is no llama2.c file of version 0, get another"
+            f"{path}: got the header {header}; expected width, hidden width, layers, heads, key/value heads, "
+            "vocabulary and length that fit each other. It is no llama2.c file of version 0: get another."
         )
     shapes = _shapes(M, F, L, H, G, V, T, tied)
     counts = {name: math.prod(shape) for name, shape in shapes.items()}
     want = 28 + 4 * sum(counts.values())
     if size != want:
         raise ValueError(
-            f"{path}: came {size:,} bytes; wanted {want:,}, by its header {header}: the file is cut short or of "
-            "another kind, get it again"
+            f"{path}: got {size:,} bytes; expected {want:,}, by its header {header}. Get the file again: it "
+            "is cut short, or of another kind."
         )
     flat = np.memmap(path, "<f4", mode="r", offset=28)
     ends = np.cumsum(list(counts.values()))[:-1]
@@ -99,8 +100,8 @@ def save_llama2c(path: str | Path, model: Llama, params: Any) -> None:
     other += ["head_width"] if model.head_width not in (None, model.width // model.heads) else []
     if other:
         raise ValueError(
-            f"llama2.c: came a model with {other[0]} {getattr(model, other[0])!r}; wanted what the format can say, a plain "
-            "Llama: write a Hugging Face folder instead"
+            f"llama2.c: got a model with {other[0]} {getattr(model, other[0])!r}; expected what the format "
+            "can say, a plain Llama. Write a Hugging Face folder instead."
         )
     V, T, M, L, H, G = bare.vocabulary, bare.length, bare.width, bare.depth, bare.heads, bare.key_heads
     shapes = _shapes(M, bare.hidden_width, L, H, G, V, T, bare.tied)
@@ -197,7 +198,8 @@ def load_vocabulary(path: str | Path, size: int) -> Vocabulary:
         data = file.read(VOCABULARY + 1)
     if len(data) > VOCABULARY:
         raise ValueError(
-            f"{path}: got more than {VOCABULARY:,} bytes; expected a tokenizer of llama2.c. Give another file"
+            f"{path}: got more than {VOCABULARY:,} bytes; expected a tokenizer of llama2.c. Give another "
+            "file."
         )
     place = 4
     pieces: list[bytes] = []
@@ -212,8 +214,9 @@ def load_vocabulary(path: str | Path, size: int) -> Vocabulary:
         place += length
     if place != len(data) or len(pieces) != size or size < 259:
         raise ValueError(
-            f"{path}: came {len(pieces):,} whole tokens in {len(data):,} bytes, read to byte {place:,}; wanted {size:,}, "
-            "at least 259, tokens and nothing after them: take the tokenizer of this model"
+            f"{path}: got {len(pieces):,} whole tokens in {len(data):,} bytes, read to byte {place:,}; "
+            f"expected {size:,}, at least 259, tokens and nothing after them. Take the tokenizer of this "
+            "model."
         )
     ids: dict[bytes, int] = {}
     for token, piece in enumerate(pieces):

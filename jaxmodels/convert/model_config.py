@@ -32,16 +32,16 @@ def module_of(path: Path, family: Family, config: Mapping[str, Any], tensors: Ma
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # settings of any kind in any place
         raise ValueError(
-            f"{path}: got settings of the wrong kind ({type(error).__name__}: {str(error)[:200]}); expected what "
-            "transformers or timm writes. Get the file again"
+            f"{path}: got settings of the wrong kind ({type(error).__name__}: {str(error)[:200]}); expected "
+            "what transformers or timm writes. Get the file again."
         ) from error
     for name in COUNTS:
         value = config.get(name)
         count = sum(value) if isinstance(value, list) else value
         if isinstance(count, int) and count > len(tensors):
             raise ValueError(
-                f"{path}: got {name} {str(value)[:80]} and {len(tensors):,} tensors; expected at least one tensor for each. "
-                "Look whether both are of one model"
+                f"{path}: got {name} {str(value)[:80]} and {len(tensors):,} tensors; expected at least one "
+                "tensor for each. See whether both are of one model."
             )
     return model
 
@@ -64,8 +64,9 @@ def checked_shapes(
         raise ValueError(f"{source.path}: {error}") from error
     except Exception as error:  # whatever sizes that do not fit each other provoke in flax and jax
         raise ValueError(
-            f"{source.path}: got sizes in {source.described} that make no {source.kind} ({str(error)[:200]}); expected "
-            "those of one model. Get the file again, or give inputs= of the right shapes"
+            f"{source.path}: got sizes in {source.described} that make no {source.kind} "
+            f"({str(error)[:200]}); expected those of one model. Get the file again, or give inputs= of the "
+            "right shapes."
         ) from error
 
 

@@ -46,13 +46,15 @@ def _model(config: Mapping[str, Any]) -> ResNet:
     follow(config, FOLLOWED)
     kind = config.get("layer_type", "bottleneck")
     if not isinstance(kind, str) or kind not in BLOCKS:
-        raise ValueError(f"resnet: came layer_type {kind!r}; wanted {' or '.join(BLOCKS)}: no other is known")
+        raise ValueError(
+            f"resnet: got layer_type {kind!r}; expected {' or '.join(BLOCKS)}. Take another model."
+        )
     block = BLOCKS[kind]
     sizes, depths = numbers(config, "hidden_sizes", 1_000_000), numbers(config, "depths", 10_000)
     if len(sizes) != len(depths) or any(size % block.expansion for size in sizes):
         raise ValueError(
-            f"resnet: came hidden_sizes {sizes} and depths {depths}; wanted both for each stage, sizes divisible by "
-            f"{block.expansion}: correct config.json"
+            f"resnet: got hidden_sizes {sizes} and depths {depths}; expected both for each stage, sizes "
+            f"divisible by {block.expansion}. Correct config.json."
         )
     return ResNet(
         classes=classes_of(config, HEADS),
@@ -68,8 +70,8 @@ def _config(model: ResNet) -> dict[str, Any]:
     said = {"groups": model.groups, "base_width": model.base_width, "stem": model.stem}
     if kind is None or said != {"groups": 1, "base_width": 64, "stem": "pool"}:
         raise ValueError(
-            f"resnet: came blocks of {model.block.__name__} with {said}; wanted what transformers can say, plain ones and "
-            "the stem that pools: write timm's layout, or keep it as a checkpoint"
+            f"resnet: got blocks of {model.block.__name__} with {said}; expected what transformers can say, "
+            "plain ones and the stem that pools. Write timm's layout, or keep it as a checkpoint."
         )
     return {
         "model_type": "resnet",

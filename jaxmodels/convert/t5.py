@@ -32,15 +32,16 @@ def model(config: Mapping[str, Any]) -> T5:
     sizes: dict[str, Any] = {ours: number(config, name) for ours, name in SIZES.items()}
     for ours, (name, default) in {**DEFAULTS, "furthest": FURTHEST}.items():
         sizes[ours] = number({"model_type": "t5", name: default, **config}, name)
-    for name, wanted in (("num_decoder_layers", sizes["depth"]), ("layer_norm_epsilon", 1e-6)):
-        if config.get(name, wanted) not in (wanted, None):
+    for name, only in (("num_decoder_layers", sizes["depth"]), ("layer_norm_epsilon", 1e-6)):
+        if config.get(name, only) not in (only, None):
             raise ValueError(
-                f"t5: came {name} {config[name]!r}; wanted {wanted!r}, the only one followed here"
+                f"t5: got {name} {config[name]!r}; expected {only!r}, the only value that is followed. Take "
+                "another model."
             )
     kind = config.get("feed_forward_proj", "relu")
     if not isinstance(kind, str) or kind not in GATED:
         raise ValueError(
-            f"t5: came feed_forward_proj {kind!r}; wanted {' or '.join(GATED)}: no other is known"
+            f"t5: got feed_forward_proj {kind!r}; expected {' or '.join(GATED)}. Take another model."
         )
     tied = switch(config, "scale_decoder_outputs", switch(config, "tie_word_embeddings", True))
     return T5(**sizes, gated=GATED[kind], tied=tied)

@@ -70,7 +70,8 @@ def read_text_model(folder: str | os.PathLike[str]) -> TextModel:
     model, params, _, config = load_pretrained(folder)
     if not hasattr(model, "start"):
         raise ValueError(
-            f"{folder} holds a {config['model_type']}, which does not write text; wanted one that does, as gpt2 or llama"
+            f"{folder}: got a {config['model_type']}, which does not generate text; expected a model that "
+            "does. Take a gpt2 or llama."
         )
     folder = Path(folder)
     if folder.is_file():
@@ -91,8 +92,8 @@ def read_text_model(folder: str | os.PathLike[str]) -> TextModel:
         begin = next(iter(tokens("decoder_start_token_id")), None)
         if begin is None or end is None:
             raise ValueError(
-                f"{folder / 'config.json'}: decoder_start_token_id is {begin} and eos_token_id {end}; wanted the numbers of "
-                "two tokens; mend the file"
+                f"{folder / 'config.json'}: got decoder_start_token_id {begin} and eos_token_id {end}; "
+                "expected two tokens. Correct the file."
             )
         encode = _encoder(
             tokenizer, model, tokenizer.before or (), ends[:1] if tokenizer.after is None else tokenizer.after
@@ -112,8 +113,8 @@ def _generation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, plain in PLAIN.items():
         if name in said and said[name] not in plain:
             raise ValueError(
-                f"{where}: got {name} {str(said[name])[:80]}; expected none, all that is followed. Take it out of the "
-                "file to go on without it"
+                f"{where}: got {name} {str(said[name])[:80]}; expected none, the only value that is "
+                "followed. Take it out of the file to go on without it."
                 + (", and give the strings with --stop" if name == "stop_strings" else "")
             )
     names = ("eos_token_id", "decoder_start_token_id")
@@ -149,7 +150,8 @@ def _encoder(
         if tokens and max(tokens) >= model.vocabulary:
             raise ValueError(
                 f"got the token {max(tokens)}, {tokenizer.decode([max(tokens)])!r}, in a text for a model of "
-                f"{model.vocabulary:,} tokens; expected numbers below that. Leave it out, or take this model's tokenizer"
+                f"{model.vocabulary:,} tokens; expected numbers below that. Leave it out, or take this "
+                "model's tokenizer."
             )
         return tokens
 
@@ -158,11 +160,12 @@ def _encoder(
 
 def _vocabulary(path: Path, model: Any) -> Vocabulary:
     """The tokenizer of a llama2.c file, by the names that the program knows."""
-    places = [path.with_name(name) for name in (f"tok{model.vocabulary}.bin", "tokenizer.bin")]
-    found = next((place for place in places if place.is_file()), None)
+    paths = [path.with_name(name) for name in (f"tok{model.vocabulary}.bin", "tokenizer.bin")]
+    found = next((path for path in paths if path.is_file()), None)
     if found is None:
         raise FileNotFoundError(
-            f"there is neither {places[0].name} nor {places[1].name} beside {path}; wanted its tokenizer; put it there"
+            f"{path}: got neither {paths[0].name} nor {paths[1].name} beside it; expected its tokenizer. Put "
+            "it there."
         )
     return load_vocabulary(found, model.vocabulary)
 
@@ -172,9 +175,10 @@ def _tokens(config: Mapping[str, Any], name: str, path: Path, vocabulary: int = 
     value = config.get(name)
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(one) is int and 0 <= one < 2**31 for one in values):
-        raise ValueError(f"{path}: {name} is {value!r}; wanted the number of a token; mend the file")
+        raise ValueError(f"{path}: got {name} {value!r}; expected a token. Correct the file.")
     if values and max(values) >= vocabulary:
         raise ValueError(
-            f"{path}: got {name} {str(value)[:80]}; expected numbers below {vocabulary:,}, the model's tokens. Mend the file"
+            f"{path}: got {name} {str(value)[:80]}; expected numbers below {vocabulary:,}, the model's "
+            "tokens. Correct the file."
         )
     return tuple(dict.fromkeys(values))

@@ -36,16 +36,18 @@ class TorchTensor(NamedTuple):
 def open_torch(path: Path) -> dict[str, TorchTensor]:
     """The tensors of one file by name. A file that holds anything else than tensors, numbers and texts is a ValueError."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; wanted one of torch; check the path")
+        raise FileNotFoundError(f"{path}: got no file; expected one of torch. Check the path.")
     try:
         import torch
     except ImportError as error:
-        raise ImportError(f"reading {path.name} needs torch; pip install torch") from error
+        raise ImportError(
+            f"{path}: got no torch; expected it to read the file. Do pip install torch"
+        ) from error
     version = tuple(int(part) for part in str(torch.__version__).split(".")[:2])
     if version < SAFE:
         raise ValueError(
-            f"{path}: came torch {torch.__version__}, whose reader of weights can be made to run code (CVE-2025-32434); "
-            "wanted 2.6 or newer: pip install -U torch"
+            f"{path}: got torch {torch.__version__}, whose reader of weights can be made to run code "
+            "(CVE-2025-32434); expected 2.6 or newer. Do pip install -U torch."
         )
     zipped = zipfile.is_zipfile(path)
     if zipped:
@@ -56,32 +58,34 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
     except Exception as error:  # whatever a broken or hostile file can provoke
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} holds no weights that can be read safely ({reason}); wanted a file of tensors alone: do not trust it, "
-            "or save its state_dict() again"
+            f"{path}: got no weights that can be read safely ({reason}); expected a file of tensors alone. "
+            "Do not trust it, or save its state_dict() again."
         ) from error
     for name in NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
     if not isinstance(found, Mapping):
         raise ValueError(
-            f"{path} holds a {type(found).__name__}; wanted tensors by name: save its state_dict()"
+            f"{path}: got a {type(found).__name__}; expected tensors by name. Save its state_dict()."
         )
     tensors = {}
     for name, x in found.items():
         if not isinstance(name, str) or not isinstance(x, torch.Tensor) or not _plain(x):
             raise ValueError(
-                f"{path} holds a {type(x).__name__} under {name!r}; wanted plain tensors by name: save its state_dict()"
+                f"{path}: got a {type(x).__name__} under {name!r}; expected plain tensors by name. Save its "
+                "state_dict()."
             )
         tensors[name.removeprefix(PREFIX)] = TorchTensor(path, x, tuple(x.shape))
     whole = sum(x.numel() * x.element_size() for x in found.values())
     if whole > SHARED * path.stat().st_size:
         raise ValueError(
-            f"{path}: got tensors of {whole:,} bytes in a file of {path.stat().st_size:,}; expected the numbers themselves. "
-            "Save its state_dict() again, with every tensor .contiguous()"
+            f"{path}: got tensors of {whole:,} bytes in a file of {path.stat().st_size:,}; expected the "
+            "values themselves. Save its state_dict() again, with every tensor .contiguous()."
         )
     if len(tensors) < len(found):
         raise ValueError(
-            f"{path} has names that differ in {PREFIX!r} alone; wanted each tensor once: get the file again"
+            f"{path}: got names that differ in {PREFIX!r} alone; expected each tensor once. Get the file "
+            "again."
         )
     return tensors
 
@@ -93,7 +97,7 @@ def _check_zip(path: Path) -> None:
             parts = file.infolist()
     except Exception as error:  # zipfile raises much more than BadZipFile
         raise ValueError(
-            f"{path}: got no zip file that can be read ({error}); expected one of torch. Get it again"
+            f"{path}: got no zip file that can be read ({error}); expected one of torch. Get it again."
         ) from error
     names = [part.filename for part in parts]
     size = path.stat().st_size
@@ -104,8 +108,8 @@ def _check_zip(path: Path) -> None:
         or any(part.file_size > PICKLE for part in parts if part.filename.endswith(".pkl"))
     ):
         raise ValueError(
-            f"{path}: got parts that are compressed, named twice or larger than the file; expected what torch.save writes. "
-            "Do not trust it, or save its state_dict() again"
+            f"{path}: got parts that are compressed, named twice or larger than the file; expected what "
+            "torch.save writes. Do not trust it, or save its state_dict() again."
         )
 
 

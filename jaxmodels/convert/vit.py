@@ -68,8 +68,8 @@ def _config(model: ViT) -> dict[str, Any]:
     said = {"pool": model.pool, "registers": model.registers, "layer_scale": model.layer_scale}
     if said != {"pool": "token", "registers": 0, "layer_scale": 0.0} or height != width:
         raise ValueError(
-            f"vit: came {said} for images of {height}x{width}; wanted what transformers can say, a class token, no "
-            "registers, no scale and square images: keep it as a checkpoint"
+            f"vit: got {said} for images of {height}x{width}; expected what transformers can say, a class "
+            "token, no registers, no scale and square images. Keep it as a checkpoint."
         )
     return {
         "model_type": "vit",
@@ -185,8 +185,8 @@ def _token(weights: Any) -> Any:
     def checked(model: ViT) -> list[Weight]:
         if model.pool != "token" or model.registers:
             raise ValueError(
-                f"vit: came pool {model.pool!r} and {model.registers} registers; wanted a class token and none: no file of "
-                "others is known here"
+                f"vit: got pool {model.pool!r} and {model.registers} registers; expected a class token and "
+                "none. Take a model of those."
             )
         return weights(model)
 

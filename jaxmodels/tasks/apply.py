@@ -29,7 +29,8 @@ def init_from(
     """
     if isinstance(model, type):
         raise ValueError(
-            f"the task's model: got the class {model.__name__} itself; expected a model. Make one: {model.__name__}(...)"
+            f"the task's model: got the class {model.__name__} itself; expected a model. Make one: "
+            f"{model.__name__}(...)"
         )
     if called:
         _check_call(model)
@@ -55,9 +56,9 @@ def _check_call(model: Any) -> None:
     flag = next((p.name for p in own if p.name in FLAGS), "")
     given = f", {'evaluate' if flag in FLAGS[3:] else 'train'}={flag!r}" if flag else ""
     raise ValueError(
-        f"the task's model: got {name}, whose call takes {', '.join(p.name for p in own) or 'nothing'}; expected one that "
-        "takes inputs and keys_B, a random key for each example while training and None to evaluate. Wrap it: "
-        f"jaxmodels.layers.linen.from_linen({name}(...){given})"
+        f"the task's model: got {name}, whose call takes {', '.join(p.name for p in own) or 'nothing'}; "
+        "expected one that takes inputs and keys_B, a random key for each example while training and None "
+        f"to evaluate. Wrap it: jaxmodels.layers.linen.from_linen({name}(...){given})"
     )
 
 
@@ -92,13 +93,13 @@ def looked_up(
     return jax.eval_shape(traced, params, extra, dict(batch)), rows
 
 
-def check_outputs(outputs: jax.Array, wanted: str) -> jax.Array:
-    """The outputs, where they have as many axes as wanted says, such as "(N, classes)"; raises ValueError where not."""
-    if outputs.ndim != wanted.count(",") + 1:
+def check_outputs(outputs: jax.Array, expected: str) -> jax.Array:
+    """The outputs; a ValueError unless they have as many axes as expected, such as "(N, classes)"."""
+    if outputs.ndim != expected.count(",") + 1:
         shape = ", ".join(["N", *map(str, outputs.shape[1:])]) + "," * (outputs.ndim == 1)
         raise ValueError(
-            f"the task's model: got outputs of the shape ({shape}); expected {wanted}. Let the model end in them, as by a "
-            "mean over positions or a dense layer"
+            f"the task's model: got outputs of the shape ({shape}); expected {expected}. Let the model end "
+            "in such outputs, by a mean over positions or a dense layer."
         )
     return outputs
 
@@ -122,8 +123,8 @@ def apply(
     if "segments_BT" in options and "segments_BT" not in inspect.signature(type(model).__call__).parameters:
         raise ValueError(
             f'got a batch with "segments", where 0 is padding, for {type(model).__name__}; expected a model whose call '
-            "takes segments_BT, or padding would be read as tokens. Do add segments_BT=None to its call, and leave out "
-            "what is 0 there"
+            "takes segments_BT, or padding would be read as tokens. Do add segments_BT=None to its call, "
+            "and leave out positions where it is 0"
         )
     if jnp.issubdtype(inputs.dtype, jnp.floating):
         inputs = inputs.astype(jax.tree.leaves(params)[0].dtype)
@@ -151,8 +152,9 @@ def _masked(real_B: jax.Array) -> Callable[..., Any]:
             rows, B = len(args[0]), len(real_B)
             if rows % B:
                 raise ValueError(
-                    f"{'/'.join(context.module.path)}: got {rows} rows to normalise of {B} examples; expected as many rows "
-                    "for each example, one after the other. Keep the examples on the first axis"
+                    f"{'/'.join(context.module.path)}: got {rows} rows to normalise of {B} examples; "
+                    "expected as many rows for each example, one after the other. Keep the examples on the "
+                    "first axis."
                 )
             mask = jnp.repeat(real_B, rows // B).reshape(rows, *(1,) * (args[0].ndim - 1))
             kwargs = {**kwargs, "mask": mask}

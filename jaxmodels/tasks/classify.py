@@ -55,8 +55,8 @@ def classify(
         if class_weights is not None:
             if len(class_weights) != target_BK.shape[-1]:
                 raise ValueError(
-                    f"classify: came {len(class_weights)} class weights for {target_BK.shape[-1]} classes; "
-                    "wanted one for each class: give as many"
+                    f"classify: got {len(class_weights)} class weights for {target_BK.shape[-1]} classes; "
+                    "expected one for each class. Give as many."
                 )
             weight_B = weight_B * (target_BK @ jnp.asarray(class_weights, jnp.float32))
         return Mean.of(optax.softmax_cross_entropy(logits_BK.astype(jnp.float32), target_BK), weight_B)

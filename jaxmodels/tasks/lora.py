@@ -44,7 +44,8 @@ def lora(
     """
     if rank < 1:
         raise ValueError(
-            f"lora: rank is {rank}; wanted at least 1, the inner size of a @ b: 4 to 16 are usual"
+            f"lora: got rank={rank}; expected at least 1, the inner size of a @ b. Take 4 to 16, which are "
+            "usual."
         )
     scale = alpha / rank
 
@@ -105,8 +106,8 @@ def _shifted(params: Params, adapters: Adapters, scale: Any) -> Params:
     names = by_path(params)
     if strange := sorted(set(adapters) - set(names)):
         raise ValueError(
-            f"lora: came an adapter of {strange[0]}, which the parameters have not; wanted paths such as {abbreviated(names)}: "
-            "give the parameters that the adapters were made for"
+            f"lora: got an adapter of {strange[0]}, which the parameters do not have; expected paths such as "
+            f"{abbreviated(names)}. Give the parameters that the adapters were made for."
         )
 
     def shift(name, w):
@@ -128,15 +129,15 @@ def _start(key: Array, base: Params, rank: int, paths: str) -> Adapters:
     chosen = {name: x for name, x in names.items() if re.search(paths, name)}
     if not chosen:
         raise ValueError(
-            f"lora: came paths={paths!r}, which no parameter has; wanted an expression that finds some of {abbreviated(names)}: "
-            "change it"
+            f"lora: got paths={paths!r}, which matches no parameter; expected a regular expression that "
+            f"matches some of {abbreviated(names)}. Change it."
         )
     adapters = {}
     for n, (name, w) in enumerate(sorted(chosen.items())):
         if w.ndim < 2:
             raise ValueError(
-                f"lora: {name} came in the shape {w.shape}; wanted kernels, of two dimensions and more: "
-                f"narrow paths={paths!r}"
+                f"lora: got {name} of the shape {w.shape}; expected kernels, of two dimensions or more. "
+                f"Narrow paths={paths!r}."
             )
         *stack, I, O = w.shape
         a = jax.random.normal(jax.random.fold_in(key, n), (*stack, I, rank)) / I**0.5

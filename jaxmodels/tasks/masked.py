@@ -104,8 +104,8 @@ def masked(
         V, shape = table_VN.shape[0], batch["inputs"].shape[1:]
         if vocabulary > V or not 0 <= mask < V:
             raise ValueError(
-                f"masked: got mask={mask} and vocabulary={vocabulary} for a model of {V:,} tokens; expected a token of the "
-                "model's and no more tokens than it has. Give those of the model's tokenizer"
+                f"masked: got mask={mask} and vocabulary={vocabulary} for a model of {V:,} tokens; expected "
+                "a token of the model's and no more tokens than it has. Give those of the model's tokenizer."
             )
         return {"inputs": tokens(V, (), shape), "weight": weights(None), "segments": segments(shape)}
 

@@ -46,14 +46,14 @@ def _wanted(given: dict[str, np.ndarray], mine: Any, kind: str) -> dict[str, jax
     if unknown := sorted(set(given) - set(own)):
         known = f"paths of its {kind}, such as {next(iter(own))}" if own else f"nothing, it has no {kind}"
         raise ValueError(
-            f"start_from: came {unknown[0]}, which the task has not; wanted {known}: nest the {kind} as the "
-            "task's model has them"
+            f"start_from: got {unknown[0]}, which the task does not have; expected {known}. Nest the {kind} "
+            "as the task's model has them."
         )
     for path, x in given.items():
         if x.shape != own[path].shape:
             raise ValueError(
-                f"start_from: {path} came in the shape {x.shape}; wanted {own[path].shape}: "
-                "take a model of these sizes"
+                f"start_from: got {path} of the shape {x.shape}; expected {own[path].shape}. Take a model of "
+                "these sizes."
             )
     return {path: jax.ShapeDtypeStruct(own[path].shape, own[path].dtype) for path in given}
 
@@ -61,6 +61,7 @@ def _wanted(given: dict[str, np.ndarray], mine: Any, kind: str) -> dict[str, jax
 def _leaves(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         raise ValueError(
-            f"start_from: came {type(tree).__name__}; wanted a nested mapping of arrays: give the variables so"
+            f"start_from: got {type(tree).__name__}; expected a nested mapping of arrays. Give the variables "
+            "in one."
         )
     return by_path(tree)

@@ -149,7 +149,7 @@ def score(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) 
     6.1)
     """
     if not answers:
-        raise ValueError("score: came no answers; wanted some by question: look whether the data is empty")
+        raise ValueError("score: got no answers; expected some by question. Look whether the data is empty.")
     exact = total = 0.0
     for question, known in answers.items():
         if question in predictions:

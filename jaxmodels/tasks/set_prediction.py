@@ -111,8 +111,8 @@ def _losses(
     """(sum of the classes' loss, sum of the boxes' loss) of one image; boxes in parts of the image."""
     if len(logits_QK) < len(present_M):
         raise ValueError(
-            f"match: came {len(logits_QK)} queries for up to {len(present_M)} boxes of an image; wanted no fewer queries "
-            "than boxes: give the model more"
+            f"match: got {len(logits_QK)} queries for up to {len(present_M)} boxes of an image; expected no "
+            "fewer queries than boxes. Give the model more."
         )
     class_M = jnp.where(present_M > 0, class_M, 0)
     apart_QM = jnp.abs(to_centers(boxes_Q4)[:, None] - to_centers(true_M4)).sum(-1)

@@ -16,8 +16,9 @@ import pytest
 from instances import first
 
 from jaxmodels.convert.bert import FAMILIES
-from jaxmodels.convert.load import load_pretrained, save_pretrained
+from jaxmodels.convert.load import load_pretrained
 from jaxmodels.convert.roberta_fairseq import fairseq_config, fairseq_names
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.tensors import write_file
 from jaxmodels.models.bert import Embedder, gelu
 
@@ -127,10 +128,10 @@ def test_a_config_comes_back_as_the_same_model():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"position_embedding_type": "relative_key"}, "came position_embedding_type 'relative_key'"),
-        ({"hidden_act": "silu"}, "came hidden_act 'silu'; wanted one of gelu"),
-        ({"architectures": ["BertForMultipleChoice"]}, "came the architecture 'BertForMultipleChoice'"),
-        ({"hidden_size": None}, "came hidden_size None; wanted a positive number"),
+        ({"position_embedding_type": "relative_key"}, "got position_embedding_type 'relative_key'"),
+        ({"hidden_act": "silu"}, "got hidden_act 'silu'; expected one of gelu"),
+        ({"architectures": ["BertForMultipleChoice"]}, "got the architecture 'BertForMultipleChoice'"),
+        ({"hidden_size": None}, "got hidden_size None; expected a positive number"),
     ],
 )
 def test_a_config_that_is_not_followed_is_refused(change, text):

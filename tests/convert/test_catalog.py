@@ -95,7 +95,7 @@ def test_the_command_prints_a_table_and_json(capsys, monkeypatch):
 
 def test_a_source_is_a_layout_that_the_loader_knows():
     lines = {line.name: line.source for line in catalog.models(["mixer", "mtcnn", "vae"])}
-    known = {family.layout for family in importlib.import_module("jaxmodels.convert.load").FAMILIES} | {
+    known = {family.layout for family in importlib.import_module("jaxmodels.convert.families").FAMILIES} | {
         catalog.LLAMA2C
     }
     assert lines["mixer_b16"] == "timm" and lines["vae"] == ""

@@ -9,9 +9,10 @@ import pytest
 from foreign import count, logits, ours, pictures, shaken
 
 from jaxmodels.convert import convnext as convert_convnext
-from jaxmodels.convert import load
+from jaxmodels.convert import families
 from jaxmodels.convert.family import timm
-from jaxmodels.convert.load import load_pretrained, load_weights, save_pretrained
+from jaxmodels.convert.load import load_pretrained, load_weights
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.tensors import write_file
 from jaxmodels.models.convnext import ConvNeXt
 
@@ -106,7 +107,7 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch(tmp_path, monkeypatch):
     def weights(model):
         return convert_convnext._weights(model, convert_convnext.NAMES_OF_TIMM)
 
-    monkeypatch.setattr(load, "FAMILIES", (timm({"tiny": make}, weights, (ConvNeXt,)),))
+    monkeypatch.setattr(families, "FAMILIES", (timm({"tiny": make}, weights, (ConvNeXt,)),))
     theirs, arrays = shaken(Theirs(MODEL)), {}
     for name, x in theirs.state_dict().items():
         for old, new in OF_TIMM:
@@ -148,10 +149,10 @@ def test_without_a_head_come_the_pooled_features(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"hidden_act": "relu"}, "convnext: came hidden_act 'relu'; wanted 'gelu'"),
-        ({"depths": [1]}, r"came hidden_sizes \(4, 6\) and depths \(1,\); wanted both for each stage"),
-        ({"layer_scale_init_value": 0}, "came layer_scale_init_value 0; wanted a positive number"),
-        ({"architectures": ["ConvNextForDreams"]}, "came the architecture 'ConvNextForDreams'"),
+        ({"hidden_act": "relu"}, "convnext: got hidden_act 'relu'; expected 'gelu'"),
+        ({"depths": [1]}, r"got hidden_sizes \(4, 6\) and depths \(1,\); expected both for each stage"),
+        ({"layer_scale_init_value": 0}, "got layer_scale_init_value 0; expected a positive number"),
+        ({"architectures": ["ConvNextForDreams"]}, "got the architecture 'ConvNextForDreams'"),
     ],
 )
 def test_a_config_that_is_not_followed_is_refused(change, text):

@@ -17,7 +17,7 @@ from jaxmodels import cli
 from jaxmodels.cli.parsing import given
 from jaxmodels.commands.generate import GenerateOptions
 from jaxmodels.convert.generation_config import Asked
-from jaxmodels.convert.load import save_pretrained
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.text import open_text_model
 from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.decoding import generate

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.convert.load import load_pretrained, save_pretrained
+from jaxmodels.convert.load import load_pretrained
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.tensors import write_file
 from jaxmodels.decoding import generate
 from jaxmodels.layers.attention import attention

@@ -83,35 +83,35 @@ def test_pictures_are_prepared_as_timm_says(picture):
         (
             _of_transformers,
             {"size": {"height": "x", "width": 9}},
-            "came a size of 'x'; wanted pixels, 1 to 4,096",
+            "got a size of 'x'; expected pixels, 1 to 4,096",
         ),
-        (_of_transformers, {"size": None}, "came a size of None; wanted pixels"),
+        (_of_transformers, {"size": None}, "got a size of None; expected pixels"),
         (
             _of_transformers,
             {"size": 9, "image_mean": [0.5, 0.5]},
-            r"came image_mean \[0.5, 0.5\]; wanted three numbers",
+            r"got image_mean \[0.5, 0.5\]; expected three numbers",
         ),
-        (_of_transformers, {"size": 9, "resample": 17}, "came resample 17; wanted pillow's 0 to 5"),
+        (_of_transformers, {"size": 9, "resample": 17}, "got resample 17; expected pillow's 0 to 5"),
         (
             _of_timm,
             {"mean": [0] * 3, "std": [1] * 3, "input_size": [1, 9, 9]},
-            r"came input_size \[1, 9, 9\]; wanted 3, height",
+            r"got input_size \[1, 9, 9\]; expected 3, height",
         ),
         (
             _of_timm,
             {"mean": [0] * 3, "std": [1] * 3, "crop_mode": "border"},
-            "came crop_mode 'border'; wanted center or squash",
+            "got crop_mode 'border'; expected center or squash",
         ),
         (
             _of_timm,
             {"mean": [0] * 3, "std": [1] * 3, "interpolation": "random"},
-            "came interpolation 'random'; wanted one of",
+            "got interpolation 'random'; expected one of",
         ),
-        (_of_timm, {"mean": [0] * 3, "std": [1] * 3, "crop_pct": -1}, "came -1; wanted a positive number"),
+        (_of_timm, {"mean": [0] * 3, "std": [1] * 3, "crop_pct": -1}, "got -1; expected a positive number"),
         (
             _of_timm,
             {"mean": [0] * 3, "std": [1] * 3, "crop_pct": 1e-6},
-            "came a size of 224000000; wanted pixels, 1 to 4,096",
+            "got a size of 224000000; expected pixels, 1 to 4,096",
         ),
     ],
 )
@@ -138,7 +138,7 @@ def test_predict_reads_a_folder_of_transformers(picture, tmp_path, capsys, monke
     theirs.save_pretrained(tmp_path / "model")
     processor = transformers.ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.9)
     with pytest.raises(
-        FileNotFoundError, match=r"there is no file .*preprocessor_config.json; wanted what says how"
+        FileNotFoundError, match=r"preprocessor_config.json: got no file; expected one that says how"
     ):
         preparation(Path(tmp_path / "model"), {"model_type": "resnet"})
     processor.save_pretrained(tmp_path / "model")
@@ -160,7 +160,7 @@ def test_what_does_not_classify_pictures_is_refused(tmp_path, picture, capsys):
     sizes = {"vocab_size": 11, "n_positions": 6, "n_embd": 8, "n_layer": 1, "n_head": 2}
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "model")
     assert cli.main(["predict", str(tmp_path / "model"), str(picture)]) == 2
-    assert "holds a gpt2, which does not classify pictures; wanted one that does" in capsys.readouterr().err
+    assert "got a gpt2, which does not classify images; expected a model that does" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -227,14 +227,14 @@ def test_timms_wide_pictures_keep_their_proportions(picture):
             "got the image_processor_type 'LevitImageProcessor'; expected one of",
         ),
         ({"image_std": [0.5, 0, 0.5]}, r"got image_std \[0.5, 0, 0.5\]; expected no zero, as it divides"),
-        ({"do_pad": True}, "got do_pad True; expected False, all that is followed"),
+        ({"do_pad": True}, "got do_pad True; expected False, the only value that is followed"),
         ({"do_flip_channel_order": True}, "got do_flip_channel_order True; expected False"),
         (
             {"size": {"shortest_edge": 9, "longest_edge": 20}},
             r"got size .*; expected a shortest_edge, or height and width",
         ),
         ({"do_resize": "no"}, "got do_resize 'no'; expected true or false"),
-        ({"do_center_crop": True, "crop_size": "x"}, "came a size of 'x'; wanted pixels"),
+        ({"do_center_crop": True, "crop_size": "x"}, "got a size of 'x'; expected pixels"),
     ],
 )
 def test_what_would_change_a_picture_and_is_not_followed_is_refused_by_name(change, text):
@@ -250,6 +250,6 @@ def test_a_mistake_in_how_pictures_are_prepared_names_the_file_that_makes_it(tmp
     )
     config = {"architecture": "resnet18", **said} if name == "config.json" else {"model_type": "vit"}
     with pytest.raises(
-        ValueError, match=rf"^{re.escape(str(tmp_path / name))}: came (image_)?mean 3; wanted three numbers"
+        ValueError, match=rf"^{re.escape(str(tmp_path / name))}: got (image_)?mean 3; expected three numbers"
     ):
         preparation(tmp_path, config)

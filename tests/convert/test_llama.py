@@ -13,7 +13,8 @@ from instances import first
 
 from jaxmodels.convert.llama import FAMILIES
 from jaxmodels.convert.llama2c import load_llama2c, load_vocabulary, save_llama2c
-from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
+from jaxmodels.convert.load import load_pretrained
+from jaxmodels.convert.save import convert, save_pretrained
 from jaxmodels.models.llama import Llama
 from jaxmodels.paths import by_path
 
@@ -193,32 +194,32 @@ def test_older_configs_say_the_same_with_theta_and_rope_scaling():
         (
             "llama",
             {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
-            "came rope_type 'dynamic'; wanted 'default'",
+            "got rope_type 'dynamic'; expected 'default'",
         ),
         (
             "llama",
             {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
             "partial_rotary_factor 0.5",
         ),
-        ("llama", {"hidden_act": "gelu"}, "came hidden_act 'gelu'; wanted 'silu'"),
-        ("llama", {"rope_scaling": "linear"}, "came rotary settings 'linear'; wanted an object"),
+        ("llama", {"hidden_act": "gelu"}, "got hidden_act 'gelu'; expected 'silu'"),
+        ("llama", {"rope_scaling": "linear"}, "got rotary settings 'linear'; expected an object"),
         (
             "llama",
             {"rope_scaling": {"type": "yarn", "factor": -1.0}},
-            "came factor -1.0; wanted a positive number",
+            "got factor -1.0; expected a positive number",
         ),
-        ("llama", {"rms_norm_eps": "1e-5"}, "came rms_norm_eps '1e-5'; wanted a positive number"),
-        ("llama", {"mlp_bias": True}, "came mlp_bias True; wanted False"),
-        ("llama", {"hidden_size": "16"}, "came hidden_size '16'; wanted a positive number"),
-        ("llama", {"num_hidden_layers": 2**40}, r"came num_hidden_layers \d+; wanted a positive number"),
-        ("llama", {"vocab_size": None}, "came vocab_size None; wanted a positive number"),
+        ("llama", {"rms_norm_eps": "1e-5"}, "got rms_norm_eps '1e-5'; expected a positive number"),
+        ("llama", {"mlp_bias": True}, "got mlp_bias True; expected False"),
+        ("llama", {"hidden_size": "16"}, "got hidden_size '16'; expected a positive number"),
+        ("llama", {"num_hidden_layers": 2**40}, r"got num_hidden_layers \d+; expected a positive number"),
+        ("llama", {"vocab_size": None}, "got vocab_size None; expected a positive number"),
         (
             "qwen2",
             {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
             "a window in some of 2 layers",
         ),
-        ("qwen2_moe", {**MOE, "decoder_sparse_step": 2}, "came decoder_sparse_step 2; wanted 1"),
-        ("qwen3_moe", {**MOE, "mlp_only_layers": [0]}, r"came mlp_only_layers \[0\]"),
+        ("qwen2_moe", {**MOE, "decoder_sparse_step": 2}, "got decoder_sparse_step 2; expected 1"),
+        ("qwen3_moe", {**MOE, "mlp_only_layers": [0]}, r"got mlp_only_layers \[0\]"),
     ],
     ids=str,
 )
@@ -230,7 +231,7 @@ def test_a_setting_that_cannot_be_followed_is_refused(kind, options, text):
 def test_a_model_that_no_kind_describes_is_not_written():
     model = Llama(V, T, 16, 2, 4, 2, 24, biases=("value",))
     with pytest.raises(
-        ValueError, match=r"came biases \('value',\).*wanted what llama, mistral.*can say: keep it"
+        ValueError, match=r"got biases \('value',\).*expected what llama, mistral.*can say. Keep it"
     ):
         FAMILIES[0].config(model)
 
@@ -335,23 +336,23 @@ def test_the_tables_of_angles_in_a_file_of_llama2c_are_those_of_the_published_on
 def test_a_model_that_a_file_of_llama2c_cannot_hold_is_refused(tmp_path):
     model = Llama(37, 16, 8, 1, 2, 1, 12, window=4)
     params = jax.jit(model.init)(jax.random.key(0), TOKENS)["params"]
-    with pytest.raises(ValueError, match="came a model with window 4; wanted what the format can say"):
+    with pytest.raises(ValueError, match="got a model with window 4; expected what the format can say"):
         save_llama2c(tmp_path / "a.bin", model, params)
 
 
 @pytest.mark.parametrize(
     ("header", "text"),
     [
-        ((), r"came the header \(\); wanted width"),
-        ((0, 0, 0, 0, 0, 0, 0), r"came the header \(0, .*no llama2.c file"),
-        ((64, 172, 5, 8, 3, 512, 512), r"came the header \(64, 172, 5, 8, 3.*which fit each other"),
-        ((64, 172, 5, 64, 4, 512, 512), r"came the header .*which fit each other"),
-        ((-64, 172, 5, 8, 4, 512, 512), r"came the header \(-64.*which fit each other"),
+        ((), r"got the header \(\); expected width"),
+        ((0, 0, 0, 0, 0, 0, 0), r"got the header \(0, .*no llama2.c file"),
+        ((64, 172, 5, 8, 3, 512, 512), r"got the header \(64, 172, 5, 8, 3.*that fit each other"),
+        ((64, 172, 5, 64, 4, 512, 512), r"got the header .*that fit each other"),
+        ((-64, 172, 5, 8, 4, 512, 512), r"got the header \(-64.*that fit each other"),
         (
             (2**30, 2**30, 2**30, 2, 1, -(2**31), 2**30),
-            r"came 32 bytes; wanted \d[\d,]{30,}, by its header.*get it again",
+            r"got 32 bytes; expected \d[\d,]{30,}, by its header.*Get the file again",
         ),
-        ((64, 172, 5, 8, 4, 512, 512), r"came 32 bytes; wanted 1,056,540, by its header.*cut short"),
+        ((64, 172, 5, 8, 4, 512, 512), r"got 32 bytes; expected 1,056,540, by its header.*cut short"),
     ],
     ids=str,
 )
@@ -378,6 +379,6 @@ def test_a_hostile_or_broken_vocabulary_is_refused(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(
         ValueError,
-        match=r"whole tokens in [\d,]+ bytes, read to byte [\d,]+; wanted 512, .*take the tokenizer of this",
+        match=r"whole tokens in [\d,]+ bytes, read to byte [\d,]+; expected 512, .*Take the tokenizer of this",
     ):
         load_vocabulary(path, 512)

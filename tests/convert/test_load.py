@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.convert.load import convert, load_pretrained, save_pretrained
+from jaxmodels.convert.load import load_pretrained
+from jaxmodels.convert.save import convert, save_pretrained
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
 from jaxmodels.models.bert import Bert, MaskedLM
 from jaxmodels.models.gpt import GPT
@@ -83,7 +84,7 @@ def test_convert_takes_along_everything_that_says_how_inputs_are_made(folder, tm
 
 
 def test_convert_overwrites_nothing(folder):
-    with pytest.raises(ValueError, match=r"is not empty; wanted a new folder"):
+    with pytest.raises(ValueError, match=r"not empty, or a file; expected a new folder"):
         convert(folder, folder)
 
 
@@ -96,7 +97,7 @@ def test_older_weights_in_the_folder_do_not_stay(folder, params):
 
 
 def test_shardings_of_another_model_are_refused(folder):
-    with pytest.raises(ValueError, match=r"shardings and parameters differ in"):
+    with pytest.raises(ValueError, match=r"shardings: got other paths than the parameters' \("):
         load_pretrained(folder, shardings={"position": None})
 
 
@@ -126,21 +127,21 @@ def test_parameters_may_be_split_over_devices(folder, params):
     [
         (
             {"transformer.wpe.weight": None},
-            r"the tensor 'transformer.wpe.weight' is missing; wanted for position",
+            r"got no tensor 'transformer.wpe.weight'; expected it for position",
         ),
-        ({"transformer.h.1.ln_1.bias": None}, r"'transformer.h.1.ln_1.bias' is missing"),
-        ({"extra": np.zeros(3, np.float32)}, r"1 tensors belong to nothing in a gpt2, such as extra"),
+        ({"transformer.h.1.ln_1.bias": None}, r"got no tensor 'transformer.h.1.ln_1.bias'"),
+        ({"extra": np.zeros(3, np.float32)}, r"got 1 tensors that nothing in a gpt2 uses, such as extra"),
         (
             {"transformer.h.2.ln_1.bias": np.zeros(8, np.float32)},
-            r"belong to nothing in a gpt2, such as transformer.h.2",
+            r"that nothing in a gpt2 uses, such as transformer.h.2",
         ),
         (
             {"transformer.wpe.weight": np.zeros((8, 16), np.float32)},
-            r"has the shape \[8, 16\].*wanted \(16, 8\)",
+            r"of the shape \[8, 16\].*expected \(16, 8\)",
         ),
         (
             {"transformer.h.1.ln_1.bias": np.zeros(9, np.float32)},
-            r"h.1.ln_1.bias has the shape \[9\].*wanted \(8,\)",
+            r"h.1.ln_1.bias of the shape \[9\].*expected \(8,\)",
         ),
     ],
     ids=["missing", "missing-layer", "extra", "extra-layer", "turned", "another-size"],
@@ -155,18 +156,18 @@ def test_tensors_that_do_not_fit_are_named(folder, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gptx"}, r"came the model_type 'gptx'; known are gpt2, .*llama"),
-        ({"model_type": ["gpt2"]}, r"came the model_type"),
-        ({"n_embd": "8"}, r"came n_embd '8'; wanted a positive number"),
-        ({"n_embd": -8}, r"came n_embd -8"),
-        ({"n_embd": None}, r"came n_embd None"),
-        ({"n_embd": {}}, r"came n_embd {}"),
-        ({"n_layer": 2**31 - 1}, r"came n_layer 2147483647"),
-        ({"n_layer": True}, r"came n_layer True"),
-        ({"n_layer": 10**12}, r"came n_layer 1000000000000"),
-        ({"n_layer": 3}, r"is missing"),
-        ({"n_positions": 10**9}, r"has the shape"),
-        ({"activation_function": "relu"}, r"came activation_function 'relu'"),
+        ({"model_type": "gptx"}, r"got the model_type 'gptx'; expected one of gpt2, .*llama"),
+        ({"model_type": ["gpt2"]}, r"got the model_type"),
+        ({"n_embd": "8"}, r"got n_embd '8'; expected a positive number"),
+        ({"n_embd": -8}, r"got n_embd -8"),
+        ({"n_embd": None}, r"got n_embd None"),
+        ({"n_embd": {}}, r"got n_embd {}"),
+        ({"n_layer": 2**31 - 1}, r"got n_layer 2147483647"),
+        ({"n_layer": True}, r"got n_layer True"),
+        ({"n_layer": 10**12}, r"got n_layer 1000000000000"),
+        ({"n_layer": 3}, r"got no tensor"),
+        ({"n_positions": 10**9}, r"of the shape"),
+        ({"activation_function": "relu"}, r"got activation_function 'relu'"),
     ],
 )
 def test_settings_that_cannot_be_are_named_before_anything_is_made(folder, changes, message):
@@ -218,7 +219,7 @@ def test_a_second_head_beside_tied_embeddings_is_equal_to_them_or_refused(name, 
     change(tmp_path, **{copy: numbers})
     with pytest.raises(
         ValueError,
-        match=rf"got {copy} with other numbers than {original}, .*ties the two; expected them equal",
+        match=rf"got {copy} with other values than {original}, .*ties the two; expected equal ones",
     ):
         load_pretrained(tmp_path)
 
@@ -239,7 +240,7 @@ def test_a_folder_without_config_is_named(tmp_path):
 
 @fast
 def test_a_model_without_a_form_elsewhere_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="MLP has no form outside of jaxmodels"):
+    with pytest.raises(ValueError, match="got a MLP, which has no form outside of jaxmodels"):
         save_pretrained(tmp_path, MLP((3,), 2), {})
 
 

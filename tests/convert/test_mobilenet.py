@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from foreign import count, logits, ours, pictures, shaken
 
-from jaxmodels.convert import load
+from jaxmodels.convert import families
 from jaxmodels.convert import mobilenet as convert_mobilenet
 from jaxmodels.convert.family import timm
 from jaxmodels.convert.load import load_pretrained, load_weights
@@ -142,7 +142,7 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch(name, tmp_path, monkeypatc
     def make(classes, **fields):
         return MODELS[name].clone(classes=classes, **fields)
 
-    monkeypatch.setattr(load, "FAMILIES", (timm({"tiny": make}, convert_mobilenet._timm, (MobileNet,)),))
+    monkeypatch.setattr(families, "FAMILIES", (timm({"tiny": make}, convert_mobilenet._timm, (MobileNet,)),))
     theirs, arrays = shaken(Theirs(MODELS[name])), {}
     moved = {parts[i]: parts[i + 1] for parts in TO_TIMM[name] for i in range(0, len(parts), 2)}
     for key, x in state(theirs).items():

@@ -13,7 +13,8 @@ import pytest
 
 from jaxmodels import cli
 from jaxmodels.convert.llama2c import save_llama2c
-from jaxmodels.convert.load import convert, load_pretrained, load_weights, save_pretrained
+from jaxmodels.convert.load import load_pretrained, load_weights
+from jaxmodels.convert.save import convert, save_pretrained
 from jaxmodels.convert.tensors import finite, open_file, write_file
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.llama import Llama

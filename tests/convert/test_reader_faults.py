@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from fuzz import mutations
 
+from jaxmodels.convert.families import FAMILIES
 from jaxmodels.convert.image import _of_timm, _of_transformers
 from jaxmodels.convert.llama2c import load_llama2c, load_vocabulary, save_llama2c
-from jaxmodels.convert.load import FAMILIES, load_pretrained, save_pretrained
+from jaxmodels.convert.load import load_pretrained
 from jaxmodels.convert.model_config import module_of
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
 from jaxmodels.convert.text import _generation, _tokens
 from jaxmodels.data.formats.tokenizer import Tokenizer

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from foreign import count, logits, ours, pictures, shaken
 
-from jaxmodels.convert import load
+from jaxmodels.convert import families
 from jaxmodels.convert import resnet as convert_resnet
 from jaxmodels.convert.family import timm
-from jaxmodels.convert.load import load_pretrained, load_weights, save_pretrained
+from jaxmodels.convert.load import load_pretrained, load_weights
+from jaxmodels.convert.save import convert, save_pretrained
 from jaxmodels.convert.tensors import open_file, write_file
 from jaxmodels.models import resnet
 from jaxmodels.models.resnet import Basic, Bottleneck, CifarResNet, ResNet, SqueezeExcite
@@ -126,7 +127,7 @@ FEW = {"resnet_tiny": partial(ResNet, block=Bottleneck, widths=(2, 3), **TINY)}
 def timm_folder(tmp_path, monkeypatch):
     """(folder as timm writes it, the model in PyTorch)."""
     family = timm(FEW, lambda model: convert_resnet._weights(model, convert_resnet.TORCHVISION), (ResNet,))
-    monkeypatch.setattr(load, "FAMILIES", (family, *load.FAMILIES))
+    monkeypatch.setattr(families, "FAMILIES", (family, *families.FAMILIES))
     theirs = shaken(Theirs(FEW["resnet_tiny"](classes=K)))
     arrays = {name: x.numpy() for name, x in theirs.state_dict().items()}
     folder = tmp_path / "timm"
@@ -147,7 +148,7 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch_and_is_written_again(timm_
     folder, theirs = timm_folder
     found = load_pretrained(folder)
     np.testing.assert_allclose(ours(found, IMAGES), logits(theirs, IMAGES), atol=1e-4)
-    load.convert(folder, tmp_path / "again")
+    convert(folder, tmp_path / "again")
     again = json.loads((tmp_path / "again" / "config.json").read_text())
     assert (again["architecture"], again["num_classes"], again["pretrained_cfg"]["mean"]) == (
         "resnet_tiny",
@@ -189,14 +190,14 @@ def test_without_a_head_come_the_pooled_features(timm_folder):
     [
         (
             {"architecture": "resnet_giant"},
-            r"came the architecture 'resnet_giant'; known are resnet_tiny, .*resnet18",
+            r"got the architecture 'resnet_giant'; expected one of resnet_tiny, .*resnet18",
         ),
-        ({"num_classes": "5"}, "came num_classes '5'; wanted a positive number"),
+        ({"num_classes": "5"}, "got num_classes '5'; expected a positive number"),
         (
             {"num_classes": 6},
-            r"fc.weight has the shape \[5, 12\], which gives \(12, 5\) for head/kernel; wanted \(12, 6\)",
+            r"fc.weight of the shape \[5, 12\], which gives \(12, 5\) for head/kernel; expected \(12, 6\)",
         ),
-        ({"model_args": {"output_stride": 8}}, "came model_args .'output_stride': 8.; wanted none"),
+        ({"model_args": {"output_stride": 8}}, "got model_args .'output_stride': 8.; expected none"),
     ],
 )
 def test_a_config_of_timm_that_is_not_followed_is_refused(timm_folder, change, text):
@@ -253,7 +254,7 @@ def test_grey_images_are_read_and_written_with_inputs_of_their_shape(tmp_path):
     theirs = transformers_resnet("basic", num_channels=1)
     theirs.save_pretrained(tmp_path / "a")
     with pytest.raises(
-        ValueError, match=r"convolution.weight has the shape \[4, 1, 7, 7\].*wanted \(7, 7, 3, 4\)"
+        ValueError, match=r"convolution.weight of the shape \[4, 1, 7, 7\].*expected \(7, 7, 3, 4\)"
     ):
         load_pretrained(tmp_path / "a")
     grey = IMAGES[..., :1]
@@ -278,23 +279,23 @@ CONFIG = {
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"hidden_act": "gelu"}, "came hidden_act 'gelu'; wanted 'relu', the only one followed here"),
-        ({"downsample_in_first_stage": True}, "came downsample_in_first_stage True; wanted False"),
-        ({"downsample_in_bottleneck": True}, "came downsample_in_bottleneck True; wanted False"),
-        ({"layer_type": "wide"}, "came layer_type 'wide'; wanted basic or bottleneck"),
+        ({"hidden_act": "gelu"}, "got hidden_act 'gelu'; expected 'relu', the only value that is followed"),
+        ({"downsample_in_first_stage": True}, "got downsample_in_first_stage True; expected False"),
+        ({"downsample_in_bottleneck": True}, "got downsample_in_bottleneck True; expected False"),
+        ({"layer_type": "wide"}, "got layer_type 'wide'; expected basic or bottleneck"),
         (
             {"architectures": ["ResNetForDreams"]},
-            "came the architecture 'ResNetForDreams'; wanted one of ResNetFor",
+            "got the architecture 'ResNetForDreams'; expected one of ResNetFor",
         ),
         (
             {"hidden_sizes": [8, 10]},
-            r"came hidden_sizes \(8, 10\) and depths \(1, 2\); wanted both for each stage",
+            r"got hidden_sizes \(8, 10\) and depths \(1, 2\); expected both for each stage",
         ),
-        ({"depths": [1]}, r"and depths \(1,\); wanted both for each stage"),
-        ({"depths": [1, 10**9]}, "came depths .*; wanted positive numbers below 10,000"),
-        ({"depths": 3}, "came depths 3; wanted a number for each stage"),
-        ({"hidden_sizes": [8, True]}, "came hidden_sizes .*; wanted positive numbers"),
-        ({"embedding_size": -1}, "came embedding_size -1; wanted a positive number"),
+        ({"depths": [1]}, r"and depths \(1,\); expected both for each stage"),
+        ({"depths": [1, 10**9]}, "got depths .*; expected positive numbers below 10,000"),
+        ({"depths": 3}, "got depths 3; expected a number for each stage"),
+        ({"hidden_sizes": [8, True]}, "got hidden_sizes .*; expected positive numbers"),
+        ({"embedding_size": -1}, "got embedding_size -1; expected a positive number"),
     ],
 )
 def test_a_config_of_transformers_that_is_not_followed_is_refused(change, text):
@@ -310,10 +311,10 @@ def test_what_transformers_cannot_say_is_not_written_for_it(name, tmp_path):
     shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     with pytest.raises(
-        ValueError, match="wanted what transformers can say, plain ones and the stem that pools"
+        ValueError, match="expected what transformers can say, plain ones and the stem that pools"
     ):
         save_pretrained(tmp_path / "a", model, zeros["params"], {"batch_stats": zeros["batch_stats"]})
-    with pytest.raises(ValueError, match="came a ResNet of other settings; wanted one of resnet18"):
+    with pytest.raises(ValueError, match="got a ResNet of other settings; expected one of resnet18"):
         save_pretrained(
             tmp_path / "a", model, zeros["params"], {"batch_stats": zeros["batch_stats"]}, layout="timm"
         )

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmodels.convert import load
+from jaxmodels.convert import families
+from jaxmodels.convert.load import load_pretrained
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.t5 import FAMILY
 from jaxmodels.paths import by_path
 
@@ -123,11 +125,11 @@ def test_what_is_written_is_what_was_read(version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_transformers_loads_what_is_written(version, monkeypatch, tmp_path):
-    monkeypatch.setattr(load, "FAMILIES", (FAMILY,))
+    monkeypatch.setattr(families, "FAMILIES", (FAMILY,))
     model = theirs(version, 1)
     model.save_pretrained(tmp_path / "a")
-    module, params, _, config = load.load_pretrained(tmp_path / "a")
-    load.save_pretrained(tmp_path / "b", module, params, config=config)
+    module, params, _, config = load_pretrained(tmp_path / "a")
+    save_pretrained(tmp_path / "b", module, params, config=config)
     back = type(model).from_pretrained(tmp_path / "b").eval()
     with torch.no_grad():
         source, target = (torch.tensor(x.astype(np.int64)) for x in (SOURCE, TARGET))
@@ -145,14 +147,14 @@ def test_the_config_of_a_model_gives_the_model(version):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"d_model": None}, r"came d_model None; wanted a positive number"),
-        ({"num_decoder_layers": 3}, r"came num_decoder_layers 3; wanted 2"),
+        ({"d_model": None}, r"got d_model None; expected a positive number"),
+        ({"num_decoder_layers": 3}, r"got num_decoder_layers 3; expected 2"),
         (
             {"feed_forward_proj": "gated-silu"},
-            r"came feed_forward_proj 'gated-silu'; wanted relu or gated-gelu",
+            r"got feed_forward_proj 'gated-silu'; expected relu or gated-gelu",
         ),
-        ({"layer_norm_epsilon": 1e-5}, r"came layer_norm_epsilon 1e-05; wanted 1e-06"),
-        ({"relative_attention_num_buckets": 0}, r"came relative_attention_num_buckets 0"),
+        ({"layer_norm_epsilon": 1e-5}, r"got layer_norm_epsilon 1e-05; expected 1e-06"),
+        ({"relative_attention_num_buckets": 0}, r"got relative_attention_num_buckets 0"),
     ],
 )
 def test_settings_that_are_not_followed_are_named(changes, message):

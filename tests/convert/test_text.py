@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxmodels import cli
-from jaxmodels.convert.load import save_pretrained
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.text import open_text_model
 from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.decoding import generate
@@ -105,7 +105,7 @@ def test_the_command_tokenizes(capsys, tmp_path):
 def test_a_special_token_that_is_no_number_is_refused(folder, tmp_path, value):
     from jaxmodels.convert.text import _tokens
 
-    with pytest.raises(ValueError, match=r"eos_token_id is .*; wanted the number of a token"):
+    with pytest.raises(ValueError, match=r"got eos_token_id .*; expected a token"):
         _tokens({"eos_token_id": value}, "eos_token_id", tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_an_encoder_alone_writes_nothing(capsys, folder, tmp_path):
     params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     save_pretrained(tmp_path / "bert", encoder, params)
     assert cli.main(["generate", str(tmp_path / "bert"), "--prompt", "a"]) == 2
-    assert "holds a bert, which does not write text; wanted one that does" in capsys.readouterr().err
+    assert "got a bert, which does not generate text; expected a model that does" in capsys.readouterr().err
 
 
 def test_a_file_of_llama2c_tells_its_published_story(capsys, real):
@@ -170,7 +170,10 @@ def test_a_file_of_llama2c_tells_its_published_story(capsys, real):
 def test_a_file_of_llama2c_without_its_tokenizer_says_what_is_missing(capsys, real, tmp_path):
     shutil.copyfile(real("weights/stories260K") / "stories260K.bin", tmp_path / "a.bin")
     assert cli.main(["generate", str(tmp_path / "a.bin"), "--prompt", "a"]) == 2
-    assert "there is neither tok512.bin nor tokenizer.bin beside" in capsys.readouterr().err
+    assert (
+        "got neither tok512.bin nor tokenizer.bin beside it; expected its tokenizer"
+        in capsys.readouterr().err
+    )
 
 
 # What the files beside the weights say
@@ -282,20 +285,20 @@ def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(
         ),
         (
             {"config_json": {"min_length": 5}},
-            r"config.json: got min_length 5; expected none, all that is followed",
+            r"config.json: got min_length 5; expected none, the only value that is followed",
         ),
         (
             {"generation_config_json": {"eos_token_id": ["x"]}},
-            r"eos_token_id is \['x'\]; wanted the number of a token",
+            r"got eos_token_id \['x'\]; expected a token",
         ),
         (
             {"generation_config_json": {"eos_token_id": "1"}},
-            r"a/generation_config.json: eos_token_id is '1'; wanted the number",
+            r"a/generation_config.json: got eos_token_id '1'; expected a token",
         ),
-        ({"config_json": {"eos_token_id": "1"}}, r"a/config.json: eos_token_id is '1'; wanted the number"),
+        ({"config_json": {"eos_token_id": "1"}}, r"a/config.json: got eos_token_id '1'; expected a token"),
         (
             {"generation_config_json": {"eos_token_id": [1, 99999]}},
-            r"a/generation_config.json: got eos_token_id \[1, 99999\]; expected numbers below \d+, the model's tokens. Mend",
+            r"a/generation_config.json: got eos_token_id \[1, 99999\]; expected numbers below \d+, the model's tokens. Correct",
         ),
         (
             {"config_json": {"eos_token_id": 99999}},
@@ -303,7 +306,7 @@ def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(
         ),
         (
             {"config_json": {"activation_function": "relu"}},
-            r"a/config.json: gpt2: came activation_function 'relu'; wanted 'gelu_new'",
+            r"a/config.json: gpt2: got activation_function 'relu'; expected 'gelu_new'",
         ),
     ],
     ids=str,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from foreign import logits, ours, pictures, shaken
 
-from jaxmodels.convert import load
+from jaxmodels.convert import families
 from jaxmodels.convert import vit as convert_vit
 from jaxmodels.convert.family import image_of_size, timm
-from jaxmodels.convert.load import load_pretrained, load_weights, save_pretrained
+from jaxmodels.convert.load import load_pretrained, load_weights
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.tensors import write_file
 from jaxmodels.models.vit import ViT
 
@@ -110,7 +111,7 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch(model, tmp_path, monkeypat
         return model.clone(classes=classes, **fields)
 
     family = timm({"vit_tiny": make}, convert_vit._timm, (ViT,), inputs=image_of_size)
-    monkeypatch.setattr(load, "FAMILIES", (family,))
+    monkeypatch.setattr(families, "FAMILIES", (family,))
     theirs = shaken(Theirs(model))
     tensors = renamed(theirs, OF_TIMM)
     if model.layer_scale:
@@ -165,14 +166,14 @@ def test_without_a_head_comes_the_class_token_and_their_pooler_is_left_out(tmp_p
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"qkv_bias": False}, "vit: came qkv_bias False; wanted True, the only one followed here"),
-        ({"hidden_act": "relu"}, "came hidden_act 'relu'; wanted 'gelu'"),
+        ({"qkv_bias": False}, "vit: got qkv_bias False; expected True, the only value that is followed"),
+        ({"hidden_act": "relu"}, "got hidden_act 'relu'; expected 'gelu'"),
         (
             {"architectures": ["ViTForDreams"]},
-            "came the architecture 'ViTForDreams'; wanted one of ViTForImage",
+            "got the architecture 'ViTForDreams'; expected one of ViTForImage",
         ),
-        ({"patch_size": 0}, "came patch_size 0; wanted a positive number"),
-        ({"layer_norm_eps": "small"}, "came layer_norm_eps 'small'; wanted a positive number"),
+        ({"patch_size": 0}, "got patch_size 0; expected a positive number"),
+        ({"layer_norm_eps": "small"}, "got layer_norm_eps 'small'; expected a positive number"),
     ],
 )
 def test_a_config_that_is_not_followed_is_refused(change, text):
@@ -195,8 +196,8 @@ def test_every_name_of_timm_is_written_as_it_was_read(name):
 
 def test_what_no_file_can_say_is_refused(tmp_path):
     with pytest.raises(
-        ValueError, match="vit: came pool 'mean' and 0 registers; wanted a class token and none"
+        ValueError, match="vit: got pool 'mean' and 0 registers; expected a class token and none"
     ):
         convert_vit.FAMILIES[2].weights(MODEL.clone(pool="mean"))
-    with pytest.raises(ValueError, match=r"vit: came .*'layer_scale': 0.5.* for images of 8x8; wanted what"):
+    with pytest.raises(ValueError, match=r"vit: got .*'layer_scale': 0.5.* for images of 8x8; expected what"):
         convert_vit.FAMILIES[0].config(SCALED)

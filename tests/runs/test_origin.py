@@ -10,7 +10,8 @@ import pytest
 import jaxmodels
 from jaxmodels import cli
 from jaxmodels.commands.report import report
-from jaxmodels.convert.load import convert, load_pretrained
+from jaxmodels.convert.load import load_pretrained
+from jaxmodels.convert.save import convert
 from jaxmodels.runs.origin import check_run, is_weights
 from jaxmodels.sweeps.extract import take
 

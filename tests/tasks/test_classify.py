@@ -143,7 +143,7 @@ def test_class_weights_weigh_the_loss_and_its_mean_but_not_the_accuracy():
 
 def test_there_must_be_a_weight_for_each_class():
     with pytest.raises(
-        ValueError, match=r"came 2 class weights for 3 classes; wanted one for each class: give as many"
+        ValueError, match=r"got 2 class weights for 3 classes; expected one for each class. Give as many"
     ):
         train(classify(Times(), class_weights=(1, 2)))
 

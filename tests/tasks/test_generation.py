@@ -251,7 +251,7 @@ def test_a_set_has_no_distance_from_itself_and_turning_both_changes_nothing():
 
 def test_fewer_images_than_features_still_have_a_distance_and_one_has_none():
     assert np.isfinite(frechet(RANDOM.normal(size=(5, 8)), RANDOM.normal(size=(6, 8))))
-    with pytest.raises(ValueError, match="frechet: came 1 images; wanted at least 2"):
+    with pytest.raises(ValueError, match="frechet: got 1 images; expected at least 2"):
         frechet(np.zeros((1, 3)), np.zeros((5, 3)))
 
 

@@ -273,20 +273,20 @@ def test_the_programs_hold_no_array_of_the_models_size():
 @fast
 def test_an_expression_that_finds_nothing_is_an_error_that_shows_paths():
     with pytest.raises(
-        ValueError, match=r"'blocks/query' *, which no parameter has; wanted .*blocks/down/bias"
+        ValueError, match=r"'blocks/query' *, which matches no parameter; expected .*blocks/down/bias"
     ):
         adapted(paths="blocks/query").init(KEY, BATCH)
 
 
 @fast
 def test_a_vector_cannot_be_adapted():
-    with pytest.raises(ValueError, match=r"norm/scale came in the shape \(8,\); wanted kernels"):
+    with pytest.raises(ValueError, match=r"got norm/scale of the shape \(8,\); expected kernels"):
         adapted(paths="^norm/scale").init(KEY, BATCH)
 
 
 @fast
 def test_a_rank_below_one_is_an_error():
-    with pytest.raises(ValueError, match="rank is 0; wanted at least 1"):
+    with pytest.raises(ValueError, match="got rank=0; expected at least 1"):
         adapted(rank=0)
 
 
@@ -294,6 +294,6 @@ def test_a_rank_below_one_is_an_error():
 def test_adapters_of_another_model_are_an_error():
     adapters, extra = some()
     with pytest.raises(
-        ValueError, match="came an adapter of blocks/other/kernel, which the parameters have not"
+        ValueError, match="got an adapter of blocks/other/kernel, which the parameters do not have"
     ):
         merge(extra["base"], {"blocks/other/kernel": adapters[QKV]}, 1.0)

@@ -46,9 +46,9 @@ def test_a_run_begins_with_them():
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"nowhere": np.ones(2)}, "came nowhere, which the task has not; wanted paths"),
-        (jax.tree.map(lambda x: x[:1], PART), r"came in the shape \(1.*\); wanted \("),
-        (np.ones(3), "came ndarray; wanted a nested mapping"),
+        ({"nowhere": np.ones(2)}, "got nowhere, which the task does not have; expected paths"),
+        (jax.tree.map(lambda x: x[:1], PART), r"of the shape \(1.*\); expected \("),
+        (np.ones(3), "got ndarray; expected a nested mapping"),
     ],
 )
 def test_what_does_not_fit_is_refused(given, text):
@@ -81,16 +81,16 @@ def test_given_statistics_are_there_beside_the_tasks_own_parameters():
             NORMED,
             IMAGES,
             {"batch_stats": {"norm_9": np.ones(2)}},
-            "came batch_stats/norm_9, which .* its other variables, such",
+            "got batch_stats/norm_9, which .* its other variables, such",
         ),
         (
             NORMED,
             IMAGES,
             {"batch_stats": {"norm_0": {"mean": np.ones(3)}}},
-            r"came in the shape \(3,\); wanted \(2,\)",
+            r"of the shape \(3,\); expected \(2,\)",
         ),
-        (TASK, BATCH, STATISTICS, "wanted nothing, it has no other variables"),
-        (NORMED, IMAGES, np.ones(3), "came ndarray; wanted a nested mapping"),
+        (TASK, BATCH, STATISTICS, "expected nothing, it has no other variables"),
+        (NORMED, IMAGES, np.ones(3), "got ndarray; expected a nested mapping"),
     ],
 )
 def test_other_variables_that_do_not_fit_are_refused(task, batch, extra, text):

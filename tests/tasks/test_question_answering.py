@@ -103,5 +103,5 @@ def test_a_questions_best_answer_counts_and_one_without_prediction_is_wrong():
 
 
 def test_scoring_nothing_is_refused():
-    with pytest.raises(ValueError, match="came no answers; wanted some"):
+    with pytest.raises(ValueError, match="got no answers; expected some"):
         score({}, {})

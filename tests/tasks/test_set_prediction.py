@@ -111,7 +111,7 @@ def test_boxes_that_are_not_there_and_images_without_weight_have_no_effect():
 def test_fewer_queries_than_boxes_are_refused():
     params = said(np.zeros((1, 3)), np.zeros((1, 4)))
     with pytest.raises(
-        ValueError, match="match: came 1 queries for up to 2 boxes of an image; wanted no fewer queries"
+        ValueError, match="match: got 1 queries for up to 2 boxes of an image; expected no fewer queries"
     ):
         match(Said()).evaluate(params, {}, batch([[0, 0, 1, 1]] * 2, [0, 0], [1, 1]))
 
