@@ -103,12 +103,10 @@ def of_torch(n: int, take: Callable[[Any], Any], way: str) -> Iterator[Any]:
 
 def of_feed(data: ArrayPipeline) -> Iterator[Any]:
     """Batches on the device, by the runner's thread."""
-    feed = Feed(data, make_mesh(), ((n, n + 1) for n in itertools.count()), resident=False)
-    try:
-        while (given := feed.get(lambda: True)) is not None:
-            yield jax.block_until_ready(given.moving)
-    finally:
-        feed.close()
+    segments = ((n, n + 1) for n in itertools.count())
+    with Feed(data, make_mesh(), segments, resident=False) as feed:
+        for dispatch in feed.until():
+            yield jax.block_until_ready(dispatch.inputs)
 
 
 def of_indices(data: ArrayPipeline, steps: int) -> Iterator[Any]:

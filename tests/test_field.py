@@ -29,6 +29,7 @@ from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.state import abstract_state
 from jaxmodels.training import runner
+from jaxmodels.training.check import check
 
 fast = pytest.mark.fast
 
@@ -115,7 +116,7 @@ def test_a_spike_that_is_skipped_leaves_the_parameters_is_told_once_and_resume_o
     for stop in (6, 7):
         with pytest.raises(runner.Interrupted):
             run(guarded(), tmp_path / "cut", stop_at=stop)
-        like, _ = abstract_state(guarded(), runner.check(guarded(), Options(mesh="data=1")))
+        like, _ = abstract_state(guarded(), check(guarded(), Options(mesh="data=1")))
         left.append(Checkpoints(tmp_path / "cut" / "checkpoints").restore(like, stop)[1])
     for part in (lambda x: x.params, lambda x: x.opt_state.inner):
         jax.tree.map(np.testing.assert_array_equal, part(left[1]), part(left[0]))
@@ -265,7 +266,7 @@ def test_another_version_of_jax_goes_on_from_the_checkpoint(tmp_path):
             command = [python, *words, "--folder", str(tmp_path / folder), "--stop-at", stop]
             subprocess.run(command, env=env, check=True, timeout=120)
     experiment = bare_jax.build(bare_jax.Config())
-    like, _ = abstract_state(experiment, runner.check(experiment, Options(mesh="data=1")))
+    like, _ = abstract_state(experiment, check(experiment, Options(mesh="data=1")))
     states = [Checkpoints(tmp_path / folder / "checkpoints").restore(like) for folder in ("mixed", "whole")]
     assert [n for n, _, _ in states] == [10, 10]
     for (name, x), y in zip(leaves(states[0][1]).items(), leaves(states[1][1]).values(), strict=True):

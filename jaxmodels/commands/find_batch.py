@@ -54,7 +54,7 @@ def find_batch(
     from jaxmodels.analysis.nonfinite import in_bytes
     from jaxmodels.parallel.mesh import batch_ways
     from jaxmodels.runs import experiment_file
-    from jaxmodels.training import runner
+    from jaxmodels.training.check import check
 
     if memory < 0:
         raise ValueError(
@@ -79,7 +79,7 @@ def find_batch(
             f"find-batch: got --knob {knob}, with which the batch stays {built.train.batch}; expected the knob that is the "
             "batch. Give that"
         )
-    mesh = runner.check(built, options)
+    mesh = check(built, options)
     used = USED_OF_CPU if mesh.devices.flat[0].platform == "cpu" else USED
     limit = memory * 2**30 or available(mesh.devices.flat[0], mesh.size)
     unit = batch_ways(mesh) * options.accumulate
@@ -151,11 +151,11 @@ def _bytes(with_batch: Callable[[int], Experiment], n: int, options: Options) ->
     from jaxmodels.analysis import nonfinite
     from jaxmodels.planning.lowering import lower
     from jaxmodels.state import abstract_state
-    from jaxmodels.training import runner
+    from jaxmodels.training.check import check
 
     try:
         built = with_batch(n)
-        mesh = runner.check(built, options)
+        mesh = check(built, options)
         abstract, shardings = abstract_state(built, mesh, options.offload)
         memory = lower(built, options.__dict__, mesh, abstract, shardings).compile().memory_analysis()
     except ValueError:

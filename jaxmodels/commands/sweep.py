@@ -35,7 +35,7 @@ from jaxmodels.sweeps.member_files import Member
 from jaxmodels.sweeps.members import Setup, check_unchanged, remembered, result_of, train_members
 from jaxmodels.sweeps.pbt import evolve
 from jaxmodels.sweeps.statistics import check_metric, compare, goal_of, settings, verdict
-from jaxmodels.training import runner
+from jaxmodels.training.check import check
 
 EARLY = ("halving", "hyperband", "pbt")  # kinds of search that stop or change members on the way
 
@@ -98,7 +98,7 @@ def sweep(
         # First of all, since Ray starts processes by a fork, which JAX's threads do not survive.
         at = stack.enter_context(executors.place(on, path, resources)) if on else None
         mesh = make_mesh("")
-        runner.check(file.build(members[0].config), options)
+        check(file.build(members[0].config), options)
         _check_ends(file.build(members[0].config))
         stack.enter_context(
             _held(path, Identity(file.source, kept, same_results, file.beside), file, console)

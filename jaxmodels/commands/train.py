@@ -38,6 +38,7 @@ def train(
     from jaxmodels.runs.folder import Folder, Identity, has_begun
     from jaxmodels.runs.learned import read_learned
     from jaxmodels.training import runner
+    from jaxmodels.training.check import check
 
     options, place, others, knobs = _sort(arguments)
     processes.join(cluster.given(others.coordinator, others.process, others.processes))
@@ -64,7 +65,7 @@ def train(
         built = file.build(config)
         knobs = experiment_file.knobs_of(config)
         run_identity = Identity(file.source, knobs, {"precision": options.precision}, file.beside)
-    runner.check(built, options)  # before a folder is made
+    check(built, options)  # before a folder is made
     if path is None:
         return runner.run(built, options, console=console)
     with console.busy("taking the data's fingerprint"):

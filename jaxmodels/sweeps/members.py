@@ -22,8 +22,9 @@ from jaxmodels.runs.learned import read_learned
 from jaxmodels.runs.sealed import Damaged
 from jaxmodels.state import initial
 from jaxmodels.sweeps.grouping import groups, same
-from jaxmodels.sweeps.lockstep import Lockstep, Trial
+from jaxmodels.sweeps.lockstep import Lockstep
 from jaxmodels.sweeps.member_files import DATA, How, Member, data_of
+from jaxmodels.sweeps.orders import Trial
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.sweeps.space import name_of
 from jaxmodels.training.check_batches import check_data

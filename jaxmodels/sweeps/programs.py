@@ -34,7 +34,7 @@ from jaxmodels.runs.experiment_file import File
 from jaxmodels.state import as_dtype, batch_shapes, initial
 from jaxmodels.sweeps.grouping import Group, one_step
 from jaxmodels.training.metrics import pack
-from jaxmodels.training.programs import choose_k
+from jaxmodels.training.schedule import choose_k
 
 FEW = 8  # members, at most, that are tried in one program between one and all
 LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores

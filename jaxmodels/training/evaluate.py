@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +25,32 @@ from jaxmodels.training.metrics import MeanAccumulator, pack
 Show = Callable[[str, np.ndarray], object]
 
 
+class _Program(NamedTuple):
+    """What one evaluation runs on a batch."""
+
+    measure: Any  # (params, extra, batch with an axis of one step) to packed metrics
+    names: list[str]  # of these, known once it is traced
+    predict: Any  # (params, extra, batch) to predictions, or None
+
+
+class Collected:
+    """What an evaluation's pass over its data has given so far, on the host."""
+
+    def __init__(self) -> None:
+        self.total: Any = 0.0  # of packed metrics
+        self.predictions: list[Any] = []
+        self.batches: list[Any] = []
+
+    def add(self, packed: Any) -> None:
+        """Adds packed metrics of a batch, waiting for them."""
+        self.total = self.total + np.asarray(packed, np.float64)
+
+    def keep(self, predicted: Any, batch: Any) -> None:
+        """Keeps a batch's predictions, and the batch, both without padding, for the score of them all."""
+        self.predictions.append(predicted)
+        self.batches.append(batch)
+
+
 class Evaluator:
     """Evaluates states of an experiment; compiles once for each of its evaluations, always by jit.
 
@@ -35,103 +61,89 @@ class Evaluator:
         self, experiment: Experiment, mesh: Mesh, precision: Any, console: Console, state: step.State
     ):
         self.experiment, self.mesh, self.precision, self.console = experiment, mesh, precision, console
-        self._programs: dict[str, Any] = {}
+        self.evaluations = {name: as_evaluation(given) for name, given in experiment.evals.items()}
+        self._programs: dict[str, _Program] = {}
         self._checks = {
-            name: Checker(experiment.task, as_evaluation(evaluation).data, name, state.params, state.extra)
-            for name, evaluation in experiment.evals.items()
+            name: Checker(experiment.task, evaluation.data, name, state.params, state.extra)
+            for name, evaluation in self.evaluations.items()
         }
 
     def check(self) -> None:
-        """Looks at the data that lie in memory, before anything is trained."""
+        """Checks the data in memory, before anything is trained."""
         for check in self._checks.values():
             check.start()
 
     def __call__(self, state: step.State, show: Show | None = None) -> dict[str, float]:
-        """All evaluations of the experiment, by "name/metric"; show gets each picture, as "name-picture", and its pixels."""
-        params, extra = step.eval_variables(self.experiment.optimizer, state)
-        return {
-            f"{name}/{k}": v
-            for name, evaluation in self.experiment.evals.items()
-            for k, v in self._one(name, as_evaluation(evaluation), params, extra, show).items()
-        }
+        """All evaluations of the experiment, by "name/metric".
 
-    def _one(
+        show gets each image that they give: ("name-image", uint8 pixels, height x width x 1 or 3).
+        """
+        params, extra = step.eval_variables(self.experiment.optimizer, state)
+        metrics: dict[str, float] = {}
+        for name, evaluation in self.evaluations.items():
+            values = self._evaluate(name, evaluation, params, extra, show)
+            metrics.update({f"{name}/{metric}": value for metric, value in values.items()})
+        return metrics
+
+    def _evaluate(
         self, name: str, evaluation: Evaluation, params: Any, extra: Any, show: Show | None
     ) -> dict[str, float]:
         data, task = evaluation.data, self.experiment.task
-        measure = step.make_evaluate(task, precision=self.precision)
         if name not in self._programs:
-            names: list[str] = []
+            self._programs[name] = self._program(evaluation)
+        program = self._programs[name]
+        of_model = task.unwrap(params, extra) if program.predict else ()
+        collected, running = Collected(), deque[Any]()
+        segments = [(i, i + 1) for i in range(data.steps)]
+        with (
+            self.console.busy(f"evaluating {name}", after=5.0),
+            feeding.Feed(data, self.mesh, segments, resident=False, check=self._checks[name]) as feed,
+        ):
+            for start, _, inputs in feed.until():
+                running.append(program.measure(params, extra, inputs))
+                if len(running) > max_in_flight(self.mesh):
+                    collected.add(running.popleft())
+                if program.predict is not None:
+                    batch = feeding.read(data, start) if processes.first() else {}
+                    predicted = program.predict(*of_model, batch if processes.count() == 1 else inputs)
+                    if processes.first():
+                        real = feeding.real_rows(data, start)
+                        collected.keep(examples(predicted, real), examples(batch, real))
+        for packed in running:
+            collected.add(packed)
+        metrics = MeanAccumulator(program.names, collected.total).finish(task)
+        means = zip(program.names, collected.total, strict=True)
+        if bad := [metric for metric, (mean, weight) in means if weight and not np.isfinite(mean)]:
+            self.console.warn(processes.on_first_process(lambda: _not_finite(name, bad, data)))
+        return metrics | processes.on_first_process(lambda: score(name, evaluation, collected, show))
 
-            def program(params, extra, batch):
-                batch = split_positions(batch, self.mesh, leading=1)
-                metrics = measure(params, extra, jax.tree.map(lambda x: x[0], batch))
-                names[:] = sorted(metrics)
-                return pack(metrics)
+    def _program(self, evaluation: Evaluation) -> _Program:
+        measure = step.make_evaluate(self.experiment.task, precision=self.precision)
+        names: list[str] = []
 
-            predict = self._predict(evaluation.predict) if evaluation.predict else None
-            traced = traced_for(self.mesh, program)
-            self._programs[name] = (
-                jax.jit(traced, out_shardings=replicated(self.mesh)),
-                names,
-                predict,
-            )
-        program, names, predict = self._programs[name]
-        of_model = task.unwrap(params, extra) if predict else ()
-        feed = feeding.Feed(
-            data, self.mesh, [(i, i + 1) for i in range(data.steps)], resident=False, check=self._checks[name]
-        )
-        predictions: list[Any] = []
-        batches: list[Any] = []
-        flight: deque[Any] = deque()
-        total: Any = None
-        with self.console.busy(f"evaluating {name}", after=5.0):
-            try:
-                while (given := feed.get(lambda: True)) is not None:
-                    flight.append(program(params, extra, given.moving))
-                    if len(flight) > max_in_flight(self.mesh):
-                        total = _plus(total, flight.popleft())
-                    if predict is not None:
-                        batch = feeding.read(data, given.start) if processes.first() else {}
-                        predicted = predict(*of_model, batch if processes.count() == 1 else given.moving)
-                        if processes.first():
-                            real = feeding.real_rows(data, given.start)
+        def program(params, extra, batch):
+            batch = split_positions(batch, self.mesh, leading=1)
+            metrics = measure(params, extra, jax.tree.map(lambda x: x[0], batch))
+            names[:] = sorted(metrics)
+            return pack(metrics)
 
-                            def keep(tree, real=real):
-                                return jax.tree.map(lambda x: np.asarray(x)[real], tree)
-
-                            predictions.append(keep(predicted))
-                            batches.append(keep(batch))
-            finally:
-                feed.close()
-        for packed in flight:
-            total = _plus(total, packed)
-        sums = MeanAccumulator(names)
-        sums.sums = total
-        metrics = sums.finish(task)
-        if wrong := [
-            metric
-            for metric, (mean, weight) in zip(names, total, strict=True)
-            if weight and not np.isfinite(mean)
-        ]:
-            self.console.warn(processes.on_first_process(lambda: _not_finite(name, wrong, data)))
-        return metrics | processes.on_first_process(
-            lambda: _finish(name, evaluation, predictions, batches, show)
-        )
+        traced = traced_for(self.mesh, program)
+        jitted = jax.jit(traced, out_shardings=replicated(self.mesh))
+        return _Program(jitted, names, self._predict(evaluation.predict) if evaluation.predict else None)
 
     def _predict(self, predict: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-        """Predictions from a batch on the host; of several processes, from what moves to the devices, and whole in each."""
+        """Predictions from a batch on the host; of several processes, from the devices' inputs, and whole in each."""
         if processes.count() == 1:
             return jax.jit(predict)
 
-        def first_of(params, extra, moving):
-            return predict(params, extra, jax.tree.map(lambda x: x[0], moving))
+        def first_of(params, extra, inputs):
+            return predict(params, extra, jax.tree.map(lambda x: x[0], inputs))
 
         return jax.jit(first_of, out_shardings=replicated(self.mesh))
 
 
 def _not_finite(name: str, metrics: list[str], data: Pipeline) -> str:
-    """What to say of metrics that are no numbers, with the first example that explains it."""
+    """A warning of metrics that are not finite, with the first example that explains it."""
     found = ""
     for n in range(data.steps):
         examples = data.indices(n, 0, data.batch)
@@ -144,23 +156,18 @@ def _not_finite(name: str, metrics: list[str], data: Pipeline) -> str:
     )
 
 
-def _finish(
-    name: str, evaluation: Evaluation, predictions: list[Any], batches: list[Any], show: Show | None
+def examples(tree: Any, real: np.ndarray) -> Any:
+    """The rows that are examples and not padding, as NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x)[real], tree)
+
+
+def score(
+    name: str, evaluation: Evaluation, collected: Collected, show: Show | None = None
 ) -> dict[str, float]:
-    """The score of all predictions, and their pictures shown."""
-    score = evaluation.score(predictions, batches) if evaluation.score is not None else {}
+    """The score of all predictions; the images that they give are shown."""
+    predictions, batches = collected.predictions, collected.batches
+    values = evaluation.score(predictions, batches) if evaluation.score is not None else {}
     if evaluation.pictures is not None and show is not None:
-        for picture, pixels in evaluation.pictures(predictions, batches).items():
-            show(f"{name}-{picture}", pixels)
-    return dict(score)
-
-
-def evaluates(n: int, every: int | None, steps: int) -> bool:
-    """Whether a run of so many steps evaluates after step n: at its end and at multiples of `every`, without one that is
-    less than a tenth of `every` before the end, which the last evaluation would repeat."""
-    return n == steps or bool(every and n % every == 0 and (steps - n) * 10 >= every)
-
-
-def _plus(total: Any, packed: Any) -> np.ndarray:
-    packed = np.asarray(packed, np.float64)
-    return packed if total is None else total + packed
+        for image, pixels in evaluation.pictures(predictions, batches).items():
+            show(f"{name}-{image}", pixels)
+    return dict(values)

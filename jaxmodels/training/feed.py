@@ -1,11 +1,12 @@
-"""Batches on their way to the devices: read, placed and kept ready by a thread, so that a step never waits for small data.
+"""Batches on their way to the devices: a thread reads and places them ahead, so that no step waits for small data.
 
-A dispatch runs the steps [n, stop). What it is given is either the batches themselves, stacked, or, where the
-whole data set lies on the device, the places of their rows in it.
+A dispatch runs the steps [start, stop). Its input is the batches themselves, stacked, or, where the whole data
+set lies on the device, the indices of their rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -28,15 +29,14 @@ class Dispatch(NamedTuple):
 
     start: int
     stop: int
-    moving: Any
+    inputs: Any
 
 
 class Feed:
-    """Reads ahead over the given (start, stop) segments.
+    """Reads ahead over (start, stop) segments, in a thread that ends with the context.
 
-    resident: the data set as device arrays (see `fix`), or None to move batches. depth: dispatches kept
-    ready. check: looks at each batch that is read: (batch, step, its first row), as a check_batches.Checker
-    does.
+    resident: whether the data set lies on the device, so that only row indices move. depth: dispatches kept
+    ready. check: called with each batch that is read: (batch, step, its first row).
     """
 
     def __init__(
@@ -57,6 +57,14 @@ class Feed:
         self._thread = threading.Thread(target=self._work, args=(iter(segments),), name="feed", daemon=True)
         self._thread.start()
 
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the thread, or leaves it behind where the data source does not answer."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
     def _work(self, segments: Iterator[tuple[int, int]]) -> None:
         try:
             for start, stop in segments:
@@ -69,28 +77,26 @@ class Feed:
 
     def _offer(self, item: Any) -> None:
         while not self._stop.is_set():
-            try:
+            with contextlib.suppress(queue.Full):
                 self._queue.put(item, timeout=0.1)
                 return
-            except queue.Full:
-                continue
 
     def _place(self, start: int, stop: int) -> Any:
         begun = time.perf_counter()
-        waited = 0.0
+        read_s = 0.0
 
-        def rows(a: int, b: int) -> Any:
-            nonlocal waited
+        def rows(first: int, last: int) -> Any:
+            nonlocal read_s
             if self._resident:
-                got: Any = np.asarray(self._data.indices(np.arange(start, stop), a, b), np.int32)
+                read: Any = np.asarray(self._data.indices(np.arange(start, stop), first, last), np.int32)
             else:
-                got = stack([self._rows(n, a, b) for n in range(start, stop)])
-            waited = time.perf_counter() - begun
-            return got
+                read = stack([self._rows(n, first, last) for n in range(start, stop)])
+            read_s = time.perf_counter() - begun
+            return read
 
         placed = put_batch(rows, self._data.batch, self._mesh, leading=1)
-        self.reading += waited
-        self.placing += time.perf_counter() - begun - waited
+        self.reading += read_s
+        self.placing += time.perf_counter() - begun - read_s
         return placed
 
     def _rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
@@ -99,11 +105,17 @@ class Feed:
             self._check(batch, step, start)
         return batch
 
-    def get(self, busy: Callable[[], bool], give_up: Callable[[], bool] = lambda: False) -> Dispatch | None:
-        """The next dispatch's input; None after the last, and where give_up() while there is none yet.
+    def until(
+        self, give_up: Callable[[], bool] = lambda: False, busy: Callable[[], bool] = lambda: True
+    ) -> Iterator[Dispatch]:
+        """The dispatches in order, to the last one, or until give_up() where the next is not there yet.
 
-        busy() says whether the device still works meanwhile.
+        busy() says whether the device still works meanwhile: where it does not, the wait counts as idle.
         """
+        while (item := self._next(give_up, busy)) is not None:
+            yield item
+
+    def _next(self, give_up: Callable[[], bool], busy: Callable[[], bool]) -> Dispatch | None:
         while True:
             begun = time.perf_counter()
             try:
@@ -113,41 +125,39 @@ class Feed:
                     self.idle += time.perf_counter() - begun
                 if give_up():
                     return None
-                if (
-                    not self._thread.is_alive() and self._queue.empty()
-                ):  # it says why it ends, where it still can
-                    raise RuntimeError(
-                        "the thread that reads the data has ended without a word; start the run again"
-                    ) from None
-                continue
+                if self._thread.is_alive() or not self._queue.empty():
+                    continue
+                # A thread that can says why it ends.
+                raise RuntimeError(
+                    "the thread that reads the data has ended without a word; start the run again"
+                ) from None
             if isinstance(item, BaseException):
                 raise item
             return item
 
     @property
     def waited(self) -> float:
-        """Seconds that the device waited for this feed: no more than its work took, whatever else the machine did."""
+        """Seconds that the device waited for this feed: at most what its work took, whatever else the machine did."""
         return min(self.idle, self.reading + self.placing)
 
     def bottleneck(self, train_s: float, steps: int) -> str:
-        """Why the device waited, and what helps; of train_s seconds of training, in which it took `steps` steps."""
-        per = 1e3 / max(1, steps)
-        slow = "reading the data" if self.reading >= self.placing else "moving it to the device"
-        cure = (
-            "give the pipeline worker processes, or move work out of its load and augment functions"
-            if self.reading >= self.placing
-            else "move smaller types (uint8 images scaled on the device by `prepare`), or keep the data there: --resident on"
-        )
-        each = f"{self.reading * per:.1f} ms reading and {self.placing * per:.1f} ms moving"
+        """Why the device waited, and what helps; of train_s seconds of training, which took `steps` steps."""
+        per_step = 1e3 / max(1, steps)
+        reading, placing = self.reading * per_step, self.placing * per_step
+        if reading >= placing:
+            slow = "reading the data"
+            cure = "Give the pipeline worker processes, or move work out of its load and augment functions"
+        else:
+            slow = "moving it to the device"
+            cure = (
+                "Move smaller types (uint8 images scaled on the device by `prepare`), or keep the data there: "
+                "--resident on"
+            )
         return (
-            f"the device waited for input {self.waited / train_s:.0%} of the time, because of {slow}: {each} "
-            f"for each step of {train_s * per:.1f} ms; {cure}"
+            f"the device waited for input {self.waited / train_s:.0%} of the time, because of {slow}: "
+            f"{reading:.1f} ms reading and {placing:.1f} ms moving for each step of {train_s * per_step:.1f} ms. "
+            f"{cure}"
         )
-
-    def close(self) -> None:
-        """Ends the thread, or leaves it behind where the data source does not answer."""
-        self._stop.set()
-        self._thread.join(timeout=5)
 
 
 def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -170,18 +180,18 @@ def can_reside(data: Pipeline) -> bool:
     return all(loss(x) is None for x in arrays.values())
 
 
-def fix(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
+def on_devices(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
     """What every dispatch shares: the data set on every device, or nothing."""
     return jax.device_put(data.resident(), replicated(mesh)) if resident else {}
 
 
 def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Callable[[Any, Any], Any]:
-    """(fixed, moving) to batches with a leading axis of steps, to be traced; split: how the batches lie, under jit."""
+    """(dataset, inputs) to batches with a leading axis of steps, to be traced. split: the batches' sharding under jit."""
     if not resident:
-        return lambda fixed, moving: moving
+        return lambda dataset, inputs: inputs
 
-    def gather(fixed: Any, moving: Any) -> Any:
-        batches = jax.vmap(data.gather, (None, 0))(fixed, moving)
+    def gather(dataset: Any, inputs: Any) -> Any:
+        batches = jax.vmap(data.gather, (None, 0))(dataset, inputs)
         return jax.lax.with_sharding_constraint(batches, split) if split else batches
 
     return gather

@@ -6,6 +6,7 @@ traced: flax opens one for every module, jvp and transpose are those of the grad
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -21,6 +22,7 @@ from jaxmodels.console import Console
 from jaxmodels.parallel import processes
 from jaxmodels.runs.files import write_text
 from jaxmodels.runs.folder import Folder
+from jaxmodels.training.clock import Clock
 
 KEPT, SHOWN = 200, 10  # operations in operations.json, and of these in the console and on a page
 HEAD = ("module", "operation", "pass", "ms", "share", "times")
@@ -71,6 +73,30 @@ class Profile:
         self._window, self._console = steps or (0, 0), console
         self._path = folder.path / "profile" if folder else Path()
         self._begun: int | None = None
+
+    @contextlib.contextmanager
+    def around(
+        self,
+        start: int,
+        stop: int,
+        clock: Clock,
+        settle: Callable[[], None],
+        state: Callable[[], Any],
+        texts: Callable[[], Iterable[str]],
+    ) -> Iterator[None]:
+        """Begins and ends the trace around a dispatch, while nothing else runs.
+
+        settle() waits for what runs; state(): the newest; texts(): of the programs that may have run.
+        """
+        if self.begins(start, stop):
+            settle()
+            with clock.paused():
+                self.begin(start, state())
+        yield
+        if self.ends(stop):
+            settle()
+            with clock.paused():
+                self.end(stop, state(), texts)
 
     def begins(self, start: int, stop: int) -> bool:
         """Whether the dispatch of these steps is the first of the window, or of what a resumed run has left of it."""

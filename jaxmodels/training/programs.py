@@ -1,7 +1,7 @@
-"""The compiled programs of a run: k steps on data that comes with each dispatch or lies on the device.
+"""The compiled programs of a run: k steps, on batches that come with each dispatch or a data set on the device.
 
 How many steps make a dispatch is measured; which steps those are is a function of the step alone (see
-segments).
+jaxmodels.training.schedule).
 """
 
 from __future__ import annotations
@@ -27,40 +27,9 @@ from jaxmodels.parallel.placement import batch_sharding, split_positions
 from jaxmodels.state import make_step
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
+from jaxmodels.training.clock import Clock
 from jaxmodels.training.metrics import pack
-from jaxmodels.training.watchdog import Stall
-
-SHORT = 0.025  # seconds; a step at least this long is worth a dispatch of its own
-LONG = 0.05  # seconds that a dispatch of many steps should take
-CHUNK_BYTES = 64 << 20  # of the batches of one dispatch
-
-
-def segments(n: int, steps: int, k: int, every: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of every dispatch from step n on: k steps where they fit before the next event, else single ones.
-
-    Events are the multiples of each number in `every`, and the end. A function of n alone: k is counted from
-    the last event.
-    """
-    while n < steps:
-        last = max([n // e * e for e in every], default=0)
-        following = min([steps, *((n // e + 1) * e for e in every)])
-        whole = (n - last) % k == 0 and n + k <= following
-        stop = n + k if whole else n + 1
-        yield n, stop
-        n = stop
-
-
-def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...]) -> int:
-    """How many steps of step_s seconds make one dispatch: 1 for long ones, else about LONG seconds of them.
-
-    A number that divides the distance between events is preferred, so that no single steps are left over.
-    """
-    if step_s >= SHORT:
-        return 1
-    most = max(1, min(int(LONG / max(step_s, 1e-6)), CHUNK_BYTES // max(1, batch_bytes), 1000))
-    common = math.gcd(*events) if events else 0
-    divisors = [d for d in range(1, most + 1) if common and common % d == 0]
-    return divisors[-1] if divisors and divisors[-1] * 4 >= most else most
+from jaxmodels.training.schedule import choose_k
 
 
 class Programs:
@@ -78,16 +47,16 @@ class Programs:
         abstract: Any,
         shardings: Any,
         console: Console,
-        stall: Stall | None = None,
+        clock: Clock | None = None,
         check: Checker | None = None,
     ):
         self.check = check
-        self.stall = stall or Stall(0)
+        self.clock = clock or Clock()
         self.experiment, self.options, self.mesh, self.console = experiment, options, mesh, console
         self.abstract, self.shardings = abstract, shardings
         self.names: list[str] = []
         self.resident = False  # whether the data set lies on the device, and as what
-        self.fixed: Any = {}
+        self.dataset: Any = {}
         self._compiled: dict[bool, dict[int, Any]] = {False: {}, True: {}}  # by resident, then by k
         self.compile_s = 0.0
 
@@ -107,16 +76,17 @@ class Programs:
         if resident and self.check is not None:
             self.check.everything()
         if resident != self.resident:
-            self.resident, self.fixed = resident, feeding.fix(data, self.mesh, resident)
+            self.resident, self.dataset = resident, feeding.on_devices(data, self.mesh, resident)
 
     @property
     def compiled(self) -> dict[int, Any]:
         """What is compiled already, by k."""
         return self._compiled[self.resident]
 
-    def get(self, k: int) -> Any:
-        """The compiled program of k steps."""
+    def get(self, k: int, settle: Callable[[], None] = lambda: None) -> Any:
+        """The compiled program of k steps; settle() is called before it is compiled, where that is still to do."""
         if k not in self.compiled:
+            settle()
             with self.timed(f"compiling the step{f' ({k} in one program)' if k > 1 else ''}"):
                 self.compiled[k] = self._compile(k)
         return self.compiled[k]
@@ -149,9 +119,9 @@ class Programs:
             self.names = sorted(metrics)
             return new, pack(metrics)
 
-        def dispatch(state, fixed, moving):
+        def dispatch(state, dataset, inputs):
             state = jax.device_put(state, on_device) if options.offload != "nothing" else state
-            batches = unpack(fixed, moving)
+            batches = unpack(dataset, inputs)
             if options.compile == "jit":
                 batches = split_positions(batches, self.mesh, leading=1)
             if k > 1:
@@ -160,13 +130,13 @@ class Programs:
             return state, metrics[None]
 
         dispatch.__name__ = f"steps_{k}"  # as traces call it
-        moving = self._place(range(k))
+        inputs = self.inputs(range(k))
         jitted = compile_step(
             dispatch, options.compile, self.mesh, self.shardings, leading=1, remat=options.remat
         )
-        executable = jitted.lower(self.abstract, self.fixed, moving).compile()
+        executable = jitted.lower(self.abstract, self.dataset, inputs).compile()
         return RecompilingProgram(
-            executable, moving, lambda arguments, why: self._compile_again(jitted, arguments, why)
+            executable, inputs, lambda arguments, why: self._compile_again(jitted, arguments, why)
         )
 
     def _compile_again(self, jitted: Any, arguments: Any, why: str) -> Any:
@@ -175,24 +145,15 @@ class Programs:
             with self.timed(f"compiling the step for batches of another length: {now}"):
                 return jitted.lower(*arguments).compile()
         self.console.warn(f"the step is compiled again, because the batch has changed: {why}")
-        with self.stall.paused():
+        with self.clock.paused():
             return jitted.lower(*arguments).compile()
 
-    def _place(self, steps: range) -> Any:
-        """The input of a dispatch, put on the devices here and now."""
-        feed = feeding.Feed(
-            self.experiment.train,
-            self.mesh,
-            [(steps.start, steps.stop)],
-            resident=self.resident,
-            depth=1,
-            check=self.check,
-        )
-        try:
-            got = feed.get(lambda: True)
-        finally:
-            feed.close()
-        return got.moving  # type: ignore[union-attr]
+    def inputs(self, steps: range) -> Any:
+        """The input of a dispatch, read and placed on the devices here and now."""
+        segment = [(steps.start, steps.stop)]
+        data, check = self.experiment.train, self.check
+        with feeding.Feed(data, self.mesh, segment, resident=self.resident, depth=1, check=check) as feed:
+            return next(feed.until()).inputs
 
     def measure_k(self, state: step.State, events: tuple[int, ...]) -> int:
         """Steps in one dispatch, from the time of single steps; 1 where many in one program are not faster.
@@ -209,11 +170,11 @@ class Programs:
     def _seconds(self, k: int, state: step.State) -> float:
         """The time of a dispatch of k steps, on a copy of the state, as process 0 has measured it."""
         self.lay_data(k)
-        program, moving = self.get(k), self._place(range(k))
+        program, inputs = self.get(k), self.inputs(range(k))
         scratch, times = jax.tree.map(jnp.copy, state), []
         for _ in range(4):
             begun = time.perf_counter()
-            scratch, _ = program(scratch, self.fixed, moving)
+            scratch, _ = program(scratch, self.dataset, inputs)
             jax.block_until_ready(scratch)
             times.append(time.perf_counter() - begun)
         return processes.on_first_process(lambda: min(times[1:]))
@@ -228,7 +189,7 @@ class Programs:
     def timed(self, what: str) -> Iterator[None]:
         """Shows what takes long, and counts it as compilation."""
         begun = time.perf_counter()
-        with self.console.busy(what), self.stall.paused():
+        with self.console.busy(what), self.clock.paused():
             yield
         self.compile_s += time.perf_counter() - begun
 
@@ -239,17 +200,17 @@ class RecompilingProgram:
     compile(arguments, change) gives the program for these arguments; each is kept.
     """
 
-    def __init__(self, executable: Any, moving: Any, compile: Callable[[Any, str], Any]):
-        self._compile, self._last = compile, _signature(moving)
+    def __init__(self, executable: Any, inputs: Any, compile: Callable[[Any, str], Any]):
+        self._compile, self._last = compile, _signature(inputs)
         self._executables = [(self._last, executable)]
 
     def texts(self) -> list[str]:
         """The program's text for each kind of arguments."""
         return [executable.as_text() for _, executable in self._executables]
 
-    def __call__(self, state: Any, fixed: Any, moving: Any) -> Any:
+    def __call__(self, state: Any, dataset: Any, inputs: Any) -> Any:
         """The program on these arguments; the state's buffers are given away."""
-        signature = _signature(moving)
+        signature = _signature(inputs)
         executable = next((known for of, known in self._executables if of == signature), None)
         if executable is None:
 
@@ -261,14 +222,14 @@ class RecompilingProgram:
                 for name in sorted({*self._last, *signature})
                 if self._last.get(name) != signature.get(name)
             ]
-            executable = self._compile((state, fixed, moving), "; ".join(changes))
+            executable = self._compile((state, dataset, inputs), "; ".join(changes))
             self._executables.append((signature, executable))
         self._last = signature
-        return executable(state, fixed, moving)
+        return executable(state, dataset, inputs)
 
 
-def _signature(moving: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:
+def _signature(inputs: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:
     """Type and shape of each array of a dispatch, without the axis of steps; compared at every dispatch, so kept cheap."""
-    if not isinstance(moving, dict):
-        return {"indices": (moving.dtype, moving.shape[1:])}
-    return {f"batch[{name!r}]": (x.dtype, x.shape[1:]) for name, x in moving.items()}
+    if not isinstance(inputs, dict):
+        return {"indices": (inputs.dtype, inputs.shape[1:])}
+    return {f"batch[{name!r}]": (x.dtype, x.shape[1:]) for name, x in inputs.items()}

@@ -1,10 +1,9 @@
-"""The loop: an Experiment and Options in, a trained, evaluated, resumable run out. Read from top to bottom.
+"""An Experiment and Options in; a trained, evaluated, resumable run out. `run` is the checklist.
 
-segments(n)        which steps go into one dispatch: a function of n alone, so a resumed run repeats them
-feed               the input of the next dispatch, read and placed by a thread
-programs           the step, compiled once; k steps in a scan where one is too short to be worth a dispatch
-metrics            fetched while the next dispatch runs
-evals, checkpoints, signals: between dispatches
+check       every reason to refuse it            schedule   what happens at which step
+programs    the step, compiled                   feed       the next dispatch's input, read and placed by a thread
+loop        dispatch after dispatch              metrics    fetched while the next dispatch runs
+progress    the host's half of the state         evaluate, saving, signals: between dispatches
 """
 
 from __future__ import annotations
@@ -12,44 +11,44 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
 
-from jaxmodels import keys, step
-from jaxmodels.analysis import nonfinite
+from jaxmodels import step
 from jaxmodels.console import Console
-from jaxmodels.experiment import Experiment, as_evaluation
-from jaxmodels.launch.exit_statuses import DONE, of_signal
+from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
-from jaxmodels.parallel import axes, processes
-from jaxmodels.parallel.compile import compiler_options_for_once, max_in_flight
-from jaxmodels.parallel.mesh import batch_ways, check_batch, check_pmap, fit_devices, make_mesh
-from jaxmodels.runs.check_experiment import check_parts
+from jaxmodels.parallel import processes
+from jaxmodels.parallel.compile import compiler_options_for_once
 from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.metrics_file import Tracker, json_lines
-from jaxmodels.state import abstract_state, as_dtype, batch_shapes, initial
+from jaxmodels.state import abstract_state, as_dtype, initial
+from jaxmodels.training import failures
 from jaxmodels.training import feed as feeding
+from jaxmodels.training.check import check
 from jaxmodels.training.check_batches import Checker
-from jaxmodels.training.evaluate import Evaluator, evaluates
-from jaxmodels.training.metrics import History, Log, MeanAccumulator
+from jaxmodels.training.clock import Clock
+from jaxmodels.training.evaluate import Evaluator
+from jaxmodels.training.failures import Interrupted
+from jaxmodels.training.log import History, Log
+from jaxmodels.training.loop import train
 from jaxmodels.training.profile import Profile, window
-from jaxmodels.training.programs import Programs, segments
+from jaxmodels.training.programs import Programs
+from jaxmodels.training.progress import Progress
 from jaxmodels.training.saving import Saver
+from jaxmodels.training.schedule import Due, Schedule, segments
 from jaxmodels.training.signals import STOP_AT, Signals, signal_name
-from jaxmodels.training.stopping import Stopping
+from jaxmodels.training.status import Status, headline
+from jaxmodels.training.stopping import reason_to_stop
+from jaxmodels.training.summary import summarize, warn_of_broken, write_result
 from jaxmodels.training.trackers import tracker
-from jaxmodels.training.watchdog import Stall
+from jaxmodels.training.watchdog import Watchdog
 
 WORTH = 4000  # steps still to do that pay for compiling a second program
-INPUT_BOUND = 0.10  # share of the time spent waiting for input that is worth a warning
-LISTED, KEPT = 10, 1000  # broken examples that are shown, and those that result.json holds
-SETTLED = 5.0  # seconds of training after which that share is looked at
 
 
 class Result(NamedTuple):
@@ -57,84 +56,18 @@ class Result(NamedTuple):
 
     state: step.State
     metrics: dict[str, float]  # of the last evaluation, by "name/metric"
-    summary: dict[str, Any]  # what result.json says
-    history: list[
-        dict[str, Any]
-    ]  # what was logged, a dict for each line of metrics.jsonl; also of a run without a folder
-
-
-class Interrupted(Exception):
-    """A signal ended the run after it was saved."""
-
-    def __init__(self, number: int, step: int, saved: bool):
-        super().__init__(signal_name(number))
-        self.number, self.step, self.saved = number, step, saved
-        self.exit_status = (
-            of_signal(number) if number > 0 else DONE
-        )  # a preemption that JAX announced has no signal
-
-
-def check(experiment: Experiment, options: Options) -> Mesh:
-    """The mesh that the options name; raises where the experiment does not fit it."""
-    check_parts(experiment)
-    mesh = make_mesh(_elastic(experiment, options) if options.elastic else options.mesh)
-    if options.compile == "pmap":
-        if processes.count() > 1:
-            raise ValueError(
-                f"--compile pmap: there are {processes.count()} processes, it works in one; use --compile jit"
-            )
-        check_pmap(mesh)
-        if options.offload != "nothing":
-            raise ValueError(
-                f"--offload {options.offload}: pmap places whole arrays on the device; use --compile jit"
-            )
-    if options.accumulate < 1:
-        raise ValueError(
-            f"--accumulate {options.accumulate}: it must be at least 1, the number of micro-batches"
-        )
-    for name in ("steps_per_dispatch", "checkpoint_every", "keep", "stop_at", "stall_after"):
-        if getattr(options, name) < 0:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: it must be 0 or more")
-    Stopping(experiment)  # raises where nothing would ever be asked
-    for name, least in (
-        ("steps", 0),
-        ("log_every", 1),
-        ("eval_every", 1),
-        ("checkpoint_every", 1),
-        ("keep", 1),
-    ):
-        value = getattr(experiment, name)
-        if value is not None and value < least:
-            raise ValueError(
-                f"the experiment's {name} is {value}; it must be at least {least}, or absent where it may be"
-            )
-    if options.steps_per_dispatch > 1 and feeding.is_bucketed(experiment.train):
-        raise ValueError(
-            f"--steps-per-dispatch {options.steps_per_dispatch}: it must be 1 for batches of different lengths, or absent"
-        )
-    keys.words(experiment.seed, "the experiment's seed")
-    window(options.profile, experiment.steps)
-    check_batch(mesh, experiment.train.batch, options.accumulate, "train")
-    for name, evaluation in experiment.evals.items():
-        check_batch(mesh, as_evaluation(evaluation).data.batch, 1, name)
-    return mesh
-
-
-def _elastic(experiment: Experiment, options: Options) -> str:
-    """The mesh for the devices that are there."""
-    batches = [experiment.train.batch // max(1, options.accumulate)]
-    batches += [as_evaluation(evaluation).data.batch for evaluation in experiment.evals.values()]
-    return fit_devices(options.mesh, jax.device_count(), batches, use_all=processes.count() > 1)
+    summary: dict[str, Any]  # what result.json holds
+    history: list[dict[str, Any]]  # a dict for each line of metrics.jsonl; also of a run without a folder
 
 
 def evaluate(
     experiment: Experiment, state: step.State, options: Options, console: Console
 ) -> dict[str, float]:
     """All evaluations of the experiment in this state, by "name/metric"."""
-    session = _Session(experiment, options, None, console)
-    with session.clear_errors():
-        metrics = session.evaluate(state)
-    session.say_broken()
+    run = Training(experiment, options, None, console)
+    with run.explained_memory():
+        metrics = run.evaluator(state)
+    warn_of_broken(experiment, console)
     return metrics
 
 
@@ -151,450 +84,244 @@ def run(
 ) -> Result:
     """Trains, evaluates, checkpoints and logs an experiment, going on from the folder's newest sound checkpoint.
 
-    Without a folder nothing is written. trackers get (step, values). on_step(n) is called after each
+    Without a folder nothing is written. trackers get (step, values). on_step(step) is called after each
     dispatch, by tests.
     """
     options, console = options or Options(), console or Console(quiet=True)
     begun = time.perf_counter()
-    session = _Session(experiment, options, folder, console)
-    writers: list[Tracker] = []
-    if folder is None and options.track:
-        raise ValueError(
-            f"track is {', '.join(options.track)}, but the run has no folder; give one: folder='runs/mine'"
-        )
-    if folder is not None and processes.first():
-        writers += [
-            json_lines(folder.path / "metrics.jsonl", console.warn)
-        ]  # the first, which checkpoints wait for
-        writers += [tracker(kind, folder.path, name, knobs or {}) for kind in options.track]
-    with session.clear_errors():
-        state, n = session.start()
+    run = Training(experiment, options, folder, console)
+    writers = open_writers(options, folder, console, name, knobs or {})
+    with run.explained_memory():
+        state, first = run.start()
     history = History(() if folder is None else folder.logged())
-    log = Log([*writers, *trackers] if processes.first() else [], console.warn, history)
-    signals = Signals()
+    run.log = Log([*writers, *trackers] if processes.first() else [], console.warn, history)
+    run.on_step = on_step
     try:
-        with session.clear_errors(), signals, session.stall, console.progress(n, experiment.steps):
-            state = session.train(state, n, log, signals, on_step)
-        log.flush_first()
-        return session.finish(state, begun, history.lines)
+        with (
+            run.explained_memory(),
+            run.signals,
+            run.clock.watchdog,
+            console.progress(first, experiment.steps),
+        ):
+            state = run.train(state, first)
+        run.log.flush_first()
+        run.saver.wait()
+        summary = summarize(run, begun)
+        write_result(run, summary)
+        return Result(state, run.progress.metrics, summary, history.lines)
     except BaseException as error:
-        session.note_end(error)
+        with contextlib.suppress(OSError):  # a full disk may be the reason
+            write_result(run, {"exit": failures.reason(error), "metrics": run.progress.metrics})
         raise
     finally:
-        log.close()
-        session.close()
+        run.log.close()
+        run.profile.close()
 
 
-class _Session:
-    """One process's part of a run: compiled programs, and the clock."""
+def open_writers(
+    options: Options, folder: Folder | None, console: Console, name: str, knobs: Mapping[str, Any]
+) -> list[Tracker]:
+    """Those that the options ask for, behind the folder's own, which checkpoints wait for."""
+    if folder is None:
+        if options.track:
+            tracks = ", ".join(options.track)
+            raise ValueError(f"track: got {tracks} without a folder; expected one. Give folder='runs/mine'")
+        return []
+    if not processes.first():
+        return []
+    trackers = [tracker(kind, folder.path, name, knobs) for kind in options.track]
+    return [json_lines(folder.path / "metrics.jsonl", console.warn), *trackers]
+
+
+class Training:
+    """One process's part of a run, as the loop sees it."""
 
     def __init__(self, experiment: Experiment, options: Options, folder: Folder | None, console: Console):
         self.experiment, self.options, self.folder, self.console = experiment, options, folder, console
+        self.data = experiment.train
         self.mesh = check(experiment, options)
         self.abstract, self.shardings = abstract_state(experiment, self.mesh, options.offload)
-        self.stall = Stall(options.stall_after)
-        self.look = Checker(
+        self.checker = Checker(
             experiment.task, experiment.train, "train", self.abstract.params, self.abstract.extra
         )
+        self.clock = Clock(Watchdog(options.stall_after))
         self.programs = Programs(
-            experiment, options, self.mesh, self.abstract, self.shardings, console, self.stall, self.look
+            experiment, options, self.mesh, self.abstract, self.shardings, console, self.clock, self.checker
         )
-        self.evaluate = Evaluator(experiment, self.mesh, as_dtype(options.precision), console, self.abstract)
+        self.evaluator = Evaluator(experiment, self.mesh, as_dtype(options.precision), console, self.abstract)
         self.saver = Saver(folder, console)
         self.profile = Profile(window(options.profile, experiment.steps), folder, console)
-        self.train_s = 0.0
-        self.trained = 0  # steps in this process
-        self.k = options.steps_per_dispatch
-        self.checkpoint_every = options.checkpoint_every or experiment.checkpoint_every
-        self.metrics: dict[str, float] = {}
-        self.interval: MeanAccumulator | None = None
-        self.best: float | None = None
-        self.faults = 0
-        self.spikes = 0
+        self.signals = Signals(options.stop_at, experiment.steps)
+        self.status = Status(console, self.clock, experiment)
+        self.log = Log([], console.warn)
+        self.on_step: Callable[[int], None] | None = None
+        self.progress = Progress()
+        self.schedule = self._schedule()
+        self.k = 1
         self.feed: feeding.Feed | None = None
-        self.stopping = Stopping(experiment)
+        self.stopped: tuple[int, str] | None = None  # (step, reason) of an early end
+
+    def _schedule(self) -> Schedule:
+        experiment, every = self.experiment, self.progress.checkpoint_every
+        steps, log_every = experiment.steps, experiment.log_every
+        return Schedule(steps, log_every, experiment.eval_every, every, end=steps)
+
+    def explained_memory(self) -> AbstractContextManager:
+        """See failures.explained_memory."""
+        return failures.explained_memory(self.experiment, self.options, self.abstract)
 
     # Start
 
     def start(self) -> tuple[step.State, int]:
         """The state to go on from, on the mesh, and its step."""
-        experiment = self.experiment
-        self.console.say(self._headline(), "dim")
-        self.look.start()
-        self.evaluate.check()
-        restored = None
-        if self.folder is not None:
-            restored = self.folder.checkpoints.restore(self.abstract)
-            self.folder.settle()
-        if restored:
-            n, state, note = restored
-            self.interval = MeanAccumulator(note["names"])
-            self.interval.sums = np.asarray(note["interval"], np.float64)
-            self.metrics, self.best, self.saver.newest = note["metrics"], note["best"], n
-            self.k = self.k or note["steps_per_dispatch"]  # the bits of what follows depend on both
-            self.checkpoint_every = (
-                self.options.checkpoint_every or note["checkpoint_every"] or self.checkpoint_every
-            )
-            if self.options.on_nan == "stop":  # batches that were skipped before do not stop it
-                state = state._replace(faults=jnp.zeros_like(state.faults))
-            self.faults = int(state.faults)
-            self.spikes = int(step.skipped_spikes(state.opt_state) or 0)
-            self.stopping.evaluations = note.get("evaluations", [])
-            self.console.say(f"going on from step {n:,}", "bold")
-            if self.folder is not None and (said := self.folder.go_on_longer(n)):
-                self.console.warn(said)
-        else:
-            with self.programs.timed("initialising the parameters"):
-                once = compiler_options_for_once(self.mesh)
-                state, n = jax.jit(lambda: initial(experiment), out_shardings=self.shardings, **once)(), 0
-        if not self.k:
-            left = experiment.steps - n
-            self.k = (
-                self.programs.measure_k(state, self._events() or (experiment.steps,)) if left >= WORTH else 1
-            )
+        self.console.say(headline(self.experiment, self.options, self.mesh, self.abstract), "dim")
+        self.checker.start()
+        self.evaluator.check()
+        state, first = self._restored() or (self._initial(), 0)
+        progress, options = self.progress, self.options
+        progress.steps_per_dispatch = options.steps_per_dispatch or progress.steps_per_dispatch
+        every = options.checkpoint_every or progress.checkpoint_every or self.experiment.checkpoint_every
+        progress.checkpoint_every = every
+        self.schedule = self._schedule()
+        if not progress.steps_per_dispatch:
+            worth_it = self.experiment.steps - first >= WORTH
+            events = self.schedule.events or (self.experiment.steps,)
+            progress.steps_per_dispatch = self.programs.measure_k(state, events) if worth_it else 1
+        self.k = progress.steps_per_dispatch
         self.programs.lay_data(self.k)
         if self.folder is not None:
-            self.folder.resume_metrics(n)
+            self.folder.resume_metrics(first)
             self.folder.write_environment(
-                options=self.options.__dict__,
+                options=options.__dict__,
                 steps_per_dispatch=self.k,
-                checkpoint_every=self.checkpoint_every,
-                steps=experiment.steps,
-                batch=experiment.train.batch,
+                checkpoint_every=every,
+                steps=self.experiment.steps,
+                batch=self.data.batch,
             )
-        return state, n
+        return state, first
 
-    def _headline(self) -> str:
-        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params))
-        mesh = ",".join(f"{k}={v}" for k, v in self.mesh.shape.items())
-        kind = self.mesh.devices.flat[0].device_kind
-        data = self.experiment.train
-        described = data.describe()
-        stages = self.mesh.shape.get(axes.PIPELINE, 1)
-        if stages > 1:
-            n = axes.micro_batches(data.batch // self.options.accumulate, stages, batch_ways(self.mesh))
-            described += f"\n{stages} stages, {n} micro-batches; each stage waits {axes.bubble(stages, n):.0%} of its time"
-        return f"{parameters:,} parameters on {self.mesh.size} x {kind} ({mesh}, {self.options.compile})\n{described}"
+    def _initial(self) -> step.State:
+        with self.programs.timed("initialising the parameters"):
+            once = compiler_options_for_once(self.mesh)
+            return jax.jit(lambda: initial(self.experiment), out_shardings=self.shardings, **once)()
 
-    # Train
+    def _restored(self) -> tuple[step.State, int] | None:
+        """The newest sound checkpoint's state and step, its progress taken over; None where there is none."""
+        if self.folder is None:
+            return None
+        restored = self.folder.checkpoints.restore(self.abstract)
+        self.folder.settle()
+        if not restored:
+            return None
+        first, state, note = restored
+        if self.options.on_nan == "stop":  # batches that were skipped before do not stop it
+            state = state._replace(faults=jnp.zeros_like(state.faults))
+        self.progress = Progress.restored(note)
+        self.progress.skipped = int(state.faults)
+        self.progress.spikes = int(step.skipped_spikes(state.opt_state) or 0)
+        self.saver.newest = first
+        self.console.say(f"going on from step {first:,}", "bold")
+        if warning := self.folder.go_on_longer(first):
+            self.console.warn(warning)
+        return state, first
 
-    def train(
-        self, state: step.State, n: int, log: Log, signals: Signals, on_step: Callable | None
-    ) -> step.State:
-        """Steps n to the end."""
-        experiment, events = self.experiment, self._events()
-        if n < experiment.steps and self.stopping.now(n):
+    # Train: what the loop asks for
+
+    def train(self, state: step.State, first: int) -> step.State:
+        """The state at the end, evaluated and saved."""
+        if first < self.experiment.steps and self._stops(first):
             return state
-        flight: deque[Any] = deque()
-        depth = max_in_flight(self.mesh)
-        self.feed = feed = feeding.Feed(
-            experiment.train,
-            self.mesh,
-            segments(n, experiment.steps, self.k, events),
-            resident=self.programs.resident,
-            check=self.look,
-        )
-        for start, stop in segments(n, min(n + self.k, experiment.steps), self.k, events):
+        soon = min(first + self.k, self.experiment.steps)
+        for start, stop in segments(first, soon, self.k, self.schedule.events):
             self.programs.get(stop - start)  # compiled before the clock starts
         processes.barrier("compiled")
-        self.stall.progress()
-        clock = time.perf_counter()
-        done, warned = n, False
-        if 0 < self.options.stop_at <= n < experiment.steps:
-            raise self._interrupted(STOP_AT, n)
-
-        def busy() -> bool:
-            return bool(flight) and not flight[-1][2].is_ready()
-
-        def stopped() -> bool:
-            return signals.received != 0 and done > n
-
-        def land() -> None:
-            nonlocal clock
-            start, stop, packed = flight.popleft()
-            self._account(start, np.asarray(packed), state, log)
-            self.stall.progress()
-            now = time.perf_counter()
-            self.train_s += now - clock
-            self.trained += stop - start
-            clock = now
-
-        while (given := feed.get(busy, stopped)) is not None:
-            start, stop, moving = given
-            if stop - start not in self.programs.compiled:
-                while flight:
-                    land()
-                self.programs.get(stop - start)
-                clock = time.perf_counter()
-            if self.profile.begins(start, stop):
-                while flight:
-                    land()
-                with self.stall.paused():
-                    self.profile.begin(start, state)
-                clock = time.perf_counter()
-            compiling = self.programs.compile_s
-            state, packed = self.programs.get(stop - start)(state, self.programs.fixed, moving)
-            clock += self.programs.compile_s - compiling  # for a batch of another length
-            flight.append((start, stop, packed))
-            done = stop
-            if self.profile.ends(stop):
-                while flight:
-                    land()
-                with self.stall.paused():
-                    self.profile.end(stop, state, self.programs.texts)
-                clock = time.perf_counter()
-            while len(flight) > depth:
-                land()
-            if on_step is not None:
-                on_step(stop)
-            signals.poll()
-            if 0 < self.options.stop_at <= stop < experiment.steps:
-                signals.received = signals.received or STOP_AT
-            at_event = any(stop % e == 0 for e in events) or stop == experiment.steps
-            if at_event or signals.received:
-                while flight:
-                    land()
-                with self.stall.paused():
-                    if at_event and self._evaluates(stop):
-                        self._evaluate(state, stop, log)
-                    best = at_event and self._is_best(stop)
-                    ends = stop < experiment.steps and self._evaluates(stop) and self.stopping.now(stop)
-                    stopped_by = (
-                        signals.received
-                    )  # read once: what comes later is acted on after the next dispatch
-                    if stopped_by or best or ends or self._due(stop, self.checkpoint_every):
-                        log.flush_first()  # a checkpoint must not outlive log lines that a resumed run will not write again
-                        self._save(state, stop, best=best, must=bool(stopped_by) or ends)
-                    if stopped_by:
-                        raise self._interrupted(stopped_by, stop)
-                    if ends:
-                        return state
-                clock = time.perf_counter()
-            if not warned and self.train_s > SETTLED and feed.waited > INPUT_BOUND * self.train_s:
-                warned = True
-                self.console.warn(feed.bottleneck(self.train_s, self.trained))
-        while flight:
-            land()
-        if signals.received and done < experiment.steps:  # the data source had not answered yet
-            with self.stall.paused():
-                log.flush_first()
-                self._save(state, done, best=False, must=True)
-                raise self._interrupted(signals.received, done)
-        if n == experiment.steps and not self.metrics:
-            with self.stall.paused():
-                self._evaluate(state, n, log)
+        if self.signals.reached(first):
+            raise self._interrupted(STOP_AT, first)
+        state = train(self, state, first)
+        if first == self.experiment.steps and not self.progress.metrics:
+            self._evaluate(state, first)
         return state
 
-    def _events(self) -> tuple[int, ...]:
-        return tuple(e for e in (self.experiment.eval_every, self.checkpoint_every) if e)
-
-    def _due(self, n: int, every: int | None) -> bool:
-        return n == self.experiment.steps or bool(every and n % every == 0)
-
-    def _evaluates(self, n: int) -> bool:
-        return evaluates(n, self.experiment.eval_every, self.experiment.steps)
-
-    def _account(self, start: int, packed: np.ndarray, state: step.State, log: Log) -> None:
-        """Adds the metrics of a dispatch's steps, and logs those that end an interval."""
-        if self.interval is None or self.interval.names != self.programs.names:
-            self.interval = MeanAccumulator(self.programs.names)
-        every, steps = self.experiment.log_every, self.experiment.steps
-        n, stop, faults = (
-            start,
-            start + len(packed),
-            packed[:, self.programs.names.index("faults"), 0].tolist(),
+    def open_feed(self, segments: Any) -> feeding.Feed:
+        """The input of these segments."""
+        self.feed = feeding.Feed(
+            self.data, self.mesh, segments, resident=self.programs.resident, check=self.checker
         )
-        while n < stop:
-            end = min(stop, (n // every + 1) * every)  # of the interval, or of what there is of it
-            for i in range(n, end):
-                if faults[i - start] > self.faults:
-                    self.faults = int(faults[i - start])
-                    if self.options.on_nan == "stop":
-                        raise nonfinite.NotFinite(self._explain(state))
-                    self.console.warn(
-                        f"step {i:,}: loss or gradient not finite, batch skipped ({self.faults} so far)"
-                    )
-            self.interval.add(packed[n - start : end - start])
-            if end % every == 0 or end == steps:
-                values = {
-                    f"train/{k}": v
-                    for k, v in self.interval.finish(self.experiment.task).items()
-                    if k != "faults"
-                }
-                if self.faults:
-                    values["train/skipped"] = self.faults
-                self._tell_spikes(end, int(values.get("train/skipped_spikes", 0)))
-                waited = round(self.feed.waited, 3) if self.feed else 0.0
-                log(end, {**values, "seconds": round(self.train_s, 3), "seconds_waited": waited})
-                self._show(end, values["train/loss"], due=True)
-                self.interval = MeanAccumulator(self.programs.names)
-            n = end
-        loss = self.programs.names.index("loss")
-        total, weight = packed[:, loss].astype(np.float64).sum(0)
-        self._show(start + len(packed), total / weight if weight else math.nan, due=False)
+        return self.feed
 
-    def _tell_spikes(self, n: int, spikes: int) -> None:
-        if spikes > self.spikes:
-            new = "batch" if spikes == self.spikes + 1 else f"{spikes - self.spikes} batches"
-            said = f"gradient norm far above the usual, {new} skipped ({spikes} so far)"
-            self.console.warn(f"up to step {n:,}: {said}")
-        self.spikes = spikes
+    def compile(self, k: int, settle: Callable[[], None]) -> None:
+        """Compiles the program of k steps where that is still to do."""
+        self.programs.get(k, settle)
 
-    def _show(self, n: int, loss: float, *, due: bool) -> None:
-        each = self.train_s / self.trained if self.trained else math.nan
-        left = each * (self.experiment.steps - n)
-        self.console.update(
-            n, {"loss": loss}, self.experiment.train.batch / each if each else math.inf, left, due=due
-        )
-
-    def _explain(self, state: step.State) -> str:
-        """The state is frozen as it was before the step that failed: that batch again, slowly, in process 0."""
-        state = processes.whole(state, self.mesh)
-        with self.stall.paused():
-            return processes.on_first_process(lambda: self._explained(state))
-
-    def _explained(self, state: step.State) -> str:
-        state = jax.device_get(jax.tree.map(lambda x: x, state)._replace(key=None))._replace(key=state.key)
-        n, data = int(state.step), self.experiment.train
-        examples = data.indices(n, 0, data.batch)
-        with self.console.busy("looking for the first module that is not finite"):
-            return nonfinite.explain(
-                self.experiment.task, state, feeding.read(data, n), examples, as_dtype(self.options.precision)
-            )
-
-    # Evaluate, save, end
-
-    def _evaluate(self, state: step.State, n: int, log: Log) -> None:
-        folder = self.folder
-        show = None if folder is None else lambda name, pixels: folder.write_picture(f"{name}-{n}", pixels)
-        self.metrics = self.evaluate(state, show)
-        self.stopping.evaluated(n, self.metrics)
-        if self.metrics:
-            log(n, self.metrics)
-        if self.metrics and n < self.experiment.steps:
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in self.metrics.items())
-            self.console.say(f"step {n:,}  {shown}")
-
-    def _is_best(self, n: int) -> bool:
-        """Whether the evaluation just made is the best so far."""
-        if self.experiment.best is None or not self._evaluates(n):
-            return False
-        name, better = self.experiment.best
-        if name not in self.metrics:
-            raise ValueError(
-                f"best: there is no metric {name!r}; the evaluations give {', '.join(self.metrics) or 'none'}"
-            )
-        now = self.metrics[name]
-        if math.isnan(now) or (self.best is not None and better(now, self.best) == self.best):
-            return False
-        self.best = now
-        return True
-
-    def _save(self, state: step.State, n: int, *, best: bool, must: bool) -> None:
-        assert self.interval is not None
-        note = {
-            "step": n,
-            "metrics": self.metrics,
-            "best": self.best,
-            "names": self.interval.names,
-            "interval": self.interval.sums.tolist(),
-            "evaluations": list(self.stopping.evaluations),  # a copy, which is written behind
-            "steps_per_dispatch": self.k,
-            "checkpoint_every": self.checkpoint_every,
-        }
-        self.saver.save(n, state, note, best=best, must=must or n == self.experiment.steps)
-
-    def _interrupted(self, number: int, n: int) -> Interrupted:
-        if self.folder is not None:
-            self.console.say(f"{signal_name(number)}: saving step {n:,} …", "bold")
-            self.saver.wait()
-        return Interrupted(number, n, self.folder is not None)
-
-    def finish(self, state: step.State, begun: float, history: list[dict[str, Any]]) -> Result:
-        """Waits for the last checkpoint and says what the run came to. begun: when, by time.perf_counter."""
-        experiment = self.experiment
-        self.saver.wait()
-        rate = self.trained * experiment.train.batch / self.train_s if self.train_s else None
-        summary: dict[str, Any] = {
-            "exit": "complete",
-            "metrics": self.metrics,
-            "steps": self.stopping.at if self.stopping.why else experiment.steps,
-            "examples_per_s": rate,
-            "steps_per_dispatch": self.k,
-            "train_s": self.train_s,
-            "compile_s": self.programs.compile_s,
-            "input_idle_s": round(self.feed.waited, 3) if self.feed else 0.0,
-            "skipped": self.faults,
-            "peak_memory_bytes": nonfinite.peak_memory(),
-            "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(self.abstract.params)),
-        }
-        if broken := self.say_broken():
-            summary["broken"] = broken
-        with self.console.busy("measuring the baselines"):
-            summary["baselines"] = processes.on_first_process(
-                lambda: {k: dict(v) for k, v in experiment.baselines().items()}
-            )
-        if self.stopping.why:
-            summary["stopped"] = {"step": self.stopping.at, "why": self.stopping.why}
-            self.console.say(
-                f"complete: stopped early at step {self.stopping.at:,}, as {self.stopping.why}", "bold"
-            )
-        if self.folder is not None and self.folder.longer:
-            summary["longer"] = self.folder.longer
-        summary["wall_s"] = time.perf_counter() - begun
-        if self._ends_anew():
-            self.folder.write_result(summary)  # type: ignore[union-attr]
-        return Result(state, self.metrics, summary, history)
-
-    def say_broken(self) -> dict[str, dict[str, Any]]:
-        """By data set, the examples that this process could not load and passed over: how many, and the first of them."""
-        evals = {name: as_evaluation(evaluation).data for name, evaluation in self.experiment.evals.items()}
-        found = {
-            name: list(data.broken()) for name, data in {"train": self.experiment.train, **evals}.items()
-        }
-        for name, examples in found.items():
-            if examples:
-                shown = "".join(f"\n  {example}" for example in examples[:LISTED])
-                more = (
-                    f"\n  and {len(examples) - LISTED:,} more, in result.json"
-                    if len(examples) > LISTED
-                    else ""
-                )
-                self.console.warn(
-                    f"{name}: {len(examples):,} examples could not be loaded and count nowhere:{shown}{more}"
-                )
-        return {name: {"count": len(each), "examples": each[:KEPT]} for name, each in found.items() if each}
-
-    def note_end(self, error: BaseException) -> None:
-        """Leaves in result.json why the run ended before its time."""
-        if self._ends_anew():
-            reason = str(error) if isinstance(error, Interrupted) else f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError):  # a full disk may be the reason
-                self.folder.write_result({"exit": reason, "metrics": self.metrics})  # type: ignore[union-attr]
-
-    def _ends_anew(self) -> bool:
-        """Whether result.json is this process's to write: a run that had ended before keeps what it said."""
-        if not processes.first():
-            return False
-        return self.folder is not None and (
-            self.trained > 0 or self.folder.result().get("exit") != "complete"
-        )
-
-    def close(self) -> None:
-        """Ends the feed's thread, and a trace that an error has cut short."""
-        self.profile.close()
-        if self.feed is not None:
-            self.feed.close()
+    def dispatch(self, state: step.State, start: int, stop: int, inputs: Any) -> tuple[step.State, Any]:
+        """Begins the steps from start to stop."""
+        return self.programs.get(stop - start)(state, self.programs.dataset, inputs)
 
     @contextlib.contextmanager
-    def clear_errors(self) -> Iterator[None]:
-        """Says what fills the device where its memory was not enough; programs run behind, so that may show anywhere."""
-        try:
+    def around(self, start: int, stop: int, settle: Callable[[], None], state: Callable[[], Any]) -> Any:
+        """Profiles a dispatch where that is asked for."""
+        with self.profile.around(start, stop, self.clock, settle, state, self.programs.texts):
             yield
-        except Exception as error:
-            if isinstance(error, OSError) or not nonfinite.is_out_of_memory(error):
-                raise
-            batch = batch_shapes(self.experiment.train)
-            raise MemoryError(
-                nonfinite.out_of_memory(error, self.abstract, batch, self.options.accumulate)
-            ) from error
+        if self.on_step is not None:
+            self.on_step(stop)
+
+    def record(self, state: step.State, start: int, metrics: Any) -> None:
+        """Logs and shows a dispatch's metrics; a loss that is not finite ends the run, or is counted."""
+        experiment, progress, names = self.experiment, self.progress, self.programs.names
+        skip = self.status.skipped if self.options.on_nan == "skip" else None
+        stop = start + len(metrics)
+        for end, values in progress.record(names, start, metrics, self.schedule, experiment.task, skip):
+            if progress.skipped:
+                values["train/skipped"] = progress.skipped
+            spikes = int(values.get("train/skipped_spikes", 0))
+            self.status.spikes(end, spikes, spikes - progress.spikes)
+            progress.spikes = spikes
+            waited = round(self.feed.waited, 3) if self.feed else 0.0
+            self.log(end, {**values, "seconds": round(self.clock.seconds, 3), "seconds_waited": waited})
+            self.status.show(end, values["train/loss"], due=True)
+        if progress.diverged is not None:
+            with self.clock.paused():
+                raise failures.not_finite(experiment, self.options, state, self.mesh, self.console)
+        total, weight = metrics[:, names.index("loss")].astype(float).sum(0)
+        self.status.show(stop, total / weight if weight else math.nan, due=False)
+        self.clock.completed(len(metrics))
+        self.status.waiting(self.feed)
+
+    def between(self, state: step.State, step: int, due: Due) -> bool:
+        """Evaluates, saves and stops as is due and as signals ask; True where the run ends before its last step."""
+        experiment, progress = self.experiment, self.progress
+        if due.evaluation:
+            self._evaluate(state, step)
+        best = due.evaluation and progress.improved(experiment.best)
+        ends = due.evaluation and step < experiment.steps and self._stops(step)
+        signal = self.signals.received  # read once: what comes later is acted on after the next dispatch
+        if signal or best or ends or due.checkpoint:
+            self.log.flush_first()  # a checkpoint must not outlive log lines that a resumed run will not write again
+            must = bool(signal) or ends or step == experiment.steps
+            self.saver.save(step, state, progress.note(step), best=best, must=must)
+        if signal:
+            raise self._interrupted(signal, step)
+        return ends
+
+    def _evaluate(self, state: step.State, step: int) -> None:
+        folder, progress = self.folder, self.progress
+        show = None if folder is None else lambda name, pixels: folder.write_picture(f"{name}-{step}", pixels)
+        metrics = progress.metrics = self.evaluator(state, show)
+        if self.experiment.stop_when is not None:
+            progress.evaluations.append({"step": step, **metrics})
+        if metrics:
+            self.log(step, metrics)
+            if step < self.experiment.steps:
+                values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+                self.console.say(f"step {step:,}  {values}")
+
+    def _stops(self, step: int) -> bool:
+        reason = reason_to_stop(self.experiment.stop_when, self.progress.evaluations)
+        self.stopped = (step, reason) if reason else None
+        return bool(reason)
+
+    def _interrupted(self, number: int, step: int) -> Interrupted:
+        if self.folder is not None:
+            self.console.say(f"{signal_name(number)}: saving step {step:,} …", "bold")
+            self.saver.wait()
+        return Interrupted(number, step, self.folder is not None)

@@ -21,15 +21,24 @@ _DISPATCHES = itertools.count(1)  # of this process, the same in all
 
 
 class Signals:
-    """SIGTERM and Ctrl-C, noted while entered; a second one ends at once."""
+    """SIGTERM and Ctrl-C, noted while entered; a second one ends at once. stop_at: a step, before the last
+    of `steps`, that counts as one."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop_at: int = 0, steps: int = 0) -> None:
         self.received = 0
+        self._stop_at, self._steps = stop_at, steps
         self._many = processes.count() > 1
         self._before: dict[int, Any] = {}
 
-    def poll(self) -> None:
+    def reached(self, step: int) -> bool:
+        """Whether a run that has come to this step is to stop here; noted as a signal."""
+        if 0 < self._stop_at <= step < self._steps:
+            self.received = self.received or STOP_AT
+        return self.received == STOP_AT
+
+    def poll(self, step: int) -> None:
         """Asks, after each dispatch, whether all processes are to stop here."""
+        self.reached(step)
         if self._many and multihost_utils.reached_preemption_sync_point(next(_DISPATCHES)):
             self.received = self.received or signal.SIGTERM
 

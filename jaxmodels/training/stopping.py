@@ -12,10 +12,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxmodels.experiment import Experiment
 from jaxmodels.parallel import processes
 
-StopWhen = Callable[[Sequence[Mapping[str, float]]], str]
+StopWhen = Callable[[Sequence[Mapping[str, float]]], str | bool]
 
 
 def patience(
@@ -53,32 +52,9 @@ def patience(
     return stop
 
 
-class Stopping:
-    """What a run knows for its experiment's stop_when."""
-
-    def __init__(self, experiment: Experiment):
-        self._stop_when = experiment.stop_when
-        self.evaluations: list[
-            dict[str, Any]
-        ] = []  # kept in checkpoints; nothing where there is no stop_when
-        self.at, self.why = 0, ""
-        if self._stop_when is not None and not (experiment.evals and experiment.eval_every):
-            missing = "evals" if not experiment.evals else "eval_every"
-            raise ValueError(
-                f"stop_when: got an experiment without {missing}; expected evaluations on the way, which it is asked after. "
-                f"Give the Experiment {missing}, or leave stop_when out"
-            )
-
-    def evaluated(self, n: int, metrics: Mapping[str, float]) -> None:
-        """Takes note of the evaluation after step n."""
-        if self._stop_when is not None:
-            self.evaluations.append({"step": n, **metrics})
-
-    def now(self, n: int) -> bool:
-        """Whether the run ends here, at step n; `why` and `at` then say it. The first process decides for all."""
-        if self._stop_when is None or not self.evaluations:
-            return False
-        stop_when, log = self._stop_when, tuple(self.evaluations)
-        said = processes.on_first_process(lambda: stop_when(log))
-        self.at, self.why = n, "" if not said else said if isinstance(said, str) else "stop_when"
-        return bool(said)
+def reason_to_stop(stop_when: StopWhen | None, evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Why a run ends after the last of these evaluations, "" where it goes on. The first process decides for all."""
+    if stop_when is None or not evaluations:
+        return ""
+    answer = processes.on_first_process(lambda: stop_when(tuple(evaluations)))
+    return answer if isinstance(answer, str) else "stop_when" if answer else ""

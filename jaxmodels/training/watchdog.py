@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from jaxmodels.launch.exit_statuses import STALLED
 
 
-class Stall:
-    """Ends the process where no step lands for so many seconds; 0 never.
+class Watchdog:
+    """Ends the process where no step completes for a number of seconds; 0 never does.
 
     Only time in the loop over steps counts, the wait for input included. Compilation, evaluation and saving
     are `paused`: how long these may take says nothing about a step.
@@ -27,21 +27,21 @@ class Stall:
         self._paused = 0
         self._over = threading.Event()
 
-    def __enter__(self) -> Stall:
+    def __enter__(self) -> Watchdog:
         if self.seconds:
-            threading.Thread(target=self._look, name="stall", daemon=True).start()
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
     def progress(self) -> None:
-        """A step has landed, or the first is awaited."""
+        """A step has completed, or the first is awaited."""
         self._idle, self._waiting = 0.0, True
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What takes its time and is no step."""
+        """Does not count what is no step."""
         self._paused += 1
         try:
             yield
@@ -49,7 +49,7 @@ class Stall:
             self._paused -= 1
             self._idle = 0.0
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         every = min(1.0, self.seconds / 10)
         before = time.monotonic()
         while not self._over.wait(every):
@@ -66,7 +66,8 @@ class Stall:
                 OSError, ValueError, AttributeError
             ):  # what cannot be printed ends nothing
                 print(
-                    f"error: no step has come to its end for {self.seconds:g} s (--stall-after); what every thread is at:",
+                    f"error: got no completed step for {self.seconds:g} s; expected one within --stall-after. "
+                    "The stack of every thread follows:",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -28,7 +28,7 @@ from jaxmodels import Options
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.code import read_beside
 from jaxmodels.state import abstract_state
-from jaxmodels.training import runner
+from jaxmodels.training.check import check
 
 SLOW, TESTS = slow_mlp.__file__, Path(__file__).parents[1]
 LIMIT = 120.0  # seconds for anything to end
@@ -120,7 +120,7 @@ def same_losses(folder: Path, other: Path) -> None:
 
 def state(folder: Path, step: int) -> Any:
     experiment = slow_mlp.build(slow_mlp.Config(dropout=0.1))
-    like, _ = abstract_state(experiment, runner.check(experiment, Options(mesh="data=1")))
+    like, _ = abstract_state(experiment, check(experiment, Options(mesh="data=1")))
     got = Checkpoints(folder / "checkpoints").restore(like, step)
     assert got is not None
     return got[1]

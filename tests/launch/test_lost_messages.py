@@ -23,7 +23,7 @@ from jaxmodels.runs import metrics_file
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.runs.metrics_file import json_lines
 from jaxmodels.training import feed, runner, watchdog
-from jaxmodels.training.metrics import Log
+from jaxmodels.training.log import Log
 
 fast = pytest.mark.fast
 
@@ -122,7 +122,7 @@ def test_whoever_waits_for_data_hears_that_its_thread_has_ended(monkeypatch):
     monkeypatch.setattr(feed.Feed, "_work", lambda self, segments: None)
     data, mesh = bare_jax.build(bare_jax.Config()).train, make_mesh("data=1")
     with pytest.raises(RuntimeError, match="reads the data has ended without a word"):
-        feed.Feed(data, mesh, [(0, 1)], resident=False).get(lambda: True)
+        next(feed.Feed(data, mesh, [(0, 1)], resident=False).until())
 
 
 @fast
@@ -131,7 +131,7 @@ def test_a_stall_ends_the_process_though_it_cannot_say_so(monkeypatch):
     monkeypatch.setattr(os, "_exit", ended.append)
     for stream in (Full(), Closed(), None):
         monkeypatch.setattr(sys, "stderr", stream)
-        watchdog.Stall(1.0)._end()
+        watchdog.Watchdog(1.0)._end()
     assert ended == [exit_statuses.STALLED] * 3
 
 

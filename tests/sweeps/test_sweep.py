@@ -19,7 +19,7 @@ from jaxmodels.options import Options
 from jaxmodels.parallel import mesh
 from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import experiment_file
-from jaxmodels.sweeps import lockstep, programs
+from jaxmodels.sweeps import lockstep, orders, programs
 from jaxmodels.sweeps.extract import take
 from jaxmodels.sweeps.grouping import Group
 
@@ -92,7 +92,7 @@ def test_on_cpus_the_fastest_number_of_members_is_taken(monkeypatch, seconds, ch
     monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(of, "start", lambda *_: None)
     monkeypatch.setattr(of, "_seconds", lambda state, size, k, batches: k * seconds(size, k))
-    assert of.choose(configs, lockstep.Trial([file.build(c) for c in configs]), (100,))[0] == chosen
+    assert of.choose(configs, orders.Trial([file.build(c) for c in configs]), (100,))[0] == chosen
 
 
 @fast
@@ -108,7 +108,7 @@ def test_a_single_step_is_tried_only_where_convolutions_are_faster_outside_a_loo
     monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(of, "start", lambda *_: None)
     monkeypatch.setattr(of, "_seconds", lambda state, size, k, batches: tried.append(k) or 1e-3 * k)
-    of.choose(configs, lockstep.Trial([file.build(c) for c in configs]), (300,))
+    of.choose(configs, orders.Trial([file.build(c) for c in configs]), (300,))
     assert (1 in tried) == single
 
 
@@ -149,19 +149,19 @@ def test_added_values_train_the_new_members_alone(tmp_path):
 
 def test_a_signal_saves_and_the_same_call_goes_on_to_the_same_end(how, tmp_path, monkeypatch):
     whole = sweep(FILE, folder=tmp_path / "whole", lr=[0.1, 0.2], seed=[0, 1])
-    own = lockstep.Lockstep._account
+    own = lockstep.Lockstep.record
     calls = []
 
-    def account(self, start, packed):
-        own(self, start, packed)
+    def record(self, states, start, metrics):
+        own(self, states, start, metrics)
         calls.append(start)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(lockstep.Lockstep, "_account", account)
+    monkeypatch.setattr(lockstep.Lockstep, "record", record)
     with pytest.raises(lockstep.Stopped):
         sweep(FILE, folder=tmp_path / "cut", lr=[0.1, 0.2], seed=[0, 1])
-    monkeypatch.setattr(lockstep.Lockstep, "_account", own)
+    monkeypatch.setattr(lockstep.Lockstep, "record", own)
     cut = sweep(FILE, folder=tmp_path / "cut", lr=[0.1, 0.2], seed=[0, 1])
     for a, b in zip(whole["members"], cut["members"], strict=True):
         assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-6)

@@ -32,6 +32,7 @@ from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.state import abstract_state
 from jaxmodels.training import runner
+from jaxmodels.training.check import check
 
 fast = pytest.mark.fast
 
@@ -68,7 +69,7 @@ def bare(**knobs: Any) -> Experiment:
 
 
 def saved(experiment: Experiment, folder: Path, step: int | None = None) -> tuple[int, Any]:
-    like, _ = abstract_state(experiment, runner.check(experiment, Options(mesh=ONE)))
+    like, _ = abstract_state(experiment, check(experiment, Options(mesh=ONE)))
     n, state, _ = Checkpoints(folder / "checkpoints").restore(like, step)
     return n, state
 
@@ -122,11 +123,11 @@ def test_what_is_left_after_a_stop_are_the_parameters_before_the_bad_batch(k):
     """The state is frozen from the bad step on, whatever was dispatched behind it."""
 
     def after(fault: str, steps: int) -> Any:
-        session = runner._Session(bad(fault), Options(mesh=ONE, steps_per_dispatch=k), None, Listening())
-        compiled = session.programs
-        state, _ = session.start()
+        training = runner.Training(bad(fault), Options(mesh=ONE, steps_per_dispatch=k), None, Listening())
+        programs = training.programs
+        state, _ = training.start()
         for n in range(0, steps, k):
-            state, _ = compiled.get(k)(state, compiled.fixed, compiled._place(range(n, n + k)))
+            state, _ = programs.get(k)(state, programs.dataset, programs.inputs(range(n, n + k)))
         return state
 
     left = after("nan", 16)

@@ -26,11 +26,8 @@ def data(n: int = 100, **options) -> ArrayPipeline:
 
 
 def dispatches(pipeline, mesh, segments, *, resident=False) -> list[feed.Dispatch]:
-    feeding = feed.Feed(pipeline, make_mesh(mesh), segments, resident=resident)
-    try:
-        return list(iter(lambda: feeding.get(lambda: True), None))
-    finally:
-        feeding.close()
+    with feed.Feed(pipeline, make_mesh(mesh), segments, resident=resident) as feeding:
+        return list(feeding.until())
 
 
 @pytest.mark.parametrize("mesh", ["data=8", "data=2,fsdp=4", "data=2", "data=2,model=4"])
@@ -38,7 +35,7 @@ def test_every_device_holds_its_own_rows_of_a_batch_and_no_others(mesh):
     parts = batch_ways(make_mesh(mesh))
     (got,) = dispatches(data(), mesh, [(3, 5)])
     wanted = np.stack([data().rows(n, 0, BATCH)["x"] for n in (3, 4)])
-    shards = got.moving["x"].addressable_shards
+    shards = got.inputs["x"].addressable_shards
     assert {shard.data.shape for shard in shards} == {(2, BATCH // parts, 3)}
     assert len({shard.index[1].start for shard in shards}) == parts
     for shard in shards:
@@ -51,7 +48,7 @@ def test_segments_come_in_order_with_the_batches_of_their_steps():
     assert [(d.start, d.stop) for d in got] == segments
     for d in got:
         ids = np.stack([data().rows(n, 0, BATCH)["id"] for n in range(d.start, d.stop)])
-        np.testing.assert_array_equal(d.moving["id"], ids)
+        np.testing.assert_array_equal(d.inputs["id"], ids)
 
 
 @pytest.mark.parametrize("remainder", ["wrap", "pad"])
@@ -59,9 +56,11 @@ def test_segments_come_in_order_with_the_batches_of_their_steps():
 def test_a_resident_data_set_gives_the_same_batches_split_alike(mesh, remainder):
     pipeline, devices = data(n=39, remainder=remainder), make_mesh(mesh)
     (got,) = dispatches(pipeline, mesh, [(1, 4)], resident=True)
-    assert (got.moving.shape, got.moving.dtype) == ((3, BATCH), np.int32)
+    assert (got.inputs.shape, got.inputs.dtype) == ((3, BATCH), np.int32)
     split = batch_sharding(devices, 1)
-    gathered = jax.jit(feed.unpack(pipeline, True, split))(feed.fix(pipeline, devices, True), got.moving)
+    gathered = jax.jit(feed.unpack(pipeline, True, split))(
+        feed.on_devices(pipeline, devices, True), got.inputs
+    )
     for name, x in gathered.items():
         real = np.stack([pipeline.rows(n, 0, BATCH)["weight"] for n in (1, 2, 3)]) > 0
         wanted = np.stack([pipeline.rows(n, 0, BATCH)[name] for n in (1, 2, 3)])
@@ -104,13 +103,13 @@ def test_it_reads_ahead_but_not_without_end():
     feeding = feed.Feed(
         source, make_mesh("data=1"), ((n, n + 1) for n in range(100)), resident=False, depth=2
     )
-    feeding.get(lambda: True)
+    next(feeding.until())
     deadline = time.monotonic() + 5
     while len(source.asked) < 4 and time.monotonic() < deadline:  # one taken, two ready, one in hand
         time.sleep(0.01)
     time.sleep(0.1)
     assert source.asked == [0, 1, 2, 3]
-    feeding.close()
+    feeding.__exit__()
 
 
 def test_an_error_of_the_data_source_comes_up_where_its_batch_is_wanted():
@@ -119,23 +118,24 @@ def test_an_error_of_the_data_source_comes_up_where_its_batch_is_wanted():
             raise OSError("disk 3 does not answer")
 
     feeding = feed.Feed(Source(fail), make_mesh("data=1"), ((n, n + 1) for n in range(9)), resident=False)
-    assert [feeding.get(lambda: True).start for _ in range(2)] == [0, 1]
+    dispatches = feeding.until()
+    assert [next(dispatches).start for _ in range(2)] == [0, 1]
     with pytest.raises(OSError, match="disk 3 does not answer"):
-        feeding.get(lambda: True)
-    feeding.close()
+        next(dispatches)
+    feeding.__exit__()
 
 
 def test_closing_ends_the_thread_though_nobody_takes_what_is_ready():
     before = threading.active_count()
     feeding = feed.Feed(data(), make_mesh("data=1"), ((n, n + 1) for n in range(100)), resident=False)
-    feeding.close()
+    feeding.__exit__()
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_waiting_counts_as_idle_only_while_the_device_has_nothing_to_do(busy):
     feeding = feed.Feed(Source(lambda step: time.sleep(0.2)), make_mesh("data=1"), [(0, 1)], resident=False)
-    feeding.get(lambda: busy)
-    feeding.close()
+    next(feeding.until(busy=lambda: busy))
+    feeding.__exit__()
     assert feeding.idle == 0 if busy else feeding.idle > 0.1
     assert feeding.reading > 0.15

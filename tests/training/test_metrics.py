@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxmodels.task import Mean, Task
-from jaxmodels.training.metrics import Log, MeanAccumulator, pack
+from jaxmodels.training.log import Log
+from jaxmodels.training.metrics import MeanAccumulator, pack
 
 pytestmark = pytest.mark.fast
 

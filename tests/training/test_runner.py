@@ -30,6 +30,7 @@ from jaxmodels.state import abstract_state, initial
 from jaxmodels.step import make_step as usual_step
 from jaxmodels.tasks.classify import classify
 from jaxmodels.training import programs, runner
+from jaxmodels.training.schedule import SHORT, choose_k, segments
 
 fast = pytest.mark.fast
 
@@ -93,16 +94,16 @@ def schedules(draw):
 @given(schedules())
 def test_the_dispatches_from_any_boundary_on_are_those_of_the_whole_run(schedule):
     steps, k, every = schedule
-    whole = list(programs.segments(0, steps, k, every))
+    whole = list(segments(0, steps, k, every))
     for i, (start, _) in enumerate(whole):
-        assert list(programs.segments(start, steps, k, every)) == whole[i:]
+        assert list(segments(start, steps, k, every)) == whole[i:]
 
 
 @fast
 @given(schedules())
 def test_every_step_is_in_one_dispatch_which_has_k_steps_or_one_and_crosses_no_event(schedule):
     steps, k, every = schedule
-    whole = list(programs.segments(0, steps, k, every))
+    whole = list(segments(0, steps, k, every))
     assert [n for start, stop in whole for n in range(start, stop)] == list(range(steps))
     assert {stop - start for start, stop in whole} <= {1, k}
     assert not [(a, b, e) for a, b in whole for e in every if any(n % e == 0 for n in range(a + 1, b))]
@@ -110,14 +111,14 @@ def test_every_step_is_in_one_dispatch_which_has_k_steps_or_one_and_crosses_no_e
 
 @fast
 def test_where_k_divides_the_distance_of_events_no_step_is_alone():
-    assert {stop - start for start, stop in programs.segments(0, 120, 10, (20, 30))} == {10}
+    assert {stop - start for start, stop in segments(0, 120, 10, (20, 30))} == {10}
 
 
 @fast
 @pytest.mark.parametrize(
     ("why", "step_s", "batch_bytes", "events", "k"),
     [
-        ("a long step is worth a dispatch of its own", programs.SHORT, 0, (), 1),
+        ("a long step is worth a dispatch of its own", SHORT, 0, (), 1),
         ("short ones fill 50 ms", 0.001, 0, (), 50),
         ("a divisor of the distance between events is preferred", 0.001, 0, (60, 90), 30),
         ("but not one that is far too small", 0.001, 0, (97,), 50),
@@ -127,7 +128,7 @@ def test_where_k_divides_the_distance_of_events_no_step_is_alone():
     ],
 )
 def test_the_number_of_steps_in_a_dispatch(why, step_s, batch_bytes, events, k):
-    assert programs.choose_k(step_s, batch_bytes, events) == k, why
+    assert choose_k(step_s, batch_bytes, events) == k, why
 
 
 @fast
@@ -299,7 +300,7 @@ def test_pmap_refuses_a_mesh_that_splits_more_than_the_batch():
 
 @fast
 def test_zero_micro_batches_are_refused():
-    with pytest.raises(ValueError, match="--accumulate 0: it must be at least 1"):
+    with pytest.raises(ValueError, match="--accumulate: got 0; expected"):
         run(bare(), accumulate=0)
 
 
@@ -380,7 +381,7 @@ def test_a_run_over_buckets_goes_on_with_the_same_bits(tmp_path):
 @fast
 def test_batches_of_different_lengths_do_not_share_a_dispatch():
     with pytest.raises(
-        ValueError, match="--steps-per-dispatch 4: it must be 1 for batches of different lengths"
+        ValueError, match="--steps-per-dispatch: got 4 for batches of different lengths; expected 1"
     ):
         run(texts(), steps_per_dispatch=4)
 
@@ -492,7 +493,7 @@ def test_the_best_so_far_is_remembered_over_a_stop(tmp_path):
 @fast
 def test_a_best_that_no_evaluation_gives_is_said_with_those_that_there_are():
     with pytest.raises(
-        ValueError, match="best: there is no metric 'test/acuracy'; the evaluations give test/loss"
+        ValueError, match="best: got the metric 'test/acuracy'; expected one of the evaluations', test/loss"
     ):
         run(dataclasses.replace(bare(), best=("test/acuracy", max)))
 
@@ -571,7 +572,7 @@ def test_a_tracker_that_fails_does_not_stop_the_run():
 
 @fast
 def test_a_record_elsewhere_needs_a_folder():
-    with pytest.raises(ValueError, match="track is tensorboard, but the run has no folder; give one"):
+    with pytest.raises(ValueError, match="track: got tensorboard without a folder; expected one"):
         runner.run(bare(steps=3), Options(mesh=ONE, track=("tensorboard",)))
 
 

@@ -19,7 +19,8 @@ from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.state import abstract_state
 from jaxmodels.training import runner
-from jaxmodels.training.evaluate import evaluates
+from jaxmodels.training.check import check
+from jaxmodels.training.schedule import evaluates
 
 fast = pytest.mark.fast
 ONE = "data=1"
@@ -107,7 +108,7 @@ def test_it_takes_the_steps_of_a_run_that_does_not_stop(tmp_path):
     never = dataclasses.replace(bare(), stop_when=None)
     with pytest.raises(runner.Interrupted):
         run(never, tmp_path, stop_at=10)
-    like = abstract_state(never, runner.check(never, Options(mesh=ONE)))[0]
+    like = abstract_state(never, check(never, Options(mesh=ONE)))[0]
     _, state, _ = Checkpoints(tmp_path / "checkpoints").restore(like, 10)
     same_bits(run(bare()).state, state)
 

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from jaxmodels.training.watchdog import Stall
+from jaxmodels.training.watchdog import Watchdog
 
 pytestmark = pytest.mark.fast
 
 
-class Told(Stall):
+class Told(Watchdog):
     """One that remembers instead of ending the process."""
 
     ended = False

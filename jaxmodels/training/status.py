@@ -1,0 +1,69 @@
+"""What a person sees of a run while it trains: the model and its devices, speed, warnings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxmodels.console import Console
+from jaxmodels.experiment import Experiment
+from jaxmodels.options import Options
+from jaxmodels.parallel import axes
+from jaxmodels.parallel.mesh import batch_ways
+from jaxmodels.training.clock import Clock
+from jaxmodels.training.feed import Feed
+
+INPUT_BOUND = 0.10  # share of the time spent waiting for input that is worth a warning
+SETTLED = 5.0  # seconds of training after which that share is measured
+
+
+def headline(experiment: Experiment, options: Options, mesh: Mesh, abstract: Any) -> str:
+    """The size of the model, the devices and the batches. abstract: shapes and types of the state."""
+    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params))
+    sizes = ",".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    kind = mesh.devices.flat[0].device_kind
+    data = experiment.train
+    described = data.describe()
+    stages = mesh.shape.get(axes.PIPELINE, 1)
+    if stages > 1:
+        n = axes.micro_batches(data.batch // options.accumulate, stages, batch_ways(mesh))
+        idle = axes.bubble(stages, n)
+        described += f"\n{stages} stages, {n} micro-batches; each stage waits {idle:.0%} of its time"
+    return f"{parameters:,} parameters on {mesh.size} x {kind} ({sizes}, {options.compile})\n{described}"
+
+
+class Status:
+    """The line of a run's progress, and its warnings."""
+
+    def __init__(self, console: Console, clock: Clock, experiment: Experiment):
+        self._console, self._clock = console, clock
+        self._steps, self._batch = experiment.steps, experiment.train.batch
+        self._warned_of_input = False
+
+    def show(self, step: int, loss: float, *, due: bool) -> None:
+        """Step, loss, speed and the time left; due: whether the step ends an interval of the log."""
+        each = self._clock.seconds_per_step or math.nan
+        self._console.update(step, {"loss": loss}, self._batch / each, each * (self._steps - step), due=due)
+
+    def skipped(self, step: int, count: int) -> None:
+        """A batch was skipped because it was not finite; count: of all so far."""
+        self._console.warn(f"step {step:,}: loss or gradient not finite, batch skipped ({count} so far)")
+
+    def spikes(self, step: int, count: int, new: int) -> None:
+        """Batches were skipped for their gradient's norm, `new` of them since the last time."""
+        if new > 0:
+            batches = "batch" if new == 1 else f"{new} batches"
+            text = f"gradient norm far above the usual, {batches} skipped ({count} so far)"
+            self._console.warn(f"up to step {step:,}: {text}")
+
+    def waiting(self, feed: Feed | None) -> None:
+        """Warns once where the device waits for its input."""
+        seconds = self._clock.seconds
+        if feed is None or self._warned_of_input or seconds <= SETTLED:
+            return
+        if feed.waited > INPUT_BOUND * seconds:
+            self._warned_of_input = True
+            self._console.warn(feed.bottleneck(seconds, self._clock.steps))
