@@ -157,7 +157,16 @@ def _bytes(with_batch: Callable[[int], Experiment], n: int, options: Options) ->
         built = with_batch(n)
         mesh = check(built, options)
         abstract, shardings = abstract_state(built, mesh, options.offload)
-        memory = lower(built, options.__dict__, mesh, abstract, shardings).compile().memory_analysis()
+        lowered = lower(
+            built,
+            mesh,
+            abstract,
+            shardings,
+            accumulate=options.accumulate,
+            precision=options.precision,
+            remat=options.remat,
+        )
+        memory = lowered.compile().memory_analysis()
     except ValueError:
         return None
     except jax.errors.JaxRuntimeError as error:

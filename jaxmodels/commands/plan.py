@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxmodels.console import Console
 
 if TYPE_CHECKING:
-    from jaxmodels.planning.client import Worker
+    from jaxmodels.planning.client import Client
     from jaxmodels.planning.search import Choice
     from jaxmodels.planning.targets import Target
     from jaxmodels.runs.experiment_file import File
@@ -58,20 +58,20 @@ def plan(
     search: mesh, rematerialization and micro-batches are chosen.
     knobs: the file's.
     """
-    from jaxmodels.planning.client import Worker
-    from jaxmodels.planning.roofline import predict
+    from jaxmodels.planning.client import Client
+    from jaxmodels.planning.roofline import forecast
 
     machine = check(on, accumulate)
     request = make_request(experiment, machine, knobs, mesh, precision, remat, accumulate, compile)
-    with Worker(machine, console or Console(quiet=True)) as worker:
+    with Client(machine, console or Console(quiet=True)) as client:
         if search:
-            return _search(experiment, machine, request, worker)
-        facts = worker.ask(request)
-    return {**facts, "machine": machine.describe(), "forecast": predict(facts, machine)}
+            return _search(experiment, machine, request, client)
+        facts = client.ask(request)
+    return {**facts, "machine": machine.describe(), "forecast": forecast(facts, machine)}
 
 
 def _search(
-    experiment: str | Path | File, machine: Target, request: dict[str, Any], worker: Worker
+    experiment: str | Path | File, machine: Target, request: dict[str, Any], client: Client
 ) -> dict[str, Any]:
     """The best plan that was found, and under "search" the plans that it was compared with."""
     from jaxmodels.planning.search import REMAT, search
@@ -79,7 +79,7 @@ def _search(
 
     file = experiment_file.load(experiment)
     surveys = {
-        remat: worker.ask({**request, "survey": True, "accumulate": 1, "remat": remat}, f"remat {remat}: ")
+        remat: client.ask({**request, "survey": True, "accumulate": 1, "remat": remat}, f"remat {remat}: ")
         for remat in REMAT
     }
     if surveys["none"]["flops"] == surveys["full"]["flops"]:  # no stack of blocks
@@ -90,7 +90,7 @@ def _search(
     def ask(choice: Choice) -> dict[str, Any]:
         about = f"{choice.text}, remat {choice.remat}, {choice.accumulate} micro-batches: "
         options = {"mesh": choice.text, "remat": choice.remat, "accumulate": choice.accumulate}
-        return worker.ask({**request, **options}, about)
+        return client.ask({**request, **options}, about)
 
     compared = search(machine, surveys, ask)
     best = compared.pop("best")

@@ -1,1 +1,1 @@
-"""What an experiment would cost on hardware that is not there: memory, FLOPs, communication and time of its step."""
+"""Plans for hardware that is not here: memory, FLOPs, communication and time of an experiment's step."""

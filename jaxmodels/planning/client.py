@@ -1,4 +1,4 @@
-"""The process that measures: started with the environment of its target, asked by lines of JSON."""
+"""The planning process: started with the environment of its target, asked by lines of JSON."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jaxmodels.planning import compilers
 from jaxmodels.planning.targets import Target
 
 
-class Worker:
-    """Measures experiments on one target, one after another; a context manager that ends the process."""
+class Client:
+    """Asks a process for facts of experiments on one target; a context manager that ends the process."""
 
     def __init__(self, target: Target, console: Console):
         self._console = console
@@ -31,7 +31,7 @@ class Worker:
             env={**os.environ, **compilers.environment(target)},
         )
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(
@@ -46,25 +46,25 @@ class Worker:
         self._errors.close()
 
     def ask(self, request: dict[str, Any], about: str = "") -> dict[str, Any]:
-        """The facts; raises the ValueError that the process would have."""
+        """The facts; raises the process's ValueError. about: shown before what the process does."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        reply = self._next()
+        reply = self._next_reply()
         while "doing" in reply:
             with self._console.busy(f"{about}{reply['doing']}"):
-                reply = self._next()
+                reply = self._next_reply()
         if "error" in reply:
             raise ValueError(reply["error"])
         return reply["facts"]
 
-    def _next(self) -> dict[str, Any]:
+    def _next_reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
             self._errors.seek(0)
             tail = self._errors.read()[-2000:].strip()
-            why = " (killed, as where memory runs out)" if status == -9 else ""
-            raise OSError(f"the process that plans ended with status {status}{why}; its last words:\n{tail}")
+            why = " (killed, probably for want of memory)" if status == -9 else ""
+            raise OSError(f"the planning process ended with status {status}{why}; its last output:\n{tail}")
         return json.loads(line)

@@ -1,4 +1,4 @@
-"""What was compiled before, by the content of the program."""
+"""What was learned by compiling a program, kept on disk by the program's content."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from jaxmodels import __version__
 from jaxmodels.runs.files import read_json, write_json
 
 
-def cached(lowered: Any, what: str, how: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """make(), or what it gave before for the same program, by its content."""
-    content = "\n".join([what, how, jax.__version__, __version__, lowered.as_text()])
+def cached(
+    lowered: jax.stages.Lowered, kind: str, settings: str, compute: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """compute(), or its earlier result for the same program, kind and settings."""
+    content = "\n".join([kind, settings, jax.__version__, __version__, lowered.as_text()])
     path = folder() / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError):
         return read_json(path)
-    made = make()
-    with contextlib.suppress(
-        OSError
-    ):  # a full or read-only disk costs the next run time, not this one its result
+    result = compute()
+    # A full or read-only disk costs the next plan time, not this one its result.
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, made)
-    return made
+        write_json(path, result)
+    return result
 
 
 def folder() -> Path:
-    """Where plans of programs that have been seen before lie."""
+    """The folder of the cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmodels" / "plans"

@@ -1,7 +1,7 @@
-"""Compilers of hardware that is not there: libtpu's and CUDA's, and the CPU's for simulated devices.
+"""Compilers of hardware that is not here: libtpu's and CUDA's, and the CPU's for simulated devices.
 
-Each gives the devices of a target to lower for. The environment that they need must be set before JAX is
-imported; see `environment`.
+Each gives the devices of a target to lower for. Their environment must be set before JAX is imported; see
+`environment`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ EXTRAS = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_plugins.xla_cuda13", "plan
 
 
 def environment(target: Target) -> dict[str, str]:
-    """What a process must have in its environment before it imports JAX, so that no real accelerator is looked for.
+    """The environment of a process before it imports JAX: it searches for no real accelerator.
 
-    libtpu ends the process at a flag of XLA_FLAGS that it does not know, as CPU ones are; its own are in
-    LIBTPU_INIT_ARGS.
+    libtpu ends the process where XLA_FLAGS has a flag that it does not know, such as the CPU's; its own flags
+    are in LIBTPU_INIT_ARGS.
     """
     return {
         **({"XLA_FLAGS": ""} if target.device.platform == "tpu" else {}),
@@ -35,7 +35,7 @@ def environment(target: Target) -> dict[str, str]:
 
 
 def missing(target: Target) -> str | None:
-    """The extra that would bring the target's own compiler, where it is absent; "" where no extra does."""
+    """The extra that installs the target's own compiler, where that is absent; "" where no extra does."""
     if not target.device.compiled:
         return ""
     package, extra = EXTRAS.get(target.device.platform, (None, ""))
@@ -47,29 +47,27 @@ def missing(target: Target) -> str | None:
         return extra
 
 
-def version(target: Target) -> str:
-    """Of the target's own compiler."""
-    names = {"tpu": ["libtpu"], "gpu": ["jax-cuda13-plugin", "nvidia-cudnn-cu13"]}.get(
-        target.device.platform, []
-    )
+def version(platform: str) -> str:
+    """Versions of what compiles for "tpu", "gpu" or "cpu"."""
+    names = {"tpu": ["libtpu"], "gpu": ["jax-cuda13-plugin", "nvidia-cudnn-cu13"]}.get(platform, [])
     return ", ".join([f"{name} {importlib.metadata.version(name)}" for name in ["jaxlib", *names]])
 
 
 def devices(target: Target) -> list[Any]:
-    """The target's devices, for its own compiler; they compile and cannot run."""
+    """The target's devices, for its own compiler; programs for them compile and cannot run."""
     from jax.experimental import topologies
 
     if target.device.platform == "tpu":
-        more = {"num_slices": target.slices} if target.slices > 1 else {}
-        found = topologies.get_topology_desc(target.topology, platform="tpu", **more).devices
+        slices = {"num_slices": target.slices} if target.slices > 1 else {}
+        description = topologies.get_topology_desc(target.topology, platform="tpu", **slices)
     else:
-        found = topologies.get_topology_desc(
+        description = topologies.get_topology_desc(
             target.device.name, platform="cuda", target_config=target.device.config, topology=target.topology
-        ).devices
-    assert len(found) == target.devices, (len(found), target.devices)
-    return list(found)
+        )
+    assert len(description.devices) == target.devices, (len(description.devices), target.devices)
+    return list(description.devices)
 
 
 def options(target: Target) -> dict[str, Any]:
-    """For the target's compiler: choosing kernels by trying them out needs a GPU."""
+    """Options of the target's compiler: without a GPU it cannot choose kernels by timing them."""
     return {"xla_gpu_autotune_level": 0} if target.device.platform == "gpu" else {}

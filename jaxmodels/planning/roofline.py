@@ -1,10 +1,10 @@
-"""From facts to a forecast: time of a step by the roofline, memory that fits or not, and what the whole run costs.
+"""A forecast from facts: time of a step by the roofline, whether memory suffices, and the cost of the run.
 
-The roofline (doi:10.1145/1498765.1498785) has three ceilings: products, at that part of the vendor's peak
-which well-tuned programs reach, memory and links, at the vendor's figures. Under them lies a floor: a step
-takes at least as long as the launches of its products and exchanges, which is what bounds small models.
-Exchanges over the axes data and fsdp go on while products are computed; those over other axes lie between
-products that wait for them, and add to the time.
+The roofline (doi:10.1145/1498765.1498785) has three ceilings: matrix products, at the part of the vendor's
+peak that well-tuned programs reach, and memory and links, at the vendor's figures. Under them lies a floor: a
+step takes at least as long as the launches of its products and exchanges, which is what bounds small models.
+Exchanges over the axes data and fsdp overlap with products; those over other axes lie between products that
+wait for them, and add to the time.
 """
 
 from __future__ import annotations
@@ -18,41 +18,40 @@ from jaxmodels.planning.targets import Target
 # Part of the vendor's peak that products reach; chosen from four published runs on TPUs, see
 # benchmarks/plan_accuracy.py.
 REACHED = 0.65
-HIDDEN = {axes.DATA, axes.FSDP}
+OVERLAPPED = {axes.DATA, axes.FSDP}
 # Seconds of the shortest kernel with its launch: 20 kernels of 2.9 µs in a CUDA graph took 3.4 µs each
-# (NVIDIA, "Getting Started with CUDA Graphs", 2019, V100). For want of a published figure it stands for TPUs
-# too.
+# (NVIDIA, "Getting Started with CUDA Graphs", 2019, V100). TPUs have no published figure, so it stands for
+# them too.
 LAUNCH = 3.4e-6
 
 
-def predict(facts: dict[str, Any], target: Target) -> dict[str, Any]:
-    """The forecast; "step_s" is None for simulated devices, of which no speed is known."""
+def forecast(facts: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Sizes, time and cost; "step_s" is None for simulated devices, whose speed is not known."""
     return {**_sizes(facts, target), **_speed(facts, target)}
 
 
 def device_flops(facts: dict[str, Any], target: Target) -> dict[str, float]:
-    """Of one device, by type: as partitioned, or evenly where there are grouped products, which CPUs compute densely.
+    """FLOPs of one device, by type: as partitioned, or an even share where products are grouped.
 
-    With the turns of a pipeline in which a stage has nothing of the batch: it computes then too.
+    CPUs compute grouped products densely, so their partitioned program does not count. An even share includes
+    the turns in which a stage of a pipeline computes without a part of the batch.
     """
     if facts["flops"]["grouped"]:
-        return {
-            kind: n / target.devices / (1 - bubble(facts)) for kind, n in facts["flops"]["hardware"].items()
-        }
+        busy = 1 - bubble(facts)
+        return {kind: n / target.devices / busy for kind, n in facts["flops"]["hardware"].items()}
     return facts["work"]["flops"]
 
 
 def bubble(facts: dict[str, Any]) -> float:
-    """The part of its turns in which a stage of the pipeline has nothing of the batch (GPipe's, arXiv:1811.06965)."""
-    stages, rows = (
-        facts["mesh"].get(axes.PIPELINE, 1),
-        math.prod(facts["mesh"].get(axis, 1) for axis in axes.BATCH),
-    )
-    return axes.bubble(stages, axes.micro_batches(facts["batch"] // facts["accumulate"], stages, rows))
+    """The share of turns in which a pipeline's stage has no part of the batch (GPipe, arXiv:1811.06965)."""
+    stages = facts["mesh"].get(axes.PIPELINE, 1)
+    rows = math.prod(facts["mesh"].get(axis, 1) for axis in axes.BATCH)
+    micro_batch = facts["batch"] // facts["accumulate"]
+    return axes.bubble(stages, axes.micro_batches(micro_batch, stages, rows))
 
 
 def exchange_s(collective: dict[str, Any]) -> float:
-    """Seconds of one kind of exchange: all its times together."""
+    """Seconds of one kind of exchange, for all its times together."""
     crowd = max(1.0, collective["side"] / 4) if collective["kind"] == "all-to-all" else 1.0
     return crowd * collective["bytes"] / collective["rate"]
 
@@ -61,28 +60,24 @@ def _speed(facts: dict[str, Any], target: Target) -> dict[str, Any]:
     device, share = target.device, target.device.devices
     if not device.peak:
         return {"step_s": None}
-    compute = sum(
-        n / (device.peak[_known(kind)] / share * REACHED) for kind, n in device_flops(facts, target).items()
-    )
-    parts = {name: part["device"] for name, part in facts["state"].items()}
-    moved = facts["work"]["traffic"] + 2 * (
-        2 * parts["parameters"] + parts["optimizer"]
-    )  # read and written by the update
-    memory = moved / (device.bandwidth / share)
-    hidden = sum(exchange_s(c) for c in facts["collectives"] if set(c["axes"]) <= HIDDEN)
-    between = sum(exchange_s(c) for c in facts["collectives"] if not set(c["axes"]) <= HIDDEN)
+    flops = device_flops(facts, target).items()
+    compute = sum(n / (device.peak[_peak_name(kind)] / share * REACHED) for kind, n in flops)
+    bytes_of = {name: part["device"] for name, part in facts["state"].items()}
+    updated = 2 * (2 * bytes_of["parameters"] + bytes_of["optimizer"])  # read and written by the update
+    memory = (facts["work"]["traffic"] + updated) / (device.bandwidth / share)
+    overlapped = sum(exchange_s(c) for c in facts["collectives"] if set(c["axes"]) <= OVERLAPPED)
+    between = sum(exchange_s(c) for c in facts["collectives"] if not set(c["axes"]) <= OVERLAPPED)
     latency = max(1, facts["work"]["kernels"]) * LAUNCH
-    terms = {"compute": compute, "memory": memory, "network": hidden + between, "latency": latency}
-    step = max(max(compute, memory, hidden) + between, latency)
-    model = sum(facts["flops"]["model"].values())
-    per_s = {f"{name}_per_s": n / step for name, n in facts["examples"].items()}
+    terms = {"compute": compute, "memory": memory, "network": overlapped + between, "latency": latency}
+    step = max(max(compute, memory, overlapped) + between, latency)
+    model_flops = sum(facts["flops"]["model"].values())
     return {
         "step_s": step,
         "terms_s": terms,
-        "waiting_s": between,  # the part of the network's time that no product hides
+        "waiting_s": between,  # the part of the network's time that products do not hide
         "bound": max(terms, key=lambda name: terms[name]),
-        "mfu": model / (step * target.chips * device.peak["bfloat16"]),
-        **per_s,
+        "mfu": model_flops / (step * target.chips * device.peak["bfloat16"]),
+        **{f"{name}_per_s": n / step for name, n in facts["examples"].items()},
         "bubble": bubble(facts),
         "run_s": step * facts["steps"],
         "device_hours": step * facts["steps"] * target.chips / 3600,
@@ -90,15 +85,16 @@ def _speed(facts: dict[str, Any], target: Target) -> dict[str, Any]:
     }
 
 
-def _known(kind: str) -> str:
-    return (
-        kind if kind in ("bfloat16", "float32", "int8") else "float8" if kind.startswith("f8") else "bfloat16"
-    )
+def _peak_name(kind: str) -> str:
+    """The name, in Device.peak, of a type of operands; bfloat16 for unknown ones."""
+    if kind in ("bfloat16", "float32", "int8"):
+        return kind
+    return "float8" if kind.startswith("f8") else "bfloat16"
 
 
 def _sizes(facts: dict[str, Any], target: Target) -> dict[str, Any]:
     parts, memory = facts["state"], facts.get("memory", {})
-    found: dict[str, Any] = {
+    sizes: dict[str, Any] = {
         "parameters": parts["parameters"]["count"],
         "model_flops": sum(facts["flops"]["model"].values()),
         "hardware_flops": sum(facts["flops"]["hardware"].values()),
@@ -106,27 +102,21 @@ def _sizes(facts: dict[str, Any], target: Target) -> dict[str, Any]:
         "fits": None,
     }
     if "temp" in memory:
-        gradients = min(memory["temp"], parts["parameters"]["device"])
-        used = (
-            memory["argument"]
-            + memory["output"]
-            - memory["alias"]
-            + memory["temp"]
-            + memory["generated_code"]
-        )
-        found["device_bytes"] = {
-            "parameters": parts["parameters"]["device"],
-            "optimizer": parts["optimizer"]["device"],
-            "batch and rest": memory["argument"]
-            - parts["parameters"]["device"]
-            - parts["optimizer"]["device"],
+        parameters, optimizer = parts["parameters"]["device"], parts["optimizer"]["device"]
+        gradients = min(memory["temp"], parameters)
+        results = memory["output"] - memory["alias"] + memory["generated_code"]
+        used = memory["argument"] + memory["temp"] + results
+        sizes["device_bytes"] = {
+            "parameters": parameters,
+            "optimizer": optimizer,
+            "batch and rest": memory["argument"] - parameters - optimizer,
             "gradients": gradients,
             "activations and temporaries": memory["temp"] - gradients,
-            "program": memory["generated_code"] + memory["output"] - memory["alias"],
+            "program": results,
             "used": used,
             "there": target.memory,
         }
-        found["fits"] = used <= target.memory if target.memory else None
+        sizes["fits"] = used <= target.memory if target.memory else None
     elif "error" in memory:
-        found["fits"] = False if "RESOURCE_EXHAUSTED" in memory["error"] else None
-    return found
+        sizes["fits"] = False if "RESOURCE_EXHAUSTED" in memory["error"] else None
+    return sizes

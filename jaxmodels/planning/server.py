@@ -1,4 +1,4 @@
-"""The process that measures: requests as lines of JSON on stdin, answers as lines of JSON on stdout."""
+"""The planning process: requests as lines of JSON on stdin, replies as lines of JSON on stdout."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from jaxmodels.planning.lowering import measure
+from jaxmodels.planning.lowering import lower_and_analyze
 from jaxmodels.planning.survey import survey
 
 
 @contextlib.contextmanager
-def _own_stdout() -> Iterator[Any]:
-    """Compilers print to the process's stdout: it is theirs, and the answer goes to a copy of it."""
-    answer = os.fdopen(os.dup(1), "w")
+def _reserved_stdout() -> Iterator[Any]:
+    """A copy of stdout for replies: compilers print to stdout, which goes to stderr meanwhile."""
+    replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        yield answer
+        yield replies
     finally:
-        answer.close()
+        replies.close()
 
 
 def main() -> int:
     """Answers the requests on stdin, one a line."""
-    with _own_stdout() as answer:
+    with _reserved_stdout() as replies:
 
-        def say(text: str) -> None:
-            print(json.dumps({"doing": text}), file=answer, flush=True)
+        def progress(text: str) -> None:
+            print(json.dumps({"doing": text}), file=replies, flush=True)
 
         for line in sys.stdin:
             try:
                 request = json.loads(line)
-                answer_it = survey if request.get("survey") else measure
-                reply: dict[str, Any] = {"facts": answer_it(request, say)}
+                answer = survey if request.get("survey") else lower_and_analyze
+                reply: dict[str, Any] = {"facts": answer(request, progress)}
             except (ValueError, OSError) as error:
                 reply = {"error": str(error)}
-            print(json.dumps(reply), file=answer, flush=True)
+            print(json.dumps(reply), file=replies, flush=True)
     return 0
 
 

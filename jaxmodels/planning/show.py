@@ -7,21 +7,25 @@ from typing import Any
 from jaxmodels.console import Console, duration
 from jaxmodels.planning.roofline import REACHED, exchange_s
 
+LEAST_SENT = 1024  # bytes from which on an exchange is shown
+
 
 def show(plan: dict[str, Any], console: Console) -> None:
-    """Prints it."""
+    """Prints a plan."""
     if "search" in plan:
         _search(plan["search"], console)
     if "mesh" not in plan:
-        console.say("Nothing that was tried fits; take more devices, or a smaller batch.", "bold red")
+        console.say("No choice that was compiled fits; take more devices, or a smaller batch.", "bold red")
         return
     forecast, memory = plan["forecast"], plan.get("memory", {})
     mesh = ",".join(f"{name}={size}" for name, size in plan["mesh"].items())
     console.say(f"{plan['machine']}, mesh {mesh}", "bold")
-    facts = [["parameters", f"{forecast['parameters']:,}"]]
-    facts += [["model FLOPs of a step", count(forecast["model_flops"])]]
-    facts += [["FLOPs with what is computed again", count(forecast["hardware_flops"])]]
-    facts += [["checkpoint", size(forecast["checkpoint_bytes"])]]
+    facts = [
+        ["parameters", f"{forecast['parameters']:,}"],
+        ["model FLOPs of a step", count(forecast["model_flops"])],
+        ["FLOPs with rematerialization", count(forecast["hardware_flops"])],
+        ["checkpoint", size(forecast["checkpoint_bytes"])],
+    ]
     console.table("The experiment", ["", ""], facts)
     _memory(forecast, memory, console)
     _exchanges(plan, console)
@@ -30,11 +34,11 @@ def show(plan: dict[str, Any], console: Console) -> None:
         console.say(f"\n{plan['command']}", "bold")
     for note in memory.get("notes", []):
         console.warn(note)
-    if plan["work"]["loops"]:
-        console.warn(f"loops that run as often as their data says were counted once: {plan['work']['loops']}")
+    if loops := plan["work"]["loops"]:
+        console.warn(f"loops with an unknown number of trips, which were counted once: {loops}")
 
 
-def _search(found: dict[str, Any], console: Console) -> None:
+def _search(search: dict[str, Any], console: Console) -> None:
     rows = [
         [
             row["mesh"],
@@ -45,10 +49,10 @@ def _search(found: dict[str, Any], console: Console) -> None:
             "" if row["mfu"] is None else f"{row['mfu']:.1%}",
             row["why"],
         ]
-        for row in found["rows"]
+        for row in search["rows"]
     ]
     columns = ["mesh", "remat", "micro-batches", "a step", "memory", "MFU", ""]
-    console.table(f"The best of {found['considered']:,} ways, and what others lost by", columns, rows)
+    console.table(f"The best of {search['considered']:,} choices, and why others are not", columns, rows)
 
 
 def _memory(forecast: dict[str, Any], memory: dict[str, Any], console: Console) -> None:
@@ -57,27 +61,24 @@ def _memory(forecast: dict[str, Any], memory: dict[str, Any], console: Console) 
         if "error" in memory:
             console.warn(f"it does not compile: {memory['error']}")
         return
-    there, used = parts.pop("there"), parts.pop("used")
+    available, used = parts.pop("there"), parts.pop("used")
     rows = [[name, size(n)] for name, n in parts.items()]
-    rows += [["in all", size(used) + (f" of {size(there)} ({used / there:.0%})" if there else "")]]
-    own = f"as {memory['compiler']} has it" if memory["own"] else "an estimate: as XLA lays it out for CPUs"
-    console.table(f"Memory of a device, {own}", ["", ""], rows)
+    of_available = f" of {size(available)} ({used / available:.0%})" if available else ""
+    rows.append(["total", size(used) + of_available])
+    source = f"by {memory['compiler']}" if memory["own"] else "an estimate by XLA's layout for CPUs"
+    console.table(f"Memory of a device, {source}", ["", ""], rows)
     if forecast["fits"] is False:
         console.say("It does not fit.", "bold red")
 
 
 def _exchanges(plan: dict[str, Any], console: Console) -> None:
-    rows = [
-        [
-            f"{c['kind']} over {', '.join(c['axes'])}",
-            f"{c['times']:,}",
-            size(c["bytes"]),
-            c["name"],
-            seconds(exchange_s(c)) if c["rate"] else "",
-        ]
-        for c in sorted(plan["collectives"], key=lambda c: -c["bytes"])
-        if c["bytes"] >= 1024
-    ]
+    rows = []
+    for collective in sorted(plan["collectives"], key=lambda c: -c["bytes"]):
+        if collective["bytes"] >= LEAST_SENT:
+            name = f"{collective['kind']} over {', '.join(collective['axes'])}"
+            took = seconds(exchange_s(collective)) if collective["rate"] else ""
+            sent = size(collective["bytes"])
+            rows.append([name, f"{collective['times']:,}", sent, collective["name"], took])
     if rows:
         console.table("What a device sends in a step", ["", "times", "bytes", "over", "takes"], rows)
 
@@ -90,28 +91,20 @@ def _speed(plan: dict[str, Any], console: Console) -> None:
     terms = ", ".join(f"{name} {seconds(t)}" for name, t in forecast["terms_s"].items())
     rows = [["a step", f"{seconds(forecast['step_s'])}, bound by {forecast['bound']} ({terms})"]]
     if forecast["bound"] == "latency":
-        rows += [
-            [
-                "",
-                "a floor: launches of kernels alone, measured on another chip; what is really reached may be slower",
-            ]
-        ]
-    rows += [["model FLOPs utilisation", f"{forecast['mfu']:.1%}"]]
+        floor = "a floor: kernel launches alone, measured on another chip; a real step may be slower"
+        rows.append(["", floor])
+    rows.append(["model FLOPs utilization", f"{forecast['mfu']:.1%}"])
     rows += [[f"{name} per second", f"{forecast[f'{name}_per_s']:,.0f}"] for name in plan["examples"]]
     if forecast["bubble"]:
-        rows += [["pipeline bubble", f"{forecast['bubble']:.1%}"]]
-    rows += [
-        [
-            f"the run of {plan['steps']:,} steps",
-            f"{duration(forecast['run_s'])}, {forecast['device_hours']:,.0f} chip-hours",
-        ]
-    ]
-    rows += [["input to be read", f"{size(forecast['input_bytes_per_s'])}/s"]]
+        rows.append(["pipeline bubble", f"{forecast['bubble']:.1%}"])
+    cost = f"{duration(forecast['run_s'])}, {forecast['device_hours']:,.0f} chip-hours"
+    rows.append([f"the run of {plan['steps']:,} steps", cost])
+    rows.append(["input to be read", f"{size(forecast['input_bytes_per_s'])}/s"])
     console.table(f"Forecast, with products at {REACHED:.0%} of the peak", ["", ""], rows)
 
 
 def count(n: float) -> str:
-    """A large number with its prefix."""
+    """A large number with an SI prefix."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
         if n < 1000:
             return f"{n:,.4g} {prefix}".strip()
@@ -120,7 +113,7 @@ def count(n: float) -> str:
 
 
 def size(n: float) -> str:
-    """Bytes."""
+    """A number of bytes."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if n < 1024:
             return f"{n:,.4g} {unit}"
@@ -129,5 +122,5 @@ def size(n: float) -> str:
 
 
 def seconds(t: float) -> str:
-    """Of a step."""
+    """A short time."""
     return f"{t:.3g} s" if t >= 1 else f"{t * 1e3:.3g} ms" if t >= 1e-3 else f"{t * 1e6:.3g} µs"

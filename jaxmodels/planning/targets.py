@@ -1,7 +1,7 @@
-"""The name of a machine: v5p-512, v5p:8x8x8, 2xv5p-256, h200-256, cpu:8. Numbers count chips, never cores.
+"""Names of machines: v5p-512, v5p:8x8x8, 2xv5p-256, h200-256, cpu:8. Numbers count chips, never cores.
 
 Google's own names of v4-N, v5p-N and tpu7x-N slices count TensorCores, two to a chip; its v5e-N and v6e-N
-count chips. Here N is chips for every device, and a topology says it without doubt.
+count chips. Here N counts chips for every device, and a topology leaves no doubt.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import NamedTuple
 from jaxmodels.planning.devices import DEVICES, Device
 
 COUNTING = "numbers count chips (Google's own v4-N, v5p-N and tpu7x-N count two cores to a chip)"
-SIDES = {2: (1, 2, 4, 8, 16), 3: (1, 2, 4, 8, 12, 16, 20, 24, 28, 32)}
+SIDES = (4, 8, 12, 16, 20, 24, 28, 32)  # of slices with three dimensions, beyond one cube of 4x4x4
 
 
 class Target(NamedTuple):
-    """So many slices of so many chips, joined inside by fast links and with each other by a network."""
+    """Slices of chips: fast links connect the chips of a slice, a network the slices."""
 
     device: Device
     shape: tuple[int, ...]  # of a slice: its torus, or (hosts, GPUs of a host)
@@ -26,46 +26,47 @@ class Target(NamedTuple):
 
     @property
     def chips(self) -> int:
-        """Of all slices."""
+        """Chips of all slices."""
         return self.slices * math.prod(self.shape)
 
     @property
     def devices(self) -> int:
-        """As JAX counts them."""
+        """Devices of all slices, as JAX counts them."""
         return self.chips * self.device.devices
 
     @property
     def memory(self) -> int:
-        """Bytes of what JAX calls a device."""
+        """Bytes of one of JAX's devices."""
         return self.device.memory // self.device.devices
 
     @property
     def topology(self) -> str:
-        """Of one slice, as its compiler reads it."""
+        """One slice, as its compiler reads it."""
         size = "x".join(map(str, self.shape))
         return f"{self.device.name}:{size}" if self.device.platform == "tpu" else f"{size}x1"
 
     @property
     def name(self) -> str:
-        """Canonical: with the topology where there is a torus."""
+        """The canonical name: with the topology where there is a torus."""
         if self.device.name == "cpu":
             return f"cpu:{self.chips}"
         one = self.topology if self.device.torus else f"{self.device.name}-{math.prod(self.shape)}"
         return one if self.slices == 1 else f"{self.slices}x{one}"
 
     def describe(self) -> str:
-        """In words."""
-        d, n = self.device, f"{self.chips:,}"
-        if d.name == "cpu":
-            return f"{n} simulated CPU devices"
-        kind = f"{n} {'chips of TPU' if d.vendor == 'google' else 'NVIDIA'} {d.name if d.torus else d.name.upper()}"
-        inside = (
-            f"{'x'.join(map(str, self.shape))} torus"
-            if d.torus
-            else f"{self.shape[0]} hosts of {self.shape[1]}"
-        )
-        counted = f", {math.prod(self.shape) * d.cores:,} cores in Google's name" if d.cores > 1 else ""
-        return f"{kind} ({f'{self.slices} slices, each a ' if self.slices > 1 else ''}{inside}{counted})"
+        """The machine in words."""
+        device, count = self.device, f"{self.chips:,}"
+        if device.name == "cpu":
+            return f"{count} simulated CPU devices"
+        if device.torus:
+            kind, inside = f"TPU {device.name}", f"{'x'.join(map(str, self.shape))} torus"
+        else:
+            kind, inside = device.name.upper(), f"{self.shape[0]} hosts of {self.shape[1]}"
+        vendor = "chips of" if device.vendor == "google" else "NVIDIA"
+        slices = f"{self.slices} slices, each a " if self.slices > 1 else ""
+        cores = math.prod(self.shape) * device.cores
+        counted = f", {cores:,} cores in Google's name" if device.cores > 1 else ""
+        return f"{count} {vendor} {kind} ({slices}{inside}{counted})"
 
 
 def target(text: str) -> Target:
@@ -78,18 +79,20 @@ def target(text: str) -> Target:
         close = difflib.get_close_matches(name, DEVICES, n=3, cutoff=0.3)
         near = f"nearest: {', '.join(close)}" if close else f"known: {', '.join(DEVICES)}"
         raise ValueError(
-            f"--on {text}: there is no such machine; {near}. "
+            f"--on {text}: got no known machine; {near}. "
             f"Write v5p-512, v5p:8x8x8, 2xv5p-256, h200-256 or cpu:8; {COUNTING}"
         )
     device, sizes = DEVICES[name], tuple(map(int, (match[4] or "1").split("x")))
     slices = int(match[1] or 1)
     if slices < 1 or min(sizes) < 1:
-        raise ValueError(f"--on {text}: came a size of 0; wanted at least 1 of everything")
+        raise ValueError(f"--on {text}: got a size of 0; expected at least 1. Give every size")
     if device.torus:
         return Target(device, _torus(text, device, sizes), slices)
     if slices > 1 or len(sizes) > 1:
+        total = slices * math.prod(sizes)
         raise ValueError(
-            f"--on {text}: slices and topologies are of TPUs; write {name}-{slices * math.prod(sizes)}"
+            f"--on {text}: got slices or a topology of {name}; expected a number of chips. "
+            f"Write {name}-{total}"
         )
     [n] = sizes
     if device.name == "cpu":
@@ -97,36 +100,40 @@ def target(text: str) -> Target:
     if n > device.host and n % device.host:
         down, up = n // device.host * device.host, -(-n // device.host) * device.host
         raise ValueError(
-            f"--on {text}: {device.name} comes in hosts of {device.host}; nearest: {name}-{down}, {name}-{up}"
+            f"--on {text}: got {n} chips; expected full hosts of {device.host}. "
+            f"Nearest: {name}-{down}, {name}-{up}"
         )
     return Target(device, (max(1, n // device.host), min(n, device.host)))
 
 
 def _torus(text: str, device: Device, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    every = shapes(device)
+    known = shapes(device)
     if len(sizes) == 1:
-        of = [s for s in every if math.prod(s) == sizes[0]]
-        if of:
-            return min(of, key=lambda s: (max(s) - min(s), s))  # as near a cube as there is
-    elif tuple(sizes) in every:
+        of_size = [shape for shape in known if math.prod(shape) == sizes[0]]
+        if of_size:
+            return min(of_size, key=lambda shape: (max(shape) - min(shape), shape))  # the nearest to a cube
+    elif tuple(sizes) in known:
         return sizes
-    near: list[tuple[int, ...]] = []
-    for shape in sorted(
-        every, key=lambda s: (abs(math.log(math.prod(s) / math.prod(sizes))), max(s) - min(s))
-    ):
-        if math.prod(shape) not in map(math.prod, near):
-            near.append(shape)
-    names = ", ".join(f"{device.name}:{'x'.join(map(str, s))} ({math.prod(s)} chips)" for s in near[:3])
-    raise ValueError(f"--on {text}: there is no such slice of {device.name}; nearest: {names}; {COUNTING}")
+
+    def distance(shape: tuple[int, ...]) -> tuple[float, int]:
+        return abs(math.log(math.prod(shape) / math.prod(sizes))), max(shape) - min(shape)
+
+    near: dict[int, tuple[int, ...]] = {}  # by number of chips
+    for shape in sorted(known, key=distance):
+        near.setdefault(math.prod(shape), shape)
+    names = [f"{device.name}:{'x'.join(map(str, shape))} ({chips} chips)" for chips, shape in near.items()]
+    raise ValueError(
+        f"--on {text}: got no slice of {device.name}; nearest: {', '.join(names[:3])}. "
+        f"Take one of those; {COUNTING}"
+    )
 
 
 def shapes(device: Device) -> list[tuple[int, ...]]:
     """The slices of a TPU: in three dimensions up to one cube of 4x4x4, then cubes side by side."""
-    found: list[tuple[int, ...]]
+    known: list[tuple[int, ...]]
     if device.torus == 2:
-        found = [(1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)]
+        known = [(1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)]
     else:
-        found = [(1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4)]
-        sides = [s for s in SIDES[3] if s >= 4 and s % 4 == 0]
-        found += [(a, b, c) for a in sides for b in sides if b >= a for c in sides if c >= b]
-    return [s for s in found if math.prod(s) <= device.pod]
+        known = [(1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4)]
+        known += [(a, b, c) for a in SIDES for b in SIDES if b >= a for c in SIDES if c >= b]
+    return [shape for shape in known if math.prod(shape) <= device.pod]

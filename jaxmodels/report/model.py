@@ -1,17 +1,19 @@
-"""What only the experiment itself knows: the model by modules, FLOPs, the batch. Runs the run's experiment.py."""
+"""What only the experiment knows: the model by modules, FLOPs, the batch. Runs the run's experiment.py."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxmodels.report.read_run import Run
-from jaxmodels.state import initial
+
+if TYPE_CHECKING:
+    from jaxmodels.analysis.modules import Module
 
 
 class Model(NamedTuple):
-    """Facts of an experiment that nothing is allocated for."""
+    """Facts of an experiment, counted from abstract shapes."""
 
-    modules: list[Any]  # of jaxmodels.analysis.modules
+    modules: list[Module]
     batch: int
     step_flops: float  # that the model must do in one step
     steps: int
@@ -21,26 +23,23 @@ class Model(NamedTuple):
 def model_of(run: Run) -> Model | None:
     """The facts, or None and a note in the run."""
     try:
+        import jax
+
         from jaxmodels.analysis.modules import modules
-        from jaxmodels.planning import lowering
+        from jaxmodels.analysis.step_flops import step_flops
         from jaxmodels.runs import experiment_file
+        from jaxmodels.state import initial
 
         file, config = experiment_file.open_file(run.path)
         experiment = file.build(config)
-        import jax
-
-        how = {"accumulate": 1, "precision": run.options.get("precision", "float32"), "remat": "model"}
-        counted = lowering.counts(experiment, how, jax.eval_shape(lambda: initial(experiment)))["model"]
+        state = jax.eval_shape(lambda: initial(experiment))
+        flops = step_flops(experiment, state, precision=run.options.get("precision", "float32"))
         best = experiment.best[0] if experiment.best else None
-        return Model(
-            modules(experiment), experiment.train.batch, sum(counted.values()), experiment.steps, best
-        )
+        total = sum(flops.model.values())
+        return Model(modules(experiment), experiment.train.batch, total, experiment.steps, best)
     except Exception as error:  # the experiment is the user's code, and may need what is not here
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         run.notes.append(
-            f"The model's table is absent, since the experiment could not be built here: {_short(error)}"
+            f"The model's table is absent, since the experiment could not be built here: {reason}"
         )
         return None
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

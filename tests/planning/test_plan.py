@@ -13,7 +13,7 @@ from jaxmodels.commands import plan as command
 from jaxmodels.console import Console
 from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.planning import compilers, interconnect, lowering, show
-from jaxmodels.planning.roofline import predict
+from jaxmodels.planning.roofline import forecast
 from jaxmodels.planning.targets import target
 from jaxmodels.runs import experiment_file
 from jaxmodels.state import abstract_state, initial
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def facts(folder):
-    return lowering.measure(request(mesh="data=2,fsdp=4"))
+    return lowering.lower_and_analyze(request(mesh="data=2,fsdp=4"))
 
 
 def state_of(mesh):
@@ -87,11 +87,11 @@ def test_a_program_that_was_seen_before_is_not_compiled_again(facts, monkeypatch
 
     monkeypatch.setattr(lowering, "partition", refuse)
     monkeypatch.setattr(lowering, "memory_of", refuse)
-    assert lowering.measure(request(mesh="data=2,fsdp=4")) == facts
+    assert lowering.lower_and_analyze(request(mesh="data=2,fsdp=4")) == facts
 
 
 def test_a_forecast_of_simulated_devices_names_no_speed(facts):
-    assert predict(facts, target("cpu:8"))["step_s"] is None
+    assert forecast(facts, target("cpu:8"))["step_s"] is None
 
 
 @pytest.fixture
@@ -109,13 +109,13 @@ def test_the_same_work_is_bound_by_what_is_slowest(facts, no_latency):
         "times": 1,
         **interconnect.Link("network", 1e9, 1)._asdict(),
     }
-    assert predict({**facts, "collectives": []}, h200)["bound"] == "memory"
-    assert predict({**facts, "collectives": [exchange]}, h200)["step_s"] == pytest.approx(1000)
+    assert forecast({**facts, "collectives": []}, h200)["bound"] == "memory"
+    assert forecast({**facts, "collectives": [exchange]}, h200)["step_s"] == pytest.approx(1000)
 
 
 def test_exchanges_between_products_add_to_the_time_and_those_of_gradients_do_not(facts, no_latency):
     h200 = target("h200-8")
-    least = predict({**facts, "collectives": []}, h200)["step_s"]
+    least = forecast({**facts, "collectives": []}, h200)["step_s"]
     one = {
         "kind": "all-reduce",
         "bytes": least * 1e9,
@@ -124,7 +124,7 @@ def test_exchanges_between_products_add_to_the_time_and_those_of_gradients_do_no
     }
 
     def with_axes(*axes):
-        return predict({**facts, "collectives": [{**one, "axes": axes}]}, h200)["step_s"]
+        return forecast({**facts, "collectives": [{**one, "axes": axes}]}, h200)["step_s"]
 
     assert (with_axes("fsdp"), with_axes("tensor")) == (pytest.approx(least), pytest.approx(2 * least))
 
@@ -132,23 +132,23 @@ def test_exchanges_between_products_add_to_the_time_and_those_of_gradients_do_no
 def test_a_pipeline_waits_while_it_fills(facts):
     h200 = target("h200-8")
     piped = {**facts, "mesh": {"pipeline": 4}, "batch": 64, "accumulate": 1, "collectives": []}
-    assert predict(piped, h200)["bubble"] == pytest.approx(3 / 19)
+    assert forecast(piped, h200)["bubble"] == pytest.approx(3 / 19)
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"mesh": "data=4"}, "product is 8"),
-        ({"mesh": "data=3,fsdp=3"}, "3 x 3 is 9"),
-        ({"knobs": {"batch": 12}}, "set the batch to 8 or 16"),
+        ({"mesh": "data=4"}, "whose product is 8"),
+        ({"mesh": "data=3,fsdp=3"}, "got 3 x 3, which is 9"),
+        ({"knobs": {"batch": 12}}, "Set the batch to 8 or 16"),
         ({"accumulate": 3}, "3 micro-batches"),
         ({"knobs": {"bach": 12}}, "did you mean 'batch'"),
     ],
 )
 def test_what_does_not_fit_the_machine_is_one_message(changes, says):
     with pytest.raises(ValueError, match=says):
-        lowering.measure(request(**changes))
+        lowering.lower_and_analyze(request(**changes))
 
 
 @pytest.mark.fast
@@ -164,7 +164,7 @@ def test_the_command_prints_one_json_object(capsys):
 
 
 def test_a_mistake_that_the_process_finds_reaches_the_caller():
-    with pytest.raises(ValueError, match="has 2 devices"):
+    with pytest.raises(ValueError, match="expected the 2 devices"):
         jaxmodels.plan(FILE, on="cpu:2", mesh="fsdp=3")
 
 
@@ -176,7 +176,7 @@ def test_a_person_reads_memory_and_time(facts, capsys):
             {**c, **interconnect.Link("NVLink", h200.device.link, 1)._asdict()} for c in facts["collectives"]
         ],
     }
-    plan = {**fast, "target": h200.name, "machine": h200.describe(), "forecast": predict(fast, h200)}
+    plan = {**fast, "target": h200.name, "machine": h200.describe(), "forecast": forecast(fast, h200)}
     show.show(plan, Console())
     out = capsys.readouterr().out
     assert "141 GiB" in out
@@ -186,29 +186,35 @@ def test_a_person_reads_memory_and_time(facts, capsys):
 @pytest.mark.fast
 def test_an_axis_over_a_whole_side_of_a_torus_uses_its_ring_both_ways():
     machine, sizes = target("v5p:4x4x4"), {"fsdp": 16, "tensor": 4}
-    where = interconnect.places(machine, None, sizes)
+    where = interconnect.device_coordinates(machine, None, sizes)
     link = machine.device.link
-    assert interconnect.road(machine, where, sizes, ("tensor",)) == interconnect.Link("ICI, 4", 2 * link, 4)
-    assert interconnect.road(machine, where, sizes, ("fsdp",)) == interconnect.Link("ICI, 4x4", 4 * link, 4)
+    assert interconnect.link_of_axes(machine, where, sizes, ("tensor",)) == interconnect.Link(
+        "ICI, 4", 2 * link, 4
+    )
+    assert interconnect.link_of_axes(machine, where, sizes, ("fsdp",)) == interconnect.Link(
+        "ICI, 4x4", 4 * link, 4
+    )
 
 
 @pytest.mark.fast
 def test_an_axis_within_a_host_of_gpus_uses_nvlink_and_one_across_hosts_the_network():
     machine, sizes = target("h200-32"), {"data": 4, "fsdp": 8}
-    where, device = interconnect.places(machine, None, sizes), machine.device
-    assert interconnect.road(machine, where, sizes, ("fsdp",)) == interconnect.Link("NVLink", device.link, 1)
-    assert interconnect.road(machine, where, sizes, ("data",)) == interconnect.Link(
+    where, device = interconnect.device_coordinates(machine, None, sizes), machine.device
+    assert interconnect.link_of_axes(machine, where, sizes, ("fsdp",)) == interconnect.Link(
+        "NVLink", device.link, 1
+    )
+    assert interconnect.link_of_axes(machine, where, sizes, ("data",)) == interconnect.Link(
         "network", device.network, 1
     )
-    assert interconnect.road(machine, where, sizes, ("data", "fsdp")).rate == 8 * device.network
+    assert interconnect.link_of_axes(machine, where, sizes, ("data", "fsdp")).rate == 8 * device.network
 
 
 @pytest.mark.fast
 def test_slices_are_joined_by_the_network():
     machine, sizes = target("2xv5e:2x2"), {"data": 2, "fsdp": 4}
-    where = interconnect.places(machine, None, sizes)
-    assert interconnect.road(machine, where, sizes, ("data",)).name == "network"
-    assert interconnect.road(machine, where, sizes, ("fsdp",)).name == "ICI, 2x2"
+    where = interconnect.device_coordinates(machine, None, sizes)
+    assert interconnect.link_of_axes(machine, where, sizes, ("data",)).name == "network"
+    assert interconnect.link_of_axes(machine, where, sizes, ("fsdp",)).name == "ICI, 2x2"
 
 
 @pytest.mark.parametrize("machine", ["v5e-4", "h200-8"])
@@ -221,6 +227,14 @@ def test_the_targets_own_compiler_says_what_memory_a_device_takes(machine):
     assert planned["forecast"]["fits"] and np.isfinite(planned["forecast"]["step_s"])
 
 
+def test_without_the_targets_compiler_memory_is_an_estimate_that_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(compilers, "missing", lambda target: "plan-tpu")
+    memory = lowering.lower_and_analyze(request(on="v5e-8"))["memory"]
+    assert not memory["own"] and memory["temp"] > 0
+    assert memory["compiler"].startswith("jaxlib ") and "," not in memory["compiler"]
+    assert "pip install 'jaxmodels[plan-tpu]'" in memory["notes"][0]
+
+
 @pytest.mark.fast
 def test_more_devices_than_can_be_simulated_are_planned_by_half_as_many_with_half_the_batch():
     assert lowering.simulated({"data": 4, "fsdp": 1024, "tensor": 4}, 64) == (
@@ -228,7 +242,7 @@ def test_more_devices_than_can_be_simulated_are_planned_by_half_as_many_with_hal
         8,
     )
     assert lowering.simulated({"fsdp": 8}, 7) == ({"fsdp": 8}, 7)
-    with pytest.raises(ValueError, match="take powers of two"):
+    with pytest.raises(ValueError, match="Take powers of two"):
         lowering.simulated({"data": 4096}, 4095)
 
 
@@ -240,9 +254,9 @@ def test_a_step_of_a_tiny_model_takes_at_least_the_launches_of_its_products(fact
         "work": {**facts["work"], "flops": {"float32": 1e3}, "traffic": 1e3, "kernels": 9},
     }
     tiny["state"] = {name: {**part, "device": 100} for name, part in facts["state"].items()}
-    made = predict(tiny, target("h200-1"))
+    made = forecast(tiny, target("h200-1"))
     assert made["bound"] == "latency"
     assert made["step_s"] == pytest.approx(9 * 3.4e-6)
-    assert predict({**tiny, "work": {**tiny["work"], "kernels": 0}}, target("h200-1"))[
+    assert forecast({**tiny, "work": {**tiny["work"], "kernels": 0}}, target("h200-1"))[
         "step_s"
     ] == pytest.approx(3.4e-6)

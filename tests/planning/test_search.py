@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxmodels import cli
-from jaxmodels.commands import plan
+from jaxmodels.planning import client
 from jaxmodels.planning.search import Choice, choices, estimate, search
 from jaxmodels.planning.targets import target
 
@@ -138,7 +138,7 @@ def test_nothing_is_chosen_where_nothing_fits():
 
 
 def test_a_batch_that_divides_nowhere_is_named():
-    with pytest.raises(ValueError, match="a batch of 511 does not divide"):
+    with pytest.raises(ValueError, match="got a batch of 511"):
         search(target("2xv5e-4"), {"": known(batch=511)}, lambda choice: {})
 
 
@@ -162,6 +162,6 @@ class Canned:
 
 
 def test_the_command_that_trains_with_the_choice_is_printed(capsys, monkeypatch):
-    monkeypatch.setattr(plan, "Worker", Canned)
+    monkeypatch.setattr(client, "Client", Canned)
     assert cli.main(["plan", FILE, "--on", "h200-8", "--search", "--batch", "512"]) == 0
     assert f"jaxmodels train {FILE} --batch 512 --mesh" in capsys.readouterr().out

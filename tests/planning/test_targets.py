@@ -43,11 +43,11 @@ def test_a_chip_that_jax_shows_as_two_devices_gives_each_half_the_memory():
         ("v5q-8", "nearest: v5p, v5e"),
         ("v5p-500", r"nearest: v5p:8x8x8 \(512 chips\)"),
         ("v6e:3x3", r"nearest: v6e:2x4 \(8 chips\)"),
-        ("h200-250", "nearest: h200-248, h200-256"),
-        ("2xh100-8", "write h100-16"),
+        ("h200-250", "Nearest: h200-248, h200-256"),
+        ("2xh100-8", "Write h100-16"),
         ("v5p-0", "at least 1"),
         ("toaster", "known: v4, v5e"),
-        ("", "no such machine"),
+        ("", "no known machine"),
     ],
 )
 def test_a_machine_that_there_is_not_is_answered_with_the_nearest(text, says):
