@@ -25,7 +25,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "keras", "torch")
 
 
 class Round(NamedTuple):
-    """One case's time for a unit of its work, and the cores that other programs used meanwhile (None where unknown)."""
+    """One case's time for a unit of its work, and the cores in use by other programs (None: unknown)."""
 
     seconds: float
     foreign: float | None
@@ -44,6 +44,9 @@ class Watch:
         (wall, busy, own), after = self._begun, _busy()
         if busy is not None and after is not None:
             self.foreign = max(0.0, (after - busy - (_own() - own)) / max(1e-9, time.perf_counter() - wall))
+
+
+STATUS = {True: "pass", False: "FAIL", None: "-   "}  # of a check; None: not measured
 
 
 def _busy() -> float | None:
@@ -159,16 +162,14 @@ def versions() -> dict[str, str | None]:
 def report(
     benchmark: str, quick: bool, cases: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Everything as one line of JSON, the last on stdout. A busy machine is said; it makes no check fail or pass."""
+    """Prints everything as one line of JSON, the last on stdout. A busy machine is named; it changes no check."""
     medians = [case["foreign"]["median"] for case in cases.values() if case.get("foreign")]
     quiet = all(m <= BUSY for m in medians) if medians else None
     if quiet is False:
         note(f"the machine was not quiet: others used {max(medians):.2f} cores; these ratios are no result")
     for c in checks:
         limit = f"<= {c['most']}" if "most" in c else f">= {c['least']}"
-        note(
-            f"{ {True: 'pass', False: 'FAIL', None: '-   '}[c['pass']] } {c['check']}: {c['value']} (wanted {limit})"
-        )
+        note(f"{STATUS[c['pass']]} {c['check']}: {c['value']} (expected {limit})")
     line = {
         "benchmark": benchmark,
         "quick": quick,

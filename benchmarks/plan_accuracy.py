@@ -1,4 +1,4 @@
-"""How near `jaxmodels plan` comes: forecasts beside published runs, and its memory beside what a CPU then takes.
+"""How near `jaxmodels plan` comes: forecasts beside published runs, its memory beside what a CPU then takes.
 
 Published: MaxText's table of optimized models (github.com/AI-Hypercomputer/maxtext,
 docs/reference/models/tiering.md), which are not ours: they move some activations to the host, where a

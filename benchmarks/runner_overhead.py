@@ -1,4 +1,4 @@
-"""What the runner costs beside a bare jitted loop over the same step, and a tiny MLP against Keras and PyTorch.
+"""What the runner costs beside a jitted loop over the same step, and a tiny MLP against Keras and PyTorch.
 
     python benchmarks/runner_overhead.py            # all cases
     python benchmarks/runner_overhead.py --case gpt --rounds 9
@@ -154,7 +154,7 @@ class Runner:
 
 
 class Bare:
-    """A loop over the jitted step. compiled: dispatched as jax.jit does it, or as the compiled executable, if faster."""
+    """A loop over the jitted step, dispatched by jax.jit or, if compiled and faster, as the executable."""
 
     def __init__(self, experiment: Experiment, steps: int = 0):
         self.experiment, self.steps = experiment, steps
@@ -269,7 +269,7 @@ class Torch:
 
 
 def agreement(experiment: Experiment, bare: Bare) -> float:
-    """How far the runner and the bare step are apart after 3 steps of the same data, relative to how far they went.
+    """The distance of runner and bare step after 3 steps of the same data, relative to how far they went.
 
     A benchmark of two loops that do not compute the same is none. Rounding, which Adam makes much of, is
     left.
@@ -294,7 +294,7 @@ class Enough(Exception):
 
 
 class Pairs:
-    """In one run of the runner, again and again: a few steps of it, and as many of the bare loop while it waits.
+    """In one run of the runner, repeatedly: a few steps of it, and as many of the bare loop while it waits.
 
     So both are timed within a second or two of each other: over longer a virtual machine's speed drifts by
     more than what is looked for. The runner's steps are counted from the first dispatch after a pause to the

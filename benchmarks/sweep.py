@@ -1,4 +1,4 @@
-"""What 64 settings cost, 8 rates x 8 seeds: as one sweep, as runs of their own, and in a loop of PyTorch or Keras.
+"""What 64 settings cost, 8 rates x 8 seeds: as one sweep, as single runs, and in a loop of PyTorch or Keras.
 
 Everything is a process of its own, timed from its start to its end. Of the runs, and of the loops, some are
 made and the rest extrapolated: a process with 9 members and one with 1 differ by what eight members cost.

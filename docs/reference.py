@@ -42,7 +42,7 @@ WITH_FIELDS = {"flax.linen.Module", "jaxmodels.layers.model.Model", "typing.Name
 
 
 class Lines(griffe.Extension):
-    """A line of a docstring that begins with what it explains, as "seed: …" or "init(key, batch) gives …", stays a line."""
+    """Keeps lines of a docstring that begin with what they explain: "seed: …", "init(key, batch) gives …"."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Ends the line before it as Markdown ends lines."""
@@ -51,7 +51,7 @@ class Lines(griffe.Extension):
 
 
 class Fields(griffe.Extension):
-    """Shows fields of linen modules and of tuples as the arguments that they are, and sizes of models as partial calls."""
+    """Shows fields of linen modules and of tuples as arguments, and sizes of models as partial calls."""
 
     def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
         """Marks the class as a dataclass, which griffe knows of decorated ones alone."""

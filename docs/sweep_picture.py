@@ -17,12 +17,14 @@ INK, MEAN, MEMBER = "#c5c8c6", "#98c379", "#5a8fd0"
 
 def text(x: float, y: float, said: str, *, anchor: str = "middle", size: int = 20, fill: str = INK) -> str:
     """One line of text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{fill}">{escape(said)}</text>'
+    font = f'text-anchor="{anchor}" font-size="{size}" fill="{fill}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {font}>{escape(said)}</text>'
 
 
 def line(x0: float, y0: float, x1: float, y1: float, colour: str, width: float) -> str:
     """One line."""
-    return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="{colour}" stroke-width="{width}"/>'
+    ends = f'x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"'
+    return f'<line {ends} stroke="{colour}" stroke-width="{width}"/>'
 
 
 def dot(x: float, y: float, radius: float, colour: str) -> str:
@@ -70,11 +72,13 @@ def draw(table: dict) -> str:
         text(LEFT + 304, 79, f"each of {seeds} seeds", anchor="start"),
     ]
     lights = "".join(dot(26 + 22 * i, 27, 7, c) for i, c in enumerate(("#ff5f57", "#febc2e", "#28c840")))
-    frame = f'<rect x="1" y="1" width="{WIDTH - 2}" height="{HEIGHT - 2}" rx="8" fill="#292929" stroke="#6b6b6b"/>'
+    size = f'width="{WIDTH - 2}" height="{HEIGHT - 2}"'
+    frame = f'<rect x="1" y="1" {size} rx="8" fill="#292929" stroke="#6b6b6b"/>'
+    fonts = 'xmlns="http://www.w3.org/2000/svg" font-family="Fira Code, monospace"'
     title = text(WIDTH / 2, 33, f"{table['metric']} by {knob}", size=18)
     return "\n".join(
         [
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" font-family="Fira Code, monospace">',
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {fonts}>',
             *(frame, lights, title, *drawn),
             "</svg>\n",
         ]

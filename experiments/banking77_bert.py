@@ -1,7 +1,7 @@
 """A pretrained encoder learns the 77 intents of BANKING77: by default all-MiniLM-L6-v2, six layers, 384 wide.
 
 jaxmodels train experiments/banking77_bert.py
-jaxmodels train experiments/banking77_bert.py --weights FOLDER    (of any BERT: config.json, safetensors, tokenizer.json)
+jaxmodels train experiments/banking77_bert.py --weights FOLDER    (config.json, safetensors, tokenizer.json)
 
 Baseline: the intent whose mean embedding is nearest, without training.
 

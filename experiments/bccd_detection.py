@@ -1,4 +1,4 @@
-"""Blood cells found under the microscope: FCOS on a small residual network, from random parameters, on 205 images.
+"""Detection of blood cells: FCOS on a small residual network, from random parameters, on 205 images.
 
 jaxmodels train experiments/bccd_detection.py   (JAXMODELS_DATA names the folder that holds bccd/)
 jaxmodels predict runs/bccd_detection image.jpg
@@ -35,7 +35,7 @@ class Config:
 
 
 def drawn(image, found, least: float = 0.35, scale=(1.0, 1.0)) -> np.ndarray:
-    """The picture with what was found on it."""
+    """The image with the detections drawn on it."""
     sure = found["scores"] >= least
     labels = [
         f"{CLASSES[k]} {s:.2f}" for k, s in zip(found["classes"][sure], found["scores"][sure], strict=True)

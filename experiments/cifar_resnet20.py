@@ -1,8 +1,9 @@
 """ResNet-20 on CIFAR-10, as section 4.2 of the paper trains it (arXiv:1512.03385).
 
-jaxmodels train experiments/cifar_resnet20.py   (JAXMODELS_DATA names the folder that holds cifar10/cifar-10-binary.tar.gz)
-jaxmodels evaluate experiments/cifar_resnet20.py --weights resnet20-12fca82f.th   (of akamaster/pytorch_resnet_cifar10,
-    whose statistics of the channels are taken here too)
+jaxmodels train experiments/cifar_resnet20.py
+    (JAXMODELS_DATA names the folder that holds cifar10/cifar-10-binary.tar.gz)
+jaxmodels evaluate experiments/cifar_resnet20.py --weights resnet20-12fca82f.th
+    (of akamaster/pytorch_resnet_cifar10, whose statistics of the channels are used here too)
 
 Published: 91.25% test accuracy with 0.27 million parameters, after 64,000 steps. Not run here; made for an
     accelerator.

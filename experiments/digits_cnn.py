@@ -1,4 +1,6 @@
-"""A convolutional network with batch normalisation on handwritten digits:  jaxmodels train experiments/digits_cnn.py
+"""A convolutional network with batch normalisation on handwritten digits.
+
+jaxmodels train experiments/digits_cnn.py
 
 Result: 100.0% test accuracy (360 images) in 9 s, start and compilation included;
 two cores of an AMD EPYC virtual machine, at 282204d.

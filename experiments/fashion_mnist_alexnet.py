@@ -1,6 +1,7 @@
 """AlexNet reduced to 28 x 28 on Fashion-MNIST: its layers with smaller kernels, strides and widths.
 
-jaxmodels train experiments/fashion_mnist_alexnet.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
+jaxmodels train experiments/fashion_mnist_alexnet.py
+    (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
 Result: 92.74% test accuracy with 576,714 parameters (published for the full size: 93.5%) in 18:23 min beside
 other work; two cores of an AMD EPYC virtual machine, at ae58190.

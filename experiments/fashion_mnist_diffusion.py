@@ -1,5 +1,4 @@
-"""Diffusion on Fashion-MNIST by a U-Net on squares of 2 x 2 pixels, or by a transformer (--model dit), and images of each
-class that it makes up.
+"""Diffusion on Fashion-MNIST by a U-Net on squares of 2 x 2 pixels, or by a transformer (--model dit).
 
 jaxmodels train experiments/fashion_mnist_diffusion.py --classifier runs/fashion_mnist_cnn
 
@@ -52,7 +51,7 @@ def features_of(run):
 
 
 def baselines(config):
-    """The distance of as many training images from the test images, which is the best that can be hoped for."""
+    """The distance of as many training images from the test images: the best possible value."""
     if not config.classifier:
         return {}
     features = features_of(config.classifier)

@@ -1,6 +1,7 @@
 """GoogLeNet reduced to 28 x 28 on Fashion-MNIST: six of its nine blocks, at a quarter of their width.
 
-jaxmodels train experiments/fashion_mnist_inception.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
+jaxmodels train experiments/fashion_mnist_inception.py
+    (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
 Result: 93.67% test accuracy with 194,446 parameters (published for the full size: 93.7%), 68:17 min beside
 other work; one core of an AMD EPYC virtual machine, at 1b65aea.

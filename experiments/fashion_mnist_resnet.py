@@ -1,6 +1,7 @@
 """A small residual network on Fashion-MNIST: 16 channels at 28 x 28, 64 at 14 x 14, 128 at 7 x 7.
 
-jaxmodels train experiments/fashion_mnist_resnet.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
+jaxmodels train experiments/fashion_mnist_resnet.py
+    (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
 Result: 94.46% test accuracy with 653,178 parameters (published for ResNet-18, of 11 million: 94.9%) in 80 min
 beside other work; two cores of an AMD EPYC virtual machine, at 6a8526e.

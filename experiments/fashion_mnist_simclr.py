@@ -1,6 +1,7 @@
 """SimCLR on Fashion-MNIST: a small residual network that learns from images without labels.
 
-jaxmodels train experiments/fashion_mnist_simclr.py   (JAXMODELS_DATA names the folder that holds fashion_mnist/)
+jaxmodels train experiments/fashion_mnist_simclr.py
+    (JAXMODELS_DATA names the folder that holds fashion_mnist/)
 
 test/probe is the accuracy of a linear classifier on the features, which saw 10,000 labels, and
 test/neighbours that of a vote of the 20 nearest of them; beside it stands the same of the untrained encoder.

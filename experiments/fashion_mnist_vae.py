@@ -47,7 +47,7 @@ def features_of(run):
 
 
 def baselines(config):
-    """The distance of as many training images from the test images, which is the best that can be hoped for."""
+    """The distance of as many training images from the test images: the best possible value."""
     if not config.classifier:
         return {}
     features = features_of(config.classifier)

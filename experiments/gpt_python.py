@@ -24,7 +24,7 @@ def validation() -> np.ndarray:
 
 
 def baselines() -> dict[str, dict[str, float]]:
-    """Bits per byte of the same bytes: by their own frequencies, and by xz after the last MiB of the training text."""
+    """Bits per byte of the same bytes by their frequencies, and by xz after the last MiB of training text."""
     name = "validation/bits_per_byte"
     train = python_source("train")
     return {

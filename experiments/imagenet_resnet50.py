@@ -3,7 +3,7 @@
 jaxmodels train experiments/imagenet_resnet50.py --precision bfloat16
     (JAXMODELS_DATA names the folder that holds imagenet/train/<class>/ and imagenet/val/<class>/)
 jaxmodels evaluate experiments/imagenet_resnet50.py --weights resnet50.pth   (torchvision's)
-jaxmodels evaluate runs/imagenet_resnet50 --data FOLDER   (other pictures, of some of the same classes)
+jaxmodels evaluate runs/imagenet_resnet50 --data FOLDER   (other images, of some of the same classes)
 
 Published: 76.3% top-1 accuracy on the 50,000 images to validate. Not run here; made for an accelerator.
 """

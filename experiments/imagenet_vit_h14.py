@@ -1,4 +1,4 @@
-"""A huge vision transformer on ImageNet from nothing, as arXiv:2111.06377 trains it to compare with (table 11).
+"""A huge vision transformer on ImageNet from random parameters, the baseline of arXiv:2111.06377 (table 11).
 
 jaxmodels train experiments/imagenet_vit_h14.py --precision bfloat16
     (JAXMODELS_DATA names the folder that holds imagenet/train/<class>/ and imagenet/val/<class>/)

@@ -1,4 +1,4 @@
-"""A small vision transformer on ImageNet, trained as arXiv:2012.12877 does it without a teacher (DeiT-S, table 9).
+"""A small vision transformer on ImageNet, trained as DeiT-S without a teacher (arXiv:2012.12877, table 9).
 
 jaxmodels train experiments/imagenet_vit_s16.py --precision bfloat16
     (JAXMODELS_DATA names the folder that holds imagenet/train/<class>/ and imagenet/val/<class>/)

@@ -1,4 +1,4 @@
-"""Kim's convolutional network, from random embeddings, tells good reviews from bad (arXiv:1408.5882, CNN-rand: 76.1).
+"""Kim's convolutional network from random embeddings on movie reviews (arXiv:1408.5882, CNN-rand: 76.1).
 
 All ten folds, with their mean:  python experiments/polarity_textcnn.py
 One fold as a run:               jaxmodels train experiments/polarity_textcnn.py --fold 3

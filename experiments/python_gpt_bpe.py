@@ -1,4 +1,4 @@
-"""A small GPT on the source of Python's own standard library, in tokens: byte-level BPE trained on the training side.
+"""A small GPT on the source of Python's own standard library, in tokens of a byte-level BPE.
 
 jaxmodels train experiments/python_gpt_bpe.py
 
@@ -75,7 +75,7 @@ def bytes_per_token() -> float:
 
 
 def baselines() -> dict[str, dict[str, float]]:
-    """Bits per byte of the same bytes: by their own frequencies, and by xz after the last MiB of the training text."""
+    """Bits per byte of the same bytes by their frequencies, and by xz after the last MiB of training text."""
     name = "validation/bits_per_byte"
     return {
         "order-0 entropy": {name: order0_bits_per_byte(validation_bytes())},

@@ -1,6 +1,6 @@
-"""LoRA: a small model of children's stories (stories260K, of llama2.c) learns Shakespeare, its parameters stay as they are.
+"""LoRA: a small model of children's stories (stories260K, of llama2.c) learns Shakespeare.
 
-jaxmodels train experiments/shakespeare_lora.py --weights stories260K.bin        (tok512.bin, its tokenizer, lies beside it)
+jaxmodels train experiments/shakespeare_lora.py --weights stories260K.bin   (and tok512.bin beside it)
 jaxmodels generate runs/shakespeare_lora
 
 Result: validation loss 2.632 nats a token, 5.123 before training, by 46,240 trained numbers beside 260,032,

@@ -1,4 +1,4 @@
-"""An LSTM where shakespeare_gpt.py has a GPT: the same characters, windows, batches and steps, and as many parameters.
+"""An LSTM in place of the GPT of shakespeare_gpt.py: the same characters, windows, batches, steps and size.
 
 2 layers, 224 wide, tied: 65 M + 2 (8 M^2 + 4 M) = 819,168 parameters; the GPT of 4 layers, 128 wide, has
 65 M + 64 M + 4 (12 M^2 + 13 M) + 2 M = 809,856. Each window starts from states of zero.

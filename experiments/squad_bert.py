@@ -1,7 +1,7 @@
 """A pretrained encoder learns to find answers: 38 articles of SQuAD v1.1's development set train, 10 test.
 
 jaxmodels train experiments/squad_bert.py
-jaxmodels train experiments/squad_bert.py --weights FOLDER    (of any BERT: config.json, safetensors, tokenizer.json)
+jaxmodels train experiments/squad_bert.py --weights FOLDER    (config.json, safetensors, tokenizer.json)
 
 Baseline: the sentence of the context that shares most words with the question, whole.
 

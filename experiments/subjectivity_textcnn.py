@@ -1,4 +1,4 @@
-"""Kim's convolutional network, from random embeddings, tells opinion from plot (arXiv:1408.5882, CNN-rand: 89.6).
+"""Kim's convolutional network from random embeddings on opinion and plot (arXiv:1408.5882, CNN-rand: 89.6).
 
 All ten folds, with their mean:  python experiments/subjectivity_textcnn.py
 One fold as a run:               jaxmodels train experiments/subjectivity_textcnn.py --fold 3

@@ -1,4 +1,4 @@
-"""The textbook network for tables: 10 features, hidden layers of 10 and 10, one output, Adam at 0.01, 100 epochs.
+"""A small perceptron for tables: 10 features, hidden layers of 10 and 10, Adam at 0.01, 100 epochs.
 
 jaxmodels train experiments/tabular_mlp.py                     Friedman's function of 10 features, with noise
 jaxmodels train experiments/tabular_mlp.py --data california   the same network on California housing

@@ -44,7 +44,7 @@ RESTING = ("flip", "truncate", "zero", "delete", "add", "rename", "copy", "forei
 
 
 def measured(self: Any, state: Any, events: Any) -> int:
-    """Steps in a dispatch as a first start measures them; a later one would measure others, and come to other bits."""
+    """Steps in a dispatch as a first start measures them; a later measurement would lead to other bits."""
     return 3 if int(state.step) == 0 else 2
 
 
@@ -77,7 +77,7 @@ class Chaos:
         self.wanted = leaves(train(place / "whole"))
 
     def round(self, faults: int) -> None:
-        """A run with so many faults on its way, to its end; raises AssertionError where its end is another."""
+        """Trains to the end through n faults; raises AssertionError where the final state differs."""
         folder = self.place / "run"
         shutil.rmtree(folder, ignore_errors=True)
         history: list[str] = []
@@ -100,7 +100,7 @@ class Chaos:
     def _start(
         self, folder: Path, history: list[str], stop: int = 0, on_step: Callable[[int], Any] | None = None
     ) -> Any:
-        """Starts the run, to be stopped after a step; one that refuses is started over. The final state, or None."""
+        """Starts the run, to be stopped after a step; starts over if refused. The final state, or None."""
 
         def stopping(n: int) -> None:
             if on_step is not None:

@@ -90,7 +90,7 @@ MAPS, TESTS = Path("/proc/self/maps"), itertools.count(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file_alone():
-    """Lets go of a file's programs: each has memory maps, of which Linux gives a process 65,530 before it crashes."""
+    """Drops a file's programs: each has memory maps, and a process crashes with more than 65,530 on Linux."""
     yield
     jax.clear_caches()
 

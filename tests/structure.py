@@ -1,6 +1,6 @@
 """The house in figures, read from the source: python tests/structure.py
 
-A room is a module at the root of jaxmodels, or a folder there. A room stands one floor above the highest that it imports.
+A room is a module at the root of jaxmodels, or a folder there, one floor above the highest that it imports.
 Imports inside functions count. test_structure.py holds the figures.
 """
 
@@ -46,7 +46,7 @@ def imported(module: str) -> Iterator[str]:
 
 
 def rooms() -> dict[str, set[str]]:
-    """Each room, with the rooms that it imports; not the package's own two modules, through which all is reached."""
+    """Each room with the rooms that it imports; without the package's own two modules, which reach all."""
     found: dict[str, set[str]] = {module.partition(".")[0]: set() for module in MODULES}
     for module in MODULES:
         room = module.partition(".")[0]

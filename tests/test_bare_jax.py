@@ -1,4 +1,4 @@
-"""A model without flax joins by writing three functions: here softmax regression, whose gradient has a closed form.
+"""A model without flax joins by three functions: here softmax regression, whose gradient has a closed form.
 
 Dimensions: B batch, F features, K classes.
 """

@@ -1,4 +1,4 @@
-"""Options given as words: each is checked, with the words that it may be; a new one without a check fails here."""
+"""Options given as words: each is checked against its words; a new one without a check fails here."""
 
 from __future__ import annotations
 

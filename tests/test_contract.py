@@ -1,4 +1,4 @@
-"""What every model family and every task must do. The list, and the exceptions with their reasons, are in tiny.py.
+"""What every model family and every task must do. The list and the reasons of exceptions are in tiny.py.
 
 Batch normalisation looks at the whole of what it is given. Under jit that is the global batch; under pmap it
 is one device's part, and with accumulation one micro-batch, as in the papers that used it. There the

@@ -1,4 +1,4 @@
-"""Every file of experiments/ builds without reading data, and its step can be traced: shapes and types fit together."""
+"""Every file of experiments/ builds without reading data, and its step is traced: shapes and types fit."""
 
 from __future__ import annotations
 

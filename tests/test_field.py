@@ -1,4 +1,4 @@
-"""Faults of the field that no other file makes: spikes, odd records, lost logs, clocks, caches, folders, other versions."""
+"""Faults of the field that no other file makes: spikes, odd records, lost logs, clocks, caches, versions."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_log_that_is_lost_on_the_way_changes_nothing(tmp_path, whole, how):
 
 @fast
 def test_a_clock_that_jumps_changes_no_bit(tmp_path, whole, monkeypatch):
-    """A save that is under way when the clock jumps forward is given up by Orbax: a warning. The next counts."""
+    """Orbax gives up a save when the clock jumps forward meanwhile: a warning. The next one counts."""
     now, days = time.time, [0]
     monkeypatch.setattr(time, "time", lambda: now() + 86_400 * days[0])
     got, said = run(

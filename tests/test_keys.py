@@ -1,4 +1,4 @@
-"""Two seeds never give the same key, a value that is no seed is refused, and every example has its own key."""
+"""Two seeds never give the same key, what is no seed is refused, and every example has its own key."""
 
 from __future__ import annotations
 

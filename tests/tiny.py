@@ -1,7 +1,7 @@
 """Every model family and every task of the library, small enough to compile in a second.
 
-A new one joins the list TINY: tests/test_contract.py compares the list with jaxmodels/models and jaxmodels/tasks.
-Where a property of the contract does not hold, or a file has nothing that trains, EXCEPTIONS and NOT_HERE say why.
+A new one joins the list TINY: test_contract.py compares the list with jaxmodels/models and jaxmodels/tasks.
+Where a property of the contract does not hold, EXCEPTIONS says why; NOT_HERE names other files.
 Dimensions: B batch, H W C image, F features, T tokens, K classes or outputs, V vocabulary.
 """
 
@@ -293,8 +293,8 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "bert-tag": KEY_BIAS,
         "detr": KEY_BIAS,
         "bert-span": f"{KEY_BIAS}; so does the head's bias, as the softmax is over the tokens",
-        "mixer-pretrained": "layers across patches add one number to all channels, which normalisation takes away",
-        "mobilenet-arcface": "batch normalisation after the next convolution takes away what the narrow one adds",
+        "mixer-pretrained": "a bias across patches is the same for all channels; normalisation removes it",
+        "mobilenet-arcface": "the batch normalisation that follows removes what the narrow one adds",
     },
     "products are in bfloat16": {
         "moe-shared-remat": "the router stays in float32",

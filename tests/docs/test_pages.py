@@ -1,4 +1,4 @@
-"""What README and docs name exists: commands and their options, files, modules, links. The tutorial has tests of its own."""
+"""What README and docs name exists: commands and their options, files, modules, links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site of the documentation builds without a warning, has every public module, and loads nothing from elsewhere."""
+"""The documentation's site builds without a warning, has every module, and loads nothing from elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on a run's folder: its experiment trains with the module beside it, and keeps what the page says."""
+"""The page on a run's folder: its experiment trains with the module beside it, and keeps what it says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tutorial, chapter by chapter: its files are written, its commands and Python are run, and their output is as shown.
+"""The tutorial, chapter by chapter: files are written, commands and Python are run, output is as shown.
 
 Of the fenced blocks, ```python title="x.py" is a file, ```python and ```sh are run, and ```text is what the
 block before it says, among other things: its lines come in this order, "…" is anything, and numbers are equal

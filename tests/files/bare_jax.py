@@ -1,4 +1,4 @@
-"""Least squares in bare JAX: three functions and no flax. Its metrics tell which examples and which keys a step saw.
+"""Least squares in bare JAX: three functions and no flax. Metrics tell which examples and keys a step saw.
 
 Dimensions: N examples, B batch, F features.
 """

@@ -1,4 +1,4 @@
-"""A tiny perceptron with everything that a sweep has to tell apart.  jaxmodels sweep tests/files/swept.py --lr 0.1,0.2"""
+"""A tiny perceptron with every kind of knob that a sweep has to tell apart."""
 
 from dataclasses import dataclass
 from typing import Literal

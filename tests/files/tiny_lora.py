@@ -1,4 +1,4 @@
-"""LoRA around what commands use beside the loss: a decoder, or a predictor, a score of predictions and a look at examples.
+"""LoRA around what commands use beside the loss: a decoder, a predictor, a score of predictions, examples.
 
 Dimensions: N examples.
 """

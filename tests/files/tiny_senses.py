@@ -1,4 +1,4 @@
-"""Classifiers of what a report reads out or plays: texts of two lengths, one of which is HTML, or high and low tones.
+"""Classifiers of what a report reads out or plays: texts of two lengths, one of HTML, or high and low tones.
 
 Dimensions: N examples, S samples.
 """
