@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.analysis.nonfinite import scanned
+from jaxmodels.analysis.jaxpr import opened, scan_counts
 
 
 class Flops(NamedTuple):
@@ -94,7 +94,7 @@ def _equation(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
     if name == "while":
         return _while(params, active)
     if name == "cond":
-        branches = [_jaxpr(_open(b), active[1:]) for b in params["branches"]]
+        branches = [_jaxpr(opened(b), active[1:]) for b in params["branches"]]
         most = max(branches, key=lambda b: b[0].total)
         return most[0], [any(flags) for flags in zip(*(b[1] for b in branches), strict=True)]
     if name == "pallas_call":
@@ -104,7 +104,7 @@ def _equation(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
     inner = next((params[key] for key in ("call_jaxpr", "jaxpr", "fun_jaxpr") if key in params), None)
     if inner is None:
         return Flops(Counter(), Counter()), every
-    inner = _open(inner)
+    inner = opened(inner)
     if len(inner.invars) != len(active):  # a kernel's call may bring arguments of its own
         return _jaxpr(inner, [any(active)] * len(inner.invars))[0], every
     flops, out = _jaxpr(inner, active)
@@ -115,7 +115,7 @@ def _equation(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
 
 
 def _scan(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
-    body, (consts, carries) = _open(eqn.params["jaxpr"]), scanned(eqn)
+    body, (consts, carries) = opened(eqn.params["jaxpr"]), scan_counts(eqn)
     flags = list(active)
     while True:  # what a carry takes up in one trip flows in the next
         flops, out = _jaxpr(body, flags)
@@ -126,7 +126,7 @@ def _scan(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
 
 
 def _while(params: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
-    body, skipped = _open(params["body_jaxpr"]), params["cond_nconsts"]
+    body, skipped = opened(params["body_jaxpr"]), params["cond_nconsts"]
     flops, out = _jaxpr(body, active[skipped:])
     return (flops._replace(loops=flops.loops + 1) if flops.total else flops), out
 
@@ -154,11 +154,6 @@ def _convolution(eqn: Any) -> int:
 
 
 _PRODUCTS = {"dot_general": _dot, "ragged_dot_general": _ragged, "conv_general_dilated": _convolution}
-
-
-def _open(jaxpr: Any) -> Any:
-    """Without its constants; JAX's versions differ in where they keep a jaxpr with them."""
-    return getattr(jaxpr, "jaxpr", jaxpr)
 
 
 def _is_literal(v: Any) -> bool:

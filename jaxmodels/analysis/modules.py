@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmodels.analysis import flops
-from jaxmodels.analysis.nonfinite import module_path
+from jaxmodels.analysis.jaxpr import module_path, opened
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.paths import by_path
@@ -63,7 +63,7 @@ def _walk(jaxpr: Any, prefix: str, times: int, work: dict[str, list[Any]]) -> No
         inner = [eqn.params[key] for key in ("call_jaxpr", "jaxpr", "fun_jaxpr") if key in eqn.params]
         if inner and eqn.primitive.name not in _OPAQUE:
             trips = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-            _walk(getattr(inner[0], "jaxpr", inner[0]), whole, times * trips, work)
+            _walk(opened(inner[0]), whole, times * trips, work)
             continue
         found = work.setdefault(_flax(path), [0.0, None])
         found[0] += times * flops.of_equation(eqn)

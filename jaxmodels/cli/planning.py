@@ -89,7 +89,7 @@ def find_batch(argv: list[str]) -> int:
     path, rest = positional("find-batch", argv, "FILE", parts, about)
     file, got, knobs = knobs_of("find-batch", path, rest, parts)
 
-    from jaxmodels.analysis.nonfinite import in_bytes
+    from jaxmodels.analysis.memory import in_bytes
     from jaxmodels.commands.find_batch import find_batch
     from jaxmodels.console import Console
 

@@ -132,7 +132,7 @@ def _rate(run: Callable[[], Any], work: float, unit: str) -> dict[str, Any]:
 
 def advice(platform: str, load: float, folder: Path) -> list[str]:
     """What to change before a long run, or before measurements are relied on."""
-    from jaxmodels.analysis.nonfinite import in_bytes
+    from jaxmodels.analysis.memory import in_bytes
 
     sentences = []
     nvidia = shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
@@ -166,7 +166,7 @@ def advice(platform: str, load: float, folder: Path) -> list[str]:
 
 def show(found: dict[str, Any], console: Console) -> None:
     """Prints what doctor found."""
-    from jaxmodels.analysis.nonfinite import in_bytes
+    from jaxmodels.analysis.memory import in_bytes
 
     environment = found["environment"]
     devices = environment["devices"]

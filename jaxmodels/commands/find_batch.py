@@ -51,7 +51,7 @@ def find_batch(
     examples: in one pass over the data, rounded up to the file's batch. Raises ValueError where not even the
     smallest batch fits, or where the knob does not exist or is not the batch.
     """
-    from jaxmodels.analysis.nonfinite import in_bytes
+    from jaxmodels.analysis.memory import in_bytes
     from jaxmodels.parallel.mesh import batch_ways
     from jaxmodels.runs import experiment_file
     from jaxmodels.training.check import check
@@ -148,7 +148,7 @@ def _bytes(with_batch: Callable[[int], Experiment], n: int, options: Options) ->
     """Memory of a device that the compiled step of n examples takes; None where the data or the compiler refuses n."""
     import jax
 
-    from jaxmodels.analysis import nonfinite
+    from jaxmodels.analysis.memory import is_out_of_memory
     from jaxmodels.planning.lowering import lower
     from jaxmodels.state import abstract_state
     from jaxmodels.training.check import check
@@ -170,7 +170,7 @@ def _bytes(with_batch: Callable[[int], Experiment], n: int, options: Options) ->
     except ValueError:
         return None
     except jax.errors.JaxRuntimeError as error:
-        if not nonfinite.is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return None
     kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes

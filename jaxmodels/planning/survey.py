@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxmodels.analysis.nonfinite import scanned
+from jaxmodels.analysis.jaxpr import scan_counts
 from jaxmodels.analysis.step_flops import step_flops
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
@@ -59,7 +59,7 @@ def _scans(jaxpr: Any) -> tuple[float, int]:
     kept_bytes, layers = 0.0, 1
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "scan":
-            _, carries = scanned(eqn)
+            _, carries = scan_counts(eqn)
             layers = max(layers, eqn.params["length"])
             stacked = [v.aval for v in eqn.outvars[carries:] if hasattr(v.aval.dtype, "itemsize")]
             activations = [x for x in stacked if x.shape not in parameter_shapes]

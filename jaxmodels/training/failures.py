@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxmodels.analysis import nonfinite
+from jaxmodels.analysis import memory, nonfinite
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.launch.exit_statuses import DONE, of_signal
@@ -36,10 +36,10 @@ def explained_memory(experiment: Experiment, options: Options, abstract: State) 
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) or not nonfinite.is_out_of_memory(error):
+        if isinstance(error, OSError) or not memory.is_out_of_memory(error):
             raise
         batch = batch_shapes(experiment.train)
-        raise MemoryError(nonfinite.out_of_memory(error, abstract, batch, options.accumulate)) from error
+        raise MemoryError(memory.out_of_memory(error, abstract, batch, options.accumulate)) from error
 
 
 def not_finite(

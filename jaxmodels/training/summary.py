@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxmodels.analysis import nonfinite
+from jaxmodels.analysis import memory
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.parallel import processes
@@ -32,7 +32,7 @@ def summarize(run: Training, begun: float) -> dict[str, Any]:
         "compile_s": run.programs.compile_s,
         "input_idle_s": round(run.feed.waited, 3) if run.feed else 0.0,
         "skipped": progress.skipped,
-        "peak_memory_bytes": nonfinite.peak_memory(),
+        "peak_memory_bytes": memory.peak_memory(),
         "parameters": sum(math.prod(x.shape) for x in jax.tree.leaves(run.abstract.params)),
     }
     if broken := warn_of_broken(experiment, run.console):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -158,21 +156,3 @@ def test_a_parameter_that_was_not_finite_before_is_named():
     assert "Parameter head/bias is itself not finite" in words(
         task, state_of(task, change=lambda params: put(params, "head/bias", jnp.inf))
     )
-
-
-@fast
-def test_the_message_on_memory_says_what_fills_it_and_what_to_lower():
-    array = jax.ShapeDtypeStruct((1 << 18,), np.float32)
-    state = SimpleNamespace(params=array, opt_state=(array, array), extra={})
-    error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123456 bytes.")
-    assert nonfinite.is_out_of_memory(error)
-    text = nonfinite.out_of_memory(error, state, {"x": jax.ShapeDtypeStruct((8, 1024), np.float32)}, 2)
-    assert "asked for 123456 bytes" in text
-    assert "parameters 1.0 MiB, optimizer state 2.0 MiB" in text
-    assert "one batch 32.0 KiB" in text
-    assert "--accumulate 4" in text
-
-
-@fast
-def test_other_errors_are_not_about_memory():
-    assert not nonfinite.is_out_of_memory(ValueError("shapes (3,) and (4,) do not match"))

@@ -1,0 +1,40 @@
+"""Reading a jaxpr: which module an equation belongs to, and what a scan carries."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+def opened(jaxpr: Any) -> Any:
+    """The jaxpr without its constants; JAX's versions differ in where they keep a jaxpr with them."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def scan_counts(eqn: Any) -> tuple[int, int]:
+    """(constants, carries) among a scan's inputs; those that it runs over follow.
+
+    Read from the shapes, as JAX's names for these counts differ between its versions.
+    """
+    body = opened(eqn.params["jaxpr"])
+
+    def same(outer, inner):
+        return sum(o.aval.shape == i.aval.shape for o, i in zip(outer, inner, strict=True))
+
+    carries = same(eqn.outvars, body.outvars)
+    return same(eqn.invars, body.invars) - carries, carries
+
+
+def module_path(prefix: str, eqn: Any) -> tuple[str, str]:
+    """(name stack, path) of the module in which an equation was traced. prefix: the name stack of its jaxpr's caller."""
+    own = str(eqn.source_info.name_stack)
+    stack = "/".join(part for part in (prefix, own) if part)
+    return stack, path_of(stack)
+
+
+def path_of(stack: str) -> str:
+    """GPT/blocks[3]/out, from the name stack transpose(jvp(GPT))[3]/blocks.layer/blocks/out."""
+    bare = re.sub(r"transpose|jvp|vmap|checkpoint|rematted_computation|while|body|\(|\)", "", stack)
+    path = "/".join(part for part in bare.split("/") if part and "->" not in part)  # an einsum names itself
+    path = re.sub(r"(\[\d+\])/(\w+)\.\w+/\2", r"/\2\1", path)
+    return re.sub(r"\.\w+(?=/|$)", "", path)  # the method: GPT.hidden is GPT
