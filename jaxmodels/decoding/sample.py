@@ -4,7 +4,8 @@
 
 No prompt's text depends on the other prompts: every row has its own length and its own random key. The number
 of rows, the length of prompts and the capacity of the cache are rounded up to powers of two, so that few
-programs serve all. Dimensions: B rows, T tokens of a prompt, N tokens of a burst, V vocabulary.
+programs serve all.
+Dimensions: B rows, T tokens of a prompt, N tokens of a burst, V vocabulary.
 """
 
 from __future__ import annotations

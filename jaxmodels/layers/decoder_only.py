@@ -1,4 +1,4 @@
-"""What decoder-only language models share: embedding, a stack of blocks with a cache, and logits of the next token.
+"""Skeleton of decoder-only language models: embedding, blocks with a cache, logits of the next token.
 
 Dimensions: B batch, T tokens, M width, V vocabulary.
 """
@@ -18,8 +18,8 @@ from jaxmodels.layers.transformer_rules import transformer_rules
 class DecoderOnly(Model):
     """Base of the models that map tokens to logits of the next token; with a cache, to (logits, cache).
 
-    A model has the fields tied, unroll and dtype besides, makes `blocks` and the last `norm` in its setup, and says in
-    `embedded` what the first block gets.
+    A model has the fields tied, unroll and dtype besides, makes `blocks` and the last `norm` in its setup,
+    and says in `embedded` what the first block gets.
     """
 
     vocabulary: int
@@ -36,11 +36,11 @@ class DecoderOnly(Model):
             self.head = self.param("head", small, (self.vocabulary, self.width))
 
     def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
-        """Logits BTV; keys_B: one random key per example while training. With a cache the tokens follow those in it.
+        """Logits BTV; keys_B: one random key per example in training. cache: of the tokens before these.
 
-        count_B: the first count tokens of each row are real, the others are padding; None is all. segments_BT:
-        the document of each token, where several are packed into a row; a token attends to its own document
-        only, and 0 is padding.
+        count_B: the first count tokens of each row are real, the others are padding; None is all.
+        segments_BT: the document of each token, where several are packed into a row; a token attends to its
+        own document only, and 0 is padding.
         """
         x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
         table_VM = self.table()
@@ -52,8 +52,8 @@ class DecoderOnly(Model):
         B, T = tokens_BT.shape
         if self.length < T:
             raise ValueError(
-                f"{type(self).__name__}: got {T} tokens; expected at most {self.length}. Shorten the windows or make "
-                "the model longer."
+                f"{type(self).__name__}: got {T} tokens; expected at most {self.length}. Shorten the "
+                "windows or make the model longer."
             )
         if cache is not None and count_B is None:
             count_B = jnp.full(B, T, jnp.int32)

@@ -1,7 +1,7 @@
-"""AlexNet in one tower, as arXiv:1404.5997 has it (footnote 1): five convolutions and three dense layers.
+"""AlexNet in one tower (arXiv:1404.5997, footnote 1): five convolutions and three dense layers.
 
 The network of 2012 (Krizhevsky, Sutskever and Hinton) has the same layers with 96, 256, 384, 384 and 256
-channels in two towers that meet in the third, and local response normalisation, which is left out here.
+channels in two towers that meet in the third, and local response normalisation, which this one leaves out.
 Dimensions: B batch, H W image, h w map, C channels, F features, K classes.
 """
 
@@ -28,21 +28,21 @@ class AlexNet(Model):
     kernels: Sequence[int] = (11, 5, 3, 3, 3)
     padding: Sequence[int] = (2, 2, 1, 1, 1)
     stride: int = 4  # of the first convolution
-    pooled: Sequence[int] = (0, 1, 4)  # after these convolutions comes pooling, 3 x 3 at stride 2
-    final: int = 6  # height and width that the last map is brought to, by means
+    pooled: Sequence[int] = (0, 1, 4)  # convolutions followed by max pooling, 3 x 3 at stride 2
+    final: int = 6  # height and width to which the last map is averaged
     hidden: Sequence[int] = (4096, 4096)
     dropout: float = 0.5  # before each hidden layer
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     def setup(self):
-        """The dense layers."""
+        """Creates the dense layers."""
         self.dense = [nn.Dense(width, dtype=self.dtype) for width in self.hidden]
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by convolution, each pooled where it is: "stage_1" to "stage_5"."""
+        """Feature maps after each convolution and its pooling: "stage_1" to "stage_5"."""
         maps = {}
         for i, (channels, kernel, pad) in enumerate(
             zip(self.channels, self.kernels, self.padding, strict=True)
@@ -62,12 +62,12 @@ class AlexNet(Model):
         return maps
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         x_BhwC = self.features(x_BHWC, keys_B)[f"stage_{len(self.channels)}"]
         if min(x_BhwC.shape[1:3]) < 1:
             raise ValueError(
-                f"AlexNet: came images of {x_BHWC.shape[1]}x{x_BHWC.shape[2]}, of which the poolings leave nothing; wanted "
-                "at least 63x63 for the published size: resize the images, or use alexnet_28"
+                f"AlexNet: got images of {x_BHWC.shape[1]}x{x_BHWC.shape[2]}, too small for its poolings; "
+                "expected at least 63x63 for the published size. Resize the images, or use alexnet_28."
             )
         x_BF = means(x_BhwC, self.final).reshape(len(x_BHWC), -1)
         for i, dense in enumerate(self.dense):
@@ -76,7 +76,7 @@ class AlexNet(Model):
 
 
 alexnet = partial(AlexNet)
-alexnet_28 = partial(  # reduced to images of 28 x 28: smaller kernels and strides, a quarter of the width
+alexnet_28 = partial(  # for images of 28 x 28: smaller kernels and strides, a quarter of the width
     AlexNet,
     channels=(32, 64, 128, 96, 96),
     kernels=(5, 3, 3, 3, 3),

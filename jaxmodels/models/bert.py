@@ -1,8 +1,8 @@
-"""BERT: a transformer encoder that sees both sides of every token, and heads for what is made of it (arXiv:1810.04805).
+"""BERT: a bidirectional transformer encoder, with heads for masked and supervised tasks (arXiv:1810.04805).
 
 RoBERTa (arXiv:1907.11692) is the same model with other fields: its positions begin at 2, and it has one type
-of token. Differs from the paper: the weights of attention have no dropout; there is no head that predicts
-whether a sentence follows.
+of token. Differs from the paper: the weights of attention have no dropout; there is no next-sentence
+head.
 Dimensions: B batch, T tokens, H heads, D width of a head, M width, F hidden, V vocabulary, K classes.
 """
 
@@ -26,12 +26,12 @@ small = nn.initializers.normal(0.02)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the share of a normal distribution below x, by the error function (arXiv:1606.08415)."""
+    """GELU by the error function: x times the normal distribution function at x (arXiv:1606.08415)."""
     return nn.gelu(x, approximate=False)
 
 
 class Block(Model):
-    """Attention, then MLP; each is added to what came in, and the sum is normalised."""
+    """Attention, then MLP; each is added to its input, and the sum is normalised."""
 
     heads: int
     hidden_width: int
@@ -70,21 +70,22 @@ class Bert(Model):
     depth: int
     heads: int
     hidden_width: int
-    types: int = 2  # of tokens, such as question and answer; 0 is no such embedding
+    types: int = 2  # of tokens, such as question and answer; 0 is no type embedding
     offset: int = 0  # position of a text's first token; RoBERTa's is 2
-    padding: int | None = None  # this token fills rows, where segments do not say what does
+    padding: int | None = None  # the padding token, where segments are not given
     activation: Callable[[jax.Array], jax.Array] = gelu
     epsilon: float = 1e-12  # of the normalisations
     dropout: float = 0.0
-    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
-    unroll: int = 1  # blocks of the scan that are laid out one after another
+    remat: Remat = "none"  # what the backward pass rematerializes
+    unroll: int = 1  # blocks in one iteration of the scan
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         if self.width % self.heads:
             raise ValueError(
-                f"Bert: came width {self.width} and {self.heads} heads; wanted a width that the heads divide: change one"
+                f"Bert: got width {self.width} and {self.heads} heads; expected a multiple of the number of "
+                "heads. Change one."
             )
         self.embed = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype)
         self.position = self.param("position", small, (self.length + self.offset, self.width))
@@ -97,19 +98,21 @@ class Bert(Model):
         )
 
     def __call__(self, tokens_BT, keys_B=None, segments_BT=None, types_BT=None):
-        """x_BTM; keys, one per example, while training.
+        """x_BTM; keys_B: one random key per example while training.
 
-        segments_BT: numbers of the texts in a row, 0 for padding; a token sees only its own text. types_BT: 0
-            where absent.
+        segments_BT: the text of each token, where several are packed into a row, 0 for padding; a token
+        attends to its own text only. types_BT: 0 where absent.
         """
         T = tokens_BT.shape[1]
         if self.length < T:
             raise ValueError(
-                f"Bert: came {T} tokens; wanted at most {self.length}: shorten the texts or make the model longer"
+                f"Bert: got {T} tokens; expected at most {self.length}. Shorten the texts or make the model "
+                "longer."
             )
         if types_BT is not None and not self.types:
             raise ValueError(
-                "Bert: came types of tokens; wanted none, as types=0 says: leave them out or set types"
+                "Bert: got types of tokens for a model with types=0; expected none. Leave them out or set "
+                "types."
             )
         if segments_BT is None and self.padding is not None:
             segments_BT = (tokens_BT != self.padding).astype(jnp.int32)
@@ -131,12 +134,12 @@ class Bert(Model):
 
 
 class MaskedLM(Model):
-    """Maps tokens to logits of the tokens that belong in their places, BTV."""
+    """Maps tokens to logits of the original token at each position, BTV."""
 
     encoder: Bert
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         encoder = self.encoder
         self.dense = nn.Dense(encoder.width, kernel_init=small, dtype=encoder.dtype)
         self.norm = nn.LayerNorm(epsilon=encoder.epsilon, dtype=encoder.dtype)
@@ -148,19 +151,19 @@ class MaskedLM(Model):
         return x_BTN @ self.table().astype(x_BTN.dtype).T
 
     def hidden(self, tokens_BT, keys_B=None, segments_BT=None, types_BT=None):
-        """What the logits are products of: M numbers and, for the biases, a 1."""
+        """The hidden states whose products with table() are the logits: M values, and a 1 for the bias."""
         x_BTM = self.encoder(tokens_BT, keys_B, segments_BT, types_BT)
         x_BTM = self.norm(self.encoder.activation(self.dense(x_BTM)))
         return jnp.concatenate([x_BTM, jnp.ones_like(x_BTM[..., :1])], -1)
 
     def table(self) -> jax.Array:
-        """The matrix (V, M + 1) whose product with hidden() is the logits: the embeddings, and the biases as last column."""
+        """The matrix (V, M + 1) whose product with hidden() is the logits: embeddings, then biases."""
         table_VM = self.encoder.table()
         return jnp.concatenate([table_VM, self.bias[:, None].astype(table_VM.dtype)], -1)
 
 
 class Pooled(Model):
-    """Maps tokens to one vector for the whole text, BM: that of the first token, through a dense layer and tanh."""
+    """Maps tokens to one vector per text, BM: the first token's, through a dense layer and tanh."""
 
     encoder: Bert
 
@@ -172,7 +175,7 @@ class Pooled(Model):
 
 
 def pool(encoder: Bert, x_BM: jax.Array) -> jax.Array:
-    """The pooler; called inside of the module that owns it."""
+    """The pooler; called in the module that has its parameters."""
     return jnp.tanh(nn.Dense(encoder.width, kernel_init=small, dtype=encoder.dtype, name="pooler")(x_BM))
 
 
@@ -182,7 +185,7 @@ class TextClassifier(Model):
     encoder: Bert
     classes: int
     dropout: float = 0.0  # before the last layer
-    dropout_pooler: float = 0.0  # before the pooler too, as RoBERTa has it
+    dropout_pooler: float = 0.0  # before the pooler too, as in RoBERTa
 
     @nn.compact
     def __call__(self, tokens_BT, keys_B=None, segments_BT=None, types_BT=None):
@@ -209,13 +212,13 @@ class TokenClassifier(Model):
 
 
 class SpanModel(Model):
-    """Maps tokens to logits of being the first and the last token of the answer, BT2."""
+    """Maps tokens to logits of being the first and of being the last token of the answer, BT2."""
 
     encoder: Bert
 
     @property
     def types(self) -> int:
-        """How many types of tokens it knows."""
+        """The encoder's number of token types."""
         return self.encoder.types
 
     @nn.compact
@@ -226,7 +229,7 @@ class SpanModel(Model):
 
 
 class Embedder(Model):
-    """Maps tokens to a vector of length 1 for the whole text, BM: the mean over its real tokens (arXiv:1908.10084)."""
+    """Maps tokens to a unit vector per text, BM: the mean over its tokens, normalised (arXiv:1908.10084)."""
 
     encoder: Bert
 
@@ -237,7 +240,7 @@ class Embedder(Model):
             segments_BT = (tokens_BT != self.encoder.padding).astype(jnp.int32)
         x_BTM = self.encoder(tokens_BT, keys_B, segments_BT, types_BT)
         real_BT1 = (jnp.ones_like(tokens_BT) if segments_BT is None else segments_BT > 0)[..., None]
-        # The mean's divisor goes with the length; summing in float32 because 512 tokens are many for
+        # Normalisation cancels the mean's divisor. The sum is in float32, as 512 tokens are many for
         # bfloat16.
         sum_BM = jnp.where(real_BT1, x_BTM, 0).astype(jnp.float32).sum(1)
         return sum_BM / jnp.maximum(jnp.linalg.norm(sum_BM, axis=-1, keepdims=True), 1e-12)

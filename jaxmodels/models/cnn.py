@@ -1,9 +1,8 @@
 """Convolutional networks of the textbooks.
 
-CNN    convolution, normalisation, ReLU and pooling, repeated; then a dense layer. With optional batch normalisation
-       (arXiv:1502.03167).
-LeNet  LeNet-5 (LeCun et al., 1998) as it is taught: tanh, mean pooling, every map of the second convolution connected to all
-       of the first, and softmax in place of radial basis functions.
+CNN    convolution, optional batch normalisation (arXiv:1502.03167), ReLU and pooling, repeated; a dense layer
+LeNet  LeNet-5 (LeCun et al., 1998) as in textbooks: tanh, mean pooling, every map of the second convolution
+       connected to all of the first, and softmax in place of radial basis functions
 
 Dimensions: B batch, H W C image, F features, K classes.
 """
@@ -36,12 +35,13 @@ class CNN(Model):
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage, each pooled: "stage_1", "stage_2", ...."""
+        """Feature maps by stage, each pooled: "stage_1", "stage_2", ...."""
         smallest = 2 ** len(self.channels)
         if x_BHWC.ndim != 4 or min(x_BHWC.shape[1:3]) < smallest:
             raise ValueError(
-                f"CNN: image batch has shape {x_BHWC.shape}; {len(self.channels)} stages need (batch, height, width, "
-                f"channels) of at least {smallest}x{smallest}: resize the images or use fewer stages"
+                f"CNN: got a batch of shape {x_BHWC.shape}; expected (batch, height, width, channels) of at "
+                f"least {smallest}x{smallest}, by {len(self.channels)} stages. Resize the images or use "
+                "fewer stages."
             )
         maps = {}
         for i, channels in enumerate(self.channels):
@@ -50,24 +50,23 @@ class CNN(Model):
                 x_BHWC
             )
             if self.batch_norm:
-                # Statistics only while training; its momentum suits runs of a few hundred steps.
+                # Batch statistics only while training; the momentum suits runs of a few hundred steps.
                 x_BHWC = BatchNorm(keys_B is None, momentum=0.9, dtype=self.dtype, name=f"norm_{i}")(x_BHWC)
             x_BHWC = max_pool(nn.relu(x_BHWC))
             maps[f"stage_{i + 1}"] = x_BHWC
         return maps
 
     def setup(self):
-        """The dense layers."""
+        """Creates the dense layers."""
         if self.hidden:
             self.dense = nn.Dense(self.hidden, dtype=self.dtype)
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
-        x_BHWC = self.features(x_BHWC, keys_B).get(
-            f"stage_{len(self.channels)}", x_BHWC
-        )  # no stages: the image itself
+        """Class logits; keys_B: one random key per example while training."""
+        maps = self.features(x_BHWC, keys_B)
+        x_BHWC = maps[f"stage_{len(self.channels)}"] if maps else x_BHWC
         x_BF = dropout(x_BHWC.reshape(x_BHWC.shape[0], -1), self.dropout, fold(keys_B, 0))
         if self.hidden:
             x_BF = nn.relu(self.dense(x_BF))
@@ -76,17 +75,17 @@ class CNN(Model):
 
 
 class LeNet(Model):
-    """Maps grey images of 32 x 32 (or of 28 x 28, which get a border of zeros) to class logits."""
+    """Maps grey images of 32 x 32 (or 28 x 28, which are padded with zeros) to class logits."""
 
     classes: int = 10  # 0: the features before the head
     dtype: jnp.dtype | None = None
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage: "stage_1" and "stage_2" pooled, "stage_3" of one pixel."""
+        """Feature maps by stage: "stage_1" and "stage_2" pooled, "stage_3" of one pixel."""
         H, W = x_BHWC.shape[1:3]
         if (H, W) not in ((28, 28), (32, 32)):
-            raise ValueError(f"LeNet: came images of {H}x{W}; wanted 32x32 or 28x28: resize the images")
+            raise ValueError(f"LeNet: got images of {H}x{W}; expected 32x32 or 28x28. Resize the images.")
         border = (32 - H) // 2
         x_BHWC = jnp.pad(x_BHWC, ((0, 0), (border, border), (border, border), (0, 0)))
         maps = {}
@@ -98,12 +97,12 @@ class LeNet(Model):
         return maps
 
     def setup(self):
-        """The dense layers."""
+        """Creates the dense layers."""
         self.hidden = nn.Dense(84, dtype=self.dtype)
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images."""
+        """Class logits."""
         x_BF = nn.tanh(self.hidden(self.features(x_BHWC, keys_B)["stage_3"][:, 0, 0]))
         return self.head(x_BF) if self.classes else x_BF

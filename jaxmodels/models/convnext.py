@@ -21,14 +21,14 @@ small = nn.initializers.truncated_normal(0.02)
 
 
 class Block(Model):
-    """A depthwise convolution of 7 x 7, then each place's own layers of four times the width; added to the input."""
+    """A depthwise 7 x 7 convolution, then an MLP at each position; added to the input."""
 
-    layer_scale: float = 1e-6  # what each channel's part begins with; 0 is no scale
+    layer_scale: float = 1e-6  # initial scale of each channel; 0 is no scale
     dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, x_BhwC: jax.Array, keys_B: jax.Array | None, rate: float | jax.Array) -> jax.Array:
-        """The block's features; rate is of stochastic depth."""
+        """The block's features; rate: probability of dropping the branch (stochastic depth)."""
         C = x_BhwC.shape[-1]
         conv = Conv(C, (7, 7), feature_group_count=C, kernel_init=small, dtype=self.dtype, name="conv")
         dense = partial(nn.Dense, kernel_init=small, dtype=self.dtype)
@@ -48,25 +48,26 @@ class ConvNeXt(Model):
     depths: Sequence[int] = (3, 3, 9, 3)
     widths: Sequence[int] = (96, 192, 384, 768)
     patch: int = 4  # of the stem
-    drop_path: float = 0.0  # of the last block; that of the others rises to it linearly
+    drop_path: float = 0.0  # of the last block; from 0 at the first it rises linearly
     layer_scale: float = 1e-6
     epsilon: float = 1e-6  # of the head's normalisation
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     def setup(self):
-        """The head."""
+        """Creates the head."""
         self.norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype)
         if self.classes:
             self.head = nn.Dense(self.classes, kernel_init=small, dtype=self.dtype)
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage: "stem", "stage_1", ...."""
+        """Feature maps by stage: "stem", "stage_1", ...."""
         least = self.patch * 2 ** (len(self.depths) - 1)
         if min(x_BHWC.shape[1:3]) < least:
             raise ValueError(
-                f"ConvNeXt: came images of {x_BHWC.shape[1]}x{x_BHWC.shape[2]}; wanted at least {least}x{least}, by "
-                f"{len(self.depths)} stages and patches of {self.patch}: resize the images, or use a smaller patch"
+                f"ConvNeXt: got images of {x_BHWC.shape[1]}x{x_BHWC.shape[2]}; expected at least "
+                f"{least}x{least}, by {len(self.depths)} stages and patches of {self.patch}. Resize the "
+                "images, or use a smaller patch."
             )
         norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
 
@@ -92,7 +93,7 @@ class ConvNeXt(Model):
         return maps
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         x_BF = self.norm(self.features(x_BHWC, keys_B)[f"stage_{len(self.depths)}"].mean((1, 2)))
         return self.head(x_BF) if self.classes else x_BF
 

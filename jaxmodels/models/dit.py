@@ -1,7 +1,6 @@
-"""Diffusion transformer: patches of a noisy image, moved by time and label in every block (arXiv:2212.09748).
+"""DiT, a diffusion transformer: time and label modulate every block (arXiv:2212.09748).
 
-Parameters of each block's scales, shifts and gates begin at zero, so that a block begins as the identity
-(adaLN-Zero).
+The parameters of scales, shifts and gates start at zero, so that a block starts as the identity (adaLN-Zero).
 Dimensions: B batch, H W image, h w patches of a column and a row, C channels, N patches, D width, K classes,
     L layers.
 """
@@ -25,7 +24,7 @@ small = nn.initializers.normal(0.02)
 
 
 def modulated(x_BND: jax.Array, shift_BD: jax.Array, scale_BD: jax.Array) -> jax.Array:
-    """Scaled by 1 + scale, and shifted, each example by its own."""
+    """x (1 + scale) + shift, with a scale and a shift per example."""
     return x_BND * (1 + scale_BD[:, None]) + shift_BD[:, None]
 
 
@@ -37,13 +36,13 @@ class Block(Model):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BND, keys_B, rate, condition_BD):
-        """(x, None) after this block; rate is nothing."""
+    def __call__(self, x_BND, keys_B, _, condition_BD):
+        """(x, None) after this block."""
         D = x_BND.shape[-1]
         dense = partial(nn.Dense, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-6, use_bias=False, use_scale=False, dtype=self.dtype)
-        moved = dense(6 * D, kernel_init=zeros, name="modulation")(condition_BD)
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = jnp.split(moved, 6, -1)
+        modulation = dense(6 * D, kernel_init=zeros, name="modulation")(condition_BD)
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = jnp.split(modulation, 6, -1)
 
         qkv_BND = dense(3 * D, name="qkv")(modulated(norm(name="norm_attention")(x_BND), shift, scale))
         q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv_BND, 3, -1))
@@ -56,27 +55,27 @@ class Block(Model):
 
 
 class DiT(Model):
-    """Maps noisy images, a time from 0 to 1 for each and, where there are classes, their labels to maps of one shape."""
+    """Maps noisy images, times from 0 to 1 and optional labels to predictions of the images' shape."""
 
     width: int
     depth: int
     heads: int
     patch: int = 2
     hidden_width: int = 0  # 0 is four times the width
-    classes: int = 0  # 0: without labels; label `classes` says that there is none
-    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
-    unroll: int = 1  # blocks of the scan that are laid out one after another
+    classes: int = 0  # 0: without labels; the label `classes` means none
+    remat: Remat = "none"  # what the backward pass rematerializes
+    unroll: int = 1  # blocks in one iteration of the scan
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     @nn.compact
     def __call__(self, x_BHWC, keys_B=None, *, time_B, label_B=None):
-        """What belongs to each image; keys change nothing."""
+        """The prediction for each image, BHWC; nothing is random, so keys_B is unused."""
         B, H, W, C = x_BHWC.shape
         p, D = self.patch, self.width
         if H % p or W % p or D % (4 * self.heads):
             raise ValueError(
-                f"DiT: came images of {H}x{W}, width {D} and {self.heads} heads; wanted multiples of the patch, {p}, and a "
-                "width that four times the heads divide: change one"
+                f"DiT: got images of {H}x{W}, width {D} and {self.heads} heads; expected multiples of the "
+                f"patch, {p}, and a width that four times the heads divide. Change one."
             )
         h, w = H // p, W // p
         dense = partial(nn.Dense, dtype=self.dtype)
@@ -106,10 +105,10 @@ class DiT(Model):
 
 
 def position_encoding(h: int, w: int, width: int) -> np.ndarray:
-    """Sines and cosines (N, width) of each patch's row and column, half of the width for either (appendix A)."""
+    """Sines and cosines (N, width) of each patch's column and row, half of the width each (appendix A)."""
     rate = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
     rows, columns = np.meshgrid(np.arange(h), np.arange(w), indexing="ij")
-    angles = [place.reshape(-1, 1) * rate for place in (columns, rows)]
+    angles = [position.reshape(-1, 1) * rate for position in (columns, rows)]
     return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], -1).astype(
         np.float32
     )

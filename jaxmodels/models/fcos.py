@@ -1,9 +1,9 @@
-"""Detection without anchors: every place of a feature pyramid says which class is there and how far its box's edges are.
+"""FCOS, detection without anchors: each position of a pyramid predicts class and box (arXiv:1904.01355).
 
-FCOS (arXiv:1904.01355) on a feature pyramid (arXiv:1612.03144). Differs from the paper: the classes' scores
-stand for the overlap of their box too (arXiv:2006.04388), in place of a centre-ness beside them.
-Dimensions: B batch, H W image, h w places of a level, C channels of a map, D width, K classes, P places of
-    all levels.
+The pyramid is arXiv:1612.03144. Differs from the paper: the class score also predicts the overlap of the box
+with the object (arXiv:2006.04388), in place of a separate centre-ness.
+Dimensions: B batch, H W image, h w positions of a level, C channels of a map, D width, K classes, P positions
+    of all levels.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from jaxmodels.layers.model import Model
 from jaxmodels.layers.pool import max_pool, over
 
 
-class Places(NamedTuple):
-    """What a detector says at all places of all levels, the finest level first, row by row."""
+class DensePredictions(NamedTuple):
+    """Predictions at all positions of all levels, the finest level first, row by row."""
 
     logits_BPK: jax.Array
     boxes_BP4: jax.Array  # y0 x0 y1 x1 in pixels of the image
-    center_P2: jax.Array  # y x of the place
-    stride_P: jax.Array  # pixels between the places of its level
+    center_P2: jax.Array  # y x of the position
+    stride_P: jax.Array  # pixels between the positions of its level
 
 
 class FeaturePyramid(Model):
-    """Maps of one width, coarse knowledge added to fine places (arXiv:1612.03144, section 3)."""
+    """Maps of one width, the coarse ones added to the finer ones (arXiv:1612.03144, section 3)."""
 
     width: int
     coarser: int = 0  # further levels, each at half the resolution
@@ -40,7 +40,7 @@ class FeaturePyramid(Model):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
-        """One map for each that came, finest first, and the coarser ones."""
+        """One map for each of the given ones, finest first, then the coarser ones."""
         conv = partial(Conv, self.width, dtype=self.dtype)
         sides = [conv((1, 1), name=f"side_{i}")(x) for i, x in enumerate(maps)]
         for i in reversed(range(len(sides) - 1)):
@@ -55,14 +55,14 @@ class FeaturePyramid(Model):
 
 
 class SimplePyramid(Model):
-    """Three maps of one width from one: at twice, once and half its resolution, for a ViT (arXiv:2203.16527, section 3)."""
+    """Three maps from a ViT's, at twice, once and half its resolution (arXiv:2203.16527, section 3)."""
 
     width: int
     dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
-        """Maps of the last that came, finest first."""
+        """Maps from the last of the given ones, finest first."""
         x = maps[-1]
         finer = nn.ConvTranspose(self.width, (2, 2), strides=(2, 2), dtype=self.dtype, name="finer")(x)
         coarser = max_pool(x, 2, 2, (over(x.shape[1], 2, 2), over(x.shape[2], 2, 2)))
@@ -71,27 +71,27 @@ class SimplePyramid(Model):
 
 
 class FCOS(Model):
-    """Maps images to Places."""
+    """Maps images to DensePredictions."""
 
-    backbone: nn.Module  # its method features gives maps by name
+    backbone: nn.Module  # has features(images, keys): feature maps by name
     classes: int
-    levels: Sequence[str]  # names of the maps that the pyramid begins with, finest first
-    pyramid: nn.Module  # maps to maps of one width
+    levels: Sequence[str]  # names of the backbone's maps, finest first
+    pyramid: nn.Module  # from maps to maps of one width
     width: int  # of the head
     depth: int = 2  # convolutions of each of the head's two towers
     groups: int = 8  # of the head's normalisation (arXiv:1803.08494)
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> Places:
-        """Scores and boxes at each place; keys, one per example, while training."""
+    def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> DensePredictions:
+        """Class logits and boxes at each position; keys_B: one random key per example while training."""
         maps = self.backbone.features(x_BHWC, keys_B)
         levels = self.pyramid([maps[name] for name in self.levels])
         small, rare = nn.initializers.normal(0.01), nn.initializers.constant(-math.log(99))
         towers = {name: self._tower(name) for name in ("class", "box")}
         score = Conv(self.classes, (3, 3), kernel_init=small, bias_init=rare, dtype=self.dtype, name="head")
         reach = Conv(4, (3, 3), kernel_init=small, dtype=self.dtype, name="edges")
-        found = []
+        predictions = []
         for i, x in enumerate(levels):
             B, h, w, _ = x.shape
             y, z = x, x
@@ -104,9 +104,11 @@ class FCOS(Model):
                 jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij"), -1).reshape(-1, 2) + 0.5
             ) * stride
             boxes_BP4 = jnp.concatenate([center_P2 - edges_BP4[..., :2], center_P2 + edges_BP4[..., 2:]], -1)
-            found.append((score(y).reshape(B, h * w, -1), boxes_BP4, center_P2, jnp.full(h * w, stride)))
-        logits, boxes, centers, strides = zip(*found, strict=True)
-        return Places(
+            predictions.append(
+                (score(y).reshape(B, h * w, -1), boxes_BP4, center_P2, jnp.full(h * w, stride))
+            )
+        logits, boxes, centers, strides = zip(*predictions, strict=True)
+        return DensePredictions(
             jnp.concatenate(logits, 1),
             jnp.concatenate(boxes, 1),
             jnp.concatenate(centers),

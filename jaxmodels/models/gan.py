@@ -1,8 +1,9 @@
-"""Generator and discriminator of images, after DCGAN (arXiv:1511.06434), without statistics of the batch.
+"""DCGAN: generator and discriminator of images (arXiv:1511.06434).
 
-Differs from the paper: group normalisation in the generator and none in the discriminator, as its gradient is
-penalised (arXiv:1801.04406); upsampling by repetition and a convolution, against patterns of squares.
-Dimensions: B batch, H W image, h w map, C channels, D numbers of the code.
+Differs from the paper: no batch statistics, but group normalisation in the generator and none in the
+discriminator, as its gradient is penalised (arXiv:1801.04406); upsampling by repetition and a convolution,
+which avoids checkerboard patterns.
+Dimensions: B batch, H W image, h w map, C channels, D width of the code.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Generator(Model):
         factor = 2 ** (len(self.channels) - 1)
         if H % factor or W % factor:
             raise ValueError(
-                f"Generator: came images of {H}x{W} for {len(self.channels) - 1} stages; wanted multiples of {factor}: use "
-                "fewer stages"
+                f"Generator: got images of {H}x{W} for {len(self.channels) - 1} stages; expected multiples "
+                f"of {factor}. Use fewer stages."
             )
         x = nn.Dense(H // factor * (W // factor) * self.channels[0], dtype=self.dtype, name="seed")(z_BD)
         x = x.reshape(len(z_BD), H // factor, W // factor, self.channels[0])
@@ -45,7 +46,7 @@ class Generator(Model):
 
 
 class Discriminator(Model):
-    """Maps images from 0 to 1 to a logit each, above 0 for real ones; each stage halves height and width."""
+    """Maps images from 0 to 1 to logits, above 0 for real ones; each stage halves height and width."""
 
     channels: Sequence[int] = (32, 64, 128)
     dtype: jnp.dtype | None = None

@@ -1,10 +1,9 @@
-"""GPT: a decoder-only transformer with learned positions and normalisation before each sublayer (Radford et al., 2019).
+"""GPT: a decoder-only transformer with learned positions, normalised before sublayers (Radford et al., 2019).
 
-Differs from GPT-2 in nothing but what the fields say; GPT-3 (arXiv:2005.14165, table 2.1) is the same model
-with longer context, here with dense attention in every layer where the paper alternates with a sparse
-pattern.
-Dimensions: B batch, T tokens, S places in the cache, L layers, H heads, D width of a head, M width, F hidden,
-    V vocabulary.
+GPT-2 by its fields; GPT-3 (arXiv:2005.14165, table 2.1) is the same model with longer context, here with
+dense attention in every layer where the paper alternates with a sparse pattern.
+Dimensions: B batch, T tokens, S positions in the cache, L layers, H heads, D width of a head, M width, F
+    hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -35,16 +34,14 @@ class Block(Model):
         """(x, cache) after this block."""
         M = x_BTM.shape[-1]
         small = nn.initializers.normal(0.02)
-        last = nn.initializers.normal(
-            0.02 / (2 * self.depth) ** 0.5
-        )  # GPT-2, section 2.3: residual layers start small
+        # Residual layers start small (GPT-2, section 2.3).
+        last = nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5)
         dense = partial(nn.Dense, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
 
         qkv_BTM = dense(3 * M, kernel_init=small, name="qkv")(norm(name="norm_attention")(x_BTM))
-        q, k, v = jnp.moveaxis(
-            qkv_BTM.reshape(*qkv_BTM.shape[:2], self.heads, 3, -1), 3, 0
-        )  # by heads, which a mesh may split
+        # Heads first, then query, key and value: a mesh may split the heads.
+        q, k, v = jnp.moveaxis(qkv_BTM.reshape(*qkv_BTM.shape[:2], self.heads, 3, -1), 3, 0)
         offset_B = None
         segments = None if segments_BT is None else (segments_BT, segments_BT)
         if cache is not None:
@@ -73,8 +70,8 @@ class GPT(DecoderOnly):
         """Creates the parameters."""
         if self.width % self.heads:
             raise ValueError(
-                f"GPT: got width {self.width} and {self.heads} heads; expected a multiple of the number of heads. "
-                "Change one."
+                f"GPT: got width {self.width} and {self.heads} heads; expected a multiple of the number of "
+                "heads. Change one."
             )
         self.position = self.param("position", nn.initializers.normal(0.01), (self.length, self.width))
         super().setup()
@@ -100,12 +97,10 @@ gpt3 = partial(GPT, vocabulary=50257, length=2048)
 gpt3_small = partial(gpt3, width=768, depth=12, heads=12)
 gpt3_medium = partial(gpt3, width=1024, depth=24, heads=16)
 gpt3_large = partial(gpt3, width=1536, depth=24, heads=16)
-gpt3_xl = partial(
-    gpt3, width=2048, depth=24, heads=16
-)  # the paper's 24 heads of 128 do not fit its width of 2,048
+# The paper's 24 heads of 128 do not fit its width of 2,048.
+gpt3_xl = partial(gpt3, width=2048, depth=24, heads=16)
 gpt3_2_7b = partial(gpt3, width=2560, depth=32, heads=32)
 gpt3_6_7b = partial(gpt3, width=4096, depth=32, heads=32)
-gpt3_13b = partial(
-    gpt3, width=5120, depth=40, heads=40
-)  # the paper's table says 5,140, which 40 heads do not divide
+# The paper's table has a width of 5,140, which 40 heads do not divide.
+gpt3_13b = partial(gpt3, width=5120, depth=40, heads=40)
 gpt3_175b = partial(gpt3, width=12288, depth=96, heads=96)

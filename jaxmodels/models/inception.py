@@ -1,10 +1,10 @@
 """Inception: several convolutions side by side, joined along the channels.
 
-GoogLeNet    arXiv:1409.4842, with batch normalisation and, as in the weights that are in use, 3 x 3 in place of 5 x 5
-             convolutions; googlenet_28 is reduced to images of 28 x 28.
+GoogLeNet    arXiv:1409.4842, with batch normalisation and, as in the published weights, 3 x 3 convolutions in
+             place of 5 x 5; googlenet_28 is a reduced size for images of 28 x 28.
 InceptionV3  arXiv:1512.00567: factorised convolutions, label smoothing by the task.
 
-Both have auxiliary heads for training, by the method with_auxiliary. Their published weights want images as
+Both have auxiliary heads for training, by the method with_auxiliary. Their published weights expect images as
 (x - 0.5) / 0.5.
 Dimensions: B batch, H W image, h w map, C channels, F features, K classes.
 """
@@ -40,14 +40,15 @@ TALL, WIDE, ONE, THREE, FIVE = (7, 1), (1, 7), (1, 1), (3, 3), (5, 5)
 class Block(Model):
     """Branches of convolutions beside one that pools first, joined along the channels.
 
-    branches: steps of each, at the block's stride in the last; where the last entry is a tuple of steps,
-    these stand side by side. pooled: features of the 1 x 1 convolution after pooling 3 x 3; 0 is none.
+    branches: the convolutions of each, of which the last has the block's stride; a tuple of convolutions in
+    place of the last one runs them in parallel. pooled: features of the 1 x 1 convolution after 3 x 3
+    pooling; 0 is none.
     """
 
     branches: Sequence[Sequence[Any]]
     pooled: int
-    maximum: bool = False  # pooling by the largest, else by the mean (zeros beyond the edge count)
-    stride: int = 1  # 2: without padding, and so halved
+    maximum: bool = False  # max pooling, else mean pooling (which counts the zeros of the padding)
+    stride: int = 1  # 2: without padding, so that height and width are halved
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -78,7 +79,7 @@ class Block(Model):
 
 
 def _halved(x_BHWC: jax.Array, kernel: int = 3) -> jax.Array:
-    """Largest values at stride 2, with windows that reach over the far edges."""
+    """Max pooling at stride 2, with windows that reach beyond the far edges."""
     H, W = x_BHWC.shape[1:3]
     return max_pool(x_BHWC, kernel, 2, (over(H, kernel, 2), over(W, kernel, 2)))
 
@@ -97,7 +98,7 @@ class GoogLeNet(Model):
     """Maps images to class logits."""
 
     classes: int  # 0: the pooled features
-    auxiliary: bool = False  # two heads more, for training alone
+    auxiliary: bool = False  # two more heads, for training only
     stages: Sequence[Sequence[Callable[..., Block]]] = (
         (google(64, 96, 128, 16, 32, 32), google(128, 128, 192, 32, 96, 64)),
         (
@@ -109,31 +110,27 @@ class GoogLeNet(Model):
         ),
         (google(256, 160, 320, 32, 128, 128), google(384, 192, 384, 48, 128, 128)),
     )
-    stem: Sequence[int] = (
-        64,
-        64,
-        192,
-    )  # convolutions 7 x 7 at stride 2, 1 x 1 and 3 x 3; one number: only a 3 x 3
+    stem: Sequence[int] = (64, 64, 192)  # features of 7 x 7 at stride 2, 1 x 1 and 3 x 3; if one, of a 3 x 3
     dropout: float = 0.2
     auxiliary_dropout: float = 0.7
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     def setup(self):
-        """The heads."""
+        """Creates the heads."""
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
         if self.auxiliary:
             if len(self.stages) < 2 or len(self.stages[1]) < 4:
                 raise ValueError(
-                    "GoogLeNet: came auxiliary heads for a second stage of less than four blocks; wanted the published "
-                    "stages: leave auxiliary out"
+                    "GoogLeNet: got auxiliary heads for a second stage of less than four blocks; expected "
+                    "the published stages. Leave auxiliary out."
                 )
             self.auxiliary_1 = _Auxiliary(self.classes, self.auxiliary_dropout, self.dtype)
             self.auxiliary_2 = _Auxiliary(self.classes, self.auxiliary_dropout, self.dtype)
 
     @nn.compact
     def _maps(self, x_BHWC, keys_B):
-        """Maps by stage, and the inputs of the auxiliary heads: after the first and the fourth block of the second stage."""
+        """Feature maps by stage, and the auxiliary heads' inputs: blocks 1 and 4 of the second stage."""
         layer = partial(_layer, dtype=self.dtype)
         if len(self.stem) == 1:
             x = layer(self.stem[0], THREE, name="stem_1")(x_BHWC, keys_B)
@@ -153,7 +150,7 @@ class GoogLeNet(Model):
         return maps, early
 
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage: "stem", "stage_1", "stage_2", "stage_3"."""
+        """Feature maps by stage: "stem", "stage_1", "stage_2", "stage_3"."""
         return self._maps(x_BHWC, keys_B)[0]
 
     def with_auxiliary(
@@ -168,12 +165,12 @@ class GoogLeNet(Model):
         return (self.head(x_BF) if self.classes else x_BF), others
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         return self.with_auxiliary(x_BHWC, keys_B)[0]
 
 
 class _Auxiliary(Model):
-    """A head on an early map, of 4 x 4 places (arXiv:1409.4842, section 5)."""
+    """A head on an early map, averaged to 4 x 4 (arXiv:1409.4842, section 5)."""
 
     classes: int
     dropout: float
@@ -217,26 +214,26 @@ class InceptionV3(Model):
     """Maps images of at least 75 x 75 (published: 299 x 299) to class logits."""
 
     classes: int  # 0: the pooled features
-    auxiliary: bool = False  # a second head, for training alone
+    auxiliary: bool = False  # a second head, for training only
     dropout: float = 0.5
     dtype: jnp.dtype | None = None
 
     def setup(self):
-        """The heads."""
+        """Creates the heads."""
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
         if self.auxiliary:
-            own = partial(ConvNorm, epsilon=1e-3, kernel_init=SMALL, dtype=self.dtype)
-            self.auxiliary_conv_1, self.auxiliary_conv_2 = own(128, 1), own(768, FIVE, padded=False)
+            layer = partial(ConvNorm, epsilon=1e-3, kernel_init=SMALL, dtype=self.dtype)
+            self.auxiliary_conv_1, self.auxiliary_conv_2 = layer(128, 1), layer(768, FIVE, padded=False)
             self.auxiliary_head = nn.Dense(self.classes, dtype=self.dtype)
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage: "stem", "stage_1", "stage_2", "stage_3"."""
+        """Feature maps by stage: "stem", "stage_1", "stage_2", "stage_3"."""
         if min(x_BHWC.shape[1:3]) < 75:
             raise ValueError(
-                f"InceptionV3: came images of {x_BHWC.shape[1]}x{x_BHWC.shape[2]}; wanted at least 75x75, published are "
-                "299x299: resize the images"
+                f"InceptionV3: got images of {x_BHWC.shape[1]}x{x_BHWC.shape[2]}; expected at least 75x75 "
+                "(published: 299x299). Resize the images."
             )
         layer = partial(_layer, dtype=self.dtype)
         x = layer(32, THREE, stride=2, padded=False, name="stem_1")(x_BHWC, keys_B)
@@ -254,7 +251,7 @@ class InceptionV3(Model):
     def with_auxiliary(
         self, x_BHWC: jax.Array, keys_B: jax.Array | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """(logits, logits of the auxiliary head); that one needs images of about 299 x 299."""
+        """(logits, logits of the auxiliary head); the auxiliary head needs images of about 299 x 299."""
         maps = self.features(x_BHWC, keys_B)
         x_BF = dropout(maps["stage_3"].mean((1, 2)), self.dropout, fold(keys_B, 0))
         others: tuple[jax.Array, ...] = ()
@@ -265,12 +262,12 @@ class InceptionV3(Model):
         return (self.head(x_BF) if self.classes else x_BF), others
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         return self.with_auxiliary(x_BHWC, keys_B)[0]
 
 
 googlenet = partial(GoogLeNet)
-googlenet_28 = partial(  # reduced to images of 28 x 28: a plain stem and a quarter of the width
+googlenet_28 = partial(  # for images of 28 x 28: a plain stem and a quarter of the width
     GoogLeNet,
     stem=(32,),
     stages=(

@@ -1,9 +1,9 @@
-"""Llama: a decoder-only transformer with rotary positions, RMS norms and gated MLPs (arXiv:2302.13971, 2307.09288).
+"""Llama: a decoder-only transformer with rotary positions, RMS norms and gated MLPs (arXiv:2302.13971).
 
-The same by its fields: Llama 3 (arXiv:2407.21783), Mistral (arXiv:2310.06825: a window), Qwen 2
-(arXiv:2407.10671: biases) and Qwen 3 (arXiv:2505.09388: norms of queries and keys). Nothing here has dropout,
-as in the papers.
-Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, D width of a head, M width, F
+The same by its fields: Llama 2 (arXiv:2307.09288), Llama 3 (arXiv:2407.21783), Mistral (arXiv:2310.06825: a
+window), Qwen 2 (arXiv:2407.10671: biases) and Qwen 3 (arXiv:2505.09388: norms of queries and keys). There is
+no dropout, as in the papers.
+Dimensions: B batch, T tokens, L layers, H heads, G key/value heads, D width of a head, M width, F
 hidden, V vocabulary.
 """
 
@@ -23,7 +23,7 @@ from jaxmodels.layers.stack import Remat, rematerialised
 
 
 class Block(Model):
-    """Attention, then a gated MLP (SwiGLU, arXiv:2002.05202); each is normalised going in and added coming out."""
+    """Attention, then SwiGLU (arXiv:2002.05202); each is normalised going in and added coming out."""
 
     attention: GroupedAttention
     hidden: int
@@ -59,8 +59,8 @@ class Llama(DecoderOnly):
     theta: float = 10_000.0
     scaling: Scaling | None = None
     epsilon: float = 1e-5
-    biases: tuple[str, ...] = ()  # of "query", "key", "value" and "out", those that have one
-    head_norm: bool = False  # each query and key is normalised
+    biases: tuple[str, ...] = ()  # the matrices with a bias, of "query", "key", "value" and "out"
+    head_norm: bool = False  # RMS norm of each query and key
     window: int | None = None  # keys that a token attends to: itself and the window - 1 before it
     tied: bool = False  # one matrix embeds tokens and gives their logits
     remat: Remat = "none"  # what the backward pass rematerializes
@@ -68,11 +68,12 @@ class Llama(DecoderOnly):
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         if self.heads % self.key_heads or (self.head_width is None and self.width % self.heads):
             raise ValueError(
-                f"Llama: got width {self.width}, {self.heads} heads and {self.key_heads} key/value heads; expected a "
-                "width that the heads divide, and heads that the key/value heads divide. Change one, or give head_width."
+                f"Llama: got width {self.width}, {self.heads} heads and {self.key_heads} key/value heads; "
+                "expected a width that the heads divide, and heads that the key/value heads divide. Change "
+                "one, or give head_width."
             )
         super().setup()
         attention = GroupedAttention(
@@ -84,7 +85,7 @@ class Llama(DecoderOnly):
             window=self.window,
             last=nn.initializers.normal(
                 0.02 / (2 * self.depth) ** 0.5
-            ),  # as in GPT-2: residual layers start small
+            ),  # residual layers start small, as in GPT-2
             dtype=self.dtype,
             parent=None,
         )

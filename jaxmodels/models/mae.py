@@ -1,7 +1,7 @@
 """Masked autoencoder: an image from a few of its patches (arXiv:2111.06377).
 
-Dimensions: B batch, H W image, N patches, n those that are kept, D width of the encoder, E width of the
-decoder, P numbers of a patch.
+Dimensions: B batch, H W image, N patches, n kept patches, D width of the encoder, E width of the
+decoder, P values of a patch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from jaxmodels.layers.stack import stack
 
 
 class MAE(Model):
-    """Maps images and the numbers of the kept patches to all patches, BNP."""
+    """Maps images and the indices of the kept patches to all patches, BNP."""
 
-    encoder: Any  # with tokens(x, keys, kept), grid, before and patch, as models/vit.py has them
-    block: nn.Module  # of the decoder: (x, keys, its part of nothing, False) to (x, None), as vit.Block
-    outputs: int  # numbers of a patch
+    encoder: Any  # has tokens(x, keys, kept), grid, before and patch, as models/vit.py
+    block: nn.Module  # of the decoder: (x, keys, None, None) -> (x, None), as vit.Block
+    outputs: int  # values of a patch
     width: int = 48
     depth: int = 2
 
@@ -30,7 +30,7 @@ class MAE(Model):
     def __call__(
         self, x_BHWC: jax.Array, keys_B: jax.Array | None = None, *, kept_Bn: jax.Array
     ) -> jax.Array:
-        """What every patch may look like."""
+        """The prediction of every patch."""
         small = nn.initializers.truncated_normal(0.02)
         h, w = self.encoder.grid
         seen_BTD = self.encoder.tokens(x_BHWC, keys_B, kept_Bn)[:, self.encoder.before :]

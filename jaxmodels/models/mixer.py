@@ -1,4 +1,4 @@
-"""MLP-Mixer: layers over the patches of an image, then over the channels of each (arXiv:2105.01601).
+"""MLP-Mixer: MLPs across the patches of an image, then across the channels of each (arXiv:2105.01601).
 
 Dimensions: B batch, H W image, h w patches of a column and a row, N patches, D width, F hidden, K classes, L
     layers.
@@ -20,7 +20,7 @@ from jaxmodels.layers.stack import Remat, rematerialised, stack
 
 
 class Block(Model):
-    """Two layers across the patches, two across the channels; each pair normalised going in and added coming out."""
+    """An MLP across patches, one across channels; each is normalised going in and added coming out."""
 
     token_hidden: int
     hidden_width: int
@@ -29,7 +29,7 @@ class Block(Model):
 
     @nn.compact
     def __call__(self, x_BND, keys_B, rate, collect: tuple[()] | None):
-        """(x, x or None) after this block; rate is of stochastic depth, None where there is none."""
+        """(x, x or None) after this block; rate: probability of dropping a branch, None for none."""
         dense = partial(nn.Dense, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
 
@@ -38,12 +38,12 @@ class Block(Model):
                 nn.gelu(dense(hidden, name=f"{part}_up")(x), approximate=False)
             )
 
-        def added(y, number):
+        def residual(y, number):
             return y if rate is None else drop_path(y, rate, fold(keys_B, number))
 
         y_BDN = mlp(norm(name="norm_token")(x_BND).swapaxes(1, 2), self.token_hidden, "token")
-        x_BND += added(y_BDN.swapaxes(1, 2), 0)
-        x_BND += added(mlp(norm(name="norm_channel")(x_BND), self.hidden_width, "channel"), 1)
+        x_BND += residual(y_BDN.swapaxes(1, 2), 0)
+        x_BND += residual(mlp(norm(name="norm_channel")(x_BND), self.hidden_width, "channel"), 1)
         return x_BND, None if collect is None else x_BND
 
 
@@ -54,23 +54,23 @@ class Mixer(Model):
     width: int
     depth: int
     patch: int
-    size: int | tuple[int, int] = 224  # of the images, one number where they are square
+    size: int | tuple[int, int] = 224  # of the images; one number where they are square
     token_hidden: int = 0  # 0 is half the width
     hidden_width: int = 0  # 0 is four times the width
-    drop_path: float = 0.0  # of the last block; that of the others rises to it linearly
+    drop_path: float = 0.0  # of the last block; from 0 at the first it rises linearly
     epsilon: float = 1e-6
-    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
-    unroll: int = 1  # blocks of the scan that are laid out one after another
+    remat: Remat = "none"  # what the backward pass rematerializes
+    unroll: int = 1  # blocks in one iteration of the scan
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches of a column and of a row."""
+        """(rows, columns) of patches."""
         height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
         return height // self.patch, width // self.patch
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         size = (self.patch, self.patch)
         self.embed = Conv(self.width, size, strides=size, padding="VALID", dtype=self.dtype)
         self.blocks = rematerialised(Block, self.remat)(
@@ -84,12 +84,12 @@ class Mixer(Model):
             self.head = nn.Dense(self.classes, kernel_init=nn.initializers.zeros, dtype=self.dtype)
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         x_BD = self.norm(self._through(x_BHWC, keys_B, False)[0]).mean(1)
         return self.head(x_BD) if self.classes else x_BD
 
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps BhwD after each quarter of the blocks, "block_3" after three; the last is normalised."""
+        """Feature maps BhwD after each quarter of the blocks, such as "block_3"; the last is normalised."""
         x_BND, layers_LBND = self._through(x_BHWC, keys_B, True)
         numbers = sorted({-(-self.depth * quarter // 4) for quarter in (1, 2, 3, 4)})
         maps = {f"block_{number}": layers_LBND[number - 1] for number in numbers}
@@ -101,8 +101,8 @@ class Mixer(Model):
         (h, w), (H, W) = self.grid, x_BHWC.shape[1:3]
         if h * self.patch != H or w * self.patch != W:
             raise ValueError(
-                f"Mixer: came images of {H}x{W}; wanted {h * self.patch}x{w * self.patch}, {h}x{w} patches of {self.patch}: "
-                "resize the images, or give the model another size"
+                f"Mixer: got images of {H}x{W}; expected {h * self.patch}x{w * self.patch}, {h}x{w} patches "
+                f"of {self.patch}. Resize the images, or give the model another size."
             )
         x_BND = self.embed(x_BHWC).reshape(x_BHWC.shape[0], h * w, self.width)
         rate_L = None

@@ -26,7 +26,7 @@ class MLP(Model):
 
     @nn.compact
     def __call__(self, x_BF: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Outputs of x; keys, one per example, while training."""
+        """Outputs of x; keys_B: one random key per example while training."""
         x_BF = x_BF.reshape(x_BF.shape[0], -1)
         for i, width in enumerate(self.hidden):
             x_BF = self.activation(nn.Dense(width, dtype=self.dtype, name=f"hidden_{i}")(x_BF))

@@ -1,4 +1,4 @@
-"""MobileNet: networks for telephones, of blocks that widen, filter each channel and narrow (arXiv:1801.04381, 1905.02244).
+"""MobileNet v2 and v3: networks of inverted residuals for small devices (arXiv:1801.04381, arXiv:1905.02244).
 
 Dimensions: B batch, H W image, h w map, C channels, F features, K classes.
 """
@@ -19,21 +19,21 @@ from jaxmodels.layers.model import Model
 
 
 class Inverted(NamedTuple):
-    """One block: a row of the papers' tables."""
+    """One inverted residual: a row of the papers' tables."""
 
     kernel: int
-    inner: int  # channels between
+    inner: int  # channels of the expansion
     out: int
     stride: int = 1
-    excite: bool = False  # whether the whole image weighs the channels (arXiv:1709.01507)
+    excite: bool = False  # squeeze and excitation (arXiv:1709.01507)
     hard: bool = False  # hard swish in place of the network's plain activation
 
 
 class Block(Model):
-    """Widens by 1 x 1, filters each channel, narrows by 1 x 1; added to the input where the shape stays."""
+    """1 x 1 expansion, depthwise convolution, 1 x 1 projection; added to an input of the same shape."""
 
     row: Inverted
-    plain: Callable[[jax.Array], jax.Array]  # the activation where the row says no other
+    plain: Callable[[jax.Array], jax.Array]  # the activation unless the row says hard
     epsilon: float = 1e-5
     dtype: jnp.dtype | None = None
 
@@ -58,9 +58,9 @@ class Block(Model):
 
 
 def rounded(width: float) -> int:
-    """A multiple of 8 near this width, not below nine tenths of it."""
-    near = max(8, int(width + 4) // 8 * 8)
-    return near if near >= 0.9 * width else near + 8
+    """The multiple of 8 nearest to this width, at least nine tenths of it."""
+    nearest = max(8, int(width + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * width else nearest + 8
 
 
 class MobileNet(Model):
@@ -71,15 +71,13 @@ class MobileNet(Model):
     stem: int  # channels of the first convolution
     last: int  # channels of the last convolution, of 1 x 1
     dense: int = 0  # width of a layer before the head
-    hard: bool = (
-        False  # hard swish in the first and last layers, and ReLU in rows that do not say so; else ReLU6
-    )
+    hard: bool = False  # hard swish in stem and last layers, and ReLU in rows that are not hard; else ReLU6
     dropout: float = 0.2  # before the head
     epsilon: float = 1e-5  # of the normalisations
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     def setup(self):
-        """The dense layers."""
+        """Creates the dense layers."""
         if self.dense:
             self.hidden = nn.Dense(self.dense, dtype=self.dtype)
         if self.classes:
@@ -87,7 +85,7 @@ class MobileNet(Model):
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage: "stem", then the last at each resolution, "stage_1" at that of the stem or the next; and "last"."""
+        """Feature maps: "stem", "last" and, between them, the last of each resolution as "stage_1", ..."""
         layer: Callable = partial(ConvNorm, epsilon=self.epsilon, dtype=self.dtype)
         act, plain = (nn.hard_swish, nn.relu) if self.hard else (nn.relu6, nn.relu6)
         x = act(layer(self.stem, 3, 2, name="stem")(x_BHWC, keys_B))
@@ -100,7 +98,7 @@ class MobileNet(Model):
         return maps
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         x_BF = self.features(x_BHWC, keys_B)["last"].mean((1, 2))
         if self.dense:
             x_BF = nn.hard_swish(self.hidden(x_BF))
@@ -108,7 +106,7 @@ class MobileNet(Model):
 
 
 def _second() -> tuple[Inverted, ...]:
-    """arXiv:1801.04381, table 2: expansion, channels, repetitions, stride of the first."""
+    """arXiv:1801.04381, table 2: expansion, channels, repetitions, stride of the first block."""
     rows, C = [], 32
     table = [
         (1, 16, 1, 1),

@@ -1,9 +1,9 @@
 """Mixture of experts: Llama's transformer whose MLPs are sparse experts, as in Mixtral (arXiv:2401.04088).
 
 The same by its fields: Qwen 1.5 MoE (a shared expert that every token uses, behind a sigmoid gate) and Qwen 3
-MoE (arXiv:2505.09388). Differs from the papers in its balance loss, which is of each example alone
-(arXiv:2412.19437, equation 17) where theirs is of a batch, so that no example depends on another.
-Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, D width of a head, M width, F
+MoE (arXiv:2505.09388). Differs from the papers in its balance loss, which is per example
+(arXiv:2412.19437, equation 17) where theirs is per batch, so that no example depends on another.
+Dimensions: B batch, T tokens, L layers, H heads, G key/value heads, D width of a head, M width, F
 hidden, V vocabulary.
 """
 
@@ -62,8 +62,8 @@ class MoE(DecoderOnly):
 
     key_heads: int
     experts: int
-    chosen: int  # experts that a token uses
-    expert_width: int  # hidden numbers of an expert
+    chosen: int  # experts of a token
+    expert_width: int  # hidden units of an expert
     shared_width: int = 0  # of the expert that every token uses; 0 is none
     renormalise: bool = True  # the weights of the chosen experts add to 1
     balance: float = 0.001  # coefficient of the balance loss, which is 1 for equal use of all experts
@@ -71,8 +71,8 @@ class MoE(DecoderOnly):
     theta: float = 1e6
     scaling: Scaling | None = None
     epsilon: float = 1e-5
-    biases: tuple[str, ...] = ()  # of "query", "key", "value" and "out", those that have one
-    head_norm: bool = False  # each query and key is normalised
+    biases: tuple[str, ...] = ()  # the matrices with a bias, of "query", "key", "value" and "out"
+    head_norm: bool = False  # RMS norm of each query and key
     window: int | None = None  # keys that a token attends to: itself and the window - 1 before it
     tied: bool = False  # one matrix embeds tokens and gives their logits
     remat: Remat = "none"  # what the backward pass rematerializes
@@ -80,11 +80,12 @@ class MoE(DecoderOnly):
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         if self.heads % self.key_heads or (self.head_width is None and self.width % self.heads):
             raise ValueError(
-                f"MoE: got width {self.width}, {self.heads} heads and {self.key_heads} key/value heads; expected a "
-                "width that the heads divide, and heads that the key/value heads divide. Change one, or give head_width."
+                f"MoE: got width {self.width}, {self.heads} heads and {self.key_heads} key/value heads; "
+                "expected a width that the heads divide, and heads that the key/value heads divide. Change "
+                "one, or give head_width."
             )
         super().setup()
         attention = GroupedAttention(
@@ -96,7 +97,7 @@ class MoE(DecoderOnly):
             window=self.window,
             last=nn.initializers.normal(
                 0.02 / (2 * self.depth) ** 0.5
-            ),  # as in GPT-2: residual layers start small
+            ),  # residual layers start small, as in GPT-2
             dtype=self.dtype,
             parent=None,
         )

@@ -1,9 +1,9 @@
-"""Residual networks: each block adds what it computes to what it was given (arXiv:1512.03385).
+"""Residual networks: each block adds its output to its input (arXiv:1512.03385).
 
-ResNet        for ImageNet's sizes and, with a small stem, for any others; "v1.5": a bottleneck's stride is in its 3 x 3
-              convolution. ResNeXt (arXiv:1611.05431) by groups, wide (arXiv:1605.07146) by base_width, squeeze-excite
-              (arXiv:1709.01507) by its own block.
-CifarResNet   section 4.2 of the paper: 6n + 2 layers, with shortcuts without parameters (option A) or by projection (B).
+ResNet        for ImageNet's sizes and, with a small stem, for smaller ones; "v1.5": the stride of a
+              bottleneck is in its 3 x 3 convolution. ResNeXt (arXiv:1611.05431) by groups, wide
+              (arXiv:1605.07146) by base_width, squeeze-excite (arXiv:1709.01507) by its own block.
+CifarResNet   section 4.2 of the paper: 6n + 2 layers; shortcuts without parameters (A) or projections (B).
 WideResNet    arXiv:1605.07146: 6n + 4 layers, normalised before each convolution.
 
 Dimensions: B batch, H W image, h w map, C channels, F features, K classes.
@@ -46,7 +46,7 @@ class Basic(Model):
 
 
 class Bottleneck(Model):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions, the last of four times the width; stride and groups are the middle one's."""
+    """1 x 1, 3 x 3 (with stride and groups) and 1 x 1 convolutions, the last of four times the width."""
 
     width: int
     stride: int = 1
@@ -62,7 +62,7 @@ class Bottleneck(Model):
         return nn.relu(y_BhwF + _shortcut(x_BHWC, y_BhwF, self.stride, keys_B, self.dtype))
 
     def branch(self, x_BHWC: jax.Array, keys_B: jax.Array | None) -> jax.Array:
-        """What is added."""
+        """The residual branch, before the addition."""
         layer = partial(ConvNorm, dtype=self.dtype)
         inner = self.width * self.base_width // 64 * self.groups
         y_BhwF = nn.relu(layer(inner, 1, name="conv_1")(x_BHWC, keys_B))
@@ -71,7 +71,7 @@ class Bottleneck(Model):
 
 
 class SqueezeExcite(Bottleneck):
-    """A bottleneck whose channels are weighed by what the whole image says of them (arXiv:1709.01507, section 3)."""
+    """A bottleneck whose channels are weighted by a function of their means (arXiv:1709.01507, section 3)."""
 
     reduction: int = 16
 
@@ -102,23 +102,21 @@ class ResNet(Model):
     depths: Sequence[int]
     block: type[nn.Module] = Bottleneck
     widths: Sequence[int] = (64, 128, 256, 512)
-    stem: Literal["pool", "plain"] = (
-        "pool"  # 7 x 7 at stride 2 and pooling, or 3 x 3 at stride 1 for small images
-    )
+    stem: Literal["pool", "plain"] = "pool"  # 7 x 7 at stride 2 and pooling, or 3 x 3 for small images
     stem_width: int = 64
     groups: int = 1
-    base_width: int = 64  # of a bottleneck's middle for each 64 of its width
+    base_width: int = 64  # channels of a bottleneck's 3 x 3 convolution per 64 of its width
     dropout: float = 0.0  # of the pooled features
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     def setup(self):
-        """The head."""
+        """Creates the head."""
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage: "stem", "stage_1", ...; the stem's is that before pooling."""
+        """Feature maps by stage: "stem", before its pooling, "stage_1", ..."""
         if self.stem == "pool":
             x = nn.relu(ConvNorm(self.stem_width, 7, 2, dtype=self.dtype, name="stem")(x_BHWC, keys_B))
             maps = {"stem": x}
@@ -137,7 +135,7 @@ class ResNet(Model):
         return maps
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         maps = self.features(x_BHWC, keys_B)
         return _pooled(self, maps[f"stage_{len(self.depths)}"], keys_B)
 
@@ -155,24 +153,25 @@ class CifarResNet(Model):
     classes: int  # 0: the pooled features
     depth: int = 20
     option: Literal["A", "B"] = (
-        "A"  # of the shortcuts where the shape changes: zeros for new channels, or a projection
+        "A"  # shortcuts where the shape changes: zeros for new channels, or a projection
     )
     widths: Sequence[int] = (16, 32, 64)
     dropout: float = 0.0
     dtype: jnp.dtype | None = None
 
     def setup(self):
-        """The head."""
+        """Creates the head."""
         if (self.depth - 2) % 6 or self.depth < 8:
             raise ValueError(
-                f"CifarResNet: came a depth of {self.depth}; wanted 6n + 2, such as 20, 32 or 56: take one of those"
+                f"CifarResNet: got a depth of {self.depth}; expected 6n + 2, such as 20, 32 or 56. Use one "
+                "of those."
             )
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage: "stem", "stage_1", "stage_2", "stage_3"."""
+        """Feature maps by stage: "stem", "stage_1", "stage_2", "stage_3"."""
         x = nn.relu(ConvNorm(self.widths[0], dtype=self.dtype, name="stem")(x_BHWC, keys_B))
         maps = {"stem": x}
         for stage, width in enumerate(self.widths, 1):
@@ -186,12 +185,12 @@ class CifarResNet(Model):
         return maps
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         return _pooled(self, self.features(x_BHWC, keys_B)[f"stage_{len(self.widths)}"], keys_B)
 
 
 class _OptionA(Model):
-    """A basic block whose shortcut takes every other pixel, and zeros for new channels on both sides of the old ones."""
+    """A basic block whose shortcut subsamples and pads the channels with zeros on both sides."""
 
     width: int
     stride: int = 1
@@ -219,17 +218,18 @@ class WideResNet(Model):
     dtype: jnp.dtype | None = None
 
     def setup(self):
-        """The head."""
+        """Creates the head."""
         if (self.depth - 4) % 6 or self.depth < 10:
             raise ValueError(
-                f"WideResNet: came a depth of {self.depth}; wanted 6n + 4, such as 16 or 28: take one of those"
+                f"WideResNet: got a depth of {self.depth}; expected 6n + 4, such as 16 or 28. Use one of "
+                "those."
             )
         if self.classes:
             self.head = nn.Dense(self.classes, dtype=self.dtype)
 
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps by stage: "stem", "stage_1", "stage_2", "stage_3"; the last is normalised."""
+        """Feature maps by stage: "stem", "stage_1", "stage_2", "stage_3"; the last is normalised."""
         layer: Callable = partial(Conv, padding=same(3), use_bias=False, kernel_init=HE, dtype=self.dtype)
         norm: Callable = partial(batch_norm, keys_B, self.dtype)
         x = layer(16, (3, 3), name="stem")(x_BHWC)
@@ -237,24 +237,24 @@ class WideResNet(Model):
         n = (self.depth - 4) // 6
         for stage, width in enumerate((16, 32, 64), 1):
             for i in range(n):
-                name, stride, width_now = (
+                name, stride, features = (
                     f"stage_{stage}_block_{i}",
                     2 if stage > 1 and i == 0 else 1,
                     width * self.widen,
                 )
                 y = nn.relu(norm(name=f"{name}_norm_1")(x))
-                if x.shape[-1] != width_now or stride > 1:
-                    x = layer(width_now, (1, 1), strides=stride, padding=same(1), name=f"{name}_shortcut")(y)
-                y = layer(width_now, (3, 3), strides=stride, name=f"{name}_conv_1")(y)
+                if x.shape[-1] != features or stride > 1:
+                    x = layer(features, (1, 1), strides=stride, padding=same(1), name=f"{name}_shortcut")(y)
+                y = layer(features, (3, 3), strides=stride, name=f"{name}_conv_1")(y)
                 y = nn.relu(norm(name=f"{name}_norm_2")(y))
                 y = dropout(y, self.block_dropout, fold(keys_B, 1 + (stage - 1) * n + i))
-                x = x + layer(width_now, (3, 3), name=f"{name}_conv_2")(y)
+                x = x + layer(features, (3, 3), name=f"{name}_conv_2")(y)
             maps[f"stage_{stage}"] = x
         maps["stage_3"] = nn.relu(norm(name="norm")(x))
         return maps
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         return _pooled(self, self.features(x_BHWC, keys_B)["stage_3"], keys_B)
 
 

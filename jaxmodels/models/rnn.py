@@ -1,13 +1,13 @@
-"""Recurrent networks: a state that every token changes (Elman, 1990; GRU, arXiv:1406.1078).
+"""Recurrent networks: Elman (1990), LSTM and GRU (arXiv:1406.1078).
 
 The LSTM is Hochreiter and Schmidhuber's (1997) with the forget gate of Gers et al. (2000). Layers are
 stacked, with dropout on all connections but the recurrent ones (arXiv:1409.2329). The formulas are those of
 torch.nn.RNN, LSTM and GRU: there are no peepholes, and the GRU applies its reset gate after the product with
-the state. Differs from torch in one bias where that adds two (only the GRU needs both), in forget gates that
-start at a bias of 1 (Jozefowicz et al., 2015) and in matrices of the state that start orthogonal. What a
-layer needs of its inputs is one product for all tokens; only the states' own product is in the loop, and
-states are float32.
-Dimensions: B batch, T tokens, L layers, M width, H width of a state, G numbers of all gates, V vocabulary, K
+the state. Differs from torch in one bias where torch adds two (only the GRU needs both), in forget gates that
+start at a bias of 1 (Jozefowicz et al., 2015) and in recurrent matrices that start orthogonal. The product
+with the inputs is computed for all tokens at once; only the recurrent product is in the loop. States are
+float32.
+Dimensions: B batch, T tokens, L layers, M width, H width of a state, G width of all gates, V vocabulary, K
     classes.
 """
 
@@ -24,7 +24,7 @@ from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
 
 Cell = Literal["elman", "lstm", "gru"]
-States = tuple[jax.Array, ...]  # what the loop carries: (hidden,), or (hidden, cell) of an LSTM
+States = tuple[jax.Array, ...]  # carried by the loop: (hidden,), or (hidden, cell) of an LSTM
 
 GATES = {"elman": 1, "lstm": 4, "gru": 3}
 
@@ -44,20 +44,20 @@ class Layer(Model):
         real_BT: jax.Array | None = None,
         segments_BT: jax.Array | None = None,
     ) -> tuple[jax.Array, States]:
-        """(hidden states after each token, BTH; the last states). Tokens that are not real leave the states as they are."""
+        """(hidden states after each token BTH, last states). Tokens that are not real change no state."""
         B, _, M = x_BTM.shape
         H, G = self.width, GATES[self.cell] * self.width
-        into_MG = self.param("kernel_input", nn.initializers.lecun_normal(), (M, G)).astype(x_BTM.dtype)
-        own_HG = self.param("kernel_state", _orthogonal, (H, G)).astype(x_BTM.dtype)
+        input_MG = self.param("kernel_input", nn.initializers.lecun_normal(), (M, G)).astype(x_BTM.dtype)
+        state_HG = self.param("kernel_state", _orthogonal, (H, G)).astype(x_BTM.dtype)
         bias_G = self.param("bias", _forget_at_one if self.cell == "lstm" else nn.initializers.zeros, (G,))
-        inputs_BTG = x_BTM @ into_MG + bias_G.astype(x_BTM.dtype)
-        more_G = self.param("bias_state", nn.initializers.zeros, (G,)) if self.cell == "gru" else None
+        inputs_BTG = x_BTM @ input_MG + bias_G.astype(x_BTM.dtype)
+        bias_state_G = self.param("bias_state", nn.initializers.zeros, (G,)) if self.cell == "gru" else None
         if states is None:
             states = _zeros(self.cell, (B, H))
         first_BT = None if segments_BT is None else _first(segments_BT, self.reverse)
 
         def product(hidden_BH):
-            return (hidden_BH.astype(own_HG.dtype) @ own_HG).astype(jnp.float32)
+            return (hidden_BH.astype(state_HG.dtype) @ state_HG).astype(jnp.float32)
 
         def step(states, now):
             inputs_BG, first_B, real_B = now
@@ -72,7 +72,7 @@ class Layer(Model):
                 after = (nn.sigmoid(o) * jnp.tanh(memory_BH), memory_BH)
             else:
                 r_in, z_in, n_in = jnp.split(inputs_BG, 3, axis=-1)
-                r_own, z_own, n_own = jnp.split(product(hidden_BH) + more_G, 3, axis=-1)
+                r_own, z_own, n_own = jnp.split(product(hidden_BH) + bias_state_G, 3, axis=-1)
                 z = nn.sigmoid(z_in + z_own)
                 n = jnp.tanh(n_in + nn.sigmoid(r_in + r_own) * n_own)
                 after = ((1 - z) * n + z * hidden_BH,)
@@ -90,20 +90,20 @@ class Layer(Model):
 class RNN(Model):
     """Maps tokens to logits of the next token; with a cache, to (logits, cache).
 
-    A cache is the states of all layers, LBH each, in float32; it does not grow.
+    The cache holds the states of all layers, LBH each, in float32; it does not grow.
     """
 
     vocabulary: int
     width: int
     depth: int
     cell: Cell = "lstm"
-    dropout: float = 0.0  # of each layer's inputs and the last one's outputs
-    tied: bool = True  # one matrix embeds tokens and scores them
-    length: int = 1 << 20  # most tokens it is given; it could see any number
+    dropout: float = 0.0  # of each layer's inputs and the last layer's outputs
+    tied: bool = True  # one matrix embeds tokens and gives their logits
+    length: int = 1 << 20  # most tokens of a text; the model itself has no limit
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         small = nn.initializers.normal(self.width**-0.5)
         self.embed = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype)
         self.layer = [Layer(self.cell, self.width) for _ in range(self.depth)]
@@ -111,17 +111,18 @@ class RNN(Model):
             self.head = self.param("head", small, (self.vocabulary, self.width))
 
     def __call__(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
-        """Logits; keys, one per example, while training. With a cache the tokens follow those in it.
+        """Logits; keys_B: one random key per example in training. With a cache, tokens follow those in it.
 
-        count_B: so many tokens of each row are real, the others change no state; None is all. segments_BT:
-        numbers of the documents that are packed into a row; the states start from zero in each.
+        count_B: the first count tokens of each row are real, the others change no state; None is all.
+        segments_BT: the document of each token, where several are packed into a row; the states start from
+        zero in each.
         """
         x_BTM, cache = self.hidden(tokens_BT, keys_B, cache, count_B, segments_BT)
         logits_BTV = x_BTM @ self.table().astype(x_BTM.dtype).T
         return logits_BTV if cache is None else (logits_BTV, cache)
 
     def hidden(self, tokens_BT, keys_B=None, cache: States | None = None, count_B=None, segments_BT=None):
-        """(x_BTM, cache): what the logits are products of."""
+        """(x_BTM, cache): the hidden states whose products with table() are the logits."""
         real_BT = None if count_B is None else jnp.arange(tokens_BT.shape[1]) < count_B[:, None]
         x_BTM = dropout(self.embed(tokens_BT), self.dropout, fold(keys_B, 0))
         last = []
@@ -137,7 +138,7 @@ class RNN(Model):
         return self.embed.embedding if self.tied else self.head
 
     def start(self, batch: int, length: int) -> States:
-        """The states before the first token of `batch` rows; the same size for any length."""
+        """The states before the first token of `batch` rows; of the same size for any length."""
         return _zeros(self.cell, (self.depth, batch, self.width))
 
 
@@ -155,7 +156,7 @@ class RNNClassifier(Model):
 
     @nn.compact
     def __call__(self, tokens_BT: jax.Array, keys_B=None, segments_BT: jax.Array | None = None) -> jax.Array:
-        """Logits; keys, one per example, while training. Where segments_BT is 0 there is padding, which changes nothing."""
+        """Class logits; keys_B: one random key per example in training. segments_BT: 0 is padding."""
         small = nn.initializers.normal(self.width**-0.5)
         x_BTM = nn.Embed(self.vocabulary, self.width, embedding_init=small, dtype=self.dtype, name="embed")(
             tokens_BT
@@ -178,9 +179,9 @@ class RNNClassifier(Model):
 
 
 def _first(segments_BT: jax.Array, reverse: bool) -> jax.Array:
-    """Which tokens, in the direction of reading, begin a segment; not the very first, before which any state is given."""
-    other_BT = segments_BT[:, 1:] != segments_BT[:, :-1]
-    return jnp.pad(other_BT, ((0, 0), (0, 1) if reverse else (1, 0)))
+    """Which tokens begin a segment, in the direction of reading, but for the first of a row."""
+    changed_BT = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return jnp.pad(changed_BT, ((0, 0), (0, 1) if reverse else (1, 0)))
 
 
 def _zeros(cell: Cell, shape: tuple[int, ...]) -> States:
@@ -188,7 +189,7 @@ def _zeros(cell: Cell, shape: tuple[int, ...]) -> States:
 
 
 def _orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """One orthogonal matrix for each gate, side by side: a state neither grows nor fades in the product."""
+    """One orthogonal matrix per gate, side by side: the product keeps a state's norm."""
     H, G = shape
     return jnp.concatenate(
         [nn.initializers.orthogonal()(k, (H, H)) for k in jax.random.split(key, G // H)], 1
@@ -196,7 +197,7 @@ def _orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def _forget_at_one(key: jax.Array, shape: tuple[int]) -> jax.Array:
-    """Zeros, but ones for the second of the four gates: a young LSTM remembers."""
+    """Zeros, but ones for the second of the four gates: a new LSTM remembers."""
     return jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), shape[0] // 4)
 
 

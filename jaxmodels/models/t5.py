@@ -1,8 +1,8 @@
-"""T5: an encoder and a decoder whose only positions are biases of attention, by distance (arXiv:1910.10683).
+"""T5: an encoder-decoder whose positions are biases of attention by distance (arXiv:1910.10683).
 
-T5 v1.1 (arXiv:2002.05202, section 3), of which FLAN-T5 is a tuned form, is the same with gated MLPs and a
-head of its own. Differs from the paper: the weights of attention have no dropout.
-Dimensions: B batch, S tokens of the source, T of the target, C places in the cache, L layers, H heads, D
+T5 v1.1 (arXiv:2002.05202, section 3), and its tuned form FLAN-T5 are the same with gated MLPs and an
+untied head. Differs from the paper: the weights of attention have no dropout.
+Dimensions: B batch, S tokens of the source, T of the target, C positions in the cache, L layers, H heads, D
 width of a head, M width, F hidden, V vocabulary.
 """
 
@@ -25,7 +25,7 @@ from jaxmodels.layers.transformer_rules import transformer_rules
 
 
 class DecoderCache(NamedTuple):
-    """What the decoder remembers: its own tokens and, once it has seen a source, that; in a layer without the L."""
+    """Keys and values of the target and, after the first call, of the source; in a layer without the L."""
 
     target: KVCache
     k_LBSHD: jax.Array | None = None
@@ -34,10 +34,11 @@ class DecoderCache(NamedTuple):
 
 
 def bucket(ahead: jax.Array, *, both_ways: bool, buckets: int, furthest: int) -> jax.Array:
-    """The bucket of a key so many places ahead of its query (section 2.1).
+    """The bucket of a key `ahead` positions after its query (section 2.1).
 
-    Half of them hold one distance each, the others logarithmically more, up to `furthest` and all beyond it.
-    Both ways, keys behind and ahead have a half of the buckets each; else those ahead count as distance 0.
+    Half of the buckets hold one distance each, the others logarithmically more; the last holds `furthest` and
+    all beyond. both_ways: keys before and after the query have half of the buckets each; else those after
+    count as distance 0.
     """
     side = buckets // 2 if both_ways else buckets
     exact = side // 2
@@ -47,12 +48,12 @@ def bucket(ahead: jax.Array, *, both_ways: bool, buckets: int, furthest: int) ->
         distances < exact, distances, np.minimum(exact + np.trunc(log * (side - exact)), side - 1)
     )
     distance = jnp.abs(ahead) if both_ways else jnp.maximum(-ahead, 0)
-    found = jnp.asarray(table, jnp.int32)[jnp.minimum(distance, furthest)]
-    return jnp.where(ahead > 0, side + found, found) if both_ways else found
+    index = jnp.asarray(table, jnp.int32)[jnp.minimum(distance, furthest)]
+    return jnp.where(ahead > 0, side + index, index) if both_ways else index
 
 
 class Block(Model):
-    """What both blocks are made of; each sublayer is normalised going in and added coming out."""
+    """Sublayers of both blocks; each sublayer is normalised going in and added coming out."""
 
     heads: int
     head_width: int
@@ -62,7 +63,7 @@ class Block(Model):
     dtype: jnp.dtype | None = None
 
     def dense(self, x, width, deviation, name):
-        """x times a matrix, which starts with this standard deviation."""
+        """x times a matrix that starts with this standard deviation."""
         init = nn.initializers.normal(deviation)
         return nn.Dense(width, use_bias=False, kernel_init=init, dtype=self.dtype, name=name)(x)
 
@@ -71,20 +72,20 @@ class Block(Model):
         return nn.RMSNorm(epsilon=1e-6, dtype=self.dtype, name=name)(x_BTM)
 
     def project(self, x_BTM, name):
-        """A matrix of attention, and its result by heads, BTHD; queries start small, as no scale follows."""
+        """x times a matrix of attention, by heads, BTHD; queries start small, as attention has no scale."""
         M = x_BTM.shape[-1]
         deviation = (M * self.head_width) ** -0.5 if name.endswith("query") else M**-0.5
         y_BTN = self.dense(x_BTM, self.heads * self.head_width, deviation, name)
         return y_BTN.reshape(*y_BTN.shape[:2], self.heads, -1)
 
     def out(self, y_BTHD, x_BTM, keys_B, name):
-        """x with the result of attention added."""
+        """x plus the output of attention."""
         y_BTN = y_BTHD.reshape(*x_BTM.shape[:2], -1).astype(x_BTM.dtype)  # a cache may be wider
         y_BTM = self.dense(y_BTN, x_BTM.shape[-1], y_BTN.shape[-1] ** -0.5, name)
         return x_BTM + dropout(y_BTM, self.dropout, keys_B)
 
     def mlp(self, x_BTM, keys_B):
-        """The sublayer that looks at each token alone."""
+        """The MLP sublayer."""
         M, F = x_BTM.shape[-1], self.hidden_width
         y_BTM = self.norm(x_BTM, "norm_mlp")
         y_BTF = self.dense(y_BTM, F, M**-0.5, "up")
@@ -97,7 +98,7 @@ class Block(Model):
 
 
 class EncoderBlock(Block):
-    """Attention to the whole source, then MLP."""
+    """Self-attention over the source, then MLP."""
 
     @nn.compact
     def __call__(self, x_BSM, keys_B, _, bias_1HSS, segments_BS):
@@ -111,20 +112,20 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """Attention to earlier tokens, then to the source, then MLP."""
+    """Causal self-attention, cross-attention to the source, then MLP."""
 
     @nn.compact
     def __call__(self, x_BTM, keys_B, cache, bias, count_B, memory_BSM, source_segments_BS, segments_BT):
-        """(x, cache) after this block; bias: 1HTT, or BHTC with a cache; without a memory the cache has the source."""
+        """(x, cache) after this block; bias: 1HTT, BHTC with a cache; without a memory the cache has it."""
         y_BTM = self.norm(x_BTM, "norm_attention")
         q, k, v = (self.project(y_BTM, name) for name in ("query", "key", "value"))
         target = None
         if cache is None:
-            mine = None if segments_BT is None else (segments_BT, segments_BT)
-            y_BTHD = attention(q, k, v, causal=True, segments=mine, bias_HTS=bias[0], scale=1.0)
+            target_segments = None if segments_BT is None else (segments_BT, segments_BT)
+            y_BTHD = attention(q, k, v, causal=True, segments=target_segments, bias_HTS=bias[0], scale=1.0)
         else:
             target = cache.target.extend(k, v, count_B)
-            y_BTHD = _each(q, target.k_LBSGD, target.v_LBSGD, cache.target.length_LB, bias)
+            y_BTHD = _attention_by_row(q, target.k_LBSGD, target.v_LBSGD, cache.target.length_LB, bias)
         x_BTM = self.out(y_BTHD, x_BTM, fold(keys_B, 0), "out")
 
         if memory_BSM is None:
@@ -147,18 +148,17 @@ class DecoderBlock(Block):
 
 
 @jax.vmap
-def _each(q_THD, k_CHD, v_CHD, offset, bias_HTC):
-    """Causal attention of each row with a bias of its own, as rows in a cache may be at different places."""
-    one = (x[None] for x in (q_THD, k_CHD, v_CHD))
-    return attention(*one, causal=True, offset_B=offset[None], bias_HTS=bias_HTC, scale=1.0)[0]
+def _attention_by_row(q_THD, k_CHD, v_CHD, offset, bias_HTC):
+    """Causal attention with a bias per row, as rows in a cache may be at different positions."""
+    row = (x[None] for x in (q_THD, k_CHD, v_CHD))
+    return attention(*row, causal=True, offset_B=offset[None], bias_HTS=bias_HTC, scale=1.0)[0]
 
 
 class T5(Model):
     """Maps a source and the beginning of a target to logits of the target's next tokens, BTV.
 
-    Sources differ in length by segments: source_segments_BS holds 1 for the text and 0 for what fills the row
-    up. Several pairs packed into a row have numbers of their own, which segments_BT says of the target (1
-    throughout where absent).
+    source_segments_BS: 1 for the text and 0 for padding. Where several pairs are packed into a row, each has
+    its own number there and in segments_BT, the target's (1 throughout where absent).
     """
 
     vocabulary: int
@@ -167,22 +167,22 @@ class T5(Model):
     heads: int
     head_width: int
     hidden_width: int
-    gated: bool = False  # GELU of one product times another (v1.1) in place of a ReLU
-    tied: bool = True  # one matrix embeds tokens and scores them
-    length: int = 512  # most tokens that decoding writes; the positions set no limit
+    gated: bool = False  # GELU of one product times another (v1.1) in place of ReLU
+    tied: bool = True  # one matrix embeds tokens and gives their logits
+    length: int = 512  # most tokens of decoding; the positions set no limit
     buckets: int = 32
-    furthest: int = 128  # distances from here on share a bucket
+    furthest: int = 128  # distances from this one on share a bucket
     dropout: float = 0.0
-    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
-    unroll: int = 1  # blocks of the scans that are laid out one after another
+    remat: Remat = "none"  # what the backward pass rematerializes
+    unroll: int = 1  # blocks in one iteration of the scans
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         if self.buckets < 4 or self.furthest <= self.buckets // 2:
             raise ValueError(
-                f"T5: came {self.buckets} buckets for distances up to {self.furthest}; wanted at least 4, and a distance "
-                "above half their number: change one"
+                f"T5: got {self.buckets} buckets for distances up to {self.furthest}; expected at least 4, "
+                "and a distance above half their number. Change one."
             )
         small = nn.initializers.normal(self.width**-0.5)
         self.embed = nn.Embed(
@@ -199,16 +199,16 @@ class T5(Model):
             self.head = self.param("head", small, (self.vocabulary, self.width))
 
     def __call__(self, source_BS, target_BT, keys_B=None, source_segments_BS=None, segments_BT=None):
-        """Logits of the token after each of the target's; keys, one per example, while training."""
+        """Logits of the token after each of the target's; keys_B: one random key per example in training."""
         memory_BSM = self.encode(source_BS, keys_B, source_segments_BS)
         x_BTM, _ = self.hidden(target_BT, memory_BSM, source_segments_BS, keys_B, segments_BT=segments_BT)
         return x_BTM @ self.table().astype(x_BTM.dtype).T
 
     def encode(self, source_BS, keys_B=None, segments_BS=None):
-        """What the decoder sees of the source, BSM."""
+        """The encoder's output BSM, the memory to which the decoder attends."""
         keys = partial(fold, fold(keys_B, 0))
-        place_S = jnp.arange(source_BS.shape[1])
-        bias_1HSS = self._bias(self.encoder_bias, place_S - place_S[:, None], both_ways=True)[None]
+        position_S = jnp.arange(source_BS.shape[1])
+        bias_1HSS = self._bias(self.encoder_bias, position_S - position_S[:, None], both_ways=True)[None]
         x_BSM = dropout(self.embed(source_BS), self.dropout, keys(2**16))
         x_BSM, _ = stack(
             self.encoder, self.depth, x_BSM, keys(0), None, bias_1HSS, segments_BS, unroll=self.unroll
@@ -225,20 +225,20 @@ class T5(Model):
         count_B=None,
         segments_BT=None,
     ):
-        """(x_BTM, cache): what the logits are products of.
+        """(x_BTM, cache): the hidden states whose products with table() are the logits.
 
         With a cache the target follows the tokens in it, of which the first count_B are real (None is all).
-        The first time it takes up the memory; afterwards memory and source segments are None.
+        The first call stores the memory in the cache; afterwards memory and source segments are None.
         """
         B, T = target_BT.shape
         keys = partial(fold, fold(keys_B, 1))
-        key_place = jnp.arange(T)
-        place = key_place[None]
+        key_position = jnp.arange(T)
+        position = key_position[None]
         if cache is not None:
             count_B = jnp.full(B, T, jnp.int32) if count_B is None else count_B
-            place = positions(target_BT, cache.target)
-            key_place = jnp.arange(cache.target.k_LBSGD.shape[2])
-        bias = self._bias(self.decoder_bias, key_place - place[..., None], both_ways=False)
+            position = positions(target_BT, cache.target)
+            key_position = jnp.arange(cache.target.k_LBSGD.shape[2])
+        bias = self._bias(self.decoder_bias, key_position - position[..., None], both_ways=False)
         x_BTM = dropout(self.embed(target_BT), self.dropout, keys(2**16))
         shared = (bias, count_B, memory_BSM, source_segments_BS, segments_BT)
         x_BTM, cache = stack(self.decoder, self.depth, x_BTM, keys(0), cache, *shared, unroll=self.unroll)
@@ -246,9 +246,9 @@ class T5(Model):
         return x_BTM * self.width**-0.5 if self.tied else x_BTM, cache
 
     def _bias(self, table, ahead, *, both_ways):
-        """Bias of each head, … HTS, for keys so many places ahead, … TS."""
-        at = bucket(ahead, both_ways=both_ways, buckets=self.buckets, furthest=self.furthest)
-        return jnp.moveaxis(table[at], -1, -3)
+        """Bias of each head, … HTS, for keys `ahead` positions after their queries, … TS."""
+        index = bucket(ahead, both_ways=both_ways, buckets=self.buckets, furthest=self.furthest)
+        return jnp.moveaxis(table[index], -1, -3)
 
     def table(self) -> jax.Array:
         """The matrix (V, M) whose product with hidden() is the logits."""

@@ -1,8 +1,8 @@
-"""The transformer that turns one text into another: an encoder, and a decoder that sees it (arXiv:1706.03762).
+"""The transformer: an encoder, and a decoder that attends to its output (arXiv:1706.03762).
 
 Normalisation comes after each sum, as in the paper; the matrices of attention have no biases, as in its
 equations. Differs from the paper: the weights of attention have no dropout.
-Dimensions: B batch, S tokens of the source, T of the target, C places in the cache, L layers, H heads, D
+Dimensions: B batch, S tokens of the source, T of the target, C positions in the cache, L layers, H heads, D
 width of a head, M width, F hidden, V vocabulary.
 """
 
@@ -27,7 +27,7 @@ xavier = nn.initializers.xavier_uniform()
 
 
 class DecoderCache(NamedTuple):
-    """What the decoder remembers: its own tokens and, once it has seen a source, that; in a layer without the L."""
+    """Keys and values of the target and, after the first call, of the source; in a layer without the L."""
 
     target: KVCache
     k_LBSHD: jax.Array | None = None
@@ -35,16 +35,16 @@ class DecoderCache(NamedTuple):
     segments_LBS: jax.Array | None = None
 
 
-def sinusoids(place_BT: jax.Array, width: int) -> jax.Array:
-    """sin(place / 10000^(2i / M)) in column 2i and the cosine in column 2i + 1 (section 3.5), BTM."""
+def sinusoids(position_BT: jax.Array, width: int) -> jax.Array:
+    """sin(position / 10000^(2i / M)) in column 2i and the cosine in column 2i + 1 (section 3.5), BTM."""
     rate_N = 10_000.0 ** (-np.arange(0, width, 2) / width)
-    angle_BTN = place_BT[..., None] * rate_N.astype(np.float32)
+    angle_BTN = position_BT[..., None] * rate_N.astype(np.float32)
     both_BTN2 = jnp.stack([jnp.sin(angle_BTN), jnp.cos(angle_BTN)], -1)
-    return both_BTN2.reshape(*place_BT.shape, -1)[..., :width]
+    return both_BTN2.reshape(*position_BT.shape, -1)[..., :width]
 
 
 class Block(Model):
-    """What both blocks are made of; each sublayer is added to what came in, and the sum is normalised."""
+    """Sublayers of both blocks; each sublayer is added to its input, and the sum is normalised."""
 
     heads: int
     hidden_width: int
@@ -52,33 +52,33 @@ class Block(Model):
     dtype: jnp.dtype | None = None
 
     def project(self, x_BTM, name):
-        """A matrix of attention, and its result by heads, BTHD."""
+        """x times a matrix of attention, by heads, BTHD."""
         y_BTM = nn.Dense(x_BTM.shape[-1], use_bias=False, kernel_init=xavier, dtype=self.dtype, name=name)(
             x_BTM
         )
         return y_BTM.reshape(*y_BTM.shape[:2], self.heads, -1)
 
     def out(self, y_BTHD, x_BTM, name):
-        """The last matrix of attention."""
+        """The output matrix of attention."""
         y_BTM = y_BTHD.reshape(x_BTM.shape).astype(x_BTM.dtype)  # a cache may be wider
         return nn.Dense(x_BTM.shape[-1], use_bias=False, kernel_init=xavier, dtype=self.dtype, name=name)(
             y_BTM
         )
 
     def add(self, x_BTM, y_BTM, keys_B, name):
-        """The sum of both, normalised."""
+        """x + dropout(y), normalised."""
         norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
         return norm(x_BTM + dropout(y_BTM, self.dropout, keys_B))
 
     def mlp(self, x_BTM, keys_B):
-        """The sublayer that looks at each token alone."""
+        """The MLP sublayer."""
         dense = partial(nn.Dense, kernel_init=xavier, dtype=self.dtype)
         y_BTF = nn.relu(dense(self.hidden_width, name="up")(x_BTM))
         return self.add(x_BTM, dense(x_BTM.shape[-1], name="down")(y_BTF), keys_B, "norm_mlp")
 
 
 class EncoderBlock(Block):
-    """Attention to the whole source, then MLP."""
+    """Self-attention over the source, then MLP."""
 
     @nn.compact
     def __call__(self, x_BSM, keys_B, _, segments_BS):
@@ -90,19 +90,19 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """Attention to earlier tokens, then to the source, then MLP."""
+    """Causal self-attention, cross-attention to the source, then MLP."""
 
     @nn.compact
     def __call__(self, x_BTM, keys_B, cache, count_B, memory_BSM, source_segments_BS, segments_BT):
-        """(x, cache) after this block; without a memory the cache has the source."""
+        """(x, cache) after this block; without a memory the cache has it."""
         q, k, v = (self.project(x_BTM, name) for name in ("query", "key", "value"))
         offset_B, target = None, None
         if cache is not None:
             offset_B = cache.target.length_LB
             target = cache.target.extend(k, v, count_B)
             k, v = target.k_LBSGD, target.v_LBSGD
-        mine = None if segments_BT is None else (segments_BT, segments_BT)
-        y_BTHD = attention(q, k, v, causal=True, offset_B=offset_B, segments=mine)
+        target_segments = None if segments_BT is None else (segments_BT, segments_BT)
+        y_BTHD = attention(q, k, v, causal=True, offset_B=offset_B, segments=target_segments)
         x_BTM = self.add(x_BTM, self.out(y_BTHD, x_BTM, "out"), fold(keys_B, 0), "norm_attention")
 
         if memory_BSM is None:
@@ -125,9 +125,8 @@ class DecoderBlock(Block):
 class Transformer(Model):
     """Maps a source and the beginning of a target to logits of the target's next tokens, BTV.
 
-    Sources differ in length by segments: source_segments_BS holds 1 for the text and 0 for what fills the row
-    up. Several pairs packed into a row have numbers of their own, which segments_BT says of the target (1
-    throughout where absent).
+    source_segments_BS: 1 for the text and 0 for padding. Where several pairs are packed into a row, each has
+    its own number there and in segments_BT, the target's (1 throughout where absent).
     """
 
     vocabulary: int
@@ -135,18 +134,18 @@ class Transformer(Model):
     depth: int  # of the encoder, and of the decoder
     heads: int
     hidden_width: int
-    length: int = 512  # most tokens that decoding writes; the positions set no limit
+    length: int = 512  # most tokens of decoding; the positions set no limit
     dropout: float = 0.0
-    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
-    unroll: int = 1  # blocks of the scans that are laid out one after another
+    remat: Remat = "none"  # what the backward pass rematerializes
+    unroll: int = 1  # blocks in one iteration of the scans
     dtype: jnp.dtype | None = None  # of the products; None follows the parameters
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         if self.width % self.heads:
             raise ValueError(
-                f"Transformer: came width {self.width} and {self.heads} heads; wanted a width that the heads divide: "
-                "change one"
+                f"Transformer: got width {self.width} and {self.heads} heads; expected a multiple of the "
+                "number of heads. Change one."
             )
         self.embed = nn.Embed(
             self.vocabulary,
@@ -159,15 +158,15 @@ class Transformer(Model):
         self.decoder = rematerialised(DecoderBlock, self.remat)(*sizes)
 
     def __call__(self, source_BS, target_BT, keys_B=None, source_segments_BS=None, segments_BT=None):
-        """Logits of the token after each of the target's; keys, one per example, while training."""
+        """Logits of the token after each of the target's; keys_B: one random key per example in training."""
         memory_BSM = self.encode(source_BS, keys_B, source_segments_BS)
         x_BTM, _ = self.hidden(target_BT, memory_BSM, source_segments_BS, keys_B, segments_BT=segments_BT)
         return x_BTM @ self.table().astype(x_BTM.dtype).T
 
     def encode(self, source_BS, keys_B=None, segments_BS=None):
-        """What the decoder sees of the source, BSM."""
-        place_BS = positions(source_BS, None, segments_BS)
-        x_BSM = self._embedded(source_BS, place_BS, fold(keys_B, 2**16))
+        """The encoder's output BSM, the memory to which the decoder attends."""
+        position_BS = positions(source_BS, None, segments_BS)
+        x_BSM = self._embedded(source_BS, position_BS, fold(keys_B, 2**16))
         return stack(self.encoder, self.depth, x_BSM, fold(keys_B, 0), None, segments_BS, unroll=self.unroll)[
             0
         ]
@@ -182,21 +181,21 @@ class Transformer(Model):
         count_B=None,
         segments_BT=None,
     ):
-        """(x_BTM, cache): what the logits are products of.
+        """(x_BTM, cache): the hidden states whose products with table() are the logits.
 
         With a cache the target follows the tokens in it, of which the first count_B are real (None is all).
-        The first time it takes up the memory; afterwards memory and source segments are None.
+        The first call stores the memory in the cache; afterwards memory and source segments are None.
         """
         if cache is not None and count_B is None:
             count_B = jnp.full(len(target_BT), target_BT.shape[1], jnp.int32)
-        place_BT = positions(target_BT, cache and cache.target, segments_BT)
-        x_BTM = self._embedded(target_BT, place_BT, fold(keys_B, 2**16 + 1))
+        position_BT = positions(target_BT, cache and cache.target, segments_BT)
+        x_BTM = self._embedded(target_BT, position_BT, fold(keys_B, 2**16 + 1))
         shared = (count_B, memory_BSM, source_segments_BS, segments_BT)
         return stack(self.decoder, self.depth, x_BTM, fold(keys_B, 1), cache, *shared, unroll=self.unroll)
 
-    def _embedded(self, tokens_BT, place_BT, keys_B):
+    def _embedded(self, tokens_BT, position_BT, keys_B):
         x_BTM = self.embed(tokens_BT) * self.width**0.5
-        x_BTM += sinusoids(place_BT, self.width).astype(x_BTM.dtype)
+        x_BTM += sinusoids(position_BT, self.width).astype(x_BTM.dtype)
         return dropout(x_BTM, self.dropout, keys_B)
 
     def table(self) -> jax.Array:
@@ -213,6 +212,6 @@ class Transformer(Model):
         return transformer_rules(self.heads, stacks="encoder|decoder")
 
 
-transformer = partial(Transformer, vocabulary=37000)  # section 5.1: English and German pairs of bytes, shared
+transformer = partial(Transformer, vocabulary=37000)  # section 5.1: byte pairs, shared by English and German
 transformer_base = partial(transformer, width=512, depth=6, heads=8, hidden_width=2048, dropout=0.1)
 transformer_big = partial(transformer, width=1024, depth=6, heads=16, hidden_width=4096, dropout=0.3)

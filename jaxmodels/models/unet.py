@@ -1,7 +1,8 @@
-"""U-Net for diffusion: an image with noise, and how much, to what the task asks for (arXiv:2006.11239, appendix B).
+"""U-Net for diffusion: from a noisy image and its time to a prediction of noise or image (arXiv:2006.11239).
 
-After arXiv:2102.09672 and arXiv:2105.05233: time scales and shifts the normalised maps, classes are added to
-time. The first level may work on squares of pixels (arXiv:2207.04316), which is cheaper by their number.
+As in the paper's appendix B, with two changes (arXiv:2102.09672, arXiv:2105.05233): time scales and shifts
+the normalised maps, and the class embedding is added to time's. The first level may work on patches of pixels
+(arXiv:2207.04316), which divides the cost by the number of pixels in a patch.
 Dimensions: B batch, H W image, h w map, C channels, F features, D width of the time's embedding, K classes.
 """
 
@@ -21,7 +22,7 @@ from jaxmodels.layers.timestep_embedding import timestep_embedding
 
 
 class Block(Model):
-    """Two convolutions, time between them, added to the input."""
+    """Two convolutions with time between them; added to the input."""
 
     features: int
     groups: int = 8
@@ -44,7 +45,7 @@ class Block(Model):
 
 
 class Attention(Model):
-    """Every place sees every place; added to the input."""
+    """Self-attention over all positions; added to the input."""
 
     heads: int
     groups: int = 8
@@ -63,26 +64,26 @@ class Attention(Model):
 
 
 class UNet(Model):
-    """Maps noisy images, a time from 0 to 1 for each and, where there are classes, their labels to maps of one shape."""
+    """Maps noisy images, times from 0 to 1 and optional labels to predictions of the images' shape."""
 
-    channels: Sequence[int] = (64, 128)  # of each level, each half as fine as the one before
+    channels: Sequence[int] = (64, 128)  # of each level; a level has half the resolution of the one before
     depth: int = 1  # blocks of a level on the way down; one more on the way up
     attention: Sequence[int] = (1,)  # levels with attention
     heads: int = 4
-    patch: int = 1  # squares of so many pixels are the first level's places
-    classes: int = 0  # 0: without labels; label `classes` says that there is none
+    patch: int = 1  # side in pixels of the first level's patches
+    classes: int = 0  # 0: without labels; the label `classes` means none
     dropout: float = 0.0
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     @nn.compact
     def __call__(self, x_BHWC, keys_B=None, *, time_B, label_B=None):
-        """What belongs to each image; keys, one per example, while training."""
+        """The prediction for each image, BHWC; keys_B: one random key per example while training."""
         B, H, W, C = x_BHWC.shape
         step = self.patch * 2 ** (len(self.channels) - 1)
         if H % step or W % step:
             raise ValueError(
-                f"UNet: came images of {H}x{W}; wanted multiples of {step}, by {len(self.channels)} levels and patches of "
-                f"{self.patch}: pad the images or use fewer levels"
+                f"UNet: got images of {H}x{W}; expected multiples of {step}, by {len(self.channels)} levels "
+                f"and patches of {self.patch}. Pad the images or use fewer levels."
             )
         width = 4 * self.channels[0]
         dense = partial(nn.Dense, dtype=self.dtype)
@@ -95,23 +96,23 @@ class UNet(Model):
             time_BD += nn.Embed(self.classes + 1, width, dtype=time_BD.dtype, name="label")(label_B)
         time_BD = nn.silu(time_BD)
 
-        count = 0
+        index = 0
 
         def block(x, features, level):
-            nonlocal count
-            keys = fold(keys_B, count)
-            x = Block(features, dropout=self.dropout, dtype=self.dtype, name=f"block_{count}")(
+            nonlocal index
+            keys = fold(keys_B, index)
+            x = Block(features, dropout=self.dropout, dtype=self.dtype, name=f"block_{index}")(
                 x, time_BD, keys
             )
             if level in self.attention:
-                x = Attention(self.heads, dtype=self.dtype, name=f"attention_{count}")(x)
-            count += 1
+                x = Attention(self.heads, dtype=self.dtype, name=f"attention_{index}")(x)
+            index += 1
             return x
 
         p = self.patch
         x = x_BHWC.reshape(B, H // p, p, W // p, p, C).swapaxes(2, 3).reshape(B, H // p, W // p, p * p * C)
         x = Conv(self.channels[0], (3, 3), dtype=self.dtype, name="first")(x)
-        kept = [x]
+        skips = [x]
         for level, features in enumerate(self.channels):
             if level:
                 down = Conv(
@@ -123,15 +124,15 @@ class UNet(Model):
                     name=f"down_{level}",
                 )
                 x = down(x)
-                kept.append(x)
+                skips.append(x)
             for _ in range(self.depth):
                 x = block(x, features, level)
-                kept.append(x)
+                skips.append(x)
         last = len(self.channels) - 1
         x = block(block(x, self.channels[-1], last), self.channels[-1], -1)
         for level, features in reversed(list(enumerate(self.channels))):
             for _ in range(self.depth + 1):
-                x = block(jnp.concatenate([x, kept.pop()], -1), features, level)
+                x = block(jnp.concatenate([x, skips.pop()], -1), features, level)
             if level:
                 x = Conv(features, (3, 3), dtype=self.dtype, name=f"up_{level}")(x.repeat(2, 1).repeat(2, 2))
         x = nn.silu(nn.GroupNorm(8, dtype=self.dtype, name="norm")(x))

@@ -1,6 +1,6 @@
-"""Variational autoencoder: images from a few normal numbers, and the numbers from images (arXiv:1312.6114).
+"""Variational autoencoder with convolutional encoder and decoder (arXiv:1312.6114).
 
-Dimensions: B batch, H W image, C channels, D numbers of the code.
+Dimensions: B batch, H W image, C channels, D width of the code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxmodels.layers.model import Model
 class VAE(Model):
     """Maps images to (logits of the reconstruction, mean and log variance of the code).
 
-    Each stage halves height and width, rounding up; the decoder goes the same way back.
+    Each stage halves height and width, rounding up; the decoder mirrors the encoder.
     """
 
     shape: tuple[int, int, int]  # H W C of the images
@@ -28,7 +28,7 @@ class VAE(Model):
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         self.down = [
             Conv(c, (3, 3), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype) for c in self.channels
         ]
@@ -44,13 +44,14 @@ class VAE(Model):
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width before and after each stage."""
-        found = [self.shape[:2]]
+        sizes = [self.shape[:2]]
         for _ in self.channels:
-            found.append((-(-found[-1][0] // 2), -(-found[-1][1] // 2)))
-        return found
+            height, width = sizes[-1]
+            sizes.append((-(-height // 2), -(-width // 2)))
+        return sizes
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None):
-        """(logits BHWC, mean BD, log variance BD); keys, one per example, draw the code, whose mean is taken without."""
+        """(logits BHWC, mean BD, log variance BD); keys_B: to sample the codes; None takes the mean."""
         mean_BD, log_variance_BD = self.encode(x_BHWC)
         z_BD = mean_BD
         if keys_B is not None:
@@ -62,7 +63,8 @@ class VAE(Model):
         """Mean and log variance of the code, float32."""
         if x_BHWC.shape[1:] != tuple(self.shape):
             raise ValueError(
-                f"VAE: came images of shape {x_BHWC.shape[1:]}; wanted {tuple(self.shape)}: give the model the images' shape"
+                f"VAE: got images of shape {x_BHWC.shape[1:]}; expected {tuple(self.shape)}. Give the model "
+                "the images' shape."
             )
         for conv in self.down:
             x_BHWC = nn.silu(conv(x_BHWC))

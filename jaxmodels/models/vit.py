@@ -2,7 +2,7 @@
 
 Mean pooling in place of the class token as in the paper's appendix D.3, register tokens of arXiv:2309.16588,
 stochastic depth as in arXiv:2012.12877 and layer scale (arXiv:2103.17239) are choices.
-Dimensions: B batch, H W image, h w patches of a column and a row, N patches, n those that are seen, T tokens,
+Dimensions: B batch, H W image, h w rows and columns of patches, N patches, n kept patches, T tokens,
 D width, F hidden, K classes, L layers.
 """
 
@@ -38,18 +38,16 @@ class Block(Model):
 
     @nn.compact
     def __call__(self, x_BTD, keys_B, rate, collect: tuple[()] | None):
-        """(x, x or None) after this block; rate is of stochastic depth, None where there is none.
-
-        collect: () or None, as rematerialisation would trace a bool.
+        """(x, x or None) after this block; rate: probability of dropping a branch; None is no stochastic
+        depth. collect: () or None, as rematerialization would trace a bool.
         """
         D = x_BTD.shape[-1]
         dense = partial(nn.Dense, kernel_init=small, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
 
         qkv_BTD = dense(3 * D, name="qkv")(norm(name="norm_attention")(x_BTD))
-        q, k, v = jnp.moveaxis(
-            qkv_BTD.reshape(*qkv_BTD.shape[:2], self.heads, 3, -1), 3, 0
-        )  # by heads, which a mesh may split
+        # Heads first, then query, key and value: a mesh may split the heads.
+        q, k, v = jnp.moveaxis(qkv_BTD.reshape(*qkv_BTD.shape[:2], self.heads, 3, -1), 3, 0)
         y_BTD = dense(D, name="out")(attention(q, k, v).reshape(x_BTD.shape))
         x_BTD += self.branch(y_BTD, "scale_attention", keys_B, rate, 0)
 
@@ -58,14 +56,14 @@ class Block(Model):
         x_BTD += self.branch(y_BTD, "scale_mlp", keys_B, rate, 1)
         return x_BTD, None if collect is None else x_BTD
 
-    def branch(self, y_BTD, name: str, keys_B, rate, number: int):
-        """What is added: scaled, thinned out, or not at all for some examples."""
+    def branch(self, y_BTD, name: str, keys_B, rate, index: int):
+        """The branch after layer scale, dropout and stochastic depth."""
         if self.layer_scale:
             y_BTD *= self.param(name, nn.initializers.constant(self.layer_scale), y_BTD.shape[-1:]).astype(
                 y_BTD.dtype
             )
-        y_BTD = dropout(y_BTD, self.dropout, fold(keys_B, number))
-        return y_BTD if rate is None else drop_path(y_BTD, rate, fold(keys_B, number + 2))
+        y_BTD = dropout(y_BTD, self.dropout, fold(keys_B, index))
+        return y_BTD if rate is None else drop_path(y_BTD, rate, fold(keys_B, index + 2))
 
 
 class ViT(Model):
@@ -76,21 +74,21 @@ class ViT(Model):
     depth: int
     heads: int
     patch: int
-    size: int | tuple[int, int] = 224  # of the images, one number where they are square
+    size: int | tuple[int, int] = 224  # of the images; one number where they are square
     hidden_width: int = 0  # 0 is four times the width
     pool: Literal["token", "mean"] = "token"
     registers: int = 0
     dropout: float = 0.0
-    drop_path: float = 0.0  # of the last block; that of the others rises to it linearly
-    layer_scale: float = 0.0  # what it begins with; 0 is none
+    drop_path: float = 0.0  # of the last block; from 0 at the first it rises linearly
+    layer_scale: float = 0.0  # initial value; 0 is none
     epsilon: float = 1e-6
-    remat: Remat = "none"  # what the backward pass computes again instead of keeping it
-    unroll: int = 1  # blocks of the scan that are laid out one after another
+    remat: Remat = "none"  # what the backward pass rematerializes
+    unroll: int = 1  # blocks in one iteration of the scan
     dtype: jnp.dtype | None = None  # of the products; None follows inputs and parameters
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches of a column and of a row."""
+        """(rows, columns) of patches."""
         height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
         return height // self.patch, width // self.patch
 
@@ -100,15 +98,16 @@ class ViT(Model):
         return (self.pool == "token") + self.registers
 
     def setup(self):
-        """The parameters' owners."""
+        """Creates the submodules and parameters."""
         if self.width % self.heads:
             raise ValueError(
-                f"ViT: came width {self.width} and {self.heads} heads; wanted a width that the heads divide: change one"
+                f"ViT: got width {self.width} and {self.heads} heads; expected a multiple of the number of "
+                "heads. Change one."
             )
         size = (self.patch, self.patch)
         self.embed = Conv(self.width, size, strides=size, padding="VALID", dtype=self.dtype)
-        places = self.grid[0] * self.grid[1] + (self.pool == "token")
-        self.position = self.param("position", small, (places, self.width))
+        positions = self.grid[0] * self.grid[1] + (self.pool == "token")
+        self.position = self.param("position", small, (positions, self.width))
         if self.pool == "token":
             self.token = self.param("token", nn.initializers.zeros, (1, self.width))
         if self.registers:
@@ -126,7 +125,7 @@ class ViT(Model):
             self.head = nn.Dense(self.classes, kernel_init=small, dtype=self.dtype)
 
     def __call__(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """Logits of images; keys, one per example, while training."""
+        """Class logits; keys_B: one random key per example while training."""
         x_BTD = self.tokens(x_BHWC, keys_B)
         x_BD = x_BTD[:, 0] if self.pool == "token" else x_BTD[:, self.before :].mean(1)
         return self.head(x_BD) if self.classes else x_BD
@@ -134,14 +133,14 @@ class ViT(Model):
     def tokens(
         self, x_BHWC: jax.Array, keys_B: jax.Array | None = None, kept_Bn: jax.Array | None = None
     ) -> jax.Array:
-        """The normalised tokens: class token and registers where there are such, then the patches, row by row.
+        """The normalised tokens: class token and registers, if any, then the patches, row by row.
 
-        kept_Bn: numbers of the patches that are seen, in this order; None is all.
+        kept_Bn: indices of the patches to keep, in this order; None is all.
         """
         return self.norm(self._through(x_BHWC, keys_B, kept_Bn, False)[0])
 
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Maps BhwD after each quarter of the blocks, "block_3" after three; the last is normalised."""
+        """Feature maps BhwD after each quarter of the blocks, such as "block_3"; the last is normalised."""
         x_BTD, layers_LBTD = self._through(x_BHWC, keys_B, None, True)
         numbers = sorted({-(-self.depth * quarter // 4) for quarter in (1, 2, 3, 4)})
         maps = {f"block_{number}": layers_LBTD[number - 1] for number in numbers}
@@ -153,8 +152,8 @@ class ViT(Model):
         (h, w), (H, W) = self.grid, x_BHWC.shape[1:3]
         if h * self.patch != H or w * self.patch != W:
             raise ValueError(
-                f"ViT: came images of {H}x{W}; wanted {h * self.patch}x{w * self.patch}, {h}x{w} patches of {self.patch}: "
-                "resize the images, or give the model another size"
+                f"ViT: got images of {H}x{W}; expected {h * self.patch}x{w * self.patch}, {h}x{w} patches of "
+                f"{self.patch}. Resize the images, or give the model another size."
             )
         x_BND = self.embed(x_BHWC).reshape(x_BHWC.shape[0], h * w, self.width)
         first = self.position.shape[0] - h * w

@@ -28,7 +28,7 @@ def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> 
     """Quality focal loss of the scores and generalised IoU of the boxes, per found place, on batches of images with boxes.
 
     A batch has image (BHWC), boxes (BM4: y0 x0 y1 x1 in pixels), classes (BM, int), present (BM, 1 or 0) and
-    weight (B). The model gives Places (see models/fcos.py). reach: a level is for boxes whose farthest edge
+    weight (B). The model gives DensePredictions (see models/fcos.py). reach: a level is for boxes whose farthest edge
     is from half of `reach` to `reach` strides away; the finest takes all smaller ones, the coarsest all
     larger. box_weight: of the boxes' part. The loss is a sum over places, divided by the number of places
     that are to find something.

@@ -68,5 +68,5 @@ def test_without_classes_the_last_hidden_layer_comes():
 
 
 def test_images_of_which_nothing_is_left_are_refused():
-    with pytest.raises(ValueError, match=r"AlexNet: came images of 28x28, .*; wanted at least 63x63"):
+    with pytest.raises(ValueError, match=r"AlexNet: got images of 28x28, .*; expected at least 63x63"):
         shapes(alexnet(10), 28, 3)

@@ -157,9 +157,9 @@ def test_embeddings_have_length_one():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="came 9 tokens; wanted at most 8"):
+    with pytest.raises(ValueError, match="got 9 tokens; expected at most 8"):
         ENCODER.init(jax.random.key(0), np.zeros((1, 9), np.int32))
-    with pytest.raises(ValueError, match="came types of tokens; wanted none"):
+    with pytest.raises(ValueError, match="got types of tokens for a model with types=0; expected none"):
         ENCODER.clone(types=0).init(jax.random.key(0), TOKENS, None, None, TOKENS)
     with pytest.raises(ValueError, match="width 8 and 3 heads"):
         ENCODER.clone(heads=3).init(jax.random.key(0), TOKENS)

@@ -90,7 +90,8 @@ def test_batch_norm_normalises_by_the_running_statistics_in_evaluation():
 @pytest.mark.parametrize("shape", [(1, 3, 8, 1), (1, 8, 3, 1), (8, 8, 1)])
 def test_images_too_small_for_the_stages_are_refused(shape):
     with pytest.raises(
-        ValueError, match=r"CNN: image batch has shape .*at least 4x4: resize the images or use fewer"
+        ValueError,
+        match=r"CNN: got a batch of shape .* of at least 4x4, by 2 stages\. Resize the images or use fewer",
     ):
         jax.eval_shape(CNN(5).init, jax.random.key(0), jnp.zeros(shape))
 
@@ -134,7 +135,7 @@ def test_lenet_sees_a_small_image_with_a_border_of_zeros():
 
 def test_lenet_refuses_other_sizes():
     with pytest.raises(
-        ValueError, match="LeNet: came images of 64x64; wanted 32x32 or 28x28: resize the images"
+        ValueError, match=r"LeNet: got images of 64x64; expected 32x32 or 28x28\. Resize the images"
     ):
         count(LeNet(), 1, 64, 64, 1)
 

@@ -63,6 +63,6 @@ def test_stochastic_depth_leaves_the_first_block_alone_and_drops_the_last_for_wh
 
 def test_images_too_small_are_refused():
     with pytest.raises(
-        ValueError, match="ConvNeXt: came images of 16x32; wanted at least 32x32, by 4 stages and patches"
+        ValueError, match="ConvNeXt: got images of 16x32; expected at least 32x32, by 4 stages and patches"
     ):
         shapes(convnext_tiny(5), 1, 16, 32, 3)

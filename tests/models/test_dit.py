@@ -98,7 +98,7 @@ def test_places_are_those_of_the_paper():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(
-        ValueError, match="DiT: came images of 5x6, width 8 and 2 heads; wanted multiples of the patch, 2"
+        ValueError, match="DiT: got images of 5x6, width 8 and 2 heads; expected multiples of the patch, 2"
     ):
         jax.eval_shape(
             lambda x: MODEL.init(jax.random.key(0), x, time_B=TIME), np.zeros((2, 5, 6, 3), np.float32)

@@ -72,10 +72,10 @@ def test_without_classes_come_the_pooled_features():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(
-        ValueError, match="InceptionV3: came images of 64x80; wanted at least 75x75, published are 299x299"
+        ValueError, match=r"InceptionV3: got images of 64x80; expected at least 75x75 \(published: 299x299\)"
     ):
         shapes(inception_v3(5), 1, 64, 80, 3)
     with pytest.raises(
-        ValueError, match="GoogLeNet: came auxiliary heads for a second stage of less than four blocks"
+        ValueError, match="GoogLeNet: got auxiliary heads for a second stage of less than four blocks"
     ):
         shapes(googlenet_28(5, auxiliary=True), 1, 28, 28, 1)

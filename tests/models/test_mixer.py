@@ -75,6 +75,6 @@ def test_features_are_maps_after_each_quarter():
 
 def test_images_of_another_size_are_refused():
     with pytest.raises(
-        ValueError, match="Mixer: came images of 8x8; wanted 8x12, 2x3 patches of 4: resize the images"
+        ValueError, match=r"Mixer: got images of 8x8; expected 8x12, 2x3 patches of 4\. Resize the images"
     ):
         shapes(MODEL, 1, 8, 8, 3)

@@ -11,7 +11,7 @@ import pytest
 from foreign import pictures
 
 from jaxmodels.convert.load import load_weights
-from jaxmodels.models.mtcnn import Said, onet, pnet, rnet
+from jaxmodels.models.mtcnn import FacePrediction, onet, pnet, rnet
 from jaxmodels.tasks import face_detection
 from jaxmodels.tasks.face_detection import find_faces, network, suppress
 
@@ -96,7 +96,7 @@ def bright(x_NHWC):
     points = np.concatenate(
         [np.tile([0.25, 0.75, 0.5, 0.3, 0.7], (len(lit), 1)), np.full((len(lit), 5), 0.5)], 1
     )
-    return Said(np.where(lit.mean((1, 2)) > 0.6, lit.mean((1, 2)), 0.0), edges, points)
+    return FacePrediction(np.where(lit.mean((1, 2)) > 0.6, lit.mean((1, 2)), 0.0), edges, points)
 
 
 def bright_map(x_1HWC):
@@ -109,7 +109,7 @@ def bright_map(x_1HWC):
     lit, said = windows[..., 0] > 0.2, bright(windows)
     cut = lit[:, [0, -1]].any((1, 2)) | lit[:, :, [0, -1]].any((1, 2))  # the square reaches out of the window
     face = np.where(cut | (lit.mean((1, 2)) < 0.3), 0.0, 0.9)
-    return Said(face.reshape(1, h, w), said.edges.reshape(1, h, w, 4), None)
+    return FacePrediction(face.reshape(1, h, w), said.edges.reshape(1, h, w, 4), None)
 
 
 @pytest.mark.parametrize(
@@ -147,5 +147,5 @@ def test_more_windows_than_a_chunk_come_back_in_order(monkeypatch):
 
 
 def test_windows_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="MTCNN: came windows of 20x24; wanted 24x24: resize them"):
+    with pytest.raises(ValueError, match=r"MTCNN: got windows of 20x24; expected 24x24\. Resize them"):
         jax.eval_shape(lambda: rnet().init(jax.random.key(0), np.zeros((1, 20, 24, 3), np.float32)))

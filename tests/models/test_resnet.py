@@ -146,8 +146,8 @@ def test_option_a_takes_every_other_pixel_and_puts_zeros_on_both_sides():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (CifarResNet(10, 21), r"CifarResNet: came a depth of 21; wanted 6n \+ 2, such as 20, 32 or 56"),
-        (WideResNet(10, 21), r"WideResNet: came a depth of 21; wanted 6n \+ 4, such as 16 or 28"),
+        (CifarResNet(10, 21), r"CifarResNet: got a depth of 21; expected 6n \+ 2, such as 20, 32 or 56"),
+        (WideResNet(10, 21), r"WideResNet: got a depth of 21; expected 6n \+ 4, such as 16 or 28"),
     ],
 )
 def test_a_depth_that_does_not_exist_is_refused(model, said):

@@ -97,5 +97,5 @@ def test_without_biases_the_order_of_the_source_does_not_matter(variables):
 
 @fast
 def test_fewer_than_four_buckets_are_refused():
-    with pytest.raises(ValueError, match=r"came 3 buckets for distances up to 5; wanted at least 4"):
+    with pytest.raises(ValueError, match=r"got 3 buckets for distances up to 5; expected at least 4"):
         jax.eval_shape(MODEL.clone(buckets=3).init, jax.random.key(0), SOURCE, TARGET)

@@ -155,8 +155,8 @@ def test_layer_scale_begins_with_its_value():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (SMALL(size=16), r"ViT: came images of 8x12; wanted 16x16, 4x4 patches of 4: resize the images"),
-        (SMALL(width=9), r"ViT: came width 9 and 2 heads; wanted a width that the heads divide"),
+        (SMALL(size=16), r"ViT: got images of 8x12; expected 16x16, 4x4 patches of 4\. Resize the images"),
+        (SMALL(width=9), r"ViT: got width 9 and 2 heads; expected a multiple of the number of heads"),
     ],
 )
 def test_what_does_not_fit_is_refused(model, said):

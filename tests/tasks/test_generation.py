@@ -111,7 +111,7 @@ def test_odd_sizes_come_back_and_samples_are_chosen_by_their_numbers():
     assert made.shape == (3, 7, 5, 2) and made.min() >= 0 and made.max() <= 1
     np.testing.assert_array_equal(made[0], made[2])
     assert not np.array_equal(made[0], made[1])
-    with pytest.raises(ValueError, match=r"VAE: came images of shape \(8, 8, 1\); wanted \(7, 5, 2\)"):
+    with pytest.raises(ValueError, match=r"VAE: got images of shape \(8, 8, 1\); expected \(7, 5, 2\)"):
         model.apply(variables, np.zeros((1, 8, 8, 1), np.float32))
 
 
@@ -223,7 +223,7 @@ def test_a_new_u_net_answers_nothing_as_the_papers_do():
 
 def test_sizes_that_do_not_divide_are_refused():
     with pytest.raises(
-        ValueError, match=r"UNet: came images of 6x8; wanted multiples of 4, by 2 levels and patches of 2"
+        ValueError, match=r"UNet: got images of 6x8; expected multiples of 4, by 2 levels and patches of 2"
     ):
         jax.eval_shape(
             lambda x: UNet(channels=(8, 8), patch=2).init(jax.random.key(0), x, time_B=jnp.zeros(1)),
