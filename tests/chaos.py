@@ -35,7 +35,7 @@ from states import leaves
 from jaxmodels import Options
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.folder import Folder, Identity
-from jaxmodels.training import programs, runner
+from jaxmodels.training import runner
 
 STEPS, SAVE, KEEP = 24, 3, 3
 SOURCE = Path(bare_jax.__file__).read_text()
@@ -52,7 +52,7 @@ def train(
     folder: Path | None, *, seed: int = 0, fresh: bool = False, on_step: Callable[[int], Any] | None = None
 ) -> Any:
     """One start of the run; gives its final state."""
-    runner.WORTH, programs.Programs.measure_k = 1, measured  # type: ignore[misc]
+    runner.WORTH, runner.measure_k = 1, measured  # type: ignore[misc]
     experiment = bare_jax.build(
         bare_jax.Config(seed=seed, steps=STEPS, save_every=SAVE, eval_every=8, log_every=4)
     )

@@ -11,7 +11,7 @@ from jaxmodels.data.mixture import Mixture
 from jaxmodels.data.mixup import Mixed
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.pipeline import Pipeline
-from jaxmodels.training import feed
+from jaxmodels.training import feed, resident
 
 pytestmark = pytest.mark.fast
 
@@ -48,7 +48,7 @@ def test_every_optional_ability_has_a_default():
 def test_without_indices_every_row_is_an_example_and_the_host_makes_the_batches():
     data = Bare(batch=4)
     assert feed.real_rows(data, 0).tolist() == [True] * 4
-    assert not feed.can_reside(data) and not feed.is_bucketed(data)
+    assert not resident.can_reside(data) and not feed.is_bucketed(data)
 
 
 def test_arrays_that_can_lie_on_the_device_need_a_gather():

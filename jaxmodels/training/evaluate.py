@@ -11,15 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmodels import step
-from jaxmodels.analysis.nonfinite import bad_inputs
 from jaxmodels.console import Console
 from jaxmodels.experiment import Evaluation, Experiment, as_evaluation
 from jaxmodels.parallel import processes
 from jaxmodels.parallel.compile import max_in_flight, traced_for
 from jaxmodels.parallel.placement import replicated, split_positions
-from jaxmodels.pipeline import Pipeline
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check_batches import Checker
+from jaxmodels.training.failures import not_finite_evaluation
 from jaxmodels.training.metrics import MeanAccumulator, pack
 
 Show = Callable[[str, np.ndarray], object]
@@ -114,7 +113,7 @@ class Evaluator:
         metrics = MeanAccumulator(program.names, collected.total).finish(task)
         means = zip(program.names, collected.total, strict=True)
         if bad := [metric for metric, (mean, weight) in means if weight and not np.isfinite(mean)]:
-            self.console.warn(processes.on_first_process(lambda: _not_finite(name, bad, data)))
+            self.console.warn(processes.on_first_process(lambda: not_finite_evaluation(name, bad, data)))
         return metrics | processes.on_first_process(lambda: score(name, evaluation, collected, show))
 
     def _program(self, evaluation: Evaluation) -> _Program:
@@ -140,20 +139,6 @@ class Evaluator:
             return predict(params, extra, jax.tree.map(lambda x: x[0], inputs))
 
         return jax.jit(first_of, out_shardings=replicated(self.mesh))
-
-
-def _not_finite(name: str, metrics: list[str], data: Pipeline) -> str:
-    """A warning of metrics that are not finite, with the first example that explains it."""
-    found = ""
-    for n in range(data.steps):
-        examples = data.indices(n, 0, data.batch)
-        if found := bad_inputs(feeding.read(data, n), examples):
-            found = f"batch {n}: {found}"
-            break
-    of = ", ".join(f"{name}/{metric}" for metric in metrics)
-    return (
-        f"{of}: not finite. {found or 'The data is finite, so the model is not: look at its training loss.'}"
-    )
 
 
 def examples(tree: Any, real: np.ndarray) -> Any:

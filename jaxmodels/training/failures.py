@@ -14,6 +14,7 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.launch.exit_statuses import DONE, of_signal
 from jaxmodels.options import Options
 from jaxmodels.parallel import processes
+from jaxmodels.pipeline import Pipeline
 from jaxmodels.state import as_dtype, batch_shapes
 from jaxmodels.step import State
 from jaxmodels.training import feed as feeding
@@ -61,6 +62,20 @@ def not_finite(
             return nonfinite.explain(experiment.task, on_host, batch, examples, precision)
 
     return nonfinite.NotFinite(processes.on_first_process(explanation))
+
+
+def not_finite_evaluation(name: str, metrics: list[str], data: Pipeline) -> str:
+    """A warning of metrics that are not finite, with the first example that explains it."""
+    found = ""
+    for n in range(data.steps):
+        examples = data.indices(n, 0, data.batch)
+        if found := nonfinite.bad_inputs(feeding.read(data, n), examples):
+            found = f"batch {n}: {found}"
+            break
+    of = ", ".join(f"{name}/{metric}" for metric in metrics)
+    return (
+        f"{of}: not finite. {found or 'The data is finite, so the model is not: look at its training loss.'}"
+    )
 
 
 def reason(error: BaseException) -> str:

@@ -13,15 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from jaxmodels.data.narrowing import loss
-from jaxmodels.parallel.placement import put_batch, replicated
+from jaxmodels.parallel.placement import put_batch
 from jaxmodels.pipeline import Pipeline
-
-RESIDENT_BYTES = 1 << 30  # a data set up to here is laid on the device whole
 
 
 class Dispatch(NamedTuple):
@@ -140,25 +136,6 @@ class Feed:
         """Seconds that the device waited for this feed: at most what its work took, whatever else the machine did."""
         return min(self.idle, self.reading + self.placing)
 
-    def bottleneck(self, train_s: float, steps: int) -> str:
-        """Why the device waited, and what helps; of train_s seconds of training, which took `steps` steps."""
-        per_step = 1e3 / max(1, steps)
-        reading, placing = self.reading * per_step, self.placing * per_step
-        if reading >= placing:
-            slow = "reading the data"
-            cure = "Give the pipeline worker processes, or move work out of its load and augment functions"
-        else:
-            slow = "moving it to the device"
-            cure = (
-                "Move smaller types (uint8 images scaled on the device by `prepare`), or keep the data there: "
-                "--resident on"
-            )
-        return (
-            f"the device waited for input {self.waited / train_s:.0%} of the time, because of {slow}: "
-            f"{reading:.1f} ms reading and {placing:.1f} ms moving for each step of {train_s * per_step:.1f} ms. "
-            f"{cure}"
-        )
-
 
 def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Batches behind one another on a new first axis; a single one is not copied."""
@@ -170,31 +147,6 @@ def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def is_bucketed(data: Pipeline) -> bool:
     """Whether the batches have different shapes by design, so that each is a dispatch of its own."""
     return len(data.lengths) > 1
-
-
-def can_reside(data: Pipeline) -> bool:
-    """Whether the data set can lie on the device: it says how, is small enough, and no number is lost in 32 bits there."""
-    arrays = data.resident()
-    if arrays is None or sum(x.nbytes for x in arrays.values()) > RESIDENT_BYTES:
-        return False
-    return all(loss(x) is None for x in arrays.values())
-
-
-def on_devices(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
-    """What every dispatch shares: the data set on every device, or nothing."""
-    return jax.device_put(data.resident(), replicated(mesh)) if resident else {}
-
-
-def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Callable[[Any, Any], Any]:
-    """(dataset, inputs) to batches with a leading axis of steps, to be traced. split: the batches' sharding under jit."""
-    if not resident:
-        return lambda dataset, inputs: inputs
-
-    def gather(dataset: Any, inputs: Any) -> Any:
-        batches = jax.vmap(data.gather, (None, 0))(dataset, inputs)
-        return jax.lax.with_sharding_constraint(batches, split) if split else batches
-
-    return gather
 
 
 def real_rows(data: Pipeline, step: int) -> np.ndarray:

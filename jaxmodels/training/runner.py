@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxmodels import step
 from jaxmodels.console import Console
@@ -25,13 +24,14 @@ from jaxmodels.options import Options
 from jaxmodels.parallel import processes
 from jaxmodels.parallel.compile import compiler_options_for_once
 from jaxmodels.runs.folder import Folder
-from jaxmodels.runs.metrics_file import Tracker, json_lines
+from jaxmodels.runs.metrics_file import Tracker
 from jaxmodels.state import abstract_state, as_dtype, initial
 from jaxmodels.training import failures
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.check import check
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.clock import Clock
+from jaxmodels.training.dispatch_size import measure_k
 from jaxmodels.training.evaluate import Evaluator
 from jaxmodels.training.failures import Interrupted
 from jaxmodels.training.log import History, Log
@@ -45,7 +45,7 @@ from jaxmodels.training.signals import STOP_AT, Signals, signal_name
 from jaxmodels.training.status import Status, headline
 from jaxmodels.training.stopping import reason_to_stop
 from jaxmodels.training.summary import summarize, warn_of_broken, write_result
-from jaxmodels.training.trackers import tracker
+from jaxmodels.training.trackers import open_writers
 from jaxmodels.training.watchdog import Watchdog
 
 WORTH = 4000  # steps still to do that pay for compiling a second program
@@ -118,21 +118,6 @@ def run(
         run.profile.close()
 
 
-def open_writers(
-    options: Options, folder: Folder | None, console: Console, name: str, knobs: Mapping[str, Any]
-) -> list[Tracker]:
-    """Those that the options ask for, behind the folder's own, which checkpoints wait for."""
-    if folder is None:
-        if options.track:
-            tracks = ", ".join(options.track)
-            raise ValueError(f"track: got {tracks} without a folder; expected one. Give folder='runs/mine'")
-        return []
-    if not processes.first():
-        return []
-    trackers = [tracker(kind, folder.path, name, knobs) for kind in options.track]
-    return [json_lines(folder.path / "metrics.jsonl", console.warn), *trackers]
-
-
 class Training:
     """One process's part of a run, as the loop sees it."""
 
@@ -177,7 +162,8 @@ class Training:
         self.console.say(headline(self.experiment, self.options, self.mesh, self.abstract), "dim")
         self.checker.start()
         self.evaluator.check()
-        state, first = self._restored() or (self._initial(), 0)
+        restored = self.saver.restore(self.abstract, self.options.on_nan)
+        state, first, self.progress = restored or (self._initial(), 0, self.progress)
         progress, options = self.progress, self.options
         progress.steps_per_dispatch = options.steps_per_dispatch or progress.steps_per_dispatch
         every = options.checkpoint_every or progress.checkpoint_every or self.experiment.checkpoint_every
@@ -186,7 +172,7 @@ class Training:
         if not progress.steps_per_dispatch:
             worth_it = self.experiment.steps - first >= WORTH
             events = self.schedule.events or (self.experiment.steps,)
-            progress.steps_per_dispatch = self.programs.measure_k(state, events) if worth_it else 1
+            progress.steps_per_dispatch = measure_k(self.programs, state, events) if worth_it else 1
         self.k = progress.steps_per_dispatch
         self.programs.lay_data(self.k)
         if self.folder is not None:
@@ -204,26 +190,6 @@ class Training:
         with self.programs.timed("initialising the parameters"):
             once = compiler_options_for_once(self.mesh)
             return jax.jit(lambda: initial(self.experiment), out_shardings=self.shardings, **once)()
-
-    def _restored(self) -> tuple[step.State, int] | None:
-        """The newest sound checkpoint's state and step, its progress taken over; None where there is none."""
-        if self.folder is None:
-            return None
-        restored = self.folder.checkpoints.restore(self.abstract)
-        self.folder.settle()
-        if not restored:
-            return None
-        first, state, note = restored
-        if self.options.on_nan == "stop":  # batches that were skipped before do not stop it
-            state = state._replace(faults=jnp.zeros_like(state.faults))
-        self.progress = Progress.restored(note)
-        self.progress.skipped = int(state.faults)
-        self.progress.spikes = int(step.skipped_spikes(state.opt_state) or 0)
-        self.saver.newest = first
-        self.console.say(f"going on from step {first:,}", "bold")
-        if warning := self.folder.go_on_longer(first):
-            self.console.warn(warning)
-        return state, first
 
     # Train: what the loop asks for
 

@@ -66,4 +66,24 @@ class Status:
             return
         if feed.waited > INPUT_BOUND * seconds:
             self._warned_of_input = True
-            self._console.warn(feed.bottleneck(seconds, self._clock.steps))
+            self._console.warn(bottleneck(feed, seconds, self._clock.steps))
+
+
+def bottleneck(feed: Feed, train_s: float, steps: int) -> str:
+    """Why the device waited, and what helps; of train_s seconds of training, which took `steps` steps."""
+    per_step = 1e3 / max(1, steps)
+    reading, placing = feed.reading * per_step, feed.placing * per_step
+    if reading >= placing:
+        slow = "reading the data"
+        cure = "Give the pipeline worker processes, or move work out of its load and augment functions"
+    else:
+        slow = "moving it to the device"
+        cure = (
+            "Move smaller types (uint8 images scaled on the device by `prepare`), or keep the data there: "
+            "--resident on"
+        )
+    return (
+        f"the device waited for input {feed.waited / train_s:.0%} of the time, because of {slow}: "
+        f"{reading:.1f} ms reading and {placing:.1f} ms moving for each step of {train_s * per_step:.1f} ms. "
+        f"{cure}"
+    )

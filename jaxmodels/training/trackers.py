@@ -11,8 +11,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxmodels.console import Console
+from jaxmodels.options import Options
+from jaxmodels.parallel import processes
 from jaxmodels.runs.files import read_text, write_text
-from jaxmodels.runs.metrics_file import Tracker
+from jaxmodels.runs.folder import Folder
+from jaxmodels.runs.metrics_file import Tracker, json_lines
+
+
+def open_writers(
+    options: Options, folder: Folder | None, console: Console, name: str, knobs: Mapping[str, Any]
+) -> list[Tracker]:
+    """Those that the options ask for, behind the folder's own, which checkpoints wait for."""
+    if folder is None:
+        if options.track:
+            tracks = ", ".join(options.track)
+            raise ValueError(f"track: got {tracks} without a folder; expected one. Give folder='runs/mine'")
+        return []
+    if not processes.first():
+        return []
+    trackers = [tracker(kind, folder.path, name, knobs) for kind in options.track]
+    return [json_lines(folder.path / "metrics.jsonl", console.warn), *trackers]
 
 
 def tracker(kind: str, folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:

@@ -26,8 +26,7 @@ from jaxmodels.tasks.lora import lora
 from jaxmodels.tasks.pretrained import start_from
 from jaxmodels.tasks.question_answering import span
 from jaxmodels.tasks.regress import regress
-from jaxmodels.training import check_batches, runner
-from jaxmodels.training import feed as feeding
+from jaxmodels.training import check_batches, resident, runner
 from jaxmodels.training.check_batches import Checker, check_batch
 from tests.tiny import TINY
 
@@ -230,7 +229,7 @@ def test_what_prepare_brings_into_range_is_right_and_does_not_go_to_the_device_b
         }
 
     data = ArrayPipeline({"time": seconds}, batch=2, prepare=less)
-    assert not feeding.can_reside(data)
+    assert not resident.can_reside(data)
     trained(regress(MLP((), 1), inputs="features"), data)
     with pytest.raises(ValueError, match="--resident on"):
         trained(regress(MLP((), 1), inputs="features"), data, resident="on")

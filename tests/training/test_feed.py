@@ -13,7 +13,7 @@ from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.parallel.mesh import batch_ways, make_mesh
 from jaxmodels.parallel.placement import batch_sharding
 from jaxmodels.pipeline import Pipeline
-from jaxmodels.training import feed
+from jaxmodels.training import feed, resident
 
 pytestmark = pytest.mark.fast
 
@@ -58,8 +58,8 @@ def test_a_resident_data_set_gives_the_same_batches_split_alike(mesh, remainder)
     (got,) = dispatches(pipeline, mesh, [(1, 4)], resident=True)
     assert (got.inputs.shape, got.inputs.dtype) == ((3, BATCH), np.int32)
     split = batch_sharding(devices, 1)
-    gathered = jax.jit(feed.unpack(pipeline, True, split))(
-        feed.on_devices(pipeline, devices, True), got.inputs
+    gathered = jax.jit(resident.unpack(pipeline, True, split))(
+        resident.on_devices(pipeline, devices, True), got.inputs
     )
     for name, x in gathered.items():
         real = np.stack([pipeline.rows(n, 0, BATCH)["weight"] for n in (1, 2, 3)]) > 0
@@ -71,12 +71,12 @@ def test_a_resident_data_set_gives_the_same_batches_split_alike(mesh, remainder)
 
 @pytest.mark.parametrize("limit", [1200 + 400, 1200 + 400 - 1])
 def test_a_data_set_lies_on_the_device_up_to_a_limit(monkeypatch, limit):
-    monkeypatch.setattr(feed, "RESIDENT_BYTES", limit)
-    assert feed.can_reside(data()) == (limit >= 1600)
+    monkeypatch.setattr(resident, "RESIDENT_BYTES", limit)
+    assert resident.can_reside(data()) == (limit >= 1600)
 
 
 def test_a_data_set_that_the_host_changes_does_not_lie_on_the_device():
-    assert not feed.can_reside(data(augment=(lambda batch, keys_B: batch,)))
+    assert not resident.can_reside(data(augment=(lambda batch, keys_B: batch,)))
 
 
 def test_a_single_batch_is_not_copied():

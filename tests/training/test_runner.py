@@ -29,7 +29,7 @@ from jaxmodels.runs.folder import Folder, Identity
 from jaxmodels.state import abstract_state, initial
 from jaxmodels.step import make_step as usual_step
 from jaxmodels.tasks.classify import classify
-from jaxmodels.training import programs, runner
+from jaxmodels.training import dispatch_size, programs, runner
 from jaxmodels.training.schedule import SHORT, choose_k, segments
 
 fast = pytest.mark.fast
@@ -134,9 +134,9 @@ def test_the_number_of_steps_in_a_dispatch(why, step_s, batch_bytes, events, k):
 @fast
 @pytest.mark.parametrize(("many", "k"), [(0.040, 50), (0.060, 1)], ids=["faster", "slower"])
 def test_many_steps_go_into_one_dispatch_only_where_that_is_faster(monkeypatch, many, k):
-    monkeypatch.setattr(programs.Programs, "_seconds", lambda _, k, state: 0.001 if k == 1 else many)
+    monkeypatch.setattr(dispatch_size, "seconds", lambda _, k, state: 0.001 if k == 1 else many)
     compiled = programs.Programs(bare(), Options(), None, None, None, None)
-    assert compiled.measure_k(None, ()) == k
+    assert dispatch_size.measure_k(compiled, None, ()) == k
 
 
 @pytest.mark.parametrize("resident", [pytest.param("on", marks=fast), "off"])
@@ -157,11 +157,11 @@ def test_k_steps_in_one_dispatch_are_k_single_steps(resident):
 @fast
 def test_the_chosen_number_of_steps_is_written_down_and_used_again(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "WORTH", 1)
-    monkeypatch.setattr(programs.Programs, "measure_k", lambda *_: 3)
+    monkeypatch.setattr(runner, "measure_k", lambda *_: 3)
     with pytest.raises(runner.Interrupted):
         run(bare(steps=9), tmp_path, stop_at=3)
     assert json.loads((tmp_path / "environment.json").read_text())["steps_per_dispatch"] == 3
-    monkeypatch.setattr(programs.Programs, "measure_k", pytest.fail)
+    monkeypatch.setattr(runner, "measure_k", pytest.fail)
     assert run(bare(steps=9), tmp_path).summary["steps_per_dispatch"] == 3
 
 
