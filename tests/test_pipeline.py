@@ -11,7 +11,8 @@ from jaxmodels.data.mixture import Mixture
 from jaxmodels.data.mixup import Mixed
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.pipeline import Pipeline
-from jaxmodels.training import feed, resident
+from jaxmodels.training import resident
+from jaxmodels.training.batches import is_bucketed, real_rows
 
 pytestmark = pytest.mark.fast
 
@@ -47,8 +48,8 @@ def test_every_optional_ability_has_a_default():
 
 def test_without_indices_every_row_is_an_example_and_the_host_makes_the_batches():
     data = Bare(batch=4)
-    assert feed.real_rows(data, 0).tolist() == [True] * 4
-    assert not resident.can_reside(data) and not feed.is_bucketed(data)
+    assert real_rows(data, 0).tolist() == [True] * 4
+    assert not resident.can_reside(data) and not is_bucketed(data)
 
 
 def test_arrays_that_can_lie_on_the_device_need_a_gather():

@@ -18,7 +18,7 @@ from jaxmodels.report.classifier import ClassifierReport, classifier_report
 from jaxmodels.report.read_run import PNG, ROOM
 from jaxmodels.runs.png import encode_png
 from jaxmodels.step import State, cast_floats, eval_variables
-from jaxmodels.training import feed
+from jaxmodels.training.batches import read_batch, real_rows
 from jaxmodels.training.check_batches import Checker
 
 WORST, BEST = 24, 12  # examples shown; the best are of different classes
@@ -55,8 +55,8 @@ class _Examples(NamedTuple):
 
     def read(self, n: int, names: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(which examples of batch n have a weight above 0, the values of these examples, by name)."""
-        batch = feed.read(self.data, n, self.check)
-        values, real = self.examine(batch), feed.real_rows(self.data, n)
+        batch = read_batch(self.data, n, self.check)
+        values, real = self.examine(batch), real_rows(self.data, n)
         weight = np.asarray(batch["weight"])
         weighted = weight.reshape(len(weight), -1).max(1)[real] > 0
         return weighted, {key: np.asarray(values[key])[real][weighted] for key in names if key in values}

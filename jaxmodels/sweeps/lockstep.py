@@ -33,13 +33,14 @@ from jaxmodels.sweeps.member_files import How, Member, claim, run_of
 from jaxmodels.sweeps.orders import Orders, distinct
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.training import feed as feeding
+from jaxmodels.training.batches import read_batch, real_rows
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.clock import Clock
-from jaxmodels.training.evaluate import Collected, examples, score
 from jaxmodels.training.loop import train
 from jaxmodels.training.metrics import MeanAccumulator
 from jaxmodels.training.progress import Progress
 from jaxmodels.training.schedule import Due, Schedule
+from jaxmodels.training.scoring import Collected, examples, score
 from jaxmodels.training.signals import Signals
 
 
@@ -236,7 +237,7 @@ class Lockstep:
         """Metrics of these members on one evaluation's data; all members go through the program."""
         collected = {i: Collected() for i in indices}
         for n in range(data.steps):
-            batch = feeding.read(data, n, checker)
+            batch = read_batch(data, n, checker)
             measured = [
                 self.programs.measure(name, values, state, batch)
                 for values, state in zip(self.values, states, strict=True)
@@ -245,7 +246,7 @@ class Lockstep:
             for i in indices:
                 collected[i].add(packed[i])
             if measured[0][1] is not None:
-                real = feeding.real_rows(data, n)
+                real = real_rows(data, n)
                 kept = examples(batch, real)
                 predicted = _joined(jax.device_get([predictions for _, predictions in measured]))
                 for i in indices:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmodels.experiment import Experiment
 from jaxmodels.pipeline import Pipeline, Spec
 from jaxmodels.sweeps.grouping import same
-from jaxmodels.training import feed as feeding
+from jaxmodels.training.batches import read_batch, stack_steps
 from jaxmodels.training.check_batches import Checker
 
 
@@ -41,7 +41,7 @@ class Orders(Pipeline):
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         """Whole batches of the pipelines start to stop."""
         pairs = zip(self._of[start:stop], self._looks[start:stop], strict=True)
-        read = [feeding.read(data, step, look) for data, look in pairs]
+        read = [read_batch(data, step, look) for data, look in pairs]
         return {name: np.stack([batch[name] for batch in read]) for name in read[0]}
 
 
@@ -54,5 +54,5 @@ class Trial:
     def __call__(self, size: int, k: int) -> tuple[Any, np.ndarray]:
         """(batches of k steps, which of the orders is each one's of the first `size` members)."""
         of = Orders(self.orders, [None] * len(self.orders))
-        read = feeding.stack([of.rows(n, 0, of.batch) for n in range(k)])
+        read = stack_steps([of.rows(n, 0, of.batch) for n in range(k)])
         return jax.device_put(read), np.asarray(self._which[:size], np.int32)

@@ -11,7 +11,7 @@ from jaxmodels.options import Options
 from jaxmodels.parallel import processes
 from jaxmodels.parallel.mesh import check_batch, check_pmap, fit_devices, make_mesh
 from jaxmodels.runs.check_experiment import check_parts
-from jaxmodels.training.feed import is_bucketed
+from jaxmodels.training.batches import is_bucketed
 from jaxmodels.training.profile import window
 
 LEAST = {"steps": 0, "log_every": 1, "eval_every": 1, "checkpoint_every": 1, "keep": 1}  # of an Experiment

@@ -12,7 +12,7 @@ import numpy as np
 from jaxmodels.parallel import processes
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.step import State
-from jaxmodels.training.feed import is_bucketed
+from jaxmodels.training.batches import is_bucketed
 from jaxmodels.training.programs import Programs
 from jaxmodels.training.schedule import choose_k
 

@@ -17,11 +17,11 @@ from jaxmodels.parallel import processes
 from jaxmodels.parallel.compile import max_in_flight, traced_for
 from jaxmodels.parallel.placement import replicated, split_positions
 from jaxmodels.training import feed as feeding
+from jaxmodels.training.batches import read_batch, real_rows
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.failures import not_finite_evaluation
 from jaxmodels.training.metrics import MeanAccumulator, pack
-
-Show = Callable[[str, np.ndarray], object]
+from jaxmodels.training.scoring import Collected, Show, examples, score
 
 
 class _Program(NamedTuple):
@@ -30,24 +30,6 @@ class _Program(NamedTuple):
     measure: Any  # (params, extra, batch with an axis of one step) to packed metrics
     names: list[str]  # of these, known once it is traced
     predict: Any  # (params, extra, batch) to predictions, or None
-
-
-class Collected:
-    """What an evaluation's pass over its data has given so far, on the host."""
-
-    def __init__(self) -> None:
-        self.total: Any = 0.0  # of packed metrics
-        self.predictions: list[Any] = []
-        self.batches: list[Any] = []
-
-    def add(self, packed: Any) -> None:
-        """Adds packed metrics of a batch, waiting for them."""
-        self.total = self.total + np.asarray(packed, np.float64)
-
-    def keep(self, predicted: Any, batch: Any) -> None:
-        """Keeps a batch's predictions, and the batch, both without padding, for the score of them all."""
-        self.predictions.append(predicted)
-        self.batches.append(batch)
 
 
 class Evaluator:
@@ -103,10 +85,10 @@ class Evaluator:
                 if len(running) > max_in_flight(self.mesh):
                     collected.add(running.popleft())
                 if program.predict is not None:
-                    batch = feeding.read(data, start) if processes.first() else {}
+                    batch = read_batch(data, start) if processes.first() else {}
                     predicted = program.predict(*of_model, batch if processes.count() == 1 else inputs)
                     if processes.first():
-                        real = feeding.real_rows(data, start)
+                        real = real_rows(data, start)
                         collected.keep(examples(predicted, real), examples(batch, real))
         for packed in running:
             collected.add(packed)
@@ -139,20 +121,3 @@ class Evaluator:
             return predict(params, extra, jax.tree.map(lambda x: x[0], inputs))
 
         return jax.jit(first_of, out_shardings=replicated(self.mesh))
-
-
-def examples(tree: Any, real: np.ndarray) -> Any:
-    """The rows that are examples and not padding, as NumPy arrays."""
-    return jax.tree.map(lambda x: np.asarray(x)[real], tree)
-
-
-def score(
-    name: str, evaluation: Evaluation, collected: Collected, show: Show | None = None
-) -> dict[str, float]:
-    """The score of all predictions; the images that they give are shown."""
-    predictions, batches = collected.predictions, collected.batches
-    values = evaluation.score(predictions, batches) if evaluation.score is not None else {}
-    if evaluation.pictures is not None and show is not None:
-        for image, pixels in evaluation.pictures(predictions, batches).items():
-            show(f"{name}-{image}", pixels)
-    return dict(values)

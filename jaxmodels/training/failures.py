@@ -17,7 +17,7 @@ from jaxmodels.parallel import processes
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.state import as_dtype, batch_shapes
 from jaxmodels.step import State
-from jaxmodels.training import feed as feeding
+from jaxmodels.training.batches import read_batch
 from jaxmodels.training.signals import signal_name
 
 
@@ -57,7 +57,7 @@ def not_finite(
         on_host = jax.device_get(whole._replace(key=None))._replace(key=whole.key)
         step, data = int(on_host.step), experiment.train
         examples = data.indices(step, 0, data.batch)
-        batch, precision = feeding.read(data, step), as_dtype(options.precision)
+        batch, precision = read_batch(data, step), as_dtype(options.precision)
         with console.busy("looking for the first module that is not finite"):
             return nonfinite.explain(experiment.task, on_host, batch, examples, precision)
 
@@ -69,7 +69,7 @@ def not_finite_evaluation(name: str, metrics: list[str], data: Pipeline) -> str:
     found = ""
     for n in range(data.steps):
         examples = data.indices(n, 0, data.batch)
-        if found := nonfinite.bad_inputs(feeding.read(data, n), examples):
+        if found := nonfinite.bad_inputs(read_batch(data, n), examples):
             found = f"batch {n}: {found}"
             break
     of = ", ".join(f"{name}/{metric}" for metric in metrics)

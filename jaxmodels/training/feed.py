@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from jaxmodels.parallel.placement import put_batch
 from jaxmodels.pipeline import Pipeline
+from jaxmodels.training.batches import stack_steps
 
 
 class Dispatch(NamedTuple):
@@ -86,7 +87,7 @@ class Feed:
             if self._resident:
                 read: Any = np.asarray(self._data.indices(np.arange(start, stop), first, last), np.int32)
             else:
-                read = stack([self._rows(n, first, last) for n in range(start, stop)])
+                read = stack_steps([self._rows(n, first, last) for n in range(start, stop)])
             read_s = time.perf_counter() - begun
             return read
 
@@ -135,31 +136,3 @@ class Feed:
     def waited(self) -> float:
         """Seconds that the device waited for this feed: at most what its work took, whatever else the machine did."""
         return min(self.idle, self.reading + self.placing)
-
-
-def stack(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Batches behind one another on a new first axis; a single one is not copied."""
-    if len(batches) == 1:
-        return {name: np.asarray(x)[None] for name, x in batches[0].items()}
-    return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
-
-
-def is_bucketed(data: Pipeline) -> bool:
-    """Whether the batches have different shapes by design, so that each is a dispatch of its own."""
-    return len(data.lengths) > 1
-
-
-def real_rows(data: Pipeline, step: int) -> np.ndarray:
-    """Which rows of a batch are examples and not padding; all, where the pipeline does not say."""
-    indices_B = data.indices(step, 0, data.batch)
-    return np.ones(data.batch, bool) if indices_B is None else indices_B >= 0
-
-
-def read(
-    data: Pipeline, step: int, check: Callable[[Any, int, int], None] | None = None
-) -> dict[str, np.ndarray]:
-    """One whole batch on the host, and checked where there is something that does; see Feed."""
-    batch = data.rows(step, 0, data.batch)
-    if check is not None:
-        check(batch, step, 0)
-    return batch

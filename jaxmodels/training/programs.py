@@ -21,9 +21,10 @@ from jaxmodels.parallel.compile import PMAP_AXIS, compile_step
 from jaxmodels.parallel.placement import batch_sharding, split_positions
 from jaxmodels.state import make_step
 from jaxmodels.training import resident
+from jaxmodels.training.batches import is_bucketed
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.clock import Clock
-from jaxmodels.training.feed import Feed, is_bucketed
+from jaxmodels.training.feed import Feed
 from jaxmodels.training.metrics import pack
 from jaxmodels.training.recompile import RecompilingProgram
 

@@ -14,6 +14,7 @@ from jaxmodels.parallel.mesh import batch_ways, make_mesh
 from jaxmodels.parallel.placement import batch_sharding
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.training import feed, resident
+from jaxmodels.training.batches import stack_steps
 
 pytestmark = pytest.mark.fast
 
@@ -81,7 +82,7 @@ def test_a_data_set_that_the_host_changes_does_not_lie_on_the_device():
 
 def test_a_single_batch_is_not_copied():
     batch = data().rows(0, 0, BATCH)
-    assert np.shares_memory(feed.stack([batch])["x"], batch["x"])
+    assert np.shares_memory(stack_steps([batch])["x"], batch["x"])
 
 
 class Source(Pipeline):
