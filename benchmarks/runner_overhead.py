@@ -43,7 +43,8 @@ from jaxmodels.models.cnn import CNN
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.mlp import MLP
 from jaxmodels.options import Options
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.state import initial
 from jaxmodels.step import State, make_step
 from jaxmodels.tasks.classify import classify
@@ -142,7 +143,7 @@ class Runner:
         if self.in_folder:
             with tempfile.TemporaryDirectory() as path:
                 folder = Folder(Path(path) / "run", keep=1)
-                folder.open(Identity("", {}, {}))
+                folder.open(RunDefinition("", {}, {}))
                 self.result = run(folder=folder)
                 folder.close()
         else:

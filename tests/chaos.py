@@ -34,7 +34,8 @@ from states import leaves
 
 from jaxmodels import Options
 from jaxmodels.runs.checkpoint import Checkpoints
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.training import runner
 
 STEPS, SAVE, KEEP = 24, 3, 3
@@ -61,7 +62,9 @@ def train(
         return runner.run(experiment, options, console=console).state
     opened = Folder(folder, keep=KEEP, warn=console.warn)
     try:
-        opened.open(Identity(SOURCE, {"seed": seed, "steps": STEPS}, {"precision": "float32"}), fresh=fresh)
+        opened.open(
+            RunDefinition(SOURCE, {"seed": seed, "steps": STEPS}, {"precision": "float32"}), fresh=fresh
+        )
         return runner.run(experiment, options, folder=opened, console=console, on_step=on_step).state
     finally:
         opened.close()

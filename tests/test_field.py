@@ -26,7 +26,8 @@ from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.experiment import Experiment
 from jaxmodels.optim import skip_spikes
 from jaxmodels.runs.checkpoint import Checkpoints
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.state import abstract_state
 from jaxmodels.training import runner
 from jaxmodels.training.check import check
@@ -46,7 +47,7 @@ def run(
     console = Listening()
     opened = Folder(folder, keep=2, warn=console.warn)
     try:
-        opened.open(Identity("", {}, {}))
+        opened.open(RunDefinition("", {}, {}))
         with_mesh = Options(mesh="data=1", **options)
         return runner.run(
             experiment, with_mesh, folder=opened, console=console, on_step=on_step

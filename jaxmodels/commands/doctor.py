@@ -55,7 +55,7 @@ def doctor(
     import jax
 
     from jaxmodels.commands.find_batch import available
-    from jaxmodels.runs.folder import describe_environment
+    from jaxmodels.runs.environment import describe_environment
 
     error = ""
     try:

@@ -25,8 +25,9 @@ from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
 from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import experiment_file
+from jaxmodels.runs.definition import RunDefinition
 from jaxmodels.runs.files import write_text
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.knob_types import plain
 from jaxmodels.runs.metrics_file import finite
 from jaxmodels.sweeps import executors, space, tpe
@@ -101,7 +102,7 @@ def sweep(
         check(file.build(members[0].config), options)
         _check_ends(file.build(members[0].config))
         stack.enter_context(
-            _held(path, Identity(file.source, kept, same_results, file.beside), file, console)
+            _held(path, RunDefinition(file.source, kept, same_results, file.beside), file, console)
         )
         executors.check_free(path, on)
         begun = time.perf_counter()
@@ -245,7 +246,9 @@ def _chosen(values: Mapping[str, space.Values], search: str, trials: int, draws:
 
 
 @contextlib.contextmanager
-def _held(path: Path, identity: Identity, file: experiment_file.File, console: Console) -> Iterator[None]:
+def _held(
+    path: Path, identity: RunDefinition, file: experiment_file.File, console: Console
+) -> Iterator[None]:
     holder = Folder(path, keep=1, warn=console.warn)
     try:
         holder.open(identity)

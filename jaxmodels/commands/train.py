@@ -35,7 +35,8 @@ def train(
     from jaxmodels.launch import cluster
     from jaxmodels.parallel import processes
     from jaxmodels.runs import experiment_file, fingerprints, step_digest
-    from jaxmodels.runs.folder import Folder, Identity, has_begun
+    from jaxmodels.runs.definition import RunDefinition
+    from jaxmodels.runs.folder import Folder, has_begun
     from jaxmodels.runs.learned import read_learned
     from jaxmodels.training import runner
     from jaxmodels.training.check import check
@@ -49,7 +50,7 @@ def train(
             raise ValueError(_unknown_options(knobs))
         built, name = experiment, "run"
         path = Path(place.folder) if place.folder else None
-        run_identity = Identity("", {"steps": experiment.steps, "seed": experiment.seed}, {})
+        run_identity = RunDefinition("", {"steps": experiment.steps, "seed": experiment.seed}, {})
     else:
         file = experiment_file.load(experiment)
         config = experiment_file.make_config(file, knobs)
@@ -64,7 +65,7 @@ def train(
             memory.values.update(processes.on_first_process(learned))
         built = file.build(config)
         knobs = experiment_file.knobs_of(config)
-        run_identity = Identity(file.source, knobs, {"precision": options.precision}, file.beside)
+        run_identity = RunDefinition(file.source, knobs, {"precision": options.precision}, file.beside)
     check(built, options)  # before a folder is made
     if path is None:
         return runner.run(built, options, console=console)

@@ -1,6 +1,6 @@
 """Which run a folder holds: its id, which its checkpoints carry, and the digests of the files that say what was run.
 
-    run.json   {"run": id, "files": {"experiment.py": [sha256], "knobs.json": [sha256]}}, sealed
+    run.json   {"run": id, "files": {"experiment.py": [sha256], "knobs.json": [sha256]}}, with a checksum
 
 It is written last when a run begins in the folder, so a folder without it holds no run yet. A copied folder
 keeps its id.
@@ -13,10 +13,10 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxmodels.runs import files, sealed
+from jaxmodels.runs import checksummed_json, files
+from jaxmodels.runs.checksummed_json import Damaged
 from jaxmodels.runs.code import FOLDER as CODE
 from jaxmodels.runs.code import read_beside
-from jaxmodels.runs.sealed import Damaged
 
 RUN = "run.json"
 
@@ -33,9 +33,9 @@ def write(folder: Path, run: str, contents: Mapping[str, bytes]) -> None:
     """
     digests = {name: [hashlib.sha256(content).hexdigest()] for name, content in contents.items()}
     if (folder / RUN).exists():
-        old = sealed.read(folder / RUN)["files"]
+        old = checksummed_json.read(folder / RUN)["files"]
         both = {name: [*of, *old.get(name, [])] for name, of in digests.items()}
-        sealed.write(folder / RUN, {"run": run, "files": both})
+        checksummed_json.write(folder / RUN, {"run": run, "files": both})
     for name, content in contents.items():
         path = files.inside(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write(folder: Path, run: str, contents: Mapping[str, bytes]) -> None:
     for name in read_beside(folder):
         if f"{CODE}/{name}" not in contents:  # of another experiment that was here
             files.inside(folder, f"{CODE}/{name}").unlink()
-    sealed.write(folder / RUN, {"run": run, "files": digests})
+    checksummed_json.write(folder / RUN, {"run": run, "files": digests})
 
 
 def read(folder: Path) -> str:
@@ -54,13 +54,13 @@ def read(folder: Path) -> str:
             "wrote the folder. Copy it back from where it was intact, or start over with --fresh (the old run is kept, "
             "renamed)"
         )
-    return str(sealed.read(folder / RUN).get("run"))
+    return str(checksummed_json.read(folder / RUN).get("run"))
 
 
 def verify(folder: Path) -> str:
     """The run's id, after the files were compared with what they were; raises Damaged with the first that differs."""
     run = read(folder)
-    for name, digests in sealed.read(folder / RUN)["files"].items():
+    for name, digests in checksummed_json.read(folder / RUN)["files"].items():
         try:
             now = _sha256(files.inside(folder, name))
         except (OSError, ValueError) as error:

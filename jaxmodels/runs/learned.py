@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.runs import sealed
+from jaxmodels.runs import checksummed_json
 from jaxmodels.runs.files import TEXT_LIMIT
 
 NAME = "learned.json"
@@ -166,7 +166,7 @@ class PipelineMemory(NamedTuple):
 def read_learned(folder: Path) -> dict[str, Any]:
     """The values in a run's folder, by name; {} where it learned nothing. Raises Damaged where a bit of them has changed."""
     path = Path(folder) / NAME
-    return sealed.read(path).get("values", {}) if os.path.lexists(path) else {}
+    return checksummed_json.read(path).get("values", {}) if os.path.lexists(path) else {}
 
 
 def write_learned(folder: Path, values: Mapping[str, Any]) -> None:
@@ -177,7 +177,7 @@ def write_learned(folder: Path, values: Mapping[str, Any]) -> None:
             f"learned(): got {size:,} bytes, of which {largest!r} has most; expected at most {TEXT_LIMIT:,} of names, "
             "words and numbers. Keep large arrays in files of the experiment's own, and learn which"
         )
-    sealed.write(Path(folder) / NAME, {"values": dict(values)})
+    checksummed_json.write(Path(folder) / NAME, {"values": dict(values)})
 
 
 _MEMORY: ContextVar[Memory | None] = ContextVar("jaxmodels_learned", default=None)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxmodels.runs import files
-from jaxmodels.runs.sealed import Damaged
+from jaxmodels.runs.checksummed_json import Damaged
 
 MANIFEST, IDENTITY = "manifest.json", "identity.json"
 LIMIT = 1 << 30  # bytes of a manifest: a line for each of a state's files

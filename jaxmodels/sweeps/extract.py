@@ -11,8 +11,9 @@ from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.parallel.placement import replicated
 from jaxmodels.runs import experiment_file, files, identity
 from jaxmodels.runs.checkpoint import Checkpoints
+from jaxmodels.runs.definition import RunDefinition
 from jaxmodels.runs.files import folders
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.origin import check_code
 from jaxmodels.state import abstract_state
@@ -57,7 +58,9 @@ def take(swept: str | Path, name: str, folder: str | Path, warn: Any = print) ->
     run = Folder(path, keep=built.keep)
     try:
         options = {"precision": kept.options["precision"]}
-        run.open(Identity(file.source, experiment_file.knobs_of(config), options, file.beside, chosen.data))
+        run.open(
+            RunDefinition(file.source, experiment_file.knobs_of(config), options, file.beside, chosen.data)
+        )
         if learned := file.memory(config).values:
             run.write_learned(learned)
         member = note["members"][at]

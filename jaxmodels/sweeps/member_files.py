@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxmodels.runs import fingerprints, identity, sealed
+from jaxmodels.runs import checksummed_json, fingerprints, identity
 from jaxmodels.runs.files import write_text
 
 DATA = "data.json"
@@ -44,14 +44,14 @@ def claim(folder: Path, members: Sequence[Member], how: How | None) -> None:
         of.mkdir(parents=True, exist_ok=True)
         write_text(of / "knobs.json", json.dumps(member.knobs, default=str))
         if member.data:
-            sealed.write(of / DATA, {"data": dict(member.data)})
-    sealed.write(folder / "members.json", {"members": [m.name for m in members], "how": how})
+            checksummed_json.write(of / DATA, {"data": dict(member.data)})
+    checksummed_json.write(folder / "members.json", {"members": [m.name for m in members], "how": how})
 
 
 def data_of(folder: Path) -> dict[str, Any]:
     """The fingerprints that SWEEP/members/NAME/data.json holds; {} where there is none."""
     path = folder / DATA
-    return fingerprints.stored(sealed.read(path).get("data")) if os.path.lexists(path) else {}
+    return fingerprints.stored(checksummed_json.read(path).get("data")) if os.path.lexists(path) else {}
 
 
 def run_of(folder: Path) -> str | None:

@@ -15,11 +15,11 @@ from jaxmodels import keys
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.options import Options
-from jaxmodels.runs import experiment_file, fingerprints, sealed
+from jaxmodels.runs import checksummed_json, experiment_file, fingerprints
+from jaxmodels.runs.checksummed_json import Damaged
 from jaxmodels.runs.files import BadFile, folders, read_json, regular
 from jaxmodels.runs.knobs import read_knobs
 from jaxmodels.runs.learned import read_learned
-from jaxmodels.runs.sealed import Damaged
 from jaxmodels.state import initial
 from jaxmodels.sweeps.grouping import groups, same
 from jaxmodels.sweeps.lockstep import Lockstep
@@ -65,7 +65,7 @@ class Loop(NamedTuple):
 def loop_of(folder: Path) -> Loop:
     """That of a loop's folder; raises BadFile where it is not what a sweep writes."""
     path = folder / "members.json"
-    found = sealed.read(path)
+    found = checksummed_json.read(path)
     names, how = found.get("members"), found.get("how")
     if (
         not isinstance(names, list)

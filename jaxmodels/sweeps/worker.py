@@ -7,7 +7,6 @@ first loop.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import signal
@@ -19,30 +18,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxmodels.launch.safe_path import python
+from jaxmodels.runs import lock
 from jaxmodels.runs.files import open_appending
 
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Waits until no other process trains this loop, on any computer that shares the folder, and keeps others off."""
-    with os.fdopen(open_appending(folder / ".lock"), "a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} {platform.node()}")
-        lock.flush()
+    with lock.take(folder / ".lock", f"{os.getpid()} {platform.node()}", wait=True):
         yield
 
 
 def holder(folder: Path) -> tuple[int, str] | None:
-    """(process id, host) of who trains this loop now."""
-    with os.fdopen(open_appending(folder / ".lock"), "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            pid, _, host = lock.read().partition(" ")
-            return int(pid or 0), host
-    return None
+    """(process id, host) of the process that trains this loop now."""
+    owner = lock.owner(folder / ".lock")
+    if owner is None:
+        return None
+    pid, _, host = owner.partition(" ")
+    return int(pid or 0), host
 
 
 def run(words: list[str], folder: str) -> int:

@@ -18,7 +18,8 @@ from jaxmodels import Experiment, Options, cli, open_run, optim, train
 from jaxmodels.data.formats.tables import read_csv
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.mlp import MLP
-from jaxmodels.runs.folder import Folder, Identity, has_begun
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder, has_begun
 from jaxmodels.tasks.classify import classify
 from jaxmodels.training import runner
 
@@ -49,24 +50,24 @@ def test_a_tables_numbers_keep_every_digit_that_is_written(tmp_path, texts, kind
 def test_a_start_that_came_to_nothing_does_not_bind_the_next_one(tmp_path):
     for lr in (0.1, 0.2):
         folder = Folder(tmp_path, keep=2)
-        assert not folder.open(Identity("", {"lr": lr}, {}))
+        assert not folder.open(RunDefinition("", {"lr": lr}, {}))
         folder.write_learned({"scale": lr})
         folder.close()
         assert not has_begun(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     folder = Folder(tmp_path, keep=2)
     with pytest.raises(ValueError, match=r"lr: 0\.2 there, 0\.3 here"):
-        folder.open(Identity("", {"lr": 0.3}, {}))
+        folder.open(RunDefinition("", {"lr": 0.3}, {}))
     folder.close()
 
 
 def test_what_a_refused_start_has_learned_is_forgotten(tmp_path):
     folder = Folder(tmp_path, keep=2)
-    folder.open(Identity("", {}, {}))
+    folder.open(RunDefinition("", {}, {}))
     folder.write_learned({"scale": 1})
     folder.close()
     folder = Folder(tmp_path, keep=2)
-    folder.open(Identity("", {}, {}))
+    folder.open(RunDefinition("", {}, {}))
     folder.close()
     assert not (tmp_path / "learned.json").exists()
 

@@ -20,7 +20,8 @@ from jaxmodels.console import Console
 from jaxmodels.launch import exit_statuses
 from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import metrics_file
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.metrics_file import json_lines
 from jaxmodels.training import feed, runner, watchdog
 from jaxmodels.training.log import Log
@@ -67,7 +68,7 @@ def run(folder: Path | None, **more) -> runner.Result:
         return runner.run(experiment, options, console=console)
     opened = Folder(folder, keep=2, warn=console.warn)
     try:
-        opened.open(Identity("", {}, {}))
+        opened.open(RunDefinition("", {}, {}))
         return runner.run(experiment, options, folder=opened, console=console, **more)
     finally:
         opened.close()

@@ -20,7 +20,7 @@ from jaxmodels.commands.watch import watch
 from jaxmodels.console import Console
 from jaxmodels.launch.supervisor import prepare
 from jaxmodels.report.read_run import read_run
-from jaxmodels.runs import sealed
+from jaxmodels.runs import checksummed_json
 from jaxmodels.runs.files import BadFile
 from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.knobs import read_knobs
@@ -243,14 +243,14 @@ def test_damaged_files_of_a_sweep_end_in_a_page_or_in_one_message(tmp_path, monk
 
 def test_what_a_sweep_goes_on_from_is_checked(tmp_path):
     whole = json.dumps({"members": ["lr=0.1", "lr=0.2"], "how": [2, 5]}).encode()
-    sealed.write(tmp_path / "members.json", json.loads(whole))
+    checksummed_json.write(tmp_path / "members.json", json.loads(whole))
     assert loop_of(tmp_path).how == (2, 5)
     for damaged in [*values(whole), *mutations(whole, 200), b'{"members": ["../x"], "how": null}']:
         (tmp_path / "members.json").write_bytes(damaged)
         with contextlib.suppress(
             ValueError, AttributeError
         ):  # with a seal that fits: only what it says is wrong
-            sealed.write(
+            checksummed_json.write(
                 tmp_path / "members.json", {k: x for k, x in json.loads(damaged).items() if k != "sha256"}
             )
         try:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jaxmodels.runs import identity
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 
 pytestmark = pytest.mark.fast
 
@@ -25,10 +26,10 @@ def build(config):
     """Makes it."""
     return RATE * config.lr
 '''
-RUN = Identity(SOURCE, {"lr": 0.1, "widths": (8, 8)}, {"precision": "float32"})
+RUN = RunDefinition(SOURCE, {"lr": 0.1, "widths": (8, 8)}, {"precision": "float32"})
 
 
-def opened(path: Path, identity: Identity = RUN, **how) -> bool:
+def opened(path: Path, identity: RunDefinition = RUN, **how) -> bool:
     """Opens and closes it."""
     folder = Folder(path, keep=2)
     try:
@@ -144,19 +145,21 @@ def test_a_second_process_is_refused_and_told_who_is_there(tmp_path):
 
 def test_a_process_that_died_holds_nothing(tmp_path):
     program = (
-        "import os, sys; from pathlib import Path; from jaxmodels.runs.folder import Folder, Identity; "
-        f"Folder(Path({str(tmp_path)!r}), keep=2).open(Identity('', {{}}, {{}})); os.kill(os.getpid(), 9)"
+        "import os, sys; from pathlib import Path; from jaxmodels.runs.definition import RunDefinition; "
+        "from jaxmodels.runs.folder import Folder; "
+        f"Folder(Path({str(tmp_path)!r}), keep=2).open(RunDefinition('', {{}}, {{}})); os.kill(os.getpid(), 9)"
     )
     import sys
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
-    opened(tmp_path, Identity("", {}, {}))
+    opened(tmp_path, RunDefinition("", {}, {}))
 
 
 def test_a_place_that_cannot_be_written_is_said_with_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        ValueError, match=r"file/run cannot be written: Not a directory\. Choose another one with --folder"
+        ValueError,
+        match=r"file/run: got Not a directory; expected a folder that can be written\. Choose another one with --folder",
     ):
         opened(tmp_path / "file" / "run")
 

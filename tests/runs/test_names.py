@@ -13,7 +13,8 @@ from jaxmodels import train
 from jaxmodels.commands.predict import predictions
 from jaxmodels.commands.sweep import sweep
 from jaxmodels.interfaces import Predictor
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.names import of_knobs, safe_name
 
 pytestmark = pytest.mark.fast
@@ -134,7 +135,7 @@ def test_a_working_directory_that_cannot_be_used_is_refused_too(tmp_path, monkey
 
 def test_pictures_of_evaluations_and_predictions_stay_in_their_folder(tmp_path):
     folder = Folder(tmp_path / "run", keep=1)
-    folder.open(Identity("", {}, {}))
+    folder.open(RunDefinition("", {}, {}))
     pixels = np.zeros((2, 2, 1), np.uint8)
     for name in ("../out", "a/b", "test-x", "..", "/etc/passwd"):
         folder.write_picture(name, pixels)

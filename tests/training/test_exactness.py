@@ -15,7 +15,8 @@ import jaxmodels
 from jaxmodels import Options, cli
 from jaxmodels.console import Console
 from jaxmodels.runs import identity
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.training import runner
 
 pytestmark = pytest.mark.fast
@@ -28,7 +29,7 @@ def run(folder: Path, **options) -> runner.Result:
     experiment = bare_jax.build(bare_jax.Config(steps=STEPS, save_every=4))
     opened = Folder(folder, keep=2)
     try:
-        opened.open(Identity("", {}, {}))
+        opened.open(RunDefinition("", {}, {}))
         return runner.run(
             experiment, Options(mesh="data=1", **options), folder=opened, console=Console(quiet=True)
         )

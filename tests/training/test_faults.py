@@ -29,7 +29,8 @@ from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.runs import checkpoint
 from jaxmodels.runs.checkpoint import Checkpoints
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.state import abstract_state
 from jaxmodels.training import runner
 from jaxmodels.training.check import check
@@ -54,7 +55,7 @@ def run(
         return runner.run(experiment, options, console=console, on_step=on_step)
     opened = Folder(folder, keep=options.keep or 2, warn=console.warn)
     try:
-        opened.open(Identity("", {}, {}))
+        opened.open(RunDefinition("", {}, {}))
         return runner.run(experiment, options, folder=opened, console=console, on_step=on_step)
     finally:
         opened.close()
@@ -516,7 +517,10 @@ def test_a_read_only_folder_is_said_before_anything_is_computed(capsys, small_di
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     status, _, err = main(capsys, "train", MLP, "--folder", small_disk / "run", "--mesh", ONE)
     assert status == 2
-    assert "cannot be written: Read-only file system. Choose another one with --folder" in err
+    assert (
+        "got Read-only file system; expected a folder that can be written. Choose another one with --folder"
+        in err
+    )
 
 
 @fast

@@ -25,7 +25,8 @@ from jaxmodels.data.bucketing import Buckets, TextPipeline, join
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.runs.checkpoint import Checkpoints
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.state import abstract_state, initial
 from jaxmodels.step import make_step as usual_step
 from jaxmodels.tasks.classify import classify
@@ -52,7 +53,7 @@ def run(experiment: Experiment, folder: Path | None = None, **options: Any) -> r
         return runner.run(experiment, Options(**options))
     opened = Folder(folder, keep=options.get("keep", 2))
     try:
-        opened.open(Identity("", {}, {}))
+        opened.open(RunDefinition("", {}, {}))
         return runner.run(experiment, Options(**options), folder=opened)
     finally:
         opened.close()

@@ -16,7 +16,8 @@ from states import same_bits
 
 from jaxmodels import Experiment, Options, patience, sweep, train
 from jaxmodels.runs.checkpoint import Checkpoints
-from jaxmodels.runs.folder import Folder, Identity
+from jaxmodels.runs.definition import RunDefinition
+from jaxmodels.runs.folder import Folder
 from jaxmodels.state import abstract_state
 from jaxmodels.training import runner
 from jaxmodels.training.check import check
@@ -83,7 +84,7 @@ def run(experiment: Experiment, folder: Path | None = None, **options: Any) -> r
         return runner.run(experiment, Options(**options))
     opened = Folder(folder, keep=options.get("keep", 100))
     try:
-        opened.open(Identity("", {}, {}))
+        opened.open(RunDefinition("", {}, {}))
         return runner.run(experiment, Options(**options), folder=opened)
     finally:
         opened.close()
