@@ -22,7 +22,7 @@ from jaxmodels.runs import files
 from jaxmodels.runs.checksummed_json import Damaged
 
 MANIFEST, IDENTITY = "manifest.json", "identity.json"
-LIMIT = 1 << 30  # bytes of a manifest: a line for each of a state's files
+LIMIT = 1 << 30  # bytes of a manifest, a note or a list of arrays: a line for each of a state's files
 
 
 class CheckpointIdentity(NamedTuple):

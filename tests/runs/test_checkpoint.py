@@ -17,7 +17,7 @@ from instances import first
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmodels.parallel.mesh import make_mesh
-from jaxmodels.runs import checkpoint, lock
+from jaxmodels.runs import checkpoint_writer, lock
 from jaxmodels.runs.checkpoint import Checkpoints, Damaged
 
 pytestmark = pytest.mark.fast
@@ -119,14 +119,14 @@ def test_a_mark_on_a_best_one_that_is_not_there_yet_counts_as_none(copy):
 
 
 def test_nothing_is_seen_of_a_checkpoint_before_it_is_complete(tmp_path, monkeypatch):
-    reached, go_on, real = threading.Event(), threading.Event(), checkpoint._digests
+    reached, go_on, real = threading.Event(), threading.Event(), checkpoint_writer.digests_of
 
     def slow(folder):
         reached.set()
         go_on.wait(10)
         return real(folder)
 
-    monkeypatch.setattr("jaxmodels.runs.checkpoint._digests", slow)
+    monkeypatch.setattr("jaxmodels.runs.checkpoint_writer.digests_of", slow)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state(), NOTE)
     assert reached.wait(10)
@@ -138,7 +138,7 @@ def test_nothing_is_seen_of_a_checkpoint_before_it_is_complete(tmp_path, monkeyp
 
 def test_saving_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     go_on = threading.Event()
-    monkeypatch.setattr("jaxmodels.runs.checkpoint._sync", lambda path: go_on.wait(10))
+    monkeypatch.setattr("jaxmodels.runs.checkpoint_writer.sync", lambda path: go_on.wait(10))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state(), NOTE)  # returns though the disk does not answer
     assert checkpoints.steps() == []
@@ -263,7 +263,7 @@ def test_a_failed_save_leaves_the_earlier_ones_and_is_said_at_the_next_wait(copy
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxmodels.runs.checkpoint._sync", full)
+    monkeypatch.setattr("jaxmodels.runs.checkpoint_writer.sync", full)
     checkpoints = Checkpoints(copy)
     checkpoints.save(4, state(), NOTE)
     with pytest.raises(OSError, match=r"could not be written.*no space left on the device.*of step 3"):
@@ -340,7 +340,7 @@ def test_one_that_does_not_say_whose_it_is_is_refused(copy):
 def test_which_is_the_best_cannot_be_lost_to_a_kill(tmp_path, monkeypatch):
     """It is in the checkpoint, and so seen with the rename that makes it complete; here the process ends right after it."""
     save(tmp_path, 1, best=1)
-    monkeypatch.setattr(Checkpoints, "_prune", lambda self: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr(Checkpoints, "prune", lambda self: (_ for _ in ()).throw(OSError("killed")))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(2, state(2), NOTE, best=True)
     with pytest.raises(OSError, match="killed"):

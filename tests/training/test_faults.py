@@ -27,7 +27,7 @@ from jaxmodels import Options, cli
 from jaxmodels.analysis.nonfinite import NotFinite
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
-from jaxmodels.runs import checkpoint
+from jaxmodels.runs import checkpoint_writer
 from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.definition import RunDefinition
 from jaxmodels.runs.folder import Folder
@@ -272,7 +272,7 @@ def test_a_signal_is_heard_while_the_data_source_does_not_answer(tmp_path):
 
 @pytest.mark.parametrize("while_saving", [False, pytest.param(True, marks=fast)])
 def test_a_second_signal_ends_at_once_with_sound_checkpoints(tmp_path, monkeypatch, while_saving):
-    checkpoints, real = Checkpoints(tmp_path / "checkpoints"), checkpoint._digests
+    checkpoints, real = Checkpoints(tmp_path / "checkpoints"), checkpoint_writer.digests_of
 
     def digests(folder: Path) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -286,7 +286,7 @@ def test_a_second_signal_ends_at_once_with_sound_checkpoints(tmp_path, monkeypat
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         if while_saving:
-            monkeypatch.setattr(checkpoint, "_digests", digests)
+            monkeypatch.setattr(checkpoint_writer, "digests_of", digests)
         else:
             os.kill(os.getpid(), signal.SIGTERM)
 
