@@ -48,3 +48,8 @@ def shapes(model, *shape: int, method=None):
     """Shapes of the parameters, for images of this shape."""
     x = jax.ShapeDtypeStruct(shape, np.float32)
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, method=method), x)["params"]
+
+
+def weights_in(module, layout):
+    """The function that lists the weights of a converted family in a layout."""
+    return next(family.weights for family in module.FAMILIES if family.layout == layout)

@@ -75,7 +75,7 @@ def generate(
         from jaxmodels.convert.text import read_text_model
 
         model = read_text_model(run)
-        if unmet := model.asked.unmet(options):
+        if unmet := model.generation.unmet(options):
             warn(unmet)
         params = cast_floats(model.params, None if precision in ("run", "float32") else jnp.dtype(precision))
         return decoding.generate(model.decoder, params, {}, _prompts(model.decoder, prompt), **options)

@@ -1,1 +1,4 @@
-"""Weights from elsewhere as our parameters, and back. Nothing is ever unpickled; a file is hostile until it is checked."""
+"""Weights of other libraries as our parameters, and back.
+
+Nothing is ever unpickled, and no file is trusted before it is checked.
+"""

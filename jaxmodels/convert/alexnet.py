@@ -7,10 +7,10 @@ from jaxmodels.models.alexnet import AlexNet
 
 
 def _weights(model: AlexNet) -> list[Weight]:
-    found, place = [], 0  # in their list of layers, activations and pooling counted
+    found, index = [], 0  # in their list of layers, with activations and pooling
     for i in range(len(model.channels)):
-        found += conv(f"conv_{i + 1}", f"features.{place}", bias=True)
-        place += 3 if i in model.pooled else 2
+        found += conv(f"conv_{i + 1}", f"features.{index}", bias=True)
+        index += 3 if i in model.pooled else 2
     for i in range(len(model.hidden)):
         theirs = f"classifier.{3 * i + 1}"
         found += flattened("dense_0", theirs, model.final) if i == 0 else dense(f"dense_{i}", theirs)

@@ -1,4 +1,4 @@
-"""Tensors from elsewhere as one variable each, checked by shape before they are read."""
+"""Tensors of another library as our variables, checked by shape before they are read."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from jaxmodels.paths import by_path
 
 
 class Source(NamedTuple):
-    """Tensors, whose they are, and what says which ones are wanted."""
+    """The tensors of a folder or file, and the family of their model."""
 
     path: Path
-    tensors: Mapping[str, Any]  # name to Tensor, or what has its path, shape and read() too
+    tensors: Mapping[str, Any]  # by name: Tensor, or another with its path, shape and read()
     family: Family
-    kind: str
-    described: str
+    kind: str  # the model's name, for messages
+    described: str  # what describes the model, for messages, such as config.json
 
 
 def shapes_of(model: nn.Module, family: Family, inputs: tuple | None) -> tuple[dict[str, Any], list[str]]:
     """Shapes of all variables by path, and the collections of those that are not trained."""
     variables = dict(jax.eval_shape(model.init, jax.random.key(0), *(inputs or family.inputs(model))))
-    variables.pop("losses", None)  # what a model sows is no state
+    variables.pop("losses", None)  # sown values are no state
     params = variables.pop("params")
     return {**by_path(params), **by_path(variables)}, sorted(variables)
 
 
 def indices(weight: Weight, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """The layers (and experts) that a parameter is stacked of, one at a time; () where it is not."""
+    """The indices of the layers (and experts) of a stacked parameter; one () for others."""
     return iter(np.ndindex(shape[: weight.names[0].count("{}")]))
 
 
 def options(name: str, family: Family) -> list[str]:
-    """The names by which a tensor may go."""
+    """The names that a tensor may have."""
     bare = next((name.removeprefix(p) for p in family.prefixes if name.startswith(p)), name)
     return [name, bare, *(p + bare for p in family.prefixes)]
 
 
 def present(weight: Weight, name: str, source: Source) -> str:
     """The name under which the files have a tensor; a ValueError where they lack it."""
-    hit = next((option for option in options(name, source.family) if option in source.tensors), None)
-    if hit is None:
+    found = next((option for option in options(name, source.family) if option in source.tensors), None)
+    if found is None:
         raise ValueError(
             f"{source.path}: got no tensor {name!r}; expected it for {weight.path}. Get the whole release."
         )
-    return hit
+    return found
 
 
 def find(weight: Weight, want: Any, source: Source) -> dict[tuple[int, ...], list[str]]:
@@ -99,24 +99,24 @@ def assemble(
     sharding: Any,
     dtype: Any,
 ) -> jax.Array:
-    """One variable on its devices; a number in the files that is not finite is a ValueError."""
+    """One variable on its devices; a value in the files that is not finite is a ValueError."""
 
     def read(name: str) -> np.ndarray:
         return finite(tensors[name].read(), tensors[name].path, name)
 
-    if () in layout:  # not of layers: NumPy does it, without a program to compile
+    if () in layout:  # not stacked: NumPy does it, without a program to compile
         parts = (read(name) for name in layout[()])
         return jax.device_put(np.array(weight.read(*parts), np.dtype(dtype), order="C"), sharding)
 
-    def put(whole, index, *parts):
-        piece = weight.read(*parts).astype(dtype)
-        return jax.lax.dynamic_update_slice(
-            whole, piece.reshape((1,) * len(index) + piece.shape), (*index, *[0] * piece.ndim)
-        )
+    def put(stacked, index, *parts):
+        layer = weight.read(*parts).astype(dtype)
+        layer = layer.reshape((1,) * len(index) + layer.shape)
+        start = (*index, *[0] * (layer.ndim - len(index)))
+        return jax.lax.dynamic_update_slice(stacked, layer, start)
 
-    whole = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+    stacked = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
     update = jax.jit(put, donate_argnums=0, out_shardings=sharding)
     for index, group in layout.items():
-        whole = update(whole, index, *(read(name) for name in group))
-        whole.block_until_ready()  # else the next tensors are read before this one is let go
-    return whole
+        stacked = update(stacked, index, *(read(name) for name in group))
+        stacked.block_until_ready()  # else the next tensors are read before this one is released
+    return stacked

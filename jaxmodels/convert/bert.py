@@ -1,6 +1,6 @@
 """BERT and RoBERTa, with every head of models/bert.py, as Hugging Face folders hold them.
 
-An encoder alone is read without its pooler: only a classifier has one.
+A bare encoder is read without its pooler: only a classifier has one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxmodels.convert.family import Family, Weight, architecture, dense, label_count, norm, number
+from jaxmodels.convert.family import Family, Weight, architecture, dense, label_count, labels, norm, number
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, TokenClassifier, gelu
 
 SIZES = {
@@ -102,7 +102,7 @@ def config(model: Module) -> dict[str, Any]:
             f"{kind}: got the activation {encoder.activation}; expected one that config.json can name, "
             f"{', '.join(ACTIVATIONS)}. Keep it as a checkpoint."
         )
-    said = {
+    settings = {
         "model_type": kind,
         "architectures": [start + head],
         **{name: getattr(encoder, ours) for ours, name in SIZES.items()},
@@ -113,17 +113,18 @@ def config(model: Module) -> dict[str, Any]:
         "tie_word_embeddings": True,
     }
     if encoder.offset:
-        said["pad_token_id"] = encoder.offset - 1
+        settings["pad_token_id"] = encoder.offset - 1
     if isinstance(model, TextClassifier | TokenClassifier):
-        said["id2label"] = {str(i): f"LABEL_{i}" for i in range(model.classes)}
-        said["label2id"] = {f"LABEL_{i}": i for i in range(model.classes)}
-    return said
+        settings |= labels(model.classes)
+    return settings
 
 
 def weights(model: Module) -> list[Weight]:
     """Every parameter and its names there."""
-    encoder, bare = _encoder(model), isinstance(model, Bert)
-    ours, theirs = ("", "") if bare else ("encoder/", "roberta." if encoder.offset else "bert.")
+    encoder = _encoder(model)
+    ours, theirs = "encoder/", "roberta." if encoder.offset else "bert."
+    if isinstance(model, Bert):
+        ours, theirs = "", ""
     names = {
         "query": "attention.self.query",
         "key": "attention.self.key",
@@ -164,7 +165,7 @@ def _head(model: Module, encoder: str) -> list[Weight]:
     return dense("head", "qa_outputs") if isinstance(model, SpanModel) else []
 
 
-# Buffers, the pooler of a model that has none here, and the head that says whether a sentence follows.
+# Buffers, the pooler of a model that has none here, and the head for next-sentence prediction.
 IGNORED = r"embeddings\.position_ids$|(^|\.)pooler\.dense\.|^cls\.seq_relationship\."
 COPIES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",

@@ -1,6 +1,6 @@
-"""The models of the library as a table: sizes with names, their parameters, what they see, and whose weights they read.
+"""The models of the library as a table: named sizes, parameters, inputs and the weights that they read.
 
-A family without named sizes stands there once, in a size that an experiment uses.
+A family without named sizes has one row, in a size that an experiment uses.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LLAMA2C = "llama2.c"  # read by load_pretrained beside the layouts of FAMILIES
 
 
 class Model(NamedTuple):
-    """A line of the table. source: what its weights can be read from, "" where from nothing but our own checkpoints."""
+    """A row of the table. source: layouts of weights that it reads, "" for our own checkpoints alone."""
 
     family: str
     name: str
@@ -59,7 +59,7 @@ class Model(NamedTuple):
 
 
 class _Input(NamedTuple):
-    """What a model is called with."""
+    """The arguments of a model's call."""
 
     words: str
     arguments: tuple[Any, ...]
@@ -68,7 +68,7 @@ class _Input(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A family: its module, further models than its named sizes, and their input; by name where one differs."""
+    """A family: its module, models beside its named sizes, and their input, by name where one differs."""
 
     module: ModuleType
     input: _Input
@@ -149,44 +149,46 @@ ROWS = (
 
 
 def models(families: Sequence[str] = ()) -> Iterator[Model]:
-    """The lines of the table, or those of some families, each counted when it is asked for; no array is made."""
+    """The rows of the table, or of some families, each counted when it is asked for; no array is made."""
     known = [_family(row) for row in ROWS]
-    if odd := [name for name in families if name not in known]:
+    if unknown := [name for name in families if name not in known]:
         raise ValueError(
-            f"list --models: got {odd[0]!r}; expected families among {', '.join(known)}. Name one of those."
+            f"list --models: got {unknown[0]!r}; expected families among {', '.join(known)}. Name one of "
+            "those."
         )
     for row in ROWS:
         if not families or _family(row) in families:
-            yield from counted(row, made(row))
+            yield from counted(row, sizes_of(row))
 
 
 def counted(row: _Row, sizes: Mapping[str, Callable[[], nn.Module]]) -> Iterator[Model]:
-    """The lines of some models of a family."""
+    """The rows of some models of a family."""
     for name, make in sizes.items():
-        model, seen = make(), row.inputs.get(name, row.input)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), *seen.arguments, **seen.named)
+        model, inputs = make(), row.inputs.get(name, row.input)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs.arguments, **inputs.named)
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes["params"]))
-        yield Model(_family(row), name, count, seen.words, _source(model))
+        yield Model(_family(row), name, count, inputs.words, _source(model))
 
 
 def _family(row: _Row) -> str:
     return row.module.__name__.rpartition(".")[2]
 
 
-def made(row: _Row) -> dict[str, Callable[[], nn.Module]]:
-    """The models of a family by name: its named sizes, which lack but the number of classes, and the further ones."""
+def sizes_of(row: _Row) -> dict[str, Callable[[], nn.Module]]:
+    """The models of a family by name: its named sizes, completed by the number of classes, and the others."""
     found: dict[str, Callable[[], nn.Module]] = {}
     for name, size in vars(row.module).items():
         if isinstance(size, partial) and not name.startswith("_"):
             classes = {"classes": row.inputs.get(name, row.input).classes}
-            whole = partial(size, **(classes if "classes" in inspect.signature(size.func).parameters else {}))
-            if _is_whole(whole):
-                found[name] = whole
+            has_classes = "classes" in inspect.signature(size.func).parameters
+            complete = partial(size, **(classes if has_classes else {}))
+            if _is_complete(complete):
+                found[name] = complete
     return {**found, **row.more}
 
 
-def _is_whole(size: partial[Any]) -> bool:
-    """Whether nothing is left to be said; a common part of several sizes, such as gpt2, lacks their widths."""
+def _is_complete(size: partial[Any]) -> bool:
+    """Whether no argument is missing; a common part of several sizes, such as gpt2, lacks their widths."""
     try:
         size()
     except TypeError:

@@ -39,14 +39,14 @@ def _model(config: Mapping[str, Any]) -> ConvNeXt:
             f"convnext: got hidden_sizes {sizes} and depths {depths}; expected both for each stage. Correct "
             "config.json."
         )
-    said = {"layer_scale_init_value": 1e-6, "layer_norm_eps": 1e-12, "patch_size": 4, **config}
+    settings = {"layer_scale_init_value": 1e-6, "layer_norm_eps": 1e-12, "patch_size": 4, **config}
     return ConvNeXt(
         classes=classes_of(config, HEADS),
         depths=depths,
         widths=sizes,
-        patch=number(said, "patch_size"),
-        layer_scale=number(said, "layer_scale_init_value", float),
-        epsilon=number(said, "layer_norm_eps", float),
+        patch=number(settings, "patch_size"),
+        layer_scale=number(settings, "layer_scale_init_value", float),
+        epsilon=number(settings, "layer_norm_eps", float),
     )
 
 
@@ -66,7 +66,7 @@ def _config(model: ConvNeXt) -> dict[str, Any]:
 
 
 class _Names(NamedTuple):
-    """Beginnings of names; {s} and {b} number stage and block from 0."""
+    """Prefixes of names; {s} and {b} are the indices of stage and block, from 0."""
 
     stem: tuple[str, str]  # convolution, normalisation
     down: tuple[str, str]  # normalisation, convolution
@@ -121,12 +121,10 @@ def _weights(model: ConvNeXt, names: _Names) -> list[Weight]:
 
 
 def _scale(ours: str, theirs: str, axes: bool) -> Weight:
-    """A number for each channel; axes: theirs has two more, of 1."""
-    return (
-        Weight(ours, (theirs,), lambda x: x[:, 0, 0], lambda x: x[:, None, None])
-        if axes
-        else Weight(ours, (theirs,))
-    )
+    """A factor for each channel; axes: whether theirs has two more axes, of 1."""
+    if not axes:
+        return Weight(ours, (theirs,))
+    return Weight(ours, (theirs,), lambda x: x[:, 0, 0], lambda x: x[:, None, None])
 
 
 FAMILIES = (

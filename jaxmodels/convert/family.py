@@ -1,4 +1,4 @@
-"""How the weights of a family of models are named elsewhere: data, which one loader and one writer carry out."""
+"""How other libraries name the weights of a family of models: data for one loader and one writer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def same(x: Any) -> Any:
     return x
 
 
-def turned(x: Any) -> Any:
-    """A matrix with its two axes exchanged: PyTorch's linear layers are (outputs, inputs), ours (inputs, outputs)."""
+def transposed(x: Any) -> Any:
+    """The transpose: PyTorch's linear layers are (outputs, inputs), ours (inputs, outputs)."""
     return x.T
 
 
 def spatial_first(x: Any) -> Any:
-    """A convolution's kernel, PyTorch's (outputs, inputs, height, width), as ours (height, width, inputs, outputs).
+    """A convolution's kernel: PyTorch's (outputs, inputs, height, width) as (height, width, inputs, outputs).
 
-    In one dimension, in three and for groups of channels alike.
+    The same for one and three dimensions, and for groups of channels.
     """
     return x.transpose(*range(2, x.ndim), 1, 0)
 
@@ -34,13 +34,21 @@ def spatial_last(x: Any) -> Any:
 
 
 def heads_apart(heads: int) -> Callable[[Any], Any]:
-    """Columns of queries, then of keys, then of values, to those of each head side by side, as models/gpt.py has them."""
-    return lambda x: x.reshape(*x.shape[:-1], 3, heads, -1).swapaxes(-3, -2).reshape(x.shape)
+    """Columns of all queries, then all keys, then all values, regrouped by heads, as in models/gpt.py."""
+
+    def regroup(x: Any) -> Any:
+        return x.reshape(*x.shape[:-1], 3, heads, -1).swapaxes(-3, -2).reshape(x.shape)
+
+    return regroup
 
 
 def heads_together(heads: int) -> Callable[[Any], Any]:
     """The inverse of heads_apart."""
-    return lambda x: x.reshape(*x.shape[:-1], heads, 3, -1).swapaxes(-3, -2).reshape(x.shape)
+
+    def regroup(x: Any) -> Any:
+        return x.reshape(*x.shape[:-1], heads, 3, -1).swapaxes(-3, -2).reshape(x.shape)
+
+    return regroup
 
 
 def one_text(model: Any) -> tuple:
@@ -60,7 +68,7 @@ def image_of_size(model: Any) -> tuple:
 
 
 def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int = 0) -> Any:
-    """A setting of config.json that must be there, as a number of this kind and above that one."""
+    """A setting that config.json must have: a number of this kind, greater than `above`."""
     value: Any = config.get(name)
     if not isinstance(value, kind) or isinstance(value, bool) or not above < value < 2**31:
         raise ValueError(
@@ -71,7 +79,7 @@ def number(config: Mapping[str, Any], name: str, kind: Any = int, *, above: int 
 
 
 def switch(config: Mapping[str, Any], name: str, default: bool) -> bool:
-    """A setting that is true or false; null is the default."""
+    """A setting that is true or false; null and absence mean the default."""
     value = config.get(name)
     if value is not None and not isinstance(value, bool):
         raise ValueError(
@@ -81,18 +89,18 @@ def switch(config: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def architecture(config: Mapping[str, Any], default: str) -> str:
-    """The first of the architectures that a config.json names."""
-    named = config.get("architectures") or [default]
-    if not isinstance(named, list) or not isinstance(named[0], str):
+    """The first of the architectures that config.json names."""
+    names = config.get("architectures") or [default]
+    if not isinstance(names, list) or not isinstance(names[0], str):
         kind = config.get("model_type")
         raise ValueError(
-            f"{kind}: got architectures {str(named)[:80]}; expected a list of names. Correct config.json."
+            f"{kind}: got architectures {str(names)[:80]}; expected a list of names. Correct config.json."
         )
-    return named[0]
+    return names[0]
 
 
 def label_count(config: Mapping[str, Any]) -> int:
-    """Classes that a config.json says, by their number or their names; transformers' 2 where it says neither."""
+    """The number of classes by num_labels or id2label; 2 without either, as in transformers."""
     names = config.get("id2label")
     if config.get("num_labels"):
         return number(config, "num_labels")
@@ -105,7 +113,7 @@ def label_count(config: Mapping[str, Any]) -> int:
 
 
 def classes_of(config: Mapping[str, Any], heads: Mapping[str, bool]) -> int:
-    """Classes that a config.json says, 0 without a head. heads: known architectures, and whether each has one."""
+    """The number of classes, 0 without a head. heads: known architectures, and whether each has a head."""
     named = architecture(config, next(name for name, has in heads.items() if not has))
     if named not in heads:
         kind = config.get("model_type")
@@ -116,18 +124,15 @@ def classes_of(config: Mapping[str, Any], heads: Mapping[str, bool]) -> int:
 
 
 def labels(classes: int) -> dict[str, Any]:
-    """What config.json says of that many classes without names."""
-    names = [f"LABEL_{i}" for i in range(classes)]
-    pairs = list(enumerate(names))
-    return (
-        {"id2label": {str(i): name for i, name in pairs}, "label2id": {name: i for i, name in pairs}}
-        if classes
-        else {}
-    )
+    """The settings of config.json for classes without names."""
+    if not classes:
+        return {}
+    id2label = {str(i): f"LABEL_{i}" for i in range(classes)}
+    return {"id2label": id2label, "label2id": {name: int(i) for i, name in id2label.items()}}
 
 
 def follow(config: Mapping[str, Any], followed: Mapping[str, Any]) -> None:
-    """Settings that must have the one value which our module has, where they are said at all."""
+    """Raises where config.json has one of these settings with another value, which we do not follow."""
     for name, value in followed.items():
         if config.get(name, value) != value:
             raise ValueError(
@@ -137,7 +142,7 @@ def follow(config: Mapping[str, Any], followed: Mapping[str, Any]) -> None:
 
 
 def numbers(config: Mapping[str, Any], name: str, limit: int) -> tuple[int, ...]:
-    """A setting that is a positive number, below the limit, for each of a few stages."""
+    """A setting that is a positive number below the limit for each stage."""
     values, kind = config.get(name), config.get("model_type")
     if not isinstance(values, list | tuple) or not 0 < len(values) < 20:
         raise ValueError(
@@ -151,13 +156,12 @@ def numbers(config: Mapping[str, Any], name: str, limit: int) -> tuple[int, ...]
 
 
 class Weight(NamedTuple):
-    """One of our parameters, and the tensors elsewhere that it is made of.
+    """One of our parameters, and the tensors of another library that it is made of.
 
-    path: ours, such as "blocks/qkv/kernel"; of a variable that is not trained it begins with the collection,
-    as in "batch_stats/stem/norm/mean". names: theirs; where "{}" stands for the number of the layer, the
-    results of all layers are stacked along a new first axis; "{}" twice stands for layer and expert, and
-    gives two new axes.
-    read(*tensors) gives our array for one layer, write(ours) their tensors (one, or a tuple) again; both work
+    path: ours, such as "blocks/qkv/kernel"; for a variable that is not trained it begins with the collection,
+    as in "batch_stats/stem/norm/mean". names: theirs. "{}" stands for the index of the layer, and the layers
+    are stacked along a new first axis; "{}" twice stands for layer and expert, and gives two new axes.
+    read(*tensors) gives our array for one layer, write(ours) gives their tensors (one, or a tuple). Both work
     on NumPy and on JAX arrays.
     """
 
@@ -168,19 +172,21 @@ class Weight(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A kind of model, as files from elsewhere hold it.
+    """A kind of model as another library stores it.
 
-    kinds: what config.json calls it, see layout; () where there is no config.json. model(config) gives our
-    module, or raises a ValueError that names the setting which it cannot follow. config(model) gives what
-    config.json must say. weights(model) lists every parameter and every other variable once. modules: the
-    classes of those modules. ignored: a regular expression of foreign names that hold nothing learned
-    (buffers; those that count batches are always ignored). prefixes: parts that a foreign name may begin with
-    or lack, such as "bert.". inputs(model) gives arguments of the module's call, small ones, or their shapes.
-    layout: whose files these are: "transformers", where kinds are values of "model_type"; "timm", where they
-    are values of "architecture"; any other, such as "torchvision", is a bare dictionary of tensors, for
-    load_weights alone.
-    copies: foreign names that files may have and our module has not, and the foreign tensor that each must
-    equal, such as a head tied to the embeddings.
+    kinds: its names in config.json (see layout), () where there is no config.json.
+    model(config): our module; a ValueError names a setting that it cannot follow.
+    config(model): the settings that config.json must have.
+    weights(model): every parameter and every other variable, once.
+    ignored: a regular expression of their names that hold nothing learned (buffers; counts of batches are
+        always ignored).
+    prefixes: beginnings that their names may have or lack, such as "bert.".
+    modules: the classes of our modules.
+    inputs(model): small arguments of the module's call, or their shapes.
+    layout: the library. "transformers": kinds are values of "model_type". "timm": they are values of
+        "architecture". Any other, such as "torchvision", is a bare dictionary of tensors, for load_weights.
+    copies: names that files may have and our module lacks, with the tensor that each must equal, such as a
+        head tied to the embeddings.
     """
 
     kinds: tuple[str, ...]
@@ -195,7 +201,7 @@ class Family(NamedTuple):
     copies: Mapping[str, str] = {}
 
 
-FREE = ("dtype", "dropout", "drop_path", "norm_momentum", "remat", "unroll")  # fields that no file says
+FREE = ("dtype", "dropout", "drop_path", "norm_momentum", "remat", "unroll")  # fields that no file holds
 
 
 def timm(
@@ -206,7 +212,10 @@ def timm(
     ignored: str = r"(?!)",
     inputs: Callable[[Any], tuple] = one_image,
 ) -> Family:
-    """The family of folders that timm writes. models: "architecture" of config.json to what makes our module of classes=."""
+    """The family of folders that timm writes.
+
+    models: by "architecture" of config.json, a function of classes= that gives our module.
+    """
 
     def model(config: Mapping[str, Any]) -> Any:
         name = config["architecture"]
@@ -216,18 +225,13 @@ def timm(
                 "architecture."
             )
         nested = config.get("pretrained_cfg")
-        said = {
-            "num_classes": 1000,
-            **(nested if isinstance(nested, Mapping) else {}),
-            **config,
-            "model_type": name,
-        }
-        return models[name](classes=number(said, "num_classes", above=-1))
+        pretrained = nested if isinstance(nested, Mapping) else {}
+        settings = {"num_classes": 1000, **pretrained, **config, "model_type": name}
+        return models[name](classes=number(settings, "num_classes", above=-1))
 
     def config(model: Any) -> dict[str, Any]:
-        fields = {"classes": model.classes} | {
-            name: getattr(model, name) for name in FREE if hasattr(model, name)
-        }
+        free = {name: getattr(model, name) for name in FREE if hasattr(model, name)}
+        fields = {"classes": model.classes, **free}
         name = next((name for name, make in models.items() if make(**fields) == model), None)
         if name is None:
             raise ValueError(
@@ -247,17 +251,21 @@ def state_dict(
     ignored: str = r"(?!)",
     inputs: Callable[[Any], tuple] = one_image,
 ) -> Family:
-    """The family of bare dictionaries of tensors in the names of this layout; they say nothing of their model."""
+    """The family of bare dictionaries of tensors with the names of this layout; they describe no model."""
 
     def model(config: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"{layout}: got a folder; expected a model beside a file of tensors. Call load_weights."
         )
 
-    return Family((), model, lambda model: {}, weights, ignored, (), modules, inputs, layout)
+    def config(model: Any) -> dict[str, Any]:
+        return {}
+
+    return Family((), model, config, weights, ignored, (), modules, inputs, layout)
 
 
-# What several families have. `ours` is the path of a module, `theirs` the beginning of its tensors' names.
+# Layers that several families have. `ours` is the path of a module, `theirs` the prefix of its tensors'
+# names.
 
 
 def conv(ours: str, theirs: str, bias: bool = False) -> list[Weight]:
@@ -268,7 +276,7 @@ def conv(ours: str, theirs: str, bias: bool = False) -> list[Weight]:
 
 def dense(ours: str, theirs: str, bias: bool = True) -> list[Weight]:
     """A linear layer."""
-    found = [Weight(f"{ours}/kernel", (f"{theirs}.weight",), turned, turned)]
+    found = [Weight(f"{ours}/kernel", (f"{theirs}.weight",), transposed, transposed)]
     return [*found, Weight(f"{ours}/bias", (f"{theirs}.bias",))] if bias else found
 
 
@@ -292,15 +300,20 @@ def conv_norm(ours: str, of_conv: str, of_norm: str) -> list[Weight]:
 
 
 def pointwise(ours: str, theirs: str) -> list[Weight]:
-    """A linear layer that they write as a 1 x 1 convolution."""
-    kernel = Weight(
-        f"{ours}/kernel", (f"{theirs}.weight",), lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]
-    )
+    """A linear layer that they store as a 1 x 1 convolution."""
+
+    def read(x: Any) -> Any:
+        return x[:, :, 0, 0].T
+
+    def write(x: Any) -> Any:
+        return x.T[:, :, None, None]
+
+    kernel = Weight(f"{ours}/kernel", (f"{theirs}.weight",), read, write)
     return [kernel, Weight(f"{ours}/bias", (f"{theirs}.bias",))]
 
 
 def flattened(ours: str, theirs: str, size: int) -> list[Weight]:
-    """A linear layer on a map of size x size that they flatten channels first, we last."""
+    """A linear layer on a flattened size x size map; they flatten it channels first, we channels last."""
 
     def read(x: Any) -> Any:
         return x.reshape(x.shape[0], -1, size, size).transpose(2, 3, 1, 0).reshape(-1, x.shape[0])

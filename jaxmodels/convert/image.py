@@ -1,6 +1,6 @@
-"""A folder with an image classifier from elsewhere, as what `jaxmodels predict` needs of it.
+"""A folder with an image classifier of another library, for `jaxmodels predict`.
 
-Preprocessing is that of preprocessor_config.json (transformers) or of pretrained_cfg in config.json (timm).
+Preprocessing follows preprocessor_config.json (transformers) or of pretrained_cfg in config.json (timm).
 """
 
 from __future__ import annotations
@@ -19,22 +19,16 @@ from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.interfaces import Predictor
 from jaxmodels.tasks.classify import predictor
 
-FILTERS = {
-    "nearest": 0,
-    "lanczos": 1,
-    "bilinear": 2,
-    "bicubic": 3,
-    "box": 4,
-    "hamming": 5,
-}  # pillow's numbers
+# Pillow's numbers of its filters.
+FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 LARGEST = 4096  # pixels of a side that a file may ask for
 
 
 class Defaults(NamedTuple):
-    """What a class of transformers does where its file does not say it."""
+    """The settings of a class of transformers that its file may omit."""
 
     size: dict[str, int]
-    crop: int | None = None  # None: nothing is cut out
+    crop: int | None = None  # None: no crop
     resample: int = 3
 
 
@@ -48,11 +42,11 @@ CLASSES = {  # of transformers, without ImageProcessor or FeatureExtractor
     "MobileNetV2": Defaults({"shortest_edge": 256}, 224, 2),
 }
 OF_MODEL = {"vit": "ViT", "resnet": "ConvNext", "convnext": "ConvNext"}
-# What changes a picture and is not followed, with what changes nothing. The rest is harmless: do_convert_rgb,
-# as all pictures are read in three colours; do_reduce_labels, which is for labels; data_format,
-# return_tensors and device, which are for the caller; timm's test_input_size and test_crop_pct, which it
-# reads only where asked.
-PLAIN: dict[str, tuple[Any, ...]] = {
+# Settings that would change an image and are refused, with the values that change nothing. Others are
+# ignored: do_convert_rgb, since all images are read in three colours; do_reduce_labels, which is for labels;
+# data_format, return_tensors and device, which are for the caller; timm's test_input_size and test_crop_pct,
+# which timm reads only on request.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "do_pad": (None, False),
     "do_flip_channel_order": (None, False),
     "do_thumbnail": (None, False),
@@ -68,7 +62,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 
 
 class ImageModel(NamedTuple):
-    """A classifier's parameters, its variables that are not trained, and what reads pictures for it and says what it saw."""
+    """A classifier's parameters, its other variables, and its predictor."""
 
     params: Any
     extra: Any
@@ -77,38 +71,34 @@ class ImageModel(NamedTuple):
 
 @dataclass(frozen=True)
 class Preparation:
-    """From a picture to what the model sees: scaled, cut out of the middle, and normalised."""
+    """From an image to the model's input: scaled, cropped from the centre, and normalised."""
 
-    # Height and width; one number is the shorter side's; None leaves it. covers: in proportion, to at least
-    # both.
-    scale: tuple[int, int] | int | None
+    scale: tuple[int, int] | int | None  # height and width; one number is the shorter side; None: no scaling
     crop: tuple[int, int] | None
     resample: int
     factor: float  # of bytes
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-    covers: bool = False
-    halves_to_even: bool = (
-        False  # where the middle is half a pixel: torchvision's rounding; transformers rounds down
-    )
+    covers: bool = False  # keeps the proportions, with at least the height and width of scale
+    halves_to_even: bool = False  # torchvision's rounding of half a pixel; transformers rounds down
 
     def __call__(self, path: Any) -> dict[str, np.ndarray]:
-        """The file's picture as an example, float32 HWC."""
-        picture = open_image(path)
+        """The file's image as an example, float32 HWC."""
+        image = open_image(path)
         if self.scale is not None:
-            picture = picture.resize(self._size(picture.width, picture.height), self.resample)
+            image = image.resize(self._size(image.width, image.height), self.resample)
         if self.crop is not None:
             height, width = self.crop
-            left, top = self._before(picture.width, width), self._before(picture.height, height)
-            picture = picture.crop((left, top, left + width, top + height))
-        pixels = np.asarray(picture, np.float32) * np.float32(self.factor)
+            left, top = self._margin(image.width, width), self._margin(image.height, height)
+            image = image.crop((left, top, left + width, top + height))
+        pixels = np.asarray(image, np.float32) * np.float32(self.factor)
         return {"image": ((pixels - self.mean) / self.deviation).astype(np.float32)}
 
-    def _before(self, whole: int, part: int) -> int:
-        """Pixels before a part of this size in the middle, below zero where black is added."""
+    def _margin(self, side: int, crop: int) -> int:
+        """Pixels before a crop of this size in the centre; negative where black is added."""
         if self.halves_to_even:
-            return round((whole - part) / 2) if whole >= part else -((part - whole) // 2)
-        return (whole - part) // 2
+            return round((side - crop) / 2) if side >= crop else -((crop - side) // 2)
+        return (side - crop) // 2
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
         if isinstance(self.scale, tuple):
@@ -126,7 +116,7 @@ class Preparation:
 def open_image_model(
     folder: str | os.PathLike[str], *, caption: Callable[[Any, str], np.ndarray]
 ) -> ImageModel:
-    """The classifier of a folder with config.json, weights and what prepares its images. Needs pillow.
+    """The classifier of a folder with config.json, weights and settings of preprocessing. Needs pillow.
 
     caption(path, text): the image of a file with a line of text, such as data.drawing.captioned.
     """
@@ -145,54 +135,47 @@ def open_image_model(
 
 
 def preparation(folder: Path, config: Mapping[str, Any]) -> Preparation:
-    """What the folder says of pictures."""
+    """The preprocessing that a folder's files describe."""
     if "architecture" in config:
-        given = config.get("pretrained_cfg")
-        whole_config = {**config, **(given if isinstance(given, Mapping) else {})}
-        return _prepares(folder / "config.json", _of_timm, whole_config)
+        nested = config.get("pretrained_cfg")
+        settings = {**config, **(nested if isinstance(nested, Mapping) else {})}
+        return _read(folder / "config.json", from_timm, settings)
     path = folder / "preprocessor_config.json"
-    whole = folder / "processor_config.json"
-    if not path.is_file() and whole.is_file():
-        said = read_object(whole).get("image_processor")
-        if not isinstance(said, Mapping):
+    of_processor = folder / "processor_config.json"
+    if not path.is_file() and of_processor.is_file():
+        image_processor = read_object(of_processor).get("image_processor")
+        if not isinstance(image_processor, Mapping):
             raise ValueError(
-                f"{whole}: got no image_processor; expected what prepares images. Get the whole release."
+                f"{of_processor}: got no image_processor; expected settings of preprocessing. Get the whole "
+                "release."
             )
-        return _prepares(whole, _of_transformers, said, config)
+        return _read(of_processor, from_transformers, image_processor, config)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: got no file; expected one that says how images are prepared. Get the whole release."
         )
-    return _prepares(path, _of_transformers, read_object(path), config)
+    return _read(path, from_transformers, read_object(path), config)
 
 
-def _prepares(path: Path, read: Callable[..., Preparation], *said: Mapping[str, Any]) -> Preparation:
-    """What read makes of what a file says; its mistakes name the file."""
+def _read(path: Path, parse: Callable[..., Preparation], *settings: Mapping[str, Any]) -> Preparation:
+    """parse(*settings), whose errors name the file."""
     try:
-        return read(*said)
+        return parse(*settings)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _class_of(said: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """The class of transformers whose rule a file follows."""
-    name = said.get("image_processor_type") or said.get("feature_extractor_type")
+def _class_of(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The class of transformers whose rules a file follows."""
+    name = settings.get("image_processor_type") or settings.get("feature_extractor_type")
     if name is None:
-        kind = config.get("model_type")
-        return (
-            "ConvNext"
-            if "crop_pct" in said
-            else OF_MODEL.get(kind, "ViT")
-            if isinstance(kind, str)
-            else "ViT"
-        )
-    kind = (
-        str(name)
-        .removesuffix("FeatureExtractor")
-        .removesuffix("Fast")
-        .removesuffix("Pil")
-        .removesuffix("ImageProcessor")
-    )
+        if "crop_pct" in settings:
+            return "ConvNext"
+        model_type = config.get("model_type")
+        return OF_MODEL.get(model_type, "ViT") if isinstance(model_type, str) else "ViT"
+    kind = str(name)
+    for suffix in ("FeatureExtractor", "Fast", "Pil", "ImageProcessor"):
+        kind = kind.removesuffix(suffix)
     if kind not in CLASSES:
         raise ValueError(
             f"got the image_processor_type {str(name)[:80]!r}; expected one of {', '.join(CLASSES)}, whose "
@@ -201,10 +184,10 @@ def _class_of(said: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return kind
 
 
-def _scaled(said: Mapping[str, Any], kind: str) -> tuple[tuple[int, int] | int, tuple[int, int] | None]:
-    """The size that a picture is scaled to, and what a ConvNeXt's is then cut to."""
-    size = said.get("size", CLASSES[kind].size)
-    square = said.get("default_to_square")
+def _scaled(settings: Mapping[str, Any], kind: str) -> tuple[tuple[int, int] | int, tuple[int, int] | None]:
+    """The size that an image is scaled to, and the crop of a ConvNeXt."""
+    size = settings.get("size", CLASSES[kind].size)
+    square = settings.get("default_to_square")
     if not isinstance(size, Mapping):
         if isinstance(size, list) and len(size) == 2:
             size = {"height": size[0], "width": size[1]}
@@ -222,68 +205,71 @@ def _scaled(said: Mapping[str, Any], kind: str) -> tuple[tuple[int, int] | int, 
     short = _side(size["shortest_edge"])
     if kind != "ConvNext":
         return short, None
-    if short >= 384:  # scaled to exactly the size; below to more than is cut out
+    if short >= 384:  # scaled to exactly the size; smaller ones to more than the crop
         return (short, short), None
-    return _side(int(short / _positive(said.get("crop_pct") or 224 / 256))), (short, short)
+    return _side(int(short / _positive(settings.get("crop_pct") or 224 / 256))), (short, short)
 
 
-def _of_transformers(said: Mapping[str, Any], config: Mapping[str, Any] = {}) -> Preparation:
-    for name, nothing in PLAIN.items():
-        if name in said and said[name] not in nothing:
+def from_transformers(settings: Mapping[str, Any], config: Mapping[str, Any] = {}) -> Preparation:
+    """The preprocessing that preprocessor_config.json describes. config: the model's config.json."""
+    for name, neutral in NEUTRAL.items():
+        if name in settings and settings[name] not in neutral:
             raise ValueError(
-                f"got {name} {str(said[name])[:80]}; expected {nothing[-1]}, the only value that is "
+                f"got {name} {str(settings[name])[:80]}; expected {neutral[-1]}, the only value that is "
                 "followed. Prepare the images yourself."
             )
     for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "default_to_square"):
-        if not isinstance(said.get(name), bool | None):
-            raise ValueError(f"got {name} {said[name]!r}; expected true or false. Correct the file.")
-    kind = _class_of(said, config)
-    scale, crop = _scaled(said, kind) if said.get("do_resize", True) else (None, None)
-    if said.get("do_center_crop", CLASSES[kind].crop is not None):
-        crop = _sides(said.get("crop_size", CLASSES[kind].crop))
-    plain = not said.get("do_normalize", True)
-    mean, deviation = (
-        (fill,) * 3 if plain else _three(said.get(name), name)
-        for name, fill in (("image_mean", 0.0), ("image_std", 1.0))
-    )
-    factor = _positive(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
-    resample = said.get("resample", CLASSES[kind].resample)
+        if not isinstance(settings.get(name), bool | None):
+            raise ValueError(f"got {name} {settings[name]!r}; expected true or false. Correct the file.")
+    kind = _class_of(settings, config)
+    scale, crop = _scaled(settings, kind) if settings.get("do_resize", True) else (None, None)
+    if settings.get("do_center_crop", CLASSES[kind].crop is not None):
+        crop = _sides(settings.get("crop_size", CLASSES[kind].crop))
+    mean: tuple[float, ...] = (0.0,) * 3
+    deviation: tuple[float, ...] = (1.0,) * 3
+    if settings.get("do_normalize", True):
+        mean = _three(settings.get("image_mean"), "image_mean")
+        deviation = _three(settings.get("image_std"), "image_std")
+    factor = _positive(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
+    resample = settings.get("resample", CLASSES[kind].resample)
     if type(resample) is not int or resample not in FILTERS.values():
         raise ValueError(f"got resample {resample!r}; expected pillow's 0 to 5. Correct the file.")
     return Preparation(scale, crop, int(resample), factor, mean, deviation)
 
 
-def _of_timm(said: Mapping[str, Any]) -> Preparation:
-    size = said.get("input_size", (3, 224, 224))
+def from_timm(settings: Mapping[str, Any]) -> Preparation:
+    """The preprocessing that pretrained_cfg describes."""
+    size = settings.get("input_size", (3, 224, 224))
     if not isinstance(size, Sequence) or len(size) != 3 or size[0] != 3:
         raise ValueError(f"got input_size {size!r}; expected 3, height and width. Correct the file.")
     height, width = _side(size[1]), _side(size[2])
-    share, mode = _positive(said.get("crop_pct") or 0.875), said.get("crop_mode", "center")
+    share, mode = _positive(settings.get("crop_pct") or 0.875), settings.get("crop_mode", "center")
     if mode not in ("center", "squash"):
         raise ValueError(f"got crop_mode {mode!r}; expected center or squash. Take another model.")
-    resample = FILTERS.get(str(said.get("interpolation", "bicubic")))
+    resample = FILTERS.get(str(settings.get("interpolation", "bicubic")))
     if resample is None:
         raise ValueError(
-            f"got interpolation {said['interpolation']!r}; expected one of {', '.join(FILTERS)}. Correct the "
-            "file."
+            f"got interpolation {settings['interpolation']!r}; expected one of {', '.join(FILTERS)}. Correct "
+            "the file."
         )
     larger = _side(int(height / share)), _side(int(width / share))
     covers = mode == "center" and height != width  # timm then leaves the interpolation at its default
     scale: tuple[int, int] | int = larger[0] if mode == "center" and height == width else larger
     resample = FILTERS["bilinear"] if covers else resample
-    mean, deviation = _three(said.get("mean"), "mean"), _three(said.get("std"), "std")
+    mean, deviation = _three(settings.get("mean"), "mean"), _three(settings.get("std"), "std")
     return Preparation(
         scale, (height, width), resample, 1 / 255, mean, deviation, covers, halves_to_even=True
     )
 
 
 def _names(config: Mapping[str, Any], classes: int) -> list[str]:
-    """The classes' names, numbers where there are none."""
-    given = config.get("id2label") or config.get("label_names") or {}
-    if isinstance(given, Mapping):
-        return [str(given.get(str(i), given.get(i, f"class {i}"))) for i in range(classes)]
-    named = isinstance(given, list) and len(given) == classes
-    return [str(name) for name in given] if named else [f"class {i}" for i in range(classes)]
+    """The classes' names, or numbers where config.json has no names."""
+    names = config.get("id2label") or config.get("label_names") or {}
+    if isinstance(names, Mapping):
+        return [str(names.get(str(i), names.get(i, f"class {i}"))) for i in range(classes)]
+    if isinstance(names, list) and len(names) == classes:
+        return [str(name) for name in names]
+    return [f"class {i}" for i in range(classes)]
 
 
 def _sides(value: Any) -> tuple[int, int]:
@@ -305,10 +291,11 @@ def _positive(value: Any) -> float:
 
 
 def _three(value: Any, name: str) -> tuple[float, ...]:
-    numbers = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3
-    if not numbers or not all(
-        isinstance(x, int | float) and not isinstance(x, bool) and -1e6 < x < 1e6 for x in value
-    ):
+    def is_number(x: Any) -> bool:
+        return isinstance(x, int | float) and not isinstance(x, bool) and -1e6 < x < 1e6
+
+    is_sequence = isinstance(value, Sequence) and not isinstance(value, str)
+    if not is_sequence or len(value) != 3 or not all(is_number(x) for x in value):
         raise ValueError(f"got {name} {value!r}; expected three numbers. Correct the file.")
     if "std" in name and 0 in value:
         raise ValueError(f"got {name} {value}; expected no zero, as it divides. Correct the file.")

@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen 2 and 3, Mixtral, and Qwen's mixtures of experts, as Hugging Face folders hold them."""
+"""Llama, Mistral, Mixtral, Qwen 2 and 3 with and without experts, as Hugging Face folders hold them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmodels.convert.family import Family, Weight, number, switch, turned
+from jaxmodels.convert.family import Family, Weight, number, switch, transposed
 from jaxmodels.layers.rope import Scaling
 from jaxmodels.models.llama import Llama
 from jaxmodels.models.moe import MoE
@@ -33,19 +33,21 @@ def _refuse(config: Mapping[str, Any], name: str, default: Any, *followed: Any) 
 
 
 def _rope(config: Mapping[str, Any], default: float) -> tuple[float, Scaling | None]:
-    """theta and scaling; a file has them in "rope_parameters", or, when older, in "rope_theta" and "rope_scaling"."""
+    """theta and scaling, from "rope_parameters" or, in older files, from "rope_theta" and "rope_scaling"."""
     rope = {"rope_theta": config.get("rope_theta", default), "model_type": "rope"}
-    said = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(said, Mapping):
+    settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(settings, Mapping):
         raise ValueError(
-            f"{config['model_type']}: got rotary settings {said!r}; expected an object. Correct config.json."
+            f"{config['model_type']}: got rotary settings {settings!r}; expected an object. Correct "
+            "config.json."
         )
-    rope |= {name: value for name, value in said.items() if value is not None}
+    rope |= {name: value for name, value in settings.items() if value is not None}
     rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
     rope["rope_type"] = kind = rope.get("rope_type", rope.get("type", "default"))
     real = (int, float)
     theta = float(number(rope, "rope_theta", real))
-    # "dynamic" frequencies change with the length of the text, which a cache of turned keys cannot follow.
+    # "dynamic" frequencies change with the length of the text, which a cache of rotated keys cannot
+    # follow.
     _refuse(rope, "rope_type", "default", "default", "linear", "llama3", "yarn")
     _refuse(rope, "partial_rotary_factor", 1.0, 1.0)
     if kind == "default":
@@ -70,7 +72,7 @@ def _rope(config: Mapping[str, Any], default: float) -> tuple[float, Scaling | N
 
 
 def _window(config: Mapping[str, Any]) -> int | None:
-    """What sliding_window means for a kind: Qwen 2 and 3 may have it in some layers only."""
+    """The window of attention, or None; Qwen 2 and 3 may have it in some layers only."""
     kind, depth = config["model_type"], config["num_hidden_layers"]
     if kind == "llama":
         return None
@@ -83,9 +85,8 @@ def _window(config: Mapping[str, Any]) -> int | None:
         return None
     if kind in ("qwen2", "qwen3"):
         first = config.get("max_window_layers", 28)
-        types = config.get("layer_types") or ["sliding_attention"] * (first < depth) + ["full_attention"] * (
-            first > 0
-        )
+        by_depth = ["sliding_attention"] * (first < depth) + ["full_attention"] * (first > 0)
+        types = config.get("layer_types") or by_depth
         if all(kind == "full_attention" for kind in types):
             return None
         if not all(kind == "sliding_attention" for kind in types):
@@ -100,37 +101,33 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """What Llama and MoE have in common."""
     kind = config["model_type"]
     _refuse(config, "hidden_act", "silu", "silu")
-    heads = number(config, "num_attention_heads")
+    heads = key_heads = number(config, "num_attention_heads")
+    if config.get("num_key_value_heads") is not None:
+        key_heads = number(config, "num_key_value_heads")
     sizes = {
         "vocabulary": number(config, "vocab_size"),
         "length": number(config, "max_position_embeddings"),
         "width": number(config, "hidden_size"),
         "depth": number(config, "num_hidden_layers"),
         "heads": heads,
-        "key_heads": heads
-        if config.get("num_key_value_heads") is None
-        else number(config, "num_key_value_heads"),
+        "key_heads": key_heads,
     }
     theta, scaling = _rope(config, 1e6 if kind == "mixtral" else 1e4)
     head_width = config.get("head_dim", 128 if kind == "qwen3" else None)
     if head_width is not None:
         head_width = number({**config, "head_dim": head_width}, "head_dim")
+    biases: tuple[str, ...] = ()
     if kind == "qwen2" or (kind == "qwen2_moe" and switch(config, "qkv_bias", True)):
-        biases: tuple[str, ...] = QKV
-    else:
-        biases = (
-            (*QKV, "out")
-            if switch(config, "attention_bias", False) and kind in ("llama", "qwen3", "qwen3_moe")
-            else ()
-        )
+        biases = QKV
+    elif switch(config, "attention_bias", False) and kind in ("llama", "qwen3", "qwen3_moe"):
+        biases = (*QKV, "out")
+    epsilon = {"rms_norm_eps": 1e-5 if kind == "mixtral" else 1e-6, **config}
     return {
         **sizes,
         "head_width": head_width,
         "theta": theta,
         "scaling": scaling,
-        "epsilon": number(
-            {"rms_norm_eps": 1e-5 if kind == "mixtral" else 1e-6, **config}, "rms_norm_eps", float
-        ),
+        "epsilon": number(epsilon, "rms_norm_eps", float),
         "biases": biases,
         "head_norm": kind.startswith("qwen3"),
         "window": _window(config),
@@ -160,27 +157,18 @@ def _moe(config: Mapping[str, Any]) -> MoE:
 
 
 def _kind(model: Llama | MoE) -> str:
-    """The kind that has what the model has."""
+    """The kind whose files can describe the model."""
     every = (*QKV, "out")
     if isinstance(model, MoE):
         kind = "qwen3_moe" if model.head_norm else "qwen2_moe" if model.shared_width else "mixtral"
         biases = {"qwen3_moe": ((), every), "qwen2_moe": ((), QKV), "mixtral": ((),)}[kind]
-        wrong = bool(model.shared_width) != (kind == "qwen2_moe") or (
-            kind == "mixtral" and not model.renormalise
-        )
-        wrong |= kind == "qwen2_moe" and (
-            model.window is not None or model.head_width not in (None, _width(model))
-        )
+        wrong = bool(model.shared_width) != (kind == "qwen2_moe")
+        wrong |= kind == "mixtral" and not model.renormalise
+        other_width = model.head_width not in (None, _width(model))
+        wrong |= kind == "qwen2_moe" and (model.window is not None or other_width)
     else:
-        kind = (
-            "qwen3"
-            if model.head_norm
-            else "qwen2"
-            if model.biases == QKV
-            else "mistral"
-            if model.window
-            else "llama"
-        )
+        kind = "mistral" if model.window else "llama"
+        kind = "qwen3" if model.head_norm else "qwen2" if model.biases == QKV else kind
         biases = {"qwen3": ((), every), "qwen2": (QKV,), "mistral": ((),), "llama": ((), every)}[kind]
         wrong = kind == "qwen2" and model.head_width not in (None, _width(model))
     if wrong or model.biases not in biases:
@@ -234,17 +222,17 @@ def _config(model: Llama | MoE) -> dict[str, Any]:
 def _scaling(scaling: Scaling | None) -> dict[str, Any] | None:
     if scaling is None:
         return None
-    said: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    settings: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
     if scaling.kind != "linear":
-        slow, fast = (
-            ("beta_slow", "beta_fast") if scaling.kind == "yarn" else ("low_freq_factor", "high_freq_factor")
-        )
-        said |= {"original_max_position_embeddings": scaling.length, slow: scaling.slow, fast: scaling.fast}
-    return said if scaling.attention is None else {**said, "attention_factor": scaling.attention}
+        yarn = scaling.kind == "yarn"
+        slow, fast = ("beta_slow", "beta_fast") if yarn else ("low_freq_factor", "high_freq_factor")
+        settings |= {"original_max_position_embeddings": scaling.length}
+        settings |= {slow: scaling.slow, fast: scaling.fast}
+    return settings if scaling.attention is None else {**settings, "attention_factor": scaling.attention}
 
 
 def _shared(model: Llama | MoE) -> list[Weight]:
-    """The weights of all but the MLPs."""
+    """All weights except those of the MLPs."""
     layer, attention = "model.layers.{}.", "model.layers.{}.self_attn."
     names = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
     weights = [
@@ -255,7 +243,9 @@ def _shared(model: Llama | MoE) -> list[Weight]:
     ]
     for ours, theirs in names.items():
         weights.append(
-            Weight(f"blocks/attention/{ours}/kernel", (f"{attention}{theirs}.weight",), turned, turned)
+            Weight(
+                f"blocks/attention/{ours}/kernel", (f"{attention}{theirs}.weight",), transposed, transposed
+            )
         )
     weights += [
         Weight(f"blocks/attention/{ours}/bias", (f"{attention}{names[ours]}.bias",)) for ours in model.biases
@@ -270,7 +260,9 @@ def _shared(model: Llama | MoE) -> list[Weight]:
 
 def _llama_weights(model: Llama) -> list[Weight]:
     return _shared(model) + [
-        Weight(f"blocks/{name}/kernel", ("model.layers.{}.mlp." + name + "_proj.weight",), turned, turned)
+        Weight(
+            f"blocks/{name}/kernel", ("model.layers.{}.mlp." + name + "_proj.weight",), transposed, transposed
+        )
         for name in ("gate", "up", "down")
     ]
 
@@ -278,22 +270,20 @@ def _llama_weights(model: Llama) -> list[Weight]:
 def _moe_weights(model: MoE) -> list[Weight]:
     mixtral = _kind(model) == "mixtral"
     mlp = "model.layers.{}.block_sparse_moe." if mixtral else "model.layers.{}.mlp."
-    names = (
-        {"gate": "w1", "up": "w3", "down": "w2"}
-        if mixtral
-        else {x: f"{x}_proj" for x in ("gate", "up", "down")}
-    )
+    names = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+    if mixtral:
+        names = {"gate": "w1", "up": "w3", "down": "w2"}
     pairs = {"experts/router/kernel": "gate"} | {f"experts/{x}": "experts.{}." + y for x, y in names.items()}
     if model.shared_width:
         pairs |= {f"shared_{x}/kernel": f"shared_expert.{x}_proj" for x in ("gate", "up", "down")}
         pairs |= {"shared_open/kernel": "shared_expert_gate"}
     return _shared(model) + [
-        Weight(f"blocks/{x}", (f"{mlp}{y}.weight",), turned, turned) for x, y in pairs.items()
+        Weight(f"blocks/{x}", (f"{mlp}{y}.weight",), transposed, transposed) for x, y in pairs.items()
     ]
 
 
 _SHARED: dict[str, Any] = {
-    "ignored": r"rotary_emb\.inv_freq$",  # older files keep what follows from the config
+    "ignored": r"rotary_emb\.inv_freq$",  # in older files; the config determines it
     "prefixes": ("model.",),
     "copies": {"lm_head.weight": "model.embed_tokens.weight"},
 }

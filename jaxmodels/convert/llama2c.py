@@ -1,4 +1,4 @@
-"""Models and vocabularies of llama2.c (github.com/karpathy/llama2.c): its first, headerless format, and its tokenizer.
+"""Models and tokenizers of llama2.c (github.com/karpathy/llama2.c), in its first format, version 0.
 
 Dimensions: L layers, H heads, D width of a head, M width, F hidden, V vocabulary.
 """
@@ -22,9 +22,9 @@ VOCABULARY = 64 << 20  # bytes of a tokenizer's file, at most
 
 
 def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
-    """(model, params) of a .bin file of version 0: seven numbers, then float32 weights, which stay in the file until used.
+    """(model, params) of a .bin file: seven integers, then float32 weights, memory-mapped.
 
-    The length of the file must be what its header asks for; that is checked before a weight is read.
+    The file must be as long as its header says; that is checked before a weight is read.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,7 +61,7 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
     def kernel(name: str) -> dict[str, np.ndarray]:
         return {"kernel": w[name].swapaxes(1, 2)}
 
-    # Here a pair that turns is (2 i, 2 i + 1), as in the paper; ours is (i, i + D / 2).
+    # Rotary position embedding rotates the pairs (2 i, 2 i + 1) there, as in the paper; ours (i, i + D / 2).
     for name, heads in (("query", H), ("key", G)):
         w[name] = w[name].reshape(L, heads, -1, 2, M).swapaxes(2, 3).reshape(L, -1, M)
     params: dict[str, Any] = {
@@ -79,17 +79,15 @@ def load_llama2c(path: str | Path) -> tuple[Llama, dict[str, Any]]:
 
 
 def save_llama2c(path: str | Path, model: Llama, params: Any) -> None:
-    """Writes a .bin file of version 0; a setting that the format has no place for is a ValueError."""
+    """Writes a .bin file of version 0; a setting that the format cannot express is a ValueError."""
     bare = Llama(
-        *(
-            model.vocabulary,
-            model.length,
-            model.width,
-            model.depth,
-            model.heads,
-            model.key_heads,
-            model.hidden_width,
-        ),
+        model.vocabulary,
+        model.length,
+        model.width,
+        model.depth,
+        model.heads,
+        model.key_heads,
+        model.hidden_width,
         tied=model.tied,
         remat=model.remat,
         unroll=model.unroll,
@@ -155,7 +153,7 @@ def _shapes(M: int, F: int, L: int, H: int, G: int, V: int, T: int, tied: bool) 
 
 
 class Vocabulary(NamedTuple):
-    """Pieces and their scores; text is joined from bytes and letters by the best score, as in SentencePiece's BPE.
+    """Pieces and their scores; letters are merged by the best score, as in SentencePiece's BPE.
 
     Token 1 begins a text, token 2 ends it, token 3 + b is the byte b.
     """
@@ -167,21 +165,21 @@ class Vocabulary(NamedTuple):
     end: int = 2
 
     def encode(self, text: str) -> list[int]:
-        """Tokens, without begin and end; a text that is not empty is read as if a space came first."""
+        """Tokens, without begin and end; a text that is not empty is encoded with a space before it."""
         tokens: list[int] = []
         for letter in " " + text if text else "":
             piece = letter.encode()
             tokens += [self.ids[piece]] if piece in self.ids else [3 + byte for byte in piece]
         while True:
-            joined = (self.ids.get(self.pieces[a] + self.pieces[b]) for a, b in pairwise(tokens))
-            found = [(-self.scores[token], at, token) for at, token in enumerate(joined) if token is not None]
-            if not found:
+            merged = [self.ids.get(self.pieces[a] + self.pieces[b]) for a, b in pairwise(tokens)]
+            merges = [(-self.scores[token], i, token) for i, token in enumerate(merged) if token is not None]
+            if not merges:
                 return tokens
-            _, at, token = min(found)
-            tokens[at : at + 2] = [token]
+            _, i, token = min(merges)
+            tokens[i : i + 2] = [token]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text; begin and end say nothing, and the space that encode put first is gone."""
+        """The text, without begin and end and without the space that encode puts first."""
         parts = []
         for token in known_tokens(tokens, len(self.pieces)):
             piece = self.pieces[token]
@@ -192,7 +190,7 @@ class Vocabulary(NamedTuple):
 
 
 def load_vocabulary(path: str | Path, size: int) -> Vocabulary:
-    """The tokenizer of a model with `size` tokens: a length, then for each token a float score, its length and its bytes."""
+    """The tokenizer of a model with `size` tokens: a length, then each token's score, length and bytes."""
     path = Path(path)
     with path.open("rb") as file:
         data = file.read(VOCABULARY + 1)
@@ -201,20 +199,20 @@ def load_vocabulary(path: str | Path, size: int) -> Vocabulary:
             f"{path}: got more than {VOCABULARY:,} bytes; expected a tokenizer of llama2.c. Give another "
             "file."
         )
-    place = 4
+    position = 4
     pieces: list[bytes] = []
     scores: list[float] = []
-    while place + 8 <= len(data) and len(pieces) < size:
-        score, length = struct.unpack_from("<fi", data, place)
-        place += 8
-        if not 0 <= length <= len(data) - place:
+    while position + 8 <= len(data) and len(pieces) < size:
+        score, length = struct.unpack_from("<fi", data, position)
+        position += 8
+        if not 0 <= length <= len(data) - position:
             break
-        pieces.append(data[place : place + length])
+        pieces.append(data[position : position + length])
         scores.append(score)
-        place += length
-    if place != len(data) or len(pieces) != size or size < 259:
+        position += length
+    if position != len(data) or len(pieces) != size or size < 259:
         raise ValueError(
-            f"{path}: got {len(pieces):,} whole tokens in {len(data):,} bytes, read to byte {place:,}; "
+            f"{path}: got {len(pieces):,} whole tokens in {len(data):,} bytes, read to byte {position:,}; "
             f"expected {size:,}, at least 259, tokens and nothing after them. Take the tokenizer of this "
             "model."
         )

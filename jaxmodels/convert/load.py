@@ -85,7 +85,7 @@ def load_pretrained(
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises where a folder has no config.json and yet a file that looks like a model, and says what to do."""
+    """Raises where a folder has no config.json and yet a file that looks like a model."""
     if (folder / "config.json").is_file() or not folder.is_dir():
         return
     files = sorted(
@@ -194,7 +194,7 @@ def _read(
 
 
 def _check_unused(source: Source, names: Sequence[str], ignore: str | Sequence[str]) -> None:
-    """Raises for tensors that nothing uses, but for those that the family ignores or, with a warning, the caller."""
+    """Raises for tensors that nothing uses and nobody ignores; the caller's get a warning."""
     unused = [name for name in names if not re.search(f"{source.family.ignored}|{COUNTERS}", name)]
     patterns = [ignore] if isinstance(ignore, str) else list(ignore)
     ignored = [name for name in unused if any(re.search(pattern, name) for pattern in patterns)]
@@ -225,8 +225,8 @@ def _copies(source: Source, used: set[str]) -> list[str]:
             raise ValueError(
                 f"{source.path}: got {name} with other values than {other}, and {source.described} ties the "
                 "two; "
-                'expected equal ones. Say "tie_word_embeddings": false there if the model has a head of its own, else '
-                f"remove {name}."
+                'expected equal ones. Say "tie_word_embeddings": false there if the model has its own head, '
+                f"else remove {name}."
             )
         copies.append(name)
     return copies
@@ -261,7 +261,7 @@ def _with_head(model: nn.Module, classes: int, source: Source) -> nn.Module:
 
 
 def _llama2c(path: Path, shardings: Any, dtype: Any) -> Pretrained:
-    """The model of a llama2.c file, one array at a time; in that format token 1 begins a text and token 2 ends it."""
+    """The model of a llama2.c file, one array at a time; there token 1 begins a text and token 2 ends it."""
     model, views = load_llama2c(path)
     sharding_of = by_path(shardings) if shardings is not None else {}
     params = {}

@@ -18,22 +18,18 @@ TIMM = {
 def _torchvision(model: MobileNet) -> list[Weight]:
     found, C = conv_norm("stem", "features.0.0", "features.0.1"), model.stem
     for i, row in enumerate(model.rows):
-        layers = ["wide", "filter", "excite", "narrow"]
-        layers = [
-            name
-            for name in layers
-            if not ((name == "wide" and row.inner == C) or (name == "excite" and not row.excite))
-        ]
-        at = f"features.{i + 1}.{'block' if model.hard else 'conv'}."
+        layers = ["wide"] if row.inner != C else []
+        layers += ["filter", "excite", "narrow"] if row.excite else ["filter", "narrow"]
+        prefix = f"features.{i + 1}.{'block' if model.hard else 'conv'}."
         for j, name in enumerate(layers):
             if name == "excite":
-                found += pointwise(f"block_{i}/squeeze", f"{at}{j}.fc1") + pointwise(
-                    f"block_{i}/excite", f"{at}{j}.fc2"
+                found += pointwise(f"block_{i}/squeeze", f"{prefix}{j}.fc1") + pointwise(
+                    f"block_{i}/excite", f"{prefix}{j}.fc2"
                 )
-            elif name == "narrow" and not model.hard:  # in the second version the last has no part of its own
-                found += conv_norm(f"block_{i}/narrow", f"{at}{j}", f"{at}{j + 1}")
+            elif name == "narrow" and not model.hard:  # in version 2 the last layer is no block of its own
+                found += conv_norm(f"block_{i}/narrow", f"{prefix}{j}", f"{prefix}{j + 1}")
             else:
-                found += conv_norm(f"block_{i}/{name}", f"{at}{j}.0", f"{at}{j}.1")
+                found += conv_norm(f"block_{i}/{name}", f"{prefix}{j}.0", f"{prefix}{j}.1")
         C = row.out
     last = f"features.{len(model.rows) + 1}."
     found += conv_norm("last", last + "0", last + "1")
@@ -48,16 +44,16 @@ def _timm(model: MobileNet) -> list[Weight]:
     found, C, stage, block = conv_norm("stem", "conv_stem", "bn1"), model.stem, -1, 0
     for i, row in enumerate(model.rows):
         stage, block = (stage, block + 1) if i and row.out == C else (stage + 1, 0)
-        at = f"blocks.{stage}.{block}."
+        prefix = f"blocks.{stage}.{block}."
         if row.inner != C:
             names = {"wide": ("conv_pw", "bn1"), "filter": ("conv_dw", "bn2"), "narrow": ("conv_pwl", "bn3")}
         else:
             names = {"filter": ("conv_dw", "bn1"), "narrow": ("conv_pw", "bn2")}
         for ours, (of_conv, of_norm) in names.items():
-            found += conv_norm(f"block_{i}/{ours}", at + of_conv, at + of_norm)
+            found += conv_norm(f"block_{i}/{ours}", prefix + of_conv, prefix + of_norm)
         if row.excite:
-            found += pointwise(f"block_{i}/squeeze", at + "se.conv_reduce")
-            found += pointwise(f"block_{i}/excite", at + "se.conv_expand")
+            found += pointwise(f"block_{i}/squeeze", prefix + "se.conv_reduce")
+            found += pointwise(f"block_{i}/excite", prefix + "se.conv_expand")
         C = row.out
     if model.dense:
         last = f"blocks.{stage + 1}.0."

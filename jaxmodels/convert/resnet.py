@@ -1,6 +1,7 @@
-"""ResNets as transformers, timm, torchvision and, for CIFAR's images, github.com/akamaster/pytorch_resnet_cifar10 hold them.
+"""ResNets as transformers, timm and torchvision hold them, and akamaster's for CIFAR.
 
-timm and torchvision have the same names. transformers knows neither groups nor squeeze-excite.
+The last are of github.com/akamaster/pytorch_resnet_cifar10. timm and torchvision have the same names.
+transformers has neither groups nor squeeze-excite.
 """
 
 from __future__ import annotations
@@ -67,11 +68,11 @@ def _model(config: Mapping[str, Any]) -> ResNet:
 
 def _config(model: ResNet) -> dict[str, Any]:
     kind = next((name for name, block in BLOCKS.items() if model.block is block), None)
-    said = {"groups": model.groups, "base_width": model.base_width, "stem": model.stem}
-    if kind is None or said != {"groups": 1, "base_width": 64, "stem": "pool"}:
+    settings = {"groups": model.groups, "base_width": model.base_width, "stem": model.stem}
+    if kind is None or settings != {"groups": 1, "base_width": 64, "stem": "pool"}:
         raise ValueError(
-            f"resnet: got blocks of {model.block.__name__} with {said}; expected what transformers can say, "
-            "plain ones and the stem that pools. Write timm's layout, or keep it as a checkpoint."
+            f"resnet: got blocks of {model.block.__name__} with {settings}; expected what transformers can "
+            "say, plain ones and the stem that pools. Write timm's layout, or keep it as a checkpoint."
         )
     return {
         "model_type": "resnet",
@@ -86,13 +87,13 @@ def _config(model: ResNet) -> dict[str, Any]:
 
 
 class _Names(NamedTuple):
-    """Beginnings of names, of convolution and normalisation; {s}, {b} and {c} number stage, block and convolution."""
+    """Prefixes of convolution and normalisation; {s}, {b} and {c} index stage, block and convolution."""
 
     stem: tuple[str, str]
     layer: tuple[str, str]
     shortcut: tuple[str, str]
     head: str
-    first: int  # stage and convolution
+    first: int  # index of stages and convolutions
 
 
 THEIRS = "resnet.encoder.stages.{s}.layers.{b}."

@@ -28,7 +28,7 @@ NAMES = (
 
 
 def fairseq_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors by the names of a Hugging Face folder; those that are no part of the model's body keep theirs."""
+    """The tensors by the names of a Hugging Face folder; tensors of other parts keep their names."""
     found = {}
     for name, tensor in tensors.items():
         for pattern, new in NAMES:
@@ -40,7 +40,7 @@ def fairseq_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
 def fairseq_config(
     tensors: Mapping[str, Any], *, heads: int, activation: str = "gelu", padding: int = 1
 ) -> dict[str, Any]:
-    """The config.json of fairseq's masked language model: sizes by its tensors, with what those do not say."""
+    """The config.json of fairseq's masked language model: sizes from its tensors, the rest as given."""
     named = fairseq_names(tensors)
     vocabulary, width = named["roberta.embeddings.word_embeddings.weight"].shape
     layers = [name for name in named if re.search(r"layer\.\d+\.intermediate\.dense\.weight$", name)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmodels.convert.family import Family, Weight, number, switch, turned
+from jaxmodels.convert.family import Family, Weight, number, switch, transposed
 from jaxmodels.models.t5 import T5
 
 SIZES = {
@@ -87,7 +87,7 @@ def weights(model: T5) -> list[Weight]:
             Weight(f"norm_{side}/scale", (f"{side}.final_layer_norm.weight",)),
         ]
         found += [
-            Weight(f"{side}/{ours}/kernel", (f"{layer}{name}.weight",), turned, turned)
+            Weight(f"{side}/{ours}/kernel", (f"{layer}{name}.weight",), transposed, transposed)
             for ours, name in names.items()
         ]
         found += [Weight(f"{side}/{ours}/scale", (f"{layer}{name}.weight",)) for ours, name in norms.items()]
@@ -103,8 +103,7 @@ FAMILY = Family(
     model=model,
     config=config,
     weights=weights,
-    # Copies of the shared matrix, which are compared with it, and a table that older files have and nothing
-    # reads.
+    # Copies of the shared matrix, which are compared with it, and an unused table of older files.
     ignored=r"^(encoder|decoder)\.embed_tokens\.weight$|^lm_head\.weight$"
     r"|^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
     modules=(T5,),

@@ -1,4 +1,4 @@
-"""A text model from a Hugging Face folder or a llama2.c file, ready to write and to be scored."""
+"""A text model from a Hugging Face folder or a llama2.c file, ready to generate text and to be scored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxmodels.convert.generation_config import Asked
+from jaxmodels.convert.generation_config import GenerationSettings
 from jaxmodels.convert.llama2c import Vocabulary, load_vocabulary
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.formats.json_file import read_object
@@ -20,13 +20,14 @@ from jaxmodels.interfaces import Decoder
 from jaxmodels.task import Task
 from jaxmodels.tasks import language, translate
 
-# Where no file of the tokenizer says it: kinds of models whose own tokenizer puts a first token before every
-# text.
-BEGINS = {"llama", "mistral", "mixtral"}
-BEGINNERS = ("Llama", "CodeLlama", "Gemma")  # classes of tokenizers that do
-# What generation_config.json may say and a text would follow, each with what changes nothing. Temperature,
-# top_k, beams, penalties and the number of tokens are not among them: see convert/asked.py.
-PLAIN: dict[str, tuple[Any, ...]] = {
+# Kinds of models, and classes of tokenizers, that put a first token before every text where no file of the
+# tokenizer says otherwise.
+BEGINNING_MODELS = {"llama", "mistral", "mixtral"}
+BEGINNING_TOKENIZERS = ("Llama", "CodeLlama", "Gemma")
+# Settings of generation_config.json that would change a text and are refused, with the values that change
+# nothing. Temperature, top_k, beams, penalties and the number of tokens are options: see
+# generation_config.py.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
     "suppress_tokens": (None, []),
     "begin_suppress_tokens": (None, []),
     "bad_words_ids": (None, []),
@@ -42,31 +43,31 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 
 
 class TextModel(NamedTuple):
-    """A model with its parameters, its task, what decoding needs, and what its folder asks for in how texts are drawn."""
+    """A model with its parameters, its task, its decoder, and its folder's settings of generation."""
 
     model: nn.Module
     params: Any
     task: Task
     decoder: Decoder
-    asked: Asked = Asked()
+    generation: GenerationSettings = GenerationSettings()
 
 
 def open_text_model(
     folder: str | os.PathLike[str], *, warn: Callable[[str], Any] = warnings.warn
 ) -> TextModel:
-    """The model of a folder with config.json, weights and a tokenizer; or of a llama2.c file with its tokenizer beside it.
+    """The model of a folder with config.json, weights and a tokenizer, or of a llama2.c file with its own.
 
-    One with an encoder, as T5, writes what it makes of a source. How texts are drawn is the caller's choice:
-    what the folder asks for there is said by `warn`, and not followed.
+    A model with an encoder, such as T5, generates the output for a source text. The caller chooses how to
+    sample: `warn` gets a sentence on the folder's settings of it, which are not followed.
     """
-    made = read_text_model(folder)
-    if unmet := made.asked.unmet(()):
+    text_model = read_text_model(folder)
+    if unmet := text_model.generation.unmet(()):
         warn(unmet)
-    return made
+    return text_model
 
 
 def read_text_model(folder: str | os.PathLike[str]) -> TextModel:
-    """As open_text_model, for a caller who uses made.asked, or draws nothing."""
+    """As open_text_model, for a caller who reports .generation itself, or does not sample."""
     model, params, _, config = load_pretrained(folder)
     if not hasattr(model, "start"):
         raise ValueError(
@@ -76,15 +77,21 @@ def read_text_model(folder: str | os.PathLike[str]) -> TextModel:
     folder = Path(folder)
     if folder.is_file():
         vocabulary = _vocabulary(folder, model)
-        made = language.decoder(model, encode=vocabulary.encode, decode=vocabulary.decode, begin=1, end=2)
-        return TextModel(model, params, language.next_token(model), made)
+        decoder = language.decoder(
+            model,
+            encode=vocabulary.encode,
+            decode=vocabulary.decode,
+            begin=vocabulary.begin,
+            end=vocabulary.end,
+        )
+        return TextModel(model, params, language.next_token(model), decoder)
     tokenizer = Tokenizer.load(folder)
-    generation, asked = _generation(folder, config), Asked(*_said(folder, config))
-    special = {**config, **generation}
+    generation = GenerationSettings(*_settings(folder, config))
+    own_tokens = special_tokens(folder, config)
 
     def tokens(name: str) -> tuple[int, ...]:
-        path = asked.path if name in generation else folder / "config.json"
-        return _tokens(special, name, path, model.vocabulary)
+        path = generation.path if name in own_tokens else folder / "config.json"
+        return token_ids({**config, **own_tokens}, name, path, model.vocabulary)
 
     ends = tokens("eos_token_id")
     end = ends[0] if len(ends) == 1 else ends or None
@@ -95,34 +102,36 @@ def read_text_model(folder: str | os.PathLike[str]) -> TextModel:
                 f"{folder / 'config.json'}: got decoder_start_token_id {begin} and eos_token_id {end}; "
                 "expected two tokens. Correct the file."
             )
-        encode = _encoder(
-            tokenizer, model, tokenizer.before or (), ends[:1] if tokenizer.after is None else tokenizer.after
-        )
-        made = translate.decoder(model, encode=encode, decode=tokenizer.decode, begin=begin, end=end)
-        return TextModel(model, params, translate.translate(model), made, asked)
+        after = ends[:1] if tokenizer.after is None else tokenizer.after
+        encode = _encoder(tokenizer, model, tokenizer.before or (), after)
+        decoder = translate.decoder(model, encode=encode, decode=tokenizer.decode, begin=begin, end=end)
+        return TextModel(model, params, translate.translate(model), decoder, generation)
     before = _before(tokenizer, config, folder, model.vocabulary)
     first = before[0] if len(before) == 1 else None
     encode = _encoder(tokenizer, model, before if first is None else (), tokenizer.after or ())
-    made = language.decoder(model, encode=encode, decode=tokenizer.decode, begin=first, end=end)
-    return TextModel(model, params, language.next_token(model), made, asked)
+    decoder = language.decoder(model, encode=encode, decode=tokenizer.decode, begin=first, end=end)
+    return TextModel(model, params, language.next_token(model), decoder, generation)
 
 
-def _generation(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What generation_config.json says of special tokens, before which config.json does not count."""
-    where, said = _said(folder, config)
-    for name, plain in PLAIN.items():
-        if name in said and said[name] not in plain:
+def special_tokens(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The special tokens of generation_config.json, which go before those of config.json.
+
+    A ValueError where the file asks for a change of texts that is not followed.
+    """
+    path, settings = _settings(folder, config)
+    for name, neutral in NEUTRAL.items():
+        if name in settings and settings[name] not in neutral:
+            stop = ", and give the strings with --stop" if name == "stop_strings" else ""
             raise ValueError(
-                f"{where}: got {name} {str(said[name])[:80]}; expected none, the only value that is "
-                "followed. Take it out of the file to go on without it."
-                + (", and give the strings with --stop" if name == "stop_strings" else "")
+                f"{path}: got {name} {str(settings[name])[:80]}; expected none, the only value that is "
+                f"followed. Take it out of the file to go on without it{stop}."
             )
     names = ("eos_token_id", "decoder_start_token_id")
-    return {name: said[name] for name in names if said.get(name) is not None}
+    return {name: settings[name] for name in names if settings.get(name) is not None}
 
 
-def _said(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
-    """The file that says how texts are generated, and what it says."""
+def _settings(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
+    """The file with settings of generation, and the settings."""
     path = folder / "generation_config.json"
     return (path, read_object(path)) if path.is_file() else (folder / "config.json", config)
 
@@ -130,27 +139,30 @@ def _said(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Mapping[str, A
 def _before(
     tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path, vocabulary: int
 ) -> tuple[int, ...]:
-    """What stands before every text: as the tokenizer's files say, else by its class or the kind of the model."""
+    """The tokens before every text: by the tokenizer's files, else by its class or the kind of the model."""
     settings = read_settings(folder)
     if tokenizer.before is not None and settings.switch("add_bos_token") is not True:
         return tokenizer.before
-    begins = settings.kind in BEGINNERS if settings.named else config["model_type"] in BEGINS
+    if settings.named:
+        begins = settings.kind in BEGINNING_TOKENIZERS
+    else:
+        begins = config["model_type"] in BEGINNING_MODELS
     if tokenizer.before or not (begins or settings.switch("add_bos_token")):
         return tokenizer.before or ()
-    return _tokens(config, "bos_token_id", folder / "config.json", vocabulary)[:1]
+    return token_ids(config, "bos_token_id", folder / "config.json", vocabulary)[:1]
 
 
 def _encoder(
     tokenizer: Tokenizer, model: Any, before: tuple[int, ...], after: tuple[int, ...]
 ) -> Callable[[str], list[int]]:
-    """encode, with what stands around a text; a number that the model has not is a ValueError."""
+    """The tokenizer's encode with the tokens around a text; a token beyond the model's is a ValueError."""
 
     def encode(text: str) -> list[int]:
         tokens = [*before, *tokenizer.encode(text), *after]
         if tokens and max(tokens) >= model.vocabulary:
             raise ValueError(
                 f"got the token {max(tokens)}, {tokenizer.decode([max(tokens)])!r}, in a text for a model of "
-                f"{model.vocabulary:,} tokens; expected numbers below that. Leave it out, or take this "
+                f"{model.vocabulary:,} tokens; expected tokens below that. Leave it out, or take this "
                 "model's tokenizer."
             )
         return tokens
@@ -159,7 +171,7 @@ def _encoder(
 
 
 def _vocabulary(path: Path, model: Any) -> Vocabulary:
-    """The tokenizer of a llama2.c file, by the names that the program knows."""
+    """The tokenizer beside a llama2.c file, by the names that llama2.c uses."""
     paths = [path.with_name(name) for name in (f"tok{model.vocabulary}.bin", "tokenizer.bin")]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
@@ -170,11 +182,11 @@ def _vocabulary(path: Path, model: Any) -> Vocabulary:
     return load_vocabulary(found, model.vocabulary)
 
 
-def _tokens(config: Mapping[str, Any], name: str, path: Path, vocabulary: int = 2**31) -> tuple[int, ...]:
-    """A special token's number, or those of several, as the file at this path says, of a model with so many tokens."""
+def token_ids(config: Mapping[str, Any], name: str, path: Path, vocabulary: int = 2**31) -> tuple[int, ...]:
+    """The special tokens of this name, from the file at this path, for a model of `vocabulary` tokens."""
     value = config.get(name)
     values = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(type(one) is int and 0 <= one < 2**31 for one in values):
+    if not all(type(token) is int and 0 <= token < 2**31 for token in values):
         raise ValueError(f"{path}: got {name} {value!r}; expected a token. Correct the file.")
     if values and max(values) >= vocabulary:
         raise ValueError(

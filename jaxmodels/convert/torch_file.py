@@ -1,4 +1,4 @@
-"""Files of torch (.pt, .pth, .th, .bin), which are pickles, read by torch's own reader of weights, which runs nothing."""
+"""Files of torch (.pt, .pth, .th, .bin), read by torch's reader of weights alone, which runs no code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jaxmodels.convert.tensors import open_shards
 TORCH = (".pt", ".pth", ".th", ".bin")
 SINGLE, INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 PICKLE = 64 << 20  # bytes of the part that names the tensors, at most
-SHARED = 16  # times the size of a file that its tensors may have together, as some share their numbers
+SHARED = 16  # the most times a file's size that its tensors may have in all, as some share their values
 SAFE = (2, 6)  # before it, weights_only could be made to run code: CVE-2025-32434
-NESTED = ("state_dict", "model")  # where a training's file has its weights
+NESTED = ("state_dict", "model")  # keys of the weights in a checkpoint of a training run
 PREFIX = "module."  # of torch's DataParallel
 
 
@@ -28,13 +28,13 @@ class TorchTensor(NamedTuple):
     shape: tuple[int, ...]
 
     def read(self) -> np.ndarray:
-        """The numbers; short floating types, of which NumPy lacks some, as float32."""
+        """The values; floating types of less than 32 bits, some of which NumPy lacks, as float32."""
         x = self.tensor.detach()
         return (x.float() if x.is_floating_point() and x.dtype.itemsize < 4 else x).numpy()
 
 
 def open_torch(path: Path) -> dict[str, TorchTensor]:
-    """The tensors of one file by name. A file that holds anything else than tensors, numbers and texts is a ValueError."""
+    """The tensors of one file by name. A ValueError where it holds anything but tensors and plain values."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: got no file; expected one of torch. Check the path.")
     try:
@@ -55,7 +55,7 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
     try:
         # Only the zip format, torch's since 1.6, can stay in the file until it is used.
         found = torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
-    except Exception as error:  # whatever a broken or hostile file can provoke
+    except Exception as error:  # a broken or hostile file can provoke anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path}: got no weights that can be read safely ({reason}); expected a file of tensors alone. "
@@ -76,10 +76,10 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
                 "state_dict()."
             )
         tensors[name.removeprefix(PREFIX)] = TorchTensor(path, x, tuple(x.shape))
-    whole = sum(x.numel() * x.element_size() for x in found.values())
-    if whole > SHARED * path.stat().st_size:
+    total = sum(x.numel() * x.element_size() for x in found.values())
+    if total > SHARED * path.stat().st_size:
         raise ValueError(
-            f"{path}: got tensors of {whole:,} bytes in a file of {path.stat().st_size:,}; expected the "
+            f"{path}: got tensors of {total:,} bytes in a file of {path.stat().st_size:,}; expected the "
             "values themselves. Save its state_dict() again, with every tensor .contiguous()."
         )
     if len(tensors) < len(found):
@@ -91,11 +91,11 @@ def open_torch(path: Path) -> dict[str, TorchTensor]:
 
 
 def _check_zip(path: Path) -> None:
-    """Raises a ValueError where the parts of a file are not what torch writes: each once, and none compressed."""
+    """Raises a ValueError unless a file's parts are as torch writes them: each once, and none compressed."""
     try:
         with zipfile.ZipFile(path) as file:
             parts = file.infolist()
-    except Exception as error:  # zipfile raises much more than BadZipFile
+    except Exception as error:  # zipfile raises more than BadZipFile
         raise ValueError(
             f"{path}: got no zip file that can be read ({error}); expected one of torch. Get it again."
         ) from error

@@ -1,6 +1,6 @@
 """Vision transformers as transformers, timm and torchvision hold them.
 
-timm's that pool the mean normalise after pooling, which ours does before: those are not read.
+timm's models with mean pooling normalise after pooling; ours normalises before, so they are not read.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def _model(config: Mapping[str, Any]) -> ViT:
 
 def _config(model: ViT) -> dict[str, Any]:
     height, width = (model.size,) * 2 if isinstance(model.size, int) else model.size
-    said = {"pool": model.pool, "registers": model.registers, "layer_scale": model.layer_scale}
-    if said != {"pool": "token", "registers": 0, "layer_scale": 0.0} or height != width:
+    settings = {"pool": model.pool, "registers": model.registers, "layer_scale": model.layer_scale}
+    if settings != {"pool": "token", "registers": 0, "layer_scale": 0.0} or height != width:
         raise ValueError(
-            f"vit: got {said} for images of {height}x{width}; expected what transformers can say, a class "
-            "token, no registers, no scale and square images. Keep it as a checkpoint."
+            f"vit: got {settings} for images of {height}x{width}; expected what transformers can say, a "
+            "class token, no registers, no scale and square images. Keep it as a checkpoint."
         )
     return {
         "model_type": "vit",
@@ -87,12 +87,12 @@ def _config(model: ViT) -> dict[str, Any]:
 
 
 def _row(ours: str, theirs: str) -> Weight:
-    """What they keep with a leading axis of 1."""
+    """A parameter that they keep with a leading axis of 1."""
     return Weight(ours, (theirs,), lambda x: x[0], lambda x: x[None])
 
 
 def _thirds(template: str, heads: int) -> list[Weight]:
-    """Queries, keys and values, which they keep apart. template: of a name, without the last part."""
+    """Queries, keys and values, which they keep in three tensors. template: a name without its last part."""
     found = []
     for leaf, theirs in (("kernel", "weight"), ("bias", "bias")):
         names = tuple(f"{template.format(part)}.{theirs}" for part in ("query", "key", "value"))
@@ -109,7 +109,7 @@ def _thirds(template: str, heads: int) -> list[Weight]:
 
 
 def _joined(kernel: str, bias: str, heads: int) -> list[Weight]:
-    """Queries, keys and values, which they keep one after another."""
+    """Queries, keys and values, which they keep in one tensor, one after another."""
 
     def read(x: Any) -> Any:
         return heads_apart(heads)(x.T)
@@ -180,7 +180,7 @@ def _torchvision(model: ViT) -> list[Weight]:
 
 
 def _token(weights: Any) -> Any:
-    """Those of models with a class token; a state dict of others has names that differ."""
+    """The weights of models with a class token; a state dict of other models has other names."""
 
     def checked(model: ViT) -> list[Weight]:
         if model.pool != "token" or model.registers:

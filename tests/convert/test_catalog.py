@@ -31,7 +31,7 @@ COUNTS = {
 
 
 def test_every_family_of_the_directory_and_every_size_of_it_is_in_the_table():
-    named = {row.module.__name__.rpartition(".")[2]: catalog.made(row) for row in catalog.ROWS}
+    named = {row.module.__name__.rpartition(".")[2]: catalog.sizes_of(row) for row in catalog.ROWS}
     assert named.keys() == {file.stem for file in FOLDER.glob("[a-z]*.py")}
     assert all(named.values())
     written = {
@@ -69,7 +69,7 @@ def test_parameters_are_those_that_are_published():
     families = {"cnn", "alexnet", "resnet", "mobilenet", "vit", "gpt", "llama", "t5", "moe"}
     rows = [row for row in catalog.ROWS if row.module.__name__.rpartition(".")[2] in families]
     for row in rows:
-        sizes = {name: make for name, make in catalog.made(row).items() if name in COUNTS}
+        sizes = {name: make for name, make in catalog.sizes_of(row).items() if name in COUNTS}
         [*lines] = catalog.counted(row, sizes)
         assert {line.name: line.parameters for line in lines} == {name: COUNTS[name] for name in sizes}
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from foreign import count, logits, ours, pictures, shaken
+from foreign import count, logits, ours, pictures, shaken, weights_in
 
 from jaxmodels.convert import convnext as convert_convnext
 from jaxmodels.convert import families
@@ -104,9 +104,7 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch(tmp_path, monkeypatch):
     def make(classes, **fields):
         return MODEL.clone(classes=classes, **fields)
 
-    def weights(model):
-        return convert_convnext._weights(model, convert_convnext.NAMES_OF_TIMM)
-
+    weights = weights_in(convert_convnext, "timm")
     monkeypatch.setattr(families, "FAMILIES", (timm({"tiny": make}, weights, (ConvNeXt,)),))
     theirs, arrays = shaken(Theirs(MODEL)), {}
     for name, x in theirs.state_dict().items():

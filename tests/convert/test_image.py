@@ -11,7 +11,7 @@ import pytest
 from foreign import shaken
 
 from jaxmodels import cli, predict
-from jaxmodels.convert.image import Preparation, _of_timm, _of_transformers, preparation
+from jaxmodels.convert.image import Preparation, from_timm, from_transformers, preparation
 
 Image = pytest.importorskip("PIL.Image", reason="needs pillow")
 
@@ -59,7 +59,7 @@ def test_pictures_are_prepared_as_transformers_does(name, picture):
         pytest.skip(f"this version of transformers has no {kind}")
     theirs = getattr(transformers, kind)(**options, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25])
     want = theirs(Image.open(picture), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
-    got = _of_transformers(json.loads(theirs.to_json_string()))(picture)["image"]
+    got = from_transformers(json.loads(theirs.to_json_string()))(picture)["image"]
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -74,42 +74,42 @@ def test_pictures_are_prepared_as_timm_says(picture):
     }
     whole = Image.open(picture).resize((44, 32), Image.Resampling.BICUBIC).crop((10, 4, 34, 28))
     want = (np.asarray(whole, np.float32) / 255 - 0.5) / 0.25
-    np.testing.assert_allclose(_of_timm(said)(picture)["image"], want, atol=1e-5)
+    np.testing.assert_allclose(from_timm(said)(picture)["image"], want, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("of", "change", "text"),
     [
         (
-            _of_transformers,
+            from_transformers,
             {"size": {"height": "x", "width": 9}},
             "got a size of 'x'; expected pixels, 1 to 4,096",
         ),
-        (_of_transformers, {"size": None}, "got a size of None; expected pixels"),
+        (from_transformers, {"size": None}, "got a size of None; expected pixels"),
         (
-            _of_transformers,
+            from_transformers,
             {"size": 9, "image_mean": [0.5, 0.5]},
             r"got image_mean \[0.5, 0.5\]; expected three numbers",
         ),
-        (_of_transformers, {"size": 9, "resample": 17}, "got resample 17; expected pillow's 0 to 5"),
+        (from_transformers, {"size": 9, "resample": 17}, "got resample 17; expected pillow's 0 to 5"),
         (
-            _of_timm,
+            from_timm,
             {"mean": [0] * 3, "std": [1] * 3, "input_size": [1, 9, 9]},
             r"got input_size \[1, 9, 9\]; expected 3, height",
         ),
         (
-            _of_timm,
+            from_timm,
             {"mean": [0] * 3, "std": [1] * 3, "crop_mode": "border"},
             "got crop_mode 'border'; expected center or squash",
         ),
         (
-            _of_timm,
+            from_timm,
             {"mean": [0] * 3, "std": [1] * 3, "interpolation": "random"},
             "got interpolation 'random'; expected one of",
         ),
-        (_of_timm, {"mean": [0] * 3, "std": [1] * 3, "crop_pct": -1}, "got -1; expected a positive number"),
+        (from_timm, {"mean": [0] * 3, "std": [1] * 3, "crop_pct": -1}, "got -1; expected a positive number"),
         (
-            _of_timm,
+            from_timm,
             {"mean": [0] * 3, "std": [1] * 3, "crop_pct": 1e-6},
             "got a size of 224000000; expected pixels, 1 to 4,096",
         ),
@@ -127,7 +127,7 @@ def test_a_long_strip_is_not_scaled_without_bound(tmp_path):
     assert made["image"].shape == (64, 64, 3)
 
 
-def test_predict_reads_a_folder_of_transformers(picture, tmp_path, capsys, monkeypatch):
+def test_predict_reads_a_folderfrom_transformers(picture, tmp_path, capsys, monkeypatch):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
@@ -186,7 +186,7 @@ def test_the_old_form_of_a_convnext_scales_the_short_side_to_256_and_cuts_224(ki
     # before the middle
     whole = Image.fromarray(pixels).resize((349, 256), Image.Resampling.BICUBIC).crop((62, 16, 286, 240))
     want = (np.asarray(whole, np.float32) / 255 - 0.5) / 0.25
-    np.testing.assert_allclose(_of_transformers(said)(tmp_path / "a.png")["image"], want, atol=1e-5)
+    np.testing.assert_allclose(from_transformers(said)(tmp_path / "a.png")["image"], want, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_timms_wide_pictures_keep_their_proportions(picture):
     }
     whole = Image.open(picture).resize((56, 40), Image.Resampling.BILINEAR).crop((22, 10, 35, 30))
     np.testing.assert_allclose(
-        _of_timm(said)(picture)["image"], np.asarray(whole, np.float32) / 255, atol=1e-5
+        from_timm(said)(picture)["image"], np.asarray(whole, np.float32) / 255, atol=1e-5
     )
 
 
@@ -239,7 +239,7 @@ def test_timms_wide_pictures_keep_their_proportions(picture):
 )
 def test_what_would_change_a_picture_and_is_not_followed_is_refused_by_name(change, text):
     with pytest.raises(ValueError, match=text):
-        _of_transformers({"size": 9, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **change})
+        from_transformers({"size": 9, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **change})
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "config.json"])

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from foreign import count, logits, ours, pictures, shaken
+from foreign import count, logits, ours, pictures, shaken, weights_in
 
 from jaxmodels.convert import families
 from jaxmodels.convert import mobilenet as convert_mobilenet
@@ -142,7 +142,8 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch(name, tmp_path, monkeypatc
     def make(classes, **fields):
         return MODELS[name].clone(classes=classes, **fields)
 
-    monkeypatch.setattr(families, "FAMILIES", (timm({"tiny": make}, convert_mobilenet._timm, (MobileNet,)),))
+    family = timm({"tiny": make}, weights_in(convert_mobilenet, "timm"), (MobileNet,))
+    monkeypatch.setattr(families, "FAMILIES", (family,))
     theirs, arrays = shaken(Theirs(MODELS[name])), {}
     moved = {parts[i]: parts[i + 1] for parts in TO_TIMM[name] for i in range(0, len(parts), 2)}
     for key, x in state(theirs).items():

@@ -15,13 +15,13 @@ import pytest
 from fuzz import mutations
 
 from jaxmodels.convert.families import FAMILIES
-from jaxmodels.convert.image import _of_timm, _of_transformers
+from jaxmodels.convert.image import from_timm, from_transformers
 from jaxmodels.convert.llama2c import load_llama2c, load_vocabulary, save_llama2c
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.convert.model_config import module_of
 from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.tensors import INDEX, open_file, open_folder, write_file
-from jaxmodels.convert.text import _generation, _tokens
+from jaxmodels.convert.text import special_tokens, token_ids
 from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.models.bert import Bert, MaskedLM, TextClassifier
 from jaxmodels.models.convnext import ConvNeXt
@@ -408,7 +408,7 @@ def test_damaged_settings_of_generation(tmp_path):
 
     def read(value):
         path.write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
-        return _tokens(_generation(tmp_path, {}), "eos_token_id", tmp_path)
+        return token_ids(special_tokens(tmp_path, {}), "eos_token_id", tmp_path)
 
     assert min(survey(read, changed(whole, 300))) > 0
     survey(read, mutations(json.dumps(whole).encode(), 200))
@@ -436,5 +436,5 @@ def test_damaged_settings_of_pictures():
         "crop_pct": 0.8,
         "interpolation": "bicubic",
     }
-    assert min(survey(_of_transformers, changed(plain, 400))) > 0
-    assert min(survey(_of_timm, changed({**timm, "crop_mode": "center"}, 400))) > 0
+    assert min(survey(from_transformers, changed(plain, 400))) > 0
+    assert min(survey(from_timm, changed({**timm, "crop_mode": "center"}, 400))) > 0

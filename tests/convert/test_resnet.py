@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from foreign import count, logits, ours, pictures, shaken
+from foreign import count, logits, ours, pictures, shaken, weights_in
 
 from jaxmodels.convert import families
 from jaxmodels.convert import resnet as convert_resnet
@@ -126,7 +126,7 @@ FEW = {"resnet_tiny": partial(ResNet, block=Bottleneck, widths=(2, 3), **TINY)}
 @pytest.fixture
 def timm_folder(tmp_path, monkeypatch):
     """(folder as timm writes it, the model in PyTorch)."""
-    family = timm(FEW, lambda model: convert_resnet._weights(model, convert_resnet.TORCHVISION), (ResNet,))
+    family = timm(FEW, weights_in(convert_resnet, "timm"), (ResNet,))
     monkeypatch.setattr(families, "FAMILIES", (family, *families.FAMILIES))
     theirs = shaken(Theirs(FEW["resnet_tiny"](classes=K)))
     arrays = {name: x.numpy() for name, x in theirs.state_dict().items()}

@@ -103,10 +103,10 @@ def test_the_command_tokenizes(capsys, tmp_path):
 
 @pytest.mark.parametrize("value", ["x", -1, 1.5, True])
 def test_a_special_token_that_is_no_number_is_refused(folder, tmp_path, value):
-    from jaxmodels.convert.text import _tokens
+    from jaxmodels.convert.text import token_ids
 
     with pytest.raises(ValueError, match=r"got eos_token_id .*; expected a token"):
-        _tokens({"eos_token_id": value}, "eos_token_id", tmp_path)
+        token_ids({"eos_token_id": value}, "eos_token_id", tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from foreign import logits, ours, pictures, shaken
+from foreign import logits, ours, pictures, shaken, weights_in
 
 from jaxmodels.convert import families
 from jaxmodels.convert import vit as convert_vit
@@ -110,7 +110,7 @@ def test_a_folder_of_timm_gives_the_logits_of_pytorch(model, tmp_path, monkeypat
     def make(classes, **fields):
         return model.clone(classes=classes, **fields)
 
-    family = timm({"vit_tiny": make}, convert_vit._timm, (ViT,), inputs=image_of_size)
+    family = timm({"vit_tiny": make}, weights_in(convert_vit, "timm"), (ViT,), inputs=image_of_size)
     monkeypatch.setattr(families, "FAMILIES", (family,))
     theirs = shaken(Theirs(model))
     tensors = renamed(theirs, OF_TIMM)
