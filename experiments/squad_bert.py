@@ -22,7 +22,7 @@ from jaxmodels.data.bucketing import Buckets
 from jaxmodels.data.datasets.squad import Squad, best_sentences
 from jaxmodels.models.bert import SpanModel
 from jaxmodels.tasks.pretrained import start_from
-from jaxmodels.tasks.question_answering import predict, score, span
+from jaxmodels.tasks.question_answering import predict, question_answering, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def build(config: Config) -> Experiment:
     }
     test = data["test"]
     return Experiment(
-        task=start_from(span(model), {"encoder": params}),
+        task=start_from(question_answering(model), {"encoder": params}),
         rules=encoder.rules(),
         optimizer=optim.adamw(
             optim.warmup_linear(config.lr, warmup=config.steps // 15, steps=config.steps), clip=1.0

@@ -57,11 +57,11 @@ from jaxmodels.tasks.masked import masked
 from jaxmodels.tasks.metric_learning import arcface, triplet
 from jaxmodels.tasks.pretrained import start_from
 from jaxmodels.tasks.projection import Projected
-from jaxmodels.tasks.question_answering import span
+from jaxmodels.tasks.question_answering import question_answering
 from jaxmodels.tasks.regress import regress
-from jaxmodels.tasks.set_prediction import match
+from jaxmodels.tasks.set_prediction import set_prediction
 from jaxmodels.tasks.simclr import simclr
-from jaxmodels.tasks.token_classification import tag
+from jaxmodels.tasks.token_classification import token_classification
 from jaxmodels.tasks.translate import translate
 from jaxmodels.tasks.vae import vae
 
@@ -402,10 +402,10 @@ TINY = [
         random=True,
         second=True,
     ),
-    of_texts("bert-span", SPAN, span(SPAN), spans(), second=True),
+    of_texts("bert-span", SPAN, question_answering(SPAN), spans(), second=True),
     translator("transformer", Transformer(V, 8, 2, 2, 12)),
     translator("t5-gated-untied", T5(V, 8, 2, 2, 4, 12, gated=True, tied=False)),
-    of_texts("bert-tag", TAGS, tag(TAGS), texts(label=tokens()["inputs"] % K), second=True),
+    of_texts("bert-tag", TAGS, token_classification(TAGS), texts(label=tokens()["inputs"] % K), second=True),
     Tiny(
         name="alexnet-triplet",
         task=triplet(ALEXNET),
@@ -420,7 +420,7 @@ TINY = [
         outputs=outputs_of(CONVNEXT, "image"),
         random=True,
     ),
-    Tiny(name="detr", task=match(DETECTOR), batch=boxes(), outputs=queries, random=True),
+    Tiny(name="detr", task=set_prediction(DETECTOR), batch=boxes(), outputs=queries, random=True),
     Tiny(name="dit", task=diffusion(DiT(8, 1, 2, 4, classes=K)), batch=images(), random=True),
     Tiny(name="unet", task=diffusion(UNet((16, 16), heads=2, dropout=0.2)), batch=images(), random=True),
     Tiny(

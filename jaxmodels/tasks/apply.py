@@ -62,13 +62,13 @@ def _check_call(model: Any) -> None:
     )
 
 
-def beside(batch: Any) -> dict[str, Any]:
+def call_options(batch: Any) -> dict[str, Any]:
     """What `apply` is given of a batch, if any: "segments" (BT, int; 0 is padding) as segments_BT, and "weight"."""
     options = {"segments_BT": batch["segments"]} if "segments" in batch else {}
     return {**options, "weight": batch["weight"]} if "weight" in batch else options
 
 
-def looked_up(
+def table_sizes(
     run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batch: Any
 ) -> tuple[Any, dict[str, int]]:
     """(shapes of run(params, extra, batch), the rows of the table in which a key's numbers are looked up, by key).

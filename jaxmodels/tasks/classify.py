@@ -16,7 +16,7 @@ import optax
 
 from jaxmodels.interfaces import Predictor
 from jaxmodels.task import Mean, Requirement, Task
-from jaxmodels.tasks.apply import apply, beside, check_outputs, init_from, looked_up
+from jaxmodels.tasks.apply import apply, call_options, check_outputs, init_from, table_sizes
 from jaxmodels.tasks.ranking import among, first
 from jaxmodels.tasks.requirements import inputs_of, labels, segments, weights
 
@@ -72,11 +72,11 @@ def classify(
     def loss(params, extra, batch, keys_B):
         if not (isinstance(auxiliary, int | float) and auxiliary == 0):
             (logits_BK, others), extra = apply(
-                model, params, extra, batch[inputs], keys_B, **beside(batch), method="with_auxiliary"
+                model, params, extra, batch[inputs], keys_B, **call_options(batch), method="with_auxiliary"
             )
         else:
             (logits_BK, extra), others = (
-                apply(model, params, extra, batch[inputs], keys_B, **beside(batch)),
+                apply(model, params, extra, batch[inputs], keys_B, **call_options(batch)),
                 (),
             )
         metrics = measure(logits_BK, batch, smoothing)
@@ -88,20 +88,20 @@ def classify(
         return Mean(total, weight), extra, metrics
 
     def evaluate(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))
         return measure(logits_BK, batch)
 
     def examine(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))
         probability_BK = jax.nn.softmax(logits_BK.astype(jnp.float32))
         padding = {"segments": batch["segments"]} if "segments" in batch else {}
         return {"probability": probability_BK, "label": batch["label"], "input": batch[inputs], **padding}
 
     def requires(batch, params, extra):
         def run(params, extra, batch):
-            return apply(model, params, extra, batch[inputs], None, **beside(batch))[0]
+            return apply(model, params, extra, batch[inputs], None, **call_options(batch))[0]
 
-        logits_BK, tables = looked_up(run, params, extra, batch)
+        logits_BK, tables = table_sizes(run, params, extra, batch)
         classes = check_outputs(logits_BK, "(N, classes)").shape[-1]
         share = Requirement(
             "the share of the first label", "Give a share from 0 to 1", low=0, high=1, shape=()
@@ -123,7 +123,7 @@ def probabilities(model: nn.Module, *, inputs: str = "image") -> Callable[[Any, 
     """(params, extra, batch) to the classes' probabilities (BK), for Evaluation.predict; of the same inputs as classify."""
 
     def predict(params, extra, batch):
-        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
+        logits_BK, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))
         return jax.nn.softmax(logits_BK.astype(jnp.float32))
 
     return predict

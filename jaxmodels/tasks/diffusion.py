@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
-from jaxmodels.tasks.keys import own_keys
+from jaxmodels.tasks.keys import content_keys
 from jaxmodels.tasks.requirements import labels, of_images
 
 LAST = 0.999  # the greatest time; at 1 there is nothing left of the image
@@ -73,7 +73,7 @@ def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        return measure(params, extra, batch, own_keys(batch["image"]), False)[0]
+        return measure(params, extra, batch, content_keys(batch["image"]), False)[0]
 
     def requires(batch, params, extra):
         return {**of_images(batch, params, extra), **({"label": labels(model.classes)} if labelled else {})}
@@ -100,7 +100,7 @@ def sample(
     labelled = bool(getattr(model, "classes", 0))
 
     def predict(params, extra, batch):
-        keys_B = own_keys(batch[inputs])
+        keys_B = content_keys(batch[inputs])
         start = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_B)
         times = jnp.linspace(LAST, 0.0, steps + 1)
 

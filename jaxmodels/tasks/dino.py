@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxmodels.keys import fold
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
-from jaxmodels.tasks.keys import own_keys
+from jaxmodels.tasks.keys import content_keys
 from jaxmodels.tasks.requirements import of_images
 
 Views = Callable[[jax.Array, jax.Array], jax.Array]  # (image_BHWC, keys_B) to changed images
@@ -80,7 +80,7 @@ def dino(
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        keys_B = own_keys(batch["image"])
+        keys_B = content_keys(batch["image"])
         both = [views(batch["image"], fold(keys_B, i)) for i in (0, 1)]
 
         def output(image):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.keys import own_keys
+from jaxmodels.tasks.keys import content_keys
 from jaxmodels.tasks.requirements import of_images
 
 
@@ -76,7 +76,7 @@ def gan(generator: nn.Module, discriminator: nn.Module, *, penalty: float = 1.0)
 
     def evaluate(params, extra, batch):
         logit_B = judge(params, batch["image"])
-        made_B = judge(params, make(params, own_keys(batch["image"])))
+        made_B = judge(params, make(params, content_keys(batch["image"])))
         return {name: Mean.of(x_B, batch["weight"]) for name, x_B in right(logit_B, made_B).items()}
 
     losses = {"discriminator": discriminator_loss, "generator": generator_loss}
@@ -87,7 +87,7 @@ def sample(generator: nn.Module, *, inputs: str = "index") -> Callable[[Any, Any
     """(params, extra, batch) to one image for each row of batch[inputs], whose number chooses it; for Evaluation.predict."""
 
     def predict(params, extra, batch):
-        z_BD = jax.vmap(lambda key: jax.random.normal(key, (generator.code,)))(own_keys(batch[inputs]))
+        z_BD = jax.vmap(lambda key: jax.random.normal(key, (generator.code,)))(content_keys(batch[inputs]))
         return generator.apply({"params": params["generator"]}, z_BD)
 
     return predict

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmodels.keys import per_example
 
 
-def own_keys(x: jax.Array) -> jax.Array:
+def content_keys(x: jax.Array) -> jax.Array:
     """One key for each row of x (floats or integers, B first): the same for the same content, wherever the row stands."""
     kind = jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32
     bits_BN = jax.lax.bitcast_convert_type(x.astype(kind), jnp.uint32).reshape(x.shape[0], -1)

@@ -1,10 +1,10 @@
-"""LoRA: a small matrix product is learned beside each chosen kernel, which itself stays as it is (arXiv:2106.09685).
+"""LoRA: a small matrix product is learned beside each chosen kernel, which does not change (arXiv:2106.09685).
 
     W' = W + alpha / rank x a @ b        a (I, rank) starts normal, b (rank, O) at zero: at first W' = W
 
-Differs from the paper: W' is formed in every step, instead of adding x @ a @ b to x @ W in the layer, so that
-any task can be adapted and the model knows nothing of it. The cost is memory, while a step runs, for a copy
-of the chosen kernels and for its gradient.
+Differs from the paper: W' is formed in every step, where the paper adds x @ a @ b to x @ W in the layer. So any
+task can be adapted without a change of the model. The cost is memory, while a step runs, for a copy of the chosen
+kernels and for its gradient.
 Dimensions: I inputs, O outputs. Axes before these two are stacks of kernels, such as the layers of a scan.
 """
 
@@ -20,27 +20,26 @@ import jax.numpy as jnp
 from jaxmodels.paths import abbreviated, by_path, map_by_path
 from jaxmodels.task import Array, Params, Task
 
-Adapters = Mapping[
-    str, Mapping[str, Array]
-]  # "blocks/qkv/kernel" -> {"a": (..., I, rank), "b": (..., rank, O)}
+# "blocks/qkv/kernel" -> {"a": (..., I, rank), "b": (..., rank, O)}
+Adapters = Mapping[str, Mapping[str, Array]]
 
 
 def lora(
     task: Task, *, rank: int, alpha: Any, paths: str = r"(^|/)blocks/(.*/)?(qkv|query|value)/kernel$"
 ) -> Task:
-    """The task, of whose parameters only adapters of the kernels with these paths are trained.
+    """The task with adapters of the kernels with these paths, which alone are trained.
 
     init gives (adapters, {**extra, "base": parameters}): gradients, optimizer state and averages exist for
     the adapters alone. `merge(extra["base"], adapters, alpha / rank)` are the parameters that the task sees,
     in training and evaluation.
-    paths: a regular expression, searched in "blocks/qkv/kernel". alpha may be a traced value. Pretrained
-    parameters come in by `start_from` inside: lora(start_from(task, params), ...).
+    paths: a regular expression, searched in paths such as "blocks/qkv/kernel". alpha may be a traced value. For
+    pretrained parameters put `start_from` inside: lora(start_from(task, params), ...).
 
     Predictors, decoders and Evaluation.predict, which know the model alone, get the merged parameters
     (Task.unwrap).
 
-    loss gives "base" back as it came. Only --compile pmap touches it afterwards: it takes the mean of extra
-    over devices, which rounds where their number is not a power of two.
+    loss returns "base" unchanged. Only --compile pmap changes it afterwards: it takes the mean of extra over
+    devices, which rounds where their number is not a power of two.
     """
     if rank < 1:
         raise ValueError(
@@ -53,17 +52,17 @@ def lora(
         base, extra = task.init(key, batch)
         return _start(jax.random.fold_in(key, 1), base, rank, paths), {**extra, "base": base}
 
-    def whole(adapters, extra):
+    def merged(adapters, extra):
         own = {name: x for name, x in extra.items() if name != "base"}
         return _as_cast(merge(extra["base"], adapters, scale), adapters), own
 
     def loss(adapters, extra, batch, keys_B):
-        params, own = whole(adapters, extra)
+        params, own = merged(adapters, extra)
         mean, own, metrics = task.loss(params, own, batch, keys_B)
         return mean, {**own, "base": extra["base"]}, metrics
 
     def evaluate(adapters, extra, batch):
-        params, own = whole(adapters, extra)
+        params, own = merged(adapters, extra)
         return task.evaluate(params, own, batch)
 
     def requires(batch, adapters, extra):
@@ -71,42 +70,44 @@ def lora(
         return task.requires(batch, extra["base"], own)
 
     def unwrap(adapters, extra):
-        return task.unwrap(*whole(adapters, extra))
+        return task.unwrap(*merged(adapters, extra))
 
-    examine = None if task.examine is None else _of_merged(task.examine, whole)
+    def examine(adapters, extra, batch):
+        return task.examine(*merged(adapters, extra), batch)
+
     return task._replace(
-        init=init, loss=loss, evaluate=evaluate, examine=examine, unwrap=unwrap, requires=requires
+        init=init,
+        loss=loss,
+        evaluate=evaluate,
+        examine=examine if task.examine else None,
+        unwrap=unwrap,
+        requires=requires,
     )
-
-
-def _of_merged(examine: Any, whole: Any) -> Any:
-    return lambda adapters, extra, batch: examine(*whole(adapters, extra), batch)
 
 
 def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
     """base with W + scale x a @ b for each adapted kernel, in W's type; base itself is not changed.
 
-    A `lora` task computes this and nothing else, so the inner task evaluates the merged parameters to the
-    same bits (so on a CPU; a compiler may choose another order of sums for another program). base is where
-    the exact original remains.
+    A `lora` task computes exactly this, so the inner task evaluates the merged parameters to the same bits (on
+    a CPU; a compiler may choose another order of sums for another program). base keeps the exact original.
     """
     return _shifted(base, adapters, scale)
 
 
 def unmerge(merged: Params, adapters: Adapters, scale: Any) -> Params:
-    """The base that gave these merged parameters, but for rounding: (W + d) - d is rounded twice.
+    """The base that gave these merged parameters, except for rounding: (W + d) - d is rounded twice.
 
-    An element is off by at most one unit in the last place of the larger of W and W + d: where d is large
-    beside W, that is many units of W's own. The exact original is the base that the task keeps.
+    An element differs by at most one unit in the last place of the larger of W and W + d: where d is much larger
+    than W, that is many units of W's own. The exact original is the base that the task keeps.
     """
     return _shifted(merged, adapters, -scale)
 
 
 def _shifted(params: Params, adapters: Adapters, scale: Any) -> Params:
     names = by_path(params)
-    if strange := sorted(set(adapters) - set(names)):
+    if unknown := sorted(set(adapters) - set(names)):
         raise ValueError(
-            f"lora: got an adapter of {strange[0]}, which the parameters do not have; expected paths such as "
+            f"lora: got an adapter of {unknown[0]}, which the parameters do not have; expected paths such as "
             f"{abbreviated(names)}. Give the parameters that the adapters were made for."
         )
 
@@ -117,7 +118,8 @@ def _shifted(params: Params, adapters: Adapters, scale: Any) -> Params:
     return map_by_path(shift, params)
 
 
-@jax.jit  # as one program also where nothing else is compiled: else product and sum round apart there and together elsewhere
+# One program also in eager mode: else product and sum would be rounded separately there, and together elsewhere.
+@jax.jit
 def _add(w: Array, a: Array, b: Array) -> Array:
     change = jnp.matmul(a, b, precision="highest", preferred_element_type=jnp.float32)
     return (w + change).astype(w.dtype)
@@ -146,7 +148,7 @@ def _start(key: Array, base: Params, rank: int, paths: str) -> Adapters:
 
 
 def _as_cast(params: Params, adapters: Adapters) -> Params:
-    """Under mixed precision adapters come narrower than the float32 in which they are kept; then so does everything."""
+    """Casts all parameters to the adapters' type, which under mixed precision is narrower than float32."""
     dtype = jax.tree.leaves(adapters)[0].dtype
     if dtype == jnp.float32:
         return params

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
-from jaxmodels.tasks.keys import own_keys
+from jaxmodels.tasks.keys import content_keys
 from jaxmodels.tasks.requirements import of_images
 
 
@@ -63,7 +63,7 @@ def mae(model: nn.Module, *, patch: int, kept: float = 0.25) -> Task:
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        return measure(params, extra, batch, own_keys(batch["image"]), False)[0]
+        return measure(params, extra, batch, content_keys(batch["image"]), False)[0]
 
     return Task(init, loss, evaluate, requires=of_images)
 
@@ -91,7 +91,7 @@ def restore(
         image = batch["image"].astype(jnp.float32)
         true_BNP = patches(image, patch)
         mean, deviation = true_BNP.mean(-1, keepdims=True), jnp.sqrt(true_BNP.var(-1, keepdims=True) + 1e-6)
-        _, kept_Bn = choose(own_keys(batch["image"]), true_BNP.shape[1], kept)
+        _, kept_Bn = choose(content_keys(batch["image"]), true_BNP.shape[1], kept)
         guess_BNP = apply(model, params, extra, batch["image"], None, kept_Bn=kept_Bn)[0].astype(jnp.float32)
         seen_BN1 = jnp.zeros((*true_BNP.shape[:2], 1)).at[jnp.arange(len(image))[:, None], kept_Bn].set(1.0)
 

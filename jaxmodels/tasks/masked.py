@@ -45,7 +45,7 @@ def corrupt(
     return jnp.where(chosen_BT, new_BT, tokens_BT).astype(tokens_BT.dtype), chosen_BT
 
 
-def keys_of(tokens_BT: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
+def token_keys(tokens_BT: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
     """One key for each row, a function of its real tokens alone: the same text is always changed in the same way."""
     T = tokens_BT.shape[1]
     # Odd factors that differ by place, so that the order counts; sums wrap around.
@@ -97,7 +97,7 @@ def masked(
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        return measure(params, extra, batch, keys_of(batch["inputs"], texts(batch) != 0), None)
+        return measure(params, extra, batch, token_keys(batch["inputs"], texts(batch) != 0), None)
 
     def requires(batch, params, extra):
         table_VN = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)

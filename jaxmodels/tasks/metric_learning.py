@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmodels.task import Mean, Requirement, Task
-from jaxmodels.tasks.apply import apply, beside, init_from, looked_up
+from jaxmodels.tasks.apply import apply, call_options, init_from, table_sizes
 from jaxmodels.tasks.ranking import first
 from jaxmodels.tasks.requirements import inputs_of, labels, weights
 
@@ -64,13 +64,16 @@ def arcface(
         return {name: Mean.of(x_B, weight_B) for name, x_B in values.items()}
 
     def loss(params, extra, batch, keys_B):
-        x_BD, extra = apply(model, params["model"], extra, batch[inputs], keys_B, **beside(batch))
+        x_BD, extra = apply(model, params["model"], extra, batch[inputs], keys_B, **call_options(batch))
         metrics = measure(params, x_BD, batch, margin)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
         return measure(
-            params, apply(model, params["model"], extra, batch[inputs], None, **beside(batch))[0], batch, 0.0
+            params,
+            apply(model, params["model"], extra, batch[inputs], None, **call_options(batch))[0],
+            batch,
+            0.0,
         )
 
     def requires(batch, params, extra):
@@ -104,14 +107,15 @@ def triplet(model: nn.Module, *, margin: float = 0.2, inputs: str = "image") -> 
         return {"loss": Mean.of(loss_B, weight_B), "active": Mean.of(loss_B > 0, weight_B)}
 
     def loss(params, extra, batch, keys_B):
-        x_BD, extra = apply(model, params, extra, batch[inputs], keys_B, **beside(batch))
+        x_BD, extra = apply(model, params, extra, batch[inputs], keys_B, **call_options(batch))
         metrics = measure(x_BD, batch)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
         # No example sees another: what it would be compared with is not there.
         norm_B = jnp.linalg.norm(
-            apply(model, params, extra, batch[inputs], None, **beside(batch))[0].astype(jnp.float32), axis=-1
+            apply(model, params, extra, batch[inputs], None, **call_options(batch))[0].astype(jnp.float32),
+            axis=-1,
         )
         return {"norm": Mean.of(norm_B, batch["weight"])}
 
@@ -128,9 +132,9 @@ def _seen(model: nn.Module, inputs: str, batch: Any, params: Any, extra: Any) ->
     """What an encoder's inputs and their weights must be."""
 
     def run(params, extra, batch):
-        return apply(model, params, extra, batch[inputs], None, **beside(batch))[0]
+        return apply(model, params, extra, batch[inputs], None, **call_options(batch))[0]
 
-    _, tables = looked_up(run, params, extra, batch)
+    _, tables = table_sizes(run, params, extra, batch)
     return {inputs: inputs_of(batch[inputs], tables.get(inputs)), "weight": weights()}
 
 
@@ -141,7 +145,9 @@ def embeddings(
 
     def predict(params, extra, batch):
         return normalised(
-            apply(model, params[part] if part else params, extra, batch[inputs], None, **beside(batch))[0]
+            apply(model, params[part] if part else params, extra, batch[inputs], None, **call_options(batch))[
+                0
+            ]
         )
 
     return predict

@@ -1,4 +1,4 @@
-"""Training that starts from parameters which exist already, such as those of a pretrained encoder."""
+"""Training that starts from given parameters, such as those of a pretrained encoder."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from jaxmodels.task import Task
 
 
 def start_from(task: Task, params: Any, extra: Mapping[str, Any] = {}) -> Task:
-    """The task, whose init gives these variables in place of its own of the same paths; the others stay random.
+    """The task, with these variables in place of its own first ones of the same paths; the others stay random.
 
-    params: a nested mapping, of all the parameters or of a part of them, such as {"encoder": ...}. extra: the
-    same of what is not trained, such as {"batch_stats": {"backbone": ...}}. A path that the task has not and
-    a shape that differs are ValueErrors. Types follow the task's own variables.
+    params: a nested mapping of all parameters or some, such as {"encoder": ...}. extra: the same for variables
+    that are not trained, such as {"batch_stats": {"backbone": ...}}. A path that the task does not have and a
+    shape that differs are ValueErrors. Types follow the task's own variables.
 
-    init is traced. The arrays come in by a call of the host when it runs: closed over, they would be
+    init is traced. The arrays come from the host by a callback when it runs: as closed-over values they would be
     constants of the program, written into it and compiled with it.
     """
     host = [{path: np.asarray(x) for path, x in _leaves(tree).items()} for tree in (params, extra)]
 
     def init(key, batch):
-        mine = task.init(key, batch)
-        wanted = [_wanted(*pair) for pair in zip(host, mine, ("parameters", "other variables"), strict=True)]
+        own = task.init(key, batch)
+        kinds = ("parameters", "other variables")
+        shapes = [_shapes(*part) for part in zip(host, own, kinds, strict=True)]
 
         def read():
-            pairs = zip(host, wanted, strict=True)
-            return [{path: given[path].astype(x.dtype) for path, x in part.items()} for given, part in pairs]
+            parts = zip(host, shapes, strict=True)
+            return [{path: given[path].astype(x.dtype) for path, x in part.items()} for given, part in parts]
 
-        given = jax.pure_callback(read, wanted)
-        return tuple(replace(*pair) for pair in zip(mine, given, strict=True))
+        values = jax.pure_callback(read, shapes)
+        return tuple(replace(*part) for part in zip(own, values, strict=True))
 
     return task._replace(init=init)
 
 
-def _wanted(given: dict[str, np.ndarray], mine: Any, kind: str) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of those of the task's variables that are given."""
+def _shapes(given: dict[str, np.ndarray], variables: Any, kind: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of the given variables, as the task has them."""
     if not given:
         return {}
-    own = _leaves(mine)
+    own = _leaves(variables)
     if unknown := sorted(set(given) - set(own)):
         known = f"paths of its {kind}, such as {next(iter(own))}" if own else f"nothing, it has no {kind}"
         raise ValueError(

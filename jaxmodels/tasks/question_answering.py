@@ -1,6 +1,6 @@
 """Extractive question answering: the answer is a span of the context (arXiv:1810.04805, section 4.2).
 
-A model here may say by `types` how many types of tokens it knows.
+A model may have the attribute `types`, its number of types of tokens.
 Dimensions: B batch, T tokens, S first and E last tokens of spans.
 """
 
@@ -19,30 +19,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.task import Mean, Requirement, Task
-from jaxmodels.tasks.apply import apply, init_from, looked_up
+from jaxmodels.tasks.apply import apply, init_from, table_sizes
 from jaxmodels.tasks.ranking import first
 from jaxmodels.tasks.requirements import inputs_of, segments, weights
 
 NEVER = -1e30  # a logit; finite, so that a row without context has no NaN
 
 
-def span(model: nn.Module) -> Task:
-    """Cross-entropy of the answer's first and last token, its mean over both, on batches of examples.
+def question_answering(model: nn.Module) -> Task:
+    """Cross-entropy of the answer's first and last token, averaged over the two, on batches of examples.
 
     A batch has inputs (BT, int), segments (BT, 0 is padding), types (BT, int), context (BT, whether the
-    answer may lie there), start and end (B, places of the answer's first and last token) and weight (B, 0
+    answer may lie there), start and end (B, positions of the answer's first and last token) and weight (B, 0
     where there is no answer).
-    accuracy: both places are right.
+    accuracy: both positions are right.
     """
 
     def measure(logits_BT2: Any, batch: Any) -> dict[str, Mean]:
         logs_BT2 = jax.nn.log_softmax(_possible(logits_BT2, batch), axis=1)
-        place_B2 = jnp.stack([batch["start"], batch["end"]], -1)
-        loss_B = -jnp.take_along_axis(logs_BT2, place_B2[:, None], 1)[:, 0].mean(-1)
-        right_B = first(logs_BT2.swapaxes(1, 2), place_B2).all(-1)
-        return {
-            name: Mean.of(x_B, batch["weight"]) for name, x_B in (("loss", loss_B), ("accuracy", right_B))
-        }
+        position_B2 = jnp.stack([batch["start"], batch["end"]], -1)
+        loss_B = -jnp.take_along_axis(logs_BT2, position_B2[:, None], 1)[:, 0].mean(-1)
+        right_B = first(logs_BT2.swapaxes(1, 2), position_B2).all(-1)
+        return {"loss": Mean.of(loss_B, batch["weight"]), "accuracy": Mean.of(right_B, batch["weight"])}
 
     def loss(params, extra, batch, keys_B):
         logits_BT2, extra = _logits(model, params, extra, batch, keys_B)
@@ -56,10 +54,11 @@ def span(model: nn.Module) -> Task:
         def run(params, extra, batch):
             return _logits(model, params, extra, batch, None)[0]
 
-        _, tables = looked_up(run, params, extra, batch)
+        _, tables = table_sizes(run, params, extra, batch)
         shape = batch["inputs"].shape[1:]
-        place = Requirement(
-            f"the answer's place among the {shape[0]} tokens of a row, where 'context' is 1, the start not behind the end",
+        position = Requirement(
+            f"the answer's position among the {shape[0]} tokens of a row, where 'context' is 1, the start not "
+            "after the end",
             "Cut the row around the answer, or give a row without one the weight 0",
             integer=True,
             low=0,
@@ -73,8 +72,8 @@ def span(model: nn.Module) -> Task:
             "segments": segments(shape),
             "types": _types(tables.get("types", getattr(model, "types", None)), shape),
             "context": flag,
-            "start": place._replace(wrong=_outside("start")),
-            "end": place._replace(wrong=_outside("end")),
+            "start": position._replace(wrong=_outside("start")),
+            "end": position._replace(wrong=_outside("end")),
             "weight": weights(),
         }
 
@@ -88,12 +87,12 @@ def _types(known: int | None, shape: tuple[int, ...]) -> Requirement:
 
 
 def _outside(name: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Which answers' places are not in the context, or whose end stands before the start."""
+    """Which answers lie outside the context, or end before their start."""
 
     def wrong(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        place_B, context_BT = batch[name], batch["context"]
-        inside_B = place_B.clip(0, context_BT.shape[1] - 1)
-        return (context_BT[np.arange(len(place_B)), inside_B] <= 0) | (batch["end"] < batch["start"])
+        position_B, context_BT = batch[name], batch["context"]
+        inside_B = position_B.clip(0, context_BT.shape[1] - 1)
+        return (context_BT[np.arange(len(position_B)), inside_B] <= 0) | (batch["end"] < batch["start"])
 
     return wrong
 
@@ -101,7 +100,7 @@ def _outside(name: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
 def predict(model: nn.Module, *, longest: int = 30) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
     """(params, extra, batch) to start, end (B) and score (B) of the best span of at most `longest` tokens.
 
-    The score is the sum of the two logits, which compares the windows of one context.
+    The score is the sum of the two logits; it compares the windows of one context.
     """
 
     def best(params, extra, batch):
@@ -111,8 +110,8 @@ def predict(model: nn.Module, *, longest: int = 30) -> Callable[[Any, Any, Any],
         score_BSE = logits_BT2[:, :, None, 0] + logits_BT2[:, None, :, 1]
         score_BSE = jnp.where((length_SE >= 1) & (length_SE <= longest), score_BSE, 4 * NEVER)
         flat_B = score_BSE.reshape(len(score_BSE), -1)
-        place_B = flat_B.argmax(-1)
-        return {"start": place_B // T, "end": place_B % T, "score": flat_B.max(-1)}
+        index_B = flat_B.argmax(-1)
+        return {"start": index_B // T, "end": index_B % T, "score": flat_B.max(-1)}
 
     return best
 
@@ -127,7 +126,7 @@ def _possible(logits_BT2: jax.Array, batch: Any) -> jax.Array:
 
 
 def normalise(text: str) -> str:
-    """The text without case, punctuation, articles and extra spaces, as SQuAD's official script compares answers."""
+    """The text without case, punctuation, articles and extra spaces, as in SQuAD's official script."""
     text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
@@ -145,8 +144,8 @@ def f1(prediction: str, answer: str) -> float:
 def score(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """exact_match and f1 in percent, as SQuAD v1.1's official script: the best over a question's answers.
 
-    Both by question; a question without a prediction counts 0. (Rajpurkar et al., arXiv:1606.05250, section
-    6.1)
+    Both arguments are by question; a question without a prediction counts 0. Source: arXiv:1606.05250, section
+    6.1.
     """
     if not answers:
         raise ValueError("score: got no answers; expected some by question. Look whether the data is empty.")

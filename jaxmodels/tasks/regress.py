@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.apply import apply, beside, init_from, looked_up
+from jaxmodels.tasks.apply import apply, call_options, init_from, table_sizes
 from jaxmodels.tasks.requirements import finite, inputs_of, segments, weights
 
 
@@ -34,12 +34,12 @@ def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -
         }
 
     def loss(params, extra, batch, keys_B):
-        output_BK, extra = apply(model, params, extra, batch[inputs], keys_B, **beside(batch))
+        output_BK, extra = apply(model, params, extra, batch[inputs], keys_B, **call_options(batch))
         metrics = measure(output_BK, batch)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        output_BK, _ = apply(model, params, extra, batch[inputs], None, **beside(batch))
+        output_BK, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))
         return measure(output_BK, batch)
 
     def finish(metrics):
@@ -47,9 +47,9 @@ def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -
 
     def requires(batch, params, extra):
         def run(params, extra, batch):
-            return apply(model, params, extra, batch[inputs], None, **beside(batch))[0]
+            return apply(model, params, extra, batch[inputs], None, **call_options(batch))[0]
 
-        output_BK, tables = looked_up(run, params, extra, batch)
+        output_BK, tables = table_sizes(run, params, extra, batch)
         shape = output_BK.shape[1:]
         if "target" in batch and math.prod(batch["target"].shape[1:]) == math.prod(shape):
             shape = batch["target"].shape[1:]

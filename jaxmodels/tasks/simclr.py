@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxmodels.keys import fold
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
-from jaxmodels.tasks.keys import own_keys
+from jaxmodels.tasks.keys import content_keys
 from jaxmodels.tasks.ranking import first
 from jaxmodels.tasks.requirements import of_images
 
@@ -59,7 +59,7 @@ def simclr(model: nn.Module, views: Views, *, temperature: float = 0.2) -> Task:
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        z_ND, _ = project(params, extra, batch, own_keys(batch["image"]), False)
+        z_ND, _ = project(params, extra, batch, content_keys(batch["image"]), False)
         one_BD, other_BD = jnp.split(z_ND, 2)
         return {"likeness": Mean.of((one_BD * other_BD).sum(-1), batch["weight"])}
 

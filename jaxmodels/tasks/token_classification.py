@@ -11,17 +11,16 @@ import flax.linen as nn
 import optax
 
 from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.apply import apply, init_from, looked_up
+from jaxmodels.tasks.apply import apply, init_from, table_sizes
 from jaxmodels.tasks.ranking import first
 from jaxmodels.tasks.requirements import inputs_of, labels, segments, weights
 
 
-def tag(model: nn.Module) -> Task:
-    """Cross-entropy and accuracy on batches of inputs (BT, int), segments (BT, 0 is padding), label (BT) and weight (BT,
-    or B for whole rows).
+def token_classification(model: nn.Module) -> Task:
+    """Cross-entropy and accuracy of each token's class.
 
-    A weight of 0 leaves a token out of loss and metrics, such as all but the first token of a word; so does
-    padding.
+    A batch has inputs (BT, int), segments (BT, 0 is padding), label (BT) and weight (BT, or B for whole rows).
+    A token of weight 0 does not count in loss and metrics, such as all but the first of a word; nor does padding.
     """
 
     def measure(logits_BTK: Any, batch: Any) -> dict[str, Mean]:
@@ -54,7 +53,7 @@ def tag(model: nn.Module) -> Task:
         def run(params, extra, batch):
             return logits(params, extra, batch, None)[0]
 
-        logits_BTK, tables = looked_up(run, params, extra, batch)
+        logits_BTK, tables = table_sizes(run, params, extra, batch)
         return {
             "inputs": inputs_of(batch["inputs"], tables.get("inputs")),
             "label": labels(logits_BTK.shape[-1], logits_BTK.shape[1:-1]),

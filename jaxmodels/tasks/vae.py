@@ -17,7 +17,7 @@ import optax
 from jaxmodels import choices
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, init_from
-from jaxmodels.tasks.keys import own_keys
+from jaxmodels.tasks.keys import content_keys
 from jaxmodels.tasks.requirements import of_images
 
 
@@ -58,7 +58,7 @@ def vae(
 
     def evaluate(params, extra, batch):
         (logits, mean, log_variance), _ = apply(
-            model, params, extra, batch["image"], own_keys(batch["image"]), weight=batch["weight"]
+            model, params, extra, batch["image"], content_keys(batch["image"]), weight=batch["weight"]
         )
         return measure(logits, mean, log_variance, batch)
 
@@ -69,7 +69,7 @@ def sample(model: nn.Module, *, inputs: str = "index") -> Callable[[Any, Any, An
     """(params, extra, batch) to one image for each row of batch[inputs], whose number chooses it; for Evaluation.predict."""
 
     def predict(params, extra, batch):
-        z_BD = jax.vmap(lambda key: jax.random.normal(key, (model.code,)))(own_keys(batch[inputs]))
+        z_BD = jax.vmap(lambda key: jax.random.normal(key, (model.code,)))(content_keys(batch[inputs]))
         logits: Any = model.apply({"params": params, **extra}, z_BD, method="decode")
         return jax.nn.sigmoid(logits)
 

@@ -16,7 +16,7 @@ import jaxmodels
 from jaxmodels import cli
 from jaxmodels.cli.parsing import given
 from jaxmodels.commands.generate import GenerateOptions
-from jaxmodels.convert.generation_config import Asked
+from jaxmodels.convert.generation_config import GenerationSettings
 from jaxmodels.convert.save import save_pretrained
 from jaxmodels.convert.text import open_text_model
 from jaxmodels.data.formats.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 
 def unmet(settings, *given):
-    return Asked(Path("g.json"), settings).unmet(given)
+    return GenerationSettings(Path("g.json"), settings).unmet(given)
 
 
 @pytest.mark.parametrize(

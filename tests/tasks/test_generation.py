@@ -20,7 +20,7 @@ from jaxmodels.task import value
 from jaxmodels.tasks import diffusion as diffusing
 from jaxmodels.tasks import vae as coding
 from jaxmodels.tasks.diffusion import diffusion, mixture
-from jaxmodels.tasks.keys import own_keys
+from jaxmodels.tasks.keys import content_keys
 from jaxmodels.tasks.vae import vae
 
 pytestmark = pytest.mark.fast
@@ -37,10 +37,10 @@ def images(n: int = 6, H: int = 8, W: int = 8, C: int = 1) -> dict[str, np.ndarr
 
 def test_equal_rows_have_equal_keys_wherever_they_stand_and_others_have_others():
     x = RANDOM.random((50, 4, 3)).astype(np.float32)
-    keys = np.asarray(jax.random.key_data(own_keys(x)))
-    np.testing.assert_array_equal(jax.random.key_data(own_keys(x[::-1])), keys[::-1])
+    keys = np.asarray(jax.random.key_data(content_keys(x)))
+    np.testing.assert_array_equal(jax.random.key_data(content_keys(x[::-1])), keys[::-1])
     assert len({k.tobytes() for k in keys}) == 50
-    numbers = np.asarray(jax.random.key_data(own_keys(np.arange(1_000, dtype=np.int32))))
+    numbers = np.asarray(jax.random.key_data(content_keys(np.arange(1_000, dtype=np.int32))))
     assert len({k.tobytes() for k in numbers}) == 1_000
 
 

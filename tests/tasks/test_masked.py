@@ -9,7 +9,7 @@ import pytest
 
 from jaxmodels.models.bert import Bert, MaskedLM
 from jaxmodels.task import value
-from jaxmodels.tasks.masked import corrupt, keys_of, masked
+from jaxmodels.tasks.masked import corrupt, masked, token_keys
 
 pytestmark = pytest.mark.fast
 
@@ -66,11 +66,11 @@ def test_evaluation_changes_a_text_always_in_the_same_way(params):
 
 def test_texts_that_differ_are_changed_in_different_ways():
     rows = np.stack([TOKENS[0], TOKENS[0][::-1], np.roll(TOKENS[0], 1), TOKENS[0] + (np.arange(T) == 3)])
-    assert len(np.unique(jax.random.key_data(keys_of(rows)), axis=0)) == 4
+    assert len(np.unique(jax.random.key_data(token_keys(rows)), axis=0)) == 4
 
 
 def test_the_loss_is_the_cross_entropy_of_the_chosen_tokens(params):
-    new, chosen = corrupt(keys_of(TOKENS), TOKENS, TOKENS > 1, mask=MASK, vocabulary=V, rate=0.5)
+    new, chosen = corrupt(token_keys(TOKENS), TOKENS, TOKENS > 1, mask=MASK, vocabulary=V, rate=0.5)
     logs = jax.nn.log_softmax(MODEL.apply({"params": params}, new))
     want = -np.take_along_axis(np.asarray(logs), TOKENS[..., None], -1)[..., 0][np.asarray(chosen)].mean()
     assert value(TASK.evaluate(params, {}, BATCH)["loss"]) == pytest.approx(want, rel=1e-5)

@@ -18,7 +18,7 @@ from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.masked import masked
 from jaxmodels.tasks.metric_learning import arcface, embeddings, triplet
 from jaxmodels.tasks.regress import regress
-from jaxmodels.tasks.token_classification import tag
+from jaxmodels.tasks.token_classification import token_classification
 
 pytestmark = pytest.mark.fast
 
@@ -92,7 +92,7 @@ def test_masked_tokens_are_chosen_among_the_texts_alone_and_in_the_same_places()
 
 
 def test_a_weight_for_each_text_counts_its_tokens_and_no_padding():
-    task, x = tag(TokenClassifier(BERT, K)), batch(9, 6)
+    task, x = token_classification(TokenClassifier(BERT, K)), batch(9, 6)
     x["label"] = np.ones_like(x["inputs"])
     params, _ = task.init(KEY, x)
     assert float(task.evaluate(params, {}, x)["accuracy"].weight) == sum(map(len, TEXTS))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.task import value
-from jaxmodels.tasks.question_answering import f1, normalise, predict, score, span
+from jaxmodels.tasks.question_answering import f1, normalise, predict, question_answering, score
 
 pytestmark = pytest.mark.fast
 
@@ -48,27 +48,33 @@ def slow_loss(row):
 
 def test_the_loss_is_the_mean_of_both_cross_entropies_over_the_context():
     want = np.mean([slow_loss(row) for row in range(B)])
-    assert value(span(Table()).evaluate(PARAMS, {}, BATCH)["loss"]) == pytest.approx(want, rel=1e-5)
+    assert value(question_answering(Table()).evaluate(PARAMS, {}, BATCH)["loss"]) == pytest.approx(
+        want, rel=1e-5
+    )
 
 
 def test_tokens_outside_of_the_context_get_no_gradient():
     batch = {name: x[2:] for name, x in BATCH.items()}
     keys = jax.random.split(jax.random.key(0), 1)
-    grads = jax.grad(lambda params: span(Table()).loss(params, {}, batch, keys)[0].total)(PARAMS)["table"][
-        "embedding"
-    ]
+    grads = jax.grad(lambda params: question_answering(Table()).loss(params, {}, batch, keys)[0].total)(
+        PARAMS
+    )["table"]["embedding"]
     assert (np.asarray(grads)[[0, 3, 4]] == 0).all() and (np.asarray(grads)[[1, 2]] != 0).all()
 
 
 def test_an_example_without_an_answer_counts_nowhere():
     batch = {**BATCH, "weight": np.array([0, 1, 0], np.float32)}
-    assert value(span(Table()).evaluate(PARAMS, {}, batch)["loss"]) == pytest.approx(slow_loss(1), rel=1e-5)
+    assert value(question_answering(Table()).evaluate(PARAMS, {}, batch)["loss"]) == pytest.approx(
+        slow_loss(1), rel=1e-5
+    )
 
 
 def test_a_row_without_context_gives_no_nan():
     batch = {**BATCH, "context": np.zeros_like(TOKENS), "weight": np.zeros(B, np.float32)}
     keys = jax.random.split(jax.random.key(0), B)
-    grads = jax.grad(lambda params: span(Table()).loss(params, {}, batch, keys)[0].total)(PARAMS)
+    grads = jax.grad(lambda params: question_answering(Table()).loss(params, {}, batch, keys)[0].total)(
+        PARAMS
+    )
     assert np.isfinite(grads["table"]["embedding"]).all()
 
 

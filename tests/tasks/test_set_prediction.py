@@ -16,7 +16,7 @@ from jaxmodels.scores.average_precision import average_precision
 from jaxmodels.step import init, make_step
 from jaxmodels.task import value
 from jaxmodels.tasks.detect import pairs
-from jaxmodels.tasks.set_prediction import assign, match, predict
+from jaxmodels.tasks.set_prediction import assign, predict, set_prediction
 
 fast = pytest.mark.fast
 
@@ -45,7 +45,7 @@ def batch(boxes, classes, present, weight=1.0):
 
 
 def losses(params, data, **options):
-    metrics = jax.jit(match(Said(), **options).evaluate)(params, {}, data)
+    metrics = jax.jit(set_prediction(Said(), **options).evaluate)(params, {}, data)
     return {name: value(x) for name, x in metrics.items()}
 
 
@@ -101,7 +101,7 @@ def test_boxes_that_are_not_there_and_images_without_weight_have_no_effect():
     assert losses(params, batch([[0, 0, 5, 10], [1, 1, 9, 9]], [0, 1], [1, 0])) == pytest.approx(
         want, rel=1e-5
     )
-    metrics = match(Said()).evaluate(params, {}, batch([[0, 0, 5, 10]], [0], [1], weight=0.0))
+    metrics = set_prediction(Said()).evaluate(params, {}, batch([[0, 0, 5, 10]], [0], [1], weight=0.0))
     assert all(float(mean.total) == float(mean.weight) == 0 for mean in metrics.values())
     empty = losses(params, batch([[0, 0, 0, 0]], [0], [0]))
     assert empty["box_loss"] == 0 and empty["class_loss"] == pytest.approx(-0.2 * np.log(0.3), rel=1e-4)
@@ -111,16 +111,17 @@ def test_boxes_that_are_not_there_and_images_without_weight_have_no_effect():
 def test_fewer_queries_than_boxes_are_refused():
     params = said(np.zeros((1, 3)), np.zeros((1, 4)))
     with pytest.raises(
-        ValueError, match="match: got 1 queries for up to 2 boxes of an image; expected no fewer queries"
+        ValueError,
+        match="set_prediction: got 1 queries for up to 2 boxes of an image; expected no fewer queries",
     ):
-        match(Said()).evaluate(params, {}, batch([[0, 0, 1, 1]] * 2, [0, 0], [1, 1]))
+        set_prediction(Said()).evaluate(params, {}, batch([[0, 0, 1, 1]] * 2, [0, 0], [1, 1]))
 
 
 @pytest.mark.thorough
 def test_it_learns_to_find_what_is_on_images():
     backbone = ResNet(0, (1, 1), Basic, widths=(8, 16), stem="plain", stem_width=8)
     model = DETR(backbone, "stage_2", 2, queries=4, width=32, heads=2, depth=1, hidden_width=64, dropout=0.0)
-    task, optimizer = match(model), optim.adamw(3e-3, clip=1.0)
+    task, optimizer = set_prediction(model), optim.adamw(3e-3, clip=1.0)
     data = {name: x[:8] for name, x in scenes(8).items()}
     data["image"] = data["image"][:, ::2, ::2]  # half as large
     data["boxes"] = data["boxes"] / 2

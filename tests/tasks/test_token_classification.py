@@ -8,7 +8,7 @@ import pytest
 
 from jaxmodels.models.bert import Bert, TokenClassifier
 from jaxmodels.task import value
-from jaxmodels.tasks.token_classification import tag
+from jaxmodels.tasks.token_classification import token_classification
 
 pytestmark = pytest.mark.fast
 
@@ -21,7 +21,7 @@ BATCH = {
     "label": RANDOM.integers(0, K, (B, T)).astype(np.int32),
     "weight": np.array([[0, 1, 1, 0], [1, 1, 0, 0]], np.float32),
 }
-PARAMS = tag(MODEL).init(jax.random.key(0), BATCH)[0]
+PARAMS = token_classification(MODEL).init(jax.random.key(0), BATCH)[0]
 
 
 def test_loss_and_accuracy_are_means_over_the_tokens_that_count():
@@ -30,7 +30,7 @@ def test_loss_and_accuracy_are_means_over_the_tokens_that_count():
     counts = BATCH["weight"] > 0
     loss = -np.take_along_axis(logs, BATCH["label"][..., None], -1)[..., 0][counts].mean()
     right = (logits.argmax(-1) == BATCH["label"])[counts].mean()
-    got = tag(MODEL).evaluate(PARAMS, {}, BATCH)
+    got = token_classification(MODEL).evaluate(PARAMS, {}, BATCH)
     assert value(got["loss"]) == pytest.approx(loss, rel=1e-4) and value(got["accuracy"]) == pytest.approx(
         right
     )
@@ -39,10 +39,12 @@ def test_loss_and_accuracy_are_means_over_the_tokens_that_count():
 def test_padding_changes_nothing():
     changed = {name: x.copy() for name, x in BATCH.items()}
     changed["inputs"][1, 2:] = 8 - changed["inputs"][1, 2:]
-    a, b = (tag(MODEL).evaluate(PARAMS, {}, batch)["loss"] for batch in (BATCH, changed))
+    a, b = (token_classification(MODEL).evaluate(PARAMS, {}, batch)["loss"] for batch in (BATCH, changed))
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_training_and_evaluation_agree_without_dropout():
-    loss, _, _ = tag(MODEL).loss(PARAMS, {}, BATCH, jax.random.split(jax.random.key(0), B))
-    np.testing.assert_allclose(loss, tag(MODEL).evaluate(PARAMS, {}, BATCH)["loss"], rtol=1e-6)
+    loss, _, _ = token_classification(MODEL).loss(PARAMS, {}, BATCH, jax.random.split(jax.random.key(0), B))
+    np.testing.assert_allclose(
+        loss, token_classification(MODEL).evaluate(PARAMS, {}, BATCH)["loss"], rtol=1e-6
+    )

@@ -24,7 +24,7 @@ from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.lora import lora
 from jaxmodels.tasks.pretrained import start_from
-from jaxmodels.tasks.question_answering import span
+from jaxmodels.tasks.question_answering import question_answering
 from jaxmodels.tasks.regress import regress
 from jaxmodels.training import check_batches, resident, runner
 from jaxmodels.training.check_batches import Checker, check_batch
@@ -330,7 +330,7 @@ def changed(name, key, at, value):
             3,
             "got 3.0 in row 0 at 0; expected numbers from 0 to 1, 1 for a box and 0 for none",
         ),
-        ("bert-span", "end", 3, 6, "got 6 in row 3; expected whole numbers from 0 to 5, the answer's place"),
+        ("bert-span", "end", 3, 6, "got 6 in row 3; expected whole numbers from 0 to 5, the answer's position"),
         ("bert-span", "start", 3, -1, "got -1 in row 3; expected"),
         ("bert-span", "types", (0, 0), 2, "got 2 in row 0 at 0; expected whole numbers from 0 to 1"),
         (
@@ -395,7 +395,7 @@ def test_an_answer_outside_of_the_context_or_behind_its_end_is_refused():
         check_batch(task, batch)
     swapped = {**tiny.batch, "start": tiny.batch["end"], "end": tiny.batch["start"]}
     with pytest.raises(ValueError, match="the start not behind the end"):
-        check_batch(span(SpanModel(Bert(11, 6, 8, 2, 2, 12))), swapped)
+        check_batch(question_answering(SpanModel(Bert(11, 6, 8, 2, 2, 12))), swapped)
 
 
 def test_a_target_of_another_shape_is_used_rightly_or_refused():
