@@ -1,4 +1,4 @@
-"""An optimizer whose rate rises exponentially: the range test of the learning rate (arXiv:1506.01186, section 3.3)."""
+"""The range test of the learning rate: a rate that rises exponentially (arXiv:1506.01186, section 3.3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxmodels.optim.optimizers import RateState
 
 
 class RisingState(NamedTuple):
-    """learning_rate: that of the last update, where the log finds it."""
+    """learning_rate: of the last update, where the log finds it."""
 
     learning_rate: jax.Array
     updates: jax.Array
@@ -22,11 +22,11 @@ class RisingState(NamedTuple):
 def rising(
     optimizer: Any, low: float, high: float, updates: int, peak: int = 0
 ) -> optax.GradientTransformation:
-    """The optimizer with rate low (high / low)^(n / (updates - 1)) at update n; its schedules stay at update `peak`.
+    """The optimizer with rate low x (high / low)^(n / (updates - 1)) at update n.
 
-    The optimizer's updates must be proportional to its rate, as those of jaxmodels.optim are except the
-    schedule-free ones, and the rate at `peak` must not be 0. Of two rates, such as Muon's and Adam's, the
-    first is the one that rises so, and the other keeps its ratio to it.
+    Its schedules stay at update `peak`. The optimizer's updates must be proportional to its rate, as
+    those of jaxmodels.optim are except the schedule-free ones, and the rate at `peak` must not be 0. Of two
+    rates, such as Muon's and Adam's, the first rises so, and the other keeps its ratio to it.
     """
 
     def init(params):

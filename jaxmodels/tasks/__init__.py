@@ -1,1 +1,1 @@
-"""Losses and metrics, one kind of problem per file."""
+"""Losses and metrics, one kind of problem in each file."""

@@ -1,4 +1,4 @@
-"""A linen module as pure functions of (params, extra): the one place where tasks touch flax."""
+"""A linen module as pure functions of (params, extra)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+TRAIN_FLAGS = ("train", "training", "is_training")
 FLAGS = (
-    "train",
-    "training",
-    "is_training",
+    *TRAIN_FLAGS,
     "deterministic",
     "use_running_average",
     "eval_mode",
-)  # of a call, not keys
+)  # arguments of a call that are no keys
 
 
 def init_from(
     model: nn.Module, inputs: str, method: str | None = None, *, called: bool = True
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Task.init of a model whose method, by default its call, sees batch[inputs]: (params, extra).
+    """Task.init of a model whose method, by default its call, takes batch[inputs]: (params, extra).
 
-    called: whether the task trains by its call, which then has to take keys.
+    called: whether the task trains by the model's call, which then has to take keys.
     """
     if isinstance(model, type):
         raise ValueError(
@@ -37,33 +36,35 @@ def init_from(
 
     def init(key, batch):
         extra = dict(model.init(key, batch[inputs], method=method))
-        extra.pop("losses", None)  # what a model sows is no state
+        extra.pop("losses", None)  # sown values are no state
         return extra.pop("params"), extra
 
     return init
 
 
 def _check_call(model: Any) -> None:
-    """Raises where a linen model's call cannot take (inputs, keys_B), as most that were not written for this library."""
+    """Raises where a linen model's call cannot take (inputs, keys_B), as those of other libraries."""
     if not isinstance(model, nn.Module):
         return
-    own = [*inspect.signature(type(model).__call__).parameters.values()][1:]
-    placed = [p for p in own if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
-    two = len(placed) > 1 or any(p.kind is p.VAR_POSITIONAL for p in placed)
-    if two and not (len(placed) > 1 and placed[1].name in FLAGS):
+    arguments = [*inspect.signature(type(model).__call__).parameters.values()][1:]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [p for p in arguments if p.kind in (*kinds, inspect.Parameter.VAR_POSITIONAL)]
+    takes_two = len(positional) > 1 or any(p.kind is p.VAR_POSITIONAL for p in positional)
+    if takes_two and not (len(positional) > 1 and positional[1].name in FLAGS):
         return
     name = type(model).__name__
-    flag = next((p.name for p in own if p.name in FLAGS), "")
-    given = f", {'evaluate' if flag in FLAGS[3:] else 'train'}={flag!r}" if flag else ""
+    flag = next((p.name for p in arguments if p.name in FLAGS), "")
+    option = f", {'train' if flag in TRAIN_FLAGS else 'evaluate'}={flag!r}" if flag else ""
     raise ValueError(
-        f"the task's model: got {name}, whose call takes {', '.join(p.name for p in own) or 'nothing'}; "
-        "expected one that takes inputs and keys_B, a random key for each example while training and None "
-        f"to evaluate. Wrap it: jaxmodels.layers.linen.from_linen({name}(...){given})"
+        f"the task's model: got {name}, whose call takes "
+        f"{', '.join(p.name for p in arguments) or 'nothing'}; expected one that takes inputs and keys_B, a "
+        "random key for each example while training and None to evaluate. Wrap it: "
+        f"jaxmodels.layers.linen.from_linen({name}(...){option})"
     )
 
 
 def call_options(batch: Any) -> dict[str, Any]:
-    """What `apply` is given of a batch, if any: "segments" (BT, int; 0 is padding) as segments_BT, and "weight"."""
+    """Arguments of `apply` from a batch that has them: "segments" (BT, int; 0 is padding) and "weight"."""
     options = {"segments_BT": batch["segments"]} if "segments" in batch else {}
     return {**options, "weight": batch["weight"]} if "weight" in batch else options
 
@@ -71,23 +72,22 @@ def call_options(batch: Any) -> dict[str, Any]:
 def table_sizes(
     run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batch: Any
 ) -> tuple[Any, dict[str, int]]:
-    """(shapes of run(params, extra, batch), the rows of the table in which a key's numbers are looked up, by key).
+    """(shapes of run(params, extra, batch), by key of the batch the rows of the table that it indexes).
 
-    For Task.requires: nothing is computed. A key counts whose array goes into an nn.Embed as it is.
+    For Task.requires: nothing is computed. A key counts if its array goes into an nn.Embed unchanged.
     """
     rows: dict[str, int] = {}
 
     def traced(params, extra, batch):
-        def see(call, args, kwargs, context):
+        def record(call, args, kwargs, context):
             if isinstance(context.module, nn.Embed) and context.method_name == "__call__":
+                size = context.module.num_embeddings
                 for key, x in batch.items():
                     if args and args[0] is x:
-                        rows[key] = min(
-                            context.module.num_embeddings, rows.get(key, context.module.num_embeddings)
-                        )
+                        rows[key] = min(size, rows.get(key, size))
             return call(*args, **kwargs)
 
-        with nn.intercept_methods(see):
+        with nn.intercept_methods(record):
             return run(params, extra, batch)
 
     return jax.eval_shape(traced, params, extra, dict(batch)), rows
@@ -114,17 +114,18 @@ def apply(
     weight: jax.Array | None = None,
     **options: Any,
 ):
-    """(outputs, extra) of the model. With keys it trains: it uses them and may change every collection of extra.
+    """(outputs, extra) of the model. With keys it trains, and may change every collection of extra.
 
-    Floating inputs take the type of the parameters, so that mixed precision reaches the first layer too.
-    weight: of the examples (B first). Those of weight 0 count in no statistics of batch normalisation,
-    whatever module of the model has it; where no example counts, extra stays as it was.
+    Floating inputs are cast to the type of the parameters, so that mixed precision reaches the first layer
+    too.
+    weight: of the examples (B first). Examples of weight 0 do not count in the statistics of batch
+    normalisation, in any module of the model; where no example counts, extra does not change.
     """
     if "segments_BT" in options and "segments_BT" not in inspect.signature(type(model).__call__).parameters:
         raise ValueError(
-            f'got a batch with "segments", where 0 is padding, for {type(model).__name__}; expected a model whose call '
-            "takes segments_BT, or padding would be read as tokens. Do add segments_BT=None to its call, "
-            "and leave out positions where it is 0"
+            f'got a batch with "segments", where 0 is padding, for {type(model).__name__}; expected a model '
+            "whose call takes segments_BT, or padding would be read as tokens. Do add segments_BT=None to "
+            "its call, and leave out positions where it is 0."
         )
     if jnp.issubdtype(inputs.dtype, jnp.floating):
         inputs = inputs.astype(jax.tree.leaves(params)[0].dtype)
@@ -134,10 +135,10 @@ def apply(
     if weight is None:
         return model.apply(variables, inputs, keys_B, **options, mutable=list(extra))
     real_B = (weight.reshape(len(weight), -1) > 0).any(-1)
-    some = real_B.any()
-    with nn.intercept_methods(_masked(real_B | ~some)):  # the mean of no example would be nan
+    any_real = real_B.any()
+    with nn.intercept_methods(_masked(real_B | ~any_real)):  # the mean of no example would be nan
         outputs, changed = model.apply(variables, inputs, keys_B, **options, mutable=list(extra))
-    return outputs, jax.tree.map(lambda new, old: jnp.where(some, new, old), changed, dict(extra))
+    return outputs, jax.tree.map(lambda new, old: jnp.where(any_real, new, old), changed, dict(extra))
 
 
 def _masked(real_B: jax.Array) -> Callable[..., Any]:

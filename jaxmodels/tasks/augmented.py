@@ -9,15 +9,15 @@ import jax
 
 from jaxmodels.task import Task
 
-OWN = 2**20  # folded into an example's key, so that what is drawn here is drawn nowhere in the model
+OFFSET = 2**20  # folded into an example's key: the model draws other numbers
 
 
 class Change(Protocol):
-    """What jaxmodels.data.augment makes: a function of images and of some uniform numbers for each."""
+    """A change of jaxmodels.data.augment: a function of images and of some uniform numbers for each image."""
 
     @property
     def numbers(self) -> int:
-        """How many."""
+        """The count of these numbers for each image."""
 
     @property
     def apply(self) -> Callable[[Any, Any], Any]:
@@ -25,7 +25,7 @@ class Change(Protocol):
 
 
 def augmented(task: Task, changes: Sequence[Change], *, inputs: str = "image") -> Task:
-    """The task, trained on batch[inputs] changed by each of the changes in turn; evaluation sees it as it is."""
+    """The task, trained on batch[inputs] after each of the changes in turn; evaluation gets it unchanged."""
 
     def loss(params, extra, batch, keys_B):
         return task.loss(params, extra, {**batch, inputs: changed(batch[inputs], keys_B, changes)}, keys_B)
@@ -38,7 +38,7 @@ def changed(image_BHWC: jax.Array, keys_B: jax.Array, changes: Sequence[Change])
     for i, change in enumerate(changes):
 
         def draw(key, i=i, n=change.numbers):
-            return jax.random.uniform(jax.random.fold_in(key, OWN + i), (n,))
+            return jax.random.uniform(jax.random.fold_in(key, OFFSET + i), (n,))
 
         image_BHWC = change.apply(image_BHWC, jax.vmap(draw)(keys_B)).astype(image_BHWC.dtype)
     return image_BHWC

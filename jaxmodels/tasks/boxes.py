@@ -1,4 +1,4 @@
-"""Boxes as y0 x0 y1 x1 in pixels: areas, overlaps, and the suppression of what overlaps something better.
+"""Boxes as y0 x0 y1 x1 in pixels: areas, overlaps and non-maximum suppression.
 
 Dimensions: M N boxes, K classes.
 """
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 def area(boxes: jax.Array) -> jax.Array:
-    """Areas of boxes (..., 4); 0 where an edge is behind its opposite."""
+    """Areas of boxes (..., 4); 0 where y1 < y0 or x1 < x0."""
     return jnp.maximum(boxes[..., 2] - boxes[..., 0], 0) * jnp.maximum(boxes[..., 3] - boxes[..., 1], 0)
 
 
@@ -48,7 +48,7 @@ def to_centers(boxes: jax.Array) -> jax.Array:
 
 
 class Detections(NamedTuple):
-    """What was found in an image, best first; what follows the first `number` is zero."""
+    """Detections in an image, best first; entries after the first `number` are zero."""
 
     boxes: jax.Array  # (most, 4)
     scores: jax.Array
@@ -65,14 +65,14 @@ def nms(
     least: float = 0.05,
     candidates: int = 400,
 ) -> Detections:
-    """Greedy non-maximum suppression, class by class: a box goes where a better one of its class overlaps it by more.
+    """Greedy non-maximum suppression by class: drops a box that a better one of its class overlaps by more.
 
     Of all boxes and classes the `candidates` best above the score `least` take part; at most `most` are
-    given. Compiled with fixed shapes; for a batch, vmap it.
+    returned. Compiled with fixed shapes; for a batch, vmap it.
     """
     N, K = score_NK.shape
-    score_C, place_C = jax.lax.top_k(score_NK.reshape(-1), min(candidates, N * K))
-    box_C4, class_C = boxes_N4[place_C // K], place_C % K
+    score_C, index_C = jax.lax.top_k(score_NK.reshape(-1), min(candidates, N * K))
+    box_C4, class_C = boxes_N4[index_C // K], index_C % K
     better_CC = jnp.arange(len(score_C))[:, None] < jnp.arange(len(score_C))
     rival_CC = (class_C[:, None] == class_C) & (iou(box_C4[:, None], box_C4) > overlap) & better_CC
 

@@ -31,16 +31,16 @@ def classify(
 ) -> Task:
     """Softmax cross-entropy of model(batch[inputs]) on batches of inputs, label (int) and weight.
 
-    weight is 1 for an example and 0 for padding, so a padded batch changes no metric. smoothing moves that
-    share of each label to all classes alike (arXiv:1512.00567, section 7), in the training loss alone.
-    class_weights: of the loss, one for each class, for classes of different frequency; the mean is over the
-    sum of the weights. auxiliary: weight of the loss of each auxiliary head of a model with a method
-    with_auxiliary, while training (arXiv:1409.4842, section 5). Where a batch has "segments" (BT, int; 0 is
-    padding), the model gets them as segments_BT. Where it has "other" (a second label) and "share", that
-    share of the label is the first and the rest the second, as in mixup. "top5" is the part of the examples
-    whose class is among the five likeliest, where there are more than five; chance decides between equal
-    logits, and counts with its expectation. A NaN is never right. A label is one of the model's classes
-    wherever the weight is above 0: to leave an example out, give it the weight 0, and it counts nowhere.
+    weight is 1 for an example and 0 for padding, so a padded batch changes no metric. Wherever the weight is
+    above 0 a label must be one of the model's classes; an example of weight 0 counts nowhere.
+    smoothing: this share of each label is spread over all classes (arXiv:1512.00567, section 7), in the
+    training loss alone. class_weights: of the loss, one for each class, for classes of different frequency;
+    the mean is over the sum of the weights. auxiliary: weight of the loss of each auxiliary head of a model
+    with a method with_auxiliary, in training (arXiv:1409.4842, section 5). Where a batch has "segments" (BT,
+    int; 0 is padding), the model gets them as segments_BT. Where it has "other" (a second label) and "share",
+    the target is share x label + (1 - share) x other, as in mixup. "top5" is the part of the examples whose
+    class is among the five most probable, for more than five classes; ties count with their expectation. A
+    NaN is never right.
     """
 
     def target(batch: Any, classes: int, smoothing: float) -> jax.Array:
@@ -63,11 +63,11 @@ def classify(
 
     def measure(logits_BK: jax.Array, batch: Any, smoothing: float = 0.0) -> dict[str, Mean]:
         classes = check_outputs(logits_BK, "(N, classes)").shape[-1]
-        right = {"accuracy": first(logits_BK, batch["label"])}
+        metrics = {"loss": cross_entropy(logits_BK, target(batch, classes, smoothing), batch)}
+        metrics["accuracy"] = Mean.of(first(logits_BK, batch["label"]), batch["weight"])
         if classes > 5:
-            right["top5"] = among(logits_BK, batch["label"], 5)
-        loss = cross_entropy(logits_BK, target(batch, classes, smoothing), batch)
-        return {"loss": loss, **{name: Mean.of(x_B, batch["weight"]) for name, x_B in right.items()}}
+            metrics["top5"] = Mean.of(among(logits_BK, batch["label"], 5), batch["weight"])
+        return metrics
 
     def loss(params, extra, batch, keys_B):
         if not (isinstance(auxiliary, int | float) and auxiliary == 0):
@@ -75,16 +75,13 @@ def classify(
                 model, params, extra, batch[inputs], keys_B, **call_options(batch), method="with_auxiliary"
             )
         else:
-            (logits_BK, extra), others = (
-                apply(model, params, extra, batch[inputs], keys_B, **call_options(batch)),
-                (),
-            )
+            logits_BK, extra = apply(model, params, extra, batch[inputs], keys_B, **call_options(batch))
+            others = ()
         metrics = measure(logits_BK, batch, smoothing)
         total, weight = metrics["loss"]
         for other_BK in others:
-            total += (
-                auxiliary * cross_entropy(other_BK, target(batch, other_BK.shape[-1], smoothing), batch).total
-            )
+            other_target_BK = target(batch, other_BK.shape[-1], smoothing)
+            total += auxiliary * cross_entropy(other_BK, other_target_BK, batch).total
         return Mean(total, weight), extra, metrics
 
     def evaluate(params, extra, batch):
@@ -115,12 +112,12 @@ def classify(
             "share": share,
         }
 
-    own = init_from(model, inputs, "with_auxiliary" if auxiliary else None)
-    return Task(own, loss, evaluate, examine=examine, requires=requires)
+    init = init_from(model, inputs, "with_auxiliary" if auxiliary else None)
+    return Task(init, loss, evaluate, examine=examine, requires=requires)
 
 
 def probabilities(model: nn.Module, *, inputs: str = "image") -> Callable[[Any, Any, Any], jax.Array]:
-    """(params, extra, batch) to the classes' probabilities (BK), for Evaluation.predict; of the same inputs as classify."""
+    """(params, extra, batch) to probabilities (BK), for Evaluation.predict; inputs as in classify."""
 
     def predict(params, extra, batch):
         logits_BK, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))
@@ -137,11 +134,11 @@ def predictor(
     caption: Callable[[Any, str], np.ndarray],
     inputs: str = "image",
 ) -> Predictor:
-    """What `jaxmodels predict` needs of a classifier.
+    """The Predictor of a classifier, for `jaxmodels predict`.
 
-    read(path): a file as the arrays of one example, prepared as in training, "segments" among them where
-        training has them.
-    caption(path, text): the file's picture with a line of text.
+    read(path): a file as the arrays of one example, prepared as in training, with "segments" where training
+        has them.
+    caption(path, text): the file's image with a line of text.
     """
 
     def report(probability_K: np.ndarray) -> dict[str, Any]:
@@ -154,7 +151,7 @@ def predictor(
         }
 
     def draw(path: Any, probability_K: np.ndarray) -> np.ndarray:
-        said = report(probability_K)
-        return caption(path, f"{said['class']} {said['probability']:.1%}")
+        best = report(probability_K)
+        return caption(path, f"{best['class']} {best['probability']:.1%}")
 
     return Predictor(read, probabilities(model, inputs=inputs), report, draw)

@@ -1,8 +1,8 @@
-"""Cross-entropy of a linear head over a large vocabulary, in memory that does not grow with batch x length x vocabulary.
+"""Cross-entropy of a linear head over a large vocabulary, a chunk of tokens at a time.
 
-The head and the loss are computed for a few tokens at a time, and their gradients with them: the loss is a
-weighted sum, so they are known up to a factor before the backward pass begins, and no logits are kept or
-computed again.
+Its memory does not grow with batch x length x vocabulary. The head and the loss are computed for a few tokens
+at a time, and their gradients at once: the loss is a weighted sum, so they are known up to a factor before
+the backward pass begins, and no logits are stored or rematerialized.
 Dimensions: B batch, T tokens, t tokens of a chunk, M width, V vocabulary.
 """
 
@@ -31,10 +31,10 @@ def cross_entropy(
     smoothing: float = 0.0,
     chunk: int = CHUNK,
 ) -> tuple[Mean, Mean]:
-    """(loss in nats, accuracy) of the logits x table^T, under weights; a token with weight 0 counts nowhere.
+    """(loss in nats, accuracy) of the logits x table^T, weighted; a token of weight 0 counts nowhere.
 
     Without a table x are the logits.
-    smoothing: that part of the target's probability is spread evenly over the vocabulary (arXiv:1512.00567,
+    smoothing: this part of the target's probability is spread evenly over the vocabulary (arXiv:1512.00567,
         section 7).
     """
     B, T, _ = x_BTM.shape
@@ -42,12 +42,11 @@ def cross_entropy(
     if table_VM is None:
         loss, right = _of_logits(smoothing, x_BTM.astype(jnp.float32), targets_BT, weight_BT)
         return Mean(loss, weight_BT.sum()), Mean(right, weight_BT.sum())
-    examples = axes.dividing(
-        axes.BATCH, B
-    )  # and a pipeline's stages, which have nothing else to do here, share the places
-    places = axes.dividing((axes.CONTEXT, axes.PIPELINE), T) or axes.dividing((axes.CONTEXT,), T)
-    split = (*examples, *places)
-    token = P(examples or None, places or None)
+    examples = axes.dividing(axes.BATCH, B)
+    # A pipeline's stages, idle here, share the positions.
+    positions = axes.dividing((axes.CONTEXT, axes.PIPELINE), T) or axes.dividing((axes.CONTEXT,), T)
+    split = (*examples, *positions)
+    token = P(examples or None, positions or None)
 
     def local(x_BTM, table_VM, targets_BT, weight_BT):
         sums = _sums(smoothing, chunk, x_BTM, table_VM.astype(x_BTM.dtype), targets_BT, weight_BT)
@@ -56,8 +55,9 @@ def cross_entropy(
     if not split:
         loss, right = _sums(smoothing, chunk, x_BTM, table_VM, targets_BT, weight_BT)
     else:
-        # Each device adds up its own tokens, so that matrix and gradient are exchanged once, not for every
-        # chunk. In float32: XLA's compiler for CPUs crashes on sums in 16 bits over some of a mesh's axes.
+        # Each device sums over its own tokens, so that the table and its gradient are exchanged once, not for
+        # every chunk. In float32: XLA's compiler for CPUs crashes on sums in 16 bits over some of a mesh's
+        # axes.
         specs = token, P(), token, token
         summed = jax.shard_map(local, in_specs=specs, out_specs=P(), axis_names={*split}, check_vma=False)
         loss, right = summed(x_BTM, table_VM.astype(jnp.float32), targets_BT, weight_BT)
@@ -73,14 +73,14 @@ def _sums(smoothing: float, chunk: int, x_BTM: Any, table_VM: Any, targets_BT: A
 
 
 def with_perplexity(metrics: dict[str, float]) -> dict[str, float]:
-    """Finished metrics, and the exponential of their loss; a loss that would overflow counts as 700."""
+    """The finished metrics with "perplexity", the exponential of the loss; a loss above 700 counts as 700."""
     return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
 
 
 def _whole(
     smoothing: float, x_BTM: Any, table_VM: Any, targets_BT: Any, weight_BT: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Sums over tokens of weight x loss and of the weights of those that are right."""
+    """The sum over tokens of weight x loss, and the sum of the weights of right tokens."""
     return _of_logits(smoothing, _logits(x_BTM, table_VM.astype(x_BTM.dtype)), targets_BT, weight_BT)
 
 
@@ -115,9 +115,8 @@ def _forward(smoothing: float, size: int, x_BTM: Any, table_VM: Any, targets_BT:
         x, targets, weight = chunk
         logits = _logits(x, table)
         sums, back, right = jax.vjp(lambda z: _of_logits(smoothing, z, targets, weight), logits, has_aux=True)
-        dlogits = back(jnp.ones(()))[0].astype(
-            x.dtype
-        )  # products of two types would be of the wider, and slower
+        # In x's type: a product of two types would be computed in the wider, and slower.
+        dlogits = back(jnp.ones(()))[0].astype(x.dtype)
         dx = jnp.einsum("BtV,VM->BtM", dlogits, table)
         dtable = jnp.einsum("BtV,BtM->VM", dlogits, x, preferred_element_type=jnp.float32)
         return jax.tree.map(jnp.add, carry, (sums, right, dtable)), dx
@@ -140,7 +139,7 @@ _chunked.defvjp(_forward, _backward)
 
 
 def _cut(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Arrays (B, T, …) as chunks (n, B, size, …); the last is filled with zeros, among them weights."""
+    """Arrays (B, T, …) as chunks (n, B, size, …); the last is padded with zeros, also its weights."""
 
     def cut(x):
         B, T = x.shape[:2]

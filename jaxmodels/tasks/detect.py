@@ -1,14 +1,15 @@
-"""Detection of objects by a model that says at each place of an image which class is there, and its box.
+"""Detection by a model that predicts a class and a box at each location of an image.
 
-Which place is to find which box follows FCOS (arXiv:1904.01355, section 3): those near the box's centre, on
-the level of the box's size. The score of a class is to be the overlap of the place's box with the object
+Locations are assigned to boxes as in FCOS (arXiv:1904.01355, section 3): those near the box's centre, on the
+level of the box's size. The target of the class's score is the overlap of the predicted box with the object
 (arXiv:2006.04388, equation 4).
-Dimensions: B batch, P places, M boxes of an image, K classes.
+Dimensions: B batch, P locations, M boxes of an image, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -21,40 +22,38 @@ from jaxmodels.tasks.apply import apply, init_from
 from jaxmodels.tasks.boxes import Detections, area, giou, iou, nms
 from jaxmodels.tasks.requirements import objects
 
-RADIUS = 1.5  # of the centre's neighbourhood, in places
+RADIUS = 1.5  # of the centre's neighbourhood, in strides
 
 
 def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> Task:
-    """Quality focal loss of the scores and generalised IoU of the boxes, per found place, on batches of images with boxes.
+    """Quality focal loss of the scores and generalised IoU of the boxes, per positive location.
 
     A batch has image (BHWC), boxes (BM4: y0 x0 y1 x1 in pixels), classes (BM, int), present (BM, 1 or 0) and
-    weight (B). The model gives DensePredictions (see models/fcos.py). reach: a level is for boxes whose farthest edge
-    is from half of `reach` to `reach` strides away; the finest takes all smaller ones, the coarsest all
-    larger. box_weight: of the boxes' part. The loss is a sum over places, divided by the number of places
-    that are to find something.
+    weight (B). The model gives DensePredictions (see models/fcos.py). reach: a level is for boxes whose
+    farthest edge is half of `reach` to `reach` strides away; the finest level takes all smaller boxes, the
+    coarsest all larger. box_weight: of the boxes' part. The loss is a sum over locations, divided by the
+    number of positive ones, those with a box.
     """
 
-    def measure(places: Any, batch: Any) -> dict[str, Mean]:
-        def one(*parts: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-            logits_PK, boxes_P4, true_M4, class_M, present_M = parts
-            return _losses(
-                logits_PK, boxes_P4, true_M4, class_M, present_M, places.center_P2, places.stride_P, reach
-            )
+    def measure(predicted: Any, batch: Any) -> dict[str, Mean]:
+        center_P2, stride_P = predicted.center_P2, predicted.stride_P
+
+        def one(logits_PK: Any, boxes_P4: Any, true_M4: Any, class_M: Any, present_M: Any) -> Any:
+            return _losses(logits_PK, boxes_P4, true_M4, class_M, present_M, center_P2, stride_P, reach)
 
         score_BP, box_BP, positive_BP = jax.vmap(one)(
-            places.logits_BPK.astype(jnp.float32),
-            places.boxes_BP4,
+            predicted.logits_BPK.astype(jnp.float32),
+            predicted.boxes_BP4,
             batch["boxes"],
             batch["classes"],
             batch["present"],
         )
         weight_B = batch["weight"]
-        found_B = jnp.maximum(positive_BP.sum(-1), 1.0)
+        positives_B = jnp.maximum(positive_BP.sum(-1), 1.0)
 
         def of(x_BP):
-            return Mean(
-                (jnp.where(weight_B > 0, x_BP.sum(-1), 0.0) * weight_B).sum(), (found_B * weight_B).sum()
-            )
+            x_B = jnp.where(weight_B > 0, x_BP.sum(-1), 0.0)
+            return Mean((x_B * weight_B).sum(), (positives_B * weight_B).sum())
 
         return {
             "loss": of(score_BP + box_weight * box_BP),
@@ -63,8 +62,8 @@ def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> 
         }
 
     def loss(params, extra, batch, keys_B):
-        places, extra = apply(model, params, extra, batch["image"], keys_B, weight=batch["weight"])
-        metrics = measure(places, batch)
+        predicted, extra = apply(model, params, extra, batch["image"], keys_B, weight=batch["weight"])
+        metrics = measure(predicted, batch)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
@@ -74,8 +73,8 @@ def detect(model: nn.Module, *, reach: float = 8.0, box_weight: float = 2.0) -> 
         def run(params, extra, image):
             return apply(model, params, extra, image, None)[0]
 
-        found = jax.eval_shape(run, params, extra, batch["image"])
-        return objects(batch, found.logits_BPK.shape[-1])
+        predicted = jax.eval_shape(run, params, extra, batch["image"])
+        return objects(batch, predicted.logits_BPK.shape[-1])
 
     return Task(init_from(model, "image"), loss, evaluate, requires=requires)
 
@@ -85,16 +84,15 @@ def predict(
 ) -> Callable[..., Detections]:
     """(params, extra, batch) to the Detections of each image, for Evaluation.predict; see boxes.nms."""
 
-    def found(params, extra, batch):
+    def detections(params, extra, batch):
         H, W = batch["image"].shape[1:3]
-        places, _ = apply(model, params, extra, batch["image"], None)
-        boxes_BP4 = places.boxes_BP4.clip(0, jnp.array([H, W, H, W], jnp.float32))
-        scores_BPK = jax.nn.sigmoid(places.logits_BPK.astype(jnp.float32))
-        return jax.vmap(lambda boxes, scores: nms(boxes, scores, most=most, overlap=overlap, least=least))(
-            boxes_BP4, scores_BPK
-        )
+        predicted, _ = apply(model, params, extra, batch["image"], None)
+        boxes_BP4 = predicted.boxes_BP4.clip(0, jnp.array([H, W, H, W], jnp.float32))
+        scores_BPK = jax.nn.sigmoid(predicted.logits_BPK.astype(jnp.float32))
+        suppress = partial(nms, most=most, overlap=overlap, least=least)
+        return jax.vmap(suppress)(boxes_BP4, scores_BPK)
 
-    return found
+    return detections
 
 
 def _losses(
@@ -107,20 +105,20 @@ def _losses(
     stride_P: Any,
     reach: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(loss of the scores, of the box, whether there is one to find) at each place of one image."""
+    """(loss of the scores, loss of the box, whether there is a box) at each location of one image."""
     target_P, positive_P = assign(true_M4, present_M, center_P2, stride_P, reach)
-    wanted_P4 = true_M4[target_P]
-    quality_P = jax.lax.stop_gradient(iou(boxes_P4, wanted_P4)) * positive_P
-    wanted_PK = nn.one_hot(class_M[target_P], logits_PK.shape[-1]) * quality_P[:, None]
-    miss_PK = jnp.abs(wanted_PK - jax.nn.sigmoid(logits_PK)) ** 2
-    score_P = (miss_PK * optax.sigmoid_binary_cross_entropy(logits_PK, wanted_PK)).sum(-1)
-    return score_P, jnp.where(positive_P, 1 - giou(boxes_P4, wanted_P4), 0.0), positive_P
+    target_P4 = true_M4[target_P]
+    quality_P = jax.lax.stop_gradient(iou(boxes_P4, target_P4)) * positive_P
+    target_PK = nn.one_hot(class_M[target_P], logits_PK.shape[-1]) * quality_P[:, None]
+    focus_PK = jnp.abs(target_PK - jax.nn.sigmoid(logits_PK)) ** 2
+    score_P = (focus_PK * optax.sigmoid_binary_cross_entropy(logits_PK, target_PK)).sum(-1)
+    return score_P, jnp.where(positive_P, 1 - giou(boxes_P4, target_P4), 0.0), positive_P
 
 
 def assign(
     true_M4: jax.Array, present_M: jax.Array, center_P2: jax.Array, stride_P: jax.Array, reach: float
 ) -> tuple[jax.Array, jax.Array]:
-    """(number of the box that each place is to find, whether there is one); of several boxes the smallest."""
+    """(index of each location's box, whether there is one); of several boxes the smallest."""
     before_PM2, after_PM2 = center_P2[:, None] - true_M4[:, :2], true_M4[:, 2:] - center_P2[:, None]
     edges_PM4 = jnp.concatenate([before_PM2, after_PM2], -1)
     inside_PM = edges_PM4.min(-1) > 0
@@ -136,20 +134,17 @@ def assign(
 
 
 def pairs(predictions: Sequence[Any], batches: Sequence[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(found, true) of each image, as NumPy without padding, from what Evaluation.score and pictures get.
+    """(detected, true) of each image, as NumPy without padding, from the arguments of Evaluation.score.
 
-    An image whose "weight" is 0 is left out.
+    An image whose "weight" is 0 is skipped.
     """
-    out = []
-    for found, batch in zip(predictions, batches, strict=True):
-        for i in range(len(found.number)):
+    found = []
+    for detections, batch in zip(predictions, batches, strict=True):
+        for i in range(len(detections.number)):
             if "weight" in batch and not batch["weight"][i] > 0:
                 continue
-            n, real = int(found.number[i]), batch["present"][i] > 0
-            got = {
-                "boxes": found.boxes[i][:n],
-                "scores": found.scores[i][:n],
-                "classes": found.classes[i][:n],
-            }
-            out.append((got, {"boxes": batch["boxes"][i][real], "classes": batch["classes"][i][real]}))
-    return out
+            n, present = int(detections.number[i]), batch["present"][i] > 0
+            detected = {name: getattr(detections, name)[i][:n] for name in ("boxes", "scores", "classes")}
+            true = {name: batch[name][i][present] for name in ("boxes", "classes")}
+            found.append((detected, true))
+    return found

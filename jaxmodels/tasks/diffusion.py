@@ -1,4 +1,4 @@
-"""Diffusion: images out of noise, by learning what noise was added (arXiv:2006.11239), in continuous time.
+"""Diffusion in continuous time: images from noise, by predicting the added noise (arXiv:2006.11239).
 
     x_t = a x + s e,  a = cos(pi t / 2),  s = sin(pi t / 2),  v = a e - s x
 
@@ -22,7 +22,7 @@ from jaxmodels.tasks.apply import apply
 from jaxmodels.tasks.keys import content_keys
 from jaxmodels.tasks.requirements import labels, of_images
 
-LAST = 0.999  # the greatest time; at 1 there is nothing left of the image
+LAST = 0.999  # the greatest time; at 1 nothing of the image is left
 
 
 def mixture(time_B: jax.Array, rank: int = 4) -> tuple[jax.Array, jax.Array]:
@@ -35,7 +35,7 @@ def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
     """Mean squared error of v, per pixel, at a random time of each image.
 
     Batches have image (BHWC, 0 to 1), weight and, for a model with classes, label. unlabelled: part of the
-    images that train without their label, for guidance (arXiv:2207.12598). In evaluation an image's own
+    images whose label is dropped in training, for guidance (arXiv:2207.12598). In evaluation an image's own
     pixels choose time and noise.
     """
     labelled = bool(getattr(model, "classes", 0))
@@ -50,11 +50,8 @@ def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
 
         def draw(key, x_HWC):
             time, noise, drop = jax.random.split(key, 3)
-            return (
-                jax.random.uniform(time) * LAST,
-                jax.random.normal(noise, x_HWC.shape),
-                jax.random.uniform(drop),
-            )
+            shape = x_HWC.shape
+            return jax.random.uniform(time) * LAST, jax.random.normal(noise, shape), jax.random.uniform(drop)
 
         time_B, noise, drop_B = jax.vmap(draw)(keys_B, image)
         a, s = mixture(time_B)
@@ -62,11 +59,10 @@ def diffusion(model: nn.Module, *, unlabelled: float = 0.1) -> Task:
         if labelled:
             hidden_B = (drop_B < unlabelled) & training
             options["label_B"] = jnp.where(hidden_B, model.classes, batch["label"])
-        guess, extra = apply(
-            model, params, extra, a * image + s * noise, keys_B if training else None, **options
-        )
-        miss_B = ((guess.astype(jnp.float32) - (a * noise - s * image)) ** 2).mean((1, 2, 3))
-        return {"loss": Mean.of(miss_B, batch["weight"])}, extra
+        model_keys = keys_B if training else None
+        v, extra = apply(model, params, extra, a * image + s * noise, model_keys, **options)
+        error_B = ((v.astype(jnp.float32) - (a * noise - s * image)) ** 2).mean((1, 2, 3))
+        return {"loss": Mean.of(error_B, batch["weight"])}, extra
 
     def loss(params, extra, batch, keys_B):
         metrics, extra = measure(params, extra, batch, keys_B, True)
@@ -94,8 +90,8 @@ def sample(
 
     batch[inputs] holds a number for each row that chooses its noise, and "label" its class where the model
     has classes.
-    noise: 0 is DDIM (arXiv:2010.02502), which adds none on the way; 1 is DDPM's ancestral sampling. guidance:
-    1 follows the label, more exaggerates it, by a second pass without labels.
+    noise: 0 is DDIM (arXiv:2010.02502), which adds none while sampling; 1 is DDPM's ancestral sampling.
+    guidance: 1 follows the label, more exaggerates it, by a second pass without labels.
     """
     labelled = bool(getattr(model, "classes", 0))
 
@@ -117,9 +113,8 @@ def sample(
             (a, s), (b, r) = mixture(time[None]), mixture(after[None])
             image = (a * x - s * v).clip(-1, 1)
             e = (x - a * image) / s
-            new = (
-                noise * r / s * jnp.sqrt(jnp.maximum(1 - (a / b) ** 2, 0.0))
-            )  # arXiv:2010.02502, equation 16
+            # arXiv:2010.02502, equation 16
+            new = noise * r / s * jnp.sqrt(jnp.maximum(1 - (a / b) ** 2, 0.0))
             fresh = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), shape))(keys_B)
             return b * image + jnp.sqrt(jnp.maximum(r**2 - new**2, 0.0)) * e + new * fresh, None
 

@@ -95,5 +95,5 @@ def dino(
 
 
 def cast_like(teacher: Any, student: Any) -> Any:
-    """The teacher's parameters in the student's types: under mixed precision its products are in bfloat16 too."""
+    """The teacher's parameters in the student's types, so that mixed precision applies to it too."""
     return jax.tree.map(lambda old, new: old.astype(new.dtype), teacher, student)

@@ -1,6 +1,6 @@
-"""Faces in a picture by a cascade of three networks (arXiv:1604.02878): many small windows first, few large ones last.
+"""Faces in an image by a cascade of three networks: many small windows first, few large ones last.
 
-Dimensions: N windows, H W picture, C channels.
+Source: MTCNN, arXiv:1604.02878. Dimensions: N windows, H W image, C channels.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-CHUNK = 64  # windows that a network is given at once
+CHUNK = 64  # windows that a network takes at once
 
 
 class Faces(NamedTuple):
-    """What was found, best first, in pixels of the picture."""
+    """Detected faces, best first, in pixels of the image."""
 
     boxes: np.ndarray  # (N, 4): y0 x0 y1 x1
     scores: np.ndarray
@@ -23,13 +23,17 @@ class Faces(NamedTuple):
 
 
 def network(found: Any) -> Callable[[np.ndarray], Any]:
-    """What convert.load_weights gave, as a compiled function of windows."""
+    """A network from convert.load_weights as a compiled function of windows."""
     apply = jax.jit(found.model.apply)
-    return lambda x_NHWC: jax.device_get(apply({"params": found.params}, x_NHWC))
+
+    def run(x_NHWC: np.ndarray) -> Any:
+        return jax.device_get(apply({"params": found.params}, x_NHWC))
+
+    return run
 
 
 def find_faces(
-    picture: Any,
+    image: Any,
     propose: Callable[[np.ndarray], Any],
     refine: Callable[[np.ndarray], Any],
     mark: Callable[[np.ndarray], Any],
@@ -38,23 +42,23 @@ def find_faces(
     factor: float = 0.709,
     least: tuple[float, float, float] = (0.6, 0.7, 0.7),
 ) -> Faces:
-    """The faces in a picture of pillow's, such as data.images.open_image gives.
+    """The faces in an image of pillow's, such as data.formats.images.open_image gives.
 
     propose, refine and mark: functions of windows (see network) of models/mtcnn.py's pnet, rnet and onet.
-    smallest: height of a face in pixels. factor: from one size of the picture to the next smaller one. least:
-    probability that each of the three must find. The first network is compiled for each size of picture.
+    smallest: height of a face in pixels. factor: from one size of the image to the next smaller one. least:
+    the least probability for each of the three. The first network is compiled for each size of image.
     """
-    boxes, scores = _proposed(picture, propose, 12 / smallest, factor, least[0])
+    boxes, scores = _proposed(image, propose, 12 / smallest, factor, least[0])
     if len(boxes):
-        said = _windows(picture, boxes, refine, 24)
-        boxes, scores, edges = (x[said.face > least[1]] for x in (boxes, said.face, said.edges))
+        outputs = _windows(image, boxes, refine, 24)
+        boxes, scores, edges = (x[outputs.face > least[1]] for x in (boxes, outputs.face, outputs.edges))
         kept = suppress(boxes, scores, 0.7)
         boxes = squared(moved(boxes[kept], edges[kept]))
     points = np.zeros((0, 10))
     if len(boxes):
-        said = _windows(picture, boxes, mark, 48)
+        outputs = _windows(image, boxes, mark, 48)
         boxes, scores, edges, points = (
-            x[said.face > least[2]] for x in (boxes, said.face, said.edges, said.points)
+            x[outputs.face > least[2]] for x in (boxes, outputs.face, outputs.edges, outputs.points)
         )
         points = boxes[:, :2].repeat(5, 1) + points * (boxes[:, 2:] - boxes[:, :2]).repeat(5, 1)
         boxes = moved(boxes, edges)
@@ -66,19 +70,19 @@ def find_faces(
 
 
 def _proposed(
-    picture: Any, propose: Any, scale: float, factor: float, least: float
+    image: Any, propose: Any, scale: float, factor: float, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(square windows x0 y0 x1 y1, scores) where the first network sees a face, at every size of the picture."""
+    """(square windows x0 y0 x1 y1, scores) where the first network finds a face, at all image sizes."""
     boxes, scores, edges = [], [], []
-    while min(picture.width, picture.height) * scale >= 12:
-        size = int(picture.width * scale + 1), int(picture.height * scale + 1)
-        said = propose(_numbers(picture.resize(size, _box()))[None])
-        y, x = np.nonzero(said.face[0] > least)
+    while min(image.width, image.height) * scale >= 12:
+        size = int(image.width * scale + 1), int(image.height * scale + 1)
+        outputs = propose(_normalised(image.resize(size, _box_filter()))[None])
+        y, x = np.nonzero(outputs.face[0] > least)
         found = np.stack([2 * x, 2 * y, 2 * x + 12, 2 * y + 12], -1) / scale
-        kept = suppress(found, said.face[0][y, x], 0.5)
+        kept = suppress(found, outputs.face[0][y, x], 0.5)
         boxes.append(found[kept])
-        scores.append(said.face[0][y, x][kept])
-        edges.append(said.edges[0][y, x][kept])
+        scores.append(outputs.face[0][y, x][kept])
+        edges.append(outputs.edges[0][y, x][kept])
         scale *= factor
     if not boxes:
         return np.zeros((0, 4)), np.zeros(0)
@@ -87,52 +91,48 @@ def _proposed(
     return squared(moved(all_boxes[kept], all_edges[kept])), all_scores[kept]
 
 
-def _windows(picture: Any, boxes: np.ndarray, look: Any, size: int) -> Any:
-    """What a network says of these windows; what lies outside the picture is black."""
-    windows = np.stack(
-        [
-            _numbers(picture.crop(tuple(np.rint(box).astype(int))).resize((size, size), _box()))
-            for box in boxes
-        ]
-    )
-    said = []
+def _windows(image: Any, boxes: np.ndarray, run: Any, size: int) -> Any:
+    """A network's outputs for these windows; beyond the image they are black."""
+    crops = [image.crop(tuple(np.rint(box).astype(int))) for box in boxes]
+    windows = np.stack([_normalised(crop.resize((size, size), _box_filter())) for crop in crops])
+    outputs = []
     for start in range(0, len(windows), CHUNK):
-        part = windows[start : start + CHUNK]
-        padded = np.pad(part, ((0, CHUNK - len(part)), (0, 0), (0, 0), (0, 0)))
-        answer = look(padded)
-        said.append(type(answer)(*(x if x is None else np.asarray(x)[: len(part)] for x in answer)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *said)
+        chunk = windows[start : start + CHUNK]
+        padded = np.pad(chunk, ((0, CHUNK - len(chunk)), (0, 0), (0, 0), (0, 0)))
+        output = run(padded)
+        outputs.append(type(output)(*(x if x is None else np.asarray(x)[: len(chunk)] for x in output)))
+    return jax.tree.map(lambda *chunks: np.concatenate(chunks), *outputs)
 
 
-def _numbers(picture: Any) -> np.ndarray:
-    return (np.asarray(picture, np.float32) - np.float32(127.5)) / np.float32(128)
+def _normalised(image: Any) -> np.ndarray:
+    return (np.asarray(image, np.float32) - np.float32(127.5)) / np.float32(128)
 
 
-def _box() -> Any:
+def _box_filter() -> Any:
     from PIL import Image
 
     return Image.Resampling.BOX
 
 
 def moved(boxes: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Boxes x0 y0 x1 y1, each edge moved by so many of its widths or heights."""
+    """Boxes x0 y0 x1 y1, each edge moved by a fraction of the width or height."""
     size = boxes[:, 2:] - boxes[:, :2]
     return boxes + edges * np.concatenate([size, size], 1)
 
 
 def squared(boxes: np.ndarray) -> np.ndarray:
-    """The squares around the same middles with the longer side."""
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    """The squares with the same centres and the longer side."""
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) / 2
-    return np.concatenate([middle - half, middle + half], 1)
+    return np.concatenate([center - half, center + half], 1)
 
 
 def suppress(
     boxes: np.ndarray, scores: np.ndarray, overlap: float, *, of_smaller: bool = False
 ) -> np.ndarray:
-    """Numbers of the boxes that stay, best first: one goes where a better one overlaps it by more.
+    """Indices of the boxes that stay, best first; a box is dropped if a better one overlaps it by more.
 
-    of_smaller: the overlap is a part of the smaller box; else of their union.
+    of_smaller: the overlap is a fraction of the smaller box; else of the union.
     """
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order, kept = np.argsort(-scores, kind="stable"), []
@@ -141,6 +141,6 @@ def suppress(
         kept.append(best)
         low, high = np.maximum(boxes[best, :2], boxes[rest, :2]), np.minimum(boxes[best, 2:], boxes[rest, 2:])
         common = np.maximum(high - low, 0).prod(1)
-        whole = np.minimum(area[best], area[rest]) if of_smaller else area[best] + area[rest] - common
-        order = rest[common <= overlap * whole]
+        base = np.minimum(area[best], area[rest]) if of_smaller else area[best] + area[rest] - common
+        order = rest[common <= overlap * base]
     return np.array(kept, int)

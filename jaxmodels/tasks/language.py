@@ -26,9 +26,10 @@ from jaxmodels.tasks.requirements import segments, tokens, weights
 def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smoothing: float = 0.0) -> Task:
     """Cross-entropy in nats of the next token on batches of inputs, targets (BT, int) and weight (BT).
 
-    Where a batch has "segments" (BT, int), a token sees only those of its own number: documents packed into
-    one row. A weight of 0 leaves a token out of the loss: padding, or the questions of instruction data. What
-    a model sows into the collection "losses", one value for each example, is added to the loss of each of its
+    Where a batch has "segments" (BT, int), a token attends only to its own segment: documents packed into one
+    row.
+    A token of weight 0 does not count in the loss: padding, or the questions of instruction data. Values that
+    a model sows into the collection "losses", one for each example, are added to the loss of each of its
     tokens.
     bytes_per_token: adds "bits_per_byte" = loss / ln 2 / bytes_per_token; 1 where tokens are bytes.
     """
@@ -37,7 +38,7 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
         params: Any, extra: Any, batch: Any, keys_B: Any, smoothing: float
     ) -> tuple[Mean, dict[str, Mean]]:
         variables = {"params": params, **extra}
-        # What a model adds up over a row's tokens, such as a balance of experts, is to end with what counts.
+        # A model's sums over a row, such as the load of experts, stop at the last token that counts.
         count_B = None if "segments" in batch else ends(batch["weight"])
         inputs = (batch["inputs"], keys_B, None, count_B, batch.get("segments"))
         (x_BTM, _), sown = model.apply(variables, *inputs, method="hidden", mutable=["losses"])
@@ -46,8 +47,8 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
         loss, accuracy = cross_entropy(x_BTM, table_VM, batch["targets"], weight_BT, smoothing=smoothing)
         metrics = {"loss": loss, "accuracy": accuracy}
         if sown:
-            own_B = sum_of(sown["losses"], len(weight_BT))
-            metrics["auxiliary"] = Mean.of(jnp.broadcast_to(own_B[:, None], weight_BT.shape), weight_BT)
+            sown_B = sum_of(sown["losses"], len(weight_BT))
+            metrics["auxiliary"] = Mean.of(jnp.broadcast_to(sown_B[:, None], weight_BT.shape), weight_BT)
             loss = Mean(loss.total + metrics["auxiliary"].total, loss.weight)
         return loss, metrics
 
@@ -68,10 +69,10 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
         shape = batch["inputs"].shape[1:]
         if table_VM is None:
 
-            def see(p, e, x):
+            def logits(p, e, x):
                 return model.apply({"params": p, **e}, x, method="hidden")[0]
 
-            V = jax.eval_shape(see, params, extra, batch["inputs"]).shape[-1]
+            V = jax.eval_shape(logits, params, extra, batch["inputs"]).shape[-1]
         else:
             V = table_VM.shape[0]
         return {
@@ -85,7 +86,7 @@ def next_token(model: nn.Module, *, bytes_per_token: float | None = None, smooth
 
 
 def ends(weight_BT: Any) -> Any:
-    """How many tokens each row has, up to the last of weight above 0; B."""
+    """The length of each row up to its last token of weight above 0; B."""
     return ((weight_BT > 0) * jnp.arange(1, weight_BT.shape[1] + 1)).max(1)
 
 
@@ -103,7 +104,7 @@ def decoder(
     end: int | tuple[int, ...] | None = None,
     prompt: str = "",
 ) -> Decoder:
-    """What `jaxmodels generate` needs of a language model."""
+    """The Decoder of a language model, for `jaxmodels generate`."""
 
     def logits(params, extra, tokens_BT, cache, count_B):
         variables = {"params": params, **extra}

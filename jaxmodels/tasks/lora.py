@@ -1,10 +1,10 @@
-"""LoRA: a small matrix product is learned beside each chosen kernel, which does not change (arXiv:2106.09685).
+"""LoRA: a small matrix product is learned beside each chosen kernel, which is frozen (arXiv:2106.09685).
 
     W' = W + alpha / rank x a @ b        a (I, rank) starts normal, b (rank, O) at zero: at first W' = W
 
-Differs from the paper: W' is formed in every step, where the paper adds x @ a @ b to x @ W in the layer. So any
-task can be adapted without a change of the model. The cost is memory, while a step runs, for a copy of the chosen
-kernels and for its gradient.
+Differs from the paper: W' is formed in every step, where the paper adds x @ a @ b to x @ W in the layer. So
+any task can be adapted without a change of the model. The cost is memory, while a step runs, for a copy of
+the chosen kernels and for its gradient.
 Dimensions: I inputs, O outputs. Axes before these two are stacks of kernels, such as the layers of a scan.
 """
 
@@ -32,8 +32,8 @@ def lora(
     init gives (adapters, {**extra, "base": parameters}): gradients, optimizer state and averages exist for
     the adapters alone. `merge(extra["base"], adapters, alpha / rank)` are the parameters that the task sees,
     in training and evaluation.
-    paths: a regular expression, searched in paths such as "blocks/qkv/kernel". alpha may be a traced value. For
-    pretrained parameters put `start_from` inside: lora(start_from(task, params), ...).
+    paths: a regular expression, searched in paths such as "blocks/qkv/kernel". alpha may be a traced value.
+    For pretrained parameters put `start_from` inside: lora(start_from(task, params), ...).
 
     Predictors, decoders and Evaluation.predict, which know the model alone, get the merged parameters
     (Task.unwrap).
@@ -72,14 +72,16 @@ def lora(
     def unwrap(adapters, extra):
         return task.unwrap(*merged(adapters, extra))
 
+    inner: Any = task.examine
+
     def examine(adapters, extra, batch):
-        return task.examine(*merged(adapters, extra), batch)
+        return inner(*merged(adapters, extra), batch)
 
     return task._replace(
         init=init,
         loss=loss,
         evaluate=evaluate,
-        examine=examine if task.examine else None,
+        examine=None if inner is None else examine,
         unwrap=unwrap,
         requires=requires,
     )
@@ -88,8 +90,9 @@ def lora(
 def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
     """base with W + scale x a @ b for each adapted kernel, in W's type; base itself is not changed.
 
-    A `lora` task computes exactly this, so the inner task evaluates the merged parameters to the same bits (on
-    a CPU; a compiler may choose another order of sums for another program). base keeps the exact original.
+    A `lora` task computes exactly this, so the inner task evaluates the merged parameters to the same bits
+    (on a CPU; a compiler may choose another order of sums for another program). base keeps the exact
+    original.
     """
     return _shifted(base, adapters, scale)
 
@@ -97,8 +100,8 @@ def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
 def unmerge(merged: Params, adapters: Adapters, scale: Any) -> Params:
     """The base that gave these merged parameters, except for rounding: (W + d) - d is rounded twice.
 
-    An element differs by at most one unit in the last place of the larger of W and W + d: where d is much larger
-    than W, that is many units of W's own. The exact original is the base that the task keeps.
+    An element differs by at most one unit in the last place of the larger of W and W + d: where d is much
+    larger than W, that is many units of W's own. The exact original is the base that the task keeps.
     """
     return _shifted(merged, adapters, -scale)
 
@@ -118,7 +121,8 @@ def _shifted(params: Params, adapters: Adapters, scale: Any) -> Params:
     return map_by_path(shift, params)
 
 
-# One program also in eager mode: else product and sum would be rounded separately there, and together elsewhere.
+# One program also in eager mode: else product and sum would be rounded separately there, and together
+# elsewhere.
 @jax.jit
 def _add(w: Array, a: Array, b: Array) -> Array:
     change = jnp.matmul(a, b, precision="highest", preferred_element_type=jnp.float32)

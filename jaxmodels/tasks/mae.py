@@ -1,6 +1,6 @@
-"""Masked autoencoding of images: the hidden patches from the kept ones (arXiv:2111.06377).
+"""Masked autoencoding of images: the masked patches from the kept ones (arXiv:2111.06377).
 
-Dimensions: B batch, H W image, C channels, N patches, n those that are kept, P numbers of a patch.
+Dimensions: B batch, H W image, C channels, N patches, n kept patches, P values of a patch.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from jaxmodels.tasks.requirements import of_images
 
 
 def patches(image_BHWC: jax.Array, size: int) -> jax.Array:
-    """The image's squares, row by row, each as one row of numbers: BNP."""
+    """The image's squares, row by row, each flattened: BNP."""
     B, H, W, C = image_BHWC.shape
     x = image_BHWC.reshape(B, H // size, size, W // size, size, C).swapaxes(2, 3)
     return x.reshape(B, (H // size) * (W // size), size * size * C)
 
 
 def images(patches_BNP: jax.Array, size: int, shape: tuple[int, int, int]) -> jax.Array:
-    """Images of this shape from their squares."""
+    """Images of this shape from their patches."""
     H, W, C = shape
     x = patches_BNP.reshape(len(patches_BNP), H // size, W // size, size, size, C).swapaxes(2, 3)
     return x.reshape(-1, H, W, C)
 
 
 def mae(model: nn.Module, *, patch: int, kept: float = 0.25) -> Task:
-    """Mean squared error of the hidden patches, each by its own mean and deviation (section 4, "reconstruction target").
+    """Mean squared error of the masked patches, each normalised (section 4, "reconstruction target").
 
-    model(image, keys, kept_Bn=…) gives all patches. kept: part of the patches that it sees, chosen by each
-    example's key; in evaluation by its own pixels. Batches have image and weight.
+    model(image, keys, kept_Bn=…) gives all patches. kept: the part of the patches that the encoder sees,
+    chosen by each example's key; in evaluation by its own pixels. Batches have image and weight.
     """
 
     def measure(params, extra, batch, keys_B, training):
@@ -69,12 +69,12 @@ def mae(model: nn.Module, *, patch: int, kept: float = 0.25) -> Task:
 
 
 def count(N: int, kept: float) -> int:
-    """How many of N patches are kept: at least one, and not all."""
+    """The number of kept patches of N: at least one, and not all."""
     return min(max(1, round(N * kept)), N - 1)
 
 
 def choose(keys_B: jax.Array, N: int, kept: float) -> tuple[jax.Array, jax.Array]:
-    """(a random order of the patches of each example, the first of it, which are kept)."""
+    """(a random order of each example's patches, its first entries, which are kept)."""
     order_BN = jax.vmap(lambda key: jax.random.permutation(jax.random.fold_in(key, 2**18), N))(keys_B)
     return order_BN, order_BN[:, : count(N, kept)]
 
@@ -84,7 +84,7 @@ def restore(
 ) -> Callable[[Any, Any, Any], dict[str, jax.Array]]:
     """(params, extra, batch) to "masked" and "restored" images, for Evaluation.predict.
 
-    A hidden patch gets the mean and deviation that it has in truth, as the model does not say them.
+    A masked patch gets the mean and deviation of the true one, since the model does not predict them.
     """
 
     def predict(params, extra, batch):

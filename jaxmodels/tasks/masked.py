@@ -1,4 +1,4 @@
-"""Masked language modelling: some tokens are hidden or changed, and the model says what they were (arXiv:1810.04805).
+"""Masked language modelling: the model predicts tokens that are masked or changed (arXiv:1810.04805).
 
 A model here has, besides its call, `hidden(tokens_BT, keys_B, segments_BT)`, which gives x_BTN, and
 `table()`, the matrix (V, N) whose product with x is the logits.
@@ -46,9 +46,9 @@ def corrupt(
 
 
 def token_keys(tokens_BT: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
-    """One key for each row, a function of its real tokens alone: the same text is always changed in the same way."""
+    """One key for each row, a function of its real tokens alone: a text is always masked in the same way."""
     T = tokens_BT.shape[1]
-    # Odd factors that differ by place, so that the order counts; sums wrap around.
+    # Odd factors that differ by position, so that the order matters; sums wrap around.
     factor_T = jnp.asarray(np.arange(T, dtype=np.uint64) * 2654435769 * 2 + 1, jnp.uint32)
     mixed_BT = (tokens_BT.astype(jnp.uint32) + 1) * factor_T
     mixed_BT ^= mixed_BT >> 15
@@ -61,13 +61,12 @@ def token_keys(tokens_BT: jax.Array, real_BT: jax.Array | None = None) -> jax.Ar
 def masked(
     model: nn.Module, *, mask: int, vocabulary: int, special: Sequence[int] = (), rate: float = 0.15
 ) -> Task:
-    """Cross-entropy in nats of the chosen tokens, on batches of inputs (BT, int) and weight (BT, or B for whole rows).
+    """Cross-entropy in nats of the chosen tokens, on batches of inputs (BT, int) and weight (BT, or B).
 
-    Other tokens are chosen each time a text is seen (RoBERTa, arXiv:1907.11692, section 4.1), by the
-    example's key; in evaluation by its tokens. special: tokens that are never chosen, such as those that
-    begin, end and fill a text. A weight of 0 leaves a token out of the choice. Where a batch has "segments"
-    (BT, int), a token sees only those of its number and 0 is padding, which is never chosen; else it sees
-    those of weight above 0.
+    The example's key chooses other tokens each time (RoBERTa, arXiv:1907.11692, section 4.1); in evaluation
+    the tokens themselves do. special: tokens that are never chosen, such as those that begin, end and pad a
+    text. A token of weight 0 is not chosen. Where a batch has "segments" (BT, int), a token attends only to
+    its own segment, and 0 is padding, which is never chosen; else it attends to tokens of weight above 0.
     """
 
     def texts(batch: Any) -> jax.Array:

@@ -1,9 +1,9 @@
-"""Embeddings in which the same thing lies near itself: faces, characters, speakers; also such as were never trained on.
+"""Metric learning: embeddings of one face, character or speaker lie close, also of classes never trained on.
 
-ArcFace (arXiv:1801.07698) learns them as a classification of what is trained on, with a margin between the
+ArcFace (arXiv:1801.07698) learns them as a classification of the training classes, with a margin between
 classes; the triplet loss (arXiv:1503.03832) by comparisons within a batch. Where a batch has "segments" (BT,
 int; 0 is padding), the model gets them as segments_BT.
-Dimensions: B batch, D width of an embedding, K classes that are trained on.
+Dimensions: B batch, D width of an embedding, K training classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxmodels.tasks.requirements import inputs_of, labels, weights
 
 
 def normalised(x_BD: jax.Array) -> jax.Array:
-    """Each row with the length 1, in float32."""
+    """Each row scaled to length 1, in float32."""
     x_BD = x_BD.astype(jnp.float32)
     return x_BD * jax.lax.rsqrt(jnp.maximum((x_BD**2).sum(-1, keepdims=True), 1e-12))
 
@@ -32,25 +32,25 @@ def normalised(x_BD: jax.Array) -> jax.Array:
 def arcface(
     model: nn.Module, classes: int, *, margin: float = 0.5, scale: float = 30.0, inputs: str = "image"
 ) -> Task:
-    """Softmax over scale x cosine of embedding and class, the angle to the own class enlarged by `margin` radians.
+    """Softmax over scale x cosine of embedding and class, with a margin (arXiv:1801.07698, equation 3).
 
-    Batches have inputs, label (int, below classes) and weight. A label below 0 is of something that is not
-    trained on: it counts in no metric, and where nothing counts there is none. The parameters are {"model":
-    …, "classes": (classes, D)}. (arXiv:1801.07698, equation 3)
+    `margin` radians are added to the angle to the own class. Batches have inputs, label (int, below classes)
+    and weight. A label below 0 stands for a class that is not trained on: it counts in no metric, and a
+    metric in which no example counts is absent. The parameters are {"model": …, "classes": (classes, D)}.
     """
-    start = init_from(model, inputs)
+    init_model = init_from(model, inputs)
 
     def init(key, batch):
-        own, other = jax.random.split(key)
-        params, extra = start(own, batch)
+        model_key, classes_key = jax.random.split(key)
+        params, extra = init_model(model_key, batch)
         D = jax.eval_shape(lambda: model.apply({"params": params, **extra}, batch[inputs])).shape[-1]
-        return {"model": params, "classes": jax.random.normal(other, (classes, D)) / math.sqrt(D)}, extra
+        centers_KD = jax.random.normal(classes_key, (classes, D)) / math.sqrt(D)
+        return {"model": params, "classes": centers_KD}, extra
 
     def measure(params, x_BD, batch, margin):
         cos_BK = normalised(x_BD) @ normalised(params["classes"]).T
         own_BK = nn.one_hot(batch["label"], classes)
-        # cos(t + m) where t + m is below pi; beyond, what goes on falling (arXiv:1801.07698, its authors'
-        # code).
+        # cos(t + m) where t + m is below pi; beyond, a line that goes on falling, as in the authors' code.
         sin_BK = jnp.sqrt(jnp.maximum(1 - cos_BK**2, 1e-7))
         moved_BK = jnp.where(
             cos_BK > -jnp.cos(margin),
@@ -69,12 +69,8 @@ def arcface(
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        return measure(
-            params,
-            apply(model, params["model"], extra, batch[inputs], None, **call_options(batch))[0],
-            batch,
-            0.0,
-        )
+        x_BD, _ = apply(model, params["model"], extra, batch[inputs], None, **call_options(batch))
+        return measure(params, x_BD, batch, 0.0)
 
     def requires(batch, params, extra):
         known = f"the {classes} classes that are trained on, or below 0 for another"
@@ -85,24 +81,26 @@ def arcface(
 
 
 def triplet(model: nn.Module, *, margin: float = 0.2, inputs: str = "image") -> Task:
-    """Hinge of (distance to the farthest of the own label - distance to the nearest of another + margin), by examples.
+    """Triplet loss with batch-hard mining, the mean over anchors (arXiv:1703.07737, equation 5).
 
-    Both are chosen among the examples of the batch that the loss sees (arXiv:1703.07737, equation 5): under
-    pmap and with micro-batches each part is by itself. An example alone with its label, or with one label
-    around it, does not count. Batches have inputs, label and weight; distances are between embeddings of
-    length 1. "active" is the part of the triplets whose loss is above 0.
+    max(0, distance to the farthest example of the own label - distance to the nearest of another + margin).
+    Both are
+    chosen among the examples of the batch that the loss sees: under pmap and with micro-batches each part is
+    by itself. An anchor does not count where no other example has its label, or none has another. Batches
+    have inputs, label and weight; distances are between embeddings of length 1. "active" is the part of the
+    triplets whose loss is above 0.
     """
 
     def measure(x_BD, batch):
         x_BD = normalised(x_BD)
         real_B = batch["weight"] > 0
-        apart_BB = jnp.sqrt(jnp.maximum(2 - 2 * x_BD @ x_BD.T, 1e-12))
+        distance_BB = jnp.sqrt(jnp.maximum(2 - 2 * x_BD @ x_BD.T, 1e-12))
         same_BB = (batch["label"][:, None] == batch["label"]) & real_B
-        twin_BB = same_BB & ~jnp.eye(len(x_BD), dtype=bool)
-        other_BB = ~same_BB & real_B
-        far_B = jnp.where(twin_BB, apart_BB, -jnp.inf).max(-1)
-        near_B = jnp.where(other_BB, apart_BB, jnp.inf).min(-1)
-        weight_B = batch["weight"] * twin_BB.any(-1) * other_BB.any(-1)
+        positive_BB = same_BB & ~jnp.eye(len(x_BD), dtype=bool)
+        negative_BB = ~same_BB & real_B
+        far_B = jnp.where(positive_BB, distance_BB, -jnp.inf).max(-1)
+        near_B = jnp.where(negative_BB, distance_BB, jnp.inf).min(-1)
+        weight_B = batch["weight"] * positive_BB.any(-1) * negative_BB.any(-1)
         loss_B = jnp.where(weight_B > 0, jax.nn.relu(far_B - near_B + margin), 0.0)
         return {"loss": Mean.of(loss_B, weight_B), "active": Mean.of(loss_B > 0, weight_B)}
 
@@ -112,11 +110,9 @@ def triplet(model: nn.Module, *, margin: float = 0.2, inputs: str = "image") -> 
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        # No example sees another: what it would be compared with is not there.
-        norm_B = jnp.linalg.norm(
-            apply(model, params, extra, batch[inputs], None, **call_options(batch))[0].astype(jnp.float32),
-            axis=-1,
-        )
+        # In evaluation no example may depend on another, so there are no triplets.
+        x_BD, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))
+        norm_B = jnp.linalg.norm(x_BD.astype(jnp.float32), axis=-1)
         return {"norm": Mean.of(norm_B, batch["weight"])}
 
     def requires(batch, params, extra):
@@ -129,7 +125,7 @@ def triplet(model: nn.Module, *, margin: float = 0.2, inputs: str = "image") -> 
 
 
 def _seen(model: nn.Module, inputs: str, batch: Any, params: Any, extra: Any) -> dict[str, Requirement]:
-    """What an encoder's inputs and their weights must be."""
+    """The requirements of an encoder's inputs and of the weights."""
 
     def run(params, extra, batch):
         return apply(model, params, extra, batch[inputs], None, **call_options(batch))[0]
@@ -141,18 +137,19 @@ def _seen(model: nn.Module, inputs: str, batch: Any, params: Any, extra: Any) ->
 def embeddings(
     model: nn.Module, *, inputs: str = "image", part: str = ""
 ) -> Callable[[Any, Any, Any], jax.Array]:
-    """(params, extra, batch) to embeddings of length 1 (BD), for Evaluation.predict; part: of the parameters, as "model"."""
+    """(params, extra, batch) to embeddings of length 1 (BD), for Evaluation.predict.
+
+    part: the model's name in the parameters, such as "model" for arcface; "" where all are the model's own.
+    """
 
     def predict(params, extra, batch):
-        return normalised(
-            apply(model, params[part] if part else params, extra, batch[inputs], None, **call_options(batch))[
-                0
-            ]
-        )
+        own = params[part] if part else params
+        x_BD, _ = apply(model, own, extra, batch[inputs], None, **call_options(batch))
+        return normalised(x_BD)
 
     return predict
 
 
 def _counted(metrics: dict[str, float]) -> dict[str, float]:
-    """Without those that counted nothing."""
+    """The metrics in which some example counts."""
     return {name: x for name, x in metrics.items() if not math.isnan(x)}

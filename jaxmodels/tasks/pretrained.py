@@ -13,14 +13,14 @@ from jaxmodels.task import Task
 
 
 def start_from(task: Task, params: Any, extra: Mapping[str, Any] = {}) -> Task:
-    """The task, with these variables in place of its own first ones of the same paths; the others stay random.
+    """The task, with these variables in place of its own random ones of the same paths.
 
-    params: a nested mapping of all parameters or some, such as {"encoder": ...}. extra: the same for variables
-    that are not trained, such as {"batch_stats": {"backbone": ...}}. A path that the task does not have and a
-    shape that differs are ValueErrors. Types follow the task's own variables.
+    params: a nested mapping of all parameters or some, such as {"encoder": ...}. extra: the same for
+    variables that are not trained, such as {"batch_stats": {"backbone": ...}}. A path that the task does not
+    have and a shape that differs are ValueErrors. Types follow the task's own variables.
 
-    init is traced. The arrays come from the host by a callback when it runs: as closed-over values they would be
-    constants of the program, written into it and compiled with it.
+    init is traced. The arrays come from the host by a callback when it runs: as closed-over values they would
+    be constants of the program, written into it and compiled with it.
     """
     host = [{path: np.asarray(x) for path, x in _leaves(tree).items()} for tree in (params, extra)]
 

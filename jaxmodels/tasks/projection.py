@@ -19,7 +19,7 @@ CHUNK = 500  # images that an untrained encoder sees at once
 
 
 class Projected(nn.Module):
-    """An encoder, whose call gives features (BF), and a projection head after it for the time of training."""
+    """An encoder, whose call gives features (BF), and a projection head after it, for training alone."""
 
     encoder: nn.Module
     hidden: int = 128

@@ -57,8 +57,8 @@ def question_answering(model: nn.Module) -> Task:
         _, tables = table_sizes(run, params, extra, batch)
         shape = batch["inputs"].shape[1:]
         position = Requirement(
-            f"the answer's position among the {shape[0]} tokens of a row, where 'context' is 1, the start not "
-            "after the end",
+            f"the answer's position among the {shape[0]} tokens of a row, where 'context' is 1, the start "
+            "not after the end",
             "Cut the row around the answer, or give a row without one the weight 0",
             integer=True,
             low=0,
@@ -144,8 +144,8 @@ def f1(prediction: str, answer: str) -> float:
 def score(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """exact_match and f1 in percent, as SQuAD v1.1's official script: the best over a question's answers.
 
-    Both arguments are by question; a question without a prediction counts 0. Source: arXiv:1606.05250, section
-    6.1.
+    Both arguments are by question; a question without a prediction counts 0. Source: arXiv:1606.05250,
+    section 6.1.
     """
     if not answers:
         raise ValueError("score: got no answers; expected some by question. Look whether the data is empty.")

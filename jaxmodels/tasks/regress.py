@@ -25,7 +25,7 @@ def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -
 
     def measure(output_BK: Any, batch: Any) -> dict[str, Mean]:
         counts_B = (batch["weight"] > 0).reshape(-1, *(1,) * (output_BK.ndim - 1))
-        # A target that does not count may be nan, and 0 times its slope would be, too.
+        # A target that does not count may be nan, and 0 times its gradient would be nan too.
         target_BK = jnp.where(counts_B, batch["target"].reshape(output_BK.shape), 0)
         error_BK = jnp.where(counts_B, output_BK.astype("float32") - target_BK, 0)
         return {

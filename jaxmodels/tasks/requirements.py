@@ -1,4 +1,4 @@
-"""What several tasks require of a key of their batches; see jaxmodels.task.Requirement."""
+"""Requirements that several tasks have of their batches; see jaxmodels.task.Requirement."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def labels(
     """A class of the model wherever the weight is above 0."""
     return Requirement(
         f"the model's {classes} classes",
-        "Number the classes from 0 (np.unique(x, return_inverse=True)[1] does), give the model more classes, or give what "
-        "is to be left out the weight 0",
+        "Number the classes from 0 (np.unique(x, return_inverse=True)[1] does), give the model more "
+        "classes, or give what is to be left out the weight 0",
         integer=True,
         low=0,
         high=classes - 1,
@@ -47,7 +47,7 @@ def tokens(vocabulary: int, where: tuple[str, ...] = (), shape: tuple[int, ...] 
 
 
 def weights(shape: tuple[int, ...] | None = ()) -> Requirement:
-    """How much a row, or an element, counts."""
+    """The weight of a row, or of an element."""
     return Requirement(
         "how much each counts, 0 for padding",
         "Give 1 for what counts, 0 for what does not",
@@ -59,7 +59,7 @@ def weights(shape: tuple[int, ...] | None = ()) -> Requirement:
 
 
 def segments(shape: tuple[int, ...] | None = None) -> Requirement:
-    """Numbers of the texts in a row."""
+    """The number of a token's text in its row."""
     do = "Number the texts of a row from 1, and give padding 0"
     return Requirement("numbers of the texts in a row, 0 for padding", do, True, 0, shape=shape)
 
@@ -67,23 +67,23 @@ def segments(shape: tuple[int, ...] | None = None) -> Requirement:
 def finite(
     what: str, shape: tuple[int, ...] | None = None, where: tuple[str, ...] = ("weight",)
 ) -> Requirement:
-    """Numbers, and no nan among them, wherever the weight is above 0."""
+    """Numbers without nan, wherever the weight is above 0."""
     do = "Fill or drop what is missing, or give it the weight 0"
     return Requirement(what, do, False, -FINITE, FINITE, shape, where)
 
 
 def inputs_of(x: Any, table: int | None) -> Requirement:
-    """What the model sees: tokens of this many, or numbers of any size."""
+    """The model's inputs: tokens below the size of a table, or any numbers."""
     return tokens(table) if table else Requirement("numbers", "Convert them to numbers")
 
 
 def of_images(batch: Mapping[str, Any], params: Any, extra: Any) -> dict[str, Requirement]:
-    """What a task of images alone requires."""
+    """The requirements of a task of images alone."""
     return {"image": inputs_of(batch["image"], None), "weight": weights()}
 
 
 def boxes(shape: tuple[int, ...]) -> Requirement:
-    """Boxes as y0 x0 y1 x1, where there are some."""
+    """Boxes as y0 x0 y1 x1, where they are present."""
 
     def wrong(batch: Mapping[str, np.ndarray]) -> np.ndarray:
         box = batch["boxes"]
@@ -101,7 +101,7 @@ def boxes(shape: tuple[int, ...]) -> Requirement:
 
 
 def objects(batch: Mapping[str, Any], classes: int) -> dict[str, Requirement]:
-    """What images with boxes hold."""
+    """The requirements of images with boxes."""
     required = of_images(batch, None, None)
     if "boxes" not in batch:
         return required

@@ -1,8 +1,8 @@
 """Detection as set prediction: each object is matched with one query, the others predict "no object".
 
-Source: DETR, arXiv:2005.12872. The matching of least cost is compiled with the step (the Hungarian algorithm, by
-optax). Differs from the paper: the class loss is divided by the number of objects, as the box loss is, and not by
-the weights of all queries.
+Source: DETR, arXiv:2005.12872. The matching of least cost is compiled with the step (the Hungarian algorithm,
+by optax). Differs from the paper: the class loss is divided by the number of objects, as the box loss is, and
+not by the weights of all queries.
 Dimensions: B batch, Q queries, M boxes of an image, K classes, L layers.
 """
 
@@ -28,8 +28,8 @@ def set_prediction(model: nn.Module, *, nothing: float = 0.1, auxiliary: bool = 
     """Cross-entropy of the classes, and L1 distance and generalised IoU of the matched boxes, per object.
 
     A batch has image (BHWC), boxes (BM4: y0 x0 y1 x1 in pixels), classes (BM, int), present (BM, 1 or 0) and
-    weight (B). The model gives Queries (see models/detr.py), no fewer than M. nothing: weight of the class "no
-    object". auxiliary: whether every layer of the decoder has the loss, or the last alone.
+    weight (B). The model gives Queries (see models/detr.py), no fewer than M. nothing: weight of the class
+    "no object". auxiliary: whether every layer of the decoder has the loss, or the last alone.
     """
 
     def measure(queries: Any, batch: Any, layers: slice) -> dict[str, Mean]:
@@ -75,8 +75,8 @@ def set_prediction(model: nn.Module, *, nothing: float = 0.1, auxiliary: bool = 
 def predict(model: nn.Module, *, most: int = 100) -> Callable[..., Detections]:
     """(params, extra, batch) to the Detections of each image, for Evaluation.predict.
 
-    Every query's most probable class, the most probable first. Without suppression: queries are trained not to
-    find the same object.
+    Every query's most probable class, the most probable first. Without suppression: queries are trained not
+    to find the same object.
     """
 
     def detections(params, extra, batch):
@@ -94,7 +94,7 @@ def predict(model: nn.Module, *, most: int = 100) -> Callable[..., Detections]:
 
 
 def assign(cost_QM: jax.Array, present_M: jax.Array) -> jax.Array:
-    """The query of each box (M), all different, with the least total cost of the present boxes (equation 1)."""
+    """The query of each box (M), all different, of least total cost over the present boxes (equation 1)."""
     cost_QM = jnp.where(present_M > 0, cost_QM, 0.0)  # any query left over goes to the absent boxes
     cost_QM = jnp.nan_to_num(cost_QM)  # with a NaN the algorithm would not end
     query_N, box_N = optax.assignment.hungarian_algorithm(jax.lax.stop_gradient(cost_QM))

@@ -19,8 +19,9 @@ from jaxmodels.tasks.requirements import inputs_of, labels, segments, weights
 def token_classification(model: nn.Module) -> Task:
     """Cross-entropy and accuracy of each token's class.
 
-    A batch has inputs (BT, int), segments (BT, 0 is padding), label (BT) and weight (BT, or B for whole rows).
-    A token of weight 0 does not count in loss and metrics, such as all but the first of a word; nor does padding.
+    A batch has inputs (BT, int), segments (BT, 0 is padding), label (BT) and weight (BT, or B for whole
+    rows). A token of weight 0 does not count in loss and metrics, such as all but the first of a word; nor
+    does padding.
     """
 
     def measure(logits_BTK: Any, batch: Any) -> dict[str, Mean]:

@@ -1,9 +1,9 @@
-"""Sequence to sequence: one text is turned into another, such as its translation or its summary.
+"""Sequence to sequence: one text becomes another, such as its translation or its summary.
 
 A model here has `encode(source_BS, keys_B, segments_BS)`, which gives memory_BSM, `hidden(target_BT,
 memory_BSM, source_segments_BS, keys_B, cache, count_B, segments_BT)`, which gives (x_BTM, cache), `table()`,
 the matrix (V, M) whose product with x is the logits, `start(batch, length)`, an empty cache, and `length`,
-the most tokens that it writes.
+the most tokens that it generates.
 Dimensions: B batch, S tokens of the source, T of the target, M width, V vocabulary.
 """
 
@@ -23,13 +23,15 @@ from jaxmodels.tasks.requirements import segments, tokens, weights
 
 
 def translate(model: nn.Module, *, smoothing: float = 0.0) -> Task:
-    """Cross-entropy in nats of a target's next token on batches of source (BS), inputs, targets and weight (all BT).
+    """Cross-entropy in nats of a target's next token.
 
-    The inputs are the targets one place later, behind a token that begins. Where a batch has
-    "source_segments" (BS, int), nothing sees the places that are 0 there: no token is padding by itself. With
-    "segments" (BT, int) too, several pairs are packed into a row: a target sees itself and the source of its
-    own number. A weight of 0 leaves a token out.
-    smoothing: that part of each target's probability is spread over the vocabulary (arXiv:1512.00567, section
+    Batches have source (BS), inputs, targets and weight (all BT).
+
+    The inputs are the targets shifted right by one, after a token that begins. Where a batch has
+    "source_segments" (BS, int), no query attends to positions that are 0 there: no token is padding by
+    itself. With "segments" (BT, int) too, several pairs are packed into a row: a target attends to itself and
+    the source of the same segment. A token of weight 0 does not count.
+    smoothing: this part of each target's probability is spread over the vocabulary (arXiv:1512.00567, section
     7), in the training loss alone.
     """
 
@@ -78,7 +80,7 @@ def decoder(
     end: int | tuple[int, ...],
     prompt: str = "",
 ) -> Decoder:
-    """What writing the outputs of sources needs of a model. begin: the token behind which every target starts."""
+    """The Decoder of a model that generates a target for a source. begin: the token before every target."""
 
     def logits(params, extra, tokens_B, memory_BSM, segments_BS, cache):
         variables = {"params": params, **extra}

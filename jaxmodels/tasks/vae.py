@@ -1,6 +1,6 @@
 """Variational autoencoding: the evidence lower bound (arXiv:1312.6114, equation 3).
 
-Dimensions: B batch, H W image, C channels, D numbers of the code.
+Dimensions: B batch, H W image, C channels, D size of the code.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def vae(
     deviation: float = 0.1,
     beta: float = 1.0,
 ) -> Task:
-    """Negative evidence lower bound of images from 0 to 1, in nats an image, by one draw of the code.
+    """Negative evidence lower bound of images from 0 to 1, in nats per image, by one sample of the code.
 
     The model gives (logits, mean, log variance). likelihood: of a pixel, Bernoulli with the logits (grey
     values count as probabilities, so it is no density of them), or a normal distribution around their sigmoid
     with this deviation. beta: weight of the divergence (Higgins et al., 2017); 1 is the bound. Batches have
-    image and weight. In evaluation an image's own pixels choose the draw.
+    image and weight. In evaluation an image's own pixels choose the sample.
     """
     choices.check("vae", "likelihood", likelihood, ("bernoulli", "gaussian"))
 
@@ -66,7 +66,10 @@ def vae(
 
 
 def sample(model: nn.Module, *, inputs: str = "index") -> Callable[[Any, Any, Any], jax.Array]:
-    """(params, extra, batch) to one image for each row of batch[inputs], whose number chooses it; for Evaluation.predict."""
+    """(params, extra, batch) to one image for each row of batch[inputs], for Evaluation.predict.
+
+    The row's value chooses the image.
+    """
 
     def predict(params, extra, batch):
         z_BD = jax.vmap(lambda key: jax.random.normal(key, (model.code,)))(content_keys(batch[inputs]))

@@ -1,4 +1,4 @@
-"""ConvNeXts from elsewhere: against transformers', and a PyTorch network in timm's and torchvision's names."""
+"""ConvNeXts against transformers', and a PyTorch network in the names of timm and torchvision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in torch's own files, names seen by themselves, tensors left out, and folders that lack something."""
+"""Weights in torch's own files, layouts recognised by names, ignored tensors, and incomplete folders."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_layout_that_cannot_be_seen_is_asked_for_with_the_known_ones(tmp_path)
     )
     with pytest.raises(
         ValueError,
-        match=r"got tensors such as mine.weight for a ViT; expected the names of transformers \(such as vit.emb.*timm",
+        match=r"got tensors such as mine.weight for a ViT; expected the names of .*such as vit.*timm",
     ):
         load_weights(VIT, tmp_path / "a.safetensors")
 

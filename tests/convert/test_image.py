@@ -1,4 +1,4 @@
-"""Pictures prepared for models from elsewhere, as transformers prepares them, and what `jaxmodels predict` says of them."""
+"""Images preprocessed as transformers does, and what `jaxmodels predict` prints for them."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_the_old_form_of_a_convnext_scales_the_short_side_to_256_and_cuts_224(ki
     ("width", "left"), [(24, 0), (25, 0), (26, 1), (27, 2), (29, 2), (31, 4), (23, 0), (21, -1)]
 )
 def test_timms_cut_is_where_torchvision_makes_it(width, left, tmp_path):
-    """Half a pixel goes to the even one (F.center_crop: int(round((width - crop) / 2))); a narrow picture gets black."""
+    """Half a pixel is rounded to even, as F.center_crop does; beyond a narrow image is black."""
     row = np.arange(1, width + 1, dtype=np.uint8)
     Image.fromarray(np.tile(row[None, :, None], (24, 1, 3))).save(tmp_path / "a.png")
     made = Preparation(None, (24, 24), 2, 1.0, (0.0,) * 3, (1.0,) * 3, halves_to_even=True)(
@@ -205,7 +205,7 @@ def test_timms_cut_is_where_torchvision_makes_it(width, left, tmp_path):
 
 
 def test_timms_wide_pictures_keep_their_proportions(picture):
-    """70 x 50 to at least 26 x 40 (13 / 0.5, 20 / 0.5): in proportion 56 x 40, of which 26 / 2 and 40 / 2 are cut out."""
+    """70 x 50 to at least 26 x 40 (13 / 0.5, 20 / 0.5): in proportion 56 x 40, cropped to 13 x 20."""
     said = {
         "input_size": [3, 20, 13],
         "crop_pct": 0.5,

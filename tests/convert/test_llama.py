@@ -379,6 +379,6 @@ def test_a_hostile_or_broken_vocabulary_is_refused(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(
         ValueError,
-        match=r"whole tokens in [\d,]+ bytes, read to byte [\d,]+; expected 512, .*Take the tokenizer of this",
+        match=r"whole tokens in [\d,]+ bytes, read to byte [\d,]+; expected 512, .*Take the tokenizer",
     ):
         load_vocabulary(path, 512)

@@ -271,8 +271,10 @@ print((after - before) * 1024, sum(x.nbytes for x in jax.tree.leaves(got.params)
 
 
 def test_reading_holds_one_tensor_beside_what_stays(tmp_path):
-    """394 MiB in 12 layers, the largest tensor 13 MiB. Pages of the file that were read count too, until the kernel wants
-    them; 48 MiB are for what compiling takes."""
+    """394 MiB in 12 layers, the largest tensor 13 MiB.
+
+    Pages of the file that were read count too, until the kernel reclaims them; 48 MiB are for compiling.
+    """
     for name, depth, width in (("small", 2, 64), ("large", 12, 832)):
         model = GPT(4096, 64, width, depth, 8)
         shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]

@@ -53,7 +53,7 @@ def said(path, name, count, size):
 
 
 def test_bytes_that_were_overwritten_are_found_by_the_loader_and_by_convert(release, tmp_path, capsys):
-    """A hundred float32 numbers of 0xFF are a hundred NaN; of a matrix that is 8 x 32 = 256 numbers, in the second layer."""
+    """100 float32 values of 0xFF bytes are 100 NaN, of the 256 values of a matrix in the second layer."""
     path, name = release / "model.safetensors", "transformer.h.1.mlp.c_fc.weight"
     place = open_file(path)[name].offset
     with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""Files from elsewhere that are nearly right: each reader gives a value, or one clear error, soon and in little memory."""
+"""Damaged files of other libraries: a reader gives a value or one clear error, soon and in little memory."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def test_any_of_the_end_tokens_ends_a_text(folder, tmp_path, files, end):
 
 
 def test_a_text_ends_where_transformers_ends_it(folder, tmp_path):
-    """The third token that the model finds likeliest is said to be one of the ends, in each of the two files."""
+    """The third most probable token is named as one of the ends, in each of the two files."""
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     made = open_text_model(folder)
     [whole] = generate(made.decoder, made.params, {}, ["the cat"], tokens=9, temperature=0)
@@ -227,7 +227,7 @@ def test_a_text_ends_where_transformers_ends_it(folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def beginning(folder, tmp_path_factory):
-    """A Llama of random weights, with a tokenizer that knows a first token and does not say whether it is put first."""
+    """A Llama of random weights; its tokenizer has a first token and does not say whether texts get it."""
     out = tmp_path_factory.mktemp("llama")
     tokenizer = Tokenizer.load(folder)
     model = Llama(tokenizer.vocabulary, 32, 16, 2, 2, 2, 24)
@@ -298,7 +298,7 @@ def test_texts_are_scored_with_a_first_token_where_the_tokenizer_puts_one(
         ({"config_json": {"eos_token_id": "1"}}, r"a/config.json: got eos_token_id '1'; expected a token"),
         (
             {"generation_config_json": {"eos_token_id": [1, 99999]}},
-            r"a/generation_config.json: got eos_token_id \[1, 99999\]; expected numbers below \d+, the model's tokens. Correct",
+            r"a/generation_config.json: got eos_token_id \[1, 99999\]; expected numbers below \d+",
         ),
         (
             {"config_json": {"eos_token_id": 99999}},

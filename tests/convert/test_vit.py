@@ -1,4 +1,4 @@
-"""Vision transformers from elsewhere: against transformers', and a PyTorch encoder in timm's and torchvision's names."""
+"""Vision transformers against transformers', and a PyTorch encoder in the names of timm and torchvision."""
 
 from __future__ import annotations
 

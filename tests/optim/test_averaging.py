@@ -1,4 +1,4 @@
-"""Averaged parameters are evaluated with what extra is for them, such as the statistics of batch normalisation."""
+"""Averaged parameters are evaluated with their own extra, such as statistics of batch normalisation."""
 
 from __future__ import annotations
 

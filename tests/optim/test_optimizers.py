@@ -240,7 +240,7 @@ def muon_update(params, grads, **options):
 
 
 def near_orthogonal(update, gradient, gain=1.0):
-    """Singular vectors of the gradient, singular values near 1 (Newton-Schulz in five steps leaves 0.7 to 1.2)."""
+    """The gradient's singular vectors, singular values near 1 (five steps leave 0.7 to 1.2)."""
     U, _, Vt = np.linalg.svd(gradient, full_matrices=False)
     inner = U.T @ update @ Vt.T / gain
     values = np.diag(inner)

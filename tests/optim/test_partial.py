@@ -1,4 +1,4 @@
-"""Which parameters train and how fast: bits that must not change, state that must not exist, factors by SGD updates."""
+"""Which parameters train and how fast: unchanged bits, absent state, and factors by SGD updates."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def assigned(boxes, present, reach=2.0):
 
 @pytest.mark.fast
 def test_a_place_finds_the_box_in_whose_middle_it_is_on_the_level_of_its_size():
-    """With a reach of 2 strides, edges up to 16 pixels away are the fine level's, those beyond 16 the coarse one's."""
+    """With a reach of 2 strides, edges up to 16 pixels away are the fine level's, others the coarse one's."""
     target_P, positive_P = assigned([[2, 2, 14, 14], [0, 0, 32, 32]], [1, 1])
     center_P2, stride_P = places()
     fine = stride_P == 8
@@ -112,7 +112,7 @@ def test_a_vit_serves_as_a_backbone_through_the_simple_pyramid():
 
 
 def test_it_learns_to_find_rectangles():
-    """After 150 steps the average precision on new scenes is high, and the boxes are those of the rectangles."""
+    """After 150 steps the average precision on new scenes is high, and the boxes are the rectangles'."""
     model = detector()
     task, optimizer = detect(model), optim.adamw(optim.warmup_cosine(6e-3, warmup=10, steps=150))
     data = scenes(64)

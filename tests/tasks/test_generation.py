@@ -48,7 +48,7 @@ def test_equal_rows_have_equal_keys_wherever_they_stand_and_others_have_others()
 
 
 class Linear(nn.Module):
-    """A linear Gaussian model, whose likelihood is known: x = z + noise, z standard normal; the posterior as given."""
+    """A linear Gaussian model of known likelihood: x = z + noise, z standard normal; its true posterior."""
 
     mean: float
     log_variance: float
@@ -66,7 +66,7 @@ class Linear(nn.Module):
 
 
 def test_the_bound_of_a_perfect_posterior_is_the_likelihood():
-    """x = z + d e has the variance 1 + d^2; the posterior's mean is x / (1 + d^2), its variance d^2 / (1 + d^2)."""
+    """x = z + d e has variance 1 + d^2; the posterior has mean x / (1 + d^2), variance d^2 / (1 + d^2)."""
     d = 0.05
     model = Linear(1 / (1 + d**2), math.log(d**2 / (1 + d**2)))
     x = np.clip(RANDOM.normal(0.5, 0.1, (4_000, 1, 1, 1)), 0.3, 0.7).astype(
@@ -125,7 +125,7 @@ def test_noisy_images_have_the_stated_mean_and_variance():
 
 
 class Perfect(nn.Module):
-    """What a perfect model answers where every pixel is normal with this mean and deviation, between -1 and 1."""
+    """The output of a perfect model where every pixel is normal with this mean and deviation, in -1 to 1."""
 
     mean: float = 0.2
     deviation: float = 0.1

@@ -1,4 +1,4 @@
-"""What commands do with a model whose task trains adapters: everybody but the task gets the merged parameters."""
+"""Commands on a model whose task trains adapters: all but the task get the merged parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxmodels.tasks.lora import merge
 
 
 def merged(run):
-    """(experiment, parameters W + alpha / rank x a @ b by NumPy, from the averaged adapters of the run's checkpoint)."""
+    """(experiment, parameters W + alpha / rank x a @ b by NumPy, from the checkpoint's averaged adapters)."""
     experiment, state, _ = jaxmodels.open_run(run, mesh="data=1")
     adapters, extra = eval_variables(experiment.optimizer, state)
     params = merge(extra["base"], adapters, tiny_lora.ALPHA / tiny_lora.RANK)

@@ -1,4 +1,4 @@
-"""Padding of texts is no token: whatever follows a text in its row changes no logit, no loss, no metric and no report."""
+"""Padding of texts is no token: what follows a text in its row changes no logit, loss, metric or report."""
 
 from __future__ import annotations
 

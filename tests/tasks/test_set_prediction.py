@@ -82,7 +82,7 @@ def test_who_says_all_right_has_no_loss_in_whatever_order():
 
 @fast
 def test_the_loss_is_the_papers_by_hand():
-    """One object, two queries; the first is nearer, so the second is to find nothing. Boxes in parts of 10 x 20 pixels."""
+    """One object, two queries; the first is nearer, so the second predicts no object."""
     logits = np.log(np.array([[0.5, 0.2, 0.3], [0.1, 0.6, 0.3]], np.float32))
     params = said(logits, [[0, 0, 5, 8], [5, 10, 10, 20]])
     got = losses(params, batch([[0, 0, 5, 10]], [0], [1]))

@@ -330,7 +330,13 @@ def changed(name, key, at, value):
             3,
             "got 3.0 in row 0 at 0; expected numbers from 0 to 1, 1 for a box and 0 for none",
         ),
-        ("bert-span", "end", 3, 6, "got 6 in row 3; expected whole numbers from 0 to 5, the answer's position"),
+        (
+            "bert-span",
+            "end",
+            3,
+            6,
+            "got 6 in row 3; expected whole numbers from 0 to 5, the answer's position",
+        ),
         ("bert-span", "start", 3, -1, "got -1 in row 3; expected"),
         ("bert-span", "types", (0, 0), 2, "got 2 in row 0 at 0; expected whole numbers from 0 to 1"),
         (
