@@ -88,13 +88,13 @@ def _text(text: str, style: str = "") -> Text:
 class Console:
     """Prints to stdout, or to stderr where stdout carries JSON.
 
-    quiet: only warnings are printed. muted: nothing is printed.
+    quiet: only warnings are printed. muted: nothing is printed. json: stdout carries JSON.
     """
 
     def __init__(self, *, quiet: bool = False, json: bool = False, muted: bool = False):
         self._rich = rich(stderr=json)
         self._errors = rich(stderr=True)
-        self.quiet, self.muted = quiet or muted, muted
+        self.quiet, self.muted, self.json = quiet or muted, muted, json
         self._progress: Progress | None = None
         self._bar: Any = None
         self._steps = 0

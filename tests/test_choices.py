@@ -17,7 +17,7 @@ import pytest
 
 import jaxmodels
 from jaxmodels import choices, step
-from jaxmodels.data import bucketing, order, packing, pairs, pipeline, tokenize
+from jaxmodels.data import bucketing, order, packing, pairs, pipeline
 from jaxmodels.data.datasets import (
     banking77,
     bccd,
@@ -129,7 +129,6 @@ CALLS: dict[str, Callable[[], Any]] = {
         {}, encode=list, classes=(), length=1, remainder=NO, **B
     ),
     "data.datasets.tinyshakespeare tinyshakespeare split": lambda: tinyshakespeare.tinyshakespeare(NO),
-    "data.tokenize tokenize kind": lambda: tokenize.tokenize(".", "out", kind=NO),
     "data.formats.tokenizer Tokenizer.train kind": lambda: tokenizer.Tokenizer.train(["a"], kind=NO),
     "layers.quantize quantized products": lambda: quantize.quantized(MLP((), 1), NO),
     "layers.rope Scaling kind": lambda: rope.frequencies(2, scaling=rope.Scaling(NO, 2.0)),

@@ -79,7 +79,7 @@ def test_generated_text_is_shown_on_a_terminal_and_raw_in_a_file(monkeypatch, ca
 
 
 class _Text:
-    whole = EVIL
+    with_prompt = EVIL
 
 
 def _texts():

@@ -88,9 +88,7 @@ ARROWS: dict[str, list[str]] = {
 }
 
 # Arrows that are still to go.
-PENDING: list[tuple[str, str]] = [
-    ("cli.using", "data.tokenize"),
-]
+PENDING: list[tuple[str, str]] = []
 
 # A library, and the only parts of ours that may import it.
 ONLY_IN = {"flax": ["models", "layers", "tasks", "convert"]}
@@ -227,7 +225,7 @@ def test_every_import_is_an_arrow_of_the_design(file):
 
 def test_starting_the_command_line_imports_only_the_standard_library():
     """Following imports at the top of modules from cli; those inside functions wait until a command needs them."""
-    todo, seen, outside = ["", "cli"], set(), []
+    todo, seen, outside = ["", "cli", "cli.planning", "cli.trained", "cli.training"], set(), []
     while todo:
         module = todo.pop()
         if module in seen:

@@ -5,42 +5,43 @@ Exit statuses: see jaxmodels.launch.exit_statuses.
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxmodels.cli import planning, training, using
+from jaxmodels.cli.command import Command, in_company
 from jaxmodels.cli.parsing import fail
 from jaxmodels.launch.exit_statuses import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, FirstFailed
 
-HELP = """\
-usage: jaxmodels COMMAND …
+# The commands in the order of the help, each with the module of jaxmodels.cli that it stands in.
+COMMANDS = {
+    "train": "training",
+    "sweep": "training",
+    "plan": "planning",
+    "launch": "training",
+    "template": "training",
+    "evaluate": "trained",
+    "predict": "trained",
+    "generate": "trained",
+    "report": "trained",
+    "watch": "trained",
+    "find-rate": "planning",
+    "find-batch": "planning",
+    "list": "planning",
+    "doctor": "planning",
+    "tokenize": "trained",
+    "convert": "trained",
+    "verify-resume": "training",
+}
 
-  train FILE [--knob VALUE …] [options]   train an experiment's file, or go on where its run stopped
-  sweep FILE --knob V1,V2,… [options]     train many settings together, and compare them
-  plan FILE --on v5p-512 [options]        memory, speed and cost of training on a machine that is not here
-  launch FILE --processes N …             the same in N processes on this computer
-  template slurm|jobset|tpu FILE …        a script that trains it on a cluster
-  evaluate RUN [--data PATH]              evaluate a run's checkpoint, also on other data
-  evaluate FILE|RUN --weights PATH        evaluate weights from elsewhere on an experiment's data
-  predict RUN FILES…                      what a run's model says of pictures, and drawings of it
-  generate RUN|FOLDER --prompt TEXT …     let the language model of a run, or of a folder of weights, write
-  report RUN…|SWEEP -o report.html        one HTML file of a run, of several beside each other, or of a sweep
-  watch RUN|SWEEP                         how far it is, in the terminal, until it ends
-  find-rate FILE                          the loss as the learning rate rises: which one to begin with
-  find-batch FILE                         the largest batch that fits the device
-  list [FOLDER]                           experiments, what they state, and their last results
-  list --models [FAMILY]                  models, their parameters, and whose weights they read
-  doctor                                  devices, versions, what works and how fast
-  tokenize FILES OUT                      train a tokenizer on texts and write their tokens
-  convert FOLDER OUT                      check and rewrite a Hugging Face folder, or a file of llama2.c
-  verify-resume FILE [--knob VALUE …]     prove that an experiment survives kill -9, bit for bit
-
+NOTES = """\
 jaxmodels COMMAND --help                  the options of a command
 jaxmodels train FILE --help               the knobs of a file, with types and defaults
 
-A FILE and a RUN's folder are code: the file, or the folder's experiment.py, is executed (but by list and watch).
+A FILE and a RUN's folder are code: the file, or the folder's experiment.py, is executed (except by list and watch).
 A FOLDER of weights is data, and never executed.
 
 Exit status: 0 done, 1 failed (also for want of disk, memory or threads), 2 bad input, 3 the loss was not finite,
@@ -49,60 +50,49 @@ Exit status: 0 done, 1 failed (also for want of disk, memory or threads), 2 bad 
 """
 
 
-# Commands that write no checkpoints: an absent file is the user's mistake.
-READING = ("evaluate", "predict", "generate", "report", "watch", "list", "tokenize", "convert", "plan")
+def command_named(name: str) -> Command:
+    """The command; only its module is imported, as making the options of all takes a tenth of a second."""
+    module = importlib.import_module(f"jaxmodels.cli.{COMMANDS[name]}")
+    return next(x for x in vars(module).values() if isinstance(x, Command) and x.name == name)
+
+
+def help_text() -> str:
+    """What `jaxmodels --help` prints: every command with its arguments, and the exit statuses."""
+    lines = []
+    for command in map(command_named, COMMANDS):
+        for arguments, summary in {command.usage: command.summary, **command.also}.items():
+            lines.append(f"  {f'{command.name} {arguments}':39} {summary}".rstrip())
+    return "\n".join(["usage: jaxmodels COMMAND …", "", *lines, "", NOTES])
 
 
 def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int) -> int:
-    """Runs one command and gives its exit status; leave(status): how it ends where it was interrupted at work."""
+    """Runs one command and gives its exit status; leave(status): how it ends where it was interrupted while it ran."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "train": training.train,
-        "sweep": training.sweep,
-        "plan": planning.plan,
-        "launch": training.launch,
-        "template": training.template,
-        "evaluate": using.evaluate,
-        "predict": using.predict,
-        "generate": using.generate,
-        "report": using.report,
-        "watch": using.watch,
-        "find-rate": planning.find_rate,
-        "find-batch": planning.find_batch,
-        "list": planning.list_experiments,
-        "doctor": planning.doctor,
-        "tokenize": using.tokenize,
-        "convert": using.convert,
-        "verify-resume": training.verify,
-    }
     if not argv or argv[0] in ("-h", "--help"):
-        print(HELP, end="")
+        print(help_text(), end="")
         return DONE if argv else BAD_INPUT
     if argv[0] == "--version":
         from jaxmodels import __version__
 
         print(f"jaxmodels {__version__}")
-        return 0
-    if argv[0] not in commands:
+        return DONE
+    if argv[0] not in COMMANDS:
         import difflib
 
-        close = difflib.get_close_matches(argv[0], commands, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(commands)}"
+        close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(COMMANDS)}"
         return fail(f"there is no command {argv[0]!r}; {hint}", BAD_INPUT)
+    command = command_named(argv[0])
     try:
-        return commands[argv[0]](argv[1:])
+        return command.run(argv[1:])
     except KeyboardInterrupt:
-        return leave(
-            fail(
-                "interrupted; what was saved last is kept, and the same command goes on from there",
-                INTERRUPTED,
-            )
-        )
+        text = "interrupted; the newest checkpoint is kept, and the same command goes on from it"
+        return leave(fail(text, INTERRUPTED))
     except Exception as error:
         if os.environ.get("JAXMODELS_TRACEBACK"):
             raise
         missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
-        if missing and argv[0] in READING:
+        if missing and command.reads:
             return fail(_missing(error), BAD_INPUT)
         status = _explain(error)
         if status is None:
@@ -111,37 +101,31 @@ def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int
 
 
 def _missing(error: Exception) -> str:
-    """An error of the system's in words; one of this package's has them already."""
+    """The message for a path that cannot be read; an error of this package's has one already."""
     name = getattr(error, "filename", None)
     if name is None:
         return str(error)
-    what = (
-        "nothing"
-        if isinstance(error, FileNotFoundError)
-        else "a folder in place of a file, or the other way round,"
-    )
-    return f"{os.fsdecode(name)}: got {what} there; expected a file or a folder to read. Give the path of one"
+    is_absent = isinstance(error, FileNotFoundError)
+    got = "nothing" if is_absent else "a folder in place of a file, or the other way round,"
+    return f"{os.fsdecode(name)}: got {got} there; expected a file or a folder to read. Give the path of one"
 
 
 def _explain(error: Exception) -> int | None:
-    """The exit status after a user's mistake or the world's fault in one message; None for anything else."""
+    """The exit status, after one message, of a user's mistake or a fault of the system; None for anything else."""
     if isinstance(error, FirstFailed):  # process 0 has printed it
         return error.exit_status
-    if training.in_company() and _of_xla(error):
+    if in_company() and _of_xla(error):
         return fail(f"a computation across processes failed: {str(error).splitlines()[0][:300]}", PEER_LOST)
     if (own := getattr(error, "exit_status", None)) is not None:
         return fail(str(error), own)
     if isinstance(error, MemoryError | OSError):
-        return fail(
-            str(error) or "there is not enough memory. Use a smaller batch, or raise the limit (ulimit -v)",
-            FAILED,
-        )
+        text = "got no more memory; expected enough. Use a smaller batch, or raise the limit (ulimit -v)"
+        return fail(str(error) or text, FAILED)
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        cure = "Raise the limits (ulimit -u, ulimit -v), or end other processes"
-        return fail(f"got no new thread from the system; expected room for one more. {cure}", FAILED)
-    absent = isinstance(
-        error, ModuleNotFoundError
-    )  # an import of the experiment; an absent extra has words of its own
+        advice = "Raise the limits (ulimit -u, ulimit -v), or end other processes"
+        return fail(f"got no new thread from the system; expected room for one more. {advice}", FAILED)
+    # A ModuleNotFoundError is of the experiment's own imports; an extra that is not installed has another message.
+    absent = isinstance(error, ModuleNotFoundError)
     if isinstance(error, ValueError | ImportError) and not absent and _raised_here(error):
         return fail(str(error), BAD_INPUT)
     return None
@@ -157,8 +141,6 @@ def _raised_here(error: BaseException) -> bool:
 
 
 def _of_xla(error: Exception) -> bool:
-    """Whether XLA's runtime has failed; JAX hands its status on as one or another type."""
-    import re
-
+    """Whether XLA's runtime failed; JAX raises its status as one of several types."""
     status = re.match(r"[A-Z]+(_[A-Z]+)*: ", str(error)) is not None
     return type(error).__name__ == "JaxRuntimeError" or (status and not _raised_here(error))

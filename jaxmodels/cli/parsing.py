@@ -1,101 +1,92 @@
-"""The words of a command line as objects; tyro prints help and mistakes."""
+"""The words of a command line as options; tyro prints help pages and mistakes."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from jaxmodels.console import shown
-from jaxmodels.launch.exit_statuses import BAD_INPUT
 
 
 def fail(text: str, status: int) -> int:
-    """Says what went wrong, and gives the status."""
+    """Prints what went wrong, and gives the status."""
     with contextlib.suppress(OSError, ValueError):  # a message that cannot be printed changes no status
         print(f"error: {shown(text)}", file=sys.stderr, flush=True)
     return status
 
 
 def parse(
-    command: str, argv: list[str], first: str, parts: dict[str, type], *, about: str = ""
-) -> dict[str, Any]:
-    """The command line as one object for each of `parts`; tyro prints help and mistakes, and exits."""
-    import dataclasses
+    prog: str, words: Sequence[str], kinds: Sequence[type], *, about: str = "", knobs: type | None = None
+) -> tuple[dict[type, Any], Any]:
+    """(an object of each of these dataclasses, the knobs); tyro prints help and mistakes, and exits.
 
+    The help page shows the knobs, then each dataclass, or each of those that it consists of, as a group.
+    """
     import tyro
 
-    named = tyro.conf.arg(
-        name=""
-    )  # options without their part's name before them, and those of a knob with the knob's
-    fields = [
-        (n, Annotated[kind, named], dataclasses.field(default_factory=kind)) for n, kind in parts.items()
-    ]
-    whole = dataclasses.make_dataclass("Arguments", fields, kw_only=True)
-    whole.__doc__ = about
-    got: Any = tyro.cli(
-        whole,
-        prog=f"jaxmodels {command} {first}",
-        args=argv,
-        description=about,
-        config=(tyro.conf.FlagCreatePairsOff,),
+    from jaxmodels.options import RARE
+
+    def field(name: str, kind: type, *conf: Any) -> tuple[str, Any, Any]:
+        argument = tyro.conf.arg(name=label(kind) if conf else "")
+        return name, Annotated[(kind, argument, *conf)], dataclasses.field(default_factory=kind)
+
+    groups = [group for kind in kinds for group in groups_of(kind)]
+    groups.sort(key=lambda group: group in RARE)  # stable
+    fields = [field(group.__name__, group, tyro.conf.OmitArgPrefixes) for group in groups]
+    if knobs is not None:
+        fields.insert(0, field("knobs", knobs))
+    arguments = dataclasses.make_dataclass("Arguments", fields, kw_only=True)
+    arguments.__doc__ = about
+    parsed: Any = tyro.cli(
+        arguments, prog=prog, args=words, description=about, config=(tyro.conf.FlagCreatePairsOff,)
     )
-    return {name: getattr(got, name) for name in parts}
+    values = {kind: [vars(getattr(parsed, group.__name__)) for group in groups_of(kind)] for kind in kinds}
+    objects = {
+        kind: kind(**{k: v for part in parts for k, v in part.items()}) for kind, parts in values.items()
+    }
+    return objects, getattr(parsed, "knobs", None)
 
 
-def positional(
-    command: str, argv: list[str], what: str, parts: dict[str, type], about: str
-) -> tuple[str, list[str]]:
-    """The positional argument, and the rest; help, or a mistake, where it is absent."""
-    if argv and not argv[0].startswith("-"):
-        return argv[0], argv[1:]
-    if argv and argv[0] in ("-h", "--help"):
-        parse(command, ["--help"], what, parts, about=about)
-    raise SystemExit(
-        fail(f"jaxmodels {command} needs {what} first; see jaxmodels {command} --help", BAD_INPUT)
-    )
+def groups_of(kind: type) -> list[type]:
+    """The dataclasses that a dataclass consists of, in the order of its fields; itself where it consists of none."""
+    return [base for base in reversed(kind.__bases__) if dataclasses.is_dataclass(base)] or [kind]
 
 
-def leading(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words before the first option, and the rest."""
-    count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    return words[:count], words[count:]
+def label(kind: type) -> str:
+    """The title of a group: find-rate for FindRateOptions."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__.removesuffix("Options")).lower()
 
 
-def given(words: list[str], part: type) -> set[str]:
-    """Names of the options of a part that are on the command line, with their default or not."""
-    import dataclasses
-
+def given(words: Sequence[str], kind: type) -> set[str]:
+    """Names of the options of a dataclass that are on the command line, with their default or not."""
     typed = {
         word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")
     }
-    return {field.name for field in dataclasses.fields(part)} & typed
+    return {field.name for field in dataclasses.fields(kind)} & typed
 
 
-def knobs_of(
-    command: str, path: str, rest: list[str], parts: dict[str, type]
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """(file, parsed parts, knobs) of an experiment's file and the options after it."""
-    import dataclasses
-
-    from jaxmodels.runs import experiment_file
-    from jaxmodels.runs.knob_types import apart
-
-    file = experiment_file.load(path)
-    names = {f.name for kind in parts.values() for f in dataclasses.fields(kind)}
-    clash = [f.name for f in dataclasses.fields(file.config) if f.name in names]
-    if clash:
-        raise ValueError(
-            f"{path}: knob {clash[0]} has the name of an option of jaxmodels {command}; rename the knob"
-        )
-    about = (file.module.__doc__ or "").strip()
-    rest = apart(rest, file.config)
-    got: dict[str, Any] = parse(command, rest, path, {"knobs": file.config, **parts}, about=about)
-    config = got.pop("knobs")
-    return file, got, {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+def take(options: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Removes the options of a dataclass from these, and gives them."""
+    return {field.name: options.pop(field.name) for field in dataclasses.fields(kind)}
 
 
-def without(words: list[str], options: list[str]) -> list[str]:
+def flags(kind: type) -> list[str]:
+    """The options of a dataclass as the command line spells them."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return [f"--{spelt}" for name in names for spelt in (name, name.replace("_", "-"))]
+
+
+def leading(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the first option, and the rest."""
+    count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    return list(words[:count]), list(words[count:])
+
+
+def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
     """The command line without these options and their values."""
     kept, skip = [], False
     for word in words:
@@ -103,3 +94,26 @@ def without(words: list[str], options: list[str]) -> list[str]:
             kept.append(word)
         skip = not skip and word in options
     return kept
+
+
+def swept_knobs(words: Sequence[str], names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(values of knobs as they were typed, the other words)."""
+    knobs: dict[str, Any] = {}
+    rest = []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if word.startswith("--") and name.partition(".")[0] in names and "." in name:
+            raise ValueError(
+                f"{word}: got a field of the knob {name.partition('.')[0]}, a dataclass; expected a plain knob, as a sweep "
+                "has no others on its command line. Give Config a knob of its own for it"
+            )
+        if not word.startswith("--") or name not in names:
+            rest.append(word)
+        elif not equals and not words:
+            raise ValueError(f"{word}: got no value; expected one or several. Give them, as in {word} 1,2,3")
+        else:
+            knobs[name] = value if equals else words.pop(0)
+    return knobs, rest

@@ -1,212 +1,174 @@
-"""Commands that train: each takes the words after its name and gives the exit status."""
+"""Commands that train: train, sweep, launch, template and verify-resume."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-from jaxmodels.cli.parsing import knobs_of, parse, positional, without
-from jaxmodels.launch import cluster
-from jaxmodels.launch.exit_statuses import FAILED
+from jaxmodels.cli.command import CommandLine, Ended, Json, command
+from jaxmodels.cli.parsing import flags, take, without
+from jaxmodels.commands.launch import LaunchOptions
+from jaxmodels.commands.sweep import SweepOptions
+from jaxmodels.commands.template import TemplateOptions
+from jaxmodels.commands.verify_resume import VerifyOptions
+from jaxmodels.console import Console
+from jaxmodels.launch.exit_statuses import DONE, FAILED
+from jaxmodels.options import DistributedOptions, FolderOptions, Options
 
 
-def train(argv: list[str]) -> int:
-    """jaxmodels train."""
-    from jaxmodels.options import DistributedOptions, FolderOptions, Options, OutputOptions
+@command(
+    "train",
+    "FILE",
+    FolderOptions,
+    Options,
+    DistributedOptions,
+    usage="FILE [--knob VALUE …] [options]",
+)
+def train(line: CommandLine, console: Console, options: dict[str, Any]) -> Json | Ended:
+    """Train an experiment's file, or go on where its run stopped.
 
-    parts = {
-        "running": Options,
-        "place": FolderOptions,
-        "joining": DistributedOptions,
-        "printing": OutputOptions,
-    }
-    about = "Train an experiment's file. Its knobs are options too: jaxmodels train FILE --help lists them."
-    path, rest = positional("train", argv, "FILE", parts, about)
-
+    Its knobs are options too: jaxmodels train FILE --help lists them.
+    """
+    from jaxmodels.cli.results import show_run
     from jaxmodels.commands.train import train
-    from jaxmodels.console import Console
-    from jaxmodels.parallel import processes
-    from jaxmodels.runs import experiment_file
-    from jaxmodels.runs.metrics_file import finite
-    from jaxmodels.training import runner
+    from jaxmodels.training.failures import Interrupted
 
-    if not {"-h", "--help"} & {*rest}:
-        processes.join(cluster.find(rest, os.environ))  # before the file is run, which may use a device
-    file, got, knobs = knobs_of("train", path, rest, parts)
-    printing = got["printing"]
-    console = Console(quiet=printing.quiet, json=printing.json, muted=not processes.first())
-    place = got["place"]
-    folder = Path(place.folder or Path("runs") / experiment_file.run_name(file, file.config(**knobs)))
-    console.say(f"{file.path} → {folder}", "bold")
+    folder = _folder(line, options)
+    console.say(f"{line.file.path} → {folder}", "bold")
     try:
-        result = train(
-            file, console=console, **vars(got["running"]), **{**vars(place), "folder": str(folder)}, **knobs
-        )
-    except runner.Interrupted as stop:
+        result = train(line.file, console=console, **{**options, "folder": str(folder)}, **line.knobs)
+    except Interrupted as stop:
         console.say(f"saved at step {stop.step:,} in {folder}; the same command goes on from there", "bold")
-        if printing.json and processes.first():
-            print(json.dumps({"folder": str(folder), "exit": str(stop), "step": stop.step}))
-        return stop.exit_status
-    if not processes.first():
-        return 0
-    _report(console, file, folder, result, rest)
-    if printing.json:
-        print(json.dumps(finite({"folder": str(folder), **result.summary})))
-    return 0
+        return Ended({"folder": str(folder), "exit": str(stop), "step": stop.step}, stop.exit_status)
+    if not console.muted:  # only the first of several processes writes the rest
+        show_run(line.file, folder, result, line.words, console)
+    return {"folder": str(folder), **result.summary}
 
 
-def _report(console: Any, file: Any, folder: Path, result: Any, rest: list[str]) -> None:
-    """What a person wants to know at the end."""
-    from jaxmodels.commands.generate import sample
-    from jaxmodels.console import duration, number
-    from jaxmodels.runs import experiment_file
-    from jaxmodels.runs.files import write_text
-    from jaxmodels.runs.knobs import read_knobs
-    from jaxmodels.training.profile import look
+def _folder(line: CommandLine, options: dict[str, Any]) -> Path:
+    """The run's folder: --folder, else the one named after the file and its knobs."""
+    from jaxmodels.runs.experiment_file import run_name
 
-    summary = result.summary
-    names = list(result.metrics)
-    if names:
-        baselines = summary["baselines"]
-        columns = ["", "this run", *baselines]
-        rows = [
-            [
-                name,
-                number(result.metrics[name]),
-                *(number(b[name]) if name in b else "" for b in baselines.values()),
-            ]
-            for name in names
-        ]
-        console.say()
-        console.table("Result", columns, rows)
-    facts = [f"{summary['steps']:,} steps"]
-    if summary["examples_per_s"]:
-        facts += [f"{summary['examples_per_s']:,.0f} examples/s", f"{duration(summary['wall_s'])} in all"]
-        facts += [f"{summary['compile_s']:.0f} s of it compiling"]
-    if stopped := summary.get("stopped"):
-        facts[0] += f", stopped early: {stopped['why']}"
-    if summary["skipped"]:
-        facts += [f"{summary['skipped']} batches skipped as not finite"]
-    console.say("\n" + ", ".join(facts))
-    if in_company():  # the parameters may lie on all of them
-        console.say(f"\n{folder}", "bold")
-        console.say("  go on    the same command, given to all processes")
-        console.say(f"  evaluate {shlex.join(['jaxmodels', 'evaluate', str(folder)])}")
-        return
-    config = experiment_file.make_config(file, read_knobs(folder).knobs)
-    experiment = file.build(config)
-    if experiment.decoder is not None and not console.quiet:
-        [wrote] = sample(experiment, result.state, tokens=300)
-        write_text(folder / "sample.txt", wrote.with_prompt)
-        console.say(f"\nA sample after {wrote.prompt!r}", "bold")
-        console.say(wrote.with_prompt)
-    console.say(f"\n{folder}", "bold")
-    again = [word for word in rest if word not in ("--fresh", "--force")]
-    console.say(f"  go on    {shlex.join(['jaxmodels', 'train', str(file.path), *again])}")
-    console.say(f"  evaluate {shlex.join(['jaxmodels', 'evaluate', str(folder)])}")
-    console.say(f"  look     {shlex.join(['jaxmodels', 'report', str(folder)])}")
-    for way in look(folder):
-        console.say(f"  trace    {way}")
-    if experiment.decoder is not None:
-        words = ["jaxmodels", "generate", str(folder), "--prompt", experiment.decoder.prompt]
-        console.say(f"  sample   {shlex.join(words)}")
+    return Path(options["folder"] or Path("runs") / run_name(line.file, line.file.config(**line.knobs)))
 
 
-def launch(argv: list[str]) -> int:
-    """jaxmodels launch."""
-    import dataclasses
+def _simulate_devices(argv: list[str]) -> list[str]:
+    """Lets members train at the same time on CPUs; before the experiment's file imports JAX."""
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(min(os.cpu_count() or 1, 8)))
+    return argv
 
-    from jaxmodels.commands.launch import LaunchOptions
-    from jaxmodels.options import FolderOptions, Options, OutputOptions
 
-    parts = {
-        "launching": LaunchOptions,
-        "running": Options,
-        "place": FolderOptions,
-        "printing": OutputOptions,
-    }
-    about = "Train an experiment's file in several processes on this computer; knobs and train's options are options too."
-    words, ours = (
-        list(argv),
-        [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(LaunchOptions)],
-    )
-    for _ in range(len(words)):  # what comes before the file
-        if words[0].partition("=")[0] in ours:
-            at = 1 if "=" in words[0] else 2
-            words = [*words[at:], *words[:at]]
-    path, rest = positional("launch", words, "FILE", parts, about)
+@command(
+    "sweep",
+    "FILE",
+    SweepOptions,
+    usage="FILE --knob V1,V2,… [options]",
+    swept=True,
+    prepare=_simulate_devices,
+)
+def sweep(line: CommandLine, console: Console, options: dict[str, Any]) -> Json | Ended:
+    """Train many settings together, and compare them.
 
+    Each knob takes several values, as in --lr 1e-4,3e-4 --seed 0..7.
+    """
+    import jax
+
+    from jaxmodels.cli.results import show_sweep
+    from jaxmodels.commands.sweep import sweep
+    from jaxmodels.sweeps.lockstep import Stopped
+
+    member = options.pop("take")
+    if line.file is None:
+        return _take(line.operands[0], member, options["folder"])
+    if options["on"]:
+        jax.config.update("jax_platforms", "cpu")  # leaves the accelerators to the jobs
+    how = Options(precision=options.pop("precision"), accumulate=options.pop("accumulate"))
+    try:
+        table = sweep(line.file, options=how, console=console, **options, **line.knobs)
+    except Stopped as stop:
+        saved = f"saved at step {stop.step:,}" if stop.step else "saved"
+        console.say(f"{saved}; the same command goes on from there", "bold")
+        return Ended(None, stop.exit_status)
+    show_sweep(table, console)
+    return Ended(table, FAILED if table["failed"] else DONE)
+
+
+def _take(sweep: str, member: str, folder: str) -> Json:
+    """Makes a run's folder of a sweep's member."""
+    from jaxmodels.sweeps.extract import take as extract
+
+    if not member:
+        raise ValueError(
+            f"{sweep}: got a folder without --take; expected an experiment's file to sweep. Give the file, or --take MEMBER "
+            "to take a member out of a sweep's folder"
+        )
+    run = extract(sweep, member, folder or Path("runs") / member)
+    train = shlex.join(["jaxmodels", "train", str(run / "experiment.py"), "--folder", str(run)])
+    print(f"{run}: go on with {train}, and the same knobs")
+    return None
+
+
+def _own_options_last(argv: list[str]) -> list[str]:
+    """The options that precede the file behind it."""
+    words, own = list(argv), flags(LaunchOptions)
+    for _ in range(len(words)):
+        if words[0].partition("=")[0] in own:
+            count = 1 if "=" in words[0] else 2
+            words = [*words[count:], *words[:count]]
+    return words
+
+
+@command(
+    "launch",
+    "FILE",
+    LaunchOptions,
+    FolderOptions,
+    Options,
+    usage="FILE --processes N …",
+    prepare=_own_options_last,
+)
+def launch(line: CommandLine, console: Console, options: dict[str, Any]) -> Ended:
+    """The same in N processes on this computer.
+
+    An experiment's file is trained; its knobs and train's options are options too.
+    """
     from jaxmodels.commands.launch import launch
-    from jaxmodels.console import Console
-    from jaxmodels.runs import experiment_file
 
-    file, got, knobs = knobs_of("launch", path, rest, parts)
-    folder = got["place"].folder or str(Path("runs") / experiment_file.run_name(file, file.config(**knobs)))
-    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
-    return launch([path, *without(rest, ours)], Path(folder), console=console, **vars(got["launching"]))
+    words = [line.operands[0], *without(line.words, flags(LaunchOptions))]
+    own = take(options, LaunchOptions)
+    return Ended(None, launch(words, _folder(line, options), console=console, **own))
 
 
-def template(argv: list[str]) -> int:
-    """jaxmodels template."""
-    from jaxmodels.commands.template import TemplateOptions
+@command(
+    "template",
+    "slurm|jobset|tpu FILE",
+    TemplateOptions,
+    usage="slurm|jobset|tpu FILE …",
+    passes_on=True,
+    output=False,
+)
+def template(line: CommandLine, console: Console, options: dict[str, Any]) -> None:
+    """A script that trains it on a cluster.
 
-    parts: dict[str, type] = {"templating": TemplateOptions}
-    about = "Print a script that trains an experiment's file on a cluster; what follows -- are train's options and knobs."
-    kind, rest = positional("template", argv, "slurm|jobset|tpu", parts, about)
-    path, rest = positional(f"template {kind}", rest, "FILE", parts, about)
-    at = rest.index("--") if "--" in rest else len(rest)
-    got = parse(f"template {kind}", rest[:at], path, parts, about=about)["templating"]
-
+    The words after -- are train's options and the file's knobs.
+    """
     from jaxmodels.commands.template import template
 
-    print(template(kind, path, rest[at + 1 :], **vars(got)), end="")
-    return 0
+    kind, file = line.operands
+    passed_on = line.words[line.words.index("--") + 1 :] if "--" in line.words else []
+    print(template(kind, file, passed_on, **options), end="")
 
 
-def sweep(argv: list[str]) -> int:
-    """jaxmodels sweep."""
-    from jaxmodels.options import OutputOptions, SweepOptions
+@command("verify-resume", "FILE", VerifyOptions, usage="FILE [--knob VALUE …]")
+def verify_resume(line: CommandLine, console: Console, options: dict[str, Any]) -> Ended:
+    """Prove that an experiment survives kill -9, bit for bit.
 
-    parts = {"sweeping": SweepOptions, "printing": OutputOptions}
-    about = "Train many settings of an experiment's knobs together, as in --lr 1e-4,3e-4 --seed 0..7."
-    path, rest = positional("sweep", argv, "FILE", parts, about)
+    The experiment runs twice, once killed several times, and every array of every checkpoint is compared.
+    """
+    from jaxmodels.commands.verify_resume import verify_resume
 
-    os.environ.setdefault(
-        "JAX_NUM_CPU_DEVICES", str(min(os.cpu_count() or 1, 8))
-    )  # members at the same time, on CPUs
-    from jaxmodels.commands import sweep_table
-
-    return sweep_table.main(path, rest, lambda words: parse("sweep", words, path, parts, about=about))
-
-
-def verify(argv: list[str]) -> int:
-    """jaxmodels verify-resume."""
-    from jaxmodels.commands.verify_resume import VerifyOptions
-    from jaxmodels.options import Options, OutputOptions
-
-    parts = {"verifying": VerifyOptions, "running": Options, "printing": OutputOptions}
-    about = "Run an experiment twice, once killed again and again, and compare every array of every checkpoint, bit for bit."
-    path, rest = positional("verify-resume", argv, "FILE", parts, about)
-
-    from jaxmodels.commands import verify_resume
-    from jaxmodels.console import Console
-
-    file, got, knobs = knobs_of(
-        "verify-resume", path, rest, {k: v for k, v in parts.items() if k != "running"}
-    )
-    console = Console(quiet=got["printing"].quiet, json=got["printing"].json)
-    outcome = verify_resume.verify_resume(file, console=console, **vars(got["verifying"]), **knobs)
+    outcome = verify_resume(line.file, console=console, **options, **line.knobs)
     console.say(outcome.text, "bold green" if outcome.passed else "bold red")
-    if got["printing"].json:
-        print(json.dumps(outcome._asdict()))
-    return 0 if outcome.passed else FAILED
-
-
-def in_company() -> bool:
-    """Whether this process trains with others; it joined them by a module that is then there."""
-    processes = sys.modules.get("jaxmodels.parallel.processes")
-    return processes is not None and processes.count() > 1
+    return Ended(outcome._asdict(), DONE if outcome.passed else FAILED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -77,6 +76,8 @@ def doctor(
 
 def extras() -> dict[str, list[str]]:
     """The packages of each extra that are not installed."""
+    import importlib.metadata
+
     try:
         requirements = importlib.metadata.requires("jaxmodels") or []
     except importlib.metadata.PackageNotFoundError:
@@ -92,6 +93,8 @@ def extras() -> dict[str, list[str]]:
 
 
 def _installed(package: str) -> bool:
+    import importlib.metadata
+
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

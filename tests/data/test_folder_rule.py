@@ -8,12 +8,12 @@ import zipfile
 import numpy as np
 import pytest
 
+from jaxmodels.commands.tokenize import tokenize
 from jaxmodels.data.folders import files_below, is_hidden
 from jaxmodels.data.formats.byte_text import text_files
 from jaxmodels.data.formats.images import image_folder
 from jaxmodels.data.formats.text_folder import text_folder
 from jaxmodels.data.formats.token_files import open_documents
-from jaxmodels.data.tokenize import tokenize
 
 pytestmark = pytest.mark.fast
 

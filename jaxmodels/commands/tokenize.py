@@ -1,33 +1,47 @@
-"""Text files as token files: a tokenizer, trained or loaded, and the tokens of both splits."""
+"""jaxmodels tokenize: text files as token files, by a tokenizer that is trained or loaded, for both splits."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from jaxmodels import choices
-from jaxmodels.data.formats.byte_text import splits
-from jaxmodels.data.formats.token_files import write_tokens
-from jaxmodels.data.formats.tokenizer import Tokenizer
-from jaxmodels.data.formats.tokenizer_training import Kind
-from jaxmodels.runs.files import write_text
+
+Kind = Literal["bpe", "wordpiece", "unigram"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeOptions:
+    """How texts become tokens."""
+
+    tokenizer: str | None = None
+    """A tokenizer's file or folder; by default one is trained on the texts."""
+    vocabulary: int = 8192
+    """Tokens of the trained tokenizer."""
+    kind: Kind = "bpe"
+    """Kind of the trained tokenizer; bpe works on bytes, so that no text is lost."""
+    special: tuple[str, ...] = ()
+    """Tokens such as "<|end|>" that the trained tokenizer has first and never splits."""
+    pattern: str = "**/*.txt"
+    """Which files of a folder are texts."""
+    fraction: float = 0.1
+    """Share of the files that are for validation."""
 
 
 def tokenize(
     where: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    tokenizer: str | None = None,
-    vocabulary: int = 8192,
-    kind: Kind = "bpe",
-    special: Sequence[str] = (),
-    pattern: str = "**/*.txt",
-    fraction: float = 0.1,
+    tokenizer: str | None = TokenizeOptions.tokenizer,
+    vocabulary: int = TokenizeOptions.vocabulary,
+    kind: Kind = TokenizeOptions.kind,
+    special: Sequence[str] = TokenizeOptions.special,
+    pattern: str = TokenizeOptions.pattern,
+    fraction: float = TokenizeOptions.fraction,
 ) -> dict[str, Any]:
     """Writes the tokenizer, train.npy and validation.npy into out; returns counts of files, bytes and tokens.
 
@@ -38,6 +52,13 @@ def tokenize(
 
     WindowPipeline takes open_tokens(out/train.npy), and next_token() takes each split's "bytes_per_token".
     """
+    import numpy as np
+
+    from jaxmodels.data.formats.byte_text import splits
+    from jaxmodels.data.formats.token_files import write_tokens
+    from jaxmodels.data.formats.tokenizer import Tokenizer
+    from jaxmodels.runs.files import write_text
+
     choices.check("tokenize", "kind", kind, Kind)
     out = Path(out)
     if not Path(where).exists():

@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from jaxmodels.commands.tokenize import tokenize
 from jaxmodels.data.formats.byte_text import held_out
 from jaxmodels.data.formats.token_files import open_documents, open_tokens
 from jaxmodels.data.formats.tokenizer import Tokenizer
-from jaxmodels.data.tokenize import tokenize
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.fast
@@ -131,3 +131,9 @@ def test_special_tokens_are_known_first(where, tmp_path):
     assert Tokenizer.load(tmp_path / "out").token("<|end|>") == 0
     with pytest.raises(ValueError, match="expected them only where one is trained"):
         tokenize(where, tmp_path / "other", tokenizer=str(tmp_path / "out"), special=("<|end|>",))
+
+
+@pytest.mark.fast
+def test_a_kind_of_tokenizer_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"tokenize: got kind='nonesuch'; expected one of .+\. Do give"):
+        tokenize(tmp_path, tmp_path / "out", kind="nonesuch")

@@ -1,0 +1,169 @@
+"""Commands for runs, weights and texts: evaluate, predict, generate, report, watch, tokenize and convert."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+from jaxmodels.cli.command import CommandLine, Json, command
+from jaxmodels.cli.parsing import given
+from jaxmodels.commands.evaluate import EvaluateOptions, WeightsOptions
+from jaxmodels.commands.generate import GenerateOptions
+from jaxmodels.commands.predict import PredictOptions
+from jaxmodels.commands.report import ReportOptions
+from jaxmodels.commands.tokenize import TokenizeOptions
+from jaxmodels.commands.watch import WatchOptions
+from jaxmodels.console import Console, number, shown
+from jaxmodels.options import CheckpointOptions, DistributedOptions
+
+CODE = (
+    "A run's folder is code: its experiment.py is executed, so give only one made by you, or by somebody whose code you "
+    "would execute. A folder of weights is never executed, and one that looks like both is refused."
+)
+
+
+@command(
+    "evaluate",
+    "RUN",
+    EvaluateOptions,
+    WeightsOptions,
+    CheckpointOptions,
+    DistributedOptions,
+    usage="RUN [--data PATH]",
+    also={"FILE|RUN --weights PATH": "evaluate weights from elsewhere on an experiment's data"},
+    file_options=(WeightsOptions, CheckpointOptions, DistributedOptions),
+    note=CODE,
+    reads=True,
+)
+def evaluate(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """Evaluate a run's checkpoint, also on other data.
+
+    Or weights from elsewhere, with the experiment of a run or of a file, whose knobs are options too; or a
+    language model on given texts.
+    """
+    from jaxmodels.commands.evaluate import evaluate
+
+    run = line.operands[0]
+    metrics = evaluate(run, knobs=line.knobs, console=console, **options)
+    console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
+    return {"run": run, "metrics": metrics}
+
+
+@command("predict", "RUN FILES…", PredictOptions, CheckpointOptions, note=CODE, reads=True)
+def predict(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """A model's predictions for images or other files, and drawings of them.
+
+    The model is a run's, or one in a folder of weights.
+    """
+    from jaxmodels.commands.predict import predict
+
+    run, *files = line.operands
+    predictions = predict(run, files, warn=console.warn, **options)
+    for prediction in predictions:
+        console.say(prediction["file"], "bold")
+        for name, value in prediction.items():
+            if name == "likeliest":
+                value = ", ".join(f"{label} {probability:.1%}" for label, probability in value.items())
+            elif name == "probability":
+                value = f"{value:.1%}"
+            if name != "file":
+                console.say(f"  {name:12} {value}")
+    return {"run": run, "predictions": predictions}
+
+
+@command(
+    "generate",
+    "RUN",
+    GenerateOptions,
+    CheckpointOptions,
+    usage="RUN|FOLDER --prompt TEXT …",
+    note=CODE,
+    reads=True,
+)
+def generate(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """Generate text with the language model of a run, or of a folder of weights."""
+    from jaxmodels.commands.generate import generate
+
+    run, typed = line.operands[0], given(line.words, GenerateOptions)
+    unset = {*GenerateOptions.__dataclass_fields__} - typed  # a folder may ask for other values: see generate
+    chosen = {name: value for name, value in options.items() if name not in unset}
+    streams = not console.json and len(chosen.get("prompt", ())) == 1
+    printable = shown if sys.stdout.isatty() else str  # a file gets the model's text as it is
+
+    def show(_: int, text: str) -> None:
+        print(printable(text), end="", flush=True)
+
+    texts = generate(run, warn=console.warn, show=show if streams else None, **chosen)
+    if streams:
+        print()
+    elif not console.json:
+        print(printable("\n\n".join(text.with_prompt for text in texts)))
+    return {"run": run, "texts": [text._asdict() for text in texts]}
+
+
+def _long_out(argv: list[str]) -> list[str]:
+    return ["--out" if word == "-o" else word for word in argv]
+
+
+@command(
+    "report",
+    "RUN…",
+    ReportOptions,
+    usage="RUN…|SWEEP -o report.html",
+    note=f"{CODE} --model off executes nothing.",
+    reads=True,
+    prepare=_long_out,
+)
+def report(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """One HTML file of a run, of several beside each other, or of a sweep.
+
+    It needs no server.
+    """
+    from jaxmodels.commands.report import report
+
+    path = report(line.operands, console=console, **options)
+    console.say(f"{path}, {path.stat().st_size / 1e6:.1f} MB: open it in a browser", "bold")
+    return {"runs": line.operands, "report": str(path)}
+
+
+@command("watch", "RUN", WatchOptions, usage="RUN|SWEEP", output=False, reads=True)
+def watch(line: CommandLine, console: Console, options: dict[str, Any]) -> None:
+    """A run's or a sweep's progress, in the terminal, until it ends.
+
+    It is read from the folder, on any computer that sees it; nothing in it is executed. Ctrl-C ends watching.
+    """
+    from jaxmodels.commands.watch import watch
+
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(line.operands[0], **options)
+
+
+@command("tokenize", "FILES OUT", TokenizeOptions, reads=True)
+def tokenize(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """Train a tokenizer on texts and write their tokens.
+
+    Or load one, and write the tokens of texts for training.
+    """
+    from jaxmodels.commands.tokenize import tokenize
+
+    files, out = line.operands
+    facts = tokenize(files, out, **options)
+    rows = [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in facts.items()]
+    console.table(out, ["", ""], rows)
+    return {"folder": out, **facts}
+
+
+@command("convert", "FOLDER OUT", reads=True)
+def convert(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """Check and rewrite a Hugging Face folder, or a file of llama2.c.
+
+    Every tensor is checked, and written as safetensors that transformers loads. A path in .bin is a file of
+    llama2.c.
+    """
+    from jaxmodels.convert.save import convert
+
+    folder, out = line.operands
+    parameters = convert(folder, out)
+    console.say(f"{folder} → {out}: {parameters:,} parameters", "bold")
+    return {"folder": out, "parameters": parameters}
