@@ -15,6 +15,7 @@ from jaxmodels.commands.watch import watch
 from jaxmodels.console import Console, shown
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.convert.tensors import write_file
+from jaxmodels.decoding import Generation
 
 pytestmark = pytest.mark.fast
 
@@ -78,12 +79,8 @@ def test_generated_text_is_shown_on_a_terminal_and_raw_in_a_file(monkeypatch, ca
     assert (SAFE if terminal else EVIL) in capsys.readouterr().out
 
 
-class _Text:
-    with_prompt = EVIL
-
-
 def _texts():
-    return [_Text(), _Text()]
+    return [Generation(prompt="", text=EVIL, tokens=[], logprobs=[], score=0.0)] * 2
 
 
 def test_a_name_in_an_error_of_the_command_line_is_shown_as_text(capsys):

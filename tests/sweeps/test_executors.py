@@ -206,7 +206,7 @@ def test_a_loop_has_one_trainer_and_one_number(tmp_path):
         (["--on", "local", "--search", "halving"], "leave out --on local"),
         (["--on", "local", "--resources", "gpus"], "gpus has no value"),
         (["--on", "local", "--resources", "time=3"], "gpus_per_node alone"),
-        (["--on", "local", "--workers", "0"], "wanted 1 or more"),
+        (["--on", "local", "--workers", "0"], "expected 1 or more"),
         (["--on", "slurm"], 'Could not detect "srun"'),
     ],
 )

@@ -197,13 +197,13 @@ def test_what_is_drawn_is_trained_with_every_seed(tmp_path):
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        ([], "nothing is swept"),
+        ([], "got one value of every knob"),
         (["--lr", "0.1..0.2"], "a range and a grid needs values"),
         (["--lr", "0.1,x"], "wanted float"),
         (["--lr", "0.1,0.2", "--metric", "test/acc"], "the evaluations give scored/accuracy"),
-        (["--lr", "0.1,0.2", "--trials", "4"], "a grid has all combinations"),
-        (["--search", "random", "--lr", "0.1..0.2"], "wanted 1 or more"),
-        (["--lr"], "has no value"),
+        (["--lr", "0.1,0.2", "--trials", "4"], "a grid, which has all combinations"),
+        (["--search", "random", "--lr", "0.1..0.2"], "expected 1 or more"),
+        (["--lr"], "got no value"),
     ],
 )
 def test_bad_input_is_one_sentence(words, what, tmp_path, capsys):
