@@ -24,8 +24,8 @@ from jaxmodels.options import Options
 
 if TYPE_CHECKING:
     from jaxmodels.experiment import Experiment
+    from jaxmodels.runs.definition import RunDefinition
     from jaxmodels.runs.experiment_file import File
-    from jaxmodels.runs.folder import Identity
     from jaxmodels.sweeps.member_files import Member
 
 
@@ -103,8 +103,8 @@ def sweep(
     """
     from jaxmodels.parallel.mesh import make_mesh
     from jaxmodels.runs import experiment_file
+    from jaxmodels.runs.definition import RunDefinition
     from jaxmodels.runs.files import write_text
-    from jaxmodels.runs.folder import Identity
     from jaxmodels.runs.metrics_file import finite
     from jaxmodels.sweeps import executors, selection, space, tpe
     from jaxmodels.sweeps.halving import brackets, halve
@@ -142,7 +142,7 @@ def sweep(
         first, mesh = file.build(members[0].config), make_mesh("")
         check(first, options)
         _check_ends(first)
-        identity = Identity(file.source, kept, same_results, file.beside)
+        identity = RunDefinition(file.source, kept, same_results, file.beside)
         stack.enter_context(_open_folder(path, identity, file, console))
         executors.check_free(path, on)
         begun = time.perf_counter()
@@ -213,7 +213,7 @@ def _report_lost(lost: Mapping[str, str], members: int, console: Console) -> Non
 
 
 @contextlib.contextmanager
-def _open_folder(path: Path, identity: Identity, file: File, console: Console) -> Iterator[None]:
+def _open_folder(path: Path, identity: RunDefinition, file: File, console: Console) -> Iterator[None]:
     from jaxmodels.runs.folder import Folder
     from jaxmodels.sweeps.members import check_unchanged
 

@@ -20,7 +20,6 @@ import jaxmodels
 from jaxmodels import __version__, cli
 from jaxmodels.data.formats.images import read_image
 from jaxmodels.runs.checkpoint import Checkpoints
-from jaxmodels.training import runner
 
 fast = pytest.mark.fast
 
@@ -485,7 +484,7 @@ def test_a_second_compilation_names_what_changed(capsys, tmp_path):
 
 @fast
 def test_a_run_that_waits_for_its_data_says_so_and_why(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "SETTLED", 0.1)
+    monkeypatch.setattr("jaxmodels.training.status.SETTLED", 0.1)
     status, _, err = main(capsys, "train", FAULTY, "--fault", "slow", "--folder", tmp_path, "--mesh", ONE)
     assert status == 0
     assert err.count("the device waited for input") == 1
@@ -495,8 +494,8 @@ def test_a_run_that_waits_for_its_data_says_so_and_why(capsys, tmp_path, monkeyp
 
 @fast
 def test_a_run_that_does_not_wait_for_its_data_says_nothing(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "SETTLED", 0.0)
-    monkeypatch.setattr(runner, "INPUT_BOUND", 0.9)
+    monkeypatch.setattr("jaxmodels.training.status.SETTLED", 0.0)
+    monkeypatch.setattr("jaxmodels.training.status.INPUT_BOUND", 0.9)
     _, _, err = main(capsys, "train", MLP, "--folder", tmp_path, "--mesh", ONE)
     assert "waited for input" not in err
 

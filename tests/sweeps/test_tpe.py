@@ -182,7 +182,10 @@ def test_a_sweep_by_tpe_trains_and_shows_its_settings(tmp_path, capsys, monkeypa
 @fast
 @pytest.mark.parametrize(
     ("words", "what"),
-    [(["--seed", "0,1"], "expected another knob to draw"), (["--lr", "0.1..0.2", "--trials", "0"], "expected 1 or more")],
+    [
+        (["--seed", "0,1"], "expected another knob to draw"),
+        (["--lr", "0.1..0.2", "--trials", "0"], "expected 1 or more"),
+    ],
 )
 def test_bad_input_is_one_sentence(words, what, tmp_path, capsys):
     words = ["--search", "tpe", "--trials", "4", *words]
