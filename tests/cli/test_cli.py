@@ -489,7 +489,7 @@ def test_a_run_that_waits_for_its_data_says_so_and_why(capsys, tmp_path, monkeyp
     assert status == 0
     assert err.count("the device waited for input") == 1
     assert "because of reading the data" in err
-    assert "give the pipeline worker processes" in err
+    assert "Give the pipeline worker processes" in err
 
 
 @fast
