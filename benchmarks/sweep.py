@@ -94,14 +94,14 @@ def _bare(kind: str) -> None:
     from jaxmodels.parallel.mesh import make_mesh
     from jaxmodels.runs import experiment_file
     from jaxmodels.sweeps.grouping import Group
-    from jaxmodels.sweeps.lockstep import Trial
+    from jaxmodels.sweeps.orders import TrialBatches
     from jaxmodels.sweeps.programs import GroupPrograms
 
     name, steps = KINDS[kind]
     file = experiment_file.load(EXPERIMENTS / name)
     config = file.config(steps=steps)
     programs = GroupPrograms(file, [config], Group((0,), ("lr",)), Options(), make_mesh(""))
-    batches = Trial([file.build(config)])
+    batches = TrialBatches([file.build(config)])
     _, k = programs.choose([config], batches, (steps,))
     (moving, which), values = batches(1, k), programs.values([config])
     times = []

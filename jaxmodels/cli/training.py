@@ -97,14 +97,14 @@ def sweep(line: CommandLine, console: Console, options: dict[str, Any]) -> Json 
 
 def _take(sweep: str, member: str, folder: str) -> Json:
     """Makes a run's folder of a sweep's member."""
-    from jaxmodels.sweeps.extract import take as extract
+    from jaxmodels.sweeps.extract import extract_member
 
     if not member:
         raise ValueError(
             f"{sweep}: got a folder without --take; expected an experiment's file to sweep. Give the file, or --take MEMBER "
             "to take a member out of a sweep's folder"
         )
-    run = extract(sweep, member, folder or Path("runs") / member)
+    run = extract_member(sweep, member, folder or Path("runs") / member)
     train = shlex.join(["jaxmodels", "train", str(run / "experiment.py"), "--folder", str(run)])
     print(f"{run}: go on with {train}, and the same knobs")
     return None

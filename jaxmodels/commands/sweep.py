@@ -138,7 +138,7 @@ def sweep(
     lost: dict[str, str] = {}  # why, by member
     with contextlib.ExitStack() as stack:
         # First of all, since Ray starts processes by a fork, which JAX's threads do not survive.
-        executor = stack.enter_context(executors.place(on, path, resources)) if on else None
+        executor = stack.enter_context(executors.open_executor(on, path, resources)) if on else None
         first, mesh = file.build(members[0].config), make_mesh("")
         check(first, options)
         _check_ends(first)

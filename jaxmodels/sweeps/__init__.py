@@ -1,1 +1,1 @@
-"""Sweeps: knobs to members, members that differ in numbers alone to one compiled program, results to a table."""
+"""Sweeps: knobs become members, members that differ in floats share a program, results become a table."""

@@ -1,4 +1,4 @@
-"""Members trained in lockstep, so many in a program: one loop, one checkpoint of all states, and a log for each.
+"""Members trained in lockstep, several in a program: one loop, one checkpoint of all states, a log for each.
 
 SWEEP/members/NAME/metrics.jsonl, result.json     of each member, as in a run's folder
 SWEEP/together/N/checkpoints, members.json        of the members that share a loop
@@ -29,7 +29,7 @@ from jaxmodels.runs.checkpoint import Checkpoints
 from jaxmodels.runs.files import write_text
 from jaxmodels.runs.learned import write_learned
 from jaxmodels.runs.metrics_file import finite, json_lines, truncate
-from jaxmodels.sweeps.member_files import How, Member, claim, run_of
+from jaxmodels.sweeps.member_files import Member, ProgramShape, claim, run_of
 from jaxmodels.sweeps.orders import Orders, distinct
 from jaxmodels.sweeps.programs import GroupPrograms
 from jaxmodels.training import feed as feeding
@@ -59,14 +59,14 @@ class Lockstep:
         self,
         programs: GroupPrograms,
         members: Sequence[Member],
-        how: How,
+        shape: ProgramShape,
         folder: Path,
         logs: Path,
         console: Console,
     ):
-        self.programs, self.how, self.console, self.folder = programs, how, console, folder
+        self.programs, self.shape, self.console, self.folder = programs, shape, console, folder
         self.members = list(members)
-        self.parts = [slice(i, i + how.size) for i in range(0, len(members), how.size)]
+        self.parts = [slice(i, i + shape.size) for i in range(0, len(members), shape.size)]
         self.experiments = [programs.file.build(m.config) for m in members]
         self.first: Experiment = self.experiments[0]
         self.values = [programs.values([m.config for m in self.members[part]]) for part in self.parts]
@@ -76,7 +76,7 @@ class Lockstep:
         self.history: list[list[dict[str, Any]]] = [[] for _ in members]  # of knobs changed during training
         orders, which = distinct([e.train for e in self.experiments])
         self.which = [np.asarray(which[part], np.int32) for part in self.parts]
-        self.shardings = [programs.of_batches(which, len(orders)) for which in self.which]
+        self.shardings = [programs.batch_sharding(which, len(orders)) for which in self.which]
         self.tests = {
             name: distinct([as_evaluation(e.evals[name]).data for e in self.experiments])
             for name in self.first.evals
@@ -91,7 +91,7 @@ class Lockstep:
         # What the loop asks for; see jaxmodels.training.loop.Run.
         self.data: Any = Orders(orders, self.checkers_of_orders)
         self.mesh = make_mesh("data=1", jax.devices()[:1])
-        self.k = how.k
+        self.k = shape.k
         self.schedule = self._schedule(self.first.steps)
         self.clock = Clock()
         self.signals = Signals()
@@ -116,8 +116,8 @@ class Lockstep:
         return [progress.diverged for progress in self.progress]
 
     def claim(self) -> None:
-        """Notes on the disk whose loop this is, and from now on what its members learn from their data."""
-        claim(self.folder, self.members, self.how)
+        """Writes the loop's members to its folder, and from now on what they learn from their data."""
+        claim(self.folder, self.members, self.shape)
         for member, experiment, log in zip(self.members, self.experiments, self.logs, strict=True):
             experiment_file.name_classes(experiment, self.console.warn)
             self.programs.file.memory(member.config).keep(partial(write_learned, log))
@@ -278,66 +278,77 @@ class Lockstep:
         return progress.interval or MeanAccumulator(self.programs.names)
 
     def results(self) -> list[dict[str, Any]]:
-        """What result.json says of each member; written by `finish`."""
+        """Each member's result.json; written by `finish`."""
         each = self.clock.seconds / len(self.members)
         rate = self.clock.steps * self.first.train.batch / each if each else None
         parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(self.programs.one.params))
-        return [
-            {
-                "exit": "complete"
-                if d is None
-                else f"NotFinite: the loss or gradient of step {d:,} is not finite",
-                "metrics": m,
-                "steps": self.first.steps,
-                "examples_per_s": rate,
-                "train_s": each,
-                "parameters": parameters,
-                "together": self.folder.name,
-                "place": i,
-                **({"history": h} if h else {}),
-            }
-            for i, (m, d, h) in enumerate(zip(self.metrics, self.diverged, self.history, strict=True))
-        ]
+        results = []
+        members = zip(self.metrics, self.diverged, self.history, strict=True)
+        for i, (metrics, diverged, history) in enumerate(members):
+            fault = (
+                f"NotFinite: the loss or gradient of step {diverged:,} is not finite"
+                if diverged is not None
+                else ""
+            )
+            results.append(
+                {
+                    "exit": fault or "complete",
+                    "metrics": metrics,
+                    "steps": self.first.steps,
+                    "examples_per_s": rate,
+                    "train_s": each,
+                    "parameters": parameters,
+                    "together": self.folder.name,
+                    "place": i,
+                    **({"history": history} if history else {}),
+                }
+            )
+        return results
 
-    def finish(self, why: dict[int, str] | None = None) -> None:
-        """Writes every member's result.json that is not there; or of some alone, that were stopped, and why they were."""
+    def finish(self, stopped: dict[int, str] | None = None) -> None:
+        """Writes each member's result.json where it is missing.
+
+        stopped: only of these members, by index, with the reason as their exit.
+        """
         for i, (path, result) in enumerate(zip(self.logs, self.results(), strict=True)):
-            if (why is None or i in why) and not (path / "result.json").exists():
-                result = result if why is None or self.diverged[i] is not None else {**result, "exit": why[i]}
-                write_text(path / "result.json", json.dumps(finite(result), indent=1))
+            if (path / "result.json").exists() or (stopped is not None and i not in stopped):
+                continue
+            if stopped is not None and self.diverged[i] is None:
+                result = {**result, "exit": stopped[i]}
+            write_text(path / "result.json", json.dumps(finite(result), indent=1))
 
-    # A population that changes on the way
+    # Members that change during training
 
-    def narrowed(self, states: step.State, n: int, places: list[int], folder: Path) -> Lockstep:
+    def narrowed(self, states: step.State, n: int, indices: list[int], folder: Path) -> Lockstep:
         """A loop of these members alone, from step n on; states: of all members."""
-        how = self.how._replace(size=min(self.how.size, len(places)))
-        members = [self.members[i] for i in places]
-        other = Lockstep(self.programs, members, how, folder, self.logs[0].parent, self.console)
-        other.progress = [self.progress[i] for i in places]
-        other.clock.seconds = self.clock.seconds * len(places) / len(self.members)
+        shape = self.shape._replace(size=min(self.shape.size, len(indices)))
+        members = [self.members[i] for i in indices]
+        other = Lockstep(self.programs, members, shape, folder, self.logs[0].parent, self.console)
+        other.progress = [self.progress[i] for i in indices]
+        other.clock.seconds = self.clock.seconds * len(indices) / len(self.members)
         other.clock.steps = self.clock.steps
-        at = np.asarray(places)
-        other._keep(jax.tree.map(lambda x: x[at], states), n)
+        rows = np.asarray(indices)
+        other._keep(jax.tree.map(lambda x: x[rows], states), n)
         other.claim()
         return other
 
     def current_values(self) -> list[dict[str, float]]:
         """The float knobs of each member as they are now."""
-        parts = [{k: np.asarray(x).tolist() for k, x in values.items()} for values in self.values]
-        return [
-            {k: x[i] for k, x in part.items()}
-            for part in parts
-            for i in range(len(next(iter(part.values()), [])))
-        ]
+        members = []
+        for values in self.values:
+            columns = [np.asarray(column).tolist() for column in values.values()]
+            members += [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
+        return members
 
     def take_over(
         self, states: step.State, n: int, source: list[int], values: list[dict[str, float]]
     ) -> None:
-        """Makes these the states and knobs at step n; source: whose each one was."""
-        for i, (at, of) in enumerate(zip(source, values, strict=True)):
-            if at != i:
-                self.history[i] = [*self.history[at], {"step": n, "from": self.members[at].name, **of}]
-        for progress, diverged in zip(self.progress, [self.diverged[at] for at in source], strict=True):
+        """Makes these the states and knobs at step n. source: the index of the member that each copies."""
+        for i, (index, knobs) in enumerate(zip(source, values, strict=True)):
+            if index != i:
+                event = {"step": n, "from": self.members[index].name, **knobs}
+                self.history[i] = [*self.history[index], event]
+        for progress, diverged in zip(self.progress, [self.diverged[i] for i in source], strict=True):
             progress.diverged = diverged
         self._set_values(values)
         self._keep(states, n)
@@ -345,32 +356,31 @@ class Lockstep:
     def _set_values(self, values: list[dict[str, float]]) -> None:
         names = self.programs.inputs
         self.values = [
-            {name: jnp.asarray([of[name] for of in values[part]], jnp.float32) for name in names}
+            {name: jnp.asarray([knobs[name] for knobs in values[part]], jnp.float32) for name in names}
             for part in self.parts
         ]
 
     def _keep(self, states: step.State, n: int) -> None:
-        """Saves them in place of what was saved of that step."""
+        """Saves the states in place of an earlier checkpoint of that step."""
         self._save([states], n)
         self.checkpoints.wait()
         self.checkpoints.close()
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Trees of members, all in one, in the host's memory: nothing is compiled for it."""
-    return parts[0] if len(parts) == 1 else jax.tree.map(_beside, *parts)
+    """Trees of members as one, in the host's memory, so that nothing is compiled for it."""
+    return parts[0] if len(parts) == 1 else jax.tree.map(_concatenated, *parts)
 
 
-def _beside(*parts: Any) -> Any:
+def _concatenated(*parts: Any) -> Any:
     if jnp.issubdtype(parts[0].dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(
-            _beside(*map(jax.random.key_data, parts)), impl=jax.random.key_impl(parts[0])
-        )
+        data = _concatenated(*map(jax.random.key_data, parts))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(parts[0]))
     return np.concatenate(jax.device_get(list(parts)))
 
 
 def _median(rows: np.ndarray) -> float:
-    """Of the members' means (M, k, 2), where there is a finite one."""
+    """The median of the members' means (M, k, 2), where one is finite."""
     total, weight = rows.astype(np.float64).sum(1).T
     means = total[weight > 0] / weight[weight > 0]
     return float(np.median(means[np.isfinite(means)])) if np.isfinite(means).any() else math.nan

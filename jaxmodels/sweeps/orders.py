@@ -1,4 +1,4 @@
-"""The batches of members whose data differ in their order alone."""
+"""Batches of members whose data differs only in its order."""
 
 from __future__ import annotations
 
@@ -16,43 +16,47 @@ from jaxmodels.training.check_batches import Checker
 
 
 def distinct(pipelines: Sequence[Pipeline]) -> tuple[list[Pipeline], list[int]]:
-    """(pipelines that differ, which of them each one is)."""
+    """(the pipelines that differ, for each pipeline its index among these)."""
     kept: list[Pipeline] = []
     which = []
     for data in pipelines:
-        at = next((i for i, other in enumerate(kept) if same(data, other)), None)
-        if at is None:
-            at = len(kept)
+        index = next((i for i, other in enumerate(kept) if same(data, other)), None)
+        if index is None:
+            index = len(kept)
             kept.append(data)
-        which.append(at)
+        which.append(index)
     return kept, which
 
 
 class Orders(Pipeline):
-    """The batches of several pipelines, on a first axis of as many, as one pipeline for a feed; looks: what checks each."""
+    """The batches of several pipelines as one pipeline, whose examples are the batches, one of each pipeline.
+
+    checkers: of each pipeline.
+    """
 
     steps: int
     spec: Spec
 
-    def __init__(self, of: Sequence[Pipeline], looks: Sequence[Checker | None]):
-        self._looks, self._of, self.steps, self.spec = looks, of, of[0].steps, of[0].spec
-        self.batch = len(of)  # what a feed takes for examples
+    def __init__(self, pipelines: Sequence[Pipeline], checkers: Sequence[Checker | None]):
+        self._pipelines, self._checkers = pipelines, checkers
+        self.steps, self.spec = pipelines[0].steps, pipelines[0].spec
+        self.batch = len(pipelines)
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Whole batches of the pipelines start to stop."""
-        pairs = zip(self._of[start:stop], self._looks[start:stop], strict=True)
-        read = [read_batch(data, step, look) for data, look in pairs]
-        return {name: np.stack([batch[name] for batch in read]) for name in read[0]}
+        """Full batches of the pipelines start to stop."""
+        pairs = zip(self._pipelines[start:stop], self._checkers[start:stop], strict=True)
+        batches = [read_batch(data, step, checker) for data, checker in pairs]
+        return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
 
-class Trial:
-    """The batches of the first steps, of all data orders as a run has them: what programs are tried with."""
+class TrialBatches:
+    """Batches of the first steps, in the members' own data orders, for timing programs."""
 
     def __init__(self, experiments: Sequence[Experiment]):
         self.orders, self._which = distinct([e.train for e in experiments])
 
     def __call__(self, size: int, k: int) -> tuple[Any, np.ndarray]:
-        """(batches of k steps, which of the orders is each one's of the first `size` members)."""
-        of = Orders(self.orders, [None] * len(self.orders))
-        read = stack_steps([of.rows(n, 0, of.batch) for n in range(k)])
-        return jax.device_put(read), np.asarray(self._which[:size], np.int32)
+        """(batches of k steps, for each of the first `size` members the index of its order)."""
+        orders = Orders(self.orders, [None] * len(self.orders))
+        batches = stack_steps([orders.rows(n, 0, orders.batch) for n in range(k)])
+        return jax.device_put(batches), np.asarray(self._which[:size], np.int32)

@@ -1,7 +1,6 @@
-"""Population-based training (arXiv:1711.09846): now and then the worst take over the best's states and change their knobs.
+"""Population-based training (arXiv:1711.09846): at times the worst members copy the best and change knobs.
 
-All members are one population of one structure; what changes are the float knobs that are inputs of their
-program.
+All members are one population and share one program, whose inputs are the float knobs that change.
 """
 
 from __future__ import annotations
@@ -13,21 +12,24 @@ import numpy as np
 
 from jaxmodels.sweeps.lockstep import Lockstep, Member
 from jaxmodels.sweeps.members import Setup, loops_of
-from jaxmodels.sweeps.statistics import worth
+from jaxmodels.sweeps.statistics import member_score
 
-PART = 5  # one in so many takes over, and as many are taken over from
+PART = 5  # one in PART copies another, and as many are copied
 FACTORS = (0.8, 1.25)
 
 
 def evolve(setup: Setup, members: Sequence[Member], metric: str, goal: str, every: int, draws: int) -> float:
-    """Trains the population; gives the seconds spent on compiling. every: steps between generations, 0 is a tenth of all."""
+    """Trains the population; gives the seconds of compilation.
+
+    every: steps between generations; 0 is a tenth of all. draws: the seed of what is drawn.
+    """
     loops = loops_of(setup, members)
     if not loops:
         return 0.0
     if len(loops) > 1 or not loops[0].programs.inputs:
         raise ValueError(
-            "--search pbt changes float knobs while it trains, so its members must share one program; "
-            f"these are of {len(loops)}: sweep float knobs alone, such as the rate, and the seed"
+            f"--search pbt: got members of {len(loops)} programs; expected members that share one program, "
+            "as its float knobs change during training. Sweep float knobs alone, such as the rate, and the seed"
         )
     [loop] = loops
     steps = loop.first.steps
@@ -35,12 +37,11 @@ def evolve(setup: Setup, members: Sequence[Member], metric: str, goal: str, ever
     for until in range((loop.reached // every + 1) * every, steps, every):
         states = loop.run(until)
         source, values = _generation(loop, metric, goal, np.random.default_rng([draws, until]))
-        changed = [i for i, at in enumerate(source) if i != at]
+        changed = sum(i != index for i, index in enumerate(source))
         if changed:
-            setup.console.say(f"step {until:,}: {len(changed)} of {len(source)} take over", "dim")
-            loop.take_over(
-                jax.tree.map(lambda x, source=source: x[np.asarray(source)], states), until, source, values
-            )
+            setup.console.say(f"step {until:,}: {changed} of {len(source)} members copy another", "dim")
+            copied = jax.tree.map(lambda x, source=source: x[np.asarray(source)], states)
+            loop.take_over(copied, until, source, values)
     loop.run()
     loop.finish()
     return loop.programs.compile_s
@@ -49,10 +50,9 @@ def evolve(setup: Setup, members: Sequence[Member], metric: str, goal: str, ever
 def _generation(
     loop: Lockstep, metric: str, goal: str, random: np.random.Generator
 ) -> tuple[list[int], list[dict[str, float]]]:
-    """(whose state each member has from now on, its values of the knobs)."""
-    scores = [
-        worth(metrics, lost, metric, goal) for metrics, lost in zip(loop.metrics, loop.diverged, strict=True)
-    ]
+    """(for each member the index of the one whose state it takes, its values of the knobs)."""
+    members = zip(loop.metrics, loop.diverged, strict=True)
+    scores = [member_score(metrics, diverged, metric, goal) for metrics, diverged in members]
     order = np.argsort(scores)
     part = max(1, len(scores) // PART)
     source, values = list(range(len(scores))), loop.current_values()

@@ -1,8 +1,8 @@
-"""The compiled programs of a group: its members' float knobs and seeds are inputs, with a leading axis of members.
+"""The compiled programs of a group: members' float knobs and seeds are inputs with a leading axis of members.
 
-size members run in one program, split over the devices, by vmap on each; one alone runs without it, so that
-nothing of it is batched that CPUs are slow at. Of CPUs each device is a core, and members on different ones
-run at the same time.
+A program's members are split over the devices, with vmap on each; a single member runs without vmap, since
+CPUs are slow at some batched operations. A CPU's devices are its cores, and members on different ones run at
+the same time.
 Dimensions: M members of a program, D data orders among them, k steps, B batch.
 """
 
@@ -36,21 +36,19 @@ from jaxmodels.sweeps.grouping import Group, one_step
 from jaxmodels.training.metrics import pack
 from jaxmodels.training.schedule import choose_k
 
-FEW = 8  # members, at most, that are tried in one program between one and all
+FEW = 8  # members of a core, at most, that are timed in one program, apart from all
 LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores
-BRIEF_STEP = (
-    2e-4  # up to which more members on a core may save much of what every step costs, however many it is of
-)
-CORE = 5e10  # products' FLOPs a second that one core is thought to reach, before anything is measured
+BRIEF_STEP = 2e-4  # seconds below which more members on a core may share much of a step's fixed cost
+CORE = 5e10  # FLOPs a second of products that one core is assumed to reach, before anything is measured
 LARGE = 4 << 30  # bytes of states that are in memory at a time
 
 
 class GroupPrograms:
-    """Compiled once for each number of members together, whoever they are."""
+    """The programs of a group's members: compiled once for each number of members in a program."""
 
     def __init__(self, file: File, configs: Sequence[Any], group: Group, options: Options, mesh: Mesh):
         self.file, self.inputs, self.options, self.mesh = file, group.inputs, options, mesh
-        self.config = configs[group.at[0]]
+        self.config = configs[group.indices[0]]
         self.experiment = file.build(self.config)
         self.names: list[str] = []
         self.eval_names: dict[str, list[str]] = {}
@@ -80,28 +78,28 @@ class GroupPrograms:
 
     def like(self, M: int) -> step.State:
         """Shapes and types of M members' states."""
-        return many(self.one, M, self.split(M))
+        return stacked_shapes(self.one, M, self.sharding(M))
 
     def part(self, states: Any, start: int, size: int) -> Any:
-        """Copies of the members start to start + size, placed for a program of so many."""
-        return jax.device_put(_part(states, start, size), self.split(size))
+        """Copies of the members start to start + size, placed for a program of that size."""
+        return jax.device_put(_part(states, start, size), self.sharding(size))
 
     def steps(
         self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int
     ) -> tuple[Any, jax.Array]:
-        """(states, packed metrics (M, k, names, 2)) after k steps; the states are given away.
+        """(states, packed metrics (M, k, names, 2)) after k steps; the states are donated.
 
-        batches: (k, D, B, ...), placed as of_batches says; which: of the D orders each member's (M).
+        batches: (k, D, B, ...), placed by batch_sharding; which: for each member the index of its order (M).
         """
-        return self._of_steps(values, state, batches, which, k)(values, state, batches, which)
+        return self._steps_program(values, state, batches, which, k)(values, state, batches, which)
 
-    def _of_steps(self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int) -> Any:
-        """The program of `steps`; of the states shapes and types are enough."""
+    def _steps_program(self, values: Any, state: Any, batches: Any, which: np.ndarray, k: int) -> Any:
+        """The program of `steps`. state: shapes and types are enough."""
         M, D = len(which), jax.tree.leaves(batches)[0].shape[1]
         in_order = np.array_equal(which, np.arange(D))
 
         def one(values, state, batches, which):
-            mine = batches if in_order else jax.tree.map(lambda x: x[:, which], batches)
+            own = batches if in_order else jax.tree.map(lambda x: x[:, which], batches)
             built = self._built(values)
             advance = one_step(built, self.options)
 
@@ -111,18 +109,17 @@ class GroupPrograms:
                 return state, pack(metrics)
 
             if k > 1:
-                return jax.lax.scan(packed, state, mine)
-            state, metrics = packed(state, jax.tree.map(lambda x: x[0], mine))
+                return jax.lax.scan(packed, state, own)
+            state, metrics = packed(state, jax.tree.map(lambda x: x[0], own))
             return state, metrics[None]
 
-        by = (0, 0, 1 if in_order else None, 0)
-        return self._program(
-            ("steps", M, D, k, in_order), one, (values, state, batches, which), by, donate=(1,)
-        )
+        member_axes = (0, 0, 1 if in_order else None, 0)
+        arguments = (values, state, batches, which)
+        return self._program(("steps", M, D, k, in_order), one, arguments, member_axes, donate=(1,))
 
-    def of_batches(self, which: np.ndarray, D: int) -> NamedSharding:
-        """How batches lie for members that take these of D orders; where each has its own, it goes to its member alone."""
-        return self.split(len(which), 1 if np.array_equal(which, np.arange(D)) else None)
+    def batch_sharding(self, which: np.ndarray, D: int) -> NamedSharding:
+        """The sharding of batches for members with these of D orders; one member's order goes to it alone."""
+        return self.sharding(len(which), 1 if np.array_equal(which, np.arange(D)) else None)
 
     def measure(self, name: str, values: Any, state: Any, batch: Any) -> tuple[jax.Array, Any]:
         """(packed metrics (M, names, 2), predictions or None) of an evaluation on one batch."""
@@ -131,9 +128,8 @@ class GroupPrograms:
         def one(values, state, batch):
             built = self._built(values)
             params, extra = step.eval_variables(built.optimizer, state)
-            metrics = step.make_evaluate(built.task, precision=as_dtype(self.options.precision))(
-                params, extra, batch
-            )
+            evaluate = step.make_evaluate(built.task, precision=as_dtype(self.options.precision))
+            metrics = evaluate(params, extra, batch)
             self.eval_names[name] = sorted(metrics)
             own, others = built.task.unwrap(params, extra)
             return pack(metrics), predict(own, others, batch) if predict else None
@@ -141,26 +137,34 @@ class GroupPrograms:
         arguments = values, state, batch
         return self._program(("measure", len(state.step), name), one, arguments, (0, 0, None))(*arguments)
 
-    def split(self, M: int, at: int | None = 0) -> NamedSharding:
-        """M members, on the axis `at`, over all devices where those divide them, else on one; None: each device has all."""
-        return NamedSharding(
-            self._mesh_of(M), PartitionSpec() if at is None else PartitionSpec(*(None,) * at, axes.DATA)
-        )
+    def sharding(self, M: int, axis: int | None = 0) -> NamedSharding:
+        """M members over all devices where M is a multiple of their number, else on one device.
+
+        axis: of the members; None puts everything on each device.
+        """
+        spec = PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, axes.DATA)
+        return NamedSharding(self._mesh_of(M), spec)
 
     def _mesh_of(self, M: int) -> Mesh:
         return self.mesh if M % self.mesh.size == 0 else make_mesh("data=1", [self.mesh.devices.flat[0]])
 
     def _program(
-        self, key: Any, one: Callable, arguments: Any, by: Sequence[int | None], donate: tuple[int, ...] = ()
+        self,
+        key: Any,
+        one: Callable,
+        arguments: Any,
+        member_axes: Sequence[int | None],
+        donate: tuple[int, ...] = (),
     ) -> Any:
-        """one, compiled for key[1] members; by: at which axis each argument has them."""
+        """one, compiled for key[1] members. member_axes: the axis of the members in each argument."""
         if key not in self._compiled:
             begun, M = time.perf_counter(), key[1]
-            shardings, mesh = tuple(self.split(M, at) for at in by), self._mesh_of(M)
-            traced = traced_for(None, _members(one, M // mesh.size, by), self.options.remat)
+            shardings, mesh = tuple(self.sharding(M, axis) for axis in member_axes), self._mesh_of(M)
+            on_device = for_members(one, M // mesh.size, member_axes)
+            traced = traced_for(None, on_device, self.options.remat)
             specs = tuple(sharding.spec for sharding in shardings)
             each = jax.shard_map(
-                traced, mesh=mesh, in_specs=specs, out_specs=self.split(M).spec, check_vma=False
+                traced, mesh=mesh, in_specs=specs, out_specs=self.sharding(M).spec, check_vma=False
             )
             once = compiler_options_for_once(mesh) if key[0] == "start" else {}
             jitted = jax.jit(each, in_shardings=shardings, donate_argnums=donate, **once)
@@ -169,70 +173,66 @@ class GroupPrograms:
         return self._compiled[key]
 
     def choose(self, configs: Sequence[Any], batches: Any, events: tuple[int, ...]) -> tuple[int, int]:
-        """(members of a program, steps of a dispatch) that are fastest for these; batches: a Trial, what is tried.
+        """(members of a program, steps of a dispatch) that are fastest for these. batches: a TrialBatches.
 
-        Accelerators take all in one program: it has room for many small members. CPUs take one member a core;
-        or where its step is long, one for all cores; where it is brief, a few a core whose states fit its
-        cache, or all.
+        Accelerators take all members in one program: there is room for many small ones. CPUs take one member
+        a core; where its step is long, one for all cores; where it is brief, a few a core whose states fit
+        its cache, or all.
         """
         M, spec = len(configs), self.experiment.train.spec.values()
         batch_bytes = self.experiment.train.batch * sum(math.prod(s) * np.dtype(d).itemsize for s, d in spec)
         batch_bytes *= len(batches.orders)
         n = self.mesh.size
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu" and n <= (
-            os.cpu_count() or 1
-        )  # more are simulated
+        simulated = n > (os.cpu_count() or 1)
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu" and not simulated
         some = [n * d for d in range(1, FEW + 1) if M % (n * d) == 0]
         first = [*some, 1][0] if on_cpu else M
-        # The start is compiled while the step is traced, and on another core than the step.
+        # The start is compiled while the step is traced, on another core.
         aside, context = ThreadPoolExecutor(1), contextvars.copy_context()
         started = aside.submit(context.run, self.start, configs, [0] * M)
         aside.shutdown(wait=False)
         k = self._guess(batch_bytes, events) if on_cpu else 1
-        single = self._seconds(started, first, 1, batches) if k == 1 else math.inf
+        single = self.time_dispatch(started, first, 1, batches) if k == 1 else math.inf
         k = choose_k(single, batch_bytes, events) if k == 1 else k
-        alone = (
-            on_cpu and BRIEF_STEP * 10 < single < math.inf
-        )  # what many steps at once would save is nothing to it
-        many = self._seconds(started, first, k, batches) / k if k > 1 and not alone else math.inf
-        scans = (
-            many < single or k == 1
-        )  # XLA has its fast convolutions on CPUs for the outermost program alone
-        each, best = min((single / first, (first, 1)), (many / first, (first, k)))
-        took = min(single, many)
+        alone = on_cpu and BRIEF_STEP * 10 < single < math.inf  # a dispatch of many steps would save nothing
+        scanned = self.time_dispatch(started, first, k, batches) / k if k > 1 and not alone else math.inf
+        # On CPUs XLA has fast convolutions for the outermost program only, not inside a scan.
+        scans = scanned < single or k == 1
+        each, best = min((single / first, (first, 1)), (scanned / first, (first, k)))
+        took = min(single, scanned)
         others = {1} if took > LONG_STEP else {*some[-1:], M} if took < BRIEF_STEP else set()
         for size in sorted(others - {first}) if on_cpu else ():
             k = choose_k(each * size / 2, batch_bytes, events) if scans else 1
-            took = self._seconds(started, size, k, batches) / k / size
+            took = self.time_dispatch(started, size, k, batches) / k / size
             if took > each:
                 break
             each, best = took, (size, k)
         return best
 
     def _guess(self, batch_bytes: int, events: tuple[int, ...]) -> int:
-        """Steps of a dispatch that need no trial of a single one; 1 where convolutions or a long step ask for it."""
+        """Steps of a dispatch, by FLOPs; 1 where a step with convolutions, or a long one, must be timed."""
         shapes = batch_shapes(self.experiment.train)
         closed = jax.make_jaxpr(one_step(self.experiment, self.options))(self.one, shapes)
         seconds = flops.count(closed).total / CORE
         convolves = "conv_general_dilated" in str(closed)
         return 1 if convolves or seconds > LONG_STEP else choose_k(seconds, batch_bytes, events)
 
-    def lockstep(self) -> int:
-        """How many members' states fit into LARGE."""
-        return max(1, LARGE // sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(self.one)))
+    def most_members(self) -> int:
+        """The number of members whose states fit into LARGE."""
+        state_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(self.one))
+        return max(1, LARGE // state_bytes)
 
-    def _seconds(self, started: Future[Any], size: int, k: int, batches: Callable[[int, int], Any]) -> float:
-        """The time of a dispatch, on a copy of the first states."""
-        values, (moving, which) = self.values([self.config] * size), batches(size, k)
-        moving = jax.device_put(moving, self.of_batches(which, jax.tree.leaves(moving)[0].shape[1]))
-        program, state, times = (
-            self._of_steps(values, self.like(size), moving, which, k),
-            self.part(started.result(), 0, size),
-            [],
-        )
+    def time_dispatch(
+        self, started: Future[Any], size: int, k: int, batches: Callable[[int, int], Any]
+    ) -> float:
+        """The seconds of a dispatch, on a copy of the first states."""
+        values, (inputs, which) = self.values([self.config] * size), batches(size, k)
+        inputs = jax.device_put(inputs, self.batch_sharding(which, jax.tree.leaves(inputs)[0].shape[1]))
+        program = self._steps_program(values, self.like(size), inputs, which, k)
+        state, times = self.part(started.result(), 0, size), []
         for _ in range(4):
             begun = time.perf_counter()
-            state, _ = program(values, state, moving, which)
+            state, _ = program(values, state, inputs, which)
             jax.block_until_ready(state)
             times.append(time.perf_counter() - begun)
         return min(times[1:])
@@ -243,21 +243,20 @@ def _part(states: Any, start: int, size: int) -> Any:
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), states)
 
 
-def many(one: Any, M: int, placed: NamedSharding) -> Any:
-    """Shapes and types of M of what one is of."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((M, *x.shape), x.dtype, sharding=placed), one)
+def stacked_shapes(one: Any, M: int, sharding: NamedSharding) -> Any:
+    """Shapes and types of M such trees, stacked."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((M, *x.shape), x.dtype, sharding=sharding), one)
 
 
-def _members(one: Callable, M: int, by: Sequence[int | None]) -> Callable:
-    """one, for M members; a single one's axis is taken off and put back."""
+def for_members(one: Callable, M: int, member_axes: Sequence[int | None]) -> Callable:
+    """one, for M members; a single member's axis is removed and put back."""
     if M > 1:
-        return jax.vmap(one, by)
+        return jax.vmap(one, member_axes)
 
     def alone(*arguments):
-        mine = [
-            x if at is None else jax.tree.map(lambda leaf, at=at: leaf.take(0, at), x)
-            for x, at in zip(arguments, by, strict=True)
-        ]
-        return jax.tree.map(lambda leaf: leaf[None], one(*mine))
+        own = []
+        for x, axis in zip(arguments, member_axes, strict=True):
+            own.append(x if axis is None else jax.tree.map(lambda leaf, axis=axis: leaf.take(0, axis), x))
+        return jax.tree.map(lambda leaf: leaf[None], one(*own))
 
     return alone

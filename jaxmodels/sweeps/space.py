@@ -1,4 +1,4 @@
-"""Values of knobs as a command line gives them: a list 1e-4,3e-4, whole numbers 0..7, a range to draw from 1e-4..1e-1."""
+"""Values of knobs on a command line: a list 1e-4,3e-4, whole numbers 0..7, a range 1e-4..0.1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from jaxmodels.runs import names
 from jaxmodels.runs.knob_types import elements
 
-WIDE = 10.0  # times the lower end from which on a range of positive numbers is drawn from by its logarithm
+WIDE = 10.0  # ratio of a range's ends from which on its values are drawn by their logarithm
 
 
 class Range(NamedTuple):
@@ -22,11 +22,11 @@ class Range(NamedTuple):
 
     @property
     def log(self) -> bool:
-        """Whether the logarithm is what is drawn evenly."""
+        """Whether values are drawn evenly by their logarithm."""
         return self.low > 0 and self.high / self.low >= WIDE
 
-    def at(self, u: float) -> float:
-        """The number at the part u, 0 to 1, of the range, with six digits."""
+    def value(self, u: float) -> float:
+        """The number at the fraction u, 0 to 1, of the range, with six digits."""
         x = self.low * (self.high / self.low) ** u if self.log else self.low + u * (self.high - self.low)
         return float(f"{x:.6g}")
 
@@ -35,41 +35,46 @@ Values = list[Any] | Range
 
 
 def read(name: str, text: str, hint: Any) -> Values:
-    """The values of the knob of this type."""
+    """The values of a knob. hint: its type."""
     if (types := elements(hint)) and not {str, Path} & {*types}:
-        return _once(name, text, [_tuple(name, part, types) for part in text.split(";")])
-    found: list[Any] = []
+        return _distinct(name, text, [_tuple(name, part, types) for part in text.split(";")])
+    values: list[Any] = []
     for part in text.split(","):
         low, dots, high = part.partition("..")
         if not dots:
-            found.append(_value(name, part, hint))
+            values.append(_value(name, part, hint))
         elif hint is int:
             first, last = _value(name, low, int), _value(name, high, int)
             if last < first:
-                raise ValueError(f"--{name} {part}: the range ends before it begins; write {high}..{low}")
-            found.extend(range(first, last + 1))
+                raise ValueError(
+                    f"--{name} {part}: got an end below the beginning; expected it above. Write {high}..{low}"
+                )
+            values.extend(range(first, last + 1))
         elif hint is float and part == text:
             ends = Range(_value(name, low, float), _value(name, high, float))
             if not ends.low < ends.high:
                 raise ValueError(
-                    f"--{name} {part}: the range must end above its beginning; write {high}..{low}"
+                    f"--{name} {part}: got no end above the beginning; expected one. Write {high}..{low}"
                 )
             return ends
         else:
             raise ValueError(
-                f"--{name} {text}: a range a..b stands alone, and is of int or float; give a list of values"
+                f"--{name} {text}: got a range among other values, or of another type; expected a range a..b "
+                "that stands alone, of int or float. Give a list of values"
             )
-    return _once(name, text, found)
+    return _distinct(name, text, values)
 
 
-def _once(name: str, text: str, found: list[Any]) -> list[Any]:
-    if len(set(map(repr, found))) < len(found):
-        raise ValueError(f"--{name} {text}: a value comes twice; each is one member of the sweep")
-    return found
+def _distinct(name: str, text: str, values: list[Any]) -> list[Any]:
+    if len(set(map(repr, values))) < len(values):
+        raise ValueError(
+            f"--{name} {text}: got a value twice; expected each once, as each is one member. Leave one out"
+        )
+    return values
 
 
 def _tuple(name: str, text: str, types: tuple[Any, ...]) -> tuple[Any, ...]:
-    """One value of a knob that is a list: 16,16; several are parted by semicolons."""
+    """One value of a knob that is a list: 16,16. Semicolons separate several values."""
     parts = text.split(",") if text.strip() else []
     return tuple(_value(name, part, types[min(i, len(types) - 1)]) for i, part in enumerate(parts))
 
@@ -79,41 +84,44 @@ def _value(name: str, text: str, hint: Any) -> Any:
     if get_origin(hint) is Literal:
         known = {str(value): value for value in kinds}
         if text not in known:
-            raise ValueError(f"--{name} {text}: wanted one of {', '.join(known)}")
+            raise ValueError(f"--{name}: got {text}; expected one of {', '.join(known)}. Give one of these")
         return known[text]
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         if text not in hint.__members__:
             raise ValueError(
-                f"--{name} {text}: got no name of {hint.__name__}; expected one of {', '.join(hint.__members__)}"
+                f"--{name}: got {text}; expected a name of {hint.__name__}. "
+                f"Give one of {', '.join(hint.__members__)}"
             )
         return hint[text]
     if type(None) in kinds:
-        return (
-            None
-            if text.lower() == "none"
-            else _value(name, text, next(k for k in kinds if k is not type(None)))
-        )
+        if text.lower() == "none":
+            return None
+        return _value(name, text, next(kind for kind in kinds if kind is not type(None)))
     if hint is bool:
         if text.lower() not in ("true", "false"):
-            raise ValueError(f"--{name} {text}: wanted True or False")
+            raise ValueError(f"--{name}: got {text}; expected True or False. Give one of these")
         return text.lower() == "true"
     if hint in (int, float, str):
         try:
             return hint(text)
         except ValueError:
-            raise ValueError(f"--{name} {text}: wanted {hint.__name__}, values separated by commas") from None
+            raise ValueError(
+                f"--{name}: got {text}; expected {hint.__name__}. Separate values by commas"
+            ) from None
+    kind = getattr(hint, "__name__", hint)
     raise ValueError(
-        f"--{name}: a knob of type {getattr(hint, '__name__', hint)} cannot be swept; give one value in the file"
+        f"--{name}: got values for a knob of type {kind}; expected a type that can be swept. "
+        "Give one value in the file"
     )
 
 
 def grid(values: Mapping[str, Values]) -> list[dict[str, Any]]:
     """Every combination, the last knob fastest."""
-    for name, of in values.items():
-        if isinstance(of, Range):
+    for name, choices in values.items():
+        if isinstance(choices, Range):
             raise ValueError(
-                f"--{name} {of.low:g}..{of.high:g} is a range and a grid needs values: list them, or draw from it with "
-                "--search random or halton, and --trials"
+                f"--{name}: got the range {choices.low:g}..{choices.high:g}; expected values for a grid. "
+                "List them, or draw from the range with --search random or halton, and --trials"
             )
     return [
         dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())
@@ -121,13 +129,16 @@ def grid(values: Mapping[str, Values]) -> list[dict[str, Any]]:
 
 
 def draw(values: Mapping[str, Values], units: Sequence[float]) -> dict[str, Any]:
-    """The combination at these parts, each 0 to 1, of the knobs' values."""
-    return {
-        name: of.at(u) if isinstance(of, Range) else of[min(int(u * len(of)), len(of) - 1)]
-        for (name, of), u in zip(values.items(), units, strict=True)
-    }
+    """The combination at these fractions, each 0 to 1, of the knobs' values."""
+    drawn = {}
+    for (name, choices), u in zip(values.items(), units, strict=True):
+        if isinstance(choices, Range):
+            drawn[name] = choices.value(u)
+        else:
+            drawn[name] = choices[min(int(u * len(choices)), len(choices) - 1)]
+    return drawn
 
 
 def name_of(knobs: Mapping[str, Any]) -> str:
-    """A member's name, which is its folder's too."""
+    """The name of a member and of its folder."""
     return names.of_knobs(knobs) if knobs else "all"

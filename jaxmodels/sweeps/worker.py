@@ -1,7 +1,7 @@
-"""python -m jaxmodels.sweeps.worker SWEEP N…: trains the loops SWEEP/together/N; what a job of --on is, on whatever computer.
+"""python -m jaxmodels.sweeps.worker SWEEP N…: a job of --on, which trains the loops SWEEP/together/N.
 
-All that it needs to know lies in the sweep's folder, and all that it says goes into together/N/log, of its
-first loop.
+It reads all that it needs from the sweep's folder, and writes its output into together/N/log of its first
+loop.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from jaxmodels.runs.files import open_appending
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Waits until no other process trains this loop, on any computer that shares the folder, and keeps others off."""
+    """Locks this loop, on all computers that share the folder; waits while another process trains it."""
     with lock.take(folder / ".lock", f"{os.getpid()} {platform.node()}", wait=True):
         yield
 
 
 def holder(folder: Path) -> tuple[int, str] | None:
-    """(process id, host) of the process that trains this loop now."""
+    """(process id, host) of the process that trains this loop now; None for none."""
     owner = lock.owner(folder / ".lock")
     if owner is None:
         return None
@@ -39,7 +39,7 @@ def holder(folder: Path) -> tuple[int, str] | None:
 
 
 def run(words: list[str], folder: str) -> int:
-    """This command, from a worker of Ray: its exit status. folder: the working folder, where there is one of this name."""
+    """Runs this command from a worker of Ray; gives its exit status. folder: the working folder, if there."""
     command = [*python("jaxmodels.sweeps.worker"), *words]
     process = subprocess.Popen(command, cwd=folder if os.path.isdir(folder) else None)
     try:
@@ -53,14 +53,17 @@ def run(words: list[str], folder: str) -> int:
 
 
 def main(words: Sequence[str]) -> int:
-    """Gives the exit status; a line "error: …" ends the log where it failed."""
-    path, folders = Path(words[0]), [Path(words[0]) / "together" / n for n in sorted(words[1:], key=int)]
+    """Gives the exit status; after a failure the log ends with a line "error: …"."""
+    path = Path(words[0])
+    folders = [path / "together" / number for number in sorted(words[1:], key=int)]
     if "SLURM_JOB_ID" not in os.environ:
         with contextlib.suppress(OSError):
-            os.setsid()  # Ctrl-C is for the sweep, which tells its jobs
-    signal.signal(
-        signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
-    )  # Slurm's word before time is over
+            os.setsid()  # Ctrl-C goes to the sweep, which stops its jobs
+
+    def terminate(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, terminate)  # Slurm sends it before the time is over
     with os.fdopen(open_appending(path / "together" / words[1] / "log"), "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -69,19 +72,17 @@ def main(words: Sequence[str]) -> int:
             for folder in folders:
                 stack.enter_context(held(folder))
             print(f"process {os.getpid()} on {platform.node()}", flush=True)
-            return _train(path, folders)
+            return train_loops(path, folders)
     except Exception as error:
         traceback.print_exc()
-        text = (
-            str(error)
-            if isinstance(error, ValueError | OSError | ImportError)
-            else f"{type(error).__name__}: {error}"
-        )
+        expected = isinstance(error, ValueError | OSError | ImportError)
+        text = str(error) if expected else f"{type(error).__name__}: {error}"
         print("error:", " ".join(text.split()), flush=True)
         return 1
 
 
-def _train(path: Path, folders: Sequence[Path]) -> int:
+def train_loops(path: Path, folders: Sequence[Path]) -> int:
+    """Trains the members of these loops of the sweep in path; gives the exit status."""
     from jaxmodels.console import Console
     from jaxmodels.options import Options
     from jaxmodels.parallel.mesh import make_mesh

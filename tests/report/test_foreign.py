@@ -244,7 +244,7 @@ def test_damaged_files_of_a_sweep_end_in_a_page_or_in_one_message(tmp_path, monk
 def test_what_a_sweep_goes_on_from_is_checked(tmp_path):
     whole = json.dumps({"members": ["lr=0.1", "lr=0.2"], "how": [2, 5]}).encode()
     checksummed_json.write(tmp_path / "members.json", json.loads(whole))
-    assert loop_of(tmp_path).how == (2, 5)
+    assert loop_of(tmp_path).shape == (2, 5)
     for damaged in [*values(whole), *mutations(whole, 200), b'{"members": ["../x"], "how": null}']:
         (tmp_path / "members.json").write_bytes(damaged)
         with contextlib.suppress(

@@ -13,7 +13,7 @@ from jaxmodels import cli, evaluate, plan, predict, sweep, train
 from jaxmodels.runs import experiment_file
 from jaxmodels.runs.code import Code, read_beside
 from jaxmodels.runs.files import BadFile
-from jaxmodels.sweeps.extract import take
+from jaxmodels.sweeps.extract import extract_member
 
 EXPERIMENT = """
 from dataclasses import dataclass
@@ -211,7 +211,7 @@ def test_sweeps_their_members_and_plans_have_them_too(file):
     assert [row["exit"] for row in table["members"]] == ["complete"] * 2
     assert sorted(read_beside(Path("swept"))) == IMPORTED
     shutil.rmtree(file.parent / "lib")
-    made = take("swept", "lr=0.1", "taken")
+    made = extract_member("swept", "lr=0.1", "taken")
     assert sorted(read_beside(made)) == IMPORTED and evaluate(made, mesh="data=1")
 
 

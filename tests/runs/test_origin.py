@@ -13,7 +13,7 @@ from jaxmodels.commands.report import report
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.convert.save import convert
 from jaxmodels.runs.origin import check_run, is_weights
-from jaxmodels.sweeps.extract import take
+from jaxmodels.sweeps.extract import extract_member
 
 pytestmark = pytest.mark.fast
 
@@ -82,7 +82,7 @@ def test_an_experiment_that_is_a_link_is_not_run(both):
     for use in (
         jaxmodels.open_run,
         report,
-        lambda folder: (folder / "members" / "a").mkdir(parents=True) or take(folder, "a", "x"),
+        lambda folder: (folder / "members" / "a").mkdir(parents=True) or extract_member(folder, "a", "x"),
     ):
         with pytest.raises(ValueError, match=r"experiment\.py: got a link; expected the regular file"):
             use(both)

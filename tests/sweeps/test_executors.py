@@ -1,4 +1,4 @@
-"""Jobs of a sweep: real processes by submitit, a Slurm of three scripts, and a real Ray cluster of this computer."""
+"""Jobs of a sweep: real processes by submitit, a Slurm of three scripts, a Ray cluster of this computer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IN_A_JOB = """
 import os, signal, sys, time
 from pathlib import Path
 
-if sys.argv[0].endswith("part.py"):
+if sys.argv[0].endswith("worker.py"):
     from jaxmodels.sweeps import programs
 
     programs.GroupPrograms.choose = lambda self, configs, batches, events: (len(configs), 2)
@@ -115,7 +115,8 @@ def test_jobs_told_to_stop_save_a_killed_one_goes_on_and_members_are_as_if_nothi
         assert here == there
 
 
-SLURM = {  # a job is a process of this computer; its script stays in the spool, as N while it runs and as N.over then
+# A job is a process of this computer; its script stays in the spool, as N while it runs and as N.over after.
+SLURM = {
     "sbatch": """
 n=$(ls $SPOOL | wc -l)
 cp $1 $SPOOL/$n
@@ -193,7 +194,7 @@ def test_a_loop_has_one_trainer_and_one_number(tmp_path):
     with worker.held(folders[0]):
         assert worker.holder(folders[0]) == (os.getpid(), platform.node())
         executors.check_free(tmp_path, "local")  # its jobs wait
-        with pytest.raises(ValueError, match="is still trained by process"):
+        with pytest.raises(ValueError, match="a job of --on, still trains"):
             executors.check_free(tmp_path, "")
     assert worker.holder(folders[0]) is None
 
@@ -204,8 +205,8 @@ def test_a_loop_has_one_trainer_and_one_number(tmp_path):
     ("words", "what"),
     [
         (["--on", "local", "--search", "halving"], "leave out --on local"),
-        (["--on", "local", "--resources", "gpus"], "gpus has no value"),
-        (["--on", "local", "--resources", "time=3"], "gpus_per_node alone"),
+        (["--on", "local", "--resources", "gpus"], "got gpus without a value"),
+        (["--on", "local", "--resources", "time=3"], "expected gpus_per_node alone"),
         (["--on", "local", "--workers", "0"], "expected 1 or more"),
         (["--on", "slurm"], 'Could not detect "srun"'),
     ],

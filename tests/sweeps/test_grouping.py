@@ -26,25 +26,25 @@ def grouped(file, **values):
 
 def test_numbers_and_the_seed_are_inputs_of_one_program(file):
     [group], notes = grouped(file, lr=[0.1, 0.2], decay=[0.0, 0.01], smoothing=[0.0, 0.1], seed=[0, 1])
-    assert (len(group.at), group.inputs, notes) == (16, ("lr", "decay", "smoothing"), [])
+    assert (len(group.indices), group.inputs, notes) == (16, ("lr", "decay", "smoothing"), [])
 
 
 def test_what_changes_the_structure_is_a_program_of_its_own(file):
     found, notes = grouped(file, lr=[0.1, 0.2], width=[4, 8], kind=["sgd", "adam"], seed=[0, 1])
-    assert [len(group.at) for group in found] == [4] * 4 and notes == []
-    assert sorted(i for group in found for i in group.at) == list(range(16))
+    assert [len(group.indices) for group in found] == [4] * 4 and notes == []
+    assert sorted(i for group in found for i in group.indices) == list(range(16))
 
 
 def test_a_knob_whose_value_is_asked_for_is_named_with_its_line(file):
     found, [note] = grouped(file, momentum=[0.5, 0.9], lr=[0.1, 0.2])
-    assert [(len(group.at), group.inputs) for group in found] == [(2, ("lr",))] * 2
+    assert [(len(group.indices), group.inputs) for group in found] == [(2, ("lr",))] * 2
     line = next(i for i, text in enumerate(FILE.read_text().splitlines(), 1) if "config.momentum > 0" in text)
     assert note.startswith("momentum cannot be an input") and f"line {line} of" in note
 
 
 def test_a_knob_of_the_data_cannot_be_an_input(file):
     found, [note] = grouped(file, noise=[0.0, 0.1])
-    assert len(found) == 2 and "train hangs on it" in note
+    assert len(found) == 2 and "train depends on it" in note
 
 
 def test_steps_that_differ_are_apart(file):

@@ -1,4 +1,4 @@
-"""A sweep's members remember their data as runs do: what they have learned from it, and that it was this data."""
+"""A sweep's members remember their data as runs do: what they learned from it, and that it was this data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from analysis.test_memory import FOLDERS, pictures, said  # noqa: F401  (a fixture)
+from runs.test_learned_in_runs import FOLDERS, pictures, said  # noqa: F401  (a fixture)
 
 from jaxmodels import sweep, train
 from jaxmodels.parallel import mesh
 from jaxmodels.runs import experiment_file, fingerprints
 from jaxmodels.sweeps import executors, programs, worker
-from jaxmodels.sweeps.extract import take
+from jaxmodels.sweeps.extract import extract_member
 
 EXPERIMENT = """
 import os
@@ -33,12 +33,14 @@ class Config:
     lr: float = 0.1
 
 def table(split):
-    return {"features": np.ones((8, 2), np.float32), "target": np.full(8, os.environ.get(split, "1"), np.float32)}
+    target = np.full(8, os.environ.get(split, "1"), np.float32)
+    return {"features": np.ones((8, 2), np.float32), "target": target}
 
 def build(config):
     learned("the words", lambda: Path("words.txt").read_text().split()[: config.words])
     train, test = (ArrayPipeline(table(split), batch=8) for split in ("train", "test"))
-    return Experiment(task=regress(MLP((), 1)), optimizer=optim.sgd(config.lr), train=train, evals={"test": test}, steps=2)
+    task, optimizer = regress(MLP((), 1)), optim.sgd(config.lr)
+    return Experiment(task=task, optimizer=optimizer, train=train, evals={"test": test}, steps=2)
 """
 COLOURED = FOLDERS.replace("    epochs", "    lr: float = 1.0\n    epochs").replace(
     "sgd(1.0)", "sgd(config.lr)"
@@ -56,7 +58,8 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 def changed(text: str) -> str:
-    return f"swept holds another sweep: its member lr=0.1 has other data:\n  {text}: its examples, or their order, are others"
+    other = "swept holds another sweep: its member lr=0.1 has other data:"
+    return f"{other}\n  {text}: its examples, or their order, are others"
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ def test_a_sweep_is_not_gone_on_with_on_other_data_nor_is_a_run_that_was_taken_o
         return sweep(file, folder="swept", lr=[0.1, 0.2])
 
     go()
-    take("swept", "lr=0.1", "taken")
+    extract_member("swept", "lr=0.1", "taken")
     before = written(Path("swept"))
     monkeypatch.setenv("train", "-1")
     with pytest.raises(ValueError) as error:
@@ -105,9 +108,9 @@ def test_a_member_that_is_taken_predicts_without_its_data(pictures):  # noqa: F8
     (pictures / "data" / "train" / "red").rename(
         pictures / "data" / "train" / "a red"
     )  # now the first by name
-    assert said(take("swept", "lr=1.0", "taken"))["class"] == "red"
+    assert said(extract_member("swept", "lr=1.0", "taken"))["class"] == "red"
     shutil.rmtree("data")
-    assert said("taken")["class"] == said(take("swept", "lr=0.5", "other"))["class"] == "red"
+    assert said("taken")["class"] == said(extract_member("swept", "lr=0.5", "other"))["class"] == "red"
     values = json.loads(Path("taken/learned.json").read_text())["values"]
     assert values["classes of train"] == values["names of the classes"] == ["blue", "green", "red"]
 
@@ -123,7 +126,7 @@ def test_members_of_which_a_knob_decides_what_is_learned_keep_their_own(file):
         return json.loads(Path(of, "learned.json").read_text())["values"]["the words"]
 
     assert [values(f"swept/members/words={n}") for n in (1, 3)] == [["a"], ["a", "b", "c"]]
-    assert values(take("swept", "words=3", "taken")) == ["a", "b", "c"]
+    assert values(extract_member("swept", "words=3", "taken")) == ["a", "b", "c"]
 
 
 def test_members_that_jobs_train_remember_the_same(file, monkeypatch):
@@ -131,14 +134,16 @@ def test_members_that_jobs_train_remember_the_same(file, monkeypatch):
         """Jobs that are over when they have been submitted."""
 
         def submit(self, words, number):
-            return worker._train(Path(words[0]), [Path(words[0]) / "together" / name for name in words[1:]])
+            return worker.train_loops(
+                Path(words[0]), [Path(words[0]) / "together" / name for name in words[1:]]
+            )
 
         def done(self, job):
             return True
 
-    monkeypatch.setattr(executors, "place", lambda *_: contextlib.nullcontext(Here()))
+    monkeypatch.setattr(executors, "open_executor", lambda *_: contextlib.nullcontext(Here()))
     sweep(file, folder="swept", lr=[0.1, 0.2], on="local", workers=1)
-    taken = take("swept", "lr=0.1", "taken")
+    taken = extract_member("swept", "lr=0.1", "taken")
     assert json.loads((taken / "learned.json").read_text())["values"]["the words"] == ["a", "b"]
     assert json.loads((taken / "knobs.json").read_text())["data"].keys() == {"train", "evals/test"}
     monkeypatch.setenv("train", "-1")

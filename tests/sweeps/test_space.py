@@ -31,14 +31,14 @@ def test_values_are_read_as_their_knobs_type(text, hint, values):
 @pytest.mark.parametrize(
     ("text", "hint", "what"),
     [
-        ("1,two", int, "wanted int"),
-        ("3..1", int, "write 1..3"),
-        ("1.0..0.1", float, "write 0.1..1.0"),
+        ("1,two", int, "expected int"),
+        ("3..1", int, "Write 1..3"),
+        ("1.0..0.1", float, "Write 0.1..1.0"),
         ("0.1..1.0,2.0", float, "stands alone"),
         ("rms", Literal["sgd", "adam"], "one of sgd, adam"),
         ("maybe", bool, "True or False"),
-        ("1,1", int, "comes twice"),
-        ("1,2", dict, "cannot be swept"),
+        ("1,1", int, "got a value twice"),
+        ("1,2", dict, "can be swept"),
     ],
 )
 def test_what_is_no_value_is_named(text, hint, what):
@@ -58,9 +58,9 @@ def test_a_grid_has_every_combination_and_needs_values():
 
 
 def test_wide_ranges_of_positive_numbers_are_drawn_by_their_logarithm():
-    assert Range(1e-4, 1e-2).at(0.5) == pytest.approx(1e-3)
-    assert Range(0.0, 1.0).at(0.25) == 0.25
-    assert Range(1.0, 5.0).at(0.5) == 3.0
+    assert Range(1e-4, 1e-2).value(0.5) == pytest.approx(1e-3)
+    assert Range(0.0, 1.0).value(0.25) == 0.25
+    assert Range(1.0, 5.0).value(0.5) == 3.0
 
 
 def test_a_draw_takes_lists_apart_evenly():

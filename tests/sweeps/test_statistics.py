@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmodels.sweeps.statistics import LEVEL, POWER, _enough, compare, holm, power, settings, verdict
+from jaxmodels.sweeps.statistics import LEVEL, POWER, compare, enough_seeds, holm, power, settings, verdict
 
 pytestmark = pytest.mark.fast
 
@@ -56,7 +56,7 @@ def test_too_few_seeds_are_said_with_how_many_would_do():
 def test_with_as_many_seeds_as_it_asks_for_a_difference_shows_mostly():
     random, shown = np.random.default_rng(0), 0
     differences = 0.01 + 0.02 * random.normal(size=400)
-    n = _enough(differences, 1)
+    n = enough_seeds(differences, 1)
     for _ in range(300):
         x = 0.01 + 0.02 * random.normal(size=n)
         shown += stats.ttest_1samp(x, 0).pvalue < LEVEL
@@ -76,12 +76,12 @@ def needed(effect, level):
 @pytest.mark.parametrize("effect", [0.1, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0])
 def test_as_many_seeds_are_advised_as_the_t_test_needs(effect, tests):
     x = np.array([-1.0, 1.0]) / 2**0.5  # of standard deviation 1
-    assert _enough(x + effect, tests) == needed(effect, LEVEL / tests)
+    assert enough_seeds(x + effect, tests) == needed(effect, LEVEL / tests)
 
 
 def test_four_seeds_are_advised_where_normal_quantiles_would_say_three():
     assert power(2.2, 3, 0.05) < 0.8 <= power(2.2, 4, 0.05)
-    assert _enough(np.array([-1.0, 1.0]) / 2**0.5 + 2.2, 1) == 4
+    assert enough_seeds(np.array([-1.0, 1.0]) / 2**0.5 + 2.2, 1) == 4
 
 
 def test_members_that_diverged_are_counted_and_left_out():

@@ -1,4 +1,4 @@
-"""Members against runs made alone: their logs, evaluations, states, and what happens after an interruption."""
+"""Members against runs made alone: their logs, evaluations, states, and how they go on after a stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxmodels.parallel import mesh
 from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs import experiment_file
 from jaxmodels.sweeps import lockstep, orders, programs
-from jaxmodels.sweeps.extract import take
+from jaxmodels.sweeps.extract import extract_member
 from jaxmodels.sweeps.grouping import Group
 
 FILE = str(Path(__file__).parents[1] / "files" / "swept.py")
@@ -39,7 +39,7 @@ def assert_is_the_run_alone(swept: Path, name: str, tmp_path: Path, **knobs):
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for a, b in zip(ours, theirs, strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
-    taken = take(swept, name, tmp_path / "taken")
+    taken = extract_member(swept, name, tmp_path / "taken")
     (_, mine, n), (_, other, m) = jaxmodels.open_run(taken), jaxmodels.open_run(alone)
     assert n == m
     jax.tree.map(
@@ -91,8 +91,8 @@ def test_on_cpus_the_fastest_number_of_members_is_taken(monkeypatch, seconds, ch
     of = programs.GroupPrograms(file, configs, Group(tuple(range(8)), ("lr",)), Options(), mesh)
     monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(of, "start", lambda *_: None)
-    monkeypatch.setattr(of, "_seconds", lambda state, size, k, batches: k * seconds(size, k))
-    assert of.choose(configs, orders.Trial([file.build(c) for c in configs]), (100,))[0] == chosen
+    monkeypatch.setattr(of, "time_dispatch", lambda state, size, k, batches: k * seconds(size, k))
+    assert of.choose(configs, orders.TrialBatches([file.build(c) for c in configs]), (100,))[0] == chosen
 
 
 @fast
@@ -107,8 +107,8 @@ def test_a_single_step_is_tried_only_where_convolutions_are_faster_outside_a_loo
     tried: list[int] = []
     monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(of, "start", lambda *_: None)
-    monkeypatch.setattr(of, "_seconds", lambda state, size, k, batches: tried.append(k) or 1e-3 * k)
-    of.choose(configs, orders.Trial([file.build(c) for c in configs]), (300,))
+    monkeypatch.setattr(of, "time_dispatch", lambda state, size, k, batches: tried.append(k) or 1e-3 * k)
+    of.choose(configs, orders.TrialBatches([file.build(c) for c in configs]), (300,))
     assert (1 in tried) == single
 
 
@@ -177,7 +177,7 @@ def test_a_member_that_was_taken_out_is_gone_on_with_by_train(tmp_path, monkeypa
     own = lockstep.Lockstep.run
     monkeypatch.setattr(lockstep.Lockstep, "run", lambda self: own(self, 8))
     sweep(FILE, folder=tmp_path / "sweep", lr=[0.1, 0.2], seed=[0, 1])
-    taken = take(tmp_path / "sweep", "lr=0.2-seed=1", tmp_path / "taken")
+    taken = extract_member(tmp_path / "sweep", "lr=0.2-seed=1", tmp_path / "taken")
     result = train(FILE, folder=str(taken), lr=0.2, seed=1)
     alone = train(FILE, folder=str(tmp_path / "alone"), lr=0.2, seed=1)
     assert result.metrics == pytest.approx(alone.metrics, rel=1e-5)
@@ -198,9 +198,9 @@ def test_what_is_drawn_is_trained_with_every_seed(tmp_path):
     ("words", "what"),
     [
         ([], "got one value of every knob"),
-        (["--lr", "0.1..0.2"], "a range and a grid needs values"),
-        (["--lr", "0.1,x"], "wanted float"),
-        (["--lr", "0.1,0.2", "--metric", "test/acc"], "the evaluations give scored/accuracy"),
+        (["--lr", "0.1..0.2"], "expected values for a grid"),
+        (["--lr", "0.1,x"], "got x; expected float"),
+        (["--lr", "0.1,0.2", "--metric", "test/acc"], "Give one of scored/accuracy"),
         (["--lr", "0.1,0.2", "--trials", "4"], "a grid, which has all combinations"),
         (["--search", "random", "--lr", "0.1..0.2"], "expected 1 or more"),
         (["--lr"], "got no value"),

@@ -38,7 +38,7 @@ def trials_of(journal: Path) -> list:
 
 
 class Folder:
-    """A sweep's folder whose members' results are written down and not trained: a loss, least at lr 0.03 and width 8."""
+    """A sweep's folder whose members have made-up results: a loss, least at lr 0.03 and width 8."""
 
     def __init__(self, path: Path, journal: Path):
         self.path, self.journal = path, journal
@@ -99,7 +99,7 @@ def test_more_trials_go_on_in_the_same_study(tmp_path):
     assert [m.name for m in second[: len(first)]] == [m.name for m in first]
     assert len(trials_of(folder.journal)) == 9
     assert folder.search(9)[0] == second and len(trials_of(folder.journal)) == 9
-    with pytest.raises(ValueError, match="holds another study; steps: None there, 8 here"):
+    with pytest.raises(ValueError, match=r"expected this one\. steps: None there, 8 here"):
         folder.search(9, steps=8)
 
 
@@ -117,7 +117,7 @@ def test_trials_left_running_are_taken_up_by_whose_they_are_and_by_nobody_else(t
     members, _ = mine.search(8)
     assert len(mine.trained) == len(set(mine.trained)) == 6 and len(members) == 6
     assert [t.state.name for t in trials_of(tmp_path / "j")] == ["COMPLETE"] * 8
-    with pytest.raises(ValueError, match="others have taken all of its 8 trials"):
+    with pytest.raises(ValueError, match="got 8, all of which others have taken"):
         Folder(tmp_path / "third", tmp_path / "j").search(8)
 
 
