@@ -1,4 +1,4 @@
-"""AlexNet from elsewhere, against PyTorch's, written here in torchvision's names."""
+"""AlexNet in torchvision's layout, against PyTorch's, written here."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ nn = torch.nn
 
 
 def theirs(C, hidden, classes):
-    places = [nn.Conv2d(3, C[0], 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)]
-    places += [nn.Conv2d(C[0], C[1], 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+    layers = [nn.Conv2d(3, C[0], 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+    layers += [nn.Conv2d(C[0], C[1], 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
     for a, b in pairwise(C[1:]):
-        places += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
     module = nn.Sequential()
-    module.features = nn.Sequential(*places, nn.MaxPool2d(3, 2))
+    module.features = nn.Sequential(*layers, nn.MaxPool2d(3, 2))
     module.middle = nn.Sequential(nn.AdaptiveAvgPool2d(6), nn.Flatten())
     dense = [
         nn.Dropout(),

@@ -1,4 +1,4 @@
-"""BERT and RoBERTa from elsewhere: against transformers, and two trained models.
+"""BERT and RoBERTa against transformers, and two trained models.
 
 Dimensions: B batch, T tokens, V vocabulary, K classes.
 """
@@ -232,8 +232,8 @@ def test_a_trained_roberta_knows_hidden_residues_of_an_antibody(real, tmp_path):
     tokens = np.array(
         [0, *[4 + letters.index(x) for x in VARIABLE], 2], np.int32
     )  # <s>, <pad>, </s>, <unk>, letters, <mask>
-    places = np.arange(1, len(tokens) - 1, 5)
-    hidden = np.tile(tokens, (len(places), 1))
-    hidden[np.arange(len(places)), places] = 24
-    got = model.apply({"params": params}, hidden)[np.arange(len(places)), places].argmax(-1)
-    assert (got == tokens[places]).mean() > 0.8
+    positions = np.arange(1, len(tokens) - 1, 5)
+    hidden = np.tile(tokens, (len(positions), 1))
+    hidden[np.arange(len(positions)), positions] = 24
+    got = model.apply({"params": params}, hidden)[np.arange(len(positions)), positions].argmax(-1)
+    assert (got == tokens[positions]).mean() > 0.8

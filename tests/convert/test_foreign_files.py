@@ -45,10 +45,10 @@ def as_torch(release, folder, shards=1):
     if shards == 1:
         torch.save(tensors, folder / "pytorch_model.bin")
         return folder
-    place = {name: f"pytorch_model-{i % shards}.bin" for i, name in enumerate(tensors)}
-    for file in set(place.values()):
-        torch.save({name: x for name, x in tensors.items() if place[name] == file}, folder / file)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": place}))
+    file_of = {name: f"pytorch_model-{i % shards}.bin" for i, name in enumerate(tensors)}
+    for file in set(file_of.values()):
+        torch.save({name: x for name, x in tensors.items() if file_of[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": file_of}))
     return folder
 
 

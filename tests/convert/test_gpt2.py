@@ -1,4 +1,4 @@
-"""GPT-2 from elsewhere: against transformers, and a trained model whose every activation is on file.
+"""GPT-2 against transformers, and a trained model whose every activation is on file.
 
 Dimensions: B batch, T tokens, H heads, D width of a head, M width, V vocabulary.
 """
@@ -72,7 +72,7 @@ def test_transformers_loads_what_is_written(theirs, tmp_path, limit):
 
 
 def arrays(path):
-    """Tensors of a JSON file, their numbers as base64."""
+    """Tensors of a JSON file, their values as base64."""
     found = json.loads(path.read_text())
     return {
         name: np.frombuffer(base64.b64decode(x["data"]), np.float32).reshape(x["shape"])

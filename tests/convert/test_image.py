@@ -17,8 +17,8 @@ Image = pytest.importorskip("PIL.Image", reason="needs pillow")
 
 
 @pytest.fixture
-def picture(tmp_path):
-    """A smooth picture of 70 x 50."""
+def file(tmp_path):
+    """A file with a smooth image of 70 x 50."""
     y, x = np.mgrid[:50, :70]
     pixels = np.stack([x * 3, y * 5, (x + y) * 2], -1).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -51,19 +51,19 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pictures_are_prepared_as_transformers_does(name, picture):
+def test_images_are_prepared_as_transformers_does(name, file):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
     kind, options = CASES[name]
     if not hasattr(transformers, kind):
         pytest.skip(f"this version of transformers has no {kind}")
     theirs = getattr(transformers, kind)(**options, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25])
-    want = theirs(Image.open(picture), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
-    got = from_transformers(json.loads(theirs.to_json_string()))(picture)["image"]
+    want = theirs(Image.open(file), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    got = from_transformers(json.loads(theirs.to_json_string()))(file)["image"]
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-def test_pictures_are_prepared_as_timm_says(picture):
+def test_images_are_prepared_as_timm_does(file):
     """Scaled until the shorter side is the size over crop_pct, bicubic, and cut out of the middle."""
     said = {
         "input_size": [3, 24, 24],
@@ -72,9 +72,9 @@ def test_pictures_are_prepared_as_timm_says(picture):
         "std": [0.25] * 3,
         "interpolation": "bicubic",
     }
-    whole = Image.open(picture).resize((44, 32), Image.Resampling.BICUBIC).crop((10, 4, 34, 28))
+    whole = Image.open(file).resize((44, 32), Image.Resampling.BICUBIC).crop((10, 4, 34, 28))
     want = (np.asarray(whole, np.float32) / 255 - 0.5) / 0.25
-    np.testing.assert_allclose(from_timm(said)(picture)["image"], want, atol=1e-5)
+    np.testing.assert_allclose(from_timm(said)(file)["image"], want, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_long_strip_is_not_scaled_without_bound(tmp_path):
     assert made["image"].shape == (64, 64, 3)
 
 
-def test_predict_reads_a_folderfrom_transformers(picture, tmp_path, capsys, monkeypatch):
+def test_predict_reads_a_folder_of_transformers(file, tmp_path, capsys, monkeypatch):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
@@ -145,21 +145,21 @@ def test_predict_reads_a_folderfrom_transformers(picture, tmp_path, capsys, monk
     if not (tmp_path / "model" / "preprocessor_config.json").is_file():
         (tmp_path / "model" / "preprocessor_config.json").write_text(processor.to_json_string())
     with torch.no_grad():
-        pixels = torch.tensor(processor(Image.open(picture), return_tensors="np")["pixel_values"])
+        pixels = torch.tensor(processor(Image.open(file), return_tensors="np")["pixel_values"])
         want = torch.softmax(theirs(pixels).logits[0], -1)
-    [said] = predict(tmp_path / "model", [picture], out=tmp_path / "out")
+    [said] = predict(tmp_path / "model", [file], out=tmp_path / "out")
     assert said["class"] == names[int(want.argmax())]
     assert said["likeliest"] == pytest.approx({names[i]: float(want[i]) for i in range(3)}, abs=1e-3)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["predict", str(tmp_path / "model"), str(picture)]) == 0
+    assert cli.main(["predict", str(tmp_path / "model"), str(file)]) == 0
     assert said["class"] in capsys.readouterr().out and (tmp_path / "predictions" / "a.png").is_file()
 
 
-def test_what_does_not_classify_pictures_is_refused(tmp_path, picture, capsys):
+def test_a_model_that_does_not_classify_images_is_refused(tmp_path, file, capsys):
     transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": 11, "n_positions": 6, "n_embd": 8, "n_layer": 1, "n_head": 2}
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "model")
-    assert cli.main(["predict", str(tmp_path / "model"), str(picture)]) == 2
+    assert cli.main(["predict", str(tmp_path / "model"), str(file)]) == 2
     assert "got a gpt2, which does not classify images; expected a model that does" in capsys.readouterr().err
 
 
@@ -204,7 +204,7 @@ def test_timms_cut_is_where_torchvision_makes_it(width, left, tmp_path):
     np.testing.assert_array_equal(made[0, :, 0], want)
 
 
-def test_timms_wide_pictures_keep_their_proportions(picture):
+def test_timms_wide_images_keep_their_proportions(file):
     """70 x 50 to at least 26 x 40 (13 / 0.5, 20 / 0.5): in proportion 56 x 40, cropped to 13 x 20."""
     said = {
         "input_size": [3, 20, 13],
@@ -213,10 +213,8 @@ def test_timms_wide_pictures_keep_their_proportions(picture):
         "std": [1.0] * 3,
         "interpolation": "bicubic",
     }
-    whole = Image.open(picture).resize((56, 40), Image.Resampling.BILINEAR).crop((22, 10, 35, 30))
-    np.testing.assert_allclose(
-        from_timm(said)(picture)["image"], np.asarray(whole, np.float32) / 255, atol=1e-5
-    )
+    whole = Image.open(file).resize((56, 40), Image.Resampling.BILINEAR).crop((22, 10, 35, 30))
+    np.testing.assert_allclose(from_timm(said)(file)["image"], np.asarray(whole, np.float32) / 255, atol=1e-5)
 
 
 @pytest.mark.parametrize(

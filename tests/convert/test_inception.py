@@ -1,4 +1,4 @@
-"""GoogLeNet and Inception v3 from elsewhere, against PyTorch's, written here in torchvision's names."""
+"""GoogLeNet and Inception v3 in torchvision's layout, against PyTorch's, written here."""
 
 from __future__ import annotations
 

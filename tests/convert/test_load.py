@@ -212,11 +212,11 @@ def test_a_second_head_beside_tied_embeddings_is_equal_to_them_or_refused(name, 
     inputs = TEXT * 2 if name.startswith("t5") else TEXT
     shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
     save_pretrained(tmp_path, model, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes))
-    numbers = np.array(open_file(tmp_path / "model.safetensors")[original].read())
-    change(tmp_path, **{copy: numbers})
+    values = np.array(open_file(tmp_path / "model.safetensors")[original].read())
+    change(tmp_path, **{copy: values})
     load_pretrained(tmp_path)
-    numbers[..., -1] += 1e-3
-    change(tmp_path, **{copy: numbers})
+    values[..., -1] += 1e-3
+    change(tmp_path, **{copy: values})
     with pytest.raises(
         ValueError,
         match=rf"got {copy} with other values than {original}, .*ties the two; expected equal ones",

@@ -1,4 +1,4 @@
-"""MobileNets from elsewhere, against PyTorch's, written here in torchvision's and in timm's names."""
+"""MobileNets against PyTorch's, written here in torchvision's and in timm's names."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_state_dict_of_torchvision_gives_the_logits_of_pytorch(name, tmp_path)
     assert count(found.params) == sum(x.numel() for x in theirs.parameters())
 
 
-TO_TIMM = {  # where the parts of each block are, by the place in theirs
+TO_TIMM = {  # where the layers of each block are, by their index there
     "second": [
         ("features.0.0", "conv_stem", "features.0.1", "bn1"),
         ("features.1.conv.0.0", "blocks.0.0.conv_dw", "features.1.conv.0.1", "blocks.0.0.bn1"),

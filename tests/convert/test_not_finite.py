@@ -1,4 +1,4 @@
-"""Weights with NaN or infinite numbers are refused by every reader, by file, tensor and count."""
+"""Weights with NaN or infinite values are refused by every reader, by file, tensor and count."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def said(path, name, count, size):
 def test_bytes_that_were_overwritten_are_found_by_the_loader_and_by_convert(release, tmp_path, capsys):
     """100 float32 values of 0xFF bytes are 100 NaN, of the 256 values of a matrix in the second layer."""
     path, name = release / "model.safetensors", "transformer.h.1.mlp.c_fc.weight"
-    place = open_file(path)[name].offset
+    offset = open_file(path)[name].offset
     with path.open("r+b") as file:
-        file.seek(place + 40)
+        file.seek(offset + 40)
         file.write(b"\xff" * 400)
     for read in (load_pretrained, lambda folder: convert(folder, tmp_path / "out")):
         with pytest.raises(ValueError, match=said(path, name, 100, 256)):
@@ -123,13 +123,13 @@ def test_a_shard_is_named(release):
     tensors = arrays(release)
     tensors["transformer.ln_f.weight"][0] = np.nan
     (release / "model.safetensors").unlink()
-    place = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(tensors)}
-    for file in set(place.values()):
-        part = {name: x for name, x in tensors.items() if place[name] == file}
+    file_of = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(tensors)}
+    for file in set(file_of.values()):
+        part = {name: x for name, x in tensors.items() if file_of[name] == file}
         write_file(release / file, {name: (x.shape, x.dtype, lambda x=x: x) for name, x in part.items()})
-    (release / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
+    (release / "model.safetensors.index.json").write_text(json.dumps({"weight_map": file_of}))
     with pytest.raises(
-        ValueError, match=said(release / place["transformer.ln_f.weight"], "transformer.ln_f.weight", 1, 8)
+        ValueError, match=said(release / file_of["transformer.ln_f.weight"], "transformer.ln_f.weight", 1, 8)
     ):
         load_pretrained(release)
 

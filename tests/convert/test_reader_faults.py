@@ -182,7 +182,7 @@ def test_a_folder_whose_config_is_damaged(tmp_path, name):
     survey(read, mutations(json.dumps(whole).encode(), 12))
 
 
-def numbers(path):
+def sums(path):
     return [np.array(tensor.read()).sum() for tensor in open_file(path).values()]
 
 
@@ -193,7 +193,7 @@ def test_damaged_safetensors_and_their_index(tmp_path):
     whole = path.read_bytes()
 
     def read(data):
-        return (path.write_bytes(data), numbers(path))
+        return (path.write_bytes(data), sums(path))
 
     assert survey(read, mutations(whole, 300))[1] > 200
     path.write_bytes(whole)

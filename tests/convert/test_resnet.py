@@ -1,4 +1,4 @@
-"""ResNets from elsewhere: against PyTorch's, written here, transformers', and four trained models.
+"""ResNets against PyTorch's, written here, transformers', and four trained models.
 
 Dimensions: B batch, H W C image, K classes.
 """

@@ -40,8 +40,8 @@ EMA = optim.with_ema(optim.sgd(0.3), DECAY, warmup=False)
 
 
 def arrays(n: int, seed: int = 0) -> dict[str, np.ndarray]:
-    numbers = np.random.default_rng(seed)
-    x = numbers.normal(2.0, 3.0, (n, I)).astype(np.float32)
+    random = np.random.default_rng(seed)
+    x = random.normal(2.0, 3.0, (n, I)).astype(np.float32)
     return {"features": x, "target": x.sum(1), "weight": np.ones(n, np.float32)}
 
 

@@ -85,7 +85,7 @@ def test_the_inputs_may_have_another_name():
 
 
 class Pool(nn.Module):
-    """The mean over the places of segment 1, times a parameter."""
+    """The mean over the positions of segment 1, times a parameter."""
 
     @nn.compact
     def __call__(self, x_BTK, keys_B=None, segments_BT=None):
@@ -94,7 +94,7 @@ class Pool(nn.Module):
 
 
 def test_the_model_gets_the_segments_of_the_batch():
-    """The second of two places is padding, and so without effect."""
+    """The second of two positions is padding, and so without effect."""
     inputs = np.stack([LOGITS, np.full_like(LOGITS, 7)], 1)
     batch = {**BATCH, "image": inputs, "segments": np.tile(np.array([[1, 0]], np.int32), (4, 1))}
     assert evaluate(classify(Pool()), batch) == evaluate(classify(Times()))

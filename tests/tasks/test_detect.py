@@ -1,4 +1,4 @@
-"""Dimensions: B batch, H W image, P places, M boxes, K classes."""
+"""Dimensions: B batch, H W image, P locations, M boxes, K classes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def scenes(n: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def places(sizes=((4, 8.0), (2, 16.0))):
+def locations(sizes=((4, 8.0), (2, 16.0))):
     """(centres, strides) of levels of 32 x 32 images."""
     centers, strides = [], []
     for n, stride in sizes:
@@ -60,7 +60,7 @@ def places(sizes=((4, 8.0), (2, 16.0))):
 
 def assigned(boxes, present, reach=2.0):
     target_P, positive_P = jax.jit(assign, static_argnums=4)(
-        np.array(boxes, np.float32), np.array(present, np.float32), *places(), reach
+        np.array(boxes, np.float32), np.array(present, np.float32), *locations(), reach
     )
     return np.asarray(target_P), np.asarray(positive_P)
 
@@ -69,7 +69,7 @@ def assigned(boxes, present, reach=2.0):
 def test_a_place_finds_the_box_in_whose_middle_it_is_on_the_level_of_its_size():
     """With a reach of 2 strides, edges up to 16 pixels away are the fine level's, others the coarse one's."""
     target_P, positive_P = assigned([[2, 2, 14, 14], [0, 0, 32, 32]], [1, 1])
-    center_P2, stride_P = places()
+    center_P2, stride_P = locations()
     fine = stride_P == 8
     small = {tuple(c) for c in center_P2[positive_P & (target_P == 0)].tolist()}
     assert (

@@ -1,6 +1,6 @@
 """Variational autoencoding, diffusion, and the distance of what is made from what is real.
 
-Dimensions: B batch, H W image, D numbers of the code, N images, F features.
+Dimensions: B batch, H W image, D size of the code, N images, F features.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def test_equal_rows_have_equal_keys_wherever_they_stand_and_others_have_others()
     keys = np.asarray(jax.random.key_data(content_keys(x)))
     np.testing.assert_array_equal(jax.random.key_data(content_keys(x[::-1])), keys[::-1])
     assert len({k.tobytes() for k in keys}) == 50
-    numbers = np.asarray(jax.random.key_data(content_keys(np.arange(1_000, dtype=np.int32))))
-    assert len({k.tobytes() for k in numbers}) == 1_000
+    keys = np.asarray(jax.random.key_data(content_keys(np.arange(1_000, dtype=np.int32))))
+    assert len({k.tobytes() for k in keys}) == 1_000
 
 
 # Variational autoencoder

@@ -38,10 +38,10 @@ BATCH = {
 
 
 def slow_loss(row):
-    places = np.flatnonzero(BATCH["context"][row])
+    positions = np.flatnonzero(BATCH["context"][row])
     parts = []
     for side, name in enumerate(("start", "end")):
-        x = LOGITS[places, side]
+        x = LOGITS[positions, side]
         parts.append(np.log(np.exp(x).sum()) - LOGITS[BATCH[name][row], side])
     return np.mean(parts)
 
@@ -86,7 +86,7 @@ def test_the_best_span_is_that_of_a_search_through_all(seed, longest):
     for row in range(B):
         allowed = BATCH["context"][row] > 0
         spans = [(s, e) for s in range(T) for e in range(s, min(T, s + longest)) if allowed[s] and allowed[e]]
-        start, end = max(spans, key=lambda place: x[place[0], 0] + x[place[1], 1])
+        start, end = max(spans, key=lambda span: x[span[0], 0] + x[span[1], 1])
         assert (got["start"][row], got["end"][row]) == (start, end)
         assert got["score"][row] == pytest.approx(x[start, 0] + x[end, 1], rel=1e-5)
 

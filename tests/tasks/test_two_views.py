@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from jaxmodels.task import value
+from jaxmodels.tasks import projection
 from jaxmodels.tasks.dino import dino
-from jaxmodels.tasks.projection import Projected, encoded
+from jaxmodels.tasks.projection import Projected, encoded, untrained_features
 from jaxmodels.tasks.simclr import simclr
 
 pytestmark = pytest.mark.fast
@@ -98,3 +99,11 @@ def test_the_encoders_features_are_found_within_what_was_trained():
     params = jax.jit(model.init)(jax.random.key(0), IMAGE)["params"]
     got = jax.jit(encoded(Flat()))({**params, "encoder": {"one": jnp.float32(3)}}, {}, BATCH)
     np.testing.assert_allclose(got, 3 * IMAGE.reshape(B, -1)[:, :D], rtol=1e-6)
+
+
+def test_an_untrained_encoders_features_are_of_its_first_parameters_whatever_the_chunk(monkeypatch):
+    monkeypatch.setattr(projection, "CHUNK", 2)
+    encoder, key = nn.Dense(3), jax.random.key(5)
+    flat = IMAGE.reshape(B, -1)
+    want = encoder.apply(encoder.init(key, flat), flat)
+    np.testing.assert_allclose(untrained_features(encoder, key, flat), want, rtol=1e-5)
