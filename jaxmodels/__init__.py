@@ -7,6 +7,8 @@ result = train("experiments/digits_mlp.py", lr=3e-4, folder="runs/mine")
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -44,6 +46,18 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"jaxmodels.{_WHERE[name]}"), name)
 
 
+class _Package(ModuleType):
+    """The package, in which no folder hides the public name that it shares: launch is the function, launch/ is a folder."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Ignores what Python does after it has imported a folder of a public name."""
+        if name not in _WHERE or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __dir__() -> list[str]:
     """The public names, imported or not."""
-    return sorted({*globals(), *__all__} - {"annotations", "importlib", "Any"})
+    return sorted({*globals(), *__all__} - {"annotations", "importlib", "sys", "Any", "ModuleType"})
