@@ -35,7 +35,8 @@ def _exit_now(status: int) -> int:
 def _flushed(status: int) -> int:
     """The status after the output is written; what cannot be, such as to a closed pipe, is dropped.
 
-    Else Python would try again at its end, and exit with status 120. Only a lost result, of --json, is a failure.
+    Else Python would try again at its end, and exit with status 120. Only a lost result, of --json, is a
+    failure.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

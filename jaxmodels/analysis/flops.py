@@ -1,4 +1,5 @@
-"""Floating-point operations of a function, counted in its jaxpr: products and convolutions, each loop times its trips.
+"""Floating-point operations of a function, counted in its jaxpr: products and convolutions, loops
+times their trips.
 
 A compiler's own count sees the body of a loop once. Here scans count as often as they run, kernels by their
 grid, and grouped products by the rows that there are. What a model must do (model FLOPs, as in
@@ -50,7 +51,10 @@ class Flops(NamedTuple):
 
 
 def count(closed: Any, active: list[bool] | None = None) -> Flops:
-    """Of a closed jaxpr. active: which of its inputs are differentiated; by default none, and all is in `forward`."""
+    """Of a closed jaxpr. active: which inputs are differentiated.
+
+    By default none is, and everything counts as `forward`.
+    """
     jaxpr = closed.jaxpr
     return _jaxpr(jaxpr, [False] * len(jaxpr.invars) if active is None else active)[0]
 
@@ -147,7 +151,10 @@ def _ragged(eqn: Any) -> int:
 
 
 def _convolution(eqn: Any) -> int:
-    """Of the places that the kernel touches; good kernels do not compute the zeros that a stride puts between places."""
+    """Of the positions that the kernel touches.
+
+    Good kernels skip the zeros that a stride puts between positions.
+    """
     params, out, kernel = eqn.params, eqn.outvars[0].aval.shape, eqn.invars[1].aval.shape
     features = kernel[params["dimension_numbers"].rhs_spec[0]]
     return 2 * math.prod(out) * math.prod(kernel) // features // math.prod(params["lhs_dilation"])

@@ -1,4 +1,5 @@
-"""What one device does in a step, read from the program that XLA's partitioner makes: collectives, products, their bytes.
+"""What one device does in a step, from the program of XLA's partitioner: collectives, products and
+their bytes.
 
 The text is read after partitioning and before a CPU's own passes, so types and operations are the model's. A
 loop counts as often as it runs, where its condition compares with a constant.
@@ -43,7 +44,10 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 
 class Collective(NamedTuple):
-    """One kind of exchange over the same axes: bytes that a device sends (or receives), all its times together."""
+    """One kind of collective over the same axes.
+
+    bytes: that a device sends (or receives), all times together.
+    """
 
     kind: str
     axes: tuple[str, ...]
@@ -52,7 +56,10 @@ class Collective(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Of one device, for one step. flops by type of the operands; traffic: bytes of products' operands and results."""
+    """Of one device, in one step.
+
+    flops: by the operands' type; traffic: bytes of products' operands and results.
+    """
 
     flops: dict[str, float]
     traffic: float
@@ -111,7 +118,8 @@ def read(text: str, mesh: Mapping[str, int]) -> Work:
 
 
 def scopes(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """A compiled program's name, and of each instruction the operation and the op_name: the scopes that it was traced in.
+    """A compiled program's name, and for each instruction its operation and op_name: the scopes it
+    was traced in.
 
     A fusion without one has the last one of what it fuses; "" where there is none.
     """

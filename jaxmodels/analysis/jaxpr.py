@@ -26,7 +26,10 @@ def scan_counts(eqn: Any) -> tuple[int, int]:
 
 
 def module_path(prefix: str, eqn: Any) -> tuple[str, str]:
-    """(name stack, path) of the module in which an equation was traced. prefix: the name stack of its jaxpr's caller."""
+    """(name stack, path) of the module that an equation was traced in.
+
+    prefix: the name stack of the caller.
+    """
     own = str(eqn.source_info.name_stack)
     stack = "/".join(part for part in (prefix, own) if part)
     return stack, path_of(stack)

@@ -22,11 +22,16 @@ def out_of_memory(error: BaseException, state: State, batch: Any, micro_batches:
     """What fills the device, and what to lower. state and batch: arrays or their shapes."""
     requested = re.search(r"allocat\w+ (?:of )?(\d[\d.]*\s?\w*)", str(error))
     return (
-        f"the device is out of memory{f' (asked for {requested.group(1)})' if requested else ''}. It holds: parameters "
-        f"{in_bytes(_size(state.params))}, optimizer state {in_bytes(_size(state.opt_state))}, other variables "
-        f"{in_bytes(_size(state.extra))}, one batch {in_bytes(_size(batch))}; the gradient is as large as the parameters, "
-        f"activations grow with the batch.\nLower the batch, or split it: --accumulate {2 * micro_batches}. Rematerialize "
-        "activations (a model's remat=True), use --precision bfloat16, or split parameters and optimizer state: --mesh "
+        f"the device is out of memory{f' (asked for {requested.group(1)})' if requested else ''}. It holds: "
+        "parameters "
+        f"{in_bytes(_size(state.params))}, optimizer state {in_bytes(_size(state.opt_state))}, other "
+        "variables "
+        f"{in_bytes(_size(state.extra))}, one batch {in_bytes(_size(batch))}; the gradient is as large as "
+        "the parameters, "
+        f"activations grow with the batch.\nLower the batch, or split it: --accumulate {2 * micro_batches}. "
+        "Rematerialize "
+        "activations (a model's remat=True), use --precision bfloat16, or split parameters and optimizer "
+        "state: --mesh "
         "fsdp=N."
     )
 

@@ -1,4 +1,4 @@
-"""A model by its modules: shapes, parameters and FLOPs, read from a jaxpr of abstract shapes; nothing is allocated.
+"""A model's modules: shapes, parameters and FLOPs, from a jaxpr of abstract shapes; nothing is allocated.
 
 Parameters and operations meet by name: flax gives the parameters of a module, and the operations traced in
 it, one path.
@@ -37,7 +37,9 @@ class Module(NamedTuple):
 
 
 def modules(experiment: Experiment) -> list[Module]:
-    """The modules in the order in which evaluating one example runs through them, then those that it does not run."""
+    """The modules in the order in which one example's evaluation runs them, then those that it does
+    not run.
+    """
     shapes = jax.eval_shape(lambda: initial(experiment))
     parameters: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, leaf in by_path(shapes.params).items():
@@ -71,5 +73,8 @@ def _walk(jaxpr: Any, prefix: str, times: int, work: dict[str, list[Any]]) -> No
 
 
 def _flax(path: str) -> str:
-    """blocks/qkv, the path of the parameters, from GPT/blocks/blocks/qkv: first the model; a scan is named twice."""
+    """blocks/qkv, the parameters' path, from GPT/blocks/blocks/qkv: without the model.
+
+    A scan is named twice.
+    """
     return "/".join([b for a, b in pairwise(path.split("/")) if a != b])

@@ -1,7 +1,7 @@
 """Why a loss or its gradient is not finite, found after the fact: finite steps cost nothing more.
 
-The batch is evaluated again, primitive by primitive, and the first module whose output is not finite is named. (Values
-inside a module may be infinite by intent, as in a mask.)
+The batch is evaluated again, primitive by primitive, and the first module whose output is not finite is
+named. (Values inside a module may be infinite by intent, as in a mask.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class NotFinite(ArithmeticError):
 
 
 class NonFiniteValue(NamedTuple):
-    """The first value that is not finite: the module and the primitive that made it, and whether in the backward pass."""
+    """The first value that is not finite: its module and primitive, and whether it is of the backward
+    pass.
+    """
 
     module: str
     primitive: str
@@ -70,13 +72,14 @@ def explain(
         where = f"module {first.module}" if first.module else "the loss, outside all modules"
         lines.append(f"First {what} that is not finite: {where} (primitive {first.primitive}).")
     lines.append(
-        "Lower the learning rate, clip the gradient, look at these examples, or go on without them: --on-nan skip."
+        "Lower the learning rate, clip the gradient, look at these examples, or go on without them: --on-nan "
+        "skip."
     )
     return "\n".join(lines)
 
 
 def bad_inputs(batch: Mapping[str, Any], examples: np.ndarray | None) -> str:
-    """Which array of a batch is not finite, and in which rows; "" where all are. examples: indices in the data, if known."""
+    """Which array of a batch is not finite, and in which rows; "" for none. examples: indices in the data."""
     for name, array in batch.items():
         array = np.asarray(array)
         if not np.issubdtype(array.dtype, np.floating):
@@ -94,7 +97,7 @@ def bad_inputs(batch: Mapping[str, Any], examples: np.ndarray | None) -> str:
 def first_not_finite(
     task: Task, state: State, batch: Mapping[str, Any], precision: Any = None
 ) -> NonFiniteValue | None:
-    """Evaluates loss and gradient of one batch again, and finds the first module output that is not finite."""
+    """Evaluates a batch's loss and gradient again, and finds the first module output that is not finite."""
     size = len(next(iter(batch.values())))
     keys_B = keys.per_example(jax.random.fold_in(state.key, state.step), jnp.arange(size))
 

@@ -79,7 +79,11 @@ def _until(found: dict[str, Any]) -> int:
 
 
 def write(path: str, found: dict[str, Any], folder: Path) -> Path:
-    """Writes curve.json, and curve.svg where there is a curve: losses as points, smoothed as a line. The file to look at."""
+    """Writes curve.json, and curve.svg where there is a curve; gives the file to look at.
+
+    The losses are points, the smoothed losses a line.
+
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "curve.json", json.dumps({"file": path, **found}) + "\n")
     if len(found["rates"]) <= FIRST:

@@ -16,8 +16,9 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 def plot(values: np.ndarray, width: int, *, margin: int = 0) -> list[str]:
     """HEIGHT lines of at most `width` columns: means of as many parts of the values as there is room for.
 
-    The axis runs from the lowest to the highest mean and is labelled at both and in the middle; it is logarithmic where
-    the highest is LOGARITHMIC_FROM times the lowest. margin: least columns of the labels. [] for fewer than two values.
+    The axis runs from the lowest to the highest mean and is labelled at both and in the middle; it is
+    logarithmic where the highest is LOGARITHMIC_FROM times the lowest. margin: least columns of the
+    labels. [] for fewer than two values.
     """
     values = values[np.isfinite(values)]
     if len(values) < 2:

@@ -19,7 +19,10 @@ LOST_AFTER = 20.0  # seconds
 
 
 class Cluster(NamedTuple):
-    """How this process finds the others: at an address, or, where that is empty, by JAX's detection of this kind."""
+    """How this process finds the others: at an address.
+
+    Where that is empty, by JAX's detection of this kind.
+    """
 
     kind: str
     coordinator: str = ""
@@ -42,8 +45,10 @@ def given(coordinator: str, process: int, processes: int) -> Cluster | None:
         return None
     if not re.fullmatch(r"\S+:\d+", coordinator) or not 0 <= process < processes:
         raise ValueError(
-            f"came --coordinator {coordinator or '(absent)'} --process {process} --processes {processes}; wanted all three: "
-            "the address of process 0 as HOST:PORT, the same for all, this process's number from 0 on, and how many there "
+            f"came --coordinator {coordinator or '(absent)'} --process {process} --processes {processes}; "
+            "wanted all three: "
+            "the address of process 0 as HOST:PORT, the same for all, this process's number from 0 on, and "
+            "how many there "
             "are. For all on this computer, jaxmodels launch --processes N FILE gives them"
         )
     return Cluster("given", coordinator, process, processes) if processes > 1 else None

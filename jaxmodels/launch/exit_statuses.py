@@ -1,4 +1,4 @@
-"""Exit statuses of the commands: one table. An exception that has a status of its own carries it as `exit_status`."""
+"""Exit statuses of the commands, in one table; an exception with one of its own has it as `exit_status`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESTARTABLE = (STALLED, PEER_LOST, ABORTED, KILLED)  # the same command may go o
 
 
 class FirstFailed(Exception):
-    """What process 0 does for all has failed there, and process 0 has printed it; exit_status is that of its exception."""
+    """What process 0 does for all failed there, and it printed why; exit_status is that of its exception."""
 
     def __init__(self, exit_status: int, text: str):
         super().__init__(text)

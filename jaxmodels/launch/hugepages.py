@@ -1,8 +1,9 @@
 """Huge pages of memory for the temporary arrays of a step on CPUs.
 
-XLA's CPU runtime allocates the temporaries of every step anew, and Linux hands such memory out in pages of 4 KiB, each by a
-fault: a fifth of a small GPT's time. glibc (2.35 and newer) asks for pages of 2 MiB where its environment tells it to, which
-only a process that starts can be told. So the command starts itself again; JAXMODELS_HUGEPAGES=0 turns that off.
+XLA's CPU runtime allocates the temporaries of every step anew, and Linux hands such memory out in pages
+of 4 KiB, each by a fault: a fifth of a small GPT's time. glibc (2.35 and newer) asks for pages of 2 MiB
+where its environment tells it to, which only a process that starts can be told. So the command starts
+itself again; JAXMODELS_HUGEPAGES=0 turns that off.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ OFFERED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def restart() -> None:
-    """Becomes the same command, with the same process id, that uses huge pages; returns where there is nothing to gain.
+    """Becomes the same command, of the same process id, with huge pages.
 
-    Nothing is done where JAXMODELS_HUGEPAGES is 0, or where the user has set glibc.malloc.hugetlb in GLIBC_TUNABLES.
+    Returns where there is nothing to gain.
+
+    Nothing is done where JAXMODELS_HUGEPAGES is 0, or where the user has set glibc.malloc.hugetlb in
+    GLIBC_TUNABLES.
     """
     tunables = os.environ.get(TUNABLES, "")
     if os.environ.get(SWITCH) == "0" or HUGETLB in tunables or not sys.executable or not _available():

@@ -1,7 +1,8 @@
 """Ctrl-C that arrives where Python cannot raise it.
 
-A KeyboardInterrupt in a callback of the garbage collector (JAX has one, `_xla_gc_callback`), in a `__del__` or in a
-callback of a weak reference is printed as "Exception ignored in …" and lost: the run would go on to its end with status 0.
+A KeyboardInterrupt in a callback of the garbage collector (JAX has one, `_xla_gc_callback`), in a
+`__del__` or in a callback of a weak reference is printed as "Exception ignored in …" and lost: the run
+would go on to its end with status 0.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ AGAIN_AFTER = 0.05  # seconds, in which such a callback ends
 
 
 def send_ignored_again() -> None:
-    """From now on, a KeyboardInterrupt that Python ignores is sent to the main thread again, without a word."""
+    """From now on, a KeyboardInterrupt that Python ignores is sent to the main thread again, silently."""
     usual = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

@@ -24,7 +24,7 @@ PATIENCE = 15.0  # seconds beyond --lost-after that the others get to end by the
 
 
 class Group:
-    """The processes of one start of `jaxmodels train`. words: see commands.launch. logs: a folder of this process alone."""
+    """The processes of one start of `jaxmodels train`. words: see commands.launch. logs: a private folder."""
 
     def __init__(
         self,

@@ -1,4 +1,6 @@
-"""Starting another Python so that the working folder is no place to import from: an optax.py that lies there is not run."""
+"""Starting another Python that imports nothing from the working folder: an optax.py that lies there
+is not run.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ def python(module: str) -> list[str]:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """While this lasts, what a library starts has it in its environment."""
+    """Within, what a library starts has it in its environment."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = "1"
     try:

@@ -1,4 +1,4 @@
-"""The guard of a process that trains together with others: it names the one that was lost, and stops what waits for it.
+"""The guard of a process that trains together with others: names the one that was lost, and stops the rest.
 
 JAX aborts a process whose peers are gone (status 134, no word which), and some collectives wait for ever. So
 the command forks before anything heavy is imported: the child trains; the parent, this guard, holds nothing
@@ -42,7 +42,10 @@ _to_guard: int | None = None  # in the child, the end of a pipe
 
 
 def stand(words: Sequence[str]) -> bool:
-    """Forks where this command is one of several processes, and returns True in the child; never in the parent."""
+    """Forks where this command is one of several processes.
+
+    Returns True in the child, never in the parent.
+    """
     global _to_guard
     if words[:1] not in (["train"], ["evaluate"]) or {"-h", "--help"} & {*words} or not hasattr(os, "fork"):
         return False
@@ -107,7 +110,9 @@ def _end_with(parent: int) -> None:
 
 
 def prepare(folder: Path, processes: int) -> Path:
-    """A new place for signs of life, with a file for each process, so that no file system remembers one as absent."""
+    """A new folder for signs of life, with a file for each process, so that no file system caches one
+    as absent.
+    """
     if (folder / ".beats").is_symlink():
         (folder / ".beats").unlink()
     shutil.rmtree(folder / ".beats", ignore_errors=True)
@@ -250,7 +255,8 @@ class Guard:
                 how = f"has given no sign of life for {gone.silent:.0f} s" if said is None else _how(said)
                 with contextlib.suppress(OSError, ValueError):  # what cannot be printed changes no status
                     print(
-                        f"error: {gone.name} {how}, so process {self.process} stops too; the same command, given to all, "
+                        f"error: {gone.name} {how}, so process {self.process} stops too; the same command, "
+                        "given to all, "
                         "goes on from the newest checkpoint",
                         file=sys.stderr,
                         flush=True,

@@ -1,1 +1,1 @@
-"""Devices and processes: mesh axes, rules by path, placement, jit or pmap, and processes that train as one."""
+"""Devices and processes: mesh axes, rules by path, placement, jit or pmap, processes that train as one."""

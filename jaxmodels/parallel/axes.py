@@ -1,4 +1,4 @@
-"""Names of the axes that a mesh may have, and how a program is traced: for which mesh, and what it computes again.
+"""Names of a mesh's axes, and how a program is traced: for which mesh, and with which rematerialization.
 
 data      examples, with the parameters whole on every device
 fsdp      examples, with parameters, gradients and optimizer state split
@@ -44,7 +44,10 @@ def traced(mesh: Mesh | None, how: str = "model") -> Iterator[None]:
 
 
 def size(axis: str) -> int:
-    """Devices along an axis of the mesh that is traced for; 1 without one, and where the program is of one device's part."""
+    """Devices along an axis of the mesh that is traced for.
+
+    It is 1 without a mesh, and in a program of one device's part.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     at = mesh.axis_names.index(axis) if axis in mesh.axis_names else -1
     return mesh.shape[axis] if at >= 0 and mesh.axis_types[at] == AxisType.Auto else 1
@@ -56,7 +59,7 @@ def ways(names: tuple[str, ...] = BATCH) -> int:
 
 
 def dividing(names: tuple[str, ...], *sizes: int) -> tuple[str, ...]:
-    """Those of the axes that this mesh has, where all of them together divide each of the sizes; else none."""
+    """Those of these axes that the mesh has, where together they divide each of the sizes; else none."""
     return tuple(axis for axis in names if size(axis) > 1) if all(n % ways(names) == 0 for n in sizes) else ()
 
 

@@ -40,9 +40,9 @@ def compile_step(
 ) -> jax.stages.Wrapped:
     """fn(state, dataset, inputs) -> (state, metrics), compiled by jit with shardings or by pmap.
 
-    state: its shardings, under jit. dataset: arrays that every device holds whole. inputs: their example axis, behind
-    `leading` others, is split. remat: see axes.traced. Under pmap, fn sees one device's part and must add over
-    PMAP_AXIS itself.
+    state: its shardings, under jit. dataset: arrays that every device holds whole. inputs: their example
+    axis, behind `leading` others, is split. remat: see axes.traced. Under pmap, fn sees one device's part
+    and must add over PMAP_AXIS itself.
     """
     donated = (0,) if donate else ()
     if mode == "jit":
@@ -73,7 +73,9 @@ def compile_step(
 
 
 def compiler_options_for_once(mesh: Mesh) -> dict[str, Any]:
-    """Options of jax.jit for a program that runs once: on CPUs, optimising it takes longer than running it."""
+    """Options of jax.jit for a program that runs once: on CPUs, optimizing it takes longer than
+    running it.
+    """
     name = "xla_backend_optimization_level"
     leave = mesh.devices.flat[0].platform != "cpu" or name in os.environ.get("XLA_FLAGS", "")
     return {} if leave else {"compiler_options": {name: 1}}
@@ -82,7 +84,7 @@ def compiler_options_for_once(mesh: Mesh) -> dict[str, Any]:
 def max_in_flight(mesh: Mesh) -> int:
     """How many dispatches may wait on the device.
 
-    Simulated CPU devices share one pool of threads; programs queued behind each other can starve a collective of the
-    threads that it waits for, so there every dispatch is awaited.
+    Simulated CPU devices share one pool of threads; programs queued behind each other can starve a
+    collective of the threads that it waits for, so there every dispatch is awaited.
     """
     return 0 if mesh.devices.flat[0].platform == "cpu" and mesh.size > 1 else 1

@@ -1,7 +1,7 @@
 """The mesh of devices: made from text such as "data=4,fsdp=2", and the batches that it can split.
 
-Models name no mesh axis. A batch is split over the axes `data`, `fsdp` and `expert`; see axes.py. How the state is
-split is in rules.py.
+Models name no mesh axis. A batch is split over the axes `data`, `fsdp` and `expert`; see axes.py. How the
+state is split is in rules.py.
 """
 
 from __future__ import annotations
@@ -73,11 +73,15 @@ def slice_count(devices: Sequence[Any]) -> int:
 
 
 def _over_slices(text: str, sizes: dict[str, int], devices: Sequence[Any]) -> np.ndarray:
-    """The devices as an array of the mesh's sizes; its first axis runs over the slices, the others inside one."""
+    """The devices as an array of the mesh's sizes.
+
+    The first axis runs over the slices, the others inside one.
+    """
     slices, (first, *rest) = slice_count(devices), sizes.values()
     if first % slices:
         raise ValueError(
-            f"mesh {text}: got a first axis of {first} over {slices} slices; expected a multiple of {slices}. "
+            f"mesh {text}: got a first axis of {first} over {slices} slices; expected a multiple of "
+            f"{slices}. "
             f"Begin with data={slices}"
         )
     inside, across = [first // slices, *rest], [slices, *(1 for _ in rest)]
@@ -87,8 +91,9 @@ def _over_slices(text: str, sizes: dict[str, int], devices: Sequence[Any]) -> np
 def fit_devices(text: str, devices: int, batches: Sequence[int], *, use_all: bool) -> str:
     """The mesh as text with the data axis as large as `devices` and the batches allow; all other axes stay.
 
-    batches: sizes that the number of parts must divide. use_all: every device must be used, as in many processes.
-    Text that is no mesh, or whose other axes need more devices, comes back as it is: make_mesh refuses it.
+    batches: sizes that the number of parts must divide. use_all: every device must be used, as in many
+    processes. Text that is no mesh, or whose other axes need more devices, comes back as it is: make_mesh
+    refuses it.
     """
     try:
         sizes = axis_sizes(text) if text else {}
@@ -130,9 +135,10 @@ def check_batch(mesh: Mesh, batch: int, accumulate: int, name: str) -> None:
 
 
 def check_pmap(mesh: Mesh) -> None:
-    """Raises ValueError for a mesh of other axes than data: pmap has one axis, over which the batch is split."""
+    """Raises ValueError for a mesh of other axes than data: pmap has one axis, which splits the batch."""
     if set(mesh.shape) != {"data"}:
         raise ValueError(
-            f"--compile pmap: got the mesh {mesh_text(mesh.shape)}; expected the axis data alone, as pmap splits only the "
+            f"--compile pmap: got the mesh {mesh_text(mesh.shape)}; expected the axis data alone, as pmap "
+            "splits only the "
             "batch. Use --mesh data=N, or --compile jit"
         )

@@ -24,7 +24,7 @@ def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
 
 
 def split_positions(batch: Any, mesh: Mesh, *, leading: int) -> Any:
-    """The batch with its positions, the axis after the examples, split over `context` where that divides them.
+    """The batch with its positions, the axis after the examples, split over `context` where it divides them.
 
     To be traced. leading: axes before the example axis.
     """
@@ -43,7 +43,9 @@ def split_positions(batch: Any, mesh: Mesh, *, leading: int) -> Any:
 def put_batch(
     rows: Callable[[int, int], Mapping[str, np.ndarray]], batch: int, mesh: Mesh, *, leading: int = 0
 ) -> Any:
-    """A global batch split over the mesh; rows(start, stop) is called only for what this process's devices hold.
+    """A global batch split over the mesh.
+
+    rows(start, stop) is called only for what this process's devices have.
 
     leading: axes before the example axis (steps of one dispatch), which rows gives too.
     """

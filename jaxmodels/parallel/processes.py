@@ -1,7 +1,7 @@
-"""Many processes that train as one, by JAX's own multi-controller runtime: joining them, and agreeing between them.
+"""Many processes that train as one, by JAX's multi-controller runtime: joining, and agreeing between them.
 
-Every process runs the same program. What is decided or written once is process 0's: `by_first` runs it there,
-and hands what it gave, or its failure, to all. In a process of its own everything here is free, and no
+Every process runs the same program. What is decided or written once is process 0's: `on_first_process` runs
+it there, and hands its value, or its failure, to all. In a process of its own everything here is free, and no
 backend is touched.
 """
 
@@ -55,7 +55,10 @@ def first() -> bool:
 
 
 def on_first_process(make: Callable[[], T]) -> T:
-    """What make() gives in process 0, which alone calls it; JSON. Called by all, and raises in all where it fails."""
+    """make() of process 0, which alone calls it; JSON.
+
+    Called by all processes; raises in all where it fails.
+    """
     if count() == 1:
         return make()
     said: dict[str, Any] = {}

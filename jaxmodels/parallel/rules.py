@@ -49,7 +49,7 @@ def state_shardings(shapes: Any, mesh: Mesh, rules: Sequence[Rule] = ()) -> Any:
 
 
 def splitting(params: Any, rules: Sequence[Rule]) -> dict[str, tuple[int, int]]:
-    """By axis that the rules name: (parameters that it splits, the number that divides all their dimensions there)."""
+    """For each axis of the rules: (parameters that it splits, the gcd of their dimensions there)."""
     found: dict[str, tuple[int, int]] = {}
     for name, leaf in by_path({"params": params}).items():
         wanted = next((wanted for pattern, wanted in rules if re.search(pattern, name)), ())
@@ -96,7 +96,10 @@ def _spec(shape: tuple[int, ...], mesh: Mesh, wanted: Sequence[Any]) -> Partitio
 
 
 def _split_rest(spec: list[str | None], shape: tuple[int, ...], mesh: Mesh, stacked: int) -> None:
-    """Splits the largest dimension that is left over `fsdp`, where that divides it; not the first `stacked` ones."""
+    """Splits the largest remaining dimension over `fsdp`, where that divides it.
+
+    Not the first `stacked` ones.
+    """
     n = mesh.shape.get(axes.FSDP, 1)
     if n == 1 or axes.FSDP in spec:
         return

@@ -1,4 +1,6 @@
-"""The arrays of a checkpoint, as Orbax reads and writes them: names and types, random keys, paths, and its many words."""
+"""A checkpoint's arrays as Orbax reads and writes them: names and types, random keys, paths, and its
+long messages.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ READS_WITHOUT = re.compile(r"\*\*|[\\\ud800-\udfff]")
 
 
 def check_path(folder: Path, *, writing: bool = True) -> None:
-    """Raises ValueError where Orbax could not read again what it writes below this folder, or not read what is there."""
+    """Raises ValueError where Orbax could not read back what it writes below this folder, or what is
+    there.
+    """
     path = str(folder.absolute())
     bad = (WRITES_WITHOUT if writing else READS_WITHOUT).findall(path)
     if bad:
@@ -28,7 +32,8 @@ def check_path(folder: Path, *, writing: bool = True) -> None:
             text.encode("utf-8", "backslashreplace").decode() for text in (path, " ".join(sorted(set(bad))))
         ]
         raise ValueError(
-            f"{shown[0]}: got a path with {shown[1]}; expected one without [ ] * ? \\ and without bytes that are no UTF-8, "
+            f"{shown[0]}: got a path with {shown[1]}; expected one without [ ] * ? \\ and without bytes that "
+            "are no UTF-8, "
             "with which checkpoints could not be read again. Choose another --folder, or rename the folder"
         )
 
@@ -53,7 +58,7 @@ def begin(writer: Any, path: Path, tree: Any) -> None:
 
 
 def can_be_opened(path: Path, tree: Mapping[str, str]) -> bool:
-    """Whether a reader finds every array of the tree (see types_of) there; only what describes them is read."""
+    """Whether a reader finds every array of the tree (see types_of); only their description is read."""
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:

@@ -6,10 +6,11 @@
     checkpoints/N/identity.json  whose it is: the run's id, the step, whether it was the best so far
     checkpoints/N/manifest.json  size and sha256 of every file above, and of no other
 
-A checkpoint gets its name when every byte, the manifest included, is on the disk; see checkpoint_writer.py. That it was
-the best so far is written in it, so no kill can part the two; the newest one that says so is the best. Orbax notices no
-flipped bit, so a restore compares every file with the manifest, and the step and the run with the folder's name and run; a
-damaged, renamed or foreign checkpoint is set aside and named.
+A checkpoint gets its name when every byte, the manifest included, is on the disk; see
+checkpoint_writer.py. That it was the best so far is written in it, so no kill can part the two; the
+newest one that says so is the best. Orbax notices no flipped bit, so a restore compares every file with
+the manifest, and the step and the run with the folder's name and run; a damaged, renamed or foreign
+checkpoint is set aside and named.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ __all__ = ["Checkpoints", "Damaged", "PartLost"]
 class Checkpoints:
     """The checkpoints of one run's folder.
 
-    keep: how many of the newest stay; the best (see save) stays as well, and what is being read. warn: gets one line when
-    something was set aside. run: the run's id, which its checkpoints carry and must have; None saves none and takes any.
+    keep: how many of the newest stay; the best (see save) stays as well, and what is being read. warn:
+    gets one line when something was set aside. run: the run's id, which its checkpoints carry and must
+    have; None saves none and takes any.
     """
 
     def __init__(
@@ -64,8 +66,8 @@ class Checkpoints:
     def best(self) -> int | None:
         """The step of the best checkpoint, where one was saved as such and is still there.
 
-        One that does not say whether it is the best counts as such: it is not removed, and a reader hears that it is
-        damaged.
+        One that does not say whether it is the best counts as such: it is not removed, and a reader hears
+        that it is damaged.
         """
         for step in self.steps()[::-1]:
             try:
@@ -81,7 +83,10 @@ class Checkpoints:
         return read_json(self._path(step) / "note.json", limit=LIMIT)
 
     def verify(self, step: int) -> None:
-        """Compares every file of a checkpoint with its manifest, and whose it is; raises Damaged where they differ."""
+        """Compares a checkpoint's files with its manifest, and its identity.
+
+        Raises Damaged where they differ.
+        """
         manifest.verify(self._path(step), step, run=self.run)
 
     def _path(self, step: int) -> Path:
@@ -97,7 +102,10 @@ class Checkpoints:
         self._writer.save(CheckpointIdentity(self.run, step, best), state, note)
 
     def wait(self) -> None:
-        """Returns when everything saved so far is on the disk; raises OSError where that failed, in whatever process."""
+        """Returns when everything saved so far is on the disk.
+
+        Raises OSError where that failed, in any process.
+        """
         self._writer.wait()
 
     def close(self) -> None:
@@ -117,9 +125,9 @@ class Checkpoints:
     def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, dict[str, Any]] | None:
         """(step, state, note) of the newest sound checkpoint, or of the given step; None where there is none.
 
-        like: shapes, types and shardings of the state. Damaged checkpoints are renamed to damaged-N and the one before
-        them used; where a step was given, or all are damaged, raises Damaged. Raises ValueError where the state is not
-        like this.
+        like: shapes, types and shardings of the state. Damaged checkpoints are renamed to damaged-N and
+        the one before them used; where a step was given, or all are damaged, raises Damaged. Raises
+        ValueError where the state is not like this.
         """
         chosen = processes.on_first_process(lambda: self._choose(step))
         if chosen is None:
@@ -130,10 +138,10 @@ class Checkpoints:
     def read(
         self, like: Mapping[str, Any], step: int | None = None
     ) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
-        """(step, parts, note) of some of the state's parts, by name, for readers other than the run, which may go on.
+        """(step, parts, note) of some of the state's parts, by name, for readers while the run may go on.
 
-        Without a step the best is read, else the newest. It is held, so that its run does not remove it meanwhile; one
-        that was removed before is replaced by its successor. Nothing is renamed.
+        Without a step the best is read, else the newest. It is held, so that its run does not remove it
+        meanwhile; one that was removed before is replaced by its successor. Nothing is renamed.
         """
         arrays.check_path(self.folder, writing=False)
         handle: int | None = None
@@ -218,7 +226,8 @@ class Checkpoints:
 
     def _none_left(self, damage: Mapping[int, Damaged]) -> Damaged:
         return Damaged(
-            f"no sound checkpoint is left in {self.folder}: {'; '.join(map(str, damage.values()))}. Copy one back from "
+            f"no sound checkpoint is left in {self.folder}: {'; '.join(map(str, damage.values()))}. Copy one "
+            "back from "
             "where it was intact, or start over with --fresh"
         )
 
@@ -233,7 +242,9 @@ class Checkpoints:
         return aside.name
 
     def _check_fits(self, step: int, here: Mapping[str, str], parts: Mapping[str, Any] | None = None) -> None:
-        """Raises ValueError where names, types or shapes are not those of a checkpoint, or of its named parts."""
+        """Raises ValueError where names, types or shapes differ from those of a checkpoint, or of its
+        named parts.
+        """
         tree = read_json(self._path(step) / "tree.json", limit=LIMIT)
         there = {x: kind for x, kind in tree.items() if parts is None or x.partition("/")[0] in parts}
         changes = [
@@ -244,6 +255,7 @@ class Checkpoints:
         if changes:
             more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
             raise ValueError(
-                f"checkpoint {step} in {self.folder} does not fit the experiment: {'; '.join(changes[:4])}{more}. Use the "
+                f"checkpoint {step} in {self.folder} does not fit the experiment: "
+                f"{'; '.join(changes[:4])}{more}. Use the "
                 "experiment's own folder, or start over with --fresh"
             )

@@ -1,7 +1,9 @@
-"""Writes checkpoints in the background: built in a folder with another name, opened again as a reader would, then renamed.
+"""Writes checkpoints in the background: built under another name, opened again as a reader would,
+then renamed.
 
-Every process writes its part of the arrays; all else is process 0's, and where that fails, the next wait raises in all. A
-process that cannot write its part raises PartLost and has to end: Orbax lets the others wait for it.
+Every process writes its part of the arrays; all else is process 0's, and where that fails, the next wait
+raises in all. A process that cannot write its part raises PartLost and has to end: Orbax lets the others
+wait for it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class PartLost(Exception):
 class CheckpointWriter:
     """Writes checkpoints into one folder, one at a time.
 
-    written: called when a checkpoint is complete. newest: gives the step of the newest complete one, for messages.
+    written: called when a checkpoint is complete. newest: gives the step of the newest complete one, for
+    messages.
     """
 
     def __init__(self, folder: Path, *, written: Callable[[], None], newest: Callable[[], int | None]):
@@ -46,7 +49,7 @@ class CheckpointWriter:
         self._error: BaseException | None = None
 
     def save(self, identity: CheckpointIdentity, state: Any, note: dict[str, Any]) -> None:
-        """Copies the state off the device and writes it in the background; waits for an earlier save first."""
+        """Copies the state off the device and writes it in the background, after an earlier save."""
         arrays.check_path(self.folder)
         self.wait()
         building, begun = self.folder / f".saving-{identity.step}", False
@@ -79,7 +82,7 @@ class CheckpointWriter:
         (building / "tree.json").write_text(json.dumps(arrays.types_of(state)))
 
     def _check_room(self, state: Any) -> None:
-        """Raises OSError where the disk is too full; Orbax would notice too, but over a thousand lines of tracebacks."""
+        """Raises OSError where the disk is too full; Orbax would do so in a thousand lines of tracebacks."""
         existing = next(p for p in (self.folder, *self.folder.parents) if p.exists())
         needed = sum(x.nbytes for x in jax.tree.leaves(arrays.without_keys(state)))
         if shutil.disk_usage(existing).free < needed + ROOM:
@@ -120,7 +123,10 @@ class CheckpointWriter:
             raise
 
     def wait(self) -> None:
-        """Returns when everything saved so far is on the disk; raises OSError where that failed, in whatever process."""
+        """Returns when everything saved so far is on the disk.
+
+        Raises OSError where that failed, in any process.
+        """
         if self._done is not None:
             self._done.wait()  # unlike Thread.join, a signal can interrupt it, and it can be waited for again
             self._done = None
@@ -157,13 +163,18 @@ class CheckpointWriter:
 
     def _part_lost(self, error: Exception) -> PartLost:
         return PartLost(
-            f"this process could not write its part of a checkpoint to {self.folder}: {arrays.reason(error)}. "
+            f"this process could not write its part of a checkpoint to {self.folder}: "
+            f"{arrays.reason(error)}. "
             "All processes stop. Make room there, or move the folder and name it with --folder; "
             "then the same command goes on"
         )
 
     def close(self) -> None:
-        """Waits for this process's writing, and ends Orbax's threads; other processes may have failed, and not come here."""
+        """Waits for this process's writing, and ends Orbax's threads.
+
+        Other processes may have failed, and not come here: nothing is exchanged.
+
+        """
         try:
             if self._done is not None:
                 self._done.wait()

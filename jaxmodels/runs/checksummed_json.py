@@ -1,4 +1,4 @@
-"""JSON files whose every bit counts: written with the sha256 of their content, and refused where one has changed."""
+"""JSON files written with the sha256 of their content, and refused where a bit of them has changed."""
 
 from __future__ import annotations
 

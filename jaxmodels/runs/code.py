@@ -30,7 +30,10 @@ PREFIX = "jaxmodels_experiment_"
 
 
 class Code:
-    """One loading of an experiment's file. name: of its module, and what the names of those beside it begin with."""
+    """One loading of an experiment's file.
+
+    name: of its module, and the prefix of the names of those beside it.
+    """
 
     def __init__(self, file: Path, name: str = ""):
         self.file = Path(file)
@@ -70,7 +73,9 @@ class Code:
         return module
 
     def beside(self) -> dict[str, str]:
-        """The texts of the modules beside the file that it imports, and those that they import, by path below the folder."""
+        """The texts of the modules beside the file that it imports, directly or not, by path below
+        the folder.
+        """
         seen: dict[Path, str] = {}
         todo: list[tuple[Path, tuple[str, ...]]] = [(self.file, ())]
         while todo:
@@ -97,12 +102,15 @@ class Code:
             below = found.relative_to(self.root)
             if found.resolve() != self.file.parent.resolve() / FOLDER / below:
                 raise files.BadFile(
-                    f"{found}: got a link on the way to it; expected files and folders. Copy what it names, if you trust it"
+                    f"{found}: got a link on the way to it; expected files and folders. Copy what it names, "
+                    "if you trust it"
                 )
         return found
 
     def _is_beside(self, top: str) -> bool:
-        """Whether a name means a module beside the file: one is there, and no installed package is called so."""
+        """Whether a name means a module beside the file: one is there, and no installed package has
+        this name.
+        """
         if top not in self._found:
             free = top not in sys.stdlib_module_names and top != __name__.partition(".")[0]
             self._found[top] = free and self.find((top,)) is not None and not self._is_installed(top)

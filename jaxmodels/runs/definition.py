@@ -1,4 +1,4 @@
-"""What defines a run: the experiment's code, its knobs, the options that change the result, and its data; how two differ."""
+"""What defines a run, its code, knobs, options that change the result, and data; and how two runs differ."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class RunDefinition(NamedTuple):
     """Two runs with the same definition are the same.
 
     beside: texts of the modules beside the experiment's file, see jaxmodels.runs.code. data: see
-    jaxmodels.runs.fingerprints; data whose fingerprint is unknown differs from none. traced: of an Experiment without a
-    file, see jaxmodels.runs.step_digest.
+    jaxmodels.runs.fingerprints; data whose fingerprint is unknown differs from none. traced: of an
+    Experiment without a file, see jaxmodels.runs.step_digest.
     """
 
     source: str
@@ -61,7 +61,10 @@ def read(folder: Path) -> RunDefinition:
 
 
 def lengthened_knob(saved: RunDefinition, wanted: RunDefinition) -> str | None:
-    """The knob by which `wanted` is the saved run with more steps and nothing else changed; None where it is not."""
+    """The knob by which `wanted` is the saved run with more steps and no other change.
+
+    None where it is not.
+    """
     before, after = _values(saved), _values(wanted)
     names = {*before["knobs"], *after["knobs"]}
     changed = [name for name in names if before["knobs"].get(name) != after["knobs"].get(name)]

@@ -40,7 +40,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the working folder, with "-dirty" where tracked files differ from it; None outside of git."""
+    """The working folder's commit, with "-dirty" where tracked files differ; None outside of git."""
     try:
         return _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):

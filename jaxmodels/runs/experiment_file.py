@@ -34,7 +34,7 @@ class File(NamedTuple):
     memories: dict[str, Memory]  # what each setting of the knobs has learned from its data
 
     def build(self, config: Any, *, like: Any = None) -> Experiment:
-        """The experiment of these knobs; what it learns from data is the memory's of its knobs, or of another setting's."""
+        """The experiment of these knobs. like: other knobs, whose memory has what it learns from data."""
         with self.memory(config if like is None else like).building():
             try:
                 experiment = self.module.build(config)
@@ -43,7 +43,8 @@ class File(NamedTuple):
                 raise
             if not isinstance(experiment, Experiment):
                 raise ValueError(
-                    f"{self.path}: build(config) gave {type(experiment).__name__}; it must return a jaxmodels.Experiment"
+                    f"{self.path}: build(config) gave {type(experiment).__name__}; it must return a "
+                    "jaxmodels.Experiment"
                 )
             check_parts(experiment)
             return _remembering(experiment)
@@ -89,7 +90,7 @@ def _remembering(experiment: Experiment) -> Experiment:
 
 
 def name_classes(experiment: Experiment, warn: Callable[[str], object]) -> None:
-    """Has the names of the classes learned now, so that a report made later does not ask the data for them."""
+    """Learns the names of the classes now, so that a report made later does not ask the data for them."""
     if experiment.display is not None and experiment.display.classes is not None:
         try:
             experiment.display.classes()
@@ -102,7 +103,7 @@ def _listed(classes: Callable[[], Sequence[Any]]) -> Callable[[], list[str]]:
 
 
 def load(path: str | Path | File) -> File:
-    """Runs the file once, under its own name, and checks what it must offer; a File is one that was run already."""
+    """Runs the file once, under its own name, and checks what it must offer; a File was run already."""
     if isinstance(path, File):
         return path
     path = Path(path)
@@ -122,14 +123,16 @@ def load(path: str | Path | File) -> File:
         package = name.partition(".")[0]
         if name != error.name:
             raise ValueError(
-                f"{path}: got an import of {name}; expected a module of that name beside the file. Check the name, or write "
+                f"{path}: got an import of {name}; expected a module of that name beside the file. Check the "
+                "name, or write "
                 "the module"
             ) from error
         if not package or importlib.util.find_spec(package) is not None:  # a mistake in the name of a part
             raise
         _check_imported(path, code, error)
         raise ValueError(
-            f"{path} needs the package {package}, which is not installed: install it, or put {package}.py beside the "
+            f"{path} needs the package {package}, which is not installed: install it, or put {package}.py "
+            "beside the "
             "experiment's file"
         ) from error
     if not callable(getattr(module, "build", None)):
@@ -139,7 +142,8 @@ def load(path: str | Path | File) -> File:
     config = getattr(module, "Config", None)
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise ValueError(
-            f"{path} has no dataclass Config; put the experiment's knobs, with defaults, into one of that name"
+            f"{path} has no dataclass Config; put the experiment's knobs, with defaults, into one of that "
+            "name"
         )
     missing = [
         f.name
@@ -159,7 +163,8 @@ def _check_imported(path: Path, code: Code, error: ModuleNotFoundError) -> None:
     package = (error.name or "").partition(".")[0]
     if package and package == shown(package) and code.find((package,)) is not None:
         raise ValueError(
-            f"{path}: got an import of {error.name} by importlib; expected an import statement, by which modules beside the "
+            f"{path}: got an import of {error.name} by importlib; expected an import statement, by which "
+            "modules beside the "
             f"file are found, and copied into a run's folder. Write import {error.name}"
         ) from error
 
@@ -198,7 +203,7 @@ def knobs_of(config: Any) -> dict[str, Any]:
 
 
 def run_name(file: File, config: Any) -> str:
-    """The file's name, and the knobs that are not at their defaults: gpt_python, gpt_python-lr=0.001; see runs.names."""
+    """The file's name, and the knobs that are not at their defaults: gpt_python-lr=0.001; see runs.names."""
     default = knobs_of(file.config())
     changed = {k: v for k, v in knobs_of(config).items() if v != default[k]}
     return names.of_knobs(changed, prefix=[file.path.stem])

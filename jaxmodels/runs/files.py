@@ -1,4 +1,5 @@
-"""Files of a run's folder: read where regular and small enough, written so that they are always the old or the new one.
+"""Files of a run's folder: read if regular and small enough, written atomically: always the old or
+the new file.
 
 A folder may come from elsewhere. What it names is followed nowhere: a link, a FIFO or a device in place of a
 file is refused before it is opened for reading, and no file is read beyond its limit.
@@ -28,7 +29,7 @@ class BadFile(ValueError):
 
 
 def read_bytes(path: str | os.PathLike[str], *, limit: int = TEXT_LIMIT) -> bytes:
-    """The content of a regular file of at most limit bytes; raises BadFile for a link, a special file or a larger one."""
+    """The content of a regular file; raises BadFile for a link, a special file, or more than limit bytes."""
     handle, size = _open(path)
     try:
         if size > limit:
@@ -46,7 +47,10 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = TEXT_LIMIT) -> byte
 
 
 def read_lines(path: str | os.PathLike[str], *, limit: int = LOG_LIMIT) -> tuple[list[bytes], bool]:
-    """(a log's lines, the last of which may be cut, and whether only those of its last `limit` bytes are there)."""
+    """(a log's lines, whether earlier ones were skipped): those of its last `limit` bytes.
+
+    The last line may be cut short.
+    """
     handle, size = _open(path)
     try:
         if cut := size > limit:
@@ -58,20 +62,27 @@ def read_lines(path: str | os.PathLike[str], *, limit: int = LOG_LIMIT) -> tuple
 
 
 def inside(folder: str | os.PathLike[str], name: str) -> Path:
-    """The path of a file below a folder, by its name there; raises BadFile for a link on the way and for a way out."""
+    """The path of a file below a folder, by its name there.
+
+    Raises BadFile for links on the way, and for ways out.
+    """
     path = Path(folder)
     for part in Path(name).parts:
         path = path / part
         if part in ("..", "/") or path.is_symlink():
             raise BadFile(
-                f"{path}: got {'a link' if path.is_symlink() else 'a name that leads out'}; expected a file or a folder "
+                f"{path}: got {'a link' if path.is_symlink() else 'a name that leads out'}; expected a file "
+                "or a folder "
                 "of its own. Copy what it names here, if you trust it"
             )
     return path
 
 
 def regular(folder: str | os.PathLike[str], pattern: str = "*") -> list[Path]:
-    """The regular files of a folder whose names fit, by name; no links, and none where the folder is absent or a link."""
+    """The regular files of a folder that match, by name.
+
+    No links, and none where the folder is absent or a link.
+    """
     folder = Path(folder)
     if folder.is_symlink() or not folder.is_dir():
         return []
@@ -92,7 +103,7 @@ def open_reading(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def open_appending(path: str | os.PathLike[str]) -> int:
-    """A handle of a regular file that is written at its end, as a log or a lock, and made where it is absent."""
+    """A handle of a regular file that is appended to, such as a log or a lock; made where it is absent."""
     return _handle(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
 
 
@@ -109,7 +120,8 @@ def _handle(path: str | os.PathLike[str], flags: int) -> int:
     except OSError as error:
         if Path(path).is_symlink():
             raise BadFile(
-                f"{path}: got a link; expected a regular file. Copy the file that it names here, if you trust it"
+                f"{path}: got a link; expected a regular file. Copy the file that it names here, if you "
+                "trust it"
             ) from error
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -137,7 +149,7 @@ def read_text(path: str | os.PathLike[str], *, limit: int = TEXT_LIMIT) -> str:
 
 
 def read_json(path: str | os.PathLike[str], *, kind: type = dict, limit: int = TEXT_LIMIT) -> Any:
-    """The JSON value in a file, a dict unless another kind is asked for; a name given twice in an object is refused."""
+    """The JSON value in a file, of this kind; a name that stands twice in an object is refused."""
     text = read_text(path, limit=limit)
     try:
         found = json.loads(text, object_pairs_hook=_without_duplicates)

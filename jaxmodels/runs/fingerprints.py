@@ -15,7 +15,7 @@ QUICK = 1.0  # seconds that a fingerprint took while training, up to which a com
 
 
 def fingerprints(experiment: Experiment, names: Any = None) -> dict[str, dict[str, Any]]:
-    """{"fingerprint", "seconds"} of each data set, or of those that are named; without those that tell none."""
+    """{"fingerprint", "seconds"} of each data set, or of the named ones; without those that have none."""
     data = {"train": experiment.train}
     data |= {f"evals/{name}": as_evaluation(one).data for name, one in experiment.evals.items()}
     found = {}
@@ -50,14 +50,15 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The same in sentences."""
     return [
-        f"{title(name)}: its examples, or their order, are others (fingerprint {before[name]['fingerprint'][:8]} there, "
+        f"{title(name)}: its examples, or their order, are others (fingerprint "
+        f"{before[name]['fingerprint'][:8]} there, "
         f"{after[name]['fingerprint'][:8]} here)"
         for name in changed(before, after)
     ]
 
 
 def worth_comparing(before: Mapping[str, Any], evaluates: bool) -> list[str]:
-    """The names of data sets to compare: those of evaluations, where these are made, and all that take no time."""
+    """The data sets to compare: those of evaluations, where these are made, and those that take no time."""
     return [
         n for n, one in before.items() if not one["seconds"] > QUICK or (evaluates and n.startswith("evals/"))
     ]

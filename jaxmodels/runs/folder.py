@@ -2,9 +2,10 @@
 
     experiment.py  knobs.json  run.json   environment.json   metrics.jsonl   checkpoints/N/   result.json
 
-A folder belongs to one experiment, and one run at a time trains in it. Of several processes, the first one writes. The
-first three files define the run, and are compared with their digests; what decides bits after a resume is in the
-checkpoints. The others are information: a run comes to the same parameters without them.
+A folder belongs to one experiment, and one run at a time trains in it. Of several processes, the first
+one writes. The first three files define the run, and are compared with their digests; what decides bits
+after a resume is in the checkpoints. The others are information: a run comes to the same parameters
+without them.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class Folder:
     def open(self, wanted: RunDefinition, *, fresh: bool = False, force: bool = False) -> bool:
         """Takes the folder; True where it holds a run of this experiment to go on with.
 
-        fresh: an old run is moved aside, to NAME.1 and so on. force: go on with the old run though it is another
-        experiment's; `settle` writes the new one down when the old run's checkpoint is known to fit. A complete run whose
-        experiment differs only by more steps goes on; see go_on_longer.
+        fresh: an old run is moved aside, to NAME.1 and so on. force: go on with the old run though it is
+        another experiment's; `settle` writes the new one down when the old run's checkpoint is known to
+        fit. A complete run whose experiment differs only by more steps goes on; see go_on_longer.
         """
         going_on, self.checkpoints.run = processes.on_first_process(lambda: self._open(wanted, fresh, force))
         return going_on
@@ -68,7 +69,8 @@ class Folder:
             self._take()
         except OSError as error:
             raise ValueError(
-                f"the run's folder {self.path}: got {error.strerror or error}; expected a folder that can be written. "
+                f"the run's folder {self.path}: got {error.strerror or error}; expected a folder that can be "
+                "written. "
                 "Choose another one with --folder, or change its permissions"
             ) from error
         if fresh and any((self.path / name).exists() for name in OF_A_RUN):
@@ -90,7 +92,7 @@ class Folder:
         return bool(steps), run
 
     def _compare(self, wanted: RunDefinition, run: str) -> None:
-        """Raises ValueError where the folder holds another experiment; notes a longer run and what has become known."""
+        """Raises ValueError where the folder holds another experiment; notes a longer run, and new facts."""
         saved = definition.read(self.path)
         knob = definition.lengthened_knob(saved, wanted)
         if knob is not None and self.result().get("exit") == "complete" and self.checkpoints.steps():
@@ -125,7 +127,9 @@ class Folder:
         identity.write(self.path, run, definition.files(self.longer))
 
     def go_on_longer(self, step: int) -> str:
-        """Writes down that the complete run goes on from this step with more steps; gives what to tell of it, else "".
+        """Writes down that the complete run goes on from this step with more steps.
+
+        Gives what to tell, or "".
 
         Called when the state has been restored, so that nothing changes where it cannot be.
         """
@@ -139,8 +143,10 @@ class Folder:
         # The shorter run's result: a reader would take this one for complete.
         (self.path / "result.json").unlink(missing_ok=True)
         return (
-            f"the complete run of {old:,} {knob} goes on to {new:,}: from step {step:,} on its schedules are those of the "
-            f"longer run. The result is not that of one run of {new:,} {knob}, unless no schedule depends on their number"
+            f"the complete run of {old:,} {knob} goes on to {new:,}: from step {step:,} on its schedules are "
+            "those of the "
+            f"longer run. The result is not that of one run of {new:,} {knob}, unless no schedule depends on "
+            "their number"
         )
 
     def _take(self) -> None:
@@ -149,7 +155,8 @@ class Folder:
         except lock.Taken as taken:
             owner = str(taken)
             raise ValueError(
-                f"{self.path} is in use{': ' + owner if owner else ''} is training in it. Wait for it, stop it, or "
+                f"{self.path} is in use{': ' + owner if owner else ''} is training in it. Wait for it, stop "
+                "it, or "
                 "choose another --folder"
             ) from None
 
@@ -212,9 +219,10 @@ class Folder:
 
 
 def has_begun(path: Path) -> bool:
-    """Whether there is something to go on with, or to lose: a checkpoint, a line of a log, a result, a sweep's members.
+    """Whether there is something to go on with, or to lose: a checkpoint, a logged line, a result, members.
 
-    A start that was refused, or killed before any of these, leaves none, and the next one may be of another experiment.
+    A start that was refused, or killed before any of these, leaves none, and the next one may be of
+    another experiment.
     """
     checkpoints = path / "checkpoints"
     if (path / "members").exists():

@@ -1,4 +1,4 @@
-"""Which run a folder holds: its id, which its checkpoints carry, and the digests of the files that say what was run.
+"""Which run a folder holds: its id, which its checkpoints carry, and the digests of the files that define it.
 
     run.json   {"run": id, "files": {"experiment.py": [sha256], "knobs.json": [sha256]}}, with a checksum
 
@@ -50,15 +50,20 @@ def read(folder: Path) -> str:
     """The run's id; raises Damaged where run.json is not what was written, or absent."""
     if not (folder / RUN).exists():
         raise Damaged(
-            f"{folder} has no {RUN}, which says whose its checkpoints are: it is lost, or a development version before 0.1 "
-            "wrote the folder. Copy it back from where it was intact, or start over with --fresh (the old run is kept, "
+            f"{folder} has no {RUN}, which says whose its checkpoints are: it is lost, or a development "
+            "version before 0.1 "
+            "wrote the folder. Copy it back from where it was intact, or start over with --fresh (the old "
+            "run is kept, "
             "renamed)"
         )
     return str(checksummed_json.read(folder / RUN).get("run"))
 
 
 def verify(folder: Path) -> str:
-    """The run's id, after the files were compared with what they were; raises Damaged with the first that differs."""
+    """The run's id, after its files were compared with their digests.
+
+    Raises Damaged with the first that differs.
+    """
     run = read(folder)
     for name, digests in checksummed_json.read(folder / RUN)["files"].items():
         try:
@@ -73,7 +78,8 @@ def verify(folder: Path) -> str:
 
 
 _CURE = (
-    "Copy it back from where it was intact; or train on with your own file and --force, which writes it anew; or start over "
+    "Copy it back from where it was intact; or train on with your own file and --force, which writes it "
+    "anew; or start over "
     "with --fresh (the old run is kept, renamed)"
 )
 

@@ -26,8 +26,10 @@ def check_types(path: Any, config: type) -> None:
         hint = get_type_hints(config)[field.name]
         if (odd := _odd(hint)) is not None:
             raise ValueError(
-                f"{path}: got the knob {field.name} of type {type_name(odd)}; expected int, float, str, bool, Literal, "
-                "Enum, Path, a dataclass, or tuple, list, dict or Optional of them, which a run's folder can give back. Use "
+                f"{path}: got the knob {field.name} of type {type_name(odd)}; expected int, float, str, "
+                "bool, Literal, "
+                "Enum, Path, a dataclass, or tuple, list, dict or Optional of them, which a run's folder can "
+                "give back. Use "
                 "a name or a number for it, and make the object in build()"
             )
     default = config()
@@ -39,7 +41,8 @@ def check_types(path: Any, config: type) -> None:
             same = False
         if not same and own == own:  # nan is its own
             raise ValueError(
-                f"{path}: got {own!r} as the default of the knob {name}; expected a value of its type, {type_name(hint)}, "
+                f"{path}: got {own!r} as the default of the knob {name}; expected a value of its type, "
+                f"{type_name(hint)}, "
                 "that JSON can hold. Change the default or the type"
             )
 
@@ -172,7 +175,9 @@ def words(
 
 
 def apart(argv: Sequence[str], config: type) -> list[str]:
-    """The command line, with --sizes 16,16 as --sizes 16 16 for knobs that are lists of anything but texts."""
+    """The command line, with --sizes 16,16 as --sizes 16 16 for knobs that are lists of other values
+    than texts.
+    """
     hints = {f"--{name.replace('_', '-')}": _bare(hint) for name, hint in get_type_hints(config).items()}
     found: list[str] = []
     for i, word in enumerate(argv):
@@ -199,7 +204,7 @@ def elements(hint: Any) -> tuple[Any, ...]:
 
 
 def _member(value: Any, hint: Any) -> Any:
-    """The Enum's member that a name, or a member of the same Enum of another loading of the file, means; else None."""
+    """The Enum's member that a name means, or a member of the same Enum of another loading; else None."""
     if isinstance(value, hint):
         return value
     if isinstance(value, enum.Enum) and type(value).__name__ == hint.__name__:

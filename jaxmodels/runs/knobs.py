@@ -23,11 +23,13 @@ def read_knobs(folder: str | os.PathLike[str]) -> SavedKnobs:
     for name in SavedKnobs._fields:
         if not isinstance(found.get(name), dict):
             raise BadFile(
-                f"{path}: got {name} that are {_said(found.get(name))}; expected a JSON object. Restore the file from a copy"
+                f"{path}: got {name} that are {_said(found.get(name))}; expected a JSON object. Restore the "
+                "file from a copy"
             )
     if not isinstance(found["options"].get("precision"), str):
         raise BadFile(
-            f"{path}: got a precision that is {_said(found['options'].get('precision'))}; expected float32 or bfloat16. "
+            f"{path}: got a precision that is {_said(found['options'].get('precision'))}; expected float32 "
+            "or bfloat16. "
             "Restore the file from a copy"
         )
     return SavedKnobs(found["knobs"], found["options"])

@@ -1,8 +1,9 @@
-"""What a run learns from its data before training: class names, vocabularies, levels, means and scales, rows of a split.
+"""What a run learns from its data before training: class names, vocabularies, means and scales, rows
+of a split.
 
-A run's parameters mean something only beside these values, so they belong to the run. Training computes them and
-keeps them in the run's folder, in learned.json with a checksum; whatever uses that folder later reads them there,
-and does not ask the data again:
+A run's parameters mean something only beside these values, so they belong to the run. Training computes
+them and keeps them in the run's folder, in learned.json with a checksum; whatever uses that folder later
+reads them there, and does not ask the data again:
 
     scale = learned("scale", lambda: {"mean": table["x"].mean().item(), "std": table["x"].std().item()})
 
@@ -30,17 +31,18 @@ NAME = "learned.json"
 
 
 def learned(name: str, compute: Callable[[], Any]) -> Any:
-    """What compute() found in the data when this run was trained, as a JSON value: tuples and arrays become lists.
+    """What compute() found in the data when this run was trained, as JSON: tuples and arrays become lists.
 
-    name: one for each value of an experiment. Whatever else the value depends on, such as the size of a vocabulary,
-    belongs into it; a path does not, so that data may move. compute() is called once in a run's life.
+    name: one for each value of an experiment. Whatever else the value depends on, such as the size of a
+    vocabulary, belongs into it; a path does not, so that data may move. compute() is called once in a
+    run's life.
     """
     memory = _MEMORY.get()
     return _json(name, compute()) if memory is None else memory.get(name, compute)
 
 
 def remembering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, for which learned() means the run that is being built now, whenever and in whatever thread it runs."""
+    """The function, for which learned() always means the run that is being built now, in whatever thread."""
     memory = _MEMORY.get()
     return function if memory is None else partial(_within, memory, function)
 
@@ -52,7 +54,10 @@ def portable_name(path: str | os.PathLike[str]) -> str:
 
 
 class OtherData(ValueError):
-    """Data that does not fit what was learned, such as a folder of an unknown class; the message says what, and what to do."""
+    """Data that does not fit what was learned, such as a folder of an unknown class.
+
+    The message says what to do.
+    """
 
 
 class Memory:
@@ -68,7 +73,9 @@ class Memory:
         self._pipelines = 0
 
     def __eq__(self, other: object) -> bool:
-        """Whether the two agree in every value that both have: of two that learn from the same data, one may have more."""
+        """Whether they agree in every value that both have: of two that learn from the same data, one
+        may have more.
+        """
         if not isinstance(other, Memory):
             return False
         return all(
@@ -123,7 +130,7 @@ class Memory:
 
 
 class PipelineMemory(NamedTuple):
-    """What a pipeline tells of its data, remembered for where the data is absent: a prediction needs no training set."""
+    """What a pipeline tells of its data, for where that is absent: a prediction needs no training set."""
 
     memory: Memory | None
     number: int
@@ -152,7 +159,10 @@ class PipelineMemory(NamedTuple):
         return value
 
     def spec(self, first: Callable[[], Mapping[str, Any]]) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """The shapes and types, without the example axis, of the arrays of first(), a batch; remembered likewise."""
+        """Shapes and types, without the example axis, of the arrays of first(), a batch.
+
+        Remembered likewise.
+        """
         spec: dict[str, tuple[tuple[int, ...], Any]] = {}
 
         def described() -> list[Any]:
@@ -164,7 +174,10 @@ class PipelineMemory(NamedTuple):
 
 
 def read_learned(folder: Path) -> dict[str, Any]:
-    """The values in a run's folder, by name; {} where it learned nothing. Raises Damaged where a bit of them has changed."""
+    """The values in a run's folder, by name; {} where it learned nothing.
+
+    Raises Damaged where a bit has changed.
+    """
     path = Path(folder) / NAME
     return checksummed_json.read(path).get("values", {}) if os.path.lexists(path) else {}
 
@@ -174,7 +187,8 @@ def write_learned(folder: Path, values: Mapping[str, Any]) -> None:
     if (size := len(json.dumps(values))) > TEXT_LIMIT - 1000:
         largest = max(values, key=lambda name: len(json.dumps(values[name])))
         raise ValueError(
-            f"learned(): got {size:,} bytes, of which {largest!r} has most; expected at most {TEXT_LIMIT:,} of names, "
+            f"learned(): got {size:,} bytes, of which {largest!r} has most; expected at most {TEXT_LIMIT:,} "
+            "of names, "
             "words and numbers. Keep large arrays in files of the experiment's own, and learn which"
         )
     checksummed_json.write(Path(folder) / NAME, {"values": dict(values)})
@@ -207,6 +221,7 @@ def _json(name: str, value: Any) -> Any:
         return json.loads(json.dumps(value, default=_as_python))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"learned({name!r}): got {type(value).__name__} ({error}); expected a JSON value: numbers, strings, lists "
+            f"learned({name!r}): got {type(value).__name__} ({error}); expected a JSON value: numbers, "
+            "strings, lists "
             "and dicts of them, or arrays. Convert it to one"
         ) from error

@@ -1,8 +1,8 @@
-"""Locks between processes: on a file, by one owner; and on a checkpoint's folder, shared by those who read it.
+"""Locks between processes: on a file, by one owner; on a checkpoint's folder, shared by its readers.
 
-The system releases a lock when its process ends, so nothing is left behind. Checkpoints are read while their run goes on
-and removes older ones: who reads one holds it. Where a file system has no locks, no checkpoint is held, and one that was
-removed meanwhile is found missing.
+The system releases a lock when its process ends, so nothing is left behind. Checkpoints are read while
+their run goes on and removes older ones: who reads one holds it. Where a file system has no locks, no
+checkpoint is held, and one that was removed meanwhile is found missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ class Taken(Exception):
 
 
 def take(path: Path, owner: str, *, wait: bool = False) -> TextIO:
-    """Locks a file and writes its owner into it; closing the file releases the lock. Raises Taken, unless it waits."""
+    """Locks a file and writes its owner into it. Closing the file releases the lock.
+
+    Raises Taken, unless it waits.
+    """
     lock = os.fdopen(open_appending(path), "a+")
     if wait:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -63,7 +63,9 @@ def read_identity(folder: Path) -> CheckpointIdentity:
 
 
 def verify(folder: Path, step: int, *, run: str | None = None, contents: bool = True) -> CheckpointIdentity:
-    """Compares a checkpoint's folder with its manifest and identity; raises Damaged with the first thing that differs.
+    """Compares a checkpoint's folder with its manifest and identity.
+
+    Raises Damaged with the first difference.
 
     run: the id that it must have; None takes any. contents: also of each file; else names and sizes alone.
     """
@@ -116,7 +118,10 @@ def digests_of(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def _sizes(folder: Path, name: str) -> dict[str, int]:
-    """The size of every file below the folder; links and special files, which no checkpoint has, are damage."""
+    """The size of every file below the folder.
+
+    Links and special files, which no checkpoint has, are damage.
+    """
     sizes: dict[str, int] = {}
     for at, folders, names in os.walk(folder):
         for entry in (*names, *folders):
@@ -129,7 +134,8 @@ def _sizes(folder: Path, name: str) -> dict[str, int]:
                 sizes[path.relative_to(folder).as_posix()] = mode.st_size
             elif not stat.S_ISDIR(mode.st_mode):
                 raise Damaged(
-                    f"{name}: {path.relative_to(folder)} is a link, a pipe or a device; expected a regular file"
+                    f"{name}: {path.relative_to(folder)} is a link, a pipe or a device; expected a regular "
+                    "file"
                 )
     return sizes
 

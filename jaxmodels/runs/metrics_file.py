@@ -17,7 +17,7 @@ Tracker = Callable[[int, Mapping[str, float]], None]  # of a step and its values
 
 
 def finite(tree: Any) -> Any:
-    """A tree of dicts with None in place of every number that is not finite, as JSON has neither NaN nor infinity."""
+    """A tree of dicts with None in place of every number that is not finite, which JSON cannot hold."""
     if isinstance(tree, Mapping):
         return {name: finite(value) for name, value in tree.items()}
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
@@ -39,7 +39,8 @@ def json_lines(path: Path, warn: Callable[[str], None] = print) -> Tracker:
             if len(waiting) == 1:
                 with contextlib.suppress(OSError):  # the warning may go to the same full disk
                     warn(
-                        f"{path} cannot be written ({error.strerror or error}); its lines are kept and tried again"
+                        f"{path} cannot be written ({error.strerror or error}); its lines are kept and tried "
+                        "again"
                     )
 
     write.__qualname__ = "json_lines"

@@ -1,4 +1,4 @@
-"""Names of files and folders from whatever people call things: no way out, nothing a shell reads, and no two alike."""
+"""Names of files and folders from any text: no way out, nothing a shell interprets, and no two alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a folder is, a run or weights from elsewhere, and whether its code is to be trusted. Nothing of it is run here.
+"""Whether a folder is a run or weights from elsewhere, and whether its code can be trusted.
+
+Runs nothing of it.
 
 A run's folder is code: experiment.py in it is run by whatever builds the run's model. A folder of weights is
 data, and is never run. One that looks like both might have been made to have its code run, so it is refused.
@@ -38,7 +40,7 @@ TENSORS = (
 
 
 def is_weights(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a model from elsewhere, in a folder or a file; False for a run, and for what is neither.
+    """Whether this is a model from elsewhere, in a folder or a file; False for a run, and for anything else.
 
     Raises ValueError for a folder that looks like both.
     """
@@ -48,19 +50,25 @@ def is_weights(path: str | os.PathLike[str]) -> bool:
     run, weights = _found(path)
     if run and weights:
         raise BadFile(
-            f"{path}: got a folder with {run} of a run and {weights} of a model from elsewhere; expected one of the two, as "
-            f"a run's experiment.py is executed and a model's folder never is. Remove {run} to use the weights, or "
+            f"{path}: got a folder with {run} of a run and {weights} of a model from elsewhere; expected one "
+            "of the two, as "
+            f"a run's experiment.py is executed and a model's folder never is. Remove {run} to use the "
+            "weights, or "
             f"{weights} if you trust the run's code"
         )
     return bool(weights) and not run
 
 
 def check_run(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Path:
-    """The folder, where it is a run's whose experiment.py may be executed; see check_code. Raises ValueError where not."""
+    """The folder, if it is a run's whose experiment.py may be executed (see check_code).
+
+    Else raises ValueError.
+    """
     path = Path(path)
     if is_weights(path):
         raise ValueError(
-            f"{path}: got a model from elsewhere; expected a run's folder. Give the one that `jaxmodels train` named last"
+            f"{path}: got a model from elsewhere; expected a run's folder. Give the one that `jaxmodels "
+            "train` named last"
         )
     if not path.is_dir():
         raise ValueError(
@@ -68,14 +76,17 @@ def check_run(path: str | os.PathLike[str], warn: Callable[[str], None]) -> Path
         )
     if not os.path.lexists(path / "knobs.json"):
         raise ValueError(
-            f"{path} is not a run's folder: it has no knobs.json. Give the folder that `jaxmodels train` named last"
+            f"{path} is not a run's folder: it has no knobs.json. Give the folder that `jaxmodels train` "
+            "named last"
         )
     check_code(path, warn)
     return path
 
 
 def check_code(folder: str | os.PathLike[str], warn: Callable[[str], None]) -> None:
-    """Looks at a run's files before its experiment.py is executed; warns, once, where others could have put code there.
+    """Checks a run's files before its experiment.py is executed.
+
+    Warns once where others could have written them.
 
     Raises ValueError for a folder that looks like weights too, and for a link or a special file in place of
     its files.
@@ -91,19 +102,24 @@ def check_code(folder: str | os.PathLike[str], warn: Callable[[str], None]) -> N
         ):
             what = "a link" if path.is_symlink() else "a folder, a pipe or a device"
             raise BadFile(
-                f"{path}: got {what}; expected the regular file that `jaxmodels train` wrote. Copy the file here, if you "
+                f"{path}: got {what}; expected the regular file that `jaxmodels train` wrote. Copy the file "
+                "here, if you "
                 "trust it"
             )
     if (why := _foreign((folder, *code))) and why not in _SAID:
         _SAID.add(why)
         warn(
-            f"{why}, and the run's experiment.py is executed now. Use runs only of people whose code you would execute "
+            f"{why}, and the run's experiment.py is executed now. Use runs only of people whose code you "
+            "would execute "
             "yourself"
         )
 
 
 def _found(folder: Path) -> tuple[str, str]:
-    """(a name that only a run has, a name that only weights have), each "" where there is none; links count as well."""
+    """(a name that only a run has, a name that only weights have), "" where there is none.
+
+    Links count as well.
+    """
     names = sorted(os.listdir(folder))
     run = next((name for name in RUN if name in names), "")
     weights = next((name for name in WEIGHTS if name in names), "")
@@ -111,7 +127,7 @@ def _found(folder: Path) -> tuple[str, str]:
 
 
 def _code(folder: Path) -> list[Path]:
-    """Whatever of the folder may be executed: Python beside the experiment's file, and all that lies in code/."""
+    """What may be executed of the folder: Python beside the experiment's file, and everything in code/."""
     found = sorted(folder.glob("*.py"))
     if os.path.lexists(folder / CODE):
         found.append(folder / CODE)
@@ -119,7 +135,8 @@ def _code(folder: Path) -> list[Path]:
         found += [Path(parent, name) for name in sorted([*folders, *files])]
         if len(found) > MANY:
             raise BadFile(
-                f"{folder / CODE}: got more than {MANY:,} files; expected the run's own modules. Remove the others"
+                f"{folder / CODE}: got more than {MANY:,} files; expected the run's own modules. Remove the "
+                "others"
             )
     return found
 

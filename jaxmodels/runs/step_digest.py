@@ -1,4 +1,4 @@
-"""What is known of an Experiment that comes without its source: its arrays, some settings, and a digest of its traced step.
+"""What is known of an Experiment without its source: its arrays, some settings, a digest of its traced step.
 
 The digest is of every operation, constant and shape of the step, and of no name, line or address, so it is
 the same in every process. Another JAX may trace the same code to other operations, so digests are compared
@@ -31,7 +31,7 @@ SHOWN = 8  # differences
 
 
 def described(experiment: Experiment, precision: str) -> dict[str, str]:
-    """Each thing that is known, by name, in words or as a digest; less where the experiment cannot be traced."""
+    """What is known, by name, as text or as a digest; less where the experiment cannot be traced."""
     found = {"precision": precision, "batch": str(experiment.train.batch)}
     found |= {name: str(getattr(experiment, name)) for name in LENGTHENED}
     try:

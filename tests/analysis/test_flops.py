@@ -58,7 +58,7 @@ def test_the_jaxprs_products_are_those_of_the_lowered_program(tiny):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_familys_count_is_near_that_of_the_compiled_program(name):
-    """The compiler counts what lies between products too, and not what a convolution would do with padding."""
+    """The compiler also counts what lies between products, and not what a convolution does with padding."""
     model, inputs = FAMILIES[name]
     variables = jax.eval_shape(model.init, jax.random.key(0), inputs)
 
@@ -87,7 +87,7 @@ def test_without_rematerialisation_the_step_does_what_the_model_must(tiny):
 
 @pytest.mark.fast
 def test_gpt_3_is_as_large_as_the_formula_says():
-    """24 L T M^2 + 4 L T^2 M + 2 T M V for the forward pass of a window, three times that with the gradients."""
+    """24 L T M^2 + 4 L T^2 M + 2 T M V for the forward pass of a window; three times that with gradients."""
     M, L, T, V = 12288, 96, 2048, 50257
     model = gpt3_175b()
     tokens = jax.ShapeDtypeStruct((1, T), jnp.int32)

@@ -1,4 +1,4 @@
-"""Whether a process is one of several, from its options and its environment; and how a guard judges the others."""
+"""Whether a process is one of several, from options and environment; and how a guard judges the others."""
 
 from __future__ import annotations
 

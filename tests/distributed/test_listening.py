@@ -1,4 +1,4 @@
-"""What a command starts on this computer cannot be reached from another one: read from what Linux says of who listens."""
+"""What a command starts on this computer cannot be reached from another, by Linux's list of listeners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real runs of several processes on this computer, over Gloo: what one process alone gives, and what happens to the others.
+"""Real runs of several processes over Gloo: the results of one process, and what happens to the others.
 
 The devices are simulated. Everything has a time limit, and nothing is left running.
 """
@@ -54,7 +54,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Iterator[Callable[..., Run]]:
-    """Starts a command; whatever still runs at the end is killed, and is a failure where it is nobody's child any more."""
+    """Starts a command; whatever still runs at the end is killed, and is a failure if it is an orphan."""
     base, runs = tmp_path_factory.mktemp("said"), []
 
     def begin(*words: Any, devices: int = 1) -> Run:

@@ -1,4 +1,4 @@
-"""A message that cannot be printed ends nothing, no thread ends unnoticed, and want of memory or threads is one message."""
+"""No message that cannot be printed ends anything, and want of memory or threads is one message."""
 
 from __future__ import annotations
 

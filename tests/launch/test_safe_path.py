@@ -1,4 +1,4 @@
-"""A module that lies in the working folder is imported by no command, and by nothing that a command starts."""
+"""No command, and nothing that a command starts, imports a module from the working folder."""
 
 from __future__ import annotations
 

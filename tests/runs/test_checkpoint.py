@@ -338,7 +338,7 @@ def test_one_that_does_not_say_whose_it_is_is_refused(copy):
 
 
 def test_which_is_the_best_cannot_be_lost_to_a_kill(tmp_path, monkeypatch):
-    """It is in the checkpoint, and so seen with the rename that makes it complete; here the process ends right after it."""
+    """It is in the checkpoint, so complete with its rename; here the process ends right after that."""
     save(tmp_path, 1, best=1)
     monkeypatch.setattr(Checkpoints, "prune", lambda self: (_ for _ in ()).throw(OSError("killed")))
     checkpoints = Checkpoints(tmp_path)

@@ -1,4 +1,4 @@
-"""An experiment may import the modules beside its file: they belong to the run, and never mix with another experiment's."""
+"""Modules beside an experiment's file belong to its run, and never mix with another experiment's."""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ def test_another_kind_of_file_is_no_experiment(tmp_path, content):
         ("def build(config): ...", "has no dataclass Config; put the experiment's knobs, with defaults"),
         ("class Config: ...\ndef build(config): ...", "has no dataclass Config"),
         (
-            "from dataclasses import dataclass\n@dataclass\nclass Config:\n    lr: float\n    steps: int\n    n: int = 1\n"
+            "from dataclasses import dataclass\n@dataclass\nclass Config:\n    lr: float\n    steps: int\n   "
+            " n: int = 1\n"
             "def build(config): ...",
             "knobs without a default: lr, steps; give each a default in Config",
         ),

@@ -1,4 +1,4 @@
-"""A run is not gone on with on other data without a word, and a number on other data is not taken for the run's own."""
+"""A run on other data is refused, and a metric on other data is not taken for the run's own."""
 
 from __future__ import annotations
 

@@ -147,7 +147,8 @@ def test_a_process_that_died_holds_nothing(tmp_path):
     program = (
         "import os, sys; from pathlib import Path; from jaxmodels.runs.definition import RunDefinition; "
         "from jaxmodels.runs.folder import Folder; "
-        f"Folder(Path({str(tmp_path)!r}), keep=2).open(RunDefinition('', {{}}, {{}})); os.kill(os.getpid(), 9)"
+        f"Folder(Path({str(tmp_path)!r}), keep=2).open(RunDefinition('', {{}}, {{}})); os.kill(os.getpid(), "
+        "9)"
     )
     import sys
 

@@ -1,4 +1,4 @@
-"""Knobs of every type come through train, evaluate, predict and sweep as they were given, or are refused by name."""
+"""Knobs of every type come through every command as they were given, or are refused by name."""
 
 from __future__ import annotations
 

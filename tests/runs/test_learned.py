@@ -1,4 +1,4 @@
-"""What is learned from data is computed once in a run's life, in whatever order and thread it is asked for."""
+"""What is learned from data is computed once in a run's life, in whatever order and thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run remembers what it has learned from its data: what comes of it later means the same, whatever became of the data."""
+"""A run remembers what it learned from its data: its results mean the same whatever became of the data."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def rows(n: int) -> str:
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """data/train and data/test of three colours, and an experiment that learns them, in the working folder."""
+    """data/train and data/test of three colours, and an experiment that learns them."""
     image = pytest.importorskip("PIL.Image")
     for part in ("train", "test"):
         for name, colour in COLOURS.items():

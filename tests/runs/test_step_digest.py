@@ -84,7 +84,8 @@ def test_another_step_on_the_same_arrays_is_refused_unless_forced(run):
         go(experiment(optim.sgd(0.2)))
     said = str(error.value)
     assert said.startswith(
-        "run holds another experiment:\n  the step: another function, rate or constant, on the same arrays\nChoose"
+        "run holds another experiment:\n  the step: another function, rate or constant, on the same "
+        "arrays\nChoose"
     )
     assert "--force" in said
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != ".lock"} == before
