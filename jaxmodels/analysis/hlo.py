@@ -248,7 +248,8 @@ def _exchange(
     groups = replica_groups(i.rest, math.prod(mesh.values()))
     axes, n = axes_of(groups[:1], mesh), len(groups[0])
     if kind == "all-reduce" and used.get(i.name) and set(used[i.name]) <= {"dynamic-slice"}:
-        kind = "reduce-scatter"  # each device takes its part alone: the accelerators' compilers make one of the two
+        # Each device uses only its part: the accelerators' compilers make one collective of the two.
+        kind = "reduce-scatter"
     ring = {
         "all-gather": n - 1.0,
         "all-reduce": 2 * (n - 1) / n,

@@ -132,5 +132,8 @@ def _svg(title: str, found: dict[str, Any], wide: int = 720, high: int = 400, ed
                 line(at, edge, at, high - edge, "#c40"),
                 text(at, edge - 6, f"{name} {found[name]:.1e}", middle),
             ]
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-family="sans-serif" font-size="12">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" '
+        'font-family="sans-serif" font-size="12">'
+    )
     return "\n".join([head, f'<rect width="{wide}" height="{high}" fill="#fff"/>', *parts, "</svg>", ""])

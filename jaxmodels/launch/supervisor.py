@@ -5,7 +5,7 @@ the command forks before anything heavy is imported: the child trains; the paren
 that can hang or be aborted, writes a sign of life into the run's folder about once a second, and reads those
 of the others:
 
-    .beats/<start>/<process>    {"process", "host", "pid", "beat", "ended"}, always in the same file, rewritten in place
+    .beats/<start>/<process>    {"process", "host", "pid", "beat", "ended"}, one file, rewritten in place
 
 No clocks are compared: a peer is lost when its file has not changed while this guard looked, and time in
 which this guard itself was stopped, or the folder could not be read, counts for nothing. A guard that

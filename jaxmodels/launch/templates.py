@@ -22,11 +22,9 @@ def slurm(name: str, train: str, nodes: int, gpus: int, cores: int, memory: str,
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-# One process for each GPU, as JAX has it under Slurm; they find each other by what srun says. SIGTERM
-# saves, {SAVE_S} s
-# before the time is up or at a preemption. Then, and where a process was lost (76, 134, 137) or stalled
-# (75), the job goes
-# back into the queue, to go on.
+# One process for each GPU, as JAX expects it under Slurm; they find each other through srun's environment.
+# SIGTERM saves, {SAVE_S} s before the time is up or at a preemption. Then, and where a process was lost (76, 134, 137)
+# or stalled (75), the job goes back into the queue, to go on.
 srun --kill-on-bad-exit=0 --cpus-per-task={cores} \\
     {train}
 status=$?
@@ -97,15 +95,16 @@ def tpu(name: str, train: str, hours: int, accelerator: str, zone: str) -> str:
     create = f"--accelerator-type={shlex.quote(accelerator)} --runtime-version={_runtime(accelerator)}"
     return f"""\
 #!/bin/bash
-# A Cloud TPU slice of type {accelerator}: made, trained on by all its hosts at once, and removed. Its
-# hosts find each other.
+# A Cloud TPU slice of type {accelerator}: made, trained on by all its hosts at once, and removed.
+# Its hosts find each other.
 # The working folder has to be one that all of them share, such as a Filestore share or a bucket by gcsfuse.
 set -u
 name={name} zone={shlex.quote(zone)}
 
 gcloud compute tpus tpu-vm create "$name" --zone="$zone" {create} || exit
 trap 'gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet' EXIT
-gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="pip install 'jaxmodels[tpu]'" || exit
+gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all \\
+    --command="pip install 'jaxmodels[tpu]'" || exit
 
 # SIGTERM before the time is up saves; a process lost (76, 134, 137) or a stall (75) is started again.
 while true; do

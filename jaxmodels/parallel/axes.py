@@ -25,6 +25,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 BATCH = ("data", "fsdp", "expert")  # the example axis is split over all of these
 DATA, FSDP, EXPERT = BATCH
 CONTEXT, TENSOR, PIPELINE = "context", "tensor", "pipeline"
+ALL = (*BATCH, CONTEXT, TENSOR, PIPELINE)
 
 TURNS = 4  # micro-batches of each stage, where the batch has as many: the bubble is then below a fifth
 remat: contextvars.ContextVar[str] = contextvars.ContextVar(

@@ -119,6 +119,6 @@ def _check_used(mesh: Mesh, placed: Any, rules: Sequence[Rule]) -> None:
                 if known and not rules
                 else "this model's rules have nothing to split there"
                 if known
-                else f"wanted {', '.join((*axes.BATCH, axes.CONTEXT, axes.TENSOR, axes.PIPELINE))}, or one that a rule names"
+                else f"expected one of {', '.join(axes.ALL)}, or one that a rule names"
             )
             raise ValueError(f"mesh: nothing is split over {axis}={n}: {why}")

@@ -48,7 +48,8 @@ def check_parts(experiment: Experiment) -> None:
         absent = value is None and name in ("eval_every", "checkpoint_every")
         if not absent and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
             raise ValueError(
-                f"the experiment's {name}: got {value!r} ({type(value).__name__}); expected a whole number. Round "
+                f"the experiment's {name}: got {value!r} ({type(value).__name__}); expected a whole number. "
+                "Round "
                 "it, as by int(x), or divide by // in place of /."
             )
     if best is not None and not (
@@ -76,7 +77,8 @@ def check_pipeline(data: Any, name: str) -> None:
             )
     if not isinstance(data.batch, numbers.Integral) or isinstance(data.batch, bool):
         raise ValueError(
-            f"the experiment's {name}: got a batch of {data.batch!r} ({type(data.batch).__name__}); expected a "
+            f"the experiment's {name}: got a batch of {data.batch!r} ({type(data.batch).__name__}); expected "
+            "a "
             "whole number. Round it, as by int(x)."
         )
 

@@ -1,8 +1,8 @@
 """Checkpoints: complete or invisible, checked when read, written in the background.
 
     checkpoints/N/state/         the arrays, by Orbax
-    checkpoints/N/tree.json      their names, types and shapes: Orbax would cast to another type without a word
-    checkpoints/N/note.json      what goes with them: metrics, sums of the running log interval, what decides later bits
+    checkpoints/N/tree.json      their names, types and shapes: Orbax would silently cast to another type
+    checkpoints/N/note.json      metrics, sums of the running log interval, and what decides later bits
     checkpoints/N/identity.json  whose it is: the run's id, the step, whether it was the best so far
     checkpoints/N/manifest.json  size and sha256 of every file above, and of no other
 

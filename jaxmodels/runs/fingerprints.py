@@ -11,7 +11,8 @@ from typing import Any
 
 from jaxmodels.experiment import Experiment, as_evaluation
 
-QUICK = 1.0  # seconds that a fingerprint took while training, up to which a command that does not read the data takes one
+# Seconds that a fingerprint took while training, up to which a command that does not read the data takes one.
+QUICK = 1.0
 
 
 def fingerprints(experiment: Experiment, names: Any = None) -> dict[str, dict[str, Any]]:

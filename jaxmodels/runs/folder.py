@@ -112,8 +112,8 @@ class Folder:
         raise ValueError(
             f"{self.path} holds another experiment:\n  {listed}"
             + (longer if len(differences) == 1 and first in LENGTHS else "")
-            + "\nChoose another --folder, start over in this one with --fresh (the old run is kept, renamed), or go on "
-            "with the old run's parameters under the new experiment with --force"
+            + "\nChoose another --folder, start over in this one with --fresh (the old run is kept, "
+            "renamed), or go on with the old run's parameters under the new experiment with --force"
         )
 
     def settle(self) -> None:

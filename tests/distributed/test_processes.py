@@ -235,7 +235,8 @@ def test_a_killed_process_is_named_and_the_run_goes_on_to_the_same_bits(pair, st
     victim = pid(tmp_path / "run", 1)
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
-    named = f"error: process 1 ({socket.gethostname()}, pid {victim}) was ended by SIGKILL, so process 0 stops too"
+    lost = f"process 1 ({socket.gethostname()}, pid {victim})"
+    named = f"error: {lost} was ended by SIGKILL, so process 0 stops too"
     assert until(lambda: named in run.err.read_text())
     assert time.monotonic() - killed < 30
     assert run.ends() == 0, run.err.read_text()

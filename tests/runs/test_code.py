@@ -32,15 +32,16 @@ class Config:
 def build(config):
     from late import STEPS
     made = ArrayPipeline(data.arrays(), batch=8, seed=0)
-    return Experiment(task=regress(net()), optimizer=optim.sgd(config.lr), train=made, evals={"test": made}, steps=STEPS,
-        seed=config.seed)
+    return Experiment(task=regress(net()), optimizer=optim.sgd(config.lr), train=made, evals={"test": made},
+        steps=STEPS, seed=config.seed)
 """
 FILES = {
     "exp.py": EXPERIMENT,
     "mynet.py": "from jaxmodels.models.mlp import MLP\nWIDTH = 12\ndef net():\n    return MLP((WIDTH,), 1)\n",
     "late.py": "STEPS = 4\n",
     "unused.py": "1 / 0\n",
-    "lib/data.py": "from .more import ones\ndef arrays():\n    return {'features': ones(8, 3), 'target': ones(8)}\n",
+    "lib/data.py": "from .more import ones\ndef arrays():\n"
+    "    return {'features': ones(8, 3), 'target': ones(8)}\n",
     "lib/more.py": "import numpy as np\ndef ones(*shape):\n    return np.ones(shape, np.float32)\n",
 }
 IMPORTED = ["late.py", "lib/data.py", "lib/more.py", "mynet.py"]
@@ -154,7 +155,8 @@ def test_what_is_not_there_is_said_with_what_to_do(file, text, said):
 @pytest.mark.fast
 def test_packages_and_relative_imports_and_stars(tmp_path):
     files = {
-        "exp.py": "import pkg.deep.a, pkg\nfrom pkg.deep import b as c\nfrom . import side\nfrom both import *\n",
+        "exp.py": "import pkg.deep.a, pkg\nfrom pkg.deep import b as c\n"
+        "from . import side\nfrom both import *\n",
         "pkg/__init__.py": "from .deep import a\n",
         "pkg/deep/__init__.py": "",
         "pkg/deep/a.py": "from ..top import X\nimport side\n",
@@ -191,10 +193,12 @@ def test_a_link_in_a_runs_code_is_refused(tmp_path, what):
 
 def test_worker_processes_load_with_them(tmp_path):
     files = {
-        "exp.py": "from dataclasses import dataclass\nfrom jaxmodels.data.grain_pipeline import GrainPipeline\n"
+        "exp.py": "from dataclasses import dataclass\n"
+        "from jaxmodels.data.grain_pipeline import GrainPipeline\n"
         "from mine import load\n@dataclass\nclass Config:\n    x: int = 1\ndef build(config): ...\n"
         "data = lambda: GrainPipeline([1, 2, 3, 4], batch=4, load=load, workers=1)\n",
-        "mine.py": "import numpy as np\nfrom lib import twice\ndef load(x):\n    return {'x': np.int32(twice(x))}\n",
+        "mine.py": "import numpy as np\nfrom lib import twice\n"
+        "def load(x):\n    return {'x': np.int32(twice(x))}\n",
         "lib.py": "def twice(x):\n    return 2 * x\n",
     }
     for name, text in files.items():

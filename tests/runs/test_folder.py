@@ -160,7 +160,7 @@ def test_a_place_that_cannot_be_written_is_said_with_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ValueError,
-        match=r"file/run: got Not a directory; expected a folder that can be written\. Choose another one with --folder",
+        match=r"run: got Not a directory; expected a folder that can be written\. Choose another one with",
     ):
         opened(tmp_path / "file" / "run")
 

@@ -51,10 +51,13 @@ class Config:
     flag: bool = True
 
 def build(config):
-    assert isinstance(config.data, Path) and isinstance(config.model, Model) and isinstance(config.pair[1], float)
+    assert isinstance(config.data, Path) and isinstance(config.model, Model)
+    assert isinstance(config.pair[1], float)
     widths = (512 if config.size == Size.LARGE else 8,) * config.model.depth + config.sizes
-    made = ArrayPipeline({"features": np.ones((8, 3), np.float32), "target": np.ones(8, np.float32)}, batch=8, seed=0)
-    return Experiment(task=regress(MLP(widths, 1)), optimizer=optim.sgd(0.01), train=made, evals={"test": made}, steps=2)
+    arrays = {"features": np.ones((8, 3), np.float32), "target": np.ones(8, np.float32)}
+    made = ArrayPipeline(arrays, batch=8, seed=0)
+    task = regress(MLP(widths, 1))
+    return Experiment(task=task, optimizer=optim.sgd(0.01), train=made, evals={"test": made}, steps=2)
 """
 
 

@@ -33,7 +33,8 @@ def build(config):
     train, test = (image_folder(f"{config.data}/{part}", size=4, batch=3) for part in ("train", "test"))
     read = lambda path: {"image": read_image(path, 4)}
     return Experiment(task=classify(model), optimizer=optim.sgd(1.0), train=train, evals={"test": test},
-        steps=config.epochs * train.steps, predictor=predictor(model, train.classes, read=read, caption=captioned),
+        steps=config.epochs * train.steps,
+        predictor=predictor(model, train.classes, read=read, caption=captioned),
         display=Display(classes=lambda: train.classes))
 """
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
@@ -71,13 +72,16 @@ def build(config):
     model = MLP((), 1)
     def arrays():
         table = read_csv(config.data)
-        return {"features": features(config, table["x"], table["town"]), "target": table["y"].astype(np.float32)}
+        target = table["y"].astype(np.float32)
+        return {"features": features(config, table["x"], table["town"]), "target": target}
     def read(path):
         x, town = Path(path).read_text().split(",")
         return {"features": features(config, [x], [town])[0]}
     predict = lambda params, extra, batch: model.apply({"params": params}, batch["features"])
-    return Experiment(task=regress(model), optimizer=optim.sgd(0.1), train=ArrayPipeline(arrays, batch=8, seed=0), steps=20,
-        predictor=Predictor(read, predict, lambda y: {"y": float(y[0])}, lambda path, y: np.zeros((1, 1, 3), np.uint8)))
+    draw = lambda path, y: np.zeros((1, 1, 3), np.uint8)
+    return Experiment(task=regress(model), optimizer=optim.sgd(0.1),
+        train=ArrayPipeline(arrays, batch=8, seed=0), steps=20,
+        predictor=Predictor(read, predict, lambda y: {"y": float(y[0])}, draw))
 """
 
 

@@ -152,7 +152,10 @@ def test_no_name_address_or_process_does():
         return jax.nn.tanh(x)
 
     here = step_of(step_digest.described(experiment(net=Net(activation=renamed)), "float32"))
-    code = "from runs import test_step_digest as t; print(t.step_of(t.step_digest.described(t.experiment(), 'float32')))"
+    code = (
+        "from runs import test_step_digest as t; "
+        "print(t.step_of(t.step_digest.described(t.experiment(), 'float32')))"
+    )
     env = {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[1]),
