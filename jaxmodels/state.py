@@ -1,4 +1,6 @@
-"""An experiment's state before its first step, its shapes, and its step, without reading data or running anything."""
+"""An experiment's state before its first step, its shapes, and its step, without reading data or running
+anything.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def show_run(file: Any, folder: Path, result: Any, words: Sequence[str], console
     from jaxmodels.runs import experiment_file
     from jaxmodels.runs.files import write_text
     from jaxmodels.runs.knobs import read_knobs
-    from jaxmodels.training.profile import look
+    from jaxmodels.training.profile import viewers
 
     if result.metrics:
         console.say()
@@ -45,7 +45,7 @@ def show_run(file: Any, folder: Path, result: Any, words: Sequence[str], console
     console.say(f"  go on    {shlex.join(['jaxmodels', 'train', str(file.path), *again])}")
     console.say(f"  evaluate {shlex.join(['jaxmodels', 'evaluate', str(folder)])}")
     console.say(f"  look     {shlex.join(['jaxmodels', 'report', str(folder)])}")
-    for command in look(folder):
+    for command in viewers(folder):
         console.say(f"  trace    {command}")
     if experiment.decoder is not None:
         generate = ["jaxmodels", "generate", str(folder), "--prompt", experiment.decoder.prompt]

@@ -6,13 +6,14 @@ import math
 import shlex
 from typing import Any
 
+from jaxmodels.analysis.trace import HEAD, cells
 from jaxmodels.console import duration, number
 from jaxmodels.report import charts, page
 from jaxmodels.report.classifier import ClassifierReport, ClassRow, Example
 from jaxmodels.report.model import Model
 from jaxmodels.report.page import Page, escaped
 from jaxmodels.report.read_run import PNG, Run, rates
-from jaxmodels.training.profile import HEAD, SHOWN, cells, look
+from jaxmodels.training.profile import SHOWN, viewers
 
 SHOWN_CLASSES, SHOWN_MODULES = 24, 32  # rows up to which a table is not folded away
 
@@ -240,7 +241,7 @@ def _profile(run: Run) -> str:
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return '<p class="muted">profile/operations.json holds values that no profile has.</p>'
-    commands = escaped("\n".join(look(run.path)))
+    commands = escaped("\n".join(viewers(run.path)))
     trace = f"<h3>The trace</h3><pre>{commands}</pre>" if commands else ""
     return f'<p class="muted">{escaped(about)}</p>{page.table(HEAD, rows, "lllrrr")}{trace}'
 

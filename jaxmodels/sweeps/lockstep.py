@@ -6,7 +6,6 @@ SWEEP/together/N/checkpoints, members.json        of the members that share a lo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -91,6 +90,9 @@ class Lockstep:
         # What the loop asks for; see jaxmodels.training.loop.Run.
         self.data: Any = Orders(orders, self.checkers_of_orders)
         self.mesh = make_mesh("data=1", jax.devices()[:1])
+        self.resident, self.check = False, None
+        self.feed: feeding.Feed | None = None
+        self.on_step: Callable[[int], object] = lambda step: None
         self.k = shape.k
         self.schedule = self._schedule(self.first.steps)
         self.clock = Clock()
@@ -162,23 +164,10 @@ class Lockstep:
 
     # What the loop asks for
 
-    def open_feed(self, segments: Any) -> feeding.Feed:
-        """The members' batches, an order each."""
-        return feeding.Feed(self.data, self.mesh, segments, resident=False)
-
-    def compile(self, k: int, settle: Callable[[], None]) -> None:
-        """Programs are compiled where they are first called."""
-
-    def around(
-        self, start: int, stop: int, settle: Callable[[], None], state: Any
-    ) -> contextlib.AbstractContextManager:
-        """Nothing surrounds a dispatch of members."""
-        return contextlib.nullcontext()
-
     def dispatch(
-        self, states: list[step.State], start: int, stop: int, inputs: Any
+        self, states: list[step.State], start: int, stop: int, inputs: Any, settle: Callable[[], None]
     ) -> tuple[list[step.State], Any]:
-        """Begins the steps from start to stop of every part of the members."""
+        """Begins the steps from start to stop of every part of the members; compiles at the first call."""
         compile_s = self.programs.compile_s
         placed = {sharding: jax.device_put(inputs, sharding) for sharding in {*self.shardings}}
         new, packed = [], []

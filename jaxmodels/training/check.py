@@ -11,6 +11,7 @@ from jaxmodels.options import Options
 from jaxmodels.parallel import processes
 from jaxmodels.parallel.mesh import check_batch, check_pmap, fit_devices, make_mesh
 from jaxmodels.runs.check_experiment import check_parts
+from jaxmodels.step import State
 from jaxmodels.training.batches import is_bucketed
 from jaxmodels.training.profile import window
 
@@ -19,7 +20,10 @@ NOT_NEGATIVE = ("steps_per_dispatch", "checkpoint_every", "keep", "stop_at", "st
 
 
 def check(experiment: Experiment, options: Options) -> Mesh:
-    """The mesh that the options name; raises ValueError where the experiment does not fit it, or a value is wrong."""
+    """The mesh that the options name.
+
+    Raises ValueError where the experiment does not fit it, or a value is wrong.
+    """
     check_parts(experiment)
     mesh = make_mesh(_elastic(experiment, options) if options.elastic else options.mesh)
     _check_options(options, mesh)
@@ -28,13 +32,13 @@ def check(experiment: Experiment, options: Options) -> Mesh:
         value = getattr(experiment, name)
         if value is not None and value < least:
             raise ValueError(
-                f"the experiment's {name}: got {value}; expected at least {least}, or None where that is allowed. "
-                "Change it"
+                f"the experiment's {name}: got {value}; expected at least {least}, or None where that is "
+                "allowed. Change it"
             )
     if options.steps_per_dispatch > 1 and is_bucketed(experiment.train):
         raise ValueError(
-            f"--steps-per-dispatch: got {options.steps_per_dispatch} for batches of different lengths; expected 1. "
-            "Leave the option out"
+            f"--steps-per-dispatch: got {options.steps_per_dispatch} for batches of different lengths; "
+            "expected 1. Leave the option out"
         )
     keys.words(experiment.seed, "the experiment's seed")
     window(options.profile, experiment.steps)
@@ -48,18 +52,19 @@ def _check_options(options: Options, mesh: Mesh) -> None:
     if options.compile == "pmap":
         if processes.count() > 1:
             raise ValueError(
-                f"--compile pmap: got {processes.count()} processes; expected one. Use --compile jit, which works in any "
-                "number"
+                f"--compile pmap: got {processes.count()} processes; expected one. Use --compile jit, which "
+                "works in any number"
             )
         check_pmap(mesh)
         if options.offload != "nothing":
             raise ValueError(
-                f"--offload {options.offload}: got --compile pmap, which places whole arrays on the device; expected "
-                "jit. Use --compile jit"
+                f"--offload {options.offload}: got --compile pmap, which places whole arrays on the device; "
+                "expected jit. Use --compile jit"
             )
     if options.accumulate < 1:
         raise ValueError(
-            f"--accumulate: got {options.accumulate}; expected the number of micro-batches, at least 1. Change it"
+            f"--accumulate: got {options.accumulate}; expected the number of micro-batches, at least 1. "
+            "Change it"
         )
     for name in NOT_NEGATIVE:
         if getattr(options, name) < 0:
@@ -72,8 +77,8 @@ def _check_stopping(experiment: Experiment) -> None:
     if experiment.stop_when is not None and not (experiment.evals and experiment.eval_every):
         missing = "evals" if not experiment.evals else "eval_every"
         raise ValueError(
-            f"stop_when: got an experiment without {missing}; expected evaluations during the training, after which it is "
-            f"asked. Give the Experiment {missing}, or leave stop_when out"
+            f"stop_when: got an experiment without {missing}; expected evaluations during the training, "
+            f"after which it is asked. Give the Experiment {missing}, or leave stop_when out"
         )
 
 
@@ -82,3 +87,13 @@ def _elastic(experiment: Experiment, options: Options) -> str:
     batches = [experiment.train.batch // max(1, options.accumulate)]
     batches += [as_evaluation(evaluation).data.batch for evaluation in experiment.evals.values()]
     return fit_devices(options.mesh, jax.device_count(), batches, use_all=processes.count() > 1)
+
+
+def check_averaged(state: State, new: State) -> None:
+    """Refuses, while it is traced, a step that leaves the averaged parameters' statistics as they were."""
+    if state.averaged and all(new.averaged[path] is x for path, x in state.averaged.items()):
+        raise ValueError(
+            "make_step: got a step that leaves State.averaged as it was, with averaged parameters and batch "
+            "statistics; expected the statistics of the averages after each batch. Build the step on "
+            "jaxmodels.step.make_step, which keeps them, or train without averages"
+        )

@@ -1,11 +1,13 @@
-"""Whether a batch holds what its task requires: on the host, where the data is read, so that a wrong row is named in words.
+"""Whether a batch holds what its task requires.
+
+It is checked on the host, where the data is read, so that a wrong row can be named.
 
     task.requires(shapes) ──► {key: Requirement}
-    arrays that lie in memory: looked at once, whole, before the first step ──┐
-    every other batch: as it is read ─────────────────────────────────────────┴──► ValueError, or nothing
+    arrays in memory: checked once, whole, before the first step ──┐
+    every other batch: as it is read ──────────────────────────────┴──► ValueError, or nothing
 
-The same is said of numbers of 64 bits that a device, which keeps 32, would change; see narrowing.py. NumPy
-does it, in tens of microseconds a batch, and in the thread that reads ahead.
+Numbers of 64 bits that a device, which keeps 32, would change are checked as well; see
+jaxmodels.data.narrowing. NumPy does it, in tens of microseconds a batch, in the thread that reads ahead.
 """
 
 from __future__ import annotations
@@ -32,21 +34,20 @@ COARSE = 0.25  # of a batch's differences, which may be smaller than those of al
 def check_batch(task: Task, batch: Mapping[str, Any]) -> None:
     """Raises a ValueError where a batch, in NumPy, is not what the task requires: for loops of one's own.
 
-    It says the key, the first wrong row, what came, what was expected and what to do. The task is traced once
-    for each kind of batch, and not again.
+    It names the key and the first wrong row, what was got, what was expected and what to do. The task is
+    traced once for each kind of batch.
     """
     _check(task, {key: np.asarray(x) for key, x in batch.items()}, "the batch", "row {row:,}")
 
 
 def check_read(task: Task, batch: Mapping[str, np.ndarray], file: str) -> None:
-    """The same of one example that was read from a file, for whose keys alone something may be required."""
-    with contextlib.suppress(
-        KeyError
-    ):  # a task that is traced from its labels cannot say what it requires of the rest
+    """Checks one example that was read from a file, as far as its keys are required."""
+    # A task that is traced from its labels cannot say what it requires of the rest.
+    with contextlib.suppress(KeyError):
         _check(task, batch, file, "it")
 
 
-def _check(task: Task, batch: Mapping[str, np.ndarray], name: str, place: str) -> None:
+def _check(task: Task, batch: Mapping[str, np.ndarray], name: str, position: str) -> None:
     for key, x in batch.items():
         check_type(name, key, x.dtype)
     kinds = tuple((key, x.shape[1:], jax.dtypes.canonicalize_dtype(x.dtype)) for key, x in batch.items())
@@ -54,8 +55,8 @@ def _check(task: Task, batch: Mapping[str, np.ndarray], name: str, place: str) -
     check_shapes(name, {key: (x.shape[1:], x.dtype) for key, x in batch.items()}, requirements)
     for key, x in batch.items():
         if key in requirements or not requirements:
-            _check_loss(name, key, overflow(x), place)
-    _check_values(requirements, batch, name, lambda row: place.format(row=row))
+            _check_loss(name, key, overflow(x), position)
+    _check_values(requirements, batch, name, lambda row: position.format(row=row))
 
 
 @lru_cache(maxsize=32)
@@ -68,19 +69,19 @@ def _traced(task: Task, shapes: tuple[tuple[str, tuple[int, ...], Any], ...]) ->
 def check_shapes(name: str, spec: Mapping[str, Any], requirements: Mapping[str, Requirement]) -> None:
     """Raises where a key has another shape or kind of number than is required; spec: as of a Pipeline."""
     for key, (shape, dtype) in spec.items():
-        wanted = requirements.get(key)
-        if wanted is None:
+        required = requirements.get(key)
+        if required is None:
             continue
-        if wanted.shape is not None and tuple(shape) != wanted.shape:
+        if required.shape is not None and tuple(shape) != required.shape:
             one = "one number for each example: x.argmax(-1) of one-hot rows, x[:, 0] of a column"
             raise ValueError(
-                f"{name}, {key!r}: got the shape {_rows(shape)}; expected {_rows(wanted.shape)}, {wanted.what}. "
-                f"Give {one if wanted.shape == () else 'it this shape'}"
+                f"{name}, {key!r}: got the shape {_rows(shape)}; expected {_rows(required.shape)}, "
+                f"{required.what}. Give {one if required.shape == () else 'it this shape'}"
             )
-        if wanted.integer and not jnp.issubdtype(dtype, np.integer):
+        if required.integer and not jnp.issubdtype(dtype, np.integer):
             raise ValueError(
-                f"{name}, {key!r}: got values of type {np.dtype(dtype)}; expected whole numbers, {wanted.what}. Convert "
-                "them, once none is missing: x.astype(np.int32)"
+                f"{name}, {key!r}: got values of type {np.dtype(dtype)}; expected whole numbers, "
+                f"{required.what}. Convert them, once none is missing: x.astype(np.int32)"
             )
 
 
@@ -89,14 +90,17 @@ def _rows(shape: Any) -> str:
 
 
 def check_data(experiment: Experiment, params: Any, extra: Any) -> None:
-    """Looks at the shapes of all data of an experiment, and at what lies in memory; params, extra: shapes and types."""
+    """Checks the shapes of all data of an experiment, and the arrays in memory.
+
+    params, extra: shapes and types.
+    """
     for name, data in {"train": experiment.train, **experiment.evals}.items():
         data = data.data if isinstance(data, Evaluation) else data
         Checker(experiment.task, data, name, params, extra).start()
 
 
 class Checker:
-    """Looks at what a pipeline gives; called with each batch that is read: (batch, step, its first row).
+    """Checks what a pipeline gives; called with each batch that is read: (batch, step, its first row).
 
     name: of the data, such as "train". params, extra: shapes and types of the task's.
     """
@@ -120,7 +124,7 @@ class Checker:
         return requirements
 
     @cached_property
-    def settled(self) -> set[str]:
+    def checked_whole(self) -> set[str]:
         """The keys whose arrays lie in memory and were looked at whole; raises where one is wrong."""
         requirements = self.requirements
         columns, spec = dict(self.data.columns()), {*self.data.spec}
@@ -129,8 +133,8 @@ class Checker:
         else:
             named = {key: columns[key] for key in columns if key in requirements}
             needs = {
-                key: {*wanted.where} & spec if wanted.wrong is None else spec
-                for key, wanted in requirements.items()
+                key: {*required.where} & spec if required.wrong is None else spec
+                for key, required in requirements.items()
             }
             whole = {key: x for key, x in named.items() if needs[key] <= {*columns}}
         for key, x in whole.items():
@@ -145,12 +149,12 @@ class Checker:
         return {*whole}
 
     def start(self) -> None:
-        """Looks at what lies in memory, before anything is computed."""
-        assert self.settled is not None
+        """Checks the arrays in memory, before anything is computed."""
+        assert self.checked_whole is not None
 
     def everything(self) -> None:
-        """Looks at all examples now, also such as are prepared: for data that lie on the device, which no batch shows."""
-        left = {*self.data.spec} - self.settled
+        """Checks all examples now, as they are prepared: of data on the device no batch is seen on the host."""
+        left = {*self.data.spec} - self.checked_whole
         if not (left & {*self.requirements} if self.requirements else left):
             return
         arrays = self.data.resident()
@@ -161,90 +165,90 @@ class Checker:
 
     def __call__(self, batch: Mapping[str, np.ndarray], step: int, start: int = 0) -> None:
         """Raises a ValueError that names the first wrong row."""
-        left = {key: x for key, x in batch.items() if key not in self.settled}
+        left = {key: x for key, x in batch.items() if key not in self.checked_whole}
         requirements = self.requirements
         if requirements:
             left = {key: x for key, x in left.items() if key in requirements}
         if not left:
             return
-        place = self._place(step, start)
+        position = self._position(step, start)
         for key, x in left.items():
             check_type(self.name, key, x.dtype)
             found = overflow(x)
             if found is None and not self._begun and len(x) >= ENOUGH:
                 found = loss(x, share=COARSE)
             if found:
-                _check_loss(self.name, key, found, place(found.row))
+                _check_loss(self.name, key, found, position(found.row))
         self._begun = True
         check_shapes(self.name, {key: (x.shape[1:], x.dtype) for key, x in left.items()}, requirements)
         _check_values(
-            {key: requirements[key] for key in left if key in requirements}, batch, self.name, place
+            {key: requirements[key] for key in left if key in requirements}, batch, self.name, position
         )
 
-    def _place(self, step: int, start: int) -> Any:
-        def place(row: int) -> str:
+    def _position(self, step: int, start: int) -> Any:
+        def position(row: int) -> str:
             text = f"row {start + row:,} of batch {step:,}"
             indices = self.data.indices(step, start + row, start + row + 1)
             return text if indices is None else f"{text}, example {int(indices[0]):,}"
 
-        return place
+        return position
 
 
 def _bare(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _check_loss(name: str, key: str, found: Loss | None, place: str) -> None:
+def _check_loss(name: str, key: str, found: Loss | None, position: str) -> None:
     if found is not None:
-        at = place.format(row=found.row)
+        at = position.format(row=found.row)
         raise ValueError(f"{name}, {key!r}: got {found.got} in {at}; expected {found.expected}. {found.do}")
 
 
 def _check_values(
-    requirements: Mapping[str, Requirement], batch: Mapping[str, np.ndarray], name: str, place: Any
+    requirements: Mapping[str, Requirement], batch: Mapping[str, np.ndarray], name: str, position: Any
 ) -> None:
-    for key, wanted in requirements.items():
+    for key, required in requirements.items():
         x = batch.get(key)
-        if x is None or not x.size or (_fits(wanted, x) and wanted.wrong is None):
+        if x is None or not x.size or (_fits(required, x) and required.wrong is None):
             continue
         bad = np.zeros(x.shape, bool)
-        if not _fits(wanted, x):
+        if not _fits(required, x):
             with np.errstate(invalid="ignore"):
-                bad = ~((x >= wanted.low) & (x <= wanted.high))
-        if wanted.wrong is not None:
-            more = wanted.wrong(batch)
+                bad = ~((x >= required.low) & (x <= required.high))
+        if required.wrong is not None:
+            more = required.wrong(batch)
             bad = bad | more.reshape(more.shape + (1,) * (bad.ndim - more.ndim))
-        for other in wanted.where:
+        for other in required.where:
             if other in batch:
                 counts = np.asarray(batch[other]) > 0
                 more_axes = (1,) * (bad.ndim - counts.ndim)
                 bad = bad & counts.reshape(counts.shape + more_axes) if counts.ndim <= bad.ndim else bad
         if bad.any():
             at = np.unravel_index(int(bad.argmax()), bad.shape)
-            got = x[at] if wanted.wrong is None or x.ndim < 2 else x[at[:-1]]
-            where = f" at {', '.join(map(str, at[1:]))}" if len(at) > 1 and wanted.wrong is None else ""
-            expected = f"expected {_range(wanted)}{wanted.what}. {wanted.do}"
-            raise ValueError(f"{name}, {key!r}: got {got} in {place(int(at[0]))}{where}; {expected}")
+            got = x[at] if required.wrong is None or x.ndim < 2 else x[at[:-1]]
+            where = f" at {', '.join(map(str, at[1:]))}" if len(at) > 1 and required.wrong is None else ""
+            expected = f"expected {_range(required)}{required.what}. {required.do}"
+            raise ValueError(f"{name}, {key!r}: got {got} in {position(int(at[0]))}{where}; {expected}")
 
 
-def _fits(wanted: Requirement, x: np.ndarray) -> bool:
-    """Whether every value, wanted or not, is in the range: two passes, and none where the type says so."""
-    if wanted.low == -np.inf and wanted.high == np.inf:
+def _fits(required: Requirement, x: np.ndarray) -> bool:
+    """Whether every value, required or not, is in the range: two passes, and none where the type says so."""
+    if required.low == -np.inf and required.high == np.inf:
         return True
     if x.dtype.kind in "iu":
         kept = np.iinfo(x.dtype)
-        if wanted.low <= kept.min and kept.max <= wanted.high:
+        if required.low <= kept.min and kept.max <= required.high:
             return True
-    return bool(x.min() >= wanted.low and x.max() <= wanted.high)  # False with a nan
+    return bool(x.min() >= required.low and x.max() <= required.high)  # False with a nan
 
 
-def _range(wanted: Requirement) -> str:
-    whole = "whole numbers" if wanted.integer else "numbers"
-    low, high = (abs(bound) < float(np.finfo(np.float32).max) for bound in (wanted.low, wanted.high))
+def _range(required: Requirement) -> str:
+    whole = "whole numbers" if required.integer else "numbers"
+    low, high = (abs(bound) < float(np.finfo(np.float32).max) for bound in (required.low, required.high))
     if low and high:
-        return f"{whole} from {wanted.low} to {wanted.high}, "
+        return f"{whole} from {required.low} to {required.high}, "
     if low:
-        return (
-            f"{whole} of at least {wanted.low}{'' if wanted.high == np.inf else ', none infinite or nan'}, "
-        )
-    return f"{whole} up to {wanted.high}, " if high else "finite numbers, " if wanted.high < np.inf else ""
+        return f"{whole} of at least {required.low}{'' if required.high == np.inf else ', none infinite or nan'}, "
+    return (
+        f"{whole} up to {required.high}, " if high else "finite numbers, " if required.high < np.inf else ""
+    )

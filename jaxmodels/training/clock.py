@@ -1,4 +1,4 @@
-"""The time that training takes, without what is paused: compilation, evaluation, checkpoints, explanations."""
+"""The time that training takes, without what is paused: compilation, evaluation, checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from jaxmodels.training.watchdog import Watchdog
 
 
 class Clock:
-    """Seconds and steps of training in this process; the watchdog, where there is one, counts the same time."""
+    """Seconds and steps of training in this process.
+
+    The watchdog, where there is one, counts the same time.
+    """
 
     def __init__(self, watchdog: Watchdog | None = None):
         self.watchdog = watchdog or Watchdog(0)

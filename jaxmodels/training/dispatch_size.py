@@ -20,7 +20,8 @@ from jaxmodels.training.schedule import choose_k
 def measure_k(programs: Programs, state: State, events: tuple[int, ...]) -> int:
     """Steps in one dispatch, from the time of single steps; 1 where many in one program are not faster.
 
-    They can be far slower: XLA has its fast convolutions on CPUs for the outermost program alone, not in a scan.
+    They can be far slower: XLA has its fast convolutions on CPUs for the outermost program alone, not in a
+    scan.
     """
     data = programs.experiment.train
     if is_bucketed(data):

@@ -1,4 +1,6 @@
-"""Evaluation: one pass over each of an experiment's finite pipelines, means added exactly, padding counted nowhere."""
+"""Evaluation: one pass over each of an experiment's finite pipelines, means added exactly, padding counted
+nowhere.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +115,10 @@ class Evaluator:
         return _Program(jitted, names, self._predict(evaluation.predict) if evaluation.predict else None)
 
     def _predict(self, predict: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-        """Predictions from a batch on the host; of several processes, from the devices' inputs, and whole in each."""
+        """Predictions from a batch on the host.
+
+        Of several processes, from the devices' inputs, and whole in each.
+        """
         if processes.count() == 1:
             return jax.jit(predict)
 

@@ -33,7 +33,10 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def explained_memory(experiment: Experiment, options: Options, abstract: State) -> Iterator[None]:
-    """Names what fills the device where its memory is not enough; programs run behind, so that may show anywhere."""
+    """Names what fills the device where its memory is not enough.
+
+    Programs run behind, so that may show anywhere.
+    """
     try:
         yield
     except Exception as error:

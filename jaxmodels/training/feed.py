@@ -1,7 +1,8 @@
-"""Batches on their way to the devices: a thread reads and places them ahead, so that no step waits for small data.
+"""Batches on their way to the devices: a thread reads and places them ahead, so that no step waits for small
+data.
 
-A dispatch runs the steps [start, stop). Its input is the batches themselves, stacked, or, where the whole data
-set lies on the device, the indices of their rows.
+A dispatch runs the steps [start, stop). Its input is the batches themselves, stacked, or, where the whole
+data set lies on the device, the indices of their rows.
 """
 
 from __future__ import annotations
@@ -134,5 +135,7 @@ class Feed:
 
     @property
     def waited(self) -> float:
-        """Seconds that the device waited for this feed: at most what its work took, whatever else the machine did."""
+        """Seconds that the device waited for this feed: at most what its work took, whatever else the machine
+        did.
+        """
         return min(self.idle, self.reading + self.placing)

@@ -28,7 +28,10 @@ class History:
 
 
 class Log:
-    """Hands values to the trackers in the background, in order; a slow tracker keeps no other waiting. history: at once."""
+    """Hands values to the trackers in the background, in order; a slow tracker keeps no other waiting.
+
+    history: at once.
+    """
 
     def __init__(
         self, trackers: Sequence[Tracker], warn: Callable[[str], None], history: History | None = None
@@ -63,23 +66,30 @@ class Log:
                 failed = True
                 with contextlib.suppress(Exception):  # a message that cannot be given ends nothing
                     self._warn(
-                        f"tracker {_name(tracker)} failed at step {item[0]} and is left out from now on: {error}"
+                        f"tracker {_name(tracker)} failed at step {item[0]} and is left out from now on: "
+                        f"{error}"
                     )
 
     def flush_first(self) -> None:
-        """Returns when the first tracker has had everything so far; raises OSError where its thread has ended."""
+        """Returns when the first tracker has had everything so far.
+
+        Raises OSError where its thread has ended.
+        """
         for waiting, thread in zip(self._queues[:1], self._threads, strict=False):
             reached = threading.Event()
             waiting.put(reached)
             while not reached.wait(0.1):
                 if not thread.is_alive() and not reached.is_set():
                     raise OSError(
-                        f"the thread {thread.name} has ended, so the log stops here. Give the same command again, to go on "
-                        "from the newest checkpoint"
+                        f"the thread {thread.name} has ended, so the log stops here. Give the same command "
+                        "again, to go on from the newest checkpoint"
                     )
 
     def close(self, patience: float = 60.0) -> None:
-        """Ends the threads when they have handed on everything; whatever hangs for `patience` seconds is left behind."""
+        """Ends the threads when they have handed on everything.
+
+        Whatever hangs for `patience` seconds is left behind.
+        """
         for waiting in self._queues:
             waiting.put(None)
         until = time.monotonic() + patience
@@ -87,7 +97,8 @@ class Log:
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 self._warn(
-                    f"{thread.name} has not taken its values within {patience:g} s; the rest of them are lost to it"
+                    f"{thread.name} has not taken its values within {patience:g} s; the rest of them are "
+                    "lost to it"
                 )
 
 

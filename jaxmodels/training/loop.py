@@ -1,14 +1,14 @@
 """The training loop, for a run and for the members of a sweep alike.
 
-A dispatch runs k steps as one program. While it runs, the feed's thread reads the next input and the metrics of
-the dispatch before arrive. Whatever else a run does happens between two dispatches, when the device is idle.
+A dispatch runs k steps as one program. While it runs, the feed's thread reads the next input and the metrics
+of the dispatch before arrive. Whatever else a run does happens between two dispatches, when the device is
+idle.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import jax
@@ -27,28 +27,26 @@ class Run(Protocol):
     """What the loop trains."""
 
     data: Pipeline
+    resident: bool  # whether the data set lies on the device
+    check: Any  # of each batch that is read; see Feed
     mesh: Mesh  # on which a batch is placed
     schedule: Schedule
     k: int  # steps in a dispatch
     clock: Clock
     signals: Signals
+    feed: Feed | None  # of the training that goes on
+    on_step: Callable[[int], object]  # called after each dispatch
 
-    def open_feed(self, segments: Any) -> Feed:
-        """The input of these segments."""
+    def dispatch(
+        self, state: Any, start: int, stop: int, inputs: Any, settle: Callable[[], None]
+    ) -> tuple[Any, Any]:
+        """Begins the steps from start to stop: (state, metrics), both of which may not be there yet.
 
-    def compile(self, k: int, settle: Callable[[], None]) -> None:
-        """Compiles the program of k steps where that is still to do; settle() waits for what runs."""
-
-    def dispatch(self, state: Any, start: int, stop: int, inputs: Any) -> tuple[Any, Any]:
-        """Begins the steps from start to stop: (state, metrics), both of which may not be there yet."""
+        settle() waits for what runs: for before a program is compiled.
+        """
 
     def record(self, state: Any, start: int, metrics: Any) -> None:
         """Takes note of a dispatch's metrics, now on the host; state: the newest."""
-
-    def around(
-        self, start: int, stop: int, settle: Callable[[], None], state: Callable[[], Any]
-    ) -> AbstractContextManager:
-        """What surrounds a dispatch, such as a profile."""
 
     def between(self, state: Any, step: int, due: Due) -> bool:
         """Evaluates, saves and stops as is due and as signals ask; True ends the training here."""
@@ -94,14 +92,14 @@ def train(run: Run, state: Any, step: int) -> Any:
         """Whether to stop for a signal although the data source has not answered yet."""
         return run.signals.received != 0 and step > first
 
-    with run.open_feed(run.schedule.segments(step, run.k)) as feed:
+    segments = run.schedule.segments(step, run.k)
+    with Feed(run.data, run.mesh, segments, resident=run.resident, check=run.check) as run.feed:
         run.clock.start()
-        for start, stop, inputs in feed.until(gives_up, pending.busy):
-            run.compile(stop - start, pending.drain)
-            with run.around(start, stop, pending.drain, newest):
-                state, metrics = run.dispatch(state, start, stop, inputs)
-                pending.add(start, metrics)
+        for start, stop, inputs in run.feed.until(gives_up, pending.busy):
+            state, metrics = run.dispatch(state, start, stop, inputs, pending.drain)
+            pending.add(start, metrics)
             step = stop
+            run.on_step(step)
             run.signals.poll(step)
             due = run.schedule.due(step)
             if due or run.signals.received:

@@ -1,4 +1,5 @@
-"""The compiled programs of a run: k steps, on batches that come with each dispatch or a data set on the device.
+"""The compiled programs of a run: k steps, on batches that come with each dispatch or a data set on the
+device.
 
 How many steps make a dispatch is measured; which steps those are is a function of the step alone (see
 jaxmodels.training.schedule).
@@ -22,6 +23,7 @@ from jaxmodels.parallel.placement import batch_sharding, split_positions
 from jaxmodels.state import make_step
 from jaxmodels.training import resident
 from jaxmodels.training.batches import is_bucketed
+from jaxmodels.training.check import check_averaged
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.clock import Clock
 from jaxmodels.training.feed import Feed
@@ -58,7 +60,9 @@ class Programs:
         self.compile_s = 0.0
 
     def lay_data(self, k: int) -> None:
-        """Puts the whole data set on the device where that is wanted, possible and of use with k steps in a dispatch."""
+        """Puts the whole data set on the device where that is wanted, possible and of use with k steps in a
+        dispatch.
+        """
         data = self.experiment.train
         wanted = resident.is_wanted(data, self.mesh, self.options.resident, k)
         if wanted and self.check is not None:
@@ -72,7 +76,10 @@ class Programs:
         return self._compiled[self.resident]
 
     def get(self, k: int, settle: Callable[[], None] = lambda: None) -> Any:
-        """The compiled program of k steps; settle() is called before it is compiled, where that is still to do."""
+        """The compiled program of k steps.
+
+        settle() is called before it is compiled, where that is still to do.
+        """
         if k not in self.compiled:
             settle()
             with self.timed(f"compiling the step{f' ({k} in one program)' if k > 1 else ''}"):
@@ -98,12 +105,7 @@ class Programs:
 
         def packed_step(state, batch):
             new, metrics = one(state, batch)
-            if state.averaged and all(new.averaged[path] is x for path, x in state.averaged.items()):
-                raise ValueError(
-                    "make_step: got a step that leaves State.averaged as it was, with averaged parameters and batch "
-                    "statistics; expected the statistics of the averages after each batch. Build the step on "
-                    "jaxmodels.step.make_step, which keeps them, or train without averages"
-                )
+            check_averaged(state, new)
             self.names = sorted(metrics)
             return new, pack(metrics)
 

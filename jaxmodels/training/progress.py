@@ -85,6 +85,8 @@ class Progress:
             if schedule.logs(last):
                 values = self.interval.finish(task)
                 del values["faults"]
+                if self.skipped:
+                    values["skipped"] = self.skipped
                 yield last, {f"train/{name}": value for name, value in values.items()}
                 self.interval = MeanAccumulator(names)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 
 class RecompilingProgram:
-    """A compiled program that is compiled again where the batch's shapes or types change, and says how they did.
+    """A compiled program that is compiled again where the batch's shapes or types change, and says how they
+    did.
 
     compile(arguments, change) gives the program for these arguments; each is kept.
     """
@@ -41,7 +42,10 @@ class RecompilingProgram:
 
 
 def _signature(inputs: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """Type and shape of each array of a dispatch, without the axis of steps; compared at every dispatch, so kept cheap."""
+    """Type and shape of each array of a dispatch, without the axis of steps.
+
+    Compared at every dispatch, so kept cheap.
+    """
     if not isinstance(inputs, dict):
         return {"indices": (inputs.dtype, inputs.shape[1:])}
     return {f"batch[{name!r}]": (x.dtype, x.shape[1:]) for name, x in inputs.items()}

@@ -16,7 +16,9 @@ RESIDENT_BYTES = 1 << 30  # a data set up to here is put on the device whole
 
 
 def can_reside(data: Pipeline) -> bool:
-    """Whether the data set can lie on the device: it says how, is small enough, and no number is lost in 32 bits there."""
+    """Whether the data set can lie on the device: it says how, is small enough, and no number is lost in 32
+    bits there.
+    """
     arrays = data.resident()
     if arrays is None or sum(x.nbytes for x in arrays.values()) > RESIDENT_BYTES:
         return False
@@ -29,7 +31,10 @@ def on_devices(data: Pipeline, mesh: Mesh, resident: bool) -> Any:
 
 
 def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Callable[[Any, Any], Any]:
-    """(dataset, inputs) to batches with a leading axis of steps, to be traced. split: the batches' sharding under jit."""
+    """(dataset, inputs) to batches with a leading axis of steps, to be traced.
+
+    split: the batches' sharding under jit.
+    """
     if not resident:
         return lambda dataset, inputs: inputs
 
@@ -41,14 +46,18 @@ def unpack(data: Pipeline, resident: bool, split: NamedSharding | None) -> Calla
 
 
 def is_wanted(data: Pipeline, mesh: Mesh, option: str, k: int) -> bool:
-    """Whether the data set is to lie on the device, for k steps in a dispatch. option: see Options.resident."""
+    """Whether the data set is to lie on the device, for k steps in a dispatch.
+
+    option: see Options.resident.
+    """
     fits = option != "off" and can_reside(data)
     if option == "on" and not fits:
         raise ValueError(
             "--resident on: got a data set that is changed on the host for each batch, is over "
-            f"{RESIDENT_BYTES >> 20} MiB, or has numbers that 32 bits do not hold; expected one that can lie on the "
-            "device. Use --resident auto"
+            f"{RESIDENT_BYTES >> 20} MiB, or has numbers that 32 bits do not hold; expected one that can lie "
+            "on the device. Use --resident auto"
         )
-    # A CPU's own memory holds the data anyway: there the gather of a long step is better left to the feed's thread.
+    # A CPU's own memory holds the data anyway: there the gather of a long step is better left to the feed's
+    # thread.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return fits and (option == "on" or not on_cpu or k > 1)

@@ -1,7 +1,7 @@
 """An Experiment and Options in; a trained, evaluated, resumable run out. `run` is the checklist.
 
 check       every reason to refuse it            schedule   what happens at which step
-programs    the step, compiled                   feed       the next dispatch's input, read and placed by a thread
+programs    the step, compiled                   feed       the next dispatch's input, read by a thread
 loop        dispatch after dispatch              metrics    fetched while the next dispatch runs
 progress    the host's half of the state         evaluate, saving, signals: between dispatches
 """
@@ -27,13 +27,13 @@ from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.metrics_file import Tracker
 from jaxmodels.state import abstract_state, as_dtype, initial
 from jaxmodels.training import failures
-from jaxmodels.training import feed as feeding
 from jaxmodels.training.check import check
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.clock import Clock
 from jaxmodels.training.dispatch_size import measure_k
 from jaxmodels.training.evaluate import Evaluator
 from jaxmodels.training.failures import Interrupted
+from jaxmodels.training.feed import Feed
 from jaxmodels.training.log import History, Log
 from jaxmodels.training.loop import train
 from jaxmodels.training.profile import Profile, window
@@ -82,7 +82,8 @@ def run(
     trackers: tuple[Tracker, ...] = (),
     on_step: Callable[[int], None] | None = None,
 ) -> Result:
-    """Trains, evaluates, checkpoints and logs an experiment, going on from the folder's newest sound checkpoint.
+    """Trains, evaluates, checkpoints and logs an experiment, going on from the folder's newest sound
+    checkpoint.
 
     Without a folder nothing is written. trackers get (step, values). on_step(step) is called after each
     dispatch, by tests.
@@ -95,7 +96,7 @@ def run(
         state, first = run.start()
     history = History(() if folder is None else folder.logged())
     run.log = Log([*writers, *trackers] if processes.first() else [], console.warn, history)
-    run.on_step = on_step
+    run.on_step = on_step or run.on_step
     try:
         with (
             run.explained_memory(),
@@ -126,12 +127,12 @@ class Training:
         self.data = experiment.train
         self.mesh = check(experiment, options)
         self.abstract, self.shardings = abstract_state(experiment, self.mesh, options.offload)
-        self.checker = Checker(
+        self.check = Checker(
             experiment.task, experiment.train, "train", self.abstract.params, self.abstract.extra
         )
         self.clock = Clock(Watchdog(options.stall_after))
         self.programs = Programs(
-            experiment, options, self.mesh, self.abstract, self.shardings, console, self.clock, self.checker
+            experiment, options, self.mesh, self.abstract, self.shardings, console, self.clock, self.check
         )
         self.evaluator = Evaluator(experiment, self.mesh, as_dtype(options.precision), console, self.abstract)
         self.saver = Saver(folder, console)
@@ -139,17 +140,10 @@ class Training:
         self.signals = Signals(options.stop_at, experiment.steps)
         self.status = Status(console, self.clock, experiment)
         self.log = Log([], console.warn)
-        self.on_step: Callable[[int], None] | None = None
+        self.on_step: Callable[[int], object] = lambda step: None
         self.progress = Progress()
-        self.schedule = self._schedule()
-        self.k = 1
-        self.feed: feeding.Feed | None = None
+        self.feed: Feed | None = None
         self.stopped: tuple[int, str] | None = None  # (step, reason) of an early end
-
-    def _schedule(self) -> Schedule:
-        experiment, every = self.experiment, self.progress.checkpoint_every
-        steps, log_every = experiment.steps, experiment.log_every
-        return Schedule(steps, log_every, experiment.eval_every, every, end=steps)
 
     def explained_memory(self) -> AbstractContextManager:
         """See failures.explained_memory."""
@@ -160,7 +154,7 @@ class Training:
     def start(self) -> tuple[step.State, int]:
         """The state to go on from, on the mesh, and its step."""
         self.console.say(headline(self.experiment, self.options, self.mesh, self.abstract), "dim")
-        self.checker.start()
+        self.check.start()
         self.evaluator.check()
         restored = self.saver.restore(self.abstract, self.options.on_nan)
         state, first, self.progress = restored or (self._initial(), 0, self.progress)
@@ -168,20 +162,22 @@ class Training:
         progress.steps_per_dispatch = options.steps_per_dispatch or progress.steps_per_dispatch
         every = options.checkpoint_every or progress.checkpoint_every or self.experiment.checkpoint_every
         progress.checkpoint_every = every
-        self.schedule = self._schedule()
+        steps, log_every = self.experiment.steps, self.experiment.log_every
+        self.schedule = Schedule(steps, log_every, self.experiment.eval_every, every, end=steps)
         if not progress.steps_per_dispatch:
-            worth_it = self.experiment.steps - first >= WORTH
-            events = self.schedule.events or (self.experiment.steps,)
+            worth_it = steps - first >= WORTH
+            events = self.schedule.events or (steps,)
             progress.steps_per_dispatch = measure_k(self.programs, state, events) if worth_it else 1
         self.k = progress.steps_per_dispatch
         self.programs.lay_data(self.k)
+        self.resident = self.programs.resident
         if self.folder is not None:
             self.folder.resume_metrics(first)
             self.folder.write_environment(
                 options=options.__dict__,
                 steps_per_dispatch=self.k,
                 checkpoint_every=every,
-                steps=self.experiment.steps,
+                steps=steps,
                 batch=self.data.batch,
             )
         return state, first
@@ -208,40 +204,23 @@ class Training:
             self._evaluate(state, first)
         return state
 
-    def open_feed(self, segments: Any) -> feeding.Feed:
-        """The input of these segments."""
-        self.feed = feeding.Feed(
-            self.data, self.mesh, segments, resident=self.programs.resident, check=self.checker
-        )
-        return self.feed
-
-    def compile(self, k: int, settle: Callable[[], None]) -> None:
-        """Compiles the program of k steps where that is still to do."""
-        self.programs.get(k, settle)
-
-    def dispatch(self, state: step.State, start: int, stop: int, inputs: Any) -> tuple[step.State, Any]:
-        """Begins the steps from start to stop."""
-        return self.programs.get(stop - start)(state, self.programs.dataset, inputs)
-
-    @contextlib.contextmanager
-    def around(self, start: int, stop: int, settle: Callable[[], None], state: Callable[[], Any]) -> Any:
-        """Profiles a dispatch where that is asked for."""
-        with self.profile.around(start, stop, self.clock, settle, state, self.programs.texts):
-            yield
-        if self.on_step is not None:
-            self.on_step(stop)
+    def dispatch(
+        self, state: step.State, start: int, stop: int, inputs: Any, settle: Callable[[], None]
+    ) -> tuple[step.State, Any]:
+        """Begins the steps from start to stop, and the profile around them where that is asked for."""
+        program = self.programs.get(stop - start, settle)
+        self.profile.before(start, stop, state, self.clock)
+        state, metrics = program(state, self.programs.dataset, inputs)
+        self.profile.after(stop, state, self.clock, self.programs.texts)
+        return state, metrics
 
     def record(self, state: step.State, start: int, metrics: Any) -> None:
         """Logs and shows a dispatch's metrics; a loss that is not finite ends the run, or is counted."""
         experiment, progress, names = self.experiment, self.progress, self.programs.names
-        skip = self.status.skipped if self.options.on_nan == "skip" else None
+        skip = self.status.warn_of_skipped if self.options.on_nan == "skip" else None
         stop = start + len(metrics)
         for end, values in progress.record(names, start, metrics, self.schedule, experiment.task, skip):
-            if progress.skipped:
-                values["train/skipped"] = progress.skipped
-            spikes = int(values.get("train/skipped_spikes", 0))
-            self.status.spikes(end, spikes, spikes - progress.spikes)
-            progress.spikes = spikes
+            self.status.warn_of_spikes(end, progress, values)
             waited = round(self.feed.waited, 3) if self.feed else 0.0
             self.log(end, {**values, "seconds": round(self.clock.seconds, 3), "seconds_waited": waited})
             self.status.show(end, values["train/loss"], due=True)
@@ -251,10 +230,13 @@ class Training:
         total, weight = metrics[:, names.index("loss")].astype(float).sum(0)
         self.status.show(stop, total / weight if weight else math.nan, due=False)
         self.clock.completed(len(metrics))
-        self.status.waiting(self.feed)
+        self.status.warn_of_waiting(self.feed)
 
     def between(self, state: step.State, step: int, due: Due) -> bool:
-        """Evaluates, saves and stops as is due and as signals ask; True where the run ends before its last step."""
+        """Evaluates, saves and stops as is due and as signals ask.
+
+        True where the run ends before its last step.
+        """
         experiment, progress = self.experiment, self.progress
         if due.evaluation:
             self._evaluate(state, step)
@@ -262,7 +244,8 @@ class Training:
         ends = due.evaluation and step < experiment.steps and self._stops(step)
         signal = self.signals.received  # read once: what comes later is acted on after the next dispatch
         if signal or best or ends or due.checkpoint:
-            self.log.flush_first()  # a checkpoint must not outlive log lines that a resumed run will not write again
+            # A checkpoint must not outlive log lines that a resumed run will not write again.
+            self.log.flush_first()
             must = bool(signal) or ends or step == experiment.steps
             self.saver.save(step, state, progress.note(step), best=best, must=must)
         if signal:

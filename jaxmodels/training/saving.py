@@ -25,7 +25,10 @@ class Saver:
         self.newest = -1  # the step that was saved or restored last
 
     def restore(self, abstract: State, on_nan: OnNan) -> tuple[State, int, Progress] | None:
-        """The newest sound checkpoint, its step and its progress; None where there is none. abstract: shapes of one."""
+        """The newest sound checkpoint, its step and its progress; None where there is none.
+
+        abstract: shapes of one.
+        """
         if self._folder is None or self._checkpoints is None:
             return None
         restored = self._checkpoints.restore(abstract)

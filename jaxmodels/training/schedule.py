@@ -1,4 +1,5 @@
-"""What happens at which step: dispatches, logging, evaluations and checkpoints, as functions of the step alone.
+"""What happens at which step: dispatches, logging, evaluations and checkpoints, as functions of the step
+alone.
 
 A resumed run therefore repeats exactly what an undisturbed one does.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from jaxmodels.parallel import axes
 from jaxmodels.parallel.mesh import batch_ways
 from jaxmodels.training.clock import Clock
 from jaxmodels.training.feed import Feed
+from jaxmodels.training.progress import Progress
 
 INPUT_BOUND = 0.10  # share of the time spent waiting for input that is worth a warning
 SETTLED = 5.0  # seconds of training after which that share is measured
@@ -48,18 +50,21 @@ class Status:
         each = self._clock.seconds_per_step or math.nan
         self._console.update(step, {"loss": loss}, self._batch / each, each * (self._steps - step), due=due)
 
-    def skipped(self, step: int, count: int) -> None:
+    def warn_of_skipped(self, step: int, count: int) -> None:
         """A batch was skipped because it was not finite; count: of all so far."""
         self._console.warn(f"step {step:,}: loss or gradient not finite, batch skipped ({count} so far)")
 
-    def spikes(self, step: int, count: int, new: int) -> None:
-        """Batches were skipped for their gradient's norm, `new` of them since the last time."""
-        if new > 0:
+    def warn_of_spikes(self, step: int, progress: Progress, values: Mapping[str, float]) -> None:
+        """Says how many batches were skipped for their gradient's norm since the last interval of the log."""
+        spikes = int(values.get("train/skipped_spikes", 0))
+        if spikes > progress.spikes:
+            new = spikes - progress.spikes
             batches = "batch" if new == 1 else f"{new} batches"
-            text = f"gradient norm far above the usual, {batches} skipped ({count} so far)"
+            text = f"gradient norm far above the usual, {batches} skipped ({spikes} so far)"
             self._console.warn(f"up to step {step:,}: {text}")
+        progress.spikes = spikes
 
-    def waiting(self, feed: Feed | None) -> None:
+    def warn_of_waiting(self, feed: Feed | None) -> None:
         """Warns once where the device waits for its input."""
         seconds = self._clock.seconds
         if feed is None or self._warned_of_input or seconds <= SETTLED:

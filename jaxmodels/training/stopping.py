@@ -27,8 +27,8 @@ def patience(
     """
     if evaluations < 1 or min_delta < 0 or better not in (max, min):
         raise ValueError(
-            f"patience: got better={getattr(better, '__name__', better)}, evaluations={evaluations}, min_delta={min_delta}; "
-            "expected max or min, at least 1, and 0 or more. Change what is not"
+            f"patience: got better={getattr(better, '__name__', better)}, evaluations={evaluations}, "
+            f"min_delta={min_delta}; expected max or min, at least 1, and 0 or more. Change what is not"
         )
     sign = 1 if better is max else -1
 
@@ -53,7 +53,10 @@ def patience(
 
 
 def reason_to_stop(stop_when: StopWhen | None, evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Why a run ends after the last of these evaluations, "" where it goes on. The first process decides for all."""
+    """Why a run ends after the last of these evaluations, "" where it goes on.
+
+    The first process decides for all.
+    """
     if stop_when is None or not evaluations:
         return ""
     answer = processes.on_first_process(lambda: stop_when(tuple(evaluations)))

@@ -52,7 +52,9 @@ def summarize(run: Training, begun: float) -> dict[str, Any]:
 
 
 def write_result(run: Training, summary: dict[str, Any]) -> None:
-    """Writes result.json. A run that had ended before, and in which nothing was trained now, keeps the old one."""
+    """Writes result.json. A run that had ended before, and in which nothing was trained now, keeps the old
+    one.
+    """
     if run.folder is None or not processes.first():
         return
     if run.clock.steps > 0 or run.folder.result().get("exit") != "complete":
@@ -60,7 +62,9 @@ def write_result(run: Training, summary: dict[str, Any]) -> None:
 
 
 def warn_of_broken(experiment: Experiment, console: Console) -> dict[str, dict[str, Any]]:
-    """By data set, the examples that this process could not load and passed over: how many, and the first of them."""
+    """By data set, the examples that this process could not load and passed over: how many, and the first of
+    them.
+    """
     datasets = {name: as_evaluation(evaluation).data for name, evaluation in experiment.evals.items()}
     summary = {}
     for name, data in {"train": experiment.train, **datasets}.items():

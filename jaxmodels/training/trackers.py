@@ -35,7 +35,10 @@ def open_writers(
 
 
 def tracker(kind: str, folder: Path, name: str, config: Mapping[str, Any]) -> Tracker:
-    """The tracker that an option names, for the run in this folder; one that is resumed goes on in the same record."""
+    """The tracker that an option names, for the run in this folder.
+
+    One that is resumed goes on in the same record.
+    """
     makers: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: tensorboard(folder / "tensorboard"),
         "wandb": lambda: wandb(folder / "wandb.id", name, config),

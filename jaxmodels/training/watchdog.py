@@ -1,4 +1,4 @@
-"""A run that makes no progress ends with the stacks of its threads, so that a scheduler can start it again."""
+"""A run without progress ends with the stacks of its threads, so that a scheduler can start it again."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class Watchdog:
                 OSError, ValueError, AttributeError
             ):  # what cannot be printed ends nothing
                 print(
-                    f"error: got no completed step for {self.seconds:g} s; expected one within --stall-after. "
+                    f"error: got no completed step for {self.seconds:g} s; expected one within "
+                    "--stall-after. "
                     "The stack of every thread follows:",
                     file=sys.stderr,
                     flush=True,

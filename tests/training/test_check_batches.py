@@ -1,4 +1,6 @@
-"""A batch that is not what its task requires is refused before anything is trained: key, row, got, expected, do."""
+"""A batch that is not what its task requires is refused before anything is trained: key, row, got, expected,
+do.
+"""
 
 from __future__ import annotations
 
@@ -117,9 +119,16 @@ def test_the_labels_of_an_evaluation_are_refused_before_anything_is_trained(wine
     "options", [{}, {"resident": "on"}, {"steps_per_dispatch": 2}, {"compile": "pmap", "mesh": "data=1"}]
 )
 def test_prepared_labels_are_looked_at_too(wine, options):
-    """What is prepared on the way is in no array: each batch is looked at, or, where the device prepares it, all of them."""
+    """What is prepared on the way is in no array: each batch is looked at, or, where the device prepares it,
+    all of them.
+    """
     x, y = wine
-    prepared = ArrayPipeline({"x": x, "y": y}, batch=32, seed=0, prepare=lambda b: {"features": b["x"], "label": b["y"] + 1, "weight": b["weight"]})  # fmt: skip
+    prepared = ArrayPipeline(
+        {"x": x, "y": y},
+        batch=32,
+        seed=0,
+        prepare=lambda b: {"features": b["x"], "label": b["y"] + 1, "weight": b["weight"]},
+    )
     with pytest.raises(
         ValueError, match=r"train, 'label': got 3 in row \d+ of batch \d+, example 1\d\d; expected"
     ):

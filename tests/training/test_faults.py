@@ -1,4 +1,6 @@
-"""What can go wrong in the field, made to go wrong: the run goes on, or stops with a message, never with wrong numbers."""
+"""What can go wrong in the field, made to go wrong: the run goes on, or stops with a message, never with
+wrong numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What train() gives and shows of a run's course: its history, and lines or a bar where a console was asked for."""
+"""What train() gives and shows of a run's course: its history, and lines or a bar where a console was asked
+for.
+"""
 
 from __future__ import annotations
 

@@ -13,9 +13,10 @@ from states import same_bits
 
 from jaxmodels import cli, train
 from jaxmodels.analysis import hlo
+from jaxmodels.analysis.trace import locate, operations
 from jaxmodels.commands.report import report
 from jaxmodels.training import profile
-from jaxmodels.training.profile import operations, place, window
+from jaxmodels.training.profile import window
 
 fast = pytest.mark.fast
 MLP = Path(tiny_mlp.__file__)
@@ -73,7 +74,7 @@ def test_the_command_shows_a_table_and_how_to_look_at_the_trace(tmp_path, capsys
 @fast
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("10-15", "two steps"), ("15:10", "two steps"), ("5", "two steps"), ("24:30", "ends at step 24")],
+    [("10-15", "two steps"), ("15:10", "two steps"), ("5", "two steps"), ("24:30", "for a run of 24 steps")],
 )
 def test_a_window_that_cannot_be_is_an_error_before_anything_is_written(tmp_path, capsys, text, why):
     assert (
@@ -85,7 +86,7 @@ def test_a_window_that_cannot_be_is_an_error_before_anything_is_written(tmp_path
 
 @fast
 def test_a_trace_needs_a_folder_and_steps_stop_at_the_end():
-    with pytest.raises(ValueError, match="no folder; give one"):
+    with pytest.raises(ValueError, match="got a run without a folder"):
         train(tiny_mlp.build(tiny_mlp.Config()), mesh="data=1", profile="1:2")
     assert (window("", 9), window("3:5", 9), window("3:50", 9)) == (None, (3, 5), (3, 9))
 
@@ -124,7 +125,7 @@ def test_a_trace_needs_a_folder_and_steps_stop_at_the_end():
     ],
 )
 def test_the_scopes_of_an_operation_are_the_modules_path(op_name, kind, where):
-    assert place(op_name, kind) == where
+    assert locate(op_name, kind) == where
 
 
 TEXT = """HloModule jit_steps_1, is_scheduled=true, entry_computation_layout={(f32[8]{0})->f32[8]{0}}

@@ -171,7 +171,10 @@ def test_the_chosen_number_of_steps_is_written_down_and_used_again(tmp_path, mon
 
 @pytest.fixture(scope="module", params=first(1, [2, 1]), ids="steps_per_dispatch={}".format)
 def whole(request, tmp_path_factory):
-    """A run with checkpoints that cut log intervals (of 4) and lie between evaluations (every 6); k steps in a dispatch."""
+    """A run with checkpoints that cut log intervals (of 4) and lie between evaluations (every 6).
+
+    K steps in a dispatch.
+    """
     folder = tmp_path_factory.mktemp("whole") / "run"
     result = run(mlp(save_every=5), folder, keep=99, steps_per_dispatch=request.param)
     assert {5, 10, 15, 20, 24} <= set(Checkpoints(folder / "checkpoints").steps())

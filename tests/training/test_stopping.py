@@ -1,4 +1,7 @@
-"""When a run ends: early, by its evaluations, or later than it was to, by more steps; and when it evaluates before."""
+"""When a run ends: early, by its evaluations, or later than it was to, by more steps.
+
+And when it evaluates before.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,9 @@ def test_patience_names_what_it_cannot_use():
 
 
 def bare(**knobs: Any) -> Experiment:
-    """Trains with a rate of 0 from step 4 on, so that the test loss improves at steps 2 and 4 and never after."""
+    """Trains with a rate of 0 from step 4 on, so that the test loss improves at steps 2 and 4 and never
+    after.
+    """
     experiment = bare_jax.build(bare_jax.Config(eval_every=2, save_every=5, steps=30, **knobs))
     stop = patience("test/loss", min, evaluations=3)
     rate = optax.piecewise_constant_schedule(0.05, {4: 0.0})
@@ -116,7 +121,10 @@ def test_it_takes_the_steps_of_a_run_that_does_not_stop(tmp_path):
 
 @pytest.mark.parametrize("killed_at", [3, 9, 10])
 def test_killed_before_at_and_after_the_stopping_step_it_ends_the_same(tmp_path, killed_at):
-    """With stop_at the run saves and ends; what a kill leaves besides is what came after, which is removed."""
+    """With stop_at the run saves and ends.
+
+    What a kill leaves besides is what came after, which is removed.
+    """
     whole = run(bare())
     with pytest.raises(runner.Interrupted):
         run(bare(), tmp_path, stop_at=killed_at)
