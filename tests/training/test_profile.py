@@ -12,10 +12,9 @@ from report.runs import HOSTILE, made
 from states import same_bits
 
 from jaxmodels import cli, train
-from jaxmodels.analysis import hlo
+from jaxmodels.analysis import hlo, trace
 from jaxmodels.analysis.trace import locate, operations
 from jaxmodels.commands.report import report
-from jaxmodels.training import profile
 from jaxmodels.training.profile import window
 
 fast = pytest.mark.fast
@@ -149,7 +148,7 @@ def event(name, begin, duration, **stats):
     return Made(name=name, start_ns=begin, duration_ns=duration, stats=list(stats.items()))
 
 
-def trace(planes):
+def traced(planes):
     """A trace by the events of each plane's one line."""
     return Made(
         planes=[Made(name=name, lines=[Made(name="1", events=events)]) for name, events in planes.items()]
@@ -175,7 +174,7 @@ def test_time_is_counted_once_and_what_xla_adds_belongs_where_it_happens():
         event("fusion.3", 300, 999, hlo_op="fusion.3", hlo_module="jit_program"),  # an evaluation's
         event("ThunkExecutor::Execute", 0, 500),
     ]
-    found = operations(trace({"/host:CPU": events}), dict([hlo.scopes(TEXT)]))
+    found = operations(traced({"/host:CPU": events}), dict([hlo.scopes(TEXT)]))
     assert [(o.module, o.operation, o.times, round(o.seconds * 1e9)) for o in found] == [
         ("MLP/keys", "while", 1, 50),
         ("MLP/act", "tanh", 2, 40),
@@ -195,12 +194,12 @@ def test_of_an_accelerator_its_own_events_are_read():
         event("%other.3 = f32[8]{0} add(%x, %x)", 20, 9),
     ]
     for device, ns in ((kernels, 7), (whole, 9)):
-        [found] = operations(trace({"/host:CPU": host, "/device:GPU:0": device}), dict([hlo.scopes(TEXT)]))
+        [found] = operations(traced({"/host:CPU": host, "/device:GPU:0": device}), dict([hlo.scopes(TEXT)]))
         assert (found.module, found.operation, round(found.seconds * 1e9)) == ("MLP/act", "tanh", ns)
 
 
 def test_a_trace_without_names_is_said_to_have_none(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(profile, "operations", lambda *_: [])
+    monkeypatch.setattr(trace, "operations", lambda *_: [])
     assert run(tmp_path / "x", profile="4:5", steps_per_dispatch=1).summary["exit"] == "complete"
     assert "names no operation of the step" in capsys.readouterr().err
 
