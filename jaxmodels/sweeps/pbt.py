@@ -29,7 +29,7 @@ def evolve(setup: Setup, members: Sequence[Member], metric: str, goal: str, ever
     if len(loops) > 1 or not loops[0].programs.inputs:
         raise ValueError(
             f"--search pbt: got members of {len(loops)} programs; expected members that share one program, "
-            "as its float knobs change during training. Sweep float knobs alone, such as the rate, and the seed"
+            "whose float knobs change in training. Sweep float knobs alone, such as the rate, and the seed"
         )
     [loop] = loops
     steps = loop.first.steps

@@ -37,7 +37,8 @@ def split_knobs(
             fixed[name] = value
     if not values:
         raise ValueError(
-            "sweep: got one value of every knob; expected several of at least one. Give them, as in --lr 1e-4,3e-4 --seed 0..7"
+            "sweep: got one value of every knob; expected several of at least one. "
+            "Give them, as in --lr 1e-4,3e-4 --seed 0..7"
         )
     return fixed, values
 
@@ -47,13 +48,14 @@ def choose(values: Mapping[str, space.Values], search: str, trials: int, draws: 
     if search == "grid" or (search in EARLY and not trials):
         if trials:
             raise ValueError(
-                f"sweep: got --trials {trials} for a grid, which has all combinations; expected none. Draw from them with "
-                "--search random or halton"
+                f"sweep: got --trials {trials} for a grid, which has all combinations; expected none. "
+                "Draw from them with --search random or halton"
             )
         return space.grid(values)
     if trials < 1:
         raise ValueError(
-            f"sweep: got --trials {trials} for --search {search}, which draws that many settings; expected 1 or more. Give it"
+            f"sweep: got --trials {trials} for --search {search}, which draws that many settings; "
+            "expected 1 or more. Give it"
         )
     from scipy.stats import qmc
 
@@ -66,7 +68,8 @@ def choose(values: Mapping[str, space.Values], search: str, trials: int, draws: 
         units = np.full((1, len(drawn)), 0.5)
     else:
         raise ValueError(
-            f"sweep: got --search {search}; expected grid, random, halton, tpe, {', '.join(EARLY)}. Give one of them"
+            f"sweep: got --search {search}; expected grid, random, halton, tpe, {', '.join(EARLY)}. "
+            "Give one of them"
         )
     settings = [space.draw(drawn, row) for row in units.tolist()]
     different = {repr(setting): setting for setting in settings}
@@ -76,14 +79,15 @@ def choose(values: Mapping[str, space.Values], search: str, trials: int, draws: 
 def split_seeds(
     values: Mapping[str, space.Values],
 ) -> tuple[dict[str, space.Values], dict[str, space.Values]]:
-    """(values that are drawn from, seeds); every setting is trained with every seed, so that settings can be compared."""
+    """(values to draw from, seeds). Every setting is trained with every seed, so that settings compare."""
     repeated: dict[str, space.Values] = {
         name: x for name, x in values.items() if name == "seed" and not isinstance(x, space.Range)
     }
     drawn = {name: x for name, x in values.items() if name not in repeated}
     if not drawn:
         raise ValueError(
-            "sweep: got several values of the seed alone; expected another knob to draw. Give it several values or a range"
+            "sweep: got several values of the seed alone; expected another knob to draw. "
+            "Give it several values or a range"
         )
     return drawn, repeated
 

@@ -176,7 +176,7 @@ def power(effect: float, n: int, level: float) -> float:
 def verdict(reference: Setting | None, compared: Sequence[Comparison]) -> str:
     """A conclusion from the tests, in a sentence or two."""
     if reference is None:
-        return "no member came to a finite result"
+        return "no member has a finite result"
     if len(reference.values) < 2 or all(c.p is None for c in compared):
         return (
             "one seed for each setting cannot tell differences from chance; repeat it with --seed 0..4 to "

@@ -10,7 +10,7 @@ from jaxmodels.sweeps.statistics import check_metric, compare, goal_of, settings
 
 
 def summary(rows: Sequence[Mapping[str, Any]], seed: str, metric: str, goal: str) -> dict[str, Any]:
-    """The members, the settings with their statistics, and the verdict on them. seed: the swept knob that is the seed."""
+    """The members, the settings with their statistics, and the verdict on them. seed: the repeated knob."""
     check_metric(metric, {name for row in rows for name in row["metrics"]})
     goal = goal or goal_of(metric)
     by_setting = settings(rows, seed, metric)

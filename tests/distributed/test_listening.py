@@ -17,9 +17,9 @@ from files import slow_mlp
 ROOT = Path(__file__).parents[2]
 IN_RAY = """
 import os, sys
-from jaxmodels.sweeps import elsewhere
-with elsewhere.place("ray", None, "") as at:
-    folders = at.ray.get(at.ray.remote(lambda: (sys.path, os.getcwd())).remote())
+from jaxmodels.sweeps import executors
+with executors.open_executor("ray", None, "") as executor:
+    folders = executor.ray.get(executor.ray.remote(lambda: (sys.path, os.getcwd())).remote())
     print("up", os.getcwd() in folders[0], flush=True)
     sys.stdin.read()
 """

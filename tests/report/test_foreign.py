@@ -21,6 +21,7 @@ from jaxmodels.console import Console
 from jaxmodels.launch.supervisor import prepare
 from jaxmodels.report.read_run import read_run
 from jaxmodels.runs import checksummed_json
+from jaxmodels.runs.definition import RunDefinition
 from jaxmodels.runs.files import BadFile
 from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.knobs import read_knobs
@@ -119,7 +120,7 @@ def test_nothing_is_written_through_a_planted_link(tmp_path):
         (run / name).symlink_to(victim)
     report([run], model="off")
     with pytest.raises(BadFile, match=r"\.lock: got a link"):
-        Folder(run, keep=1)._take()
+        Folder(run, keep=1).open(RunDefinition("", {}, {}))
     folder = Folder(run, keep=1)
     folder.write_environment()
     folder.write_result({"exit": "complete"})
@@ -201,21 +202,21 @@ def values(whole: bytes):
     except ValueError:
         root = json.loads(whole.splitlines()[0])
     yield from (json.dumps(x).encode() for x in odd)
-    for path in places(root):
+    for path in paths(root):
         for x in odd:
             copy = json.loads(json.dumps(root))
-            at = copy
+            parent = copy
             for part in path[:-1]:
-                at = at[part]
-            at[path[-1]] = x
+                parent = parent[part]
+            parent[path[-1]] = x
             yield json.dumps(copy).encode()
 
 
-def places(value, path=()):
+def paths(value, path=()):
     keys = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in keys:
         yield (*path, key)
-        yield from places(inner, (*path, key))
+        yield from paths(inner, (*path, key))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_sweep_of_which_every_member_diverged_has_a_page(tmp_path):
     sweep = made_sweep(tmp_path / "sweep")
     for file in (sweep / "members").glob("*/result.json"):
         file.write_text(json.dumps({"exit": "NotFinite: of step 3", "metrics": {"test/accuracy": 0.5}}))
-    assert "No member came to a finite result" in report(sweep).read_text()
+    assert "No member has a finite result" in report(sweep).read_text()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

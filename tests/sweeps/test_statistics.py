@@ -89,4 +89,4 @@ def test_members_that_diverged_are_counted_and_left_out():
     rows[1] = {**rows[1], "exit": "NotFinite: step 3"}
     [one] = settings(rows, "seed", "acc")
     assert (one.diverged, one.mean) == (1, 0.9)
-    assert verdict(*compare(settings([rows[1]], "seed", "acc"), "max")) == "no member came to a finite result"
+    assert verdict(*compare(settings([rows[1]], "seed", "acc"), "max")) == "no member has a finite result"
