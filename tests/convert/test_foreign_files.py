@@ -88,9 +88,9 @@ def test_a_pickle_that_would_run_code_is_not_run(release, tmp_path):
             return (exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
 
     torch.save({"a": Evil()}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"pytorch_model.bin holds no weights that can be read safely"):
+    with pytest.raises(ValueError, match=r"pytorch_model.bin: got no weights that can be read safely"):
         load_pretrained(folder)
-    with pytest.raises(ValueError, match="holds no weights that can be read safely"):
+    with pytest.raises(ValueError, match="got no weights that can be read safely"):
         convert(folder, tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 
