@@ -53,7 +53,6 @@ def by_hand(d, g, rate=0.01, steps=3):
     return d, g
 
 
-@pytest.mark.fast
 def test_each_side_moves_by_its_own_loss_and_the_second_sees_the_first_moved():
     state = jax.jit(lambda: init(TASK, sides(), 0, BATCH))()
     step = jax.jit(STEP(TASK, sides()))
@@ -65,7 +64,6 @@ def test_each_side_moves_by_its_own_loss_and_the_second_sees_the_first_moved():
     assert int(state.step) == 3 and float(metrics["loss"].weight) == 7
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_two_devices_equal_one(mode):
     mesh = make_mesh("data=2")
@@ -79,7 +77,6 @@ def test_two_devices_equal_one(mode):
     chex.assert_trees_all_close(jax.device_get(got.params), jax.device_get(want.params), rtol=1e-5)
 
 
-@pytest.mark.fast
 def test_a_spike_of_one_side_is_skipped_by_it_alone_and_leaves_the_statistics():
     def counted(sign):
         def loss(params, extra, batch, keys_B):
@@ -151,7 +148,6 @@ def test_a_small_gan_learns_the_shade_of_its_images_and_resumes_exactly(tmp_path
     chex.assert_trees_all_equal(jax.device_get(again.state.params), jax.device_get(whole.state.params))
 
 
-@pytest.mark.fast
 def test_the_penalty_is_half_the_squared_gradient_at_real_images():
     generator, discriminator = Generator((8, 8, 1), code=4, channels=(8, 8)), Discriminator((4, 4))
     batch = {

@@ -74,6 +74,7 @@ def start() -> State:
     return init(TASK, SGD, 0, batch())
 
 
+@pytest.mark.slow
 def test_its_update_is_the_closed_form_gradient(step, start):
     data = {name: x.astype(np.float64) if x.dtype == np.float32 else x for name, x in batch().items()}
     W, b = np.asarray(start.params["W"], np.float64), np.asarray(start.params["b"], np.float64)
@@ -103,6 +104,7 @@ def test_its_extra_variables_go_from_step_to_step(step, start):
     assert [int(state.extra["batches"]) for state in (start, once, twice)] == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_it_runs_on_two_devices(step, start, mode):
     mesh = make_mesh("data=2")
@@ -117,6 +119,7 @@ def test_it_runs_on_two_devices(step, start, mode):
     assert int(two.extra["batches"]) == int(one.extra["batches"]) == 1
 
 
+@pytest.mark.slow
 def test_it_runs_in_bfloat16_with_float32_parameters(start):
     state, metrics = jax.jit(make_step(TASK, SGD, precision=jnp.bfloat16))(start, batch())
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype(jnp.float32)}

@@ -226,7 +226,6 @@ def test_names_are_unique_and_every_exception_is_of_one_of_them():
 
 
 @every
-@pytest.mark.fast
 def test_loss_and_metrics_are_float32_scalar_means(tiny):
     shapes = jax.eval_shape(lambda key, batch: tiny.task.init(key, batch), jax.random.key(0), tiny.batch)
     keys_B = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), B))
@@ -247,7 +246,6 @@ def test_parameters_are_float32(tiny):
 
 
 @some(0, ALL)
-@pytest.mark.fast
 def test_the_initial_variables_do_not_depend_on_the_values_in_the_batch(tiny):
     zeros = case(tiny).init({name: np.zeros_like(x) for name, x in tiny.batch.items()})
     chex.assert_trees_all_equal(
@@ -415,7 +413,6 @@ def test_batch_statistics_under_pmap_are_means_of_each_device(tiny):
 
 
 @some(0, ALL)
-@pytest.mark.fast
 def test_evaluation_is_deterministic_and_independent_of_how_it_is_compiled(tiny):
     c = case(tiny)
     once = c.evaluate(c.state.params, c.state.extra, tiny.batch)
@@ -424,7 +421,6 @@ def test_evaluation_is_deterministic_and_independent_of_how_it_is_compiled(tiny)
 
 
 @every
-@pytest.mark.fast
 def test_no_example_sees_another_in_evaluation(tiny):
     c = case(tiny)
     others = np.arange(B) != 3
@@ -436,7 +432,6 @@ def test_no_example_sees_another_in_evaluation(tiny):
 
 
 @some(1, [p for p in ALL if p.values[0].outputs], of=3)
-@pytest.mark.fast
 def test_no_output_sees_another_example(tiny):
     c = case(tiny)
     others = np.arange(B) != 3
@@ -486,7 +481,6 @@ def test_bfloat16_keeps_the_update_in_float32_and_the_loss_near(tiny):
 
 
 @every
-@pytest.mark.fast
 def test_bfloat16_reaches_every_matrix_product(tiny):
     c = case(tiny)
     evaluate = make_evaluate(tiny.task, precision=jnp.bfloat16)

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_experiments_step_can_be_traced_without_data(path, monkeypatch, tmp_path):
     file = experiment_file.load(path)

@@ -32,6 +32,7 @@ def batch(rows: int = 6) -> dict[str, np.ndarray]:
     return {"image": image, "label": np.arange(rows) % 10, "weight": np.ones(rows, np.float32)}
 
 
+@pytest.mark.slow
 def test_parameters_are_a_plain_tree_and_outputs_are_those_of_numpy(module):
     task, data = module.nnx_classify(lambda rngs: module.Net(5, 10, 0.5, rngs)), batch()
     params, extra = task.init(jax.random.key(0), data)
@@ -49,6 +50,7 @@ def test_parameters_are_a_plain_tree_and_outputs_are_those_of_numpy(module):
     assert float(got["loss"].total) == pytest.approx(want.sum(), rel=1e-4) and float(got["loss"].weight) == 6
 
 
+@pytest.mark.slow
 def test_dropout_is_of_the_example_wherever_it_lies(module):
     task, data = module.nnx_classify(lambda rngs: module.Net(32, 10, 0.5, rngs)), batch()
     params, extra = task.init(jax.random.key(0), data)
@@ -63,6 +65,7 @@ def test_dropout_is_of_the_example_wherever_it_lies(module):
     assert not jnp.allclose(whole, task.loss(params, extra, data, others)[0].total)
 
 
+@pytest.mark.slow
 def test_it_trains_and_goes_on_with_the_same_bits(tmp_path):
     pytest.importorskip("sklearn", reason="needs scikit-learn")
     knobs = {"steps": 12, "width": 8, "mesh": "data=1"}

@@ -85,7 +85,6 @@ def test_without_rematerialisation_the_step_does_what_the_model_must(tiny):
     assert counted(loss, state.params, tiny.batch, active=active).total == whole.total
 
 
-@pytest.mark.fast
 def test_gpt_3_is_as_large_as_the_formula_says():
     """24 L T M^2 + 4 L T^2 M + 2 T M V for the forward pass of a window; three times that with gradients."""
     M, L, T, V = 12288, 96, 2048, 50257

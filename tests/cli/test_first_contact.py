@@ -107,6 +107,7 @@ def made(bad: bool = False) -> Experiment:
     )
 
 
+@pytest.mark.slow
 def test_a_nan_in_evaluation_data_is_named():
     console = Listening()
     runner.run(made(bad=True), Options(mesh="data=1"), console=console)
@@ -120,6 +121,7 @@ def test_a_nan_in_evaluation_data_is_named():
     assert not console.said
 
 
+@pytest.mark.slow
 def test_a_run_of_an_object_says_that_it_has_no_file(tmp_path):
     train(made(), folder=str(tmp_path / "run"), mesh="data=1")
     with pytest.raises(ValueError, match="got a run of an Experiment object"):
@@ -136,6 +138,7 @@ def test_an_absent_folder_is_said_to_be_absent(tmp_path, capsys):
     assert "got no such folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals are those of POSIX")
 def test_ctrl_c_before_the_first_step_ends_with_130(tmp_path):
     words = [

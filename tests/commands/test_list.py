@@ -53,6 +53,7 @@ def test_the_newest_run_of_an_experiment_is_its_last_with_the_target_beside_it(t
     assert listing._result(one["last"]) == "accuracy 0.9000, 1970-01-01 (a 0.9500)"
 
 
+@pytest.mark.slow
 def test_the_list_has_a_line_for_each_as_wide_as_the_terminal_or_is_json(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(os, "get_terminal_size", lambda *_: (_ for _ in ()).throw(OSError))  # no terminal
@@ -76,6 +77,7 @@ def test_the_list_has_a_line_for_each_as_wide_as_the_terminal_or_is_json(capsys,
     assert "nowhere: got no such folder; expected a folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_there_is_and_how_fast(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "SIDE", {"cpu": 64})
     monkeypatch.setattr(doctor, "BYTES", 1 << 16)

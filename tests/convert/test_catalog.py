@@ -65,6 +65,7 @@ def test_every_family_of_the_directory_and_every_size_of_it_is_in_the_table():
     assert written - common <= {name for sizes in named.values() for name in sizes}
 
 
+@pytest.mark.slow
 def test_parameters_are_those_that_are_published():
     families = {"cnn", "alexnet", "resnet", "mobilenet", "vit", "gpt", "llama", "t5", "moe"}
     rows = [row for row in catalog.ROWS if row.module.__name__.rpartition(".")[2] in families]
@@ -74,6 +75,7 @@ def test_parameters_are_those_that_are_published():
         assert {line.name: line.parameters for line in lines} == {name: COUNTS[name] for name in sizes}
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_json(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["list", "vae", "gan", "--models"]) == 0
@@ -93,6 +95,7 @@ def test_the_command_prints_a_table_and_json(capsys, monkeypatch):
     assert "got 'dog'; expected families among mlp, cnn" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_a_source_is_a_layout_that_the_loader_knows():
     lines = {line.name: line.source for line in catalog.models(["mixer", "mtcnn", "vae"])}
     known = {family.layout for family in importlib.import_module("jaxmodels.convert.families").FAMILIES} | {

@@ -56,6 +56,7 @@ def same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 2])
 def test_torchs_own_files_are_read_where_a_folder_has_no_safetensors(release, tmp_path, shards):
     folder = as_torch(release, tmp_path, shards)
@@ -64,6 +65,7 @@ def test_torchs_own_files_are_read_where_a_folder_has_no_safetensors(release, tm
     same(load_pretrained(tmp_path / "out").params, load_pretrained(release).params)
 
 
+@pytest.mark.slow
 def test_transformers_own_pytorch_model_bin_is_read(tmp_path):
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     config = transformers.GPT2Config(vocab_size=11, n_positions=16, n_embd=8, n_layer=1, n_head=2)
@@ -95,6 +97,7 @@ def test_a_pickle_that_would_run_code_is_not_run(release, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "files", [("experiment.py",), ("modeling.py", "tokenization.py", "setup.py", "__init__.py")]
 )
@@ -132,6 +135,7 @@ def test_a_zip_bomb_and_a_tensor_without_its_numbers_are_refused(release, tmp_pa
 VIT = ViT(3, 8, 1, 2, 8, size=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["transformers", "torchvision"])
 def test_the_layout_is_seen_by_the_names(tmp_path, layout):
     shapes = jax.eval_shape(VIT.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
@@ -151,6 +155,7 @@ def test_a_layout_that_cannot_be_seen_is_asked_for_with_the_known_ones(tmp_path)
         load_weights(VIT, tmp_path / "a.safetensors")
 
 
+@pytest.mark.slow
 def test_the_files_of_akamaster_need_no_layout(real):
     pytest.importorskip("torch")
     path = real("weights/resnet_cifar10") / "resnet20-12fca82f.th"
@@ -163,6 +168,7 @@ def test_the_files_of_akamaster_need_no_layout(real):
 # Tensors that nothing asks for
 
 
+@pytest.mark.slow
 def test_tensors_are_left_out_by_a_pattern_and_listed(release, tmp_path):
     (tmp_path / "config.json").write_bytes((release / "config.json").read_bytes())
     found = {

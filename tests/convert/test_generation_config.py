@@ -116,6 +116,7 @@ def test_what_the_caller_chose_and_what_asks_for_nothing_is_not_named():
     assert unmet({"max_new_tokens": 9, "max_length": 99}, "tokens") == ""
 
 
+@pytest.mark.slow
 def test_the_options_that_the_sentence_names_write_what_transformers_writes(folder, capsys):
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     heard: list[str] = []
@@ -139,6 +140,7 @@ def test_the_options_that_the_sentence_names_write_what_transformers_writes(fold
     assert plain[0, prompt.shape[1] :].tolist() != want
 
 
+@pytest.mark.slow
 def test_the_command_says_it_once_and_not_of_options_given_with_their_default(folder, capsys):
     assert (
         cli.main(

@@ -262,6 +262,5 @@ def test_inception_v3_gives_both_logits_of_pytorch(tmp_path):
     ],
     ids=["googlenet", "googlenet with auxiliary heads", "v3", "v3 with its auxiliary head"],
 )
-@pytest.mark.fast
 def test_the_published_sizes_have_the_published_number_of_parameters(model, size, want):
     assert count(shapes(model, 1, size, size, 3, method="with_auxiliary")) == want

@@ -52,6 +52,7 @@ def said(path, name, count, size):
     )
 
 
+@pytest.mark.slow
 def test_bytes_that_were_overwritten_are_found_by_the_loader_and_by_convert(release, tmp_path, capsys):
     """100 float32 values of 0xFF bytes are 100 NaN, of the 256 values of a matrix in the second layer."""
     path, name = release / "model.safetensors", "transformer.h.1.mlp.c_fc.weight"
@@ -69,6 +70,7 @@ def test_bytes_that_were_overwritten_are_found_by_the_loader_and_by_convert(rele
         load_weights(MODEL, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
 def test_every_floating_type_and_every_such_value_counts(release, value, dtype):
@@ -80,6 +82,7 @@ def test_every_floating_type_and_every_such_value_counts(release, value, dtype):
         load_pretrained(release)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_may_hold_anything(release):
     """The masks that GPT-2's files carry are built with infinities in some."""
     tensors = arrays(release)
@@ -102,6 +105,7 @@ def test_a_tied_head_of_nan_is_not_blamed_on_the_tie(release):
         load_pretrained(release)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_files_of_torch(release, tmp_path, kind):
     torch = pytest.importorskip("torch")

@@ -161,6 +161,7 @@ def test_a_config_of_any_kind_of_values(tmp_path, name):
     assert min(counts) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "resnet"])
 def test_a_folder_whose_config_is_damaged(tmp_path, name):
     model = MODELS[name]
@@ -235,6 +236,7 @@ def test_damaged_files_of_torch(tmp_path, zipped):
     assert min(survey(read, [whole, *mutations(whole, 120)])) > 0
 
 
+@pytest.mark.slow
 def test_damaged_models_and_vocabularies_of_llama2c(tmp_path):
     model = Llama(11, 16, 8, 1, 2, 1, 12, tied=True)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *TEXT)["params"]
@@ -332,6 +334,7 @@ def test_a_panic_of_the_librarys_is_a_clear_error(tmp_path, name, tokenizer_file
         Tokenizer.load(path).encode_many(["a cat ☃"])
 
 
+@pytest.mark.slow
 def test_damaged_lists_of_pieces(tmp_path, tokenizer_files):
     path = tmp_path / "vocab.txt"
 
@@ -355,6 +358,7 @@ def test_damaged_lists_of_pieces(tmp_path, tokenizer_files):
     survey(lambda data: (merges.write_bytes(data), speaks(pieces)), mutations(whole, 150))
 
 
+@pytest.mark.slow
 def test_damaged_sentencepiece_models(tmp_path, tokenizer_files):
     path = tmp_path / "tokenizer.model"
     assert (
@@ -396,6 +400,7 @@ def test_damaged_settings_beside_a_tokenizer(tmp_path, name, whole, tokenizer_fi
     survey(lambda data: (path.write_bytes(data), speaks(tmp_path)), mutations(json.dumps(whole).encode(), 60))
 
 
+@pytest.mark.slow
 def test_damaged_settings_of_generation(tmp_path):
     whole = {
         "eos_token_id": [1, 2],

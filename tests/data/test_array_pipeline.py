@@ -50,6 +50,7 @@ def test_an_example_is_changed_alike_wherever_the_batch_ends_and_differently_in_
     assert not np.array_equal(image, data.rows(1, 0, 16)["image"])
 
 
+@pytest.mark.slow
 def test_gather_on_jax_arrays_equals_gather_on_numpy():
     data = make(remainder="pad", prepare=lambda batch: {**batch, "image": batch["image"] * np.float32(1 / 3)})
     indices = data.indices(2, 0, 8)

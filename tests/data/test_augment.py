@@ -183,6 +183,7 @@ def test_rand_augment_chooses_each_of_its_changes_equally_often():
 # On the device, within the loss
 
 
+@pytest.mark.slow
 def test_a_task_trains_on_changed_images_and_is_evaluated_on_the_others():
     def loss(params, extra, batch, keys_B):
         return batch["image"], extra, keys_B

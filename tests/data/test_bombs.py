@@ -53,6 +53,7 @@ def npy_head(shape, descr="|u1"):
 TEXTS = {"csv": (b"a,b\n", b"1,2\n"), "tsv": (b"a\tb\n", b"1\t2\n"), "jsonl": (b'{"a": "', b"xxxx")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", TEXTS)
 def test_gzipped_text(tmp_path, ending):
     head, piece = TEXTS[ending]
@@ -68,12 +69,14 @@ def test_a_gzipped_idx(tmp_path):
     assert f"unpacks to more than {FREE:,}" in refused(lambda: read_idx(path))
 
 
+@pytest.mark.slow
 def test_a_compressed_npz(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", a=np.zeros(FREE + 1, np.uint8))
     assert "unpacks to more than" in refused(lambda: read_npz(tmp_path / "x.npz"))
     assert read_npz(tmp_path / "x.npz", limit=FREE + 1)["a"].size == FREE + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ending, pack", [("tar.gz", gzip.compress), ("tar.bz2", bz2.compress), ("tar.xz", lzma.compress)]
 )
@@ -87,6 +90,7 @@ def test_a_compressed_tar_of_one_large_file_even_where_it_is_not_wanted(tmp_path
     )
 
 
+@pytest.mark.slow
 def test_a_tar_of_millions_of_empty_members(tmp_path):
     path = tmp_path / "x.tar.bz2"
     path.write_bytes(repeated(bz2.compress, tarfile.TarInfo("a").tobuf() * 10_000, 1 << 30))
@@ -117,6 +121,7 @@ def test_a_zip(tmp_path, method, monkeypatch):
     assert len(members(tmp_path / "x.zip", lambda name: name in ("1.txt", "4.txt"))) == 2
 
 
+@pytest.mark.slow
 def test_a_parquet_file_of_one_value_or_one_long_text(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     zeros = pyarrow.array(np.zeros(40_000_000, np.int64))
@@ -195,6 +200,7 @@ print(next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if l
 """
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_bomb_is_bounded(tmp_path):
     """The peak of a process that reads some."""
     (tmp_path / "x.jsonl.gz").write_bytes(repeated(gzip.compress, b"x" * (8 * MIB), 4 << 30, b'{"a": "'))
@@ -207,6 +213,7 @@ def test_the_memory_of_a_bomb_is_bounded(tmp_path):
     assert int(done.stdout.splitlines()[2]) < 600  # MiB
 
 
+@pytest.mark.slow
 def test_the_real_sets_are_read(real):
     folder = real("fashion_mnist").parent
     for path in sorted(folder.rglob("*")):

@@ -37,6 +37,7 @@ def test_a_broken_picture_ends_a_run_with_its_name_and_the_way_on(folder):
         image_folder(folder, size=8, batch=4).rows(0, 0, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_skipped_it_has_weight_0_and_is_listed_once(folder, workers):
     data = image_folder(folder, size=8, batch=4, seed=3, on_broken="skip", workers=workers)
@@ -91,6 +92,7 @@ def missing(item):
     raise KeyError("imgae")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(("fails", "said"), [(rated, "its rate is 800"), (missing, "KeyError: 'imgae'")])
 def test_where_none_of_the_first_can_be_loaded_for_one_reason_nothing_is_passed_over(fails, said, workers):
@@ -126,6 +128,7 @@ def test_shapes_come_from_the_first_example_that_can_be_loaded():
         _ = GrainPipeline(["broken", "broken"], load=load, batch=2, on_broken="skip").spec
 
 
+@pytest.mark.slow
 def test_the_run_counts_and_lists_what_it_passed_over(folder, tmp_path, capsys):
     import optax
 

@@ -26,6 +26,7 @@ def test_a_batch_is_what_one_writes_by_hand():
     np.testing.assert_array_equal(batch["weight"], [1, 1, 1, 1, 1, 0])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.integers(1, 99), max_size=9), min_size=1, max_size=12).filter(any),
     st.integers(1, 10),

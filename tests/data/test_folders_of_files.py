@@ -169,6 +169,7 @@ def test_another_rate_is_refused_by_name(recordings):
         audio_folder(recordings, rate=8_000, samples=5, batch=3).rows(0, 0, 3)
 
 
+@pytest.mark.slow
 def test_spoken_digits_can_be_read(real, tmp_path):
     pytest.importorskip("soundfile")
     import tarfile
@@ -207,6 +208,7 @@ def words(text):
     return [len(word) for word in text.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_texts_are_read_by_ones_own_tokenizer(tmp_path, workers):
     data = text_folder(texts(tmp_path), length=1, batch=2, encode=words, workers=workers)
@@ -261,6 +263,7 @@ def same(data, other, count):
         assert np.array_equal(other.rows(0, 0, count)[name], x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [zipped, tarred])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_texts_and_sounds_of_an_archive_are_those_of_its_folder(tmp_path, sounds, pack, workers):

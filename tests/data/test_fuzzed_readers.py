@@ -73,6 +73,7 @@ def test_tables_and_arrays(tmp_path, name):
     survey(saved(tmp_path / name, read_table), TABLES[name], 300, others=list(TABLES.values()))
 
 
+@pytest.mark.slow
 def test_what_an_array_file_gives_is_what_numpy_reads(tmp_path):
     """A damaged .npy that is read after all has numpy's own answer."""
     for case, data in enumerate(mutations(TABLES["x.npy"], 300, seed=1)):
@@ -82,6 +83,7 @@ def test_what_an_array_file_gives_is_what_numpy_reads(tmp_path):
             assert np.array_equal(got, np.load(tmp_path / "x.npy"), equal_nan=got.dtype.kind in "fc"), case
 
 
+@pytest.mark.slow
 def test_parquet(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     for compression in ("NONE", "SNAPPY"):
@@ -128,6 +130,7 @@ ARCHIVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives(tmp_path, name):
     survey(saved(tmp_path / name, members), ARCHIVES[name], 300, others=list(ARCHIVES.values()))
@@ -177,6 +180,7 @@ def test_pictures(tmp_path, kind):
     survey(lambda data: open_image(io.BytesIO(data)), file.getvalue(), 50, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF", "OGG"])
 def test_recordings(tmp_path, kind):
     soundfile = pytest.importorskip("soundfile")
@@ -221,6 +225,7 @@ def test_recordings_of_an_archive_are_read_as_those_of_a_folder(kind, tmp_path, 
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_token_files(tmp_path):
     write_tokens(tmp_path / "x.npy", [[1, 2, 3], [], [4, 5]] * 20)
     for name in ("x.npy", "x.documents.npy"):
@@ -267,6 +272,7 @@ def test_records(tmp_path):
         attempt(lambda data=data: whole(data), seconds=20)
 
 
+@pytest.mark.slow
 def test_sets_of_sentences_and_questions(tmp_path, monkeypatch):
     monkeypatch.setitem(nltk.SETS, "polarity", nltk.SETS["polarity"]._replace(each=2))
     file = io.BytesIO()

@@ -31,6 +31,7 @@ def test_a_random_change_comes_before_it_and_sees_0_to_1():
     np.testing.assert_allclose(made, (plain - 0.3) / 0.2, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_of_fashion_mnist(real):
     folder = real("fashion_mnist")
     statistics = normalize.FASHION_MNIST

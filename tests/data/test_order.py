@@ -32,6 +32,7 @@ def test_a_permutation_beyond_32_bits_stays_inside_and_does_not_collide_nearby(p
     assert len(set(sent.tolist())) == 100 and sent.min() >= 0 and sent.max() < n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 24, 97])
 def test_over_many_keys_every_position_goes_everywhere_equally_often(n):
     trials = 4_000
@@ -42,6 +43,7 @@ def test_over_many_keys_every_position_goes_everywhere_equally_often(n):
         assert chi2 < (n - 1) + 6 * np.sqrt(2 * (n - 1))  # six standard deviations above the mean
 
 
+@pytest.mark.slow
 def test_over_many_keys_two_neighbours_are_as_far_apart_as_chance_has_it():
     n, trials = 24, 6_000
     sent = np.stack([permute(np.arange(2), n, key) for key in range(trials)])

@@ -196,6 +196,7 @@ def test_documents_of_usual_lengths_leave_hardly_any_padding():
     assert one_pass(data)["weight"].mean() > 0.98
 
 
+@pytest.mark.slow
 def test_packed_documents_have_the_loss_of_documents_alone():
     arrays = documents([3, 9, 2, 7, 5, 8, 4])
     task = next_token(GPT(64, 16, 8, 1, 2))

@@ -43,6 +43,7 @@ def test_rows_are_a_slice_of_the_batch():
         assert all(np.array_equal(part[name], whole[name][2:5]) for name in whole)
 
 
+@pytest.mark.slow
 def test_gather_on_jax_arrays_equals_gather_on_numpy():
     windows = WindowPipeline((np.arange(100) % 7).astype(np.uint8), length=9, batch=16, overlap=3)
     indices = windows.indices(0, 0, 16)

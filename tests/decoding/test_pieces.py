@@ -95,6 +95,7 @@ def says(tokens, decode):
     return told(), jnp.asarray(np.pad(np.array(tokens, np.int32), (0, LENGTH - len(tokens))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_every_prompt_the_pieces_add_up_to_the_text_of_all_tokens(kind, tmp_path):
     pytest.importorskip("tokenizers")
@@ -164,6 +165,7 @@ def test_tokens_and_score_are_those_of_the_text_before_a_stop_string(stop, token
     assert beams or wrote.logprobs == pytest.approx([LOG] * len(tokens), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_where_a_text_stops_does_not_depend_on_its_neighbours():
     """A long neighbour that fills the cache ends the bursts earlier; the later stop string begins first."""
     options = {"tokens": 40, "temperature": 0, "stop": ["7890123", "90", "66"]}
@@ -173,6 +175,7 @@ def test_where_a_text_stops_does_not_depend_on_its_neighbours():
     assert alone.text == "345678"
 
 
+@pytest.mark.slow
 def test_a_text_ends_at_any_of_several_end_tokens():
     assert [
         wrote.text for wrote in generate(rising(end=(6, 9)), {}, {}, ["2", "6"], tokens=40, temperature=0)
@@ -185,6 +188,7 @@ def test_a_text_ends_at_any_of_several_end_tokens():
     )
 
 
+@pytest.mark.slow
 def test_a_beam_ends_at_any_of_several_end_tokens():
     """Two of three tokens end a text: e e^2 e^3 by probability, so the best text of all is the empty one."""
     logits = jnp.array([1.0, 3.0, 2.0])

@@ -6,14 +6,11 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from jaxmodels import cli
 
 PAGE = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
 
 
-@pytest.mark.fast
 def test_the_page_does_what_it_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for title, text in re.findall(r'^```python title="([^"]+)"\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL):

@@ -71,7 +71,6 @@ def rows(worker, count):
     yield [np.full(2, worker)]
 
 
-@pytest.mark.fast
 def test_worker_processes_of_the_data_do_not_import_from_it(planted):
     workers, got = Workers(rows, 1), np.zeros((1, 2), int)
     workers.read(0, [got[0]])
@@ -90,7 +89,6 @@ def test_what_a_library_starts_is_told(planted):
     assert "usage" in command(*python("json.tool"), "--help")
 
 
-@pytest.mark.fast
 def test_every_python_that_is_started_is_started_so():
     for file in sorted((ROOT / "jaxmodels").rglob("*.py")):
         names = {

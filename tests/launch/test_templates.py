@@ -61,6 +61,7 @@ def test_a_tpu_slice_is_removed_however_the_script_ends():
     assert "--accelerator-type=v6e-16 --runtime-version=v2-alpha-tpuv6e" in script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "asked", "said"),
     [

@@ -61,6 +61,7 @@ def batch(weight):
     return {"image": X, "label": np.arange(6) % 3, "weight": np.array(weight, np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "net", [Net(BatchNorm), Net(nn.BatchNorm), Net(nn.BatchNorm, flat=True)], ids=["ours", "flax", "flat"]
 )
@@ -98,6 +99,7 @@ def test_where_no_example_counts_statistics_stay_and_nothing_is_nan(norm):
     assert all(np.array_equal(x, np.zeros_like(x)) for x in jax.tree.leaves(slope))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [simclr, dino])
 def test_padding_counts_in_no_statistics_of_two_views(make):
     def views(image, keys_B):

@@ -76,6 +76,7 @@ def test_every_other_convolution_is_xlas_own(kernel, options):
     assert "custom_vjp" not in text and "conv_general_dilated" in text
 
 
+@pytest.mark.slow
 def test_the_layer_has_the_parameters_and_outputs_of_flax():
     x = random(2, 28, 28, 3)
     ours, theirs = Conv(32, (3, 3)), nn.Conv(32, (3, 3))
@@ -116,6 +117,7 @@ def test_in_bfloat16_the_sums_are_in_float32_and_the_gradient_in_bfloat16():
     np.testing.assert_allclose(ours.astype(np.float32), exact, rtol=2**-7, atol=2**-7)
 
 
+@pytest.mark.slow
 def test_a_batch_split_over_devices_stays_split():
     """No program gathers the batch: the kernel's gradient is summed over the devices."""
     mesh = make_mesh("data=2")
@@ -134,6 +136,7 @@ def test_a_batch_split_over_devices_stays_split():
     np.testing.assert_allclose(program(w, x), want, rtol=1e-4, atol=1e-4 * float(np.abs(want).max()))
 
 
+@pytest.mark.slow
 def test_vmap_over_kernels_as_a_sweep_makes_it_equals_a_loop():
     x, w = random(2, 14, 14, 16), random(3, 3, 3, 16, 32)
     gradient = jax.grad(lambda w, x: (conv_general_dilated(x, w, (1, 1), "SAME") ** 2).sum())

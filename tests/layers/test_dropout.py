@@ -20,6 +20,7 @@ def keys(seed=0, n=B):
     return jax.random.split(jax.random.key(seed), n)
 
 
+@pytest.mark.slow
 def test_an_element_is_zero_or_scaled():
     x_BF = jnp.arange(1.0, B * F + 1).reshape(B, F)
     y_BF = dropout(x_BF, 0.2, keys())
@@ -40,6 +41,7 @@ def test_without_keys_or_rate_nothing_changes():
     assert dropout(x_BF, 0.0, keys()) is x_BF
 
 
+@pytest.mark.slow
 def test_a_mask_belongs_to_the_example_wherever_it_lies():
     x_BF = jnp.ones((B, F))
     whole = dropout(x_BF, 0.5, keys())
@@ -85,6 +87,7 @@ def test_a_rate_that_keeps_nothing_or_is_none_is_refused(rate):
         dropout(jnp.ones((B, F)), rate, keys())
 
 
+@pytest.mark.slow
 def test_elements_examples_steps_and_layers_are_independent():
     n = 4000
 
@@ -101,6 +104,7 @@ def test_elements_examples_steps_and_layers_are_independent():
     assert 0.95 < correlation.std() < 1.05
 
 
+@pytest.mark.slow
 @given(st.floats(0.01, 0.99))
 def test_a_rate_gives_the_same_mask_traced_or_not(rate):
     rate, x_BF = float(np.float32(rate)), jnp.ones((B, F))

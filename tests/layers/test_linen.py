@@ -62,12 +62,14 @@ class Letters(nn.Module):
 PLAIN = from_linen(Plain(), train="train")
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_models_own_and_its_parameters_keep_their_paths():
     variables, own = PLAIN.init(KEY, X), Plain().init(KEY, X, False)
     jax.tree.map(np.testing.assert_array_equal, variables, own)
     assert np.array_equal(PLAIN.apply(variables, X), Plain().apply(own, X, train=False))
 
 
+@pytest.mark.slow
 def test_in_training_each_example_is_dropped_by_its_own_key_however_the_batch_is_divided():
     variables = PLAIN.init(KEY, X)
     whole = PLAIN.apply(variables, X, KEYS)
@@ -84,6 +86,7 @@ def test_in_training_each_example_is_dropped_by_its_own_key_however_the_batch_is
     assert len(np.unique(np.asarray(PLAIN.apply(variables, same, KEYS))[:, 0])) == B
 
 
+@pytest.mark.slow
 def test_with_batch_normalisation_the_batch_is_seen_at_once_and_statistics_move():
     model = from_linen(Normalised(), evaluate="deterministic")
     variables = model.init(KEY, X)
@@ -110,6 +113,7 @@ def experiment(task) -> Experiment:
     return Experiment(task=task, optimizer=optim.sgd(0.1), train=data, evals={"test": test}, steps=40)
 
 
+@pytest.mark.slow
 def test_a_run_learns_with_it_and_is_the_same_by_micro_batches():
     one = experiment(classify(PLAIN, inputs="x"))
     whole, parts = (runner.run(one, Options(mesh="data=1", accumulate=n)) for n in (1, 4))
@@ -117,6 +121,7 @@ def test_a_run_learns_with_it_and_is_the_same_by_micro_batches():
     assert parts.metrics["test/loss"] == pytest.approx(whole.metrics["test/loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_regression_and_statistics_go_through_a_run_too():
     model = from_linen(Normalised(), evaluate="deterministic")
     result = runner.run(experiment(regress(model, inputs="x")), Options(mesh="data=1"))
@@ -124,6 +129,7 @@ def test_regression_and_statistics_go_through_a_run_too():
     assert np.abs(result.state.extra["batch_stats"]["BatchNorm_0"]["mean"]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_language_model_that_gives_logits_has_their_cross_entropy():
     task = next_token(from_linen(Letters(), evaluate="deterministic"))
     tokens = np.arange(B * 4, dtype=np.int32).reshape(B, 4) % V
@@ -138,6 +144,7 @@ def test_a_language_model_that_gives_logits_has_their_cross_entropy():
     assert value(task.loss(params, extra, batch, KEYS)[0]) != pytest.approx(want, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_padding_reaches_the_argument_that_leaves_it_out_or_is_refused():
     tokens, segments = jnp.array([[1, 2, 0, 0]]), jnp.array([[1, 1, 0, 0]])
     model = from_linen(Texts(), train="training", mask="attention_mask")
@@ -169,6 +176,7 @@ def test_an_argument_that_the_model_has_not_is_named(options, said):
         from_linen(Plain(), **options)
 
 
+@pytest.mark.slow
 def test_rngs_are_refused_here_too():
     with pytest.raises(ValueError, match=r"got rngs \('dropout'\); .* Do give keys_B="):
         PLAIN.apply(PLAIN.init(KEY, X), X, rngs={"dropout": KEY})

@@ -29,6 +29,7 @@ def test_every_module_of_every_model_is_one():
                 assert issubclass(x, Model), f"{found.name}.{name}"
 
 
+@pytest.mark.slow
 def test_rngs_are_refused_and_keys_drop():
     model, x = MLP((64,), 4, dropout=0.5), jnp.ones((3, 5))
     variables = model.init(KEY, x)

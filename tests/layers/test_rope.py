@@ -37,6 +37,7 @@ def vectors(seed):
     return np.random.default_rng(seed).normal(size=(B, T, H, D)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_each_pair_is_a_complex_number_that_turns():
     x, place_BT = vectors(0), np.random.default_rng(1).integers(0, 1000, (B, T))
     z = x[..., : D // 2] + 1j * x[..., D // 2 :].astype(np.float64)

@@ -20,6 +20,7 @@ def count(tree) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_the_published_size_matches_the_hand_count():
     convolutions = [(3, 64, 121), (64, 192, 25), (192, 384, 9), (384, 256, 9), (256, 256, 9)]
     dense = [(36 * 256, 4096), (4096, 4096), (4096, 1000)]
@@ -27,6 +28,7 @@ def test_the_published_size_matches_the_hand_count():
     assert count(shapes(alexnet(1000), 224, 3)) == want == 61_100_840
 
 
+@pytest.mark.slow
 def test_the_reduced_size_matches_the_hand_count():
     """28 pixels become 13, 6 and, after the last pooling, 2; brought to 3 x 3."""
     convolutions = [(1, 32, 25), (32, 64, 9), (64, 128, 9), (128, 96, 9), (96, 96, 9)]
@@ -52,6 +54,7 @@ def test_features_are_maps_by_convolution():
     }
 
 
+@pytest.mark.slow
 def test_without_classes_the_last_hidden_layer_comes():
     model, bare = (
         AlexNet(k, channels=(4,) * 5, final=1, hidden=(6, 5), stride=1, kernels=(3,) * 5, padding=(1,) * 5)

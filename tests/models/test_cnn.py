@@ -23,6 +23,7 @@ def images(*shape):
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_parameters_match_the_hand_count():
     """Two stages leave 7 x 7 x 64: 9 x 1 x 32 + 32, 9 x 32 x 64 + 64, 3136 x 128 + 128, 128 x 10 + 10."""
     assert count(CNN(10), 1, 28, 28, 1) == 320 + 18_496 + 401_536 + 1_290 == 421_642
@@ -51,6 +52,7 @@ def pooled(x_BHWF):
     return np.stack([x_BHWF[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]).max(0)
 
 
+@pytest.mark.slow
 def test_it_equals_the_loops():
     model, x = CNN(5, channels=(3, 4), hidden=6), images(2, 8, 4, 2)
     params = jax.jit(model.init)(jax.random.key(0), x)["params"]
@@ -63,6 +65,7 @@ def test_it_equals_the_loops():
     np.testing.assert_allclose(jax.jit(model.apply)({"params": params}, x), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_norm_keeps_a_tenth_of_each_batch_while_training_and_nothing_else():
     model, x = CNN(5, channels=(3,), hidden=0, batch_norm=True), images(4, 4, 4, 1)
     variables = jax.jit(model.init)(jax.random.key(0), x)
@@ -96,6 +99,7 @@ def test_images_too_small_for_the_stages_are_refused(shape):
         jax.eval_shape(CNN(5).init, jax.random.key(0), jnp.zeros(shape))
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 3),
     st.integers(4, 9),
@@ -126,6 +130,7 @@ def test_lenet_matches_the_hand_count():
     )
 
 
+@pytest.mark.slow
 def test_lenet_sees_a_small_image_with_a_border_of_zeros():
     model, x = LeNet(), images(2, 28, 28, 1)
     variables = jax.jit(model.init)(jax.random.key(0), x)
@@ -140,6 +145,7 @@ def test_lenet_refuses_other_sizes():
         count(LeNet(), 1, 64, 64, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "sizes"),
     [
@@ -156,6 +162,7 @@ def test_features_are_maps_by_stage(model, sizes):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "bare", "width"), [(CNN(5), CNN(0), 128), (LeNet(5), LeNet(0), 84)])
 def test_without_classes_there_is_no_head(model, bare, width):
     x = images(2, 28, 28, 1)

@@ -22,6 +22,7 @@ def by_hand(depths, widths, classes):
     return stem + blocks + down + 2 * widths[-1] + widths[-1] * classes + classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "want"),
     [
@@ -36,6 +37,7 @@ def test_the_published_sizes_match_the_hand_count(make, want):
     assert count(shapes(model, 1, 224, 224, 3)) == by_hand(model.depths, model.widths, 1000) == want
 
 
+@pytest.mark.slow
 def test_features_are_maps_by_stage_and_without_classes_come_the_pooled_ones():
     model, x = ConvNeXt(0, (1, 2), (4, 6), patch=2), pictures(2, 8, 8, 3)
     variables = jax.jit(model.init)(jax.random.key(0), x)
@@ -51,6 +53,7 @@ def test_features_are_maps_by_stage_and_without_classes_come_the_pooled_ones():
     assert "head" not in variables["params"]
 
 
+@pytest.mark.slow
 def test_stochastic_depth_leaves_the_first_block_alone_and_drops_the_last_for_whole_examples():
     model, x = ConvNeXt(3, (1, 1), (4, 6), patch=2, drop_path=0.5, layer_scale=1.0), pictures(8, 8, 8, 3)
     variables = jax.jit(model.init)(jax.random.key(0), x)

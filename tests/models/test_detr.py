@@ -19,6 +19,7 @@ MODEL = DETR(
 X = pictures(2, 8, 12, 3)
 
 
+@pytest.mark.slow
 def test_the_published_size_matches_the_hand_count():
     """Without the backbone: projection, six layers of each kind, one normalisation, queries, classes and boxes."""
     D, F, K = 256, 2048, 91
@@ -33,6 +34,7 @@ def test_the_published_size_matches_the_hand_count():
     assert count(params["backbone"]) == 25_557_032 - 2_049_000
 
 
+@pytest.mark.slow
 def test_it_equals_pytorch():
     torch = pytest.importorskip("torch")
     from torch.nn.functional import layer_norm, linear

@@ -23,6 +23,7 @@ def by_hand(depth, D, patch, C, classes):
     return own + ends + 256 * D + D + D * D + D + (classes + 1) * D
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "published"), [(dit_b, 130e6), (dit_xl, 675e6)])
 def test_the_published_sizes_match_the_hand_count_and_the_papers_table(make, published):
     """The paper's table 1, to the nearest million, is of an output of twice the channels."""
@@ -33,12 +34,14 @@ def test_the_published_sizes_match_the_hand_count_and_the_papers_table(make, pub
     assert count(params) == pytest.approx(published, rel=0.01)
 
 
+@pytest.mark.slow
 def test_it_begins_with_zeros_and_its_blocks_as_the_identity():
     variables = jax.jit(lambda: MODEL.init(jax.random.key(0), X, time_B=TIME))()
     out = jax.jit(lambda v: MODEL.apply(v, X, time_B=TIME, label_B=LABEL))(variables)
     assert out.shape == X.shape and not np.any(out)
 
 
+@pytest.mark.slow
 def test_it_equals_pytorch():
     torch = pytest.importorskip("torch")
     from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention, silu

@@ -12,6 +12,7 @@ from jaxmodels.models.inception import googlenet, googlenet_28, inception_v3
 pytestmark = pytest.mark.fast
 
 
+@pytest.mark.slow
 def test_the_reduced_size_matches_the_hand_count():
     """Each convolution has two numbers of normalisation for a channel."""
     blocks = [
@@ -36,6 +37,7 @@ def test_the_reduced_size_matches_the_hand_count():
     assert count(shapes(googlenet_28(10), 1, 28, 28, 1)) == total + 208 * 10 + 10 == 194_446
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "size", "want"),
     [
@@ -61,6 +63,7 @@ def test_features_are_maps_by_stage(model, size, want):
     }
 
 
+@pytest.mark.slow
 def test_without_classes_come_the_pooled_features():
     bare, x = googlenet_28(0), pictures(2, 28, 28, 1)
     variables = jax.jit(bare.init)(jax.random.key(0), x)

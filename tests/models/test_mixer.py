@@ -18,6 +18,7 @@ def by_hand(depth, D, patch, size, classes):
     return 3 * patch**2 * D + D + depth * block + 2 * D + D * classes + classes
 
 
+@pytest.mark.slow
 def test_the_published_sizes_match_the_hand_count():
     assert count(shapes(mixer_b16(1000), 1, 224, 224, 3)) == by_hand(12, 768, 16, 224, 1000) == 59_880_472
     assert count(shapes(mixer_l16(1000), 1, 224, 224, 3)) == by_hand(24, 1024, 16, 224, 1000) == 208_196_168
@@ -26,6 +27,7 @@ def test_the_published_sizes_match_the_hand_count():
 MODEL = Mixer(3, 8, 3, 4, size=(8, 12), token_hidden=5, hidden_width=7)
 
 
+@pytest.mark.slow
 def test_it_equals_pytorch_block_by_block():
     torch = pytest.importorskip("torch")
     from torch.nn.functional import conv2d, gelu, layer_norm, linear

@@ -23,6 +23,7 @@ def count(model, *shape):
     return sum(x.size for x in jax.tree.leaves(shapes))
 
 
+@pytest.mark.slow
 def test_parameters_match_the_hand_count():
     """784 x 128 + 128 + 128 x 64 + 64 + 64 x 10 + 10."""
     assert count(MLP((128, 64), 10), 1, 28, 28) == 109_386
@@ -32,6 +33,7 @@ def test_without_hidden_layers_it_is_linear():
     assert count(MLP((), 3), 1, 5) == 5 * 3 + 3
 
 
+@pytest.mark.slow
 def test_it_equals_the_formula():
     model = MLP((4, 3), 2, nn.tanh)
     x_BF = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
@@ -44,12 +46,14 @@ def test_it_equals_the_formula():
     np.testing.assert_allclose(jax.jit(model.apply)({"params": params}, x_BF), want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_axes_after_the_first_are_flattened():
     model, x = MLP((4,), 2), np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), x)
     np.testing.assert_array_equal(model.apply(variables, x), model.apply(variables, x.reshape(3, 10)))
 
 
+@pytest.mark.slow
 def test_hidden_layers_drop_different_units():
     """With weights of one and a bias of one, the second layer's zeros can only be its own."""
     model, x = MLP((40, 40), 40, dropout=0.5), np.ones((1, 3), np.float32)
@@ -64,6 +68,7 @@ def test_hidden_layers_drop_different_units():
     }  # dropped; passed and first dropped; passed twice: (2 x 4 + 1) x 2
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=3),
     st.lists(st.integers(1, 6), max_size=3),

@@ -40,6 +40,7 @@ def by_hand(model, classes):
     return total + last * classes + classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "want"),
     [(mobilenet_v2, 3_504_872), (mobilenet_v3_large, 5_483_032), (mobilenet_v3_small, 2_542_856)],
@@ -56,6 +57,7 @@ def test_widths_are_multiples_of_eight_that_lose_at_most_a_tenth(width, want):
     assert rounded(width) == want and rounded(width) >= 0.9 * width
 
 
+@pytest.mark.slow
 def test_features_end_at_each_resolution():
     model = mobilenet_v2(10)
     x = jax.ShapeDtypeStruct((2, 224, 224, 3), np.float32)
@@ -74,6 +76,7 @@ def test_features_end_at_each_resolution():
     }
 
 
+@pytest.mark.slow
 def test_without_classes_come_the_pooled_features_and_dropout_needs_keys():
     rows = (Inverted(3, 4, 4), Inverted(3, 8, 6, 2))
     model, bare = (MobileNet(classes, rows, stem=4, last=7, dropout=0.5) for classes in (3, 0))

@@ -49,6 +49,7 @@ def theirs(weights, x, n, pools, dense):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_the_published_networks_say_what_pytorch_says(name, real):
     torch = pytest.importorskip("torch")
@@ -69,6 +70,7 @@ def test_the_published_networks_say_what_pytorch_says(name, real):
         np.testing.assert_allclose(got.points, want[2].numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_published_networks_find_no_face_in_a_plain_picture(real):
     pytest.importorskip("torch")
     image = pytest.importorskip("PIL.Image").new("RGB", (60, 40), (90, 120, 90))

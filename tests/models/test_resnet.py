@@ -25,6 +25,7 @@ def count(tree) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "parameters"),
     [
@@ -40,6 +41,7 @@ def test_published_sizes_have_their_number_of_parameters(model, parameters):
     assert count(shapes(model(1000))["params"]) == parameters
 
 
+@pytest.mark.slow
 def test_resnet_50_matches_the_hand_count():
     """Of each stage: its blocks' kernels, the shortcut's, two numbers for each normalised channel; then the head."""
     want, C = 3 * 7 * 7 * 64 + 2 * 64, 64
@@ -63,6 +65,7 @@ def cifar_by_hand(depth: int, projections: bool) -> int:
     return total + 64 * 10 + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
 def test_cifars_sizes_match_the_hand_count(depth):
     assert count(shapes(CifarResNet(10, depth), 32)["params"]) == cifar_by_hand(depth, False)
@@ -81,6 +84,7 @@ def test_wrn_28_10_matches_the_hand_count():
     assert count(shapes(resnet.wrn28_10(10), 32)["params"]) == want == 36_479_194
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "sizes"),
     [
@@ -101,6 +105,7 @@ def test_features_are_maps_by_stage(model, sizes):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [SMALL, partial(CifarResNet, depth=8), partial(WideResNet, depth=10, widen=1)]
 )
@@ -117,6 +122,7 @@ def test_without_classes_there_is_no_head_and_the_pooled_features_come(model):
     np.testing.assert_allclose(logits, features @ head["kernel"] + head["bias"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_at_the_start_every_block_of_a_stage_is_the_identity_of_what_is_not_negative():
     """Its last normalisation has the scale zero."""
     image = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
@@ -132,6 +138,7 @@ def test_at_the_start_every_block_of_a_stage_is_the_identity_of_what_is_not_nega
         np.testing.assert_array_equal(stem, stage)
 
 
+@pytest.mark.slow
 def test_option_a_takes_every_other_pixel_and_puts_zeros_on_both_sides():
     """With the branch's scale zero, the first block of stage 2 gives the padded, subsampled map."""
     model = CifarResNet(0, 8)

@@ -37,6 +37,7 @@ def numpy_textcnn(p, tokens_T):
     return np.concatenate(found) @ p["head"]["kernel"] + p["head"]["bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_it_equals_the_formula_in_numpy_also_for_texts_shorter_than_a_window(variables, length):
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
@@ -52,6 +53,7 @@ def test_kims_size_matches_the_hand_count():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == want == 5_990_402
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", [(0, 4), (4, 0), (2, 3)], ids=["right", "left", "both"])
 def test_padding_changes_no_logit(variables, edge):
     tokens = np.pad(TOKENS, ((0, 0), edge), constant_values=5)
@@ -60,6 +62,7 @@ def test_padding_changes_no_logit(variables, edge):
     np.testing.assert_allclose(got, MODEL.apply(variables, TOKENS), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_texts_of_different_lengths_in_a_batch_equal_each_alone(variables):
     lengths = np.array([2, 7, 1])
     got = MODEL.apply(variables, TOKENS, segments_BT=(np.arange(T) < lengths[:, None]).astype(np.int32))
@@ -88,6 +91,7 @@ def test_windows_of_one_token_do_not_see_the_order(variables):
     )
 
 
+@pytest.mark.slow
 def test_dropout_needs_keys_and_differs_between_examples(variables):
     same = np.tile(TOKENS[:1], (B, 1))
     plain = MODEL.apply(variables, same)

@@ -31,6 +31,7 @@ def started(model, **options):
     return variables, jax.jit(partial(model.apply, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "parameters"),
     [
@@ -87,12 +88,14 @@ def numpy_vit(p, image_BHWC, heads=2, patch=4):
     return dense(norm(x, p["norm"])[:, 0], p["head"])
 
 
+@pytest.mark.slow
 def test_it_equals_the_formulas_in_numpy():
     variables, call = started(SMALL())
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
     np.testing.assert_allclose(call(variables, IMAGE), numpy_vit(p, IMAGE), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_mean_pooling_is_the_mean_of_the_patches_tokens_and_needs_no_class_token():
     model = SMALL(classes=0, pool="mean", registers=2)
     variables, call = started(model)
@@ -102,6 +105,7 @@ def test_mean_pooling_is_the_mean_of_the_patches_tokens_and_needs_no_class_token
     np.testing.assert_allclose(call(variables, IMAGE), tokens_BTD[:, 2:].mean(1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_keeping_all_patches_is_seeing_all_and_their_order_does_not_matter():
     model = SMALL(registers=1)
     variables, _ = started(model)
@@ -113,6 +117,7 @@ def test_keeping_all_patches_is_seeing_all_and_their_order_does_not_matter():
     np.testing.assert_allclose(mixed_BTD[:, :2], all_BTD[:, :2], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_patches_that_are_not_kept_have_no_effect():
     model = SMALL()
     variables, _ = started(model)
@@ -125,6 +130,7 @@ def test_patches_that_are_not_kept_have_no_effect():
     )
 
 
+@pytest.mark.slow
 def test_features_are_maps_after_each_quarter_and_the_last_is_the_patches_tokens():
     model = SMALL(depth=6, registers=1)
     variables, _ = started(model)
@@ -134,6 +140,7 @@ def test_features_are_maps_after_each_quarter_and_the_last_is_the_patches_tokens
     np.testing.assert_allclose(maps["block_6"].reshape(3, 6, 8), tokens_BTD[:, 2:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stochastic_depth_drops_whole_examples_by_their_own_keys_and_nothing_in_evaluation():
     model, without = SMALL(drop_path=0.5), SMALL()
     variables, call = started(model)
@@ -145,6 +152,7 @@ def test_stochastic_depth_drops_whole_examples_by_their_own_keys_and_nothing_in_
     assert len({x.tobytes() for x in others}) > 1
 
 
+@pytest.mark.slow
 def test_layer_scale_begins_with_its_value():
     model = SMALL(layer_scale=0.1)
     blocks = jax.jit(model.init)(jax.random.key(0), IMAGE)["params"]["blocks"]

@@ -56,6 +56,7 @@ def experiment(**changes) -> Experiment:
     return dataclasses.replace(made, **changes)
 
 
+@pytest.mark.slow
 def test_the_statistics_are_the_running_means_of_the_averaged_network_on_the_training_batches():
     data = experiment().train
     state, step = init(TASK, EMA, 0, data.rows(0, 0, B)), jax.jit(make_step(TASK, EMA))
@@ -78,6 +79,7 @@ def test_the_statistics_are_the_running_means_of_the_averaged_network_on_the_tra
     assert np.abs(mean - trained).max() > 0.05  # they differ, so the test can see which it was
 
 
+@pytest.mark.slow
 def test_what_runs_evaluate_and_keep_is_the_average_with_its_statistics(tmp_path):
     whole = runner.run(experiment(), Options())
     params, extra = eval_variables(EMA, whole.state)
@@ -103,6 +105,7 @@ def stepped(mode: str, axes: str, accumulate: int = 1):
     return jax.device_get(compiled(jax.device_put(state, shardings), {}, moving)[0]._replace(key=None))
 
 
+@pytest.mark.slow
 def test_devices_share_the_statistics_of_the_averages_as_they_do_those_of_training():
     one = stepped("jit", "data=1")
 
@@ -122,6 +125,7 @@ def test_devices_share_the_statistics_of_the_averages_as_they_do_those_of_traini
     )
 
 
+@pytest.mark.slow
 def test_micro_batches_come_in_turn():
     got = stepped("jit", "data=1", accumulate=2)
     x = arrays(B)["features"] @ np.asarray(eval_variables(EMA, got)[0]["dense"]["kernel"])
@@ -142,6 +146,7 @@ def test_nothing_is_kept_twice_where_nothing_is_averaged_or_extra_stays_as_it_is
     assert sorted(kept) == ["batch_stats/norm/mean", "batch_stats/norm/var"]  # and not LoRA's base
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_not_finite_leaves_the_statistics():
     state, step = init(TASK, EMA, 0, arrays(B)), jax.jit(make_step(TASK, EMA, on_nan="skip"))
     state, _ = step(state, arrays(B))
@@ -151,6 +156,7 @@ def test_a_batch_that_is_not_finite_leaves_the_statistics():
     jax.tree.map(np.testing.assert_array_equal, after.averaged, state.averaged)
 
 
+@pytest.mark.slow
 def test_a_step_of_ones_own_that_forgets_the_averages_statistics_is_refused():
     def forgetful(*arguments, **options):
         step = make_step(*arguments, **options)

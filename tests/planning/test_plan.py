@@ -246,7 +246,6 @@ def test_more_devices_than_can_be_simulated_are_planned_by_half_as_many_with_hal
         lowering.simulated({"data": 4096}, 4095)
 
 
-@pytest.mark.fast
 def test_a_step_of_a_tiny_model_takes_at_least_the_launches_of_its_products(facts):
     tiny = {
         **facts,

@@ -99,6 +99,7 @@ def test_nothing_outside_of_the_folder_is_shown_and_nothing_special_is_opened(tm
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.slow
 def test_a_log_of_any_length_is_read_from_its_end_and_a_long_line_left_out(tmp_path):
     run = made(tmp_path / "run")
     log = (run / "metrics.jsonl").read_bytes()
@@ -177,6 +178,7 @@ PROFILE = {"first": 3, "last": 9, "operations": [{"module": "blocks", "operation
 PROFILE["operations"][0] |= {"ms": 1.5, "share": 0.5, "times": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FILES[:4], "profile/operations.json"])
 def test_damaged_files_of_a_run_end_in_a_page_or_in_one_message(tmp_path, monkeypatch, name):
     monkeypatch.setattr("jaxmodels.report.page.library", lambda: b"")
@@ -219,6 +221,7 @@ def paths(value, path=()):
         yield from paths(inner, (*path, key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["knobs.json", "result.json", "members/member-0-1-1/knobs.json", "members/member-0-1-1/result.json"],
@@ -242,6 +245,7 @@ def test_damaged_files_of_a_sweep_end_in_a_page_or_in_one_message(tmp_path, monk
                 assert type(error) in (ValueError, BadFile), (i, damaged, error)
 
 
+@pytest.mark.slow
 def test_what_a_sweep_goes_on_from_is_checked(tmp_path):
     whole = json.dumps({"members": ["lr=0.1", "lr=0.2"], "how": [2, 5]}).encode()
     checksummed_json.write(tmp_path / "members.json", json.loads(whole))

@@ -374,6 +374,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_real_run_with_its_model(trained, tmp_path, capsys):
     out = tmp_path / "out.html"
     assert cli.main(["report", str(trained), "-o", str(out), "--json"]) == 0
@@ -390,6 +391,7 @@ def test_the_command_writes_a_real_run_with_its_model(trained, tmp_path, capsys)
     assert "time waited for input" in [figure["title"] for figure in said.figures]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_asked_about_every_example_where_that_is_wanted(tmp_path):
     folder = tmp_path / "run"
     assert (
@@ -422,6 +424,7 @@ def evaluated(folder, **knobs) -> Parsed:
     return opened(folder, evaluate=True, model="on")
 
 
+@pytest.mark.slow
 def test_texts_of_any_length_are_shown_with_the_names_of_their_classes(tmp_path):
     said = evaluated(tmp_path / "run", sense="text")
     for text in ("<b>good</b> film film film film <b>good</b>", "bad film film bad"):
@@ -431,6 +434,7 @@ def test_texts_of_any_length_are_shown_with_the_names_of_their_classes(tmp_path)
     assert not [tag for tag, _ in said.tags if tag == "audio"]
 
 
+@pytest.mark.slow
 def test_sounds_are_in_the_page_as_files_that_hold_their_samples(tmp_path):
     said = evaluated(tmp_path / "run", sense="sound")
     sounds = [attrs["src"] for tag, attrs in said.tags if tag == "audio"]

@@ -155,6 +155,7 @@ def test_a_class_in_place_of_a_model_is_named_where_the_task_is_made():
         classify(MLP, inputs="x")
 
 
+@pytest.mark.slow
 def test_a_key_that_something_else_lacks_keeps_its_error():
     task = classify(MODEL, inputs="x")
     with pytest.raises(KeyError, match="mine"):
@@ -193,6 +194,7 @@ TAKING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "change"), TAKING[:-8] + TAKING[-6:])  # plan builds as the others do
 def test_every_command_that_takes_a_file_says_so(tmp_path, monkeypatch, capsys, command, change):
     said = MISTAKES[change]

@@ -74,6 +74,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
+@pytest.mark.slow
 def test_what_is_restored_is_what_was_saved_with_types_keys_and_note(three):
     n, got, note = Checkpoints(three).restore(abstract(state()))
     assert n == 3
@@ -99,6 +100,7 @@ def test_a_checkpoint_is_restored_onto_another_mesh(three):
     assert leaves(got) == leaves(state(3))
 
 
+@pytest.mark.slow
 def test_the_newest_ones_and_the_best_stay(tmp_path):
     checkpoints = save(tmp_path, 1, 2, 3, 4, 5, keep=2, best=2)
     assert checkpoints.steps() == [2, 4, 5]
@@ -181,6 +183,7 @@ def test_damage_to_any_file_is_found_and_the_file_named(three, tmp_path, damage)
             Checkpoints(folder).verify(3)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unnoticed(three, tmp_path):
     """200 of them, over all files alike, and some of the manifest's."""
     draw, folder = random.Random(0), Path(shutil.copytree(three / "3", tmp_path / "3"))
@@ -395,6 +398,7 @@ def test_some_of_the_parts_are_read_without_the_others(three):
     assert leaves(Checkpoints(three).read(parts("key", "params", "step"), 2)[1]) == leaves(state(2))
 
 
+@pytest.mark.slow
 def test_a_reader_takes_the_best_and_renames_nothing(tmp_path):
     save(tmp_path, 1, 2, 3, 4, best=2)
     assert Checkpoints(tmp_path).read(parts("params"))[0] == 2
@@ -418,6 +422,7 @@ def test_what_is_being_read_stays_until_it_was_read(copy):
     assert lock.hold(copy / "4") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saves", first(1, [12, 300]))
 def test_no_read_fails_while_a_run_saves_each_step_and_keeps_one(tmp_path, saves):
     checkpoints, over, failed, reads = Checkpoints(tmp_path, keep=1), threading.Event(), [], []

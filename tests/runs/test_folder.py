@@ -143,6 +143,7 @@ def test_a_second_process_is_refused_and_told_who_is_there(tmp_path):
     opened(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_that_died_holds_nothing(tmp_path):
     program = (
         "import os, sys; from pathlib import Path; from jaxmodels.runs.definition import RunDefinition; "

@@ -85,6 +85,7 @@ def test_knobs_that_differ_have_names_that_differ():
     assert of_knobs({"lr": 0.1, "layers": [1, 2], "clip": None}) == "lr=0.1-layers=1,2-clip=None"
 
 
+@pytest.mark.slow
 def test_the_default_folder_of_a_list_knob_can_be_trained_in(tmp_path, monkeypatch, capsys):
     """Its name was runs/knobs-l=[1,2], which left checkpoints that nothing could read."""
     from jaxmodels import cli
@@ -156,6 +157,7 @@ def test_pictures_of_evaluations_and_predictions_stay_in_their_folder(tmp_path):
     assert len(list((tmp_path / "said").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_members_of_a_sweep_have_names_without_brackets(tmp_path):
     table = sweep(swept.__file__, folder=tmp_path / "sweep", lr=[0.1, 0.3], steps=2)
     assert {member["name"] for member in table["members"]} == {"lr=0.1", "lr=0.3"}

@@ -18,6 +18,7 @@ def clouds(n: int, apart: float):
     return RANDOM.normal(size=(n, 6)) + centers[label], label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", [linear_probe, nearest_neighbours])
 def test_probes_find_what_is_there_and_nothing_where_nothing_is(probe):
     pytest.importorskip("sklearn", reason="needs scikit-learn")
@@ -30,6 +31,7 @@ def test_neighbours_vote_by_cosine_and_not_by_length():
     assert nearest_neighbours(train, np.array([0, 1, 0]), np.array([[0.1, 5.0]]), np.array([1])) == 1.0
 
 
+@pytest.mark.slow
 def test_only_known_examples_teach():
     pytest.importorskip("sklearn", reason="needs scikit-learn")
     x, label = clouds(200, 8.0)

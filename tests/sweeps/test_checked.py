@@ -69,6 +69,7 @@ def test_labels_that_are_no_classes_are_refused(path, where, kind, got):
         sweep(path, lr=[0.1, 0.2], kind=kind, where=where, folder=str(path.parent / "s"))
 
 
+@pytest.mark.slow
 def test_members_of_large_seeds_start_as_their_runs_alone(path):
     file, seeds = experiment_file.load(path), [0, 2**32 - 1, 2**32, 2**63 - 1]
     configs = [file.config(seed=seed) for seed in seeds]

@@ -24,11 +24,13 @@ def grouped(file, **values):
     return groups(file, [file.config(**knobs) for knobs in space.grid(values)], Options())
 
 
+@pytest.mark.slow
 def test_numbers_and_the_seed_are_inputs_of_one_program(file):
     [group], notes = grouped(file, lr=[0.1, 0.2], decay=[0.0, 0.01], smoothing=[0.0, 0.1], seed=[0, 1])
     assert (len(group.indices), group.inputs, notes) == (16, ("lr", "decay", "smoothing"), [])
 
 
+@pytest.mark.slow
 def test_what_changes_the_structure_is_a_program_of_its_own(file):
     found, notes = grouped(file, lr=[0.1, 0.2], width=[4, 8], kind=["sgd", "adam"], seed=[0, 1])
     assert [len(group.indices) for group in found] == [4] * 4 and notes == []
@@ -51,6 +53,7 @@ def test_steps_that_differ_are_apart(file):
     assert len(grouped(file, steps=[12, 24], lr=[0.1, 0.2])[0]) == 2
 
 
+@pytest.mark.slow
 def test_a_seed_that_changes_the_program_is_compiled_for_each(tmp_path):
     text = FILE.read_text().replace("(config.width,), 3", "(config.width + config.seed,), 3")
     (tmp_path / "wider.py").write_text(text)

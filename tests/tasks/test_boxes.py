@@ -72,6 +72,7 @@ def greedy(boxes_N4, score_NK, most, overlap, least):
     return kept[:most]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", [0.3, 0.6])
 def test_suppression_equals_the_loop(overlap):
     found, score = boxes(30), np.random.default_rng(1).uniform(0, 1, (30, 2)).astype(np.float32)
@@ -84,6 +85,7 @@ def test_suppression_equals_the_loop(overlap):
     assert not np.asarray(got.boxes[len(want) :]).any() and not np.asarray(got.scores[len(want) :]).any()
 
 
+@pytest.mark.slow
 def test_no_more_than_asked_for_are_given_and_fewer_boxes_than_that_are_filled_up():
     found, score = boxes(30), np.full((30, 1), 0.9, np.float32)
     assert jax.jit(lambda b, s: nms(b, s, most=3, overlap=1.0))(found, score).number == 3

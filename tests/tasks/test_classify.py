@@ -46,6 +46,7 @@ def evaluate(task, batch=BATCH):
     return jax.jit(task.evaluate)(PARAMS, {}, batch)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_weighted_cross_entropy():
     want = (cross_entropy() * BATCH["weight"]).sum() / 2.5
     loss, _, metrics = train(classify(Times()))
@@ -54,6 +55,7 @@ def test_the_loss_is_the_weighted_cross_entropy():
     assert value(evaluate(classify(Times()))["loss"]) == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_accuracy_counts_by_weight():
     """Right, a tie that goes to the first class and so wrong, wrong, padding."""
     assert value(evaluate(classify(Times()))["accuracy"]) == pytest.approx(1 / 2.5)
@@ -93,6 +95,7 @@ class Pool(nn.Module):
         return (x_BTK * real_BT1).sum(1) / real_BT1.sum(1) * self.param("one", nn.initializers.ones, ())
 
 
+@pytest.mark.slow
 def test_the_model_gets_the_segments_of_the_batch():
     """The second of two positions is padding, and so without effect."""
     inputs = np.stack([LOGITS, np.full_like(LOGITS, 7)], 1)
@@ -101,6 +104,7 @@ def test_the_model_gets_the_segments_of_the_batch():
     assert value(train(classify(Pool()), batch)[0]) == value(train(classify(Times()))[0])
 
 
+@pytest.mark.slow
 def test_training_changes_the_statistics_that_evaluation_uses():
     task = classify(CNN(3, channels=(2,), hidden=0, batch_norm=True))
     image = np.random.default_rng(0).normal(size=(4, 2, 2, 1)).astype(np.float32)
@@ -176,6 +180,7 @@ class TwoHeads(Times):
         return y, (2 * y,)
 
 
+@pytest.mark.slow
 def test_an_auxiliary_head_adds_its_share_of_loss_while_training_alone():
     task = classify(TwoHeads(), auxiliary=0.3)
     own, auxiliary = train(classify(Times()))[0], train(classify(Times()), {**BATCH, "image": 2 * LOGITS})[0]

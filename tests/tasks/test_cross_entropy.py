@@ -26,6 +26,7 @@ def by_optax(x, table, smoothing):
     return (optax.softmax_cross_entropy(x @ table.T, labels) * WEIGHT).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("chunk", [1, 2 * B * V, 3 * B * V, 10**9])
 def test_values_and_gradients_are_those_of_the_definition(chunk, smoothing):
@@ -39,6 +40,7 @@ def test_values_and_gradients_are_those_of_the_definition(chunk, smoothing):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 10**9])
 def test_accuracy_counts_by_weight(chunk):
     right = (np.asarray(X @ TABLE.T).argmax(-1) == TARGETS) * WEIGHT
@@ -52,6 +54,7 @@ def test_a_token_of_weight_zero_does_not_count_even_where_it_is_not_finite(chunk
     assert np.isfinite(cross_entropy(x, TABLE, TARGETS, WEIGHT, chunk=chunk)[0].total)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_tokens_times_the_vocabulary():
     V, M = 4096, 8
 

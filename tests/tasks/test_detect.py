@@ -89,7 +89,6 @@ def test_of_two_boxes_the_smaller_is_found_and_absent_ones_never():
     assert not assigned([[0, 0, 16, 16], [1, 1, 13, 13]], [0, 0])[1].any()
 
 
-@pytest.mark.fast
 def test_levels_give_places_with_their_centres_and_boxes_around_them():
     model, x = detector(), jnp.zeros((2, H, W, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -102,7 +101,6 @@ def test_levels_give_places_with_their_centres_and_boxes_around_them():
     assert jax.nn.sigmoid(real.logits_BPK).max() < 0.05  # at the start nothing is found
 
 
-@pytest.mark.fast
 def test_a_vit_serves_as_a_backbone_through_the_simple_pyramid():
     backbone = ViT(0, 8, 2, 2, 8, size=H)
     model = FCOS(backbone, 2, ("block_2",), SimplePyramid(16), width=16, depth=1)
@@ -128,7 +126,6 @@ def test_it_learns_to_find_rectangles():
     assert got["map50"] > 0.9
 
 
-@pytest.mark.fast
 def test_padding_boxes_and_padding_images_have_no_effect():
     model, batch = detector(), scenes(4)
     task = detect(model)
@@ -142,7 +139,6 @@ def test_padding_boxes_and_padding_images_have_no_effect():
         assert value(mean) == value(evaluate(params, extra, changed)[name])
 
 
-@pytest.mark.fast
 def test_an_image_with_nothing_on_it_is_a_lesson_too():
     model, batch = detector(), scenes(2)
     batch["present"][:] = 0

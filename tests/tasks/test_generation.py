@@ -35,6 +35,7 @@ def images(n: int = 6, H: int = 8, W: int = 8, C: int = 1) -> dict[str, np.ndarr
 # Keys by content
 
 
+@pytest.mark.slow
 def test_equal_rows_have_equal_keys_wherever_they_stand_and_others_have_others():
     x = RANDOM.random((50, 4, 3)).astype(np.float32)
     keys = np.asarray(jax.random.key_data(content_keys(x)))
@@ -65,6 +66,7 @@ class Linear(nn.Module):
         return jax.scipy.special.logit(z.reshape(x.shape)), mean, log_variance
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_perfect_posterior_is_the_likelihood():
     """x = z + d e has variance 1 + d^2; the posterior has mean x / (1 + d^2), variance d^2 / (1 + d^2)."""
     d = 0.05
@@ -90,6 +92,7 @@ def test_the_bound_of_a_perfect_posterior_is_the_likelihood():
     )
 
 
+@pytest.mark.slow
 def test_the_loss_is_reconstruction_and_beta_times_divergence():
     model, batch = VAE((8, 8, 1), code=3, channels=(4, 4), hidden=5), images()
     task = vae(model, beta=3.0)
@@ -101,6 +104,7 @@ def test_the_loss_is_reconstruction_and_beta_times_divergence():
     assert got["divergence"] == pytest.approx(kl, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_odd_sizes_come_back_and_samples_are_chosen_by_their_numbers():
     model = VAE((7, 5, 2), code=3, channels=(4, 6), hidden=5)
     x = RANDOM.random((2, 7, 5, 2)).astype(np.float32)
@@ -141,6 +145,7 @@ class Perfect(nn.Module):
         return one * (a * noise - s * image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 1.0], ids=["DDIM", "DDPM"])
 def test_sampling_with_a_perfect_model_gives_the_distribution(noise):
     draw = jax.jit(diffusing.sample(Perfect(), (4, 4, 1), steps=100, noise=noise))
@@ -149,6 +154,7 @@ def test_sampling_with_a_perfect_model_gives_the_distribution(noise):
     assert made.std() == pytest.approx(0.05, abs=0.006)
 
 
+@pytest.mark.slow
 def test_a_perfect_models_loss_is_the_variance_that_cannot_be_known_and_any_other_is_worse():
     x = RANDOM.normal(0.6, 0.05, (4_000, 1, 1, 1)).astype(np.float32)
     batch = {"image": x, "weight": np.ones(4_000, np.float32)}
@@ -173,6 +179,7 @@ class Labels(nn.Module):
         return jnp.broadcast_to(of[label_B].reshape(-1, 1, 1, 1), x.shape)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_labels_is_hidden_while_training_and_none_in_evaluation():
     task = diffusion(Labels(), unlabelled=0.25)
     batch = {**images(2_000, 1, 1), "label": np.zeros(2_000, np.int32)}
@@ -186,6 +193,7 @@ def test_a_part_of_the_labels_is_hidden_while_training_and_none_in_evaluation():
     assert value(jax.jit(task.evaluate)(shift, {}, batch)["loss"]) < 10
 
 
+@pytest.mark.slow
 def test_guidance_goes_beyond_the_label_by_what_the_label_changes():
     """With v constant, one step from pure noise e gives the image a e - s v, clipped."""
     params = {"of": np.array([0.3, 0, 0.1], np.float32)}
@@ -200,6 +208,7 @@ def test_guidance_goes_beyond_the_label_by_what_the_label_changes():
     np.testing.assert_allclose(difference, -(0.1 + 3 * 0.2 - 0.3) / 2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_u_net_answers_in_the_images_shape_and_learns_from_time_and_label():
     model = UNet(channels=(8, 8), patch=2, classes=3, heads=2, attention=(0, 1))
     x = RANDOM.normal(size=(2, 8, 12, 1)).astype(np.float32)
@@ -214,6 +223,7 @@ def test_the_u_net_answers_in_the_images_shape_and_learns_from_time_and_label():
     assert not np.allclose(apply(x, options["time_B"], label + 1), first, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_new_u_net_answers_nothing_as_the_papers_do():
     model = UNet(channels=(8,), heads=2)
     x = RANDOM.normal(size=(1, 4, 4, 1)).astype(np.float32)

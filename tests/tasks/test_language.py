@@ -61,6 +61,7 @@ def by_hand():
     return -np.take_along_axis(logs, BATCH["targets"][..., None], -1)[..., 0]
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_tokens_and_not_over_sequences():
     task = next_token(Table())
     loss, _, metrics = jax.jit(task.loss)(PARAMS, {}, BATCH, jax.random.split(jax.random.key(1), B))
@@ -70,6 +71,7 @@ def test_the_loss_is_the_mean_over_tokens_and_not_over_sequences():
     assert value(jax.jit(task.evaluate)(PARAMS, {}, BATCH)["loss"]) == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_accuracy_counts_by_weight():
     task = next_token(Table())
     right = logits_BTV().argmax(-1) == BATCH["targets"]
@@ -107,6 +109,7 @@ def test_finish_survives_a_run_that_diverged(loss, check):
     assert check(next_token(Table()).finish({"loss": loss})["perplexity"])
 
 
+@pytest.mark.slow
 def test_a_decoder_steps_through_the_model():
     model = GPT(vocabulary=V, length=T, width=4, depth=1, heads=1)
     task = next_token(model)

@@ -37,6 +37,7 @@ class Nothing(nn.Module):
         return jnp.zeros((len(x), 16, 4)) + zero
 
 
+@pytest.mark.slow
 def test_saying_nothing_costs_the_variance_of_a_normalised_patch():
     batch = {
         "image": RANDOM.random((B, 8, 8, 1)).astype(np.float32),
@@ -52,6 +53,7 @@ def small() -> MAE:
     return MAE(ViT(0, 8, 2, 2, 2, size=8, pool="mean"), Block(heads=2, hidden_width=8), 4, width=8, depth=1)
 
 
+@pytest.mark.slow
 def test_hidden_patches_change_nothing_that_the_model_says_of_others_or_of_themselves():
     model = small()
     x = RANDOM.random((1, 8, 8, 1)).astype(np.float32)
@@ -65,6 +67,7 @@ def test_hidden_patches_change_nothing_that_the_model_says_of_others_or_of_thems
     assert not np.allclose(apply(x), apply(changed))
 
 
+@pytest.mark.slow
 def test_each_example_hides_patches_of_its_own_and_as_many_as_asked():
     order, kept = masking.choose(jax.random.split(jax.random.key(0), 200), 16, 0.25)
     assert kept.shape == (200, 4)
@@ -73,6 +76,7 @@ def test_each_example_hides_patches_of_its_own_and_as_many_as_asked():
     assert ((count - 50) ** 2 / 50).sum() < 15 + 6 * np.sqrt(30)
 
 
+@pytest.mark.slow
 def test_a_restored_image_keeps_what_was_seen():
     model, batch = small(), {"image": RANDOM.random((2, 8, 8, 1)).astype(np.float32)}
     params, extra = jax.jit(mae(model, patch=2).init)(jax.random.key(0), batch)

@@ -26,6 +26,7 @@ def params():
     return TASK.init(jax.random.key(0), BATCH)[0]
 
 
+@pytest.mark.slow
 def test_80_of_100_chosen_tokens_are_masked_10_drawn_and_10_kept():
     tokens = jnp.full((64, 1024), 5, jnp.int32)
     keys = jax.random.split(jax.random.key(0), 64)
@@ -39,11 +40,13 @@ def test_80_of_100_chosen_tokens_are_masked_10_drawn_and_10_kept():
     assert (new[~chosen] == 5).all()
 
 
+@pytest.mark.slow
 def test_only_open_tokens_are_chosen():
     _, chosen = corrupt(KEYS, TOKENS, TOKENS > 5, mask=MASK, vocabulary=V, rate=0.9)
     assert chosen.any() and not chosen[TOKENS <= 5].any()
 
 
+@pytest.mark.slow
 def test_each_key_chooses_otherwise_and_each_row_by_its_own(params):
     first, again, other = (
         float(TASK.loss(params, {}, BATCH, keys)[0].total) for keys in (KEYS, KEYS, KEYS[::-1])
@@ -58,6 +61,7 @@ def test_each_key_chooses_otherwise_and_each_row_by_its_own(params):
     assert sum(float(row.total) for row in rows) == pytest.approx(first, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluation_changes_a_text_always_in_the_same_way(params):
     whole = TASK.evaluate(params, {}, BATCH)["loss"]
     turned = TASK.evaluate(params, {}, {name: x[::-1] for name, x in BATCH.items()})["loss"]
@@ -69,6 +73,7 @@ def test_texts_that_differ_are_changed_in_different_ways():
     assert len(np.unique(jax.random.key_data(token_keys(rows)), axis=0)) == 4
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_cross_entropy_of_the_chosen_tokens(params):
     new, chosen = corrupt(token_keys(TOKENS), TOKENS, TOKENS > 1, mask=MASK, vocabulary=V, rate=0.5)
     logs = jax.nn.log_softmax(MODEL.apply({"params": params}, new))
@@ -76,11 +81,13 @@ def test_the_loss_is_the_cross_entropy_of_the_chosen_tokens(params):
     assert value(TASK.evaluate(params, {}, BATCH)["loss"]) == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_special_tokens_and_those_of_weight_0_are_never_scored(params):
     special = {"inputs": np.ones((B, T), np.int32), "weight": np.ones((B, T), np.float32)}
     assert TASK.evaluate(params, {}, special)["loss"].weight == 0
     assert TASK.evaluate(params, {}, {**BATCH, "weight": np.zeros((B, T), np.float32)})["loss"].weight == 0
 
 
+@pytest.mark.slow
 def test_perplexity_is_the_exponent_of_the_loss():
     assert TASK.finish({"loss": 2.0})["perplexity"] == pytest.approx(np.exp(2))

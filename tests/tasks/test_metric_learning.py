@@ -42,6 +42,7 @@ def train(task, params, batch=BATCH):
     return value(loss), metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [0.0, 0.4])
 def test_arcface_is_the_softmax_of_cosines_with_the_own_angle_enlarged(margin):
     task = arcface(Same(), K, margin=margin, scale=7.0)
@@ -107,6 +108,7 @@ def test_a_batch_of_one_label_has_no_triplets_and_no_gradient_that_is_not_finite
     assert float(gradient["one"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["arcface", "triplet"])
 def test_both_learn_to_put_the_same_near_itself(kind):
     """Four classes in noise of twelve dimensions, of which two tell them apart."""

@@ -49,6 +49,7 @@ def paired(task, **more):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_of_any_length_and_content_changes_no_logit(name):
     model = MODELS[name]
@@ -62,6 +63,7 @@ def test_padding_of_any_length_and_content_changes_no_logit(name):
         np.testing.assert_allclose(row, alone[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [lambda m: classify(m, inputs="inputs"), lambda m: arcface(m, K, inputs="inputs")]
 )
@@ -70,6 +72,7 @@ def test_a_label_does_not_depend_on_padding(make):
     assert long == pytest.approx(short, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_regression_and_embeddings_do_not_see_it():
     model = MODELS["textcnn"]
     short, long = paired(regress(model, inputs="inputs"), target=np.ones((4, K), np.float32))
@@ -81,6 +84,7 @@ def test_regression_and_embeddings_do_not_see_it():
     np.testing.assert_allclose(*got, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_masked_tokens_are_chosen_among_the_texts_alone_and_in_the_same_places():
     task = masked(MaskedLM(BERT), mask=1, vocabulary=V, rate=0.5)
     params, _ = task.init(KEY, batch(5))
@@ -91,6 +95,7 @@ def test_masked_tokens_are_chosen_among_the_texts_alone_and_in_the_same_places()
     assert float(everything.evaluate(params, {}, batch(9, 6))["loss"].weight) == sum(map(len, TEXTS))
 
 
+@pytest.mark.slow
 def test_a_weight_for_each_text_counts_its_tokens_and_no_padding():
     task, x = token_classification(TokenClassifier(BERT, K)), batch(9, 6)
     x["label"] = np.ones_like(x["inputs"])
@@ -98,6 +103,7 @@ def test_a_weight_for_each_text_counts_its_tokens_and_no_padding():
     assert float(task.evaluate(params, {}, x)["accuracy"].weight) == sum(map(len, TEXTS))
 
 
+@pytest.mark.slow
 def test_answers_lie_in_texts():
     model, x = SpanModel(BERT), [batch(5), batch(9, 6)]
     variables = model.init(KEY, x[0]["inputs"])
@@ -121,6 +127,7 @@ def test_a_model_that_would_read_padding_as_tokens_is_refused_in_words():
         task.evaluate(params, extra, x)
 
 
+@pytest.mark.slow
 def test_files_of_text_say_where_they_end(tmp_path):
     for name, text in {"a/one.txt": b"\0\0b", "b/two.txt": b"longer than six"}.items():
         (tmp_path / name).parent.mkdir()

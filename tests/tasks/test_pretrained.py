@@ -21,6 +21,7 @@ FIRST, *REST = PARAMS
 PART = {FIRST: jax.tree.map(lambda x: x + 5, PARAMS[FIRST])}
 
 
+@pytest.mark.slow
 def test_the_given_parameters_are_there_and_the_others_are_the_tasks_own():
     key = jax.random.key(0)
     got = jax.jit(start_from(TASK, PART).init)(key, BATCH)[0]
@@ -36,6 +37,7 @@ def test_no_array_is_written_into_the_program():
     assert len(text) < len(bare) + 2_000 < len(bare) + 4 * sum(x.size for x in jax.tree.leaves(PART))
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_them():
     data = ArrayPipeline(BATCH, batch=8)
     task = start_from(TASK, PART)
@@ -65,6 +67,7 @@ NORMED = classify(CNN(3, (2,), hidden=0, batch_norm=True))
 STATISTICS = {"batch_stats": {"norm_0": {"mean": np.array([3.0, 4.0]), "var": np.array([5.0, 6.0])}}}
 
 
+@pytest.mark.slow
 def test_given_statistics_are_there_beside_the_tasks_own_parameters():
     key = jax.random.key(0)
     own, _ = NORMED.init(key, IMAGES)

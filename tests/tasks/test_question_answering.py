@@ -46,6 +46,7 @@ def slow_loss(row):
     return np.mean(parts)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_of_both_cross_entropies_over_the_context():
     want = np.mean([slow_loss(row) for row in range(B)])
     assert value(question_answering(Table()).evaluate(PARAMS, {}, BATCH)["loss"]) == pytest.approx(
@@ -53,6 +54,7 @@ def test_the_loss_is_the_mean_of_both_cross_entropies_over_the_context():
     )
 
 
+@pytest.mark.slow
 def test_tokens_outside_of_the_context_get_no_gradient():
     batch = {name: x[2:] for name, x in BATCH.items()}
     keys = jax.random.split(jax.random.key(0), 1)
@@ -69,6 +71,7 @@ def test_an_example_without_an_answer_counts_nowhere():
     )
 
 
+@pytest.mark.slow
 def test_a_row_without_context_gives_no_nan():
     batch = {**BATCH, "context": np.zeros_like(TOKENS), "weight": np.zeros(B, np.float32)}
     keys = jax.random.split(jax.random.key(0), B)

@@ -24,6 +24,7 @@ BATCH = {
 PARAMS = token_classification(MODEL).init(jax.random.key(0), BATCH)[0]
 
 
+@pytest.mark.slow
 def test_loss_and_accuracy_are_means_over_the_tokens_that_count():
     logits = np.asarray(MODEL.apply({"params": PARAMS}, BATCH["inputs"], None, BATCH["segments"]), np.float64)
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -36,6 +37,7 @@ def test_loss_and_accuracy_are_means_over_the_tokens_that_count():
     )
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
     changed = {name: x.copy() for name, x in BATCH.items()}
     changed["inputs"][1, 2:] = 8 - changed["inputs"][1, 2:]
@@ -43,6 +45,7 @@ def test_padding_changes_nothing():
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_agree_without_dropout():
     loss, _, _ = token_classification(MODEL).loss(PARAMS, {}, BATCH, jax.random.split(jax.random.key(0), B))
     np.testing.assert_allclose(

@@ -49,6 +49,7 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_simclr_is_the_cross_entropy_of_finding_the_other_view_among_all_real_ones():
     z, real = unit(np.concatenate([seen(0), seen(1)])), np.tile(BATCH["weight"] > 0, 2)
     losses = []
@@ -61,6 +62,7 @@ def test_simclr_is_the_cross_entropy_of_finding_the_other_view_among_all_real_on
     assert float(loss.weight) == 8
 
 
+@pytest.mark.slow
 def test_padding_is_nobodys_rival():
     changed = {
         **BATCH,
@@ -73,6 +75,7 @@ def test_padding_is_nobodys_rival():
     )
 
 
+@pytest.mark.slow
 def test_dino_is_the_cross_entropy_of_teacher_and_student_and_the_teacher_follows():
     task = dino(Flat(), views, momentum=0.9, temperature=0.5, teacher_temperature=0.25, center=0.8)
     params, extra = jax.jit(task.init)(jax.random.key(0), BATCH)
@@ -94,6 +97,7 @@ def test_dino_is_the_cross_entropy_of_teacher_and_student_and_the_teacher_follow
     np.testing.assert_allclose(after["center"], 0.8 * extra["center"] + 0.2 * mean, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_encoders_features_are_found_within_what_was_trained():
     model = Projected(Flat(), hidden=4, width=2)
     params = jax.jit(model.init)(jax.random.key(0), IMAGE)["params"]

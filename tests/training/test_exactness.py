@@ -47,6 +47,7 @@ def stopped(tmp_path_factory) -> tuple[Path, runner.Result]:
     return folder / "stopped", whole
 
 
+@pytest.mark.slow
 def test_no_change_or_loss_of_the_environment_changes_a_bit(stopped, tmp_path):
     original, whole = stopped
     said = (original / "environment.json").read_text()
@@ -69,6 +70,7 @@ def test_no_change_or_loss_of_the_environment_changes_a_bit(stopped, tmp_path):
         assert resumed.summary["steps_per_dispatch"] == 3, kind
 
 
+@pytest.mark.slow
 def test_nothing_reads_the_environment_to_train(stopped, tmp_path, monkeypatch):
     """So no byte of it, of whatever class, can change a bit."""
     folder, read = Path(shutil.copytree(stopped[0], tmp_path / "run")), Path.open
@@ -114,6 +116,7 @@ def main(capsys, *words) -> tuple[int, str, str]:
     return status, *capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_what_is_forced_upon_a_run_and_does_not_fit_changes_nothing_and_it_can_still_be_evaluated(
     capsys, sgd, tmp_path
 ):
@@ -147,6 +150,7 @@ def test_evaluation_does_not_need_the_state_of_the_optimizer(capsys, sgd, tmp_pa
         jaxmodels.open_run(folder, mesh="data=1")
 
 
+@pytest.mark.slow
 def test_fresh_starts_over_where_the_knobs_are_missing_and_without_it_the_message_leads_there(
     capsys, sgd, tmp_path
 ):
@@ -162,6 +166,7 @@ def test_fresh_starts_over_where_the_knobs_are_missing_and_without_it_the_messag
     assert (tmp_path / "run.1" / "checkpoints" / "24").is_dir()
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_seeds_run_are_refused(capsys, sgd, tmp_path):
     folder, other = Path(shutil.copytree(sgd, tmp_path / "run")), tmp_path / "other"
     main(capsys, "train", MLP, "--folder", other, "--mesh", "data=1", "--seed", "1", "--quiet")

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.fast
 FILE = Path(bare_jax.__file__)
 
 
+@pytest.mark.slow
 def test_history_is_metrics_jsonl_also_after_a_resume(tmp_path):
     options = {"folder": str(tmp_path), "mesh": "data=1", "eval_every": 4, "save_every": 3, "log_every": 2}
     with pytest.raises(runner.Interrupted):
@@ -40,6 +41,7 @@ def test_a_run_without_a_folder_has_its_history(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_value_that_is_not_finite_is_none_as_in_the_file(tmp_path):
     data = ArrayPipeline(bare_jax.arrays(13), batch=8)
     odd = Evaluation(
@@ -56,6 +58,7 @@ def test_a_redirected_run_prints_a_line_at_each_log_interval(capsys):
     assert all("loss" in line for line in shown) and "examples/s" in shown[-1]
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_where_nobody_asked(capsys):
     train(bare_jax.build(bare_jax.Config()), mesh="data=1")
     assert capsys.readouterr() == ("", "")

@@ -43,6 +43,7 @@ def test_odd_annotations_are_refused(text, said):
         read_voc(text.encode(), NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "count"), [("train", 205), ("val", 87), ("test", 72)])
 def test_the_real_images_come_with_their_boxes(split, count, real):
     pytest.importorskip("PIL", reason="needs pillow")

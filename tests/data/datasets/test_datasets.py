@@ -22,6 +22,7 @@ def is_described_by_its_spec(data):
     return {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == dict(data.spec)
 
 
+@pytest.mark.slow
 def test_digits_are_split_by_class_and_always_alike():
     train, test = digits("train", 32, 0).arrays, digits("test", 32).arrays
     assert len(train["label"]) == 1_437 and len(test["label"]) == 360
@@ -57,6 +58,7 @@ def test_building_a_dataset_reads_nothing_and_knows_its_shapes(tmp_path):
             data.rows(0, 0, 1)
 
 
+@pytest.mark.slow
 def test_fashion_mnist_is_whole_and_the_device_sees_what_the_host_sees(real):
     data = fashion_mnist("test", 100, folder=real("fashion_mnist"))
     assert data.steps == 100 and np.array_equal(np.bincount(data.arrays["label"]), np.full(10, 1_000))
@@ -80,6 +82,7 @@ def test_pictures_beside_which_others_are_made_have_numbers(real):
         np.testing.assert_array_equal(data.rows(0, 0, 4)[name], plain.rows(0, 0, 4)[name])
 
 
+@pytest.mark.slow
 def test_a_probe_knows_the_labels_of_training_pictures_alone(real):
     folder = real("fashion_mnist")
     got = half_known(3, 6, folder=folder).rows(0, 0, 6)
@@ -98,6 +101,7 @@ def test_a_damaged_fashion_mnist_file_is_named(real, tmp_path):
         fashion_mnist("test", 100, folder=tmp_path).rows(0, 0, 1)
 
 
+@pytest.mark.slow
 def test_california_housing_is_standardised_by_its_training_rows(real):
     folder = real("california_housing")
     train, test = (california_housing(split, 64, folder=folder) for split in ("train", "test"))
@@ -150,12 +154,14 @@ def test_order0_is_the_entropy_of_the_bytes():
     assert order0_bits_per_byte(np.zeros(9, np.uint8)) == 0
 
 
+@pytest.mark.slow
 def test_lzma_pays_little_for_what_it_has_seen_and_all_for_noise():
     noise = np.frombuffer(np.random.default_rng(0).bytes(100_000), np.uint8)
     assert lzma_bits_per_byte(noise, noise[50_000:]) < 0.1
     assert 7.9 < lzma_bits_per_byte(noise[:50_000], noise[50_000:]) < 8.1
 
 
+@pytest.mark.slow
 def test_lzma_on_python_source_takes_seconds_and_beats_order0():
     train, validation = python_source("train"), python_source("validation")[:300_000]
     begun = time.perf_counter()

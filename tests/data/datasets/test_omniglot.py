@@ -16,6 +16,7 @@ def files(real, monkeypatch):
     monkeypatch.setenv("JAXMODELS_DATA", str(real("omniglot").parent))
 
 
+@pytest.mark.slow
 def test_each_character_is_drawn_once_by_each_of_twenty_people():
     got = characters(SMALL1)
     assert got["image"].shape == (136 * 20, 35, 35, 1) and got["image"].dtype == np.uint8
@@ -26,6 +27,7 @@ def test_each_character_is_drawn_once_by_each_of_twenty_people():
     assert np.bincount([a for a, _ in sorted(of_label)]).tolist() == [24, 22, 24, 40, 26]
 
 
+@pytest.mark.slow
 def test_strokes_are_thin_and_bright():
     image = characters(SMALL1)["image"]
     assert 0.02 < image.mean() / 255 < 0.2 and image.max() == 255
@@ -42,6 +44,7 @@ def test_a_run_has_one_right_answer_for_each_drawing():
         assert sorted(run.answer) == list(range(20))
 
 
+@pytest.mark.slow
 def test_no_drawing_of_the_runs_is_among_those_to_train_on():
     known = {image.tobytes() for image in characters(size=105)["image"]}
     for run in one_shot_runs(size=105):

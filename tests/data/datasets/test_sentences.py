@@ -22,6 +22,7 @@ def write(folder, name, change=lambda lines: lines):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_the_folds_hold_every_sentence_out_once_and_its_words_are_not_known_before(tmp_path, name):
     write(tmp_path, name)
@@ -48,6 +49,7 @@ def test_words_that_occur_once_in_training_are_unknown(tmp_path):
     assert once[UNKNOWN] > 0 and words.max() < 20_000
 
 
+@pytest.mark.slow
 def test_inputs_can_be_read_as_text_again(tmp_path):
     write(tmp_path, "polarity")
     data = sentences("polarity", "held-out", 100, fold=3, length=6, folder=tmp_path)

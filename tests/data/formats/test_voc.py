@@ -80,6 +80,7 @@ def test_what_does_not_fit_is_named(folder, tmp_path):
         rows()
 
 
+@pytest.mark.slow
 def test_bccd_is_one_of_them(real):
     where = real("bccd") / "bccd.tar.gz"
     options = {"size": (60, 80), "batch": 4}
