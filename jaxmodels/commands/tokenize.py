@@ -66,13 +66,13 @@ def tokenize(
     files = splits(where, pattern=pattern, fraction=fraction)
     if not files["train"]:
         raise ValueError(
-            f"tokenize: got {len(files['validation'])} files, all of them for validation; expected one or more to train. "
-            f"Add files or lower fraction, {fraction}"
+            f"tokenize: got {len(files['validation'])} files, all of them for validation; expected one or "
+            f"more to train. Add files or lower fraction, {fraction}"
         )
     if tokenizer and special:
         raise ValueError(
-            f"tokenize: got special tokens for the tokenizer {tokenizer}; expected them only where one is trained. Leave one "
-            "of the two out"
+            f"tokenize: got special tokens for the tokenizer {tokenizer}; expected them only where one is "
+            "trained. Leave one of the two out"
         )
     if tokenizer:
         encoder = Tokenizer.load(tokenizer)

@@ -35,7 +35,7 @@ class Member:
 
     @property
     def parts(self) -> list[str]:
-        """The folders and the file in its name; the files of an archive are sorted by it, as those of a folder are."""
+        """The folders and the file in its name, by which the files of an archive are sorted."""
         return [part for part in self.name.split("/") if part not in ("", ".")]
 
 
@@ -73,8 +73,8 @@ def members(
                 left -= len(part)
                 if left < 0:
                     raise Unreadable(
-                        f"{path}: got an archive that unpacks to more than {limit:,} bytes; expected one that fits into "
-                        "memory. Unpack it to a folder beforehand"
+                        f"{path}: got an archive that unpacks to more than {limit:,} bytes; expected one "
+                        "that fits into memory. Unpack it to a folder beforehand"
                     )
             contents[name] = b"".join(content)
     return contents
@@ -151,6 +151,6 @@ def _check_count(path: Path, count: int) -> None:
     most = min(MEMBERS, max(SMALL, path.stat().st_size // EACH))
     if count > most:
         raise Unreadable(
-            f"{path}: got an archive with more than {most:,} members; expected a data set. Unpack it and look what it "
-            "holds"
+            f"{path}: got an archive with more than {most:,} members; expected a data set. Unpack it and "
+            "look what it holds"
         )

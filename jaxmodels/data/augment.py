@@ -1,12 +1,12 @@
 """Random changes to batches of images, on the host and on the device by the same formulas.
 
 On the host, in a pipeline: ArrayPipeline(…, augment=(flip, crop(4))). On the device, within the training
-loss, for data that stay there: jaxmodels.tasks.augmented. A Change asks for some uniform numbers for each
-example and does the rest by array operations that NumPy and JAX both know; it changes "image" (floats, 0 to
-1) and leaves every other array as it is.
+loss, for data that stay there: jaxmodels.tasks.augmented. A Change gets a few uniform numbers for each
+example and uses array operations that NumPy and JAX both have; it changes "image" (floats, 0 to 1) and no
+other array.
 
-On the host rand_augment, warp and resized_crop cost a gather of four neighbours for each pixel, the others a
-pass over the images. The same Change twice in one pipeline would choose alike.
+On the host rand_augment, warp and resized_crop cost a gather of four neighbors for each pixel, the others a
+pass over the images. The same Change twice in one pipeline would make the same choices.
 Dimensions: B batch, H W image, C channels, N numbers.
 """
 
@@ -25,7 +25,11 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Change:
-    """apply(image_BHWC, u_BN) gives changed images from N uniform numbers on [0, 1) for each; salt tells changes apart."""
+    """A random change: apply(image_BHWC, u_BN) returns the changed images.
+
+    u: N = `numbers` uniform numbers on [0, 1) for each image. salt: makes those of different changes
+        independent.
+    """
 
     numbers: int
     apply: Callable[[Any, Any], Any]
@@ -44,9 +48,10 @@ flip = Change(1, _flip, 1)  # mirrors each image left to right with probability 
 
 
 def crop(padding: int) -> Change:
-    """Moves each image by up to `padding` pixels each way; zeros come in from outside (arXiv:1512.03385, section 4.2)."""
+    """Pads each image with zeros by `padding` pixels and crops it at random (arXiv:1512.03385, section
+    4.2)."""
     if padding < 1:
-        raise ValueError(f"crop: padding is {padding}; it must be at least 1 pixel")
+        raise ValueError(f"crop: got padding={padding}; expected at least 1 pixel. Raise it")
 
     def apply(image: Any, u: Any) -> Any:
         xp = _xp(image)
@@ -60,7 +65,7 @@ def crop(padding: int) -> Change:
 
 
 def color(brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4) -> Change:
-    """Brightness, contrast and saturation, each by a factor within 1 plus or minus these (arXiv:1312.5402)."""
+    """Scales brightness, contrast and saturation by factors of 1 plus or minus these (arXiv:1312.5402)."""
 
     def apply(image: Any, u: Any) -> Any:
         factor = 1 + (2 * u - 1) * _xp(image).asarray([brightness, contrast, saturation], dtype=image.dtype)
@@ -74,7 +79,8 @@ def color(brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.
 def erase(probability: float = 0.25, area: tuple[float, float] = (0.02, 0.33), ratio: float = 3.3) -> Change:
     """Fills a rectangle of each image with its mean, with this probability (arXiv:1708.04896).
 
-    area: least and greatest part of the image. ratio: of height to width, at most, and as many times less.
+    area: least and greatest share of the image. ratio: the largest of height to width, and of width to
+        height.
     """
 
     def apply(image: Any, u: Any) -> Any:
@@ -94,7 +100,10 @@ def erase(probability: float = 0.25, area: tuple[float, float] = (0.02, 0.33), r
 
 
 def resized_crop(area: tuple[float, float] = (0.08, 1.0), ratio: float = 4 / 3) -> Change:
-    """A random part of each image at full size, bilinearly (arXiv:1409.4842, section 6); area and ratio as in erase."""
+    """A random crop of each image scaled to full size, bilinearly (arXiv:1409.4842, section 6).
+
+    area and ratio as in erase.
+    """
 
     def apply(image: Any, u: Any) -> Any:
         xp = _xp(image)
@@ -109,7 +118,11 @@ def resized_crop(area: tuple[float, float] = (0.08, 1.0), ratio: float = 4 / 3) 
 
 
 def warp(angle: float = 15.0, shear: float = 0.2, scale: float = 0.2, shift: float = 0.1) -> Change:
-    """Turns (degrees), shears, scales (each axis by itself) and moves (parts of the image) by up to this; zeros outside."""
+    """Rotates (degrees), shears, scales (each axis by itself) and shifts (shares of the image) by up to
+    these.
+
+    Zeros come in from outside.
+    """
 
     def apply(image: Any, u: Any) -> Any:
         xp = _xp(image)
@@ -125,10 +138,10 @@ def warp(angle: float = 15.0, shear: float = 0.2, scale: float = 0.2, shift: flo
 
 
 def rand_augment(rounds: int = 2, magnitude: float = 9.0) -> Change:
-    """RandAugment (arXiv:1909.13719): `rounds` of one of 14 changes, each as strong as magnitude of 30.
+    """RandAugment (arXiv:1909.13719): `rounds` of one of 14 changes, of magnitude out of 30.
 
-    The strengths are the paper's for CIFAR: 30 degrees, shear 0.3, 10/32 of the size, factors within 1 plus
-    or minus 0.9, down to 4 bits. Equalisation takes the ranks of values rounded to bytes.
+    The strengths are the paper's for CIFAR: 30 degrees, shear 0.3, 10/32 of the size, factors of 1 plus or
+    minus 0.9, down to 4 bits. Equalization uses the ranks of values rounded to bytes.
     """
     m = magnitude / 30
 
@@ -141,7 +154,8 @@ def rand_augment(rounds: int = 2, magnitude: float = 9.0) -> Change:
 
 
 def _round(image: Any, which: Any, sign: Any, m: float) -> Any:
-    """One of the 14 changes for each image: those of geometry in one warp, the others each where it is chosen."""
+    """One of the 14 changes for each image: the geometric ones in one warp, each other one where it is
+    chosen."""
     xp = _xp(image)
     op = xp.floor(which * 14).astype(int)  # 0 is no change
     s = xp.where(sign < 0.5, -1.0, 1.0).astype(image.dtype) * m
@@ -153,7 +167,7 @@ def _round(image: Any, which: Any, sign: Any, m: float) -> Any:
     top = xp.stack([xp.cos(turn), on(2, 0.3) - xp.sin(turn), on(3, 2 * 10 / 32)], -1)
     bottom = xp.stack([on(4, 0.3) + xp.sin(turn), xp.cos(turn), on(5, 2 * 10 / 32)], -1)
     factor = one + 0.9 * s
-    for chosen, change, parts in (
+    for chosen, change, parameters in (
         ((op >= 1) & (op <= 5), lambda x, a: _warped(x, a, "zero"), (xp.stack([top, bottom], 1),)),
         (op == 6, _autocontrast, ()),
         (op == 7, _equalize, ()),
@@ -164,19 +178,21 @@ def _round(image: Any, which: Any, sign: Any, m: float) -> Any:
         (op == 12, _bright, (factor,)),
         (op == 13, _sharpen, (factor,)),
     ):
-        image = _where(chosen, change, image, parts)
+        image = _where(chosen, change, image, parameters)
     return image
 
 
-def _where(chosen: Any, change: Callable[..., Any], image: Any, parts: tuple) -> Any:
-    """change(image, *parts) for the chosen examples; on the host the others cost nothing."""
+def _where(chosen: Any, change: Callable[..., Any], image: Any, parameters: tuple) -> Any:
+    """change(image, *parameters) for the chosen examples; on the host the others cost nothing."""
     if isinstance(image, np.ndarray):
         if not chosen.any():
             return image
         image = image.copy()
-        image[chosen] = change(image[chosen], *(part[chosen] for part in parts))
+        image[chosen] = change(image[chosen], *(parameter[chosen] for parameter in parameters))
         return image
-    return _xp(image).where(chosen[:, None, None, None], change(image, *parts), image).astype(image.dtype)
+    return (
+        _xp(image).where(chosen[:, None, None, None], change(image, *parameters), image).astype(image.dtype)
+    )
 
 
 def _bright(image: Any, factor: Any) -> Any:
@@ -194,11 +210,11 @@ def _saturate(image: Any, factor: Any) -> Any:
 
 
 def _sharpen(image: Any, factor: Any) -> Any:
-    """Away from, or towards, the mean of 3 x 3 pixels, the middle one five times as heavy."""
+    """Away from, or towards, the mean of 3 x 3 pixels, in which the middle one has five times the weight."""
     xp = _xp(image)
     H, W = image.shape[1:3]
-    around = xp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    smooth = (sum(around[:, i : i + H, j : j + W] for i in range(3) for j in range(3)) + 4 * image) / 13
+    padded = xp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    smooth = (sum(padded[:, i : i + H, j : j + W] for i in range(3) for j in range(3)) + 4 * image) / 13
     return (smooth + (image - smooth) * factor[:, None, None, None]).clip(0, 1).astype(image.dtype)
 
 
@@ -209,21 +225,21 @@ def _autocontrast(image: Any) -> Any:
 
 
 def _equalize(image: Any) -> Any:
-    """Each byte becomes the part of the pixels below or at it, the lowest that occurs 0, in each channel."""
+    """Each byte becomes the share of pixels up to it, and the lowest that occurs 0, in each channel."""
     xp = _xp(image)
     B, H, W, C = image.shape
     row = xp.arange(B)[:, None, None, None] * C + xp.arange(C)
-    place = (row * 256 + xp.round(image * 255).astype(int)).reshape(-1)
+    bin_X = (row * 256 + xp.round(image * 255).astype(int)).reshape(-1)  # X: all values
     if isinstance(image, np.ndarray):
-        count = np.bincount(place, minlength=B * C * 256)
+        count = np.bincount(bin_X, minlength=B * C * 256)
     else:
-        count = xp.zeros(B * C * 256, int).at[place].add(1)
+        count = xp.zeros(B * C * 256, int).at[bin_X].add(1)
     count = count.reshape(-1, 256)
     below = count.cumsum(-1)
     first = xp.where(below > 0, below, H * W + 1).min(-1, keepdims=True)
     table = ((below - first) / xp.maximum(H * W - first, 1)).clip(0, 1).reshape(-1)
     flat = xp.broadcast_to((count.max(-1) == H * W).reshape(B, 1, 1, C), image.shape)
-    return xp.where(flat, image, table[place].reshape(image.shape)).astype(image.dtype)
+    return xp.where(flat, image, table[bin_X].reshape(image.shape)).astype(image.dtype)
 
 
 def _grey(image: Any) -> Any:
@@ -233,7 +249,8 @@ def _grey(image: Any) -> Any:
 
 
 def _warped(image: Any, matrix_B23: Any, outside: str) -> Any:
-    """Each output's place, from -1 to 1 each way (y, x, 1), times the matrix is where its value comes from, bilinearly."""
+    """Samples the images bilinearly: the matrix maps an output's position (y, x, 1), from -1 to 1, to its
+    source."""
     xp = _xp(image)
     B, H, W, _ = image.shape
     y, x = (2 * (xp.arange(n) + 0.5) / n - 1 for n in (H, W))

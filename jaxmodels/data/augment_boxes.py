@@ -1,7 +1,8 @@
-"""Random changes to batches of images with boxes, for ArrayPipeline's augment: augment=(flip_boxes, zoom_boxes(0.8, 1.5)).
+"""Random changes to batches of images with boxes: ArrayPipeline(…, augment=(flip_boxes, zoom_boxes(0.8,
+1.5))).
 
-A batch has "image" (BHWC, 0 to 1), "boxes" (BM4: y0 x0 y1 x1 in pixels), "classes" (BM) and "present" (BM, 1
-or 0).
+A batch has "image" (BHWC, 0 to 1), "boxes" (BM4: y0 x0 y1 x1 in pixels), "classes" (BM) and "present" (BM,
+1 or 0).
 Dimensions: B batch, H W image, C channels, M boxes.
 """
 
@@ -32,14 +33,15 @@ def flip_boxes(batch: Batch, keys_B: np.ndarray) -> Batch:
 
 
 def zoom_boxes(low: float, high: float, *, seen: float = 0.4) -> Callable[[Batch, np.ndarray], Batch]:
-    """Enlarges each image by a factor from low to high (uniform in its logarithm) and moves it at random.
+    """Scales each image by a factor from low to high (uniform in its logarithm) and shifts it at random.
 
-    What comes in from outside is the image's mean colour. Height and width are stretched a little apart.
-    Boxes are cut off at the edges; those of which less than the part `seen` is left are dropped.
+    Pixels from outside have the image's mean color. The aspect ratio changes by a factor of up to 1.15
+    squared either way. Boxes are clipped at the edges; those that keep less than the share `seen` of their
+    area are dropped.
     """
     if not 0 < low <= high:
         raise ValueError(
-            f"zoom_boxes: came factors from {low} to {high}; wanted 0 < low <= high: exchange or raise them"
+            f"zoom_boxes: got factors from {low} to {high}; expected 0 < low <= high. Exchange or raise them"
         )
 
     def change(batch: Batch, keys_B: np.ndarray) -> Batch:
@@ -47,21 +49,21 @@ def zoom_boxes(low: float, high: float, *, seen: float = 0.4) -> Callable[[Batch
         B, H, W, _ = image_BHWC.shape
         u_B4 = uniform(keys_B, 4, salt=12)
         factor_B = low * (high / low) ** u_B4[:, 0]
-        apart_B = 1.15 ** (2 * u_B4[:, 1] - 1)
-        scale_B2 = np.stack([factor_B * apart_B, factor_B / apart_B], -1)  # of y and x
+        stretch_B = 1.15 ** (2 * u_B4[:, 1] - 1)
+        scale_B2 = np.stack([factor_B * stretch_B, factor_B / stretch_B], -1)  # of y and x
         size_2 = np.array([H, W])
-        shift_B2 = u_B4[:, 2:] * (size_2 - scale_B2 * size_2)  # where the image's corner comes to lie
+        shift_B2 = u_B4[:, 2:] * (size_2 - scale_B2 * size_2)  # the new position of the image's corner
         y_BH = ((np.arange(H) + 0.5 - shift_B2[:, :1]) / scale_B2[:, :1]) - 0.5
         x_BW = ((np.arange(W) + 0.5 - shift_B2[:, 1:]) / scale_B2[:, 1:]) - 0.5
         moved = np.empty_like(image_BHWC)
         for i in range(B):
             moved[i] = _resampled(image_BHWC[i], y_BH[i], x_BW[i])
         scale_B14, shift_B14 = (np.tile(a, 2)[:, None] for a in (scale_B2, shift_B2))
-        whole_BM4 = boxes_BM4 * scale_B14 + shift_B14
-        cut_BM4 = whole_BM4.clip(0, np.tile(size_2, 2))
-        left_BM = _area(cut_BM4) / np.maximum(_area(whole_BM4), 1e-6)
-        present_BM = batch["present"] * (left_BM >= seen)
-        boxes_BM4 = cut_BM4 * present_BM[..., None]
+        moved_BM4 = boxes_BM4 * scale_B14 + shift_B14
+        clipped_BM4 = moved_BM4.clip(0, np.tile(size_2, 2))
+        share_BM = _area(clipped_BM4) / np.maximum(_area(moved_BM4), 1e-6)
+        present_BM = batch["present"] * (share_BM >= seen)
+        boxes_BM4 = clipped_BM4 * present_BM[..., None]
         present_BM = present_BM.astype(np.float32)
         return {**batch, "image": moved, "boxes": boxes_BM4.astype(np.float32), "present": present_BM}
 
@@ -71,7 +73,7 @@ def zoom_boxes(low: float, high: float, *, seen: float = 0.4) -> Callable[[Batch
 def jitter(
     brightness: float = 0.2, contrast: float = 0.2, tint: float = 0.05
 ) -> Callable[[Batch, np.ndarray], Batch]:
-    """Changes brightness, contrast and each channel's level by random factors of up to 1 plus or minus these."""
+    """Scales brightness, contrast and each channel by random factors of up to 1 plus or minus these."""
 
     def change(batch: Batch, keys_B: np.ndarray) -> Batch:
         image_BHWC = batch["image"]
@@ -91,13 +93,13 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def _resampled(image_HWC: np.ndarray, y_H: np.ndarray, x_W: np.ndarray) -> np.ndarray:
-    """Bilinear values at rows y and columns x; the mean colour outside."""
+    """Bilinear values at rows y and columns x; the mean color outside."""
     H, W, _ = image_HWC.shape
     fill_C = image_HWC.mean((0, 1))
 
-    def along(image: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
-        first = np.floor(place).astype(int)
-        part = (place - first).astype(np.float32)[:, None, None]
+    def along(image: np.ndarray, position: np.ndarray, size: int) -> np.ndarray:
+        first = np.floor(position).astype(int)
+        part = (position - first).astype(np.float32)[:, None, None]
         return image[first.clip(0, size - 1)] * (1 - part) + image[(first + 1).clip(0, size - 1)] * part
 
     out = along(along(image_HWC, y_H, H).swapaxes(0, 1), x_W, W).swapaxes(0, 1)

@@ -19,7 +19,8 @@ class Broken(ValueError):
     def __init__(self, what: str, why: str):
         self.what, self.why = what, why
         super().__init__(
-            f"{what} could not be loaded: {why}; expected an item that load and augment take. Repair it, leave it "
+            f"{what} could not be loaded: {why}; expected an item that load and augment take. Repair it, "
+            "leave it "
             'out of the source, or continue without such examples with on_broken="skip"'
         )
 
@@ -30,8 +31,8 @@ def broken(index: int, item: Any, error: Exception) -> ValueError:
     why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, NOT_THE_EXAMPLES) or (isinstance(error, OSError) and error.errno is not None):
         return ValueError(
-            f"{what} could not be loaded: {why}; expected an item that load and augment take. Look at the file, the "
-            "functions and the installed libraries"
+            f"{what} could not be loaded: {why}; expected an item that load and augment take. Look at the "
+            "file, the functions and the installed libraries"
         )
     return Broken(what, why)
 
@@ -57,8 +58,10 @@ class FirstExamples:
         elif len(self._seen) >= self._few:
             first = next(iter(self._seen.values()))
             raise ValueError(
-                f"the first examples: got {len(self._seen)} that could not be loaded, all for the same reason: {first.what}: "
-                f'{first.why}; expected a few broken ones among many with on_broken="skip". Look at the function that '
+                f"the first examples: got {len(self._seen)} that could not be loaded, all for the same "
+                f"reason: {first.what}: "
+                f'{first.why}; expected a few broken ones among many with on_broken="skip". Look at the '
+                "function that "
                 "loads them, its options and the files"
             )
 

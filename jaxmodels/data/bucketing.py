@@ -18,17 +18,18 @@ from jaxmodels.pipeline import Pipeline, Spec
 
 
 class TextPipeline(ArrayPipeline):
-    """Texts with labels, or with anything else of which there is one row for each text.
+    """Texts with labels, or with any other arrays that have one row for each text.
 
-    open: the arrays, or a function that reads them: "tokens" (those of all texts in a row, any integer type),
-    "offsets" (where each text starts, and at last where the last one ends), and others such as "label".
-    join() makes the first two.
-    length: tokens T of a row; of a longer text the first T. spec: shapes and types of the other arrays, so
-    that building needs no data; read from the data where absent.
+    open: the arrays, or a function that reads them: "tokens" (of all texts in one array, any integer type),
+        "offsets" (the start of each text and, last, the end of the last one), and others such as "label".
+        join() makes the first two.
+    length: tokens T of a row; a longer text is truncated.
+    spec: shapes and types of the other arrays, so that building needs no data; read from the data where
+        absent.
 
-    A batch holds "inputs" (int32, BT; 0 beyond the text), "segments" (int32, BT; 1 where there is text, 0
-    beyond it), the other arrays and "weight" (float32, B). It is a function of seed and step alone, and may
-    be gathered on the device.
+    A batch holds "inputs" (int32, BT; 0 for padding), "segments" (int32, BT; 1 for text, 0 for padding), the
+    other arrays and "weight" (float32, B). It is a function of seed and step alone, and may be gathered on
+    the device.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class TextPipeline(ArrayPipeline):
         spec: Spec | None = None,
     ):
         if length < 1:
-            raise ValueError(f"length is {length}; wanted at least 1 token in a row: raise it")
+            raise ValueError(
+                f"TextPipeline: got length={length}; expected at least 1 token in a row. Raise it"
+            )
         text = {"inputs": ((length,), np.dtype(np.int32)), "segments": ((length,), np.dtype(np.int32))}
         super().__init__(
             open, batch=batch, seed=seed, remainder=remainder, spec=None if spec is None else {**text, **spec}
@@ -52,24 +55,22 @@ class TextPipeline(ArrayPipeline):
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays, read once."""
-        arrays = {
-            name: np.asarray(x) for name, x in (self._open() if callable(self._open) else self._open).items()
-        }
+        arrays = self._opened()
         tokens, offsets = arrays["tokens"], arrays["offsets"]
         if not len(tokens):
             raise ValueError(
-                "the texts have no tokens; wanted at least one: look at the file that they come from"
+                "the texts: got no tokens; expected at least one. Look at the file that they are from"
             )
         if offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
             raise ValueError(
-                f"the offsets of the texts go from {offsets[0]} to {offsets[-1]}; wanted numbers that never fall, from 0 to "
-                f"{len(tokens)}, the number of tokens: make both with join()"
+                f"the offsets of the texts: got {offsets[0]} to {offsets[-1]}; expected numbers that never "
+                f"fall, from 0 to {len(tokens)}, the number of tokens. Make both with join()"
             )
         lengths = {name: len(x) for name, x in arrays.items() if name not in ("tokens", "offsets")}
         if {*lengths.values()} - {len(offsets) - 1}:
             raise ValueError(
-                f"there are {len(offsets) - 1} texts and arrays of {lengths} rows; wanted one row for each text: look "
-                "at how they were made"
+                f"the texts: got {len(offsets) - 1} of them and arrays of {lengths} rows; expected one row "
+                "for each text. Look at how they were made"
             )
         return arrays
 
@@ -77,7 +78,7 @@ class TextPipeline(ArrayPipeline):
         return len(self.arrays["offsets"]) - 1
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The arrays in memory of which batches hold rows as they are; of "inputs" a row is one token."""
+        """The arrays in memory whose rows batches hold unchanged; a row of "inputs" is one token."""
         tokens = self.arrays["tokens"]
         others = {name: x for name, x in self.arrays.items() if name not in ("tokens", "offsets")}
         others = others or {"weight": np.ones(self._count(), np.float32)}
@@ -87,9 +88,9 @@ class TextPipeline(ArrayPipeline):
         """The texts at these indices; works on NumPy and on JAX arrays."""
         tokens, offsets = arrays["tokens"], arrays["offsets"]
         others = {name: x for name, x in arrays.items() if name not in ("tokens", "offsets")}
-        place_BT = offsets[indices_B][:, None] + np.arange(self.length, dtype=np.int32)
-        real_BT = (place_BT < offsets[indices_B + 1][:, None]) & (indices_B >= 0)[:, None]
-        inputs_BT = as_int32(tokens[place_BT.clip(0, len(tokens) - 1)]) * real_BT
+        position_BT = offsets[indices_B][:, None] + np.arange(self.length, dtype=np.int32)
+        real_BT = (position_BT < offsets[indices_B + 1][:, None]) & (indices_B >= 0)[:, None]
+        inputs_BT = as_int32(tokens[position_BT.clip(0, len(tokens) - 1)]) * real_BT
         return {
             "inputs": inputs_BT,
             "segments": real_BT.astype(np.int32),
@@ -99,20 +100,22 @@ class TextPipeline(ArrayPipeline):
     def describe(self) -> str:
         """The data and its batches, in one phrase."""
         lengths = np.diff(self.arrays["offsets"])
-        cut = (lengths > self.length).mean()
-        return f"texts of {lengths.min():,} to {lengths.max():,} tokens, {cut:.1%} cut to {self.length}: {super().describe()}"
+        truncated = (lengths > self.length).mean()
+        texts = f"texts of {lengths.min():,} to {lengths.max():,} tokens"
+        return f"{texts}, {truncated:.1%} truncated to {self.length}: {super().describe()}"
 
 
 class Buckets(Pipeline):
-    """The examples of a pipeline in batches of similar length, each as long as the smallest of `lengths` that holds it.
+    """The examples of a pipeline in batches of similar lengths, each padded to the smallest of `lengths`.
 
-    A pool of P batches is taken in the pipeline's order, sorted by length and cut into batches, which come in
-    a random order where the pipeline has a seed. So a pass has the same examples as without buckets, and the
-    whole is a function of seed and step. The step is compiled for each length, and --steps-per-dispatch is 1.
+    A pool of P batches is taken in the pipeline's order, sorted by length and divided into batches, which are
+    shuffled where the pipeline has a seed. So a pass has the same examples as without buckets, and each batch
+    is a function of seed and step. The step is compiled for each length, and --steps-per-dispatch is 1.
 
-    data: a TextPipeline, or pairs of texts, that does not augment. lengths: of a batch's rows; for pairs each
-    is a pair of the source's and the target's, or one number for both (no more than each may have). The last
-    are the pipeline's own.
+    data: a TextPipeline, or pairs of texts, without augmentation.
+    lengths: of a batch's rows, rising; for pairs of texts each is a pair, for source and target, or one
+        number for both (at most the pipeline's own). The last is the pipeline's own length.
+    pool: batches that are sorted together.
     """
 
     spec: Spec
@@ -124,17 +127,12 @@ class Buckets(Pipeline):
         rising = all(
             a != b and all(x <= y for x, y in zip(a, b, strict=True)) for a, b in pairwise(self._lengths)
         )
-        if (
-            not lengths
-            or not rising
-            or self._lengths[-1] != most
-            or min(map(min, self._lengths)) < 1
-            or pool < 1
-        ):
+        valid = bool(lengths) and rising and self._lengths[-1] == most and min(map(min, self._lengths)) >= 1
+        if not valid or pool < 1:
             own = most[0] if len(most) == 1 else most
             raise ValueError(
-                f"buckets: came lengths={tuple(lengths)} and pool={pool}; wanted lengths that rise to {own}, the "
-                "pipeline's, and a pool of at least 1 batch: change them"
+                f"buckets: got lengths={tuple(lengths)} and pool={pool}; expected lengths that rise to "
+                f"{own}, the pipeline's, and a pool of at least 1 batch. Change them"
             )
         self.data, self.lengths, self.pool = data, tuple(lengths), pool
         self.batch, self.spec = data.batch, data.spec
@@ -146,7 +144,7 @@ class Buckets(Pipeline):
         return self.data.steps
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Those of the data, but for what is cut."""
+        """The columns of the data, of full length."""
         return self.data.columns()
 
     def indices(self, step: int, start: int, stop: int) -> np.ndarray:
@@ -162,23 +160,25 @@ class Buckets(Pipeline):
         return batch
 
     def _of(self, step: int) -> tuple[np.ndarray, int]:
-        """The examples of a batch, and which of the lengths it has."""
-        turn, within = divmod(step, self.steps)
-        pool, n = divmod(within, self.pool)
-        first = turn * self.steps + pool * self.pool
-        known, indices_PB, number_P = self._last  # read once: other threads may be elsewhere
-        if known != first:
+        """The examples of a batch, and the index of its length in `lengths`."""
+        epoch, batch = divmod(step, self.steps)
+        pool, n = divmod(batch, self.pool)
+        first = epoch * self.steps + pool * self.pool
+        cached, indices_PB, number_P = self._last  # read once: other threads may replace it
+        if cached != first:
             indices_PB, number_P = self._sorted(first, min(self.pool, self.steps - pool * self.pool))
             self._last = first, indices_PB, number_P
         return indices_PB[n], int(number_P[n])
 
     def _sorted(self, first: int, P: int) -> tuple[np.ndarray, np.ndarray]:
-        """The examples of P batches from `first` on, PB, and which of the lengths each batch has."""
+        """The examples of P batches from `first` on, PB, and the index of each batch's length, P."""
         data = self.data
         indices = np.concatenate([data.indices(n, 0, self.batch) for n in range(first, first + P)])
-        found = data.gather(data.arrays, indices)
-        ends_NX = np.stack([_ends(found[text.marks] != 0) for text in self._texts], -1)
-        number_N = (ends_NX[:, None] > np.array(self._lengths)).any(-1).sum(1)  # of the first that holds it
+        batch = data.gather(data.arrays, indices)
+        ends_NX = np.stack([_ends(batch[text.marks] != 0) for text in self._texts], -1)
+        number_N = (
+            (ends_NX[:, None] > np.array(self._lengths)).any(-1).sum(1)
+        )  # of the first length that holds it
         by_length = np.lexsort((ends_NX.sum(1), number_N)).reshape(P, self.batch)
         if data.seed is not None:
             by_length = by_length[permute(np.arange(P), P, int(mix(np.uint64((first ^ data.seed) % 2**64))))]
@@ -190,26 +190,27 @@ class Buckets(Pipeline):
 
     def describe(self) -> str:
         """The data and its batches, in one phrase."""
-        return f"{self.data.describe()}, each as long as the smallest of {', '.join(map(str, self.lengths))} that holds it"
+        lengths = ", ".join(map(str, self.lengths))
+        return f"{self.data.describe()}, each as long as the smallest of {lengths} that holds it"
 
 
 class _Text(NamedTuple):
-    """One text of an example: the array that is not 0 where there is text, and all that are as long."""
+    """One text of an example: the array that is not 0 where there is text, and all arrays of its length."""
 
     marks: str
     arrays: tuple[str, ...]
 
 
 def _texts(spec: Spec) -> tuple[_Text, ...]:
-    """The texts of an example, by the names that TextPipeline and pairs() give."""
+    """The texts of an example, by the names in batches of TextPipeline and pairs()."""
     if "source_segments" in spec:
-        return _Text("source_segments", ("source", "source_segments")), _Text(
-            "weight", ("inputs", "targets", "weight")
-        )
+        source = _Text("source_segments", ("source", "source_segments"))
+        return source, _Text("weight", ("inputs", "targets", "weight"))
     if "segments" not in spec:
         raise ValueError(
-            f'buckets: got batches of {", ".join(spec)}; expected "segments", 1 where there is text, or those of pairs(). '
-            "Use TextPipeline or pairs()"
+            f'buckets: got batches of {", ".join(spec)}; expected "segments", 1 where there is text, or the '
+            "arrays of "
+            "pairs(). Use TextPipeline or pairs()"
         )
     length = spec["segments"][0][:1]
     return (_Text("segments", tuple(name for name, (shape, _) in spec.items() if shape[:1] == length)),)
@@ -223,7 +224,7 @@ def _of_each(length: int | tuple[int, int], most: tuple[int, ...]) -> tuple[int,
 
 
 def _ends(real_NT: np.ndarray) -> np.ndarray:
-    """Where the last token of each row ends, 0 where there is none."""
+    """The end of the last token of each row, 0 where there is none."""
     return np.where(real_NT.any(1), real_NT.shape[1] - real_NT[:, ::-1].argmax(1), 0)
 
 

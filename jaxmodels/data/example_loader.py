@@ -27,7 +27,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Loader:
-    """One example as a function of its index and its position in the stream. It is sent to the worker processes."""
+    """One example as a function of its index and its position in the stream. Worker processes get a copy."""
 
     source: Source
     load: Load
@@ -55,8 +55,9 @@ class Loader:
             got = (arrays[name].shape, arrays[name].dtype) if name in arrays else None
             if got != self.spec.get(name):
                 raise ValueError(
-                    f"example {index} ({abbreviated(item)}): got {name} of {got}; expected {self.spec.get(name)}, as in "
-                    "the spec or the first example. Make load give the same for every item"
+                    f"example {index} ({abbreviated(item)}): got {name} of {got}; expected "
+                    f"{self.spec.get(name)}, as in the spec or the first example. Make load give the same "
+                    "for every item"
                 )
 
     def _generator(self, position: int) -> np.random.Generator:

@@ -1,8 +1,8 @@
-"""Fingerprints of data: a few letters that change when an example, or the order of the examples, does.
+"""Fingerprints of data: 32 hexadecimal digits that change when an example, or the order of examples, does.
 
-A data set of up to WHOLE bytes is hashed to the last bit. Of a larger one it is shapes, types, names and
-sizes, and blocks evenly spaced from the first to the last, which takes a fraction of a second whatever there
-is.
+A data set of up to WHOLE bytes is hashed completely. For a larger one the fingerprint covers shapes, types,
+names, sizes and evenly spaced blocks from the first to the last, which takes a fraction of a second for any
+size.
 """
 
 from __future__ import annotations
@@ -19,29 +19,32 @@ import numpy as np
 
 from jaxmodels.data.archive import Member
 
-WHOLE = 256 << 20  # bytes of a data set that are all hashed
-SMALL = 64 << 20  # of one array, such as the labels of a larger data set
-BLOCK, BLOCKS = 64 << 10, 1024  # of a larger array
+WHOLE = 256 << 20  # bytes of a data set that is hashed completely
+SMALL = 64 << 20  # bytes of an array that is, such as the labels of a larger data set
+BLOCK, BLOCKS = 64 << 10, 1024  # size and number of the blocks of a larger array
 PIECE = 8 << 20  # bytes that one thread hashes at a time
-MANY = 50_000  # files that are all read, where they are small
-FILES = 2048  # of which the first block is hashed, where all are too much
-EXAMPLES = 64  # loaded of a source that says nothing but by loading
+MANY = 50_000  # small files that are all read
+FILES = 2048  # files whose first block is hashed where there are more
+EXAMPLES = 64  # examples that are loaded from a source of another kind
 
 
 def of_parts(parts: Iterable[Any]) -> str:
-    """Of JSON values, in their order."""
+    """The fingerprint of JSON values, in their order."""
     return hashlib.sha256(json.dumps(list(parts), default=str).encode()).hexdigest()[:32]
 
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """Of arrays by name. Where all together have at most WHOLE bytes, any changed value changes it."""
+    """The fingerprint of arrays by name. Up to WHOLE bytes in all, any changed value changes it."""
     whole = sum(x.nbytes for x in arrays.values()) <= WHOLE
-    found = ((name, np.asanyarray(x)) for name, x in sorted(arrays.items()))
-    return of_parts([name, x.dtype.name, x.shape, _array(x, whole or x.nbytes <= SMALL)] for name, x in found)
+    parts = []
+    for name, array in sorted(arrays.items()):
+        x = np.asanyarray(array)
+        parts.append([name, x.dtype.name, x.shape, _array(x, whole or x.nbytes <= SMALL)])
+    return of_parts(parts)
 
 
 def of_files(files: Sequence[tuple[str, str | os.PathLike[str] | bytes]]) -> str:
-    """Of files, each with a name that does not depend on where the data lies; or of their bytes."""
+    """The fingerprint of files, or of their bytes, each with a name that does not depend on the folder."""
     sizes = [len(x) if isinstance(x, bytes) else os.stat(x).st_size for _, x in files]
     whole = sum(sizes) <= WHOLE and len(files) <= MANY
     chosen = range(len(files)) if whole else _spaced(len(files), FILES)
@@ -57,19 +60,20 @@ def of_files(files: Sequence[tuple[str, str | os.PathLike[str] | bytes]]) -> str
 
     parts = [chosen[i :: _threads()] for i in range(_threads())]
     with ThreadPoolExecutor(len(parts)) as pool:
-        contents = list(pool.map(lambda part: [content(i) for i in part], parts))
-    found = {
-        i: x
-        for part, of_part in zip(parts, contents, strict=True)
-        for i, x in zip(part, of_part, strict=True)
-    }
-    return of_parts(
-        [[[name, size] for (name, _), size in zip(files, sizes, strict=True)], [found[i] for i in chosen]]
-    )
+        digests_of_parts = list(pool.map(lambda part: [content(i) for i in part], parts))
+    digests: dict[int, str] = {}
+    for part, digests_of_part in zip(parts, digests_of_parts, strict=True):
+        digests.update(zip(part, digests_of_part, strict=True))
+    names = [[name, size] for (name, _), size in zip(files, sizes, strict=True)]
+    return of_parts([names, [digests[i] for i in chosen]])
 
 
 def of_source(source: Any, load: Callable[[Any], Mapping[str, Any]]) -> str:
-    """Of what is loaded by index: a list of values, arrays, files or tuples that begin with a file; else of examples."""
+    """The fingerprint of a source.
+
+    A list of values, arrays, files or tuples that begin with a file is taken as it is; of any other source
+    examples are loaded.
+    """
     if isinstance(source, list | tuple):
         if (files := _as_files(source)) is not None:
             return of_files(files)
@@ -81,23 +85,20 @@ def of_source(source: Any, load: Callable[[Any], Mapping[str, Any]]) -> str:
 
 
 def _as_files(source: Sequence[Any]) -> list[tuple[str, Any]] | None:
-    """The items as files with names below their common folder, or None where they are none."""
+    """The items as files with names below their common folder; None where they are no files."""
     firsts = [item[0] if isinstance(item, tuple) and item else item for item in source]
-    if firsts and all(isinstance(x, Member) for x in firsts):
-        more = [list(item[1:]) if isinstance(item, tuple) else [] for item in source]
-        return [
-            (json.dumps([x.name, *rest], default=str), x.data) for x, rest in zip(firsts, more, strict=True)
-        ]
-    if not all(isinstance(x, str | os.PathLike) for x in firsts) or not all(map(os.path.isfile, firsts)):
+    rests = [list(item[1:]) if isinstance(item, tuple) else [] for item in source]
+    if firsts and all(isinstance(file, Member) for file in firsts):
+        names = [file.name for file in firsts]
+        contents = [file.data for file in firsts]
+    elif all(isinstance(file, str | os.PathLike) for file in firsts) and all(map(os.path.isfile, firsts)):
+        contents = [os.path.abspath(file) for file in firsts]
+        root = os.path.dirname(contents[0]) if len(contents) == 1 else os.path.commonpath(contents)
+        names = [Path(os.path.relpath(path, root)).as_posix() for path in contents]
+    else:
         return None
-    paths = [os.path.abspath(x) for x in firsts]
-    root = os.path.dirname(paths[0]) if len(paths) == 1 else os.path.commonpath(paths)
-    rest = [list(item[1:]) if isinstance(item, tuple) else [] for item in source]
-    names = [
-        json.dumps([Path(os.path.relpath(p, root)).as_posix(), *more], default=str)
-        for p, more in zip(paths, rest, strict=True)
-    ]
-    return list(zip(names, paths, strict=True))
+    keys = [json.dumps([name, *rest], default=str) for name, rest in zip(names, rests, strict=True)]
+    return list(zip(keys, contents, strict=True))
 
 
 def _is_plain(item: Any) -> bool:
@@ -119,20 +120,18 @@ def _plain(item: Any) -> Any:
 
 
 def _array(x: np.ndarray, whole: bool) -> list[str]:
-    """Digests of all bytes in pieces, or of blocks."""
-    if x.dtype.hasobject or x.dtype.kind not in "biufcSUMmV":  # strings, of which the array holds addresses
-        text = json.dumps(
-            x.reshape(-1).tolist() if whole else [x.reshape(-1)[i] for i in _spaced(x.size, BLOCKS)],
-            default=str,
-        )
-        return [hashlib.sha256(text.encode()).hexdigest()]
+    """Digests of all bytes in pieces, or of evenly spaced blocks."""
+    if x.dtype.hasobject or x.dtype.kind not in "biufcSUMmV":  # strings, whose addresses the array holds
+        flat = x.reshape(-1)
+        values = flat.tolist() if whole else [flat[i] for i in _spaced(x.size, BLOCKS)]
+        return [hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()]
     if not x.flags.c_contiguous:
         x = np.ascontiguousarray(x if whole else x[_spaced(len(x), BLOCKS)])
-    flat = x.reshape(-1).view(np.uint8) if x.size else np.zeros(0, np.uint8)
-    if whole or flat.nbytes <= BLOCK * BLOCKS:
-        pieces = [flat[i : i + PIECE] for i in range(0, flat.nbytes, PIECE)]
+    data = x.reshape(-1).view(np.uint8) if x.size else np.zeros(0, np.uint8)
+    if whole or data.nbytes <= BLOCK * BLOCKS:
+        pieces = [data[i : i + PIECE] for i in range(0, data.nbytes, PIECE)]
     else:
-        pieces = [flat[i * BLOCK : (i + 1) * BLOCK] for i in _spaced(-(-flat.nbytes // BLOCK), BLOCKS)]
+        pieces = [data[i * BLOCK : (i + 1) * BLOCK] for i in _spaced(-(-data.nbytes // BLOCK), BLOCKS)]
     if len(pieces) < 2:
         return [_digest(piece) for piece in pieces]
     with ThreadPoolExecutor(_threads()) as pool:  # hashing lets other threads run
@@ -144,7 +143,7 @@ def _digest(piece: np.ndarray) -> str:
 
 
 def _spaced(n: int, count: int) -> list[int]:
-    """count places of n, or all, evenly spaced with the first and the last."""
+    """At most `count` of n indices, evenly spaced, with the first and the last."""
     return list(range(n)) if n <= count else np.linspace(0, n - 1, count).round().astype(int).tolist()
 
 

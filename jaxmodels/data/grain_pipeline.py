@@ -1,4 +1,4 @@
-"""Examples that are decoded one by one, such as image files: prefetched by Grain's threads or worker processes.
+"""Examples that are loaded one by one, such as image files: prefetched by Grain's threads or processes.
 
     piece k of the stream ──► positions of its rows ──► Order ──► load ──► augment ──► rows of the batch
 
@@ -70,8 +70,8 @@ class GrainPipeline(Pipeline):
         choices.check(type(self).__name__, "on_broken", on_broken, OnBroken)
         if workers < 0 or ahead < 1 or (threads is not None and threads < 0):
             raise ValueError(
-                f"{type(self).__name__}: got workers={workers}, threads={threads}, ahead={ahead}; expected at least 0, "
-                "0 and 1. Raise what is below"
+                f"{type(self).__name__}: got workers={workers}, threads={threads}, ahead={ahead}; expected "
+                "at least 0, 0 and 1. Raise what is below"
             )
         self._source = remembering(source) if callable(source) else source
         self._kept = PipelineMemory.here()
@@ -95,8 +95,8 @@ class GrainPipeline(Pipeline):
         source = self._source() if callable(self._source) else self._source
         if not len(source):
             raise ValueError(
-                f"{type(self).__name__}: got an empty source; expected at least one example. Look at the folder or list "
-                "that it was made from"
+                f"{type(self).__name__}: got an empty source; expected at least one example. Look at the "
+                "folder or list that it was made from"
             )
         return source
 
@@ -111,7 +111,7 @@ class GrainPipeline(Pipeline):
 
     @cached_property
     def steps(self) -> int:
-        """Batches in one pass; where the data is not here, in a pass of the data that the run was trained on."""
+        """Batches in one pass; where the data is not here, in a pass of the data of the run's training."""
         examples = self._kept.get("examples", lambda: len(self.source))
         return Order(examples, self.batch, self.seed, self.remainder).steps
 
@@ -145,8 +145,8 @@ class GrainPipeline(Pipeline):
         """Rows start to stop of batch `step`. The same rows of step + 1 are then loaded ahead of time."""
         if step < 0 or not 0 <= start < stop <= self.batch:
             raise ValueError(
-                f"{type(self).__name__}: got rows {start} to {stop} of batch {step}; expected rows from 0 to {self.batch}, "
-                "of a batch from 0 on. Ask for those"
+                f"{type(self).__name__}: got rows {start} to {stop} of batch {step}; expected rows from 0 to "
+                f"{self.batch}, of a batch from 0 on. Ask for those"
             )
         if self._repeats:
             step %= self.steps
@@ -175,7 +175,7 @@ class GrainPipeline(Pipeline):
         return rows
 
     def _record_broken(self, broken_B: np.ndarray | None, step: int, start: int, stop: int) -> None:
-        """Keeps the errors of the broken rows, which are loaded again here: a worker process may have met them."""
+        """Keeps the errors of the broken rows, by loading them again here: a worker may have met them."""
         if broken_B is None:
             return
         loader = Loader(self.source, self._load, self._augment, self.seed, self.spec)

@@ -1,7 +1,7 @@
-"""Random numbers of each example, from the uint64 keys that a pipeline's augment gets.
+"""Random numbers for each example, from the uint64 keys that a pipeline gives to augment.
 
 A number depends on the example's key, the salt and its column alone: on no other example and on no earlier
-call. Two changes to the same batch that must not choose alike take different salts.
+call. Two changes of the same batch take different salts, so that their choices are independent.
 
 Dimensions: B examples, N numbers for each.
 """
@@ -30,7 +30,8 @@ def integers(keys_B: np.ndarray, low: int, high: int, n: int, *, salt: int = 0) 
     span = high - low
     if not 0 < span <= 1 << 31:
         raise ValueError(
-            f"integers from {low} to below {high}: there are {span:,}; wanted from 1 to {1 << 31:,} of them"
+            f"integers: got low={low} and high={high}, {span:,} values; expected from 1 to {1 << 31:,}. "
+            "Change one of them"
         )
     upper = bits(keys_B, n, salt=salt) >> np.uint64(32)
     return low + ((upper * np.uint64(span)) >> np.uint64(32)).astype(np.int64)

@@ -1,4 +1,5 @@
-"""learned(): a value that an experiment learns from its data, computed once in a run's life; see jaxmodels.runs.learned."""
+"""learned(): a value that an experiment learns from its data, computed once in a run's life; see
+jaxmodels.runs.learned."""
 
 from jaxmodels.runs.learned import learned
 

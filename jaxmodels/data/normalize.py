@@ -1,7 +1,7 @@
 """Images as models were trained on them: each channel minus its mean, divided by its standard deviation.
 
-Every function that returns batches of images takes normalize=(mean, deviation), in units of 0 to 1, one number
-for each channel or one for all. It is applied last, after every random change, which expects 0 to 1.
+Every function that returns batches of images takes normalize=(mean, deviation), in units of 0 to 1, one
+number for each channel or one for all. It is applied last, after every random change, which expects 0 to 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FASHION_MNIST: Statistics = ((0.2860,), (0.3530,))  # of its training images
 
 @dataclass(frozen=True)
 class Normalize:
-    """Normalizes "image" of an example or a batch, of NumPy or JAX arrays, and leaves the other arrays alone."""
+    """Normalizes "image" of an example or a batch, of NumPy or JAX arrays."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -40,8 +40,8 @@ class Normalize:
         values_fit = all(math.isfinite(x) for x in mean) and all(0 < x < math.inf for x in deviation)
         if not (lengths_fit and values_fit):
             raise ValueError(
-                f"normalize: got {statistics!r}; expected (mean, deviation) with {channels} values each or one, and "
-                "deviations above 0. Give statistics such as normalize.IMAGENET"
+                f"normalize: got {statistics!r}; expected (mean, deviation) with {channels} values each or "
+                "one, and deviations above 0. Give statistics such as normalize.IMAGENET"
             )
         return cls(mean, deviation)
 
@@ -54,7 +54,7 @@ class Normalize:
 
 def from_bytes(batch: dict[str, Any]) -> dict[str, Any]:
     """The batch with its images of bytes as float32 from 0 to 1."""
-    # A product, because XLA may turn a quotient into one, and the host and the device are to agree in every bit.
+    # A product, because XLA may turn a quotient into one, and host and device are to agree in every bit.
     return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}
 
 

@@ -31,7 +31,7 @@ def mix(x: np.ndarray | np.uint64) -> np.ndarray:
 
 
 def stream_keys(seed: int | None, positions: int | np.ndarray) -> np.ndarray:
-    """uint64 keys of positions in a stream, of rows or of passes: functions of the seed and the position alone."""
+    """uint64 keys of positions in a stream (of rows or passes), by the seed and the position alone."""
     return mix(mix(np.uint64((seed or 0) % 2**64)) ^ np.asarray(positions, np.uint64))
 
 
@@ -39,7 +39,8 @@ def check_seed(seed: int | None) -> None:
     """Raises ValueError where two seeds would give the same order: 64 bits of a seed are used."""
     if seed is not None and not -(2**63) <= seed < 2**63:
         raise ValueError(
-            f"seed: got {seed} for the data; expected a whole number of 64 bits, below 2^63. Choose another one"
+            f"seed: got {seed} for the data; expected a whole number of 64 bits, below 2^63. Choose another "
+            "one"
         )
 
 
@@ -102,14 +103,15 @@ class Order:
         choices.check("Order", "remainder", remainder, Remainder)
         if n < 1:
             raise ValueError(
-                "the data set: got 0 examples; expected one or more. Look at the file or the split that it was made from"
+                "the data set: got 0 examples; expected one or more. Look at the file or the split that it "
+                "was made from"
             )
         check_batch(batch)
         check_seed(seed)
         if remainder == "drop" and batch > n:
             raise ValueError(
-                f"the data set: got {n} examples; expected {batch} or more, because remainder='drop' makes no batch of "
-                "fewer. Lower the batch, or use remainder='pad'"
+                f"the data set: got {n} examples; expected {batch} or more, because remainder='drop' makes "
+                "no batch of fewer. Lower the batch, or use remainder='pad'"
             )
         self.n, self.batch, self.seed, self.remainder = n, batch, seed, remainder
         self._blocks: tuple[
@@ -141,7 +143,7 @@ class Order:
         return np.concatenate([examples, np.full(padding, -1)]) if padding else examples
 
     def _examples(self, position: int, count: int) -> np.ndarray:
-        """The examples at `count` positions from `position` on, in the endless stream of passes without padding."""
+        """The examples at `count` positions from `position` on in the endless stream of passes."""
         if self.seed is None:
             position %= self.n
             examples = np.arange(position, position + count)

@@ -26,21 +26,23 @@ def pairs(
     seed: int | None = None,
     remainder: Remainder | None = None,
 ) -> ArrayPipeline:
-    """Batches of "source" (BS), "source_segments" (BS), "inputs" (BT), "targets" (BT), int32, and "weight" (BT, float32).
+    """Batches of pairs of texts, padded.
 
-    open reads the pairs, on first use. The inputs are `begin` and the target, the targets the target and
-    `end`. Longer texts are cut, which leaves a long target without its end. What fills a row is 0;
-    source_segments is 1 and weight 1 where there is text, 0 elsewhere.
+    They hold "source", "source_segments" (int32, BS), "inputs", "targets" (int32, BT) and "weight"
+    (float32, BT). open reads the pairs, on first use. The inputs are `begin` and the target, the targets
+    are the target and `end`. Longer texts are truncated, so a long target has no `end`. Padding is 0;
+    source_segments and weight are 1 for text, 0 for padding.
     """
     if source_length < 1 or target_length < 1:
         raise ValueError(
-            f"pairs: came lengths of {source_length} and {target_length} tokens; wanted at least 1 each: raise them"
+            f"pairs: got lengths of {source_length} and {target_length} tokens; expected at least 1 each. "
+            "Raise them"
         )
 
     def arrays() -> dict[str, np.ndarray]:
         rows = list(open())
         if not rows:
-            raise ValueError("pairs: came none; wanted at least one: look at the files that they come from")
+            raise ValueError("pairs: got none; expected at least one. Look at the files that they are from")
         source, source_segments = _rows([source for source, _ in rows], source_length)
         inputs, _ = _rows([[begin, *target] for _, target in rows], target_length)
         targets, real = _rows([[*target, end] for _, target in rows], target_length)
@@ -52,7 +54,7 @@ def pairs(
             "weight": real.astype(np.float32),
         }
 
-    number = np.dtype(np.int32)
+    int32 = np.dtype(np.int32)
     lengths = {
         "source": source_length,
         "source_segments": source_length,
@@ -65,14 +67,14 @@ def pairs(
         seed=seed,
         remainder=remainder,
         spec={
-            **{name: ((length,), number) for name, length in lengths.items()},
+            **{name: ((length,), int32) for name, length in lengths.items()},
             "weight": ((target_length,), np.dtype(np.float32)),
         },
     )
 
 
 def _rows(texts: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, 1 where there are any), each a row of `length`, int32."""
+    """(tokens, 1 for text and 0 for padding), each texts x length, int32."""
     tokens = np.zeros((len(texts), length), np.int32)
     for row, text in zip(tokens, texts, strict=True):
         row[: len(text)] = text[:length]

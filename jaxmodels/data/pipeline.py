@@ -1,4 +1,4 @@
-"""Pipelines over arrays: any rows of any batch by one vectorised gather, on the host or on the device.
+"""Pipelines over arrays: any rows of any batch by one vectorized gather, on the host or on the device.
 
     indices(step, start, stop) ──gather──► rows of the arrays ──prepare──► batch ──augment──► batch
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxmodels import choices
 from jaxmodels.data.fingerprint import of_arrays
 from jaxmodels.data.narrowing import overflow
-from jaxmodels.data.order import Order, Remainder, mix
+from jaxmodels.data.order import Order, Remainder, stream_keys
 from jaxmodels.pipeline import Pipeline, Spec
 from jaxmodels.runs.learned import PipelineMemory, remembering
 
@@ -25,20 +25,20 @@ Augment = Callable[[dict[str, np.ndarray], np.ndarray], dict[str, np.ndarray]]
 
 
 class ArrayPipeline(Pipeline):
-    """Examples that lie in arrays of equal length.
+    """Examples in arrays of one length.
 
-    open: the arrays, or a function that reads them, called on first use. seed: shuffles each pass; None keeps
-        the order.
+    open: the arrays, or a function that reads them, called on first use.
+    seed: shuffles each pass; None keeps the order.
     remainder: see Order; by default "wrap" when shuffled and "pad" when not.
-    prepare(batch): anything vectorised that NumPy and JAX arrays both know, such as scaling; runs wherever
-        the gather does.
-    augment(batch, keys_B): random changes on the host; uint64 keys depend on seed and place in the stream
-        alone.
+    prepare(batch): any vectorized change that NumPy and JAX arrays both support, such as scaling; runs on the
+        host or the device, like the gather.
+    augment(batch, keys_B): random changes on the host; the uint64 keys depend on the seed and the position in
+        the stream alone.
     spec: shapes and types of the prepared arrays, so that building needs no data; read from the data where
         absent.
 
-    A batch holds the arrays' rows and "weight", float32: 1, or 0 for padding. The arrays may bring a "weight"
-    of their own, of any shape; it is 0 for padding too.
+    A batch holds the arrays' rows and "weight", float32: 1, or 0 for padding. The arrays may hold their own
+    "weight", of any shape; it is 0 for padding too.
     """
 
     def __init__(
@@ -65,22 +65,25 @@ class ArrayPipeline(Pipeline):
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays, read once."""
-        arrays = {
-            name: np.asarray(x) for name, x in (self._open() if callable(self._open) else self._open).items()
-        }
+        arrays = self._opened()
         lengths = {name: len(x) for name, x in arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(
-                f"the arrays differ in length: {lengths}; each must have one row for each example"
+                f"the arrays differ in length: got {lengths}; expected one row for each example in all. Give "
+                "such arrays"
             )
         Order(
             len(next(iter(arrays.values()))), max(1, self.batch), None, "pad"
-        )  # raises where there are none
+        )  # raises where there are no rows
         return arrays
+
+    def _opened(self) -> dict[str, np.ndarray]:
+        arrays = self._open() if callable(self._open) else self._open
+        return {name: np.asarray(x) for name, x in arrays.items()}
 
     @cached_property
     def order(self) -> Order:
-        """Which example is where."""
+        """Which example each row holds."""
         return Order(self._count(), self.batch, self.seed, self.remainder)
 
     def _count(self) -> int:
@@ -88,7 +91,7 @@ class ArrayPipeline(Pipeline):
 
     @cached_property
     def steps(self) -> int:
-        """Batches in one pass; where the data is not here, in one of those that the run was trained on."""
+        """Batches in one pass; where the data is not here, in a pass of the data of the run's training."""
         return Order(self._kept.get("examples", self._count), self.batch, self.seed, self.remainder).steps
 
     @cached_property
@@ -99,7 +102,8 @@ class ArrayPipeline(Pipeline):
         return self._kept.spec(lambda: self.gather(self.arrays, np.zeros(1, np.int64)))
 
     def indices(self, step: int | np.ndarray, start: int, stop: int) -> np.ndarray:
-        """The examples in rows start to stop of batch `step`; -1 is padding. Several steps give a row each."""
+        """The examples in rows start to stop of batch `step`, -1 for padding. Several steps give a row
+        each."""
         return self.order.indices(step, start, stop)
 
     def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
@@ -108,7 +112,7 @@ class ArrayPipeline(Pipeline):
         return self._prepare(batch) if self._prepare else batch
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The arrays in memory of which batches hold rows as they are, by key: what prepare and augment leave alone."""
+        """The arrays in memory whose rows prepare and augment leave unchanged, by the batch's key."""
         return self._columns(self.arrays)
 
     def _columns(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -119,23 +123,26 @@ class ArrayPipeline(Pipeline):
         for change in self._augment:
             batch = change(batch, np.zeros(1, np.uint64))
         n = len(next(iter(arrays.values())))
-        whole = {"weight": np.broadcast_to(np.float32(1), (n,)), **arrays}
-        kept = [name for name in first if name in batch and batch[name] is first[name]]
-        same = [name for name in kept if first[name].tobytes() == copies[name].tobytes()]
-        return {name: whole[name] for name in same if not is_mapped(whole[name])}
+        columns = {"weight": np.broadcast_to(np.float32(1), (n,)), **arrays}
+        unchanged: dict[str, np.ndarray] = {}
+        for name, x in first.items():
+            is_same = name in batch and batch[name] is x and x.tobytes() == copies[name].tobytes()
+            if is_same and not is_mapped(columns[name]):
+                unchanged[name] = columns[name]
+        return unchanged
 
     def rows(self, step: int, start: int, stop: int) -> dict[str, np.ndarray]:
         """Rows start to stop of batch `step`."""
         batch = self.gather(self.arrays, self.indices(step, start, stop))
         if self._augment:
-            place = np.arange(step * self.batch + start, step * self.batch + stop, dtype=np.uint64)
-            keys_B = mix(place ^ mix(np.uint64((self.seed or 0) % 2**64)))
+            first = step * self.batch
+            keys_B = stream_keys(self.seed, np.arange(first + start, first + stop, dtype=np.uint64))
             for change in self._augment:
                 batch = change(batch, keys_B)
         return batch
 
     def resident(self) -> dict[str, np.ndarray] | None:
-        """All arrays, for a device to hold; None where the host has to change each batch."""
+        """All arrays, for a device to hold; None where the host changes each batch."""
         return None if self._augment else self.arrays
 
     def fingerprint(self) -> str:
@@ -148,16 +155,16 @@ class ArrayPipeline(Pipeline):
 
 
 class WindowPipeline(ArrayPipeline):
-    """Windows over one long row of tokens, for language models.
+    """Windows over one long array of tokens, for language models.
 
-    open: the tokens, one-dimensional of any integer type (a memory map is not read whole), or a function that
-        gives them.
-    length: tokens T that the model sees and predicts. stride: distance of the windows' starts; 1 takes every
-    window there is, T each token once. overlap: tokens at the start of a window that are seen but not scored
-    (the first window scores all), so that with stride = T - overlap every token is scored once and with
-    context.
+    open: the tokens, in one dimension and of any integer type (a memory map is not read whole), or a function
+        that returns them.
+    length: tokens T that the model sees and predicts.
+    stride: distance between the starts of windows; 1 takes every window, T each token once.
+    overlap: tokens at the start of a window that the model sees and that are not scored (the first window
+        scores all), so that with stride = T - overlap every token is scored once, with context.
 
-    A batch holds "inputs" and "targets" (int32, BT; the targets are the inputs one place on) and "weight"
+    A batch holds "inputs" and "targets" (int32, BT; the targets are the inputs shifted by one) and "weight"
     (float32, BT).
     """
 
@@ -174,10 +181,15 @@ class WindowPipeline(ArrayPipeline):
     ):
         if not 0 <= overlap < length:
             raise ValueError(
-                f"overlap is {overlap} of windows of {length} tokens; it must be from 0 to {length - 1}"
+                f"{type(self).__name__}: got overlap={overlap} and length={length}; expected an overlap from "
+                f"0 to {length - 1}. Change one of them"
             )
+
+        def arrays() -> Arrays:
+            return {"tokens": open() if callable(open) else open}
+
         super().__init__(
-            (lambda: {"tokens": open()}) if callable(open) else {"tokens": open},
+            arrays if callable(open) else arrays(),
             batch=batch,
             seed=seed,
             remainder=remainder,
@@ -193,43 +205,44 @@ class WindowPipeline(ArrayPipeline):
     def _count(self) -> int:
         targets = len(self.arrays["tokens"]) - 1
         if targets < 1:
-            raise ValueError(f"there are {targets + 1} tokens; a language model needs at least two")
+            raise ValueError(
+                f"the tokens: got {targets + 1} of them; expected at least two for a language model. Look at "
+                "the file"
+            )
         if self.stride < self.length - self.overlap:  # training on every offset: whole windows only
             return max(1, (targets - self.length) // self.stride + 1)
         return max(1, -(-(targets - self.overlap) // self.stride))
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The tokens, where they lie in memory: a row is one token."""
-        tokens = self.arrays["tokens"]
-        whole = {"inputs": tokens, "targets": tokens, "weight": np.broadcast_to(np.float32(1), tokens.shape)}
-        return {} if is_mapped(tokens) else whole
+        """The tokens, where they are in memory: a row is one token."""
+        return token_columns(self.arrays["tokens"])
 
     def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
         """The windows at these indices; works on NumPy and on JAX arrays."""
         tokens = arrays["tokens"]
         last = len(tokens) - 1
-        if isinstance(tokens, np.ndarray) and tokens.flags.c_contiguous and self._are_whole(indices_B, last):
-            return self._whole(tokens, indices_B)
-        place_BT = indices_B[:, None] * self.stride + np.arange(self.length, dtype=np.int32)
-        real_BT = (place_BT < last) & (indices_B >= 0)[:, None]
+        if isinstance(tokens, np.ndarray) and tokens.flags.c_contiguous and self._are_full(indices_B, last):
+            return self._copied(tokens, indices_B)
+        position_BT = indices_B[:, None] * self.stride + np.arange(self.length, dtype=np.int32)
+        real_BT = (position_BT < last) & (indices_B >= 0)[:, None]
         if self.overlap:
             real_BT &= (np.arange(self.length) >= self.overlap) | (indices_B == 0)[:, None]
-        inside_BT = place_BT.clip(0, last - 1)
+        inside_BT = position_BT.clip(0, last - 1)
         return {
             "inputs": as_int32(tokens[inside_BT]),
             "targets": as_int32(tokens[inside_BT + 1]),
             "weight": real_BT.astype(np.float32),
         }
 
-    def _are_whole(self, indices_B: np.ndarray, last: int) -> bool:
-        # One reduction for both ends: as unsigned numbers, those below 0 are beyond any place.
-        return (
-            bool(indices_B.size)
-            and int(indices_B.astype(np.uint64).max()) * self.stride + self.length <= last
-        )
+    def _are_full(self, indices_B: np.ndarray, last: int) -> bool:
+        """Whether no window has padding."""
+        if not indices_B.size:
+            return False
+        # One reduction for both ends: as unsigned integers, those below 0 are larger than any index.
+        return int(indices_B.astype(np.uint64).max()) * self.stride + self.length <= last
 
-    def _whole(self, tokens: np.ndarray, indices_B: np.ndarray) -> dict[str, np.ndarray]:
-        """The same for windows without padding, on the host: each is copied in one piece."""
+    def _copied(self, tokens: np.ndarray, indices_B: np.ndarray) -> dict[str, np.ndarray]:
+        """The batch of windows without padding, on the host: each window is copied at once."""
         shape, size = (len(tokens) - self.length, self.length + 1), tokens.itemsize
         windows_BT = np.ndarray(shape, tokens.dtype, tokens, strides=(size, size))[indices_B * self.stride]
         weight_BT = np.ones((len(indices_B), self.length), np.float32)
@@ -256,7 +269,7 @@ def _gathered(arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
 
 
 def is_mapped(x: Any) -> bool:
-    """Whether an array is a file that is read as it is used, which nobody wants to read whole."""
+    """Whether an array is a memory map, which may be too large to be read whole."""
     while isinstance(x, np.ndarray):
         if isinstance(x, np.memmap):
             return True
@@ -264,17 +277,22 @@ def is_mapped(x: Any) -> bool:
     return False
 
 
-def as_int32(x: Any, what: str = "tokens") -> Any:
-    """x as int32, on the host or on the device; raises where that would be another number."""
-    if isinstance(x, np.ndarray) and x.dtype.itemsize > 4 and (found := overflow(x)):
-        raise ValueError(
-            f"{what}: got {found.got}; expected {found.expected}. Take the model's own tokenizer"
-        )
+def token_columns(tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of a language model's batches: the tokens, unless they are a memory map."""
+    if is_mapped(tokens):
+        return {}
+    return {"inputs": tokens, "targets": tokens, "weight": np.broadcast_to(np.float32(1), tokens.shape)}
+
+
+def as_int32(x: Any, name: str = "tokens") -> Any:
+    """x as int32, on the host or on the device; raises ValueError where a value does not fit."""
+    if isinstance(x, np.ndarray) and x.dtype.itemsize > 4 and (loss := overflow(x)):
+        raise ValueError(f"{name}: got {loss.got}; expected {loss.expected}. Take the model's own tokenizer")
     return x.astype(np.int32)
 
 
 def _take(x: Any, indices: Any) -> Any:
-    """x[indices]; take is the faster way for rows in NumPy, but copies the whole array first where it is not in order."""
+    """x[indices]; NumPy's take is faster for rows, but copies an array first that is not contiguous."""
     if isinstance(x, np.ndarray) and x.ndim > 1 and x.flags.c_contiguous and x.flags.aligned:
         return x.take(indices, 0)
     return x[indices]

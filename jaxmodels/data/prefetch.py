@@ -24,7 +24,7 @@ ENDLESS = 1 << 48
 
 @dataclass(frozen=True)
 class Pieces:
-    """Rows start to stop of the batches from `step` on, in pieces of `size` rows; returns piece k when called."""
+    """Rows start to stop of the batches from `step` on, in pieces of `size` rows; a call returns piece k."""
 
     loader: Loader
     order: Order
@@ -120,8 +120,8 @@ class Stream:
                 step, start, stop = self._pieces.rows(k)
                 examples = self._pieces.order.indices(step, start, stop).tolist()
                 raise WorkerLost(
-                    f"{error}: got the end of it before rows {start} to {stop} of batch {step}, examples {examples}; "
-                    "expected these or later ones. Look at these examples, or use fewer workers"
+                    f"{error}: got the end of it before rows {start} to {stop} of batch {step}, examples "
+                    f"{examples}; expected these or later ones. Look at these examples, or use fewer workers"
                 ) from error
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ class Unreadable(ValueError):
 
 @contextlib.contextmanager
 def reading(what: str, expected: str, advice: str) -> Iterator[None]:
-    """Turns any exception of a reader into Unreadable; an Unreadable that is raised inside passes unchanged."""
+    """Turns any exception of a reader into Unreadable; an Unreadable passes unchanged."""
     try:
         yield
     except Unreadable:
@@ -66,8 +66,8 @@ class Allowance:
         """Raises Unreadable where fewer bytes than `count` are left."""
         if count > self.left:
             raise Unreadable(
-                f"{self.path}: got a file of {self.packed:,} bytes that unpacks to more than {self.most:,}; expected at "
-                f"most {self.ratio} times its size. Unpack it beforehand if you trust it"
+                f"{self.path}: got a file of {self.packed:,} bytes that unpacks to more than {self.most:,}; "
+                f"expected at most {self.ratio} times its size. Unpack it beforehand if you trust it"
             )
 
 
@@ -116,7 +116,8 @@ def open_file(path: Path, limit: int = FREE, ratio: int = RATIO) -> BinaryIO:
 
 
 def open_text(path: Path, limit: int = TEXT_FREE) -> BinaryIO:
-    """The same for text. It is unpacked once only to be counted, which takes a tenth of the time of parsing it."""
+    """The same for text, unpacked once more beforehand to be counted, in a tenth of the time of parsing
+    it."""
     if path.suffix == ".gz":
         with open_file(path, limit, TEXT_RATIO) as file:
             while file.read(PART):

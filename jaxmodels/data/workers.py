@@ -1,12 +1,12 @@
-"""Worker processes that hand arrays to this one, each through a socket of its own.
+"""Worker processes that send arrays to this one, each through its own socket.
 
-Nothing is shared: the end of the stream from a worker says that it died, the end of the stream from the
-parent says that the parent did, and the bytes go from the socket straight into the batch.
+Nothing is shared: the end of the stream from a worker means that it died, the end of the stream from the
+parent means that the parent did, and the bytes go from the socket straight into the batch.
 
 Grain's own worker processes (mp_prefetch, 0.2.18) share semaphores and segments of /dev/shm with their
-parent. When one was killed with SIGKILL, the parent then stood still for over 20 seconds in 3 of 32 trials,
-once for the 10 minutes that it was given; these here reported it at once in 30 of 30. And Grain's workers
-outlive a parent that is killed.
+parent. When one was killed with SIGKILL, the parent then hung for over 20 seconds in 3 of 32 trials, once
+for the 10 minutes that it was given; with these workers it reported the loss at once in 30 of 30. And
+Grain's workers outlive a parent that is killed.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ ARRAYS, ERROR = b"\0", b"\1"
 
 
 class WorkerLost(RuntimeError, ChildProcessError):
-    """A worker process ended before its work: to the command line an error of the machine, status 1."""
+    """A worker process ended before its work was done: for the command line a failure of the machine,
+    status 1."""
 
 
 class Workers:
-    """`count` processes; number w gives what job(w, count) yields, in its order.
+    """`count` processes; process w yields the arrays of job(w, count), in their order.
 
-    The job is pickled on its way to the workers by multiprocessing, so it must be made of functions and
-    classes of modules.
+    multiprocessing pickles the job for the workers, so it must consist of functions and classes of modules.
     """
 
     def __init__(self, job: Job, count: int):
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of JAX hold
         self._sockets: list[socket.socket] = []
         self._processes: list[Any] = []
-        # at exit this runs before multiprocessing waits for its children
+        # At exit this runs before multiprocessing waits for its children.
         self.close = multiprocessing.util.Finalize(
             self, _close, (self._sockets, self._processes), exitpriority=10
         )
@@ -67,15 +67,17 @@ class Workers:
             except Exception as error:
                 self.close()
                 raise ValueError(
-                    f"the loading cannot be sent to worker processes ({error}); make load and augment functions of a module "
-                    "rather than lambdas or functions inside functions, or set workers=0"
+                    f"worker processes: got a job that cannot be sent to them ({error}); expected load and "
+                    "augment to be functions of a module, not lambdas or functions inside functions. Define "
+                    "them so, or set workers=0"
                 ) from error
             self._processes.append(process)
 
     def read(self, k: int, into: Sequence[np.ndarray]) -> None:
-        """Fills the arrays (contiguous, of the right shapes and types) with what worker k % count yields next.
+        """Fills the arrays (contiguous, of the right shapes and types) with the next ones of worker k %
+        count.
 
-        ValueError with the worker's own message where the job raised; WorkerLost where the process ended.
+        Raises ValueError with the worker's own message where the job raised, WorkerLost where it ended.
         """
         worker = k % len(self._sockets)
         connection = self._sockets[worker]
@@ -89,9 +91,9 @@ class Workers:
             self._processes[worker].join(5)
             code = self._processes[worker].exitcode
             why = (
-                "so ends what the system kills when memory runs out"
+                "as after a kill by the system when memory runs out"
                 if code == -9
-                else "its own output above may say why"
+                else "its own output above may show why"
             )
             raise WorkerLost(f"worker process {worker} ended with exit code {code} ({why})") from None
         raise ValueError(message.decode())
@@ -129,9 +131,10 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 class _Modules:
-    """Modules that were run from a file outside the import path, as an experiment's is: run again where the job needs them.
+    """Modules from files outside the import path, such as an experiment's: workers run them again where
+    needed.
 
-    It stands before the job among the arguments, and so arrives before the functions that need those modules.
+    It precedes the job among the arguments, so it is unpickled before the functions that need those modules.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -147,14 +150,14 @@ class _Modules:
 
 
 def _find_modules(modules: Mapping[str, tuple[str, Any]]) -> None:
-    os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerators are the parent's
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerators belong to the parent
     if "jax" in sys.modules:  # imported by the parent's main module
         sys.modules["jax"].config.update("jax_platforms", "cpu")
     sys.meta_path.append(_Loose(modules))
 
 
 class _Loose(importlib.abc.MetaPathFinder):
-    """Finds modules by name in the files, and with the loaders, that the parent had them from."""
+    """Finds modules by name in the files, and with the loaders, of the parent."""
 
     def __init__(self, modules: Mapping[str, tuple[str, Any]]):
         self._modules = modules
@@ -169,11 +172,11 @@ class _Loose(importlib.abc.MetaPathFinder):
 
 
 def _work(modules: None, job: Job, worker: int, count: int, connection: socket.socket) -> None:
-    """What a worker process runs."""
+    """The main function of a worker process."""
     for number in (
         signal.SIGINT,
         signal.SIGTERM,
-    ):  # sent to the whole group, these are for the parent to handle
+    ):  # sent to the whole group, they are for the parent to handle
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
     try:
@@ -186,11 +189,12 @@ def _work(modules: None, job: Job, worker: int, count: int, connection: socket.s
     except Exception as error:
         text = str(error).encode(errors="replace")[: 1 << 16]
         connection.sendall(ERROR + len(text).to_bytes(4, "big") + text)
-    threading.Event().wait()  # until the parent has read all and closes
+    threading.Event().wait()  # until the parent has read everything and closes its end
 
 
 def _end_with(connection: socket.socket) -> None:
-    """Ends this process when the parent closes its end or dies, however it dies: it never sends anything."""
+    """Ends this process when the parent closes its end or dies, however it dies: the parent never sends
+    anything."""
     with contextlib.suppress(OSError):
         connection.recv(1)
     os._exit(0)

@@ -134,7 +134,7 @@ def test_long_documents_are_split_into_whole_rows():
 
 
 def test_long_documents_are_cut_where_asked():
-    data = PackedPipeline(documents([36, 3]), length=10, batch=2, long="cut")
+    data = PackedPipeline(documents([36, 3]), length=10, batch=2, long="truncate")
     batch = data.rows(0, 0, 2)
     assert batch["targets"].tolist() == [list(range(1, 11)), [37, 38, *[0] * 8]]
     assert "25 tokens cut off" in data.describe()

@@ -1,8 +1,8 @@
-"""BCCD: blood under the microscope, 364 images of 640 x 480 with red and white cells and platelets in boxes."""
+"""BCCD: blood under the microscope, 364 images of 640 x 480 with boxes of red and white cells and
+platelets."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ CLASSES = ("red cell", "white cell", "platelet")
 NAMES = ("RBC", "WBC", "Platelets")
 MOST = 40  # boxes of an image; the fullest has 30
 WHERE = "https://github.com/Shenggan/BCCD_Dataset (packed as bccd.tar.gz)"
-FILES: dict[str, tuple[int, str | None]] = {
+FILES: locate.Files = {
     "bccd.tar.gz": (7416390, "bb8c9d2464f5517066245dde00e41d3f8e008e75e7b72254d5a910adc5e52f51")
 }
 
@@ -30,27 +30,26 @@ def bccd(
     seed: int | None = None,
     *,
     size: tuple[int, int] = (240, 320),
-    folder: str | os.PathLike[str] | None = None,
+    folder: locate.PathLike | None = None,
     augment: Sequence[Augment] = (),
     normalize: Statistics | None = None,
 ) -> ArrayPipeline:
-    """Batches of "image" (float32, 0 to 1, size x 3), "boxes" (MOST x 4: y0 x0 y1 x1 in its pixels), "classes" (int32),
-    "present" (1, or 0 for padding) and "index" (int32, the number of the image in the split).
+    """Batches of images with boxes, as of voc_folder, with MOST boxes each. Needs pillow.
 
-    205 images to train, 87 to validate, 72 to test; trainval is the first two. folder: where bccd.tar.gz is;
-    else $JAXMODELS_DATA/bccd, else ~/.cache/jaxmodels/data/bccd. normalize: see data/normalize.py. Needs
-    pillow.
+    205 images to train, 87 to validate, 72 to test; trainval is the first two.
+
+    folder: the folder with bccd.tar.gz; else $JAXMODELS_DATA/bccd, else ~/.cache/jaxmodels/data/bccd.
+    normalize: see data/normalize.py.
     """
     choices.check("bccd", "split", split, ("train", "val", "test", "trainval"))
+    path = locate.folder("bccd", folder)
 
-    where = locate.folder("bccd", folder)
-
-    def checked() -> Path:
-        locate.check(where, FILES, where=WHERE)
-        return where / "bccd.tar.gz"
+    def archive() -> Path:
+        locate.check(path, FILES, where=WHERE)
+        return path / "bccd.tar.gz"
 
     return voc_folder(
-        checked,
+        archive,
         NAMES,
         size=size,
         batch=batch,

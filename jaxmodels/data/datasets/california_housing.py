@@ -1,14 +1,14 @@
-"""California housing: the median house value of 20,640 districts in 1990 (Pace and Barry, 1997; Géron's housing.csv).
+"""California housing: the median house value of 20,640 districts in 1990 (Pace and Barry, 1997; Géron's
+housing.csv).
 
-Thirteen features: eight numbers, standardised, with missing total_bedrooms at their median, and
+Thirteen features: eight numbers, standardized, with missing total_bedrooms at their median, and
 ocean_proximity one-hot. All statistics are those of the training rows. The target is the value in units of
-SCALE dollars:
-regress(model, scale=SCALE) gives the error in dollars. Values above 500,000 were recorded as 500,001.
+SCALE dollars, so regress(model, scale=SCALE) reports the error in dollars. Values above 500,000 were
+recorded as 500,001.
 """
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from jaxmodels import choices
-from jaxmodels.data import locate as files
+from jaxmodels.data import locate
 from jaxmodels.data.formats.tables import read_csv
 from jaxmodels.data.order import permute
 from jaxmodels.data.pipeline import ArrayPipeline
@@ -40,31 +40,34 @@ SPEC = {
     "features": ((len(NUMBERS) + len(OCEAN),), np.dtype(np.float32)),
     "target": ((), np.dtype(np.float32)),
 }
-FILES: dict[str, tuple[int, str | None]] = {
+FILES: locate.Files = {
     "housing.csv": (1423529, "8a3727f4cf54ac1a327f69b1d5b4db54c5834ea81c6e4efc0d163300022a685e")
 }
 WHERE = "https://github.com/ageron/handson-ml2 (datasets/housing)"
 
-PathLike = str | os.PathLike[str]
-
 
 def california_housing(
-    split: Literal["train", "test"], batch: int, seed: int | None = None, *, folder: PathLike | None = None
+    split: Literal["train", "test"],
+    batch: int,
+    seed: int | None = None,
+    *,
+    folder: locate.PathLike | None = None,
 ) -> ArrayPipeline:
     """Batches of "features" (float32, 13) and "target" (float32, in units of SCALE dollars).
 
-    split: four fifths of the rows to train, one fifth to test, always the same ones. folder: where
-    housing.csv is; else $JAXMODELS_DATA/california_housing, else ~/.cache/jaxmodels/data/california_housing.
+    split: four fifths of the rows to train, one fifth to test, always the same ones.
+    folder: the folder with housing.csv; else $JAXMODELS_DATA/california_housing, else
+        ~/.cache/jaxmodels/data/california_housing.
     """
     choices.check("california_housing", "split", split, ("train", "test"))
     return ArrayPipeline(
-        lambda: _splits(files.folder("california_housing", folder))[split], batch=batch, seed=seed, spec=SPEC
+        lambda: _splits(locate.folder("california_housing", folder))[split], batch=batch, seed=seed, spec=SPEC
     )
 
 
-def linear_regression_rmse(folder: PathLike | None = None) -> float:
-    """Root mean squared error in dollars, on the test rows, of least squares with an intercept on the training rows."""
-    splits = _splits(files.folder("california_housing", folder))
+def linear_regression_rmse(folder: locate.PathLike | None = None) -> float:
+    """The test error of linear least squares on the training rows: root mean squared, in dollars."""
+    splits = _splits(locate.folder("california_housing", folder))
     design = {
         name: np.c_[x["features"], np.ones(len(x["target"]))].astype(np.float64) for name, x in splits.items()
     }
@@ -74,14 +77,14 @@ def linear_regression_rmse(folder: PathLike | None = None) -> float:
 
 
 def _splits(folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of both splits, standardised."""
+    """The arrays of both splits, standardized."""
     parts = _read(folder)
     scales = learned("california_housing: scales", lambda: _scales(parts["train"]["numbers"]))
     median, mean, deviation = (np.array(scales[name]) for name in ("median", "mean", "deviation"))
 
     def arrays(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         numbers = np.where(np.isnan(part["numbers"]), median, part["numbers"])
-        features = np.concatenate([(numbers - mean) / deviation, part["near"]], 1).astype(np.float32)
+        features = np.concatenate([(numbers - mean) / deviation, part["ocean"]], 1).astype(np.float32)
         return {"features": features, "target": part["target"]}
 
     return {split: arrays(part) for split, part in parts.items()}
@@ -89,19 +92,21 @@ def _splits(folder: Path) -> dict[str, dict[str, np.ndarray]]:
 
 @cache
 def _read(folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Numbers with their gaps, places one-hot, and targets."""
-    files.check(folder, FILES, where=WHERE)
+    """The numbers, nan where missing; ocean_proximity, one-hot; and the targets."""
+    locate.check(folder, FILES, where=WHERE)
     table = read_csv(folder / "housing.csv")
     order = permute(np.arange(ROWS), ROWS, KEY)
     rows = {"test": np.sort(order[:TEST_ROWS]), "train": np.sort(order[TEST_ROWS:])}
     numbers = np.stack([table[name] for name in NUMBERS], 1).astype(np.float64)
-    near = np.stack([table["ocean_proximity"] == place for place in OCEAN], 1)
+    ocean = np.stack([table["ocean_proximity"] == name for name in OCEAN], 1)
     target = (table["median_house_value"] / SCALE).astype(np.float32)
-    return {split: {"numbers": numbers[i], "near": near[i], "target": target[i]} for split, i in rows.items()}
+    return {
+        split: {"numbers": numbers[i], "ocean": ocean[i], "target": target[i]} for split, i in rows.items()
+    }
 
 
 def _scales(train: np.ndarray) -> dict[str, list[float]]:
-    """Of the training rows' numbers: medians, and means and deviations of what then has no gaps."""
+    """Of the training rows: medians, and means and deviations with missing numbers at the medians."""
     median = np.nanmedian(train, 0)
     train = np.where(np.isnan(train), median, train)
     return {"median": median.tolist(), "mean": train.mean(0).tolist(), "deviation": train.std(0).tolist()}

@@ -1,6 +1,7 @@
-"""scikit-learn's handwritten digits: 1,797 grey pictures of 8 x 8 pixels in 10 classes (Alpaydin and Kaynak, 1998, UCI).
+"""scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 in 10 classes (Alpaydin and Kaynak, 1998,
+UCI).
 
-They come with scikit-learn, so nothing is downloaded.
+scikit-learn includes them, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import Literal
 import numpy as np
 
 from jaxmodels import choices
+from jaxmodels.data.libraries import library
 from jaxmodels.data.normalize import Statistics, behind
 from jaxmodels.data.order import permute
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
+from jaxmodels.data.split import check_fold
 
 SPEC = {"image": ((8, 8, 1), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))}
-FOLDS = 5  # the ordinary test set is the first of five folds
+FOLDS = 5  # the usual test set is the first of five folds
 KEY = 20250101  # of the split; not a knob, so that results can be compared
 
 
@@ -32,15 +35,14 @@ def digits(
 ) -> ArrayPipeline:
     """Batches of "image" (float32, 0 to 1, 8 x 8 x 1) and "label" (int32).
 
-    split: "test" is fold number `fold` of `folds`, each with its share of every class, "train" is the others.
-    By default one fifth is the test set; for cross-validation call this once for each fold. normalize: see
-    data/normalize.py. Needs scikit-learn.
+    By default one fifth is the test set; for cross-validation call this once for each fold. Needs
+    scikit-learn.
+
+    split: "test" is fold number `fold` of `folds`, each with its share of every class, "train" the others.
+    normalize: see data/normalize.py.
     """
     choices.check("digits", "split", split, ("train", "test"))
-    if folds < 2 or not 0 <= fold < folds:
-        raise ValueError(
-            f"digits: got folds={folds}, fold={fold}; expected at least 2 folds and one of them, from 0. Do change them"
-        )
+    check_fold("digits", fold, folds)
 
     def open() -> dict[str, np.ndarray]:
         arrays = digits_arrays()
@@ -52,25 +54,21 @@ def digits(
 
 @cache
 def digits_arrays() -> dict[str, np.ndarray]:
-    """All pictures, in scikit-learn's order: "image" and "label", for splitters such as sklearn's StratifiedKFold."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("the digits come with scikit-learn; pip install 'jaxmodels[data]'") from error
-    pictures, label = load_digits(return_X_y=True)
-    return {"image": (pictures.reshape(-1, 8, 8, 1) / 16).astype(np.float32), "label": label.astype(np.int32)}
+    """All images in scikit-learn's order, for splitters such as its StratifiedKFold: "image" and "label"."""
+    load_digits = library("sklearn.datasets", "the data set of digits", "scikit-learn").load_digits
+    images, label = load_digits(return_X_y=True)
+    return {"image": (images.reshape(-1, 8, 8, 1) / 16).astype(np.float32), "label": label.astype(np.int32)}
 
 
 @cache
 def _folds(count: int) -> np.ndarray:
-    """The fold of each picture: every class is dealt out in turn, in a shuffled order."""
+    """The fold of each image: the members of every class are distributed in turn, in a shuffled order."""
     label = digits_arrays()["label"]
     fold = np.empty(len(label), np.int64)
-    dealt = 0
+    distributed = 0
     for k in range(10):
         (members,) = np.nonzero(label == k)
-        fold[members[permute(np.arange(len(members)), len(members), KEY + k)]] = (
-            np.arange(len(members)) + dealt
-        ) % count
-        dealt += len(members)
+        shuffled = members[permute(np.arange(len(members)), len(members), KEY + k)]
+        fold[shuffled] = (np.arange(len(members)) + distributed) % count
+        distributed += len(members)
     return fold

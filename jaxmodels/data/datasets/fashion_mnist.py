@@ -1,17 +1,17 @@
-"""Fashion-MNIST: grey pictures of clothes, 28 x 28 in 10 classes; 60,000 to train, 10,000 to test (arXiv:1708.07747)."""
+"""Fashion-MNIST: grey images of clothes, 28 x 28 in 10 classes; 60,000 train, 10,000 test
+(arXiv:1708.07747)."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from jaxmodels import choices
 from jaxmodels.data import locate
 from jaxmodels.data.formats.tables import read_idx
-from jaxmodels.data.normalize import Statistics, behind
+from jaxmodels.data.normalize import Statistics, behind, from_bytes
 from jaxmodels.data.pipeline import ArrayPipeline, Augment
 
 CLASSES = (
@@ -27,8 +27,11 @@ CLASSES = (
     "ankle boot",
 )
 SPEC = {"image": ((28, 28, 1), np.dtype(np.float32)), "label": ((), np.dtype(np.int32))}
-WHERE = "https://github.com/zalandoresearch/fashion-mnist (data/fashion) or Debian's package dataset-fashion-mnist"
-FILES: dict[str, dict[str, tuple[int, str | None]]] = {
+WHERE = (
+    "https://github.com/zalandoresearch/fashion-mnist (data/fashion) or Debian's package "
+    "dataset-fashion-mnist"
+)
+FILES: dict[str, locate.Files] = {
     "train": {
         "train-images-idx3-ubyte.gz": (
             26421856,
@@ -57,15 +60,17 @@ def fashion_mnist(
     batch: int,
     seed: int | None = None,
     *,
-    folder: str | os.PathLike[str] | None = None,
+    folder: locate.PathLike | None = None,
     augment: Sequence[Augment] = (),
     normalize: Statistics | None = None,
 ) -> ArrayPipeline:
     """Batches of "image" (float32, 0 to 1, 28 x 28 x 1) and "label" (int32).
 
-    folder: where the four files are; else $JAXMODELS_DATA/fashion_mnist, else
+    Memory holds the images as bytes.
+
+    folder: the folder with the four files; else $JAXMODELS_DATA/fashion_mnist, else
         ~/.cache/jaxmodels/data/fashion_mnist.
-    Memory holds the pictures as bytes. normalize: see data/normalize.py.
+    normalize: see data/normalize.py.
     """
     choices.check("fashion_mnist", "split", split, FILES)
     return ArrayPipeline(
@@ -73,7 +78,7 @@ def fashion_mnist(
         batch=batch,
         seed=seed,
         spec=SPEC,
-        **behind(normalize, 1, _scale, augment),
+        **behind(normalize, 1, from_bytes, augment),
     )
 
 
@@ -82,10 +87,11 @@ def numbered(
     rows: int,
     batch: int,
     *,
-    folder: str | os.PathLike[str] | None = None,
+    folder: locate.PathLike | None = None,
     normalize: Statistics | None = None,
 ) -> ArrayPipeline:
-    """The first so many pictures in order, with "index" (int32), a number that chooses what a model makes up beside each."""
+    """The first `rows` images in order, with "index" (int32), which keys the random choices of a model for
+    each."""
     choices.check("fashion_mnist", "split", split, FILES)
 
     def open() -> dict[str, np.ndarray]:
@@ -93,17 +99,18 @@ def numbered(
         return {**arrays, "index": np.arange(len(arrays["label"]), dtype=np.int32)}
 
     spec = {**SPEC, "index": ((), np.dtype(np.int32))}
-    return ArrayPipeline(open, batch=batch, spec=spec, **behind(normalize, 1, _scale, ()))
+    return ArrayPipeline(open, batch=batch, spec=spec, **behind(normalize, 1, from_bytes, ()))
 
 
 def half_known(
     rows: int,
     batch: int,
     *,
-    folder: str | os.PathLike[str] | None = None,
+    folder: locate.PathLike | None = None,
     normalize: Statistics | None = None,
 ) -> ArrayPipeline:
-    """So many training pictures, then as many test pictures; "known" (float32) is 1 where a probe may see the label."""
+    """`rows` training images, then as many test images; "known" (float32) is 1 where a probe may see the
+    label."""
 
     def open() -> dict[str, np.ndarray]:
         parts = [{name: x[:rows] for name, x in _read(split, folder).items()} for split in ("train", "test")]
@@ -112,17 +119,11 @@ def half_known(
         return {**joined, "known": np.concatenate(known)}
 
     spec = {**SPEC, "known": ((), np.dtype(np.float32))}
-    return ArrayPipeline(open, batch=batch, spec=spec, **behind(normalize, 1, _scale, ()))
+    return ArrayPipeline(open, batch=batch, spec=spec, **behind(normalize, 1, from_bytes, ()))
 
 
-def _read(split: str, folder: str | os.PathLike[str] | None) -> dict[str, np.ndarray]:
-    where = locate.folder("fashion_mnist", folder)
-    locate.check(where, FILES[split], where=WHERE)
-    images, labels = (read_idx(where / name) for name in FILES[split])
+def _read(split: str, folder: locate.PathLike | None) -> dict[str, np.ndarray]:
+    path = locate.folder("fashion_mnist", folder)
+    locate.check(path, FILES[split], where=WHERE)
+    images, labels = (read_idx(path / name) for name in FILES[split])
     return {"image": images[..., None], "label": labels.astype(np.int32)}
-
-
-def _scale(batch: dict[str, Any]) -> dict[str, Any]:
-    # a product, because XLA may turn a quotient into one, and the host and the device are to agree in every
-    # bit
-    return {**batch, "image": batch["image"].astype(np.float32) * np.float32(1 / 255)}

@@ -1,4 +1,5 @@
-"""Omniglot: handwritten characters of many alphabets, each drawn once by 20 people (Lake, Salakhutdinov, Tenenbaum, 2015).
+"""Omniglot: characters of many alphabets, each drawn once by 20 people (Lake, Salakhutdinov, Tenenbaum,
+    2015).
 
 The two small background sets (five alphabets each, two of them in both), and the 20 runs of one-shot
 classification.
@@ -7,7 +8,6 @@ classification.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ SMALL2 = ("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog")
 ALPHABETS = tuple(sorted({*SMALL1, *SMALL2}))
 DRAWERS = 20
 WHERE = "https://github.com/brendenlake/omniglot (python)"
-FILES: dict[str, tuple[int, str | None]] = {
+FILES: locate.Files = {
     "images_background_small1.zip": (
         1319022,
         "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4",
@@ -37,17 +37,21 @@ FILES: dict[str, tuple[int, str | None]] = {
 
 
 def characters(
-    alphabets: Sequence[str] = ALPHABETS, *, size: int = 35, folder: str | os.PathLike[str] | None = None
+    alphabets: Sequence[str] = ALPHABETS, *, size: int = 35, folder: locate.PathLike | None = None
 ) -> dict[str, np.ndarray]:
-    """The drawings of these alphabets: "image" (N x size x size x 1, uint8, strokes 255), "label" (int32, numbers the
-    characters over all of them), "alphabet" (int32, numbers `alphabets`) and "drawer" (int32, 0 to 19).
+    """The drawings of these alphabets.
 
-    size: 105, that of the files, or a part of it, by the means of squares. folder: where the zip files are;
-    else $JAXMODELS_DATA/omniglot, else ~/.cache/jaxmodels/data/omniglot. Needs pillow.
+    "image" (N x size x size x 1, uint8, strokes 255), "label" (int32, of the character among all), "alphabet"
+    (int32, an index into `alphabets`) and "drawer" (int32, 0 to 19). Needs pillow.
+
+    size: 105, that of the files, or a divisor of it, by averages of squares.
+    folder: the folder with the zip files; else $JAXMODELS_DATA/omniglot, else
+        ~/.cache/jaxmodels/data/omniglot.
     """
-    if odd := sorted(set(alphabets) - set(ALPHABETS)):
+    if unknown := sorted(set(alphabets) - set(ALPHABETS)):
         raise ValueError(
-            f"omniglot: came the alphabet {odd[0]!r}; wanted some of {', '.join(ALPHABETS)}: choose of those"
+            f"omniglot: got the alphabet {unknown[0]!r}; expected some of {', '.join(ALPHABETS)}. Choose of "
+            "those"
         )
     files: dict[tuple[str, str, str], bytes] = {}
     for archive in ("images_background_small1.zip", "images_background_small2.zip"):
@@ -66,15 +70,15 @@ def characters(
 
 
 class Run(NamedTuple):
-    """20-way one-shot classification: which of the training drawings is of the same character as each test drawing?"""
+    """20-way one-shot classification: for each test drawing, the training drawing of the same character."""
 
     train: np.ndarray  # 20 x size x size x 1, uint8
     test: np.ndarray
-    answer: np.ndarray  # int, numbers of training drawings
+    answer: np.ndarray  # int, indices of training drawings
 
 
-def one_shot_runs(*, size: int = 35, folder: str | os.PathLike[str] | None = None) -> list[Run]:
-    """The 20 runs by which people and models were compared; their alphabets are in neither background set."""
+def one_shot_runs(*, size: int = 35, folder: locate.PathLike | None = None) -> list[Run]:
+    """The 20 runs that compared people and models; their alphabets are in neither background set."""
     files = _read("all_runs.zip", folder)
     return [_run(files, f"run{i:02}", size) for i in range(1, 21)]
 
@@ -90,18 +94,19 @@ def _run(files: Mapping[str, bytes], run: str, size: int) -> Run:
     return Run(drawings(trains), drawings([test for test, _ in pairs]), answer)
 
 
-def _read(archive: str, folder: str | os.PathLike[str] | None) -> dict[str, bytes]:
-    where = locate.folder("omniglot", folder)
-    locate.check(where, {archive: FILES[archive]}, where=WHERE)
-    return members(where / archive, lambda name: name.endswith((".png", ".txt")), limit=1 << 28)
+def _read(archive: str, folder: locate.PathLike | None) -> dict[str, bytes]:
+    path = locate.folder("omniglot", folder)
+    locate.check(path, {archive: FILES[archive]}, where=WHERE)
+    return members(path / archive, lambda name: name.endswith((".png", ".txt")), limit=1 << 28)
 
 
 def _drawing(data: bytes, size: int) -> np.ndarray:
-    """size x size x 1, uint8, 255 where there is ink."""
+    """A drawing, size x size x 1, uint8, 255 where there is ink."""
     ink = 255 - np.asarray(open_image(io.BytesIO(data)))[..., 0]
     if ink.shape != (105, 105) or 105 % size:
         raise ValueError(
-            f"omniglot: came a drawing of {ink.shape} to be {size} wide; wanted 105 and a part of it, such as 35"
+            f"omniglot: got a drawing of {ink.shape} and size={size}; expected 105 x 105 and a divisor of "
+            "105. Change size, such as to 35"
         )
-    part = 105 // size
-    return ink.reshape(size, part, size, part).mean((1, 3)).round().astype(np.uint8)[..., None]
+    side = 105 // size
+    return ink.reshape(size, side, size, side).mean((1, 3)).round().astype(np.uint8)[..., None]

@@ -1,4 +1,4 @@
-"""Sentences in two classes, for ten-fold cross-validation: opinions of films, and what is opinion and what is plot.
+"""Sentences in two classes, for ten-fold cross-validation: opinions of films, and opinions against plots.
 
 "polarity" is the sentence polarity data v1.0 (Pang and Lee, 2005), 5,331 sentences of each kind;
 "subjectivity" their subjectivity data v1.0 (2004), 5,000 of each. Both as NLTK packs them.
@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxmodels import choices
-from jaxmodels.data import locate as files
+from jaxmodels.data import locate
 from jaxmodels.data.archive import members
 from jaxmodels.data.bucketing import TextPipeline
 from jaxmodels.data.formats.text_table import Table, text_table
@@ -30,7 +28,6 @@ WHERE = "https://github.com/nltk/nltk_data (packages/corpora)"
 
 Name = Literal["polarity", "subjectivity"]
 Side = Literal["train", "held-out"]
-PathLike = str | os.PathLike[str]
 
 
 class _Set(NamedTuple):
@@ -55,29 +52,31 @@ def sentences(
     fold: int,
     words: int = 20_000,
     length: int = 64,
-    folder: PathLike | None = None,
+    folder: locate.PathLike | None = None,
 ) -> TextPipeline:
     """Batches of "inputs", "segments" (int32, both of `length`), "label" (int32) and "weight".
 
-    fold: of FOLDS, by a permutation that never changes, the one held out. A word is its place among the
-    commonest of this fold's training sentences, from 2 on and below `words`; UNKNOWN where it is not among
-    them or occurs there once.
-    folder: where NLTK's .zip is; else $JAXMODELS_DATA/nltk_sentence_polarity or nltk_subjectivity, else in
-    ~/.cache/jaxmodels/data.
+    A token is a word's rank among the most common words of the fold's training sentences, from 2 on; UNKNOWN
+    for other words and those that occur once.
+
+    fold: the one of FOLDS that is held out, by a permutation that never changes.
+    words: every token is below it.
+    folder: the folder with NLTK's .zip; else $JAXMODELS_DATA/nltk_sentence_polarity or nltk_subjectivity,
+        else in ~/.cache/jaxmodels/data.
     """
     choices.check("sentences", "name", name, Name)
     choices.check("sentences", "side", side, Side)
     if not 0 <= fold < FOLDS:
-        raise ValueError(f"sentences: got fold={fold}; expected one from 0 to {FOLDS - 1}. Do change it")
+        raise ValueError(f"sentences: got fold={fold}; expected one from 0 to {FOLDS - 1}. Change it")
 
-    where = files.folder(f"nltk_{SETS[name].package}", folder)
+    path = locate.folder(f"nltk_{SETS[name].package}", folder)
 
     @cache
     def number() -> dict[str, int]:
-        return {word: i for i, word in enumerate(_words(where, name, fold, words), 2)}
+        return {word: i for i, word in enumerate(_words(path, name, fold, words), 2)}
 
     def table() -> Table:
-        texts, label, held = _fold(where, name, fold)
+        texts, label, held = _fold(path, name, fold)
         rows = np.flatnonzero(held if side == "held-out" else ~held)
         return {"text": [" ".join(texts[i]) for i in rows], "label": label[rows]}
 
@@ -88,54 +87,47 @@ def sentences(
 
 
 def as_text(
-    inputs_T: np.ndarray, name: Name, *, fold: int, words: int = 20_000, folder: PathLike | None = None
+    inputs_T: np.ndarray, name: Name, *, fold: int, words: int = 20_000, folder: locate.PathLike | None = None
 ) -> str:
-    """The words of one example's inputs; "?" for those that have no number."""
+    """The words of one example's inputs; "?" for unknown ones."""
     choices.check("sentences", "name", name, Name)
-    word = dict(enumerate(_words(files.folder(f"nltk_{SETS[name].package}", folder), name, fold, words), 2))
+    word = dict(enumerate(_words(locate.folder(f"nltk_{SETS[name].package}", folder), name, fold, words), 2))
     return " ".join(word.get(i, "?") for i in inputs_T.tolist() if i)
 
 
 @cache
 def _fold(folder: Path, name: Name, fold: int) -> tuple[list[list[str]], np.ndarray, np.ndarray]:
-    """(all sentences, their labels, which are held out)."""
+    """(all sentences, their labels, whether each is held out)."""
     texts, label = _read(folder, name)
     return texts, label, permute(np.arange(len(texts)), len(texts), 0) % FOLDS == fold
 
 
 def _words(folder: Path, name: Name, fold: int, words: int) -> list[str]:
-    """The commonest words of the sentences that are not held out."""
+    """The most common words of the sentences that are not held out."""
 
-    def common() -> list[str]:
+    def most_common() -> list[str]:
         texts, _, held = _fold(folder, name, fold)
-        return _commonest([text for text, out in zip(texts, held, strict=True) if not out], words)
+        counts = Counter(word for i in np.flatnonzero(~held) for word in texts[i])
+        return [word for word, count in counts.most_common(words - 2) if count > 1]
 
-    return learned(f"{name}: the {words} commonest words of fold {fold}", common)
-
-
-def _commonest(texts: Sequence[Sequence[str]], words: int) -> list[str]:
-    counts = Counter(word for text in texts for word in text)
-    return [word for word, count in counts.most_common(words - 2) if count > 1]
+    return learned(f"{name}: the {words} commonest words of fold {fold}", most_common)
 
 
 @cache
 def _read(folder: Path, name: Name) -> tuple[list[list[str]], np.ndarray]:
-    """All sentences as words, those of class 0 first, and their classes."""
+    """All sentences as words, those of class 0 first, and their classes (int32)."""
     package, names, each, encoding = SETS[name]
     path = folder / f"{package}.zip"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} lacks {path.name}; get it from {WHERE}, and put it there or set $JAXMODELS_DATA"
-        )
+    locate.check(folder, {path.name: (None, None)}, where=WHERE)
     texts: list[list[str]] = []
     with reading(
         f"{path} is not what NLTK packs", f"two files of {each:,} sentences", f"Get it from {WHERE}"
     ):
-        found = members(path, lambda name: name in [f"{package}/{each}" for each in names], limit=1 << 26)
+        contents = members(path, lambda name: name in [f"{package}/{each}" for each in names], limit=1 << 26)
         for member in names:
-            text = found[f"{package}/{member}"].decode(encoding)
+            text = contents[f"{package}/{member}"].decode(encoding)
             lines = [line.lower().split() for line in text.removesuffix("\n").split("\n")]
             if len(lines) != each:
-                raise ValueError(f"{member} has {len(lines):,} sentences, wanted {each:,}")
+                raise ValueError(f"{member} of {len(lines):,} sentences")
             texts += lines
     return texts, np.repeat(np.arange(2, dtype=np.int32), each)

@@ -1,13 +1,13 @@
-"""SQuAD v1.1's development set: 10,570 questions on 48 articles; the answers are spans (arXiv:1606.05250; CC BY-SA 4.0).
+"""SQuAD v1.1's development set: 10,570 questions on 48 articles; the answers are spans (arXiv:1606.05250;
+CC BY-SA 4.0).
 
-Articles 0 to 37 train, 38 to 47 test: a split of ours, so results do not compare with those of models that
-saw the real training set. A context that is too long for the model is cut into windows that overlap.
+Articles 0 to 37 train, 38 to 47 test: our own split, so results do not compare with those of models trained
+on the official training set. A context that is too long for the model is divided into overlapping windows.
 Dimensions: B examples (windows), T tokens.
 """
 
 from __future__ import annotations
 
-import os
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -17,25 +17,24 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxmodels import choices
-from jaxmodels.data import locate as files
+from jaxmodels.data import locate
 from jaxmodels.data.archive import members
 from jaxmodels.data.formats.json_file import parse_object
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.data.unpack import reading
 
-FILES: dict[str, tuple[int, str | None]] = {
+FILES: locate.Files = {
     "dev-v1.1.json.zip": (1051741, "6cf38c56fc7341bab8a5132f205dd7198148a6be9073ccd8ef07d55ca73b09b7")
 }
 WHERE = "https://rajpurkar.github.io/SQuAD-explorer/ (dev-v1.1.json, zipped)"
 ARTICLES = {"train": range(38), "test": range(38, 48)}
 
 Split = Literal["train", "test"]
-PathLike = str | os.PathLike[str]
 Encode = Callable[[str], tuple[Sequence[int], Sequence[tuple[int, int]]]]
 
 
 class Question(NamedTuple):
-    """A question, its context, and its answers with the places of their first letters."""
+    """A question, its context, and its answers with the indices of their first characters."""
 
     id: str
     text: str
@@ -45,21 +44,21 @@ class Question(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """What a model sees, and what turns its spans into text again."""
+    """The arrays for a model, and the characters of each token, which turn its spans into text."""
 
     arrays: dict[str, np.ndarray]
-    letters_BT2: np.ndarray  # where each token of the context begins and ends in it
+    characters_BT2: np.ndarray  # begin and end of each token of the context
 
 
-def questions(split: Split, folder: PathLike | None = None) -> list[Question]:
-    """All questions of one side of the split."""
+def questions(split: Split, folder: locate.PathLike | None = None) -> list[Question]:
+    """All questions of a split."""
     choices.check("squad", "split", split, ARTICLES)
-    return _read(files.folder("squad11_dev", folder), split)
+    return _read(locate.folder("squad11_dev", folder), split)
 
 
 @cache
 def _read(folder: Path, split: Split) -> list[Question]:
-    files.check(folder, FILES, where=WHERE)
+    locate.check(folder, FILES, where=WHERE)
     path = folder / "dev-v1.1.json.zip"
     with reading(f"{path} is not SQuAD's", "dev-v1.1.json with its articles", f"Get it from {WHERE}"):
         return _parse(members(path, limit=1 << 28)["dev-v1.1.json"], split)
@@ -67,29 +66,29 @@ def _read(folder: Path, split: Split) -> list[Question]:
 
 def _parse(text: bytes, split: Split) -> list[Question]:
     articles = parse_object(text, Path("dev-v1.1.json"))["data"]
-    found = []
+    questions = []
     for number in ARTICLES[split]:
         for paragraph in articles[number]["paragraphs"]:
-            for asked in paragraph["qas"]:
-                texts = tuple(answer["text"] for answer in asked["answers"])
-                starts = tuple(answer["answer_start"] for answer in asked["answers"])
-                words = (asked["id"], asked["question"], paragraph["context"], *texts)
-                if (
-                    not texts
-                    or not all(isinstance(x, str) for x in words)
-                    or not all(isinstance(x, int) for x in starts)
-                ):
-                    raise ValueError(f"a question that is no text with answers, {reprlib.repr(asked)}")
-                found.append(Question(asked["id"], asked["question"], paragraph["context"], texts, starts))
-    return found
+            for entry in paragraph["qas"]:
+                answers = tuple(answer["text"] for answer in entry["answers"])
+                starts = tuple(answer["answer_start"] for answer in entry["answers"])
+                texts = (entry["id"], entry["question"], paragraph["context"], *answers)
+                are_texts = all(isinstance(text, str) for text in texts)
+                if not answers or not are_texts or not all(isinstance(start, int) for start in starts):
+                    raise ValueError(f"a question that is no text with answers, {reprlib.repr(entry)}")
+                question = Question(entry["id"], entry["question"], paragraph["context"], answers, starts)
+                questions.append(question)
+    return questions
 
 
 class Squad:
-    """One side of the split for a tokenizer: a pipeline, and the texts that a model's predictions stand for.
+    """A split for a tokenizer: a pipeline, and the texts of a model's predicted spans.
 
-    encode: a text as (tokens, (begin, end) letters of each), without tokens that begin or end it. first,
-    between: those tokens, as in [CLS] question [SEP] context [SEP]. length: tokens of a window. stride:
-    tokens of the context by which the windows move.
+    encode: a text as (tokens, (begin, end) characters of each), without tokens that begin or end it.
+    first, between: those tokens, as in [CLS] question [SEP] context [SEP].
+    length: tokens of a window.
+    stride: tokens of the context from one window's start to the next.
+    asked: tokens of a question at most; a longer one is truncated.
     """
 
     def __init__(
@@ -103,82 +102,81 @@ class Squad:
         length: int = 384,
         stride: int = 128,
         asked: int = 64,
-        folder: PathLike | None = None,
+        folder: locate.PathLike | None = None,
     ):
         choices.check("squad", "split", split, ARTICLES)
         if stride < 1 or length - asked - 3 < stride:
             raise ValueError(
-                f"squad: came windows of {length} tokens that move by {stride}, with questions of up to {asked}; "
-                "wanted a stride from 1 to what is left for the context: make the windows longer or the stride shorter"
+                f"squad: got windows of {length} tokens with stride={stride}, and questions of up to {asked} "
+                "tokens; expected a stride from 1 to the tokens left for the context. Make the windows "
+                "longer or the stride shorter"
             )
         self.split, self.folder, self.encode, self.length, self.stride = split, folder, encode, length, stride
         self.first, self.between, self.padding, self.asked = first, between, padding, asked
         self._windows: Windows | None = None
 
     def pipeline(self, batch: int, seed: int | None = None) -> ArrayPipeline:
-        """Batches for tasks.span, and "question" and "window", the places of both in their lists."""
-        row, number = ((self.length,), np.dtype(np.int32)), ((), np.dtype(np.int32))
-        rows = dict.fromkeys(("inputs", "segments", "types", "context"), row)
-        numbers = dict.fromkeys(("start", "end", "question", "window"), number)
-        return ArrayPipeline(lambda: self.windows().arrays, batch=batch, seed=seed, spec={**rows, **numbers})
+        """Batches for tasks.question_answering, with "question" and "window", the indices of both (int32)."""
+        int32 = np.dtype(np.int32)
+        rows = dict.fromkeys(("inputs", "segments", "types", "context"), ((self.length,), int32))
+        scalars = dict.fromkeys(("start", "end", "question", "window"), ((), int32))
+        return ArrayPipeline(lambda: self.windows().arrays, batch=batch, seed=seed, spec={**rows, **scalars})
 
     def questions(self) -> list[Question]:
         """All questions."""
         return questions(self.split, self.folder)
 
     def windows(self) -> Windows:
-        """All windows; made once."""
+        """All windows, made once."""
         if self._windows is None:
-            self._windows = self._cut(self.questions())
+            self._windows = self._make_windows(self.questions())
         return self._windows
 
     def answers(self) -> dict[str, tuple[str, ...]]:
-        """The right answers by question."""
+        """The correct answers by the question's id."""
         return {question.id: question.answers for question in self.questions()}
 
     def texts(
         self, predictions: Sequence[Mapping[str, Any]], batches: Sequence[Mapping[str, Any]]
     ) -> dict[str, str]:
-        """Answers by question of what tasks.span.predict gives: of each, its best window's span."""
-        letters_BT2, asked = self.windows().letters_BT2, self.questions()
+        """Answers by the question's id from predictions of tasks.question_answering: its best window's
+        span."""
+        characters_BT2, questions = self.windows().characters_BT2, self.questions()
         best: dict[int, float] = {}
         texts: dict[str, str] = {}
         for prediction, batch in zip(predictions, batches, strict=True):
-            columns = (
-                batch["question"],
-                batch["window"],
-                prediction["start"],
-                prediction["end"],
-                prediction["score"],
+            rows = zip(
+                *(batch[name] for name in ("question", "window")),
+                *(prediction[name] for name in ("start", "end", "score")),
+                strict=True,
             )
-            for number, window, start, end, sure in zip(*columns, strict=True):
-                if sure > best.get(int(number), -np.inf):
-                    best[int(number)] = float(sure)
-                    question = asked[number]
-                    texts[question.id] = question.context[
-                        letters_BT2[window, start, 0] : letters_BT2[window, end, 1]
-                    ]
+            for number, window, start, end, score in rows:
+                if score > best.get(int(number), -np.inf):
+                    best[int(number)] = float(score)
+                    question = questions[number]
+                    first, last = characters_BT2[window, start, 0], characters_BT2[window, end, 1]
+                    texts[question.id] = question.context[first:last]
         return texts
 
-    def _cut(self, asked: list[Question]) -> Windows:
-        known: dict[str, tuple[Sequence[int], np.ndarray]] = {}
+    def _make_windows(self, questions: list[Question]) -> Windows:
+        contexts: dict[str, tuple[Sequence[int], np.ndarray]] = {}
         rows: list[dict[str, Any]] = []
-        for number, question in enumerate(asked):
-            if question.context not in known:
-                tokens, letters = self.encode(question.context)
-                known[question.context] = tokens, np.asarray(letters, np.int32).reshape(-1, 2)
-            tokens, places = known[question.context]
+        for number, question in enumerate(questions):
+            if question.context not in contexts:
+                tokens, characters = self.encode(question.context)
+                contexts[question.context] = tokens, np.asarray(characters, np.int32).reshape(-1, 2)
+            tokens, characters_T2 = contexts[question.context]
             head = [self.first, *list(self.encode(question.text)[0])[: self.asked], self.between]
             room = self.length - len(head) - 1
             last = max(0, len(tokens) - room)
             for begin in [*range(0, last, self.stride), last]:
-                part = places[begin : begin + room]
-                start, end = _place(part, question)
+                window_T2 = characters_T2[begin : begin + room]
+                start, end = _answer_span(window_T2, question)
                 rows.append(
                     {
                         "tokens": [*head, *tokens[begin : begin + room], self.between],
                         "head": len(head),
-                        "letters": part,
+                        "characters": window_T2,
                         "start": len(head) + start,
                         "end": len(head) + end,
                         "weight": float(start >= 0),
@@ -191,33 +189,34 @@ class Squad:
         names = ("segments", "types", "context")
         arrays: dict[str, np.ndarray] = {name: np.zeros((len(rows), self.length), np.int32) for name in names}
         arrays["inputs"] = np.full((len(rows), self.length), self.padding, np.int32)
-        letters_BT2 = np.zeros((len(rows), self.length, 2), np.int32)
+        characters_BT2 = np.zeros((len(rows), self.length, 2), np.int32)
         for i, row in enumerate(rows):
-            head, T, n = row["head"], len(row["tokens"]), len(row["letters"])
+            head, T, n = row["head"], len(row["tokens"]), len(row["characters"])
             arrays["inputs"][i, :T] = row["tokens"]
             arrays["segments"][i, :T] = 1
             arrays["types"][i, head:T] = 1
             arrays["context"][i, head : head + n] = 1
-            letters_BT2[i, head : head + n] = row["letters"]
+            characters_BT2[i, head : head + n] = row["characters"]
         for name in ("start", "end", "question"):
             arrays[name] = np.array([row[name] for row in rows], np.int32)
         arrays["window"] = np.arange(len(rows), dtype=np.int32)
         arrays["weight"] = np.array([row["weight"] for row in rows], np.float32)
-        return Windows(arrays, letters_BT2)
+        return Windows(arrays, characters_BT2)
 
 
-def _place(letters_T2: np.ndarray, question: Question) -> tuple[int, int]:
-    """First and last token of the first answer; (-1, -1) where the window has not all of it."""
+def _answer_span(characters_T2: np.ndarray, question: Question) -> tuple[int, int]:
+    """First and last token of the first answer; (-1, -1) where the window does not hold all of it."""
     begin = question.starts[0]
     end = begin + len(question.answers[0])
-    if not len(letters_T2) or letters_T2[0, 0] > begin or letters_T2[-1, 1] < end:
+    if not len(characters_T2) or characters_T2[0, 0] > begin or characters_T2[-1, 1] < end:
         return -1, -1
-    touched = np.flatnonzero((letters_T2[:, 1] > begin) & (letters_T2[:, 0] < end))
-    return (int(touched[0]), int(touched[-1])) if len(touched) else (-1, -1)
+    overlapping = np.flatnonzero((characters_T2[:, 1] > begin) & (characters_T2[:, 0] < end))
+    return (int(overlapping[0]), int(overlapping[-1])) if len(overlapping) else (-1, -1)
 
 
-def best_sentences(split: Split, folder: PathLike | None = None) -> dict[str, str]:
-    """By question the sentence of its context that shares most words with it, as an answer."""
+def best_sentences(split: Split, folder: locate.PathLike | None = None) -> dict[str, str]:
+    """A baseline, by the question's id: the sentence of the context that shares most words with the
+    question."""
     texts = {}
     for question in questions(split, folder):
         words = set(question.text.lower().rstrip("?").split())

@@ -1,25 +1,26 @@
-"""Short sentences in Japanese and English (the Tanaka corpus, as small_parallel_enja): 50,000 pairs and 500 + 500.
+"""Short sentences in Japanese and English (the Tanaka corpus, as small_parallel_enja): 50,000 pairs and 500
++ 500.
 
-Lower-cased and already cut into words, 4 to 16 of them. Both languages share one list of 8,189 words: three
-special ones, then the 4,093 commonest of the training sentences in Japanese, then those in English.
+The sentences are in lower case and already divided into words, 4 to 16 each. Both languages share one list of
+8,189 words: three special ones, then the 4,093 most common ones of the training sentences in Japanese, then
+those in English.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from jaxmodels import choices
-from jaxmodels.data import locate as files
+from jaxmodels.data import locate
 from jaxmodels.runs.learned import learned
 
 WORDS = 8189
 UNKNOWN, BEGIN, END = 0, 1, 2
 SPECIAL = ["<unk>", "<s>", "</s>"]
-FILES: dict[str, tuple[int, str | None]] = {
+FILES: locate.Files = {
     "train.ja": (2784447, "fc81a1434349ec98a449d7ae9cd2530057f689637684ecfed3501ea6a8a07ecc"),
     "train.en": (1701356, "148b05dcd28638fe20ee84f2b1127001c80982be352007dda241fb759adadc76"),
     "dev.ja": (27781, "cd534f56b8639dc130f86a365e5ec0aa70042000bdd740a622fbbf8b6be4acca"),
@@ -31,43 +32,44 @@ FILES: dict[str, tuple[int, str | None]] = {
 }
 WHERE = "https://github.com/odashi/small_parallel_enja"
 
-PathLike = str | os.PathLike[str]
 Split = Literal["train", "dev", "test"]
 
 
-def sentences(split: Split, *, folder: PathLike | None = None) -> list[tuple[str, str]]:
+def sentences(split: Split, *, folder: locate.PathLike | None = None) -> list[tuple[str, str]]:
     """Pairs (Japanese, English) of sentences, their words between spaces.
 
-    folder: where the files are; else $JAXMODELS_DATA/tanaka_enja, else ~/.cache/jaxmodels/data/tanaka_enja.
+    folder: the folder with the files; else $JAXMODELS_DATA/tanaka_enja, else
+        ~/.cache/jaxmodels/data/tanaka_enja.
     """
     choices.check("tanaka", "split", split, Split)
-    where = _checked(files.folder("tanaka_enja", folder))
-    japanese, english = ((where / f"{split}.{name}").read_text("utf-8").splitlines() for name in ("ja", "en"))
+    path = _checked(locate.folder("tanaka_enja", folder))
+    japanese, english = ((path / f"{split}.{name}").read_text("utf-8").splitlines() for name in ("ja", "en"))
     return list(zip(japanese, english, strict=True))
 
 
-def encode(sentence: str, *, folder: PathLike | None = None) -> list[int]:
-    """Numbers of the words between spaces; UNKNOWN for those that the list has not."""
-    numbers = _numbers(files.folder("tanaka_enja", folder))
+def encode(sentence: str, *, folder: locate.PathLike | None = None) -> list[int]:
+    """The tokens of the words between spaces; UNKNOWN for words that are not in the list."""
+    numbers = _numbers(locate.folder("tanaka_enja", folder))
     return [numbers.get(word, UNKNOWN) for word in sentence.split()]
 
 
-def decode(tokens: Sequence[int], *, folder: PathLike | None = None) -> str:
-    """The words with these numbers, between spaces."""
-    words = list(_numbers(files.folder("tanaka_enja", folder)))
+def decode(tokens: Sequence[int], *, folder: locate.PathLike | None = None) -> str:
+    """The words of these tokens, between spaces."""
+    words = list(_numbers(locate.folder("tanaka_enja", folder)))
     return " ".join(words[token] for token in tokens)
 
 
 @cache
 def _checked(folder: Path) -> Path:
-    files.check(folder, FILES, where=WHERE)
+    locate.check(folder, FILES, where=WHERE)
     return folder
 
 
 @cache
 def _numbers(folder: Path) -> dict[str, int]:
-    """The number of each word, in order."""
-    return {word: number for number, word in enumerate(learned("tanaka: words", lambda: _words(folder)))}
+    """The token of each word, in order."""
+    words = learned("tanaka: words", lambda: _words(folder))
+    return {word: number for number, word in enumerate(words)}
 
 
 def _words(folder: Path) -> list[str]:

@@ -50,7 +50,8 @@ def _idx(path: Path, file: BinaryIO, limit: int) -> np.ndarray:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not 1 <= head[3] <= 8:
         raise ValueError(
-            f"a file that begins with {head.hex(' ') or 'nothing'}, where IDX begins with 00 00, a type and a rank"
+            f"a file that begins with {head.hex(' ') or 'nothing'}, where IDX begins with 00 00, a type and "
+            "a rank"
         )
     dims = file.read(4 * head[3])
     shape = tuple(int.from_bytes(dims[i : i + 4], "big") for i in range(0, len(dims), 4))
@@ -98,11 +99,12 @@ def _native(x: np.ndarray) -> np.ndarray:
 
 
 def read_layout(file: BinaryIO) -> Layout:
-    """The header of a .npy stream (numpy.lib.format, versions 1 to 3), by a regular expression that evaluates nothing."""
+    """The header of a .npy stream (numpy.lib.format, versions 1 to 3); nothing in it is evaluated."""
     magic = file.read(8)
     if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
         raise ValueError(
-            f"a file that begins with {magic.hex(' ') or 'nothing'}, where .npy begins with 93 NUMPY and a version"
+            f"a file that begins with {magic.hex(' ') or 'nothing'}, where .npy begins with 93 NUMPY and a "
+            "version"
         )
     width = 2 if magic[6] == 1 else 4
     length = int.from_bytes(file.read(width), "little")
@@ -120,7 +122,7 @@ def read_layout(file: BinaryIO) -> Layout:
 
 
 def _size(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Bytes, in Python's integers, which cannot overflow; an array without elements may not have an absurd side either."""
+    """Bytes, in Python's integers, which cannot overflow; an absurd side counts even in an empty array."""
     most = math.prod(max(1, n) for n in shape) * dtype.itemsize
     return most if 0 not in shape or most >= 1 << 62 else 0
 
@@ -177,7 +179,8 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allowanc
         layout = read_layout(file)  # type: ignore[arg-type]
         if layout.start + layout.size != info.file_size:
             raise ValueError(
-                f"{info.filename} with a header of {layout.shape} of {layout.dtype}, of {info.file_size:,} bytes"
+                f"{info.filename} with a header of {layout.shape} of {layout.dtype}, of {info.file_size:,} "
+                "bytes"
             )
         allowance.take(layout.size)
         data = np.empty(layout.size, np.uint8)

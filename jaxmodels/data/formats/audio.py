@@ -48,7 +48,7 @@ def audio_folder(
     threads: int | None = None,
     on_broken: OnBroken = "raise",
 ) -> GrainPipeline:
-    """The .wav and .flac files below the folder, as "audio" (float32, S = samples, about -1 to 1) and "label" (int32).
+    """The .wav and .flac files below the folder, as "audio" (float32, S, about -1 to 1) and "label" (int32).
 
     folder may be an archive or a part, as for image_folder. Channels are averaged. A shorter recording gets
     zeros at its end. A truncated recording of any format is refused, as are one without samples and one with
@@ -82,7 +82,7 @@ def audio_folder(
 
 
 def wav(audio_S: np.ndarray, rate: int) -> bytes:
-    """A waveform, `rate` samples a second, as the bytes of a 16-bit WAV file; values are clipped to -1 to 1."""
+    """A waveform (`rate` samples a second, clipped to -1 to 1) as the bytes of a 16-bit WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as into:
         into.setparams((1, 2, rate, 0, "NONE", ""))
@@ -106,8 +106,8 @@ def _labelled(folder: Path, label: Callable[[Path], int]) -> list[tuple[Any, int
         items = [(str(path), int(label(path))) for path in files]
     if not items:
         raise ValueError(
-            f"{folder}: got no file that ends in {' '.join(ENDINGS)}; expected recordings. Check the path, or convert the "
-            "files"
+            f"{folder}: got no file that ends in {' '.join(ENDINGS)}; expected recordings. Check the path, "
+            "or convert the files"
         )
     return items
 
@@ -127,21 +127,22 @@ class _Decode:
         with soundfile.SoundFile(opened(path) if isinstance(path, Member) else path) as file:
             if file.samplerate != self.rate:
                 raise ValueError(
-                    f"got a recording of {file.samplerate} Hz; expected {self.rate} Hz. Resample it beforehand, or give the "
-                    "files' own rate"
+                    f"got a recording of {file.samplerate} Hz; expected {self.rate} Hz. Resample it "
+                    "beforehand, or give the files' own rate"
                 )
             frames = file.frames if self.most is None else min(file.frames, self.most)
             if frames * file.channels > SAMPLES:
                 raise ValueError(
-                    f"got {frames:,} samples in {file.channels} channels; expected at most {SAMPLES:,}. Divide the recording"
+                    f"got {frames:,} samples in {file.channels} channels; expected at most {SAMPLES:,}. "
+                    "Divide the recording"
                 )
             audio_S = file.read(frames, dtype="float32", always_2d=True).mean(1, dtype=np.float32)
             if not len(audio_S):
                 raise ValueError("got a recording without samples; expected at least one. Leave it out")
             if len(audio_S) < frames:
                 raise ValueError(
-                    f"got a header that announces {file.frames:,} frames, and an end after {len(audio_S):,}; expected a whole "
-                    "recording. Get it again"
+                    f"got a header that announces {file.frames:,} frames, and an end after {len(audio_S):,}; "
+                    "expected a whole recording. Get it again"
                 )
             if not np.isfinite(audio_S).all():
                 raise ValueError(
@@ -157,7 +158,8 @@ def _check_end(file: Any) -> None:
     file.seek(file.frames - 1)
     if len(file.read(1)) != 1:
         raise ValueError(
-            f"got a header that announces {file.frames:,} frames, without the last; expected a whole recording. Get it again"
+            f"got a header that announces {file.frames:,} frames, without the last; expected a whole "
+            "recording. Get it again"
         )
 
 

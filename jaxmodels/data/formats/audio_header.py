@@ -1,4 +1,4 @@
-"""Whether a recording is as long as its header announces: libsndfile reads a truncated one as a shorter one."""
+"""Whether a recording is as long as its header announces: libsndfile reads a truncated one as shorter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ CHUNKS = 10_000
 
 
 def check_complete(path: str | os.PathLike[str] | Member) -> None:
-    """Raises ValueError for a WAV, AIFF or Ogg file that is shorter or longer than it announces; checks no other format."""
+    """Raises ValueError for a WAV, AIFF or Ogg file that is not as long as it announces; checks no other
+    format."""
     with opened(path) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -39,8 +40,8 @@ def _check_chunks(file: BinaryIO, size: int, samples: bytes, order: str) -> None
             file.seek(position)
             if file.read(1 << 16).strip(b"\0"):
                 raise ValueError(
-                    f"got a header that announces {held // block:,} frames, and {size - position:,} bytes after them that are "
-                    "no chunk; expected a whole recording. Get it again"
+                    f"got a header that announces {held // block:,} frames, and {size - position:,} bytes "
+                    "after them that are no chunk; expected a whole recording. Get it again"
                 )
             break
         if name == b"fmt ":
@@ -69,7 +70,7 @@ def _check_chunks(file: BinaryIO, size: int, samples: bytes, order: str) -> None
 
 
 def _is_chunk(name: bytes, end: int, size: int) -> bool:
-    """Whether the bytes after the samples are a chunk of the file, or the tag that players append to any file."""
+    """Whether the bytes after the samples are a chunk of the file, or the tag that players append."""
     return (all(32 <= letter < 127 for letter in name) and end <= size) or name[:3] == b"TAG"
 
 

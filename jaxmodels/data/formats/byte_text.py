@@ -1,4 +1,4 @@
-"""Text files as one array of bytes, for WindowPipeline. A byte is a token, so there are 256 tokens and no text is lost."""
+"""Text files as one array of bytes, for WindowPipeline: a byte is a token, and no text is lost."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ def splits(where: PathLike | Sequence[PathLike], *, pattern: str, fraction: floa
         files = {path.name: path for path in paths}
         if len(files) < len(paths):
             raise ValueError(
-                f"text files: got {len(paths)} files of {len(files)} names; expected names that differ, because a file's "
-                "name decides its split. Rename one of them"
+                f"text files: got {len(paths)} files of {len(files)} names; expected names that differ, "
+                "because a file's name decides its split. Rename one of them"
             )
     if not files:
         raise ValueError(
-            f"{where}: got no file that matches {pattern}; expected text files. Check the folder and the pattern"
+            f"{where}: got no file that matches {pattern}; expected text files. Check the folder and the "
+            "pattern"
         )
     found: dict[Split, list[Path]] = {"train": [], "validation": []}
     for name, path in files.items():

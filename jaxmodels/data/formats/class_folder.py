@@ -1,4 +1,4 @@
-"""Files in a folder or an archive with one folder for each class: which files there are, and the class of each."""
+"""Files in a folder or an archive with one folder for each class, and the class of each."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ class ClassFolder(GrainPipeline):
         if unknown := [name for name in names if name not in self.classes]:
             raise OtherData(
                 f"{self.folder}: got a folder {unknown[0]!r}; expected only folders of the classes "
-                f"{_abbreviated(self.classes)}. Give it the name of its class, move it away, or name it in classes="
+                f"{_abbreviated(self.classes)}. Give it the name of its class, move it away, or name it in "
+                "classes="
             )
         chosen = items if self._part is None else self._part.of(items)
         return [(file, self.classes.index(names[label])) for file, label in chosen]
@@ -98,21 +99,21 @@ def _abbreviated(names: Sequence[str]) -> str:
 
 
 def list_folder(folder: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
-    """The names of the folders in `folder`, sorted, and the files below them as (path, index of the folder)."""
+    """The names of the folders in `folder`, sorted, and the files in each as (path, index of the folder)."""
     existing_folder(folder, "one with a folder for each class")
     classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)))
     if not classes:
         raise ValueError(
-            f"{folder}: got a folder without folders in it; expected one for each class, with its files. Move the files "
-            "into some"
+            f"{folder}: got a folder without folders in it; expected one for each class, with its files. "
+            "Move the files into some"
         )
     items = []
     for label, name in enumerate(classes):
         files = files_below(folder / name, endings=endings)
         if not files:
             raise ValueError(
-                f"the class {folder / name}: got no file that ends in {' '.join(endings)}; expected one or more. Add some "
-                "or remove the folder"
+                f"the class {folder / name}: got no file that ends in {' '.join(endings)}; expected one or "
+                "more. Add some or remove the folder"
             )
         items += [(str(path), label) for path in files]
     return classes, items
@@ -121,7 +122,7 @@ def list_folder(folder: Path, endings: tuple[str, ...]) -> tuple[tuple[str, ...]
 def list_archive(
     archive: Path, endings: tuple[str, ...], known: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], list[tuple[Member, int]]]:
-    """Like list_folder, of an archive; folders that all files share, such as one of its own name, are skipped.
+    """Like list_folder, of an archive; folders that all files share, such as its own name, are skipped.
 
     known: classes, of which the archive may hold a single one.
     """
@@ -134,8 +135,8 @@ def list_archive(
             break
     if depth is None:
         raise ValueError(
-            f"{archive}: got {len(files)} files that end in {' '.join(endings)}, not all of them in a class's folder; "
-            "expected two or more such folders with the files in them. Pack it again"
+            f"{archive}: got {len(files)} files that end in {' '.join(endings)}, not all of them in a "
+            "class's folder; expected two or more such folders with the files in them. Pack it again"
         )
     classes = tuple(sorted({parts[depth] for parts in folders}))
     items = [(file, classes.index(parts[depth])) for file, parts in zip(files, folders, strict=True)]

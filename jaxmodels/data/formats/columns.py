@@ -1,10 +1,10 @@
 """Columns of tables as arrays: the type that holds a column's values, and the choice of columns.
 
 Whole numbers become int32 (int64 where that is too small), other numbers float32 (float64 where that does not
-hold every digit written, as in times in seconds), and everything else strings (NumPy's StringDType). A missing
-value (nothing, na, n/a, nan, null or none) is nan among numbers; a column of missing values alone holds
-strings. So does a column of whole numbers that no type holds exactly, such as 2**60 + 1 beside a missing
-value: those are ids.
+hold every digit written, as in times in seconds), and everything else strings (NumPy's StringDType). A
+missing value (nothing, na, n/a, nan, null or none) is nan among numbers; a column of missing values alone
+holds strings. So does a column of whole numbers that no type holds exactly, such as 2**60 + 1 beside a
+missing value: those are ids.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def chosen(path: Path, names: Sequence[str], columns: Sequence[str] | None) -> l
         raise Unreadable(f"{path}: got columns=[]; expected some of {known}. Leave columns= out for all")
     if missing:
         raise Unreadable(
-            f"{path} has no column {', '.join(missing)}: got the columns {known}; expected those of columns=. Ask for "
-            "others, or correct the file"
+            f"{path} has no column {', '.join(missing)}: got the columns {known}; expected those of "
+            "columns=. Ask for others, or correct the file"
         )
     return list(names if columns is None else columns)
 
@@ -74,7 +74,7 @@ def _numbers(values: list[Any]) -> np.ndarray:
 
 
 def _keeps_digits(numbers: np.ndarray) -> bool:
-    """Whether float32 holds every digit written: whole numbers up to 2**24, others of at most seven digits."""
+    """Whether float32 holds every digit: whole numbers up to 2**24, others of at most seven digits."""
     finite = numbers[np.isfinite(numbers)]
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         kept = finite.astype(np.float32).astype(np.float64)
@@ -92,8 +92,8 @@ def from_values(values: list[Any], column: str) -> np.ndarray:
         lengths = {len(v) for v in values}
         if len(lengths) != 1:
             raise Unreadable(
-                f"{column}: got lists of {min(lengths)} to {max(lengths)} values; expected lists of one length, for an "
-                "array. Leave the column out with columns=, or pad it"
+                f"{column}: got lists of {min(lengths)} to {max(lengths)} values; expected lists of one "
+                "length, for an array. Leave the column out with columns=, or pad it"
             )
         shape += (lengths.pop(),)
         values = [x for v in values for x in (v.tolist() if isinstance(v, np.ndarray) else v)]
@@ -102,13 +102,13 @@ def from_values(values: list[Any], column: str) -> np.ndarray:
             return _numbers(values).reshape(shape)
         except ValueError as error:
             raise Unreadable(
-                f"{column}: {error}; expected numbers that a 64-bit type holds. Write ids as texts, fill in missing "
-                "values, or leave the column out with columns="
+                f"{column}: {error}; expected numbers that a 64-bit type holds. Write ids as texts, fill in "
+                "missing values, or leave the column out with columns="
             ) from error
     if all(isinstance(v, str | None) for v in values):
         return np.array(["" if v is None else v for v in values], np.dtypes.StringDType()).reshape(shape)
     kinds = sorted({type(v).__name__ for v in values})
     raise Unreadable(
-        f"{column}: got values of types {', '.join(kinds)}; expected all numbers, all strings or lists of them. Write "
-        "it so, or leave it out with columns="
+        f"{column}: got values of types {', '.join(kinds)}; expected all numbers, all strings or lists of "
+        "them. Write it so, or leave it out with columns="
     )

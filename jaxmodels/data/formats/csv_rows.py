@@ -57,7 +57,7 @@ class Rows:
             yield row
 
     def _unquoted(self, text: str) -> list[str] | None:
-        """The fields of a line quoted like CSV; None where a quote is not closed or the number of fields differs."""
+        """The fields of a line quoted like CSV; None for an open quote or another number of fields."""
         try:
             (row,) = csv.reader([text], delimiter="\t", strict=True)
         except (csv.Error, ValueError):
@@ -87,8 +87,8 @@ def read_columns(
                 continue
             hint = _other_delimiter(header[0], delimiter)
             raise Unreadable(
-                f"{path}, line {reader.line}: got {len(row)} values; expected {len(header)} as in the first line. "
-                f"{hint or 'Correct that line'}"
+                f"{path}, line {reader.line}: got {len(row)} values; expected {len(header)} as in the first "
+                f"line. {hint or 'Correct that line'}"
             )
         block.append(row)
         if len(block) == FEW:

@@ -20,7 +20,7 @@ from jaxmodels.data.broken import OnBroken
 from jaxmodels.data.example_loader import Change
 from jaxmodels.data.folders import existing_file
 from jaxmodels.data.formats.class_folder import ClassFolder
-from jaxmodels.data.libraries import library
+from jaxmodels.data.libraries import pillow
 from jaxmodels.data.normalize import Normalize, Statistics
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import Augment
@@ -63,8 +63,8 @@ def image_folder(
 
     size: height and width, or one number for both. An image is scaled until it covers that size, and cropped
         in the middle.
-    area: two shares; then a random crop, of a share of the image's area between them and of an aspect ratio of
-        at most 4 to 3, is scaled to size (arXiv:1409.4842, section 6).
+    area: two shares; then a random crop, of a share of the image's area between them and of an aspect ratio
+        of at most 4 to 3, is scaled to size (arXiv:1409.4842, section 6).
     channels: 3 for RGB, 1 for grey. 16-bit grey keeps its precision, transparency is dropped, and of an
         animation the first frame is taken.
     pixels: the most that an image may have, which bounds the memory that a hostile file can take.
@@ -74,7 +74,8 @@ def image_folder(
     height, width = (size, size) if isinstance(size, int) else size
     if area is not None and not 0 < area[0] <= area[1] <= 1:
         raise ValueError(
-            f"image_folder: got area={area}; expected two shares above 0 and up to 1, the smaller first. Change it"
+            f"image_folder: got area={area}; expected two shares above 0 and up to 1, the smaller first. "
+            "Change it"
         )
     decode = _Decode(height, width, channels, pixels)
     last = None if normalize is None else Normalize.of(normalize, channels)
@@ -191,7 +192,7 @@ def read_image(
     normalize: Statistics | None = None,
     pixels: int = PIXELS,
 ) -> np.ndarray:
-    """An image file as image_folder prepares it: float32, 0 to 1 or normalized, HWC, of this height and width."""
+    """An image file as image_folder prepares it: float32, 0 to 1 or normalized, HWC, of this size."""
     choices.check("read_image", "channels", channels, (1, 3))
     height, width = (size, size) if isinstance(size, int) else size
     image_HWC = _fitted(_decode_file(path, channels, (width, height), pixels), height, width, channels)
@@ -219,20 +220,14 @@ def _decode_file(
         return _decode(path, channels, least, pixels)
 
 
-def pillow(purpose: str = "decoding images") -> Any:
-    """The package PIL with Image, ImageOps, ImageDraw and ImageFont."""
-    for module in ("Image", "ImageOps", "ImageDraw", "ImageFont"):
-        library(f"PIL.{module}", purpose, "pillow")
-    return library("PIL", purpose, "pillow")
-
-
 def _decode(
     path: str | os.PathLike[str] | BinaryIO,
     channels: int,
     least: tuple[int, int] | None,
     pixels: int = PIXELS,
 ) -> Any:
-    """The image of a file in this many channels; a JPEG is decoded no larger than needed where least is given.
+    """The image of a file in this many channels; where least is given, a JPEG is decoded no larger than
+    needed.
 
     The mode is RGB or L, or F with values from 0 to 255 for 16-bit grey.
     """

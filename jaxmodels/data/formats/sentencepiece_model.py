@@ -43,8 +43,9 @@ class SentencePieceModel:
         found = next((token for token in self._special if token in text), None)
         if found is not None:
             raise ValueError(
-                f"{self._path}: got a text with {found!r}, which is a token of its own there; expected texts without such "
-                f"tokens, where there is no tokenizer.json. {WRITE_TOKENIZER_JSON}, or remove it from the text"
+                f"{self._path}: got a text with {found!r}, which is a token of its own there; expected texts "
+                f"without such tokens, where there is no tokenizer.json. {WRITE_TOKENIZER_JSON}, or remove "
+                "it from the text"
             )
 
     def decode(self, tokens: Sequence[int]) -> str:

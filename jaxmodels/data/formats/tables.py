@@ -1,4 +1,4 @@
-"""Tables of many formats as arrays: read whole, never unpickled, and with a limit on unpacked bytes (data/unpack.py).
+"""Tables of many formats as arrays: never unpickled, and with a limit on unpacked bytes (data/unpack.py).
 
 The table of a reader goes straight into ArrayPipeline. A file whose name ends in .gz is unpacked as it is
 read. data/formats/columns.py says which types the columns of text files get.
@@ -58,8 +58,8 @@ def read_csv(
         raise
     except Exception as error:
         raise Unreadable(
-            f"{path}, near line {rows.line if rows else 1}: got {reason(error)}; expected CSV text in UTF-8. Correct "
-            "that line, or save the file again"
+            f"{path}, near line {rows.line if rows else 1}: got {reason(error)}; expected CSV text in UTF-8. "
+            "Correct that line, or save the file again"
         ) from error
     if not texts or not texts[0]:
         raise Unreadable(f"{path}: got no lines below the first; expected a table of at least one. Add rows")
@@ -107,8 +107,8 @@ def read_jsonl(path: PathLike, columns: Sequence[str] | None = None, *, limit: i
         raise
     except Exception as error:
         raise Unreadable(
-            f"{path}, line {line or 1}: got {reason(error)}; expected a JSON object with the keys of the first line. "
-            "Correct that line"
+            f"{path}, line {line or 1}: got {reason(error)}; expected a JSON object with the keys of the "
+            "first line. Correct that line"
         ) from error
     if not values:
         raise Unreadable(f"{path}: got an empty file; expected a JSON object on each line. Add some")
@@ -157,8 +157,9 @@ def _of_parquet(column: Any, name: str) -> np.ndarray:
         for value in column.drop_null().to_numpy().tolist():
             if int(float(value)) != value:
                 raise Unreadable(
-                    f"{name}: got {value} beside missing values; expected whole numbers that float64 holds exactly. Write "
-                    "ids as texts, fill in missing values, or leave the column out with columns="
+                    f"{name}: got {value} beside missing values; expected whole numbers that float64 holds "
+                    "exactly. Write ids as texts, fill in missing values, or leave the column out with "
+                    "columns="
                 )
     return array
 
@@ -179,8 +180,8 @@ def _decoded(column: Any, allowance: Allowance) -> Any:
 def read_table(path: PathLike) -> Table:
     """A table in any of these formats, by the ending of its name.
 
-    .csv .tsv .jsonl .npz .parquet, and .npy and .idx files, whose one array is named "array". The text formats
-    and IDX may be gzipped.
+    .csv .tsv .jsonl .npz .parquet, and .npy and .idx files, whose one array is named "array". The text
+    formats and IDX may be gzipped.
     """
     name = Path(path).name.removesuffix(".gz")
     readers: dict[str, Callable[[PathLike], Table]] = {
@@ -196,7 +197,7 @@ def read_table(path: PathLike) -> Table:
     ending = ".idx" if mnist else Path(name).suffix
     if ending not in readers:
         raise Unreadable(
-            f"{path}: got a name that ends in {ending or 'nothing'}; expected one of {' '.join(readers)}. Convert it to "
-            "one of them"
+            f"{path}: got a name that ends in {ending or 'nothing'}; expected one of {' '.join(readers)}. "
+            "Convert it to one of them"
         )
     return readers[ending](path)

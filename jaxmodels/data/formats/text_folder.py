@@ -1,4 +1,4 @@
-"""Folders of text files, one folder for each class, read as needed. (For language models: data/formats/byte_text.py.)
+"""Folders of text files, one folder for each class, read as needed. For language models see byte_text.
 
 Dimensions: T tokens.
 """
@@ -33,11 +33,11 @@ def text_folder(
     threads: int | None = None,
     on_broken: OnBroken = "raise",
 ) -> TextFolder:
-    """The .txt files in folder/<class>/ and below it, as "tokens", "segments" (int32, T = length) and "label" (int32).
+    """The .txt files in folder/<class>/ and below it, as "tokens", "segments" and "label", int32.
 
-    folder may be an archive or a part, as for image_folder. Labels are indices into `.classes`, as in
-    image_folder. A longer text is truncated; a shorter one gets zeros at its end. A token may be 0 too:
-    segments are 1 for the text's tokens and 0 for padding.
+    Tokens and segments are T = length long. folder may be an archive or a part, as for image_folder. Labels
+    are indices into `.classes`, as in image_folder. A longer text is truncated; a shorter one gets zeros at
+    its end. A token may be 0 too: segments are 1 for the text's tokens and 0 for padding.
 
     encode: the tokens of a file's bytes; by default a byte is a token. augment, workers and the rest: see
     GrainPipeline. The task is classify(model, inputs="tokens"); with text_table it is "inputs".

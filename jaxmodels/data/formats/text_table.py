@@ -27,7 +27,7 @@ def text_table(
     label: str = "label",
     remainder: Remainder | None = None,
 ) -> TextPipeline:
-    """Batches of "inputs", "segments" (int32, both of `length`), "label" (int32) and "weight"; see TextPipeline.
+    """Batches of "inputs", "segments" (int32, `length`), "label" (int32) and "weight"; see TextPipeline.
 
     table: a file that read_table knows (.csv, .tsv, .jsonl, .parquet), or its columns by name, or a function
         that returns them, called on first use.
@@ -45,14 +45,15 @@ def text_table(
         columns = table() if callable(table) else table if isinstance(table, Mapping) else read_table(table)
         if missing := [name for name in (text, label) if name not in columns]:
             raise ValueError(
-                f"{path}: got no column {missing[0]!r}; expected one of {', '.join(columns)}. Name one of those"
+                f"{path}: got no column {missing[0]!r}; expected one of {', '.join(columns)}. Name one of "
+                "those"
             )
         texts, labels = list(columns[text]), [str(value) for value in columns[label]]
         for row, value in enumerate(labels):
             if value not in number:
                 raise ValueError(
-                    f"{path}: got the label {value!r} in row {row}, counted from 0; expected one of {', '.join(number)}. "
-                    "Correct it, or add it to classes"
+                    f"{path}: got the label {value!r} in row {row}, counted from 0; expected one of "
+                    f"{', '.join(number)}. Correct it, or add it to classes"
                 )
         tokens = [encode(str(text)) for text in texts]
         return {**join(tokens), "label": np.array([number[value] for value in labels], np.int32)}

@@ -1,7 +1,7 @@
 """Tokens on disk, read through a memory map, for WindowPipeline(open=lambda: open_tokens(path)).
 
-corpus.npy holds all tokens in one array, corpus.documents.npy the start of each document and, last, the number
-of all tokens. Only the disk limits how many there are.
+corpus.npy holds all tokens in one array, corpus.documents.npy the start of each document and, last, the
+number of all tokens. Only the disk limits how many there are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def write_tokens(path: str | os.PathLike[str], documents: Iterable[Any], dtype: 
     path, dtype = _npy(path), np.dtype(dtype)
     if dtype.kind not in "iu":
         raise ValueError(
-            f"write_tokens: got dtype={dtype}; expected an integer type. Take np.uint16, or np.uint32 from 65,536 tokens on"
+            f"write_tokens: got dtype={dtype}; expected an integer type. Take np.uint16, or np.uint32 from "
+            "65,536 tokens on"
         )
     with replacing(path) as file:
         offsets = _write(file, documents, dtype)
@@ -44,13 +45,13 @@ def _write(file: BinaryIO, documents: Iterable[Any], dtype: np.dtype) -> list[in
         tokens = np.asarray(document)
         if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
             raise ValueError(
-                f"document {number}: got {tokens.dtype} of shape {tokens.shape}; expected integers in one dimension. Encode "
-                "it first"
+                f"document {number}: got {tokens.dtype} of shape {tokens.shape}; expected integers in one "
+                "dimension. Encode it first"
             )
         if tokens.size and not limits.min <= tokens.min() <= tokens.max() <= limits.max:
             raise ValueError(
-                f"document {number}: got tokens from {tokens.min()} to {tokens.max()}; expected {limits.min} to {limits.max}, "
-                f"the range of {dtype}. Choose a wider dtype"
+                f"document {number}: got tokens from {tokens.min()} to {tokens.max()}; expected {limits.min} "
+                f"to {limits.max}, the range of {dtype}. Choose a wider dtype"
             )
         file.write(tokens.astype(dtype).data)
         offsets.append(offsets[-1] + tokens.size)
@@ -66,19 +67,21 @@ def open_tokens(path: str | os.PathLike[str]) -> np.ndarray:
     documents = open_documents(path)
     if documents[-1] != len(tokens):
         raise Unreadable(
-            f"{path} has {len(tokens):,} tokens: got {documents[-1]:,} as their number in {_offsets_path(path)}; expected the "
-            "same number. Write both again"
+            f"{path} has {len(tokens):,} tokens: got {documents[-1]:,} as their number in "
+            f"{_offsets_path(path)}; expected the same number. Write both again"
         )
     return tokens
 
 
 def open_documents(path: str | os.PathLike[str]) -> np.ndarray:
-    """The start of each document and, last, the number of all tokens: document i is tokens[d[i]:d[i + 1]]; int64."""
+    """The start of each document and, last, the number of tokens (int64): document i is tokens[d[i]:d[i +
+    1]]."""
     path = _offsets_path(_npy(path))
     offsets = np.array(_open(path), np.int64)
     if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
         raise Unreadable(
-            f"{path}: got numbers that do not rise from 0; expected the starts of documents. Write the tokens again"
+            f"{path}: got numbers that do not rise from 0; expected the starts of documents. Write the "
+            "tokens again"
         )
     return offsets
 
@@ -100,7 +103,8 @@ def _open(path: Path) -> np.ndarray:
     x = open_npy(path)
     if x.ndim != 1 or x.dtype.kind not in "iu":
         raise Unreadable(
-            f"{path}: got {x.dtype} of shape {x.shape}; expected integers in one dimension. Write it with write_tokens"
+            f"{path}: got {x.dtype} of shape {x.shape}; expected integers in one dimension. Write it with "
+            "write_tokens"
         )
     return x
 

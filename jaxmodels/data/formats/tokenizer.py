@@ -55,13 +55,14 @@ class Tokenizer(NamedTuple):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, pattern: str = GPT2) -> Tokenizer:
-        """The tokenizer of a file, or of a folder that holds one. pattern: how a tiktoken list splits texts."""
+        """The tokenizer of a file, or of a folder with one. pattern: how a tiktoken list splits texts."""
         path = Path(path)
         if path.is_dir():
             files = [path / name for name in FILES if (path / name).is_file()]
             if not files:
                 raise FileNotFoundError(
-                    f"there is no tokenizer in {path}: got none of {', '.join(FILES)}; expected one. Give its file"
+                    f"there is no tokenizer in {path}: got none of {', '.join(FILES)}; expected one. Give "
+                    "its file"
                 )
             path = files[0]
         existing_file(path, "a tokenizer")
@@ -96,16 +97,16 @@ class Tokenizer(NamedTuple):
     def train(
         cls, texts: Iterable[str], *, vocabulary: int = 8192, kind: Kind = "bpe", special: Sequence[str] = ()
     ) -> Tokenizer:
-        """A tokenizer of at most `vocabulary` tokens, trained on the texts; bpe works on bytes, so no text is lost.
+        """A tokenizer of at most `vocabulary` tokens, trained on texts; bpe works on bytes and loses no text.
 
-        special: tokens such as "<|end|>", which get the first numbers and are never split, wherever they stand
-            in a text.
+        special: tokens such as "<|end|>", which get the first numbers and are never split, wherever they
+            stand in a text.
         """
         return _of_tokenizers(trained(texts, vocabulary, kind, special))
 
     @classmethod
     def learned(cls, name: str, make: Callable[[], Tokenizer]) -> Tokenizer:
-        """The tokenizer that make() trained on this run's data, later read from the run's folder: see runs/learned.py."""
+        """The tokenizer that make() trained on this run's data, kept in its folder: see runs/learned.py."""
 
         def text() -> str:
             with TemporaryDirectory() as folder:
@@ -184,8 +185,9 @@ def _apply(tokenizer: Any, path: Path, settings: Settings) -> None:
         number = tokenizer.token_to_id(token.content)
         if token.number is not None and number != token.number:
             raise ValueError(
-                f"{settings.folder}: got the added token {token.content!r} as number {token.number}, and as {number} in "
-                f"{path.name}; expected one number. {WRITE_TOKENIZER_JSON}, or get the files of one release"
+                f"{settings.folder}: got the added token {token.content!r} as number {token.number}, and as "
+                f"{number} in {path.name}; expected one number. {WRITE_TOKENIZER_JSON}, or get the files of "
+                "one release"
             )
     if settings.switch("split_special_tokens"):
         tokenizer.encode_special_tokens = True
@@ -226,8 +228,9 @@ def _set_prefix_space(tokenizer: Any, settings: Settings) -> None:
         tokenizer.pre_tokenizer = pre_tokenizer
     elif isinstance(pre_tokenizer, kinds.Metaspace) and (pre_tokenizer.prepend_scheme != "never") != space:
         raise ValueError(
-            f"{settings.folder / 'tokenizer_config.json'}: got add_prefix_space {space}, and a tokenizer.json with "
-            f"prepend_scheme {pre_tokenizer.prepend_scheme!r}; expected both to agree. {WRITE_TOKENIZER_JSON}"
+            f"{settings.folder / 'tokenizer_config.json'}: got add_prefix_space {space}, and a "
+            f"tokenizer.json with prepend_scheme {pre_tokenizer.prepend_scheme!r}; expected both to agree. "
+            f"{WRITE_TOKENIZER_JSON}"
         )
 
 

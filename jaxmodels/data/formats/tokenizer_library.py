@@ -20,7 +20,7 @@ def library(name: str = "tokenizers") -> Any:
 
 
 def guarded(run: Callable[[], T]) -> T:
-    """run(), with the library's bare Exception, or a panic of Rust, which is not even that, as a ValueError."""
+    """run(), with the library's bare Exceptions and panics of Rust as ValueErrors."""
     try:
         return run()
     except BaseException as error:
@@ -29,15 +29,17 @@ def guarded(run: Callable[[], T]) -> T:
         ):
             raise
         raise ValueError(
-            f"the tokenizer failed: got {error}; expected a sound one. Get its file again, or try a shorter text"
+            f"the tokenizer failed: got {error}; expected a sound one. Get its file again, or try a shorter "
+            "text"
         ) from error
 
 
 def known_tokens(tokens: Iterable[int], vocabulary: int) -> list[int]:
-    """The tokens below `vocabulary`: a model may have more than its tokenizer, so that matrices have even sizes."""
+    """The tokens below `vocabulary`; a model may have more than its tokenizer, for even matrix sizes."""
     numbers = [int(token) for token in tokens]
     if numbers and min(numbers) < 0:
         raise ValueError(
-            f"got the token {min(numbers)}; expected 0 to {vocabulary - 1:,}. Leave out numbers that are no token"
+            f"got the token {min(numbers)}; expected 0 to {vocabulary - 1:,}. Leave out numbers that are no "
+            "token"
         )
     return [number for number in numbers if number < vocabulary]

@@ -65,7 +65,8 @@ def with_added(vocabulary: dict[str, int], settings: Settings) -> dict[str, int]
         same_piece = pieces.get(token.number, token.content) == token.content
         if not (same_number and same_piece):
             raise ValueError(
-                f"{token.content!r} is added as number {token.number}, but that is another piece, or has another number"
+                f"{token.content!r} is added as number {token.number}, but that is another piece, or has "
+                "another number"
             )
         vocabulary[token.content] = token.number
     return vocabulary

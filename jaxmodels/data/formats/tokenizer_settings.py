@@ -1,12 +1,14 @@
 """The settings of a tokenizer in the files beside it.
 
 They are tokenizer_config.json, special_tokens_map.json, added_tokens.json and, for the kind of the model,
-config.json. A setting that changes the tokens of a text is applied or refused by name. The others change none:
+config.json. A setting that changes the tokens of a text is applied or refused by name. The others change
+none:
 
 - truncation and padding, which nothing here does: model_max_length, max_length, stride, truncation_side,
   padding_side, pad_to_multiple_of;
 - how dialogues become texts, which is up to the caller: chat_template, use_default_system_prompt;
-- how a text is cleaned up after decoding: clean_up_tokenization_spaces, spaces_between_special_tokens, errors;
+- how a text is cleaned up after decoding: clean_up_tokenization_spaces, spaces_between_special_tokens,
+  errors;
 - what a model gets beside tokens: model_input_names, return_token_type_ids, trim_offsets;
 - where the files are from: name_or_path, and auto_map, which names code that is never run.
 """
@@ -93,8 +95,8 @@ class Settings(NamedTuple):
     def affix(
         self, role: str, template: tuple[int, ...] | None, token: Callable[[str], int | None]
     ) -> tuple[int, ...] | None:
-        """The tokens before (role "bos") or after ("eos") a text: those of add_bos_token or add_eos_token, else
-        those of the file's template. token: the number of a piece."""
+        """The tokens before (role "bos") or after ("eos") a text: those of add_bos_token or add_eos_token,
+        else those of the file's template. token: the number of a piece."""
         added = self.switch(f"add_{role}_token")
         if added is None:
             return template
@@ -108,8 +110,8 @@ class Settings(NamedTuple):
         """The class, if there is one; raises ValueError where its rule is not known for these files."""
         if self.kind is not None and self.kind not in known:
             raise ValueError(
-                f"{self.folder}: got {files} of a {self.kind}Tokenizer, whose rule is not known here; expected one of "
-                f"{', '.join(known)}. {WRITE_TOKENIZER_JSON}"
+                f"{self.folder}: got {files} of a {self.kind}Tokenizer, whose rule is not known here; "
+                f"expected one of {', '.join(known)}. {WRITE_TOKENIZER_JSON}"
             )
         return self.kind
 
@@ -127,8 +129,8 @@ def read_settings(folder: Path) -> Settings:
     for name, plain in REFUSED.items():
         if name in config and config[name] not in plain:
             raise ValueError(
-                f"{path}: got {name} {config[name]!r}; expected {plain[-1]!r}, the only value that is supported. "
-                f"{WRITE_TOKENIZER_JSON}"
+                f"{path}: got {name} {config[name]!r}; expected {plain[-1]!r}, the only value that is "
+                f"supported. {WRITE_TOKENIZER_JSON}"
             )
     for name in NAMED:
         if config.get(name) is not None and _content(config[name]) is None:

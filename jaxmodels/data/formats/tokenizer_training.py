@@ -57,12 +57,12 @@ def _check(vocabulary: int, kind: str, special: Sequence[str]) -> None:
         )
     if kind == "bpe" and not "".join(special).isascii():
         raise ValueError(
-            f"tokenizer: got special={list(special)} for bpe; expected ASCII alone, because its decoder takes other "
-            "characters for bytes. Choose other ones"
+            f"tokenizer: got special={list(special)} for bpe; expected ASCII alone, because its decoder "
+            "takes other characters for bytes. Choose other ones"
         )
     least = 257 + len(special)
     if vocabulary < least:
         raise ValueError(
-            f"tokenizer: got a vocabulary of {vocabulary}; expected at least {least}: the special tokens, the bytes and "
-            "one pair. Raise it"
+            f"tokenizer: got a vocabulary of {vocabulary}; expected at least {least}: the special tokens, "
+            "the bytes and one pair. Raise it"
         )

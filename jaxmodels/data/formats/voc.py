@@ -1,4 +1,4 @@
-"""Images with boxes in the layout of Pascal VOC: Annotations/*.xml, JPEGImages/* and ImageSets/Main/<split>.txt."""
+"""Images with boxes as in Pascal VOC: Annotations/*.xml, JPEGImages/* and ImageSets/Main/<split>.txt."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def voc_folder(
     """Batches of images with boxes.
 
     "image" (float32, 0 to 1, size x 3), "boxes" (float32, most x 4: y0 x0 y1 x1 in the image's pixels),
-    "classes" (int32, most), "present" (float32, most: 1, or 0 for padding) and "index" (int32, of the image in
-    the split). Images are scaled to size, and held in memory as bytes. Needs pillow.
+    "classes" (int32, most), "present" (float32, most: 1, or 0 for padding) and "index" (int32, of the image
+    in the split). Images are scaled to size, and held in memory as bytes. Needs pillow.
 
-    folder: with Annotations and the rest, or an archive of it (see data/archive.py), or a function that returns
-        either, called on first use.
+    folder: with Annotations and the rest, or an archive of it (see data/archive.py), or a function that
+        returns either, called on first use.
     classes: the names in the annotations, in the order of the labels; any other name is an error.
     split: the name of a list in ImageSets/Main; None takes every annotation, in the order of their names.
     most: boxes of an image; an image with more is an error.
@@ -85,8 +85,8 @@ def voc_folder(
 def read_voc(text: bytes, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(boxes M4: y0 x0 y1 x1, classes M) of an annotation of Pascal VOC; classes are indices into `names`.
 
-    Empty boxes are skipped. A declaration of a document type is refused: a few lines of entities can expand to
-    gigabytes.
+    Empty boxes are skipped. A declaration of a document type is refused: a few lines of entities can expand
+    to gigabytes.
     """
     boxes, classes = [], []
     with reading("the annotation", "an XML document as of Pascal VOC", "Correct or replace it"):
@@ -94,8 +94,8 @@ def read_voc(text: bytes, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]
             name = node.findtext("name", "")
             if name not in names:
                 raise Unreadable(
-                    f"the annotation: got the class {reprlib.repr(name)}; expected one of {', '.join(names)}. Correct it, "
-                    "or add the class"
+                    f"the annotation: got the class {reprlib.repr(name)}; expected one of "
+                    f"{', '.join(names)}. Correct it, or add the class"
                 )
             box = [
                 float(node.findtext(f"bndbox/{key}", "nothing")) for key in ("ymin", "xmin", "ymax", "xmax")
@@ -116,8 +116,8 @@ def _tree(text: bytes) -> ElementTree.Element:
 
     def refuse(*declaration: Any) -> None:
         raise Unreadable(
-            "the annotation declares a document type: got a DOCTYPE; expected plain XML, as of Pascal VOC. Remove the "
-            "declaration"
+            "the annotation declares a document type: got a DOCTYPE; expected plain XML, as of Pascal VOC. "
+            "Remove the declaration"
         )
 
     parser.StartDoctypeDeclHandler = refuse
