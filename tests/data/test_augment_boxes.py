@@ -73,5 +73,5 @@ def test_jitter_stays_in_range_and_leaves_the_boxes():
 
 
 def test_factors_in_the_wrong_order_are_refused():
-    with pytest.raises(ValueError, match=r"zoom_boxes: came factors from 2 to 1; wanted 0 < low <= high"):
+    with pytest.raises(ValueError, match=r"zoom_boxes: got factors from 2 to 1; expected 0 < low <= high"):
         zoom_boxes(2, 1)

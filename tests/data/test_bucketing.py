@@ -83,32 +83,35 @@ def test_the_description_tells_how_many_texts_are_cut():
     assert (
         TextPipeline(ARRAYS, length=4, batch=2)
         .describe()
-        .startswith("texts of 0 to 6 tokens, 20.0% cut to 4: 5 ")
+        .startswith("texts of 0 to 6 tokens, 20.0% truncated to 4: 5 ")
     )
 
 
 @pytest.mark.parametrize("offsets", [[0, 2], [1, 3], [0, 2, 1, 3]], ids=str)
 def test_offsets_that_do_not_divide_the_tokens_are_refused(offsets):
     with pytest.raises(
-        ValueError, match=r"offsets of the texts go .*from 0 to 3, the number of tokens: make both with join"
+        ValueError,
+        match=r"offsets of the texts: got .*from 0 to 3, the number of tokens. Make both with join",
     ):
         _ = TextPipeline({"tokens": np.arange(3), "offsets": np.array(offsets)}, length=4, batch=2).arrays
 
 
 def test_another_number_of_labels_than_of_texts_is_refused():
     with pytest.raises(
-        ValueError, match=r"5 texts and arrays of \{'label': 4\} rows; wanted one row for each text"
+        ValueError, match=r"got 5 of them and arrays of \{'label': 4\} rows; expected one row for each text"
     ):
         _ = TextPipeline({**ARRAYS, "label": np.zeros(4)}, length=4, batch=2).arrays
 
 
 def test_texts_without_any_token_are_refused():
-    with pytest.raises(ValueError, match=r"the texts have no tokens; wanted at least one: look at the file"):
+    with pytest.raises(
+        ValueError, match=r"the texts: got no tokens; expected at least one. Look at the file"
+    ):
         _ = TextPipeline(join([[], []]), length=4, batch=2).arrays
 
 
 def test_a_length_of_no_tokens_is_refused():
-    with pytest.raises(ValueError, match=r"length is 0; wanted at least 1 token"):
+    with pytest.raises(ValueError, match=r"got length=0; expected at least 1 token"):
         TextPipeline(ARRAYS, length=0, batch=2)
 
 
@@ -163,5 +166,5 @@ def test_texts_of_similar_length_meet_and_batches_come_in_no_order_of_length():
 
 @pytest.mark.parametrize("lengths", [(), (8, 2), (8, 8), (2, 5)], ids=str)
 def test_lengths_that_do_not_rise_are_refused(lengths):
-    with pytest.raises(ValueError, match="wanted lengths that rise to 8"):
+    with pytest.raises(ValueError, match="expected lengths that rise to 8"):
         several(lengths=lengths)

@@ -287,7 +287,7 @@ def test_sets_of_sentences_and_questions(tmp_path, monkeypatch):
     )
     from jaxmodels.data.datasets import squad
 
-    monkeypatch.setattr(squad.files, "check", lambda *args, **options: None)
+    monkeypatch.setattr(squad.locate, "check", lambda *args, **options: None)
     articles = [{"paragraphs": [{"context": "a b", "qas": [ASKED] * 2}]}] * 48
     text = json.dumps({"data": articles})
 

@@ -100,20 +100,20 @@ def test_the_spec_is_that_of_the_sources():
 
 def test_sources_that_differ_are_refused():
     other = ArrayPipeline({"y": np.arange(9)}, batch=3)
-    with pytest.raises(ValueError, match=r"batches of b hold .*those of a .*wanted the same arrays"):
+    with pytest.raises(ValueError, match=r"batches of b with .*of a with .*expected the same arrays"):
         _ = Mixture({"a": (source(0), 1), "b": (other, 1)}, batch=4).spec
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
 def test_a_weight_that_is_no_share_is_refused(weight):
-    with pytest.raises(ValueError, match=f"the weight of a is {weight}"):
+    with pytest.raises(ValueError, match=f"got the weight {weight} of a"):
         Mixture({"a": (source(0), weight)}, batch=4)
 
 
 def test_no_sources_are_refused():
-    with pytest.raises(ValueError, match="there are 0 sources"):
+    with pytest.raises(ValueError, match="got 0 sources"):
         Mixture({}, batch=4)
-    with pytest.raises(ValueError, match="batch is 0"):
+    with pytest.raises(ValueError, match="batch: got 0"):
         Mixture({"a": (source(0), 1)}, batch=0)
 
 

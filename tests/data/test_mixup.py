@@ -82,5 +82,5 @@ def test_with_probability_zero_nothing_is_mixed():
     "options", [{"mixup": -1.0}, {"mixup": 0.0, "cutmix": 0.0}, {"probability": 2.0}], ids=str
 )
 def test_parameters_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match=r"Mixed: came .*; wanted parameters of at least 0"):
+    with pytest.raises(ValueError, match=r"Mixed: got .*; expected parameters of at least 0"):
         Mixed(data(), **options)

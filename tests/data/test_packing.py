@@ -137,7 +137,7 @@ def test_long_documents_are_cut_where_asked():
     data = PackedPipeline(documents([36, 3]), length=10, batch=2, long="truncate")
     batch = data.rows(0, 0, 2)
     assert batch["targets"].tolist() == [list(range(1, 11)), [37, 38, *[0] * 8]]
-    assert "25 tokens cut off" in data.describe()
+    assert "25 tokens dropped" in data.describe()
 
 
 def test_only_answers_weigh_where_there_are_some():
@@ -218,10 +218,10 @@ def test_packed_documents_have_the_loss_of_documents_alone():
     [
         ({"tokens": np.arange(5), "offsets": np.array([0, 4])}, "from 0 to 5"),
         ({"tokens": np.arange(5), "offsets": np.array([0, 4, 3, 5])}, "never fall"),
-        ({"tokens": np.arange(5), "offsets": np.arange(6)}, "no document has two tokens"),
+        ({"tokens": np.arange(5), "offsets": np.arange(6)}, "got none of two tokens"),
         (
             {"tokens": np.arange(5), "offsets": np.array([0, 5]), "answers": np.ones(4)},
-            "5 tokens and 4 answers",
+            "got 4 for 5 tokens",
         ),
     ],
 )
@@ -231,7 +231,7 @@ def test_arrays_that_do_not_fit_are_refused(arrays, message):
 
 
 def test_knobs_that_mean_nothing_are_refused():
-    with pytest.raises(ValueError, match="length is 0"):
+    with pytest.raises(ValueError, match="got length=0"):
         PackedPipeline({}, length=0, batch=1)
-    with pytest.raises(ValueError, match="expected one of 'split', 'cut'"):
+    with pytest.raises(ValueError, match="expected one of 'split', 'truncate'"):
         PackedPipeline({}, length=4, batch=1, long="drop")

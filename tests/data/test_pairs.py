@@ -40,9 +40,9 @@ def test_the_spec_is_known_before_anything_is_read():
 
 
 def test_no_pairs_and_no_length_are_refused():
-    with pytest.raises(ValueError, match="pairs: came none; wanted at least one"):
+    with pytest.raises(ValueError, match="pairs: got none; expected at least one"):
         pairs(lambda: [], **SIZES, batch=2).rows(0, 0, 2)
-    with pytest.raises(ValueError, match="came lengths of 0 and 4 tokens; wanted at least 1 each"):
+    with pytest.raises(ValueError, match="got lengths of 0 and 4 tokens; expected at least 1 each"):
         pairs(lambda: PAIRS, **{**SIZES, "source_length": 0}, batch=2)
 
 
@@ -78,7 +78,7 @@ def test_scitldr_has_abstracts_with_one_summary_to_train_and_several_to_test(rea
 
 @pytest.mark.parametrize("read", [tanaka.sentences, scitldr])
 def test_missing_files_and_unknown_splits_are_named(read, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"lacks .*train.*; get them from https://github.com"):
+    with pytest.raises(FileNotFoundError, match=r"got no .*train.*Get them from https://github.com"):
         read("test", folder=tmp_path)
     with pytest.raises(ValueError, match="got split='validation'; expected one of 'train', 'dev', 'test'"):
         read("validation", folder=tmp_path)
@@ -119,5 +119,5 @@ def test_pairs_in_buckets_are_the_same_pairs_in_shorter_rows():
 def test_one_number_is_the_length_of_both_texts_as_far_as_they_go():
     data = pairs(lambda: PAIRS, **SIZES, batch=2)
     assert Buckets(data, lengths=(2, 4)).rows(1, 0, 2)["source"].shape[1] <= 3
-    with pytest.raises(ValueError, match=r"wanted lengths that rise to \(3, 4\), the pipeline's"):
+    with pytest.raises(ValueError, match=r"expected lengths that rise to \(3, 4\), the pipeline's"):
         Buckets(data, lengths=((3, 2), (2, 4)))

@@ -73,7 +73,7 @@ def test_words_are_labels_too():
 @pytest.mark.parametrize(
     ("held_out", "options", "said"),
     [
-        ((), {}, r"got no size; expected that of each part after the first. Say split\(data, 0.1\)"),
+        ((), {}, r"got no size; expected that of each part after the first. Call split\(data, 0.1\)"),
         ((1.5,), {}, "got a part of 1.5; expected a share from 0 to 1, or a number of rows"),
         ((100,), {}, "got parts of 100 rows of 100; expected at least one row in each and one left"),
         ((0.001,), {}, "got parts of 0 rows of 100; expected at least one row"),

@@ -54,12 +54,12 @@ def test_the_archive_gives_what_the_files_give(tmp_path, monkeypatch):
 
 def test_what_is_damaged_or_missing_is_named(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"lacks cifar-10-binary.tar.gz; .*get them from https://www.cs.toronto"
+        FileNotFoundError, match=r"got no cifar-10-binary.tar.gz; .*Get them from https://www.cs.toronto"
     ):
         cifar10("test", 5, folder=tmp_path).rows(0, 0, 1)
     written(tmp_path)
     (tmp_path / "test_batch.bin").write_bytes(b"12345")
-    with pytest.raises(ValueError, match=r"test_batch.bin has 5 bytes, wanted rows of 3,073"):
+    with pytest.raises(ValueError, match=r"test_batch.bin: got 5 bytes; expected rows of 3,073"):
         cifar10("test", 5, folder=tmp_path).rows(0, 0, 1)
     with pytest.raises(ValueError, match="got split='val'"):
         cifar10("val", 5)

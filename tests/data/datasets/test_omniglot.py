@@ -53,6 +53,6 @@ def test_no_drawing_of_the_runs_is_among_those_to_train_on():
 
 def test_an_alphabet_that_is_not_there_is_refused():
     with pytest.raises(
-        ValueError, match=f"omniglot: came the alphabet 'Runes'; wanted some of {ALPHABETS[0]}"
+        ValueError, match=f"omniglot: got the alphabet 'Runes'; expected some of {ALPHABETS[0]}"
     ):
         characters(("Runes",))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.data.datasets.banking77 import CLASSES, banking77, examples
-from jaxmodels.data.datasets.squad import Question, Squad, _place, best_sentences, questions
+from jaxmodels.data.datasets.squad import Question, Squad, _answer_span, best_sentences, questions
 from jaxmodels.tasks.question_answering import score
 
 
@@ -94,8 +94,8 @@ def test_a_squad_batch_is_described_by_its_spec(real, squad):
 def test_an_answer_that_a_window_has_not_whole_has_no_place():
     question = Question("", "", "one two three", ("two three",), (4,))
     letters = np.array([[0, 3], [4, 7], [8, 13]])
-    assert _place(letters, question) == (1, 2)
-    assert _place(letters[:2], question) == _place(letters[2:], question) == (-1, -1)
+    assert _answer_span(letters, question) == (1, 2)
+    assert _answer_span(letters[:2], question) == _answer_span(letters[2:], question) == (-1, -1)
 
 
 def test_whole_sentences_are_a_weak_baseline(real, squad):
@@ -107,5 +107,5 @@ def test_whole_sentences_are_a_weak_baseline(real, squad):
 def test_unknown_splits_and_windows_without_room_are_refused():
     with pytest.raises(ValueError, match="got split='dev'; expected one of 'train', 'test'"):
         questions("dev")
-    with pytest.raises(ValueError, match="windows of 64 tokens that move by 32"):
+    with pytest.raises(ValueError, match="windows of 64 tokens with stride=32"):
         Squad("test", encode=words, first=1, between=2, length=64, stride=32)

@@ -66,10 +66,10 @@ def test_few_words_are_the_commonest(tmp_path):
 
 
 def test_a_file_that_is_absent_short_or_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"lacks sentence_polarity.zip; get it from .*nltk_data"):
+    with pytest.raises(FileNotFoundError, match=r"got no sentence_polarity.zip; .*Get them from .*nltk_data"):
         sentences("polarity", "train", 8, fold=0, folder=tmp_path).rows(0, 0, 8)
     (tmp_path / "a").mkdir()
-    with pytest.raises(ValueError, match=r"rt-polarity.neg has 5,330 sentences, wanted 5,331"):
+    with pytest.raises(ValueError, match=r"rt-polarity.neg of 5,330 sentences; expected two files of 5,331"):
         sentences(
             "polarity", "train", 8, fold=0, folder=write(tmp_path / "a", "polarity", lambda x: x[1:])
         ).rows(0, 0, 8)
