@@ -40,16 +40,15 @@ def find(words: Sequence[str], environ: Mapping[str, str]) -> Cluster | None:
 
 
 def given(coordinator: str, process: int, processes: int) -> Cluster | None:
-    """The cluster of these three options, of which either all are needed or none."""
+    """The cluster of these three options, which are given together or not at all."""
     if not coordinator and process < 0 and not processes:
         return None
     if not re.fullmatch(r"\S+:\d+", coordinator) or not 0 <= process < processes:
         raise ValueError(
-            f"came --coordinator {coordinator or '(absent)'} --process {process} --processes {processes}; "
-            "wanted all three: "
-            "the address of process 0 as HOST:PORT, the same for all, this process's number from 0 on, and "
-            "how many there "
-            "are. For all on this computer, jaxmodels launch --processes N FILE gives them"
+            f"got --coordinator {coordinator or '(absent)'} --process {process} --processes {processes}; "
+            "expected all three: the address of process 0 as HOST:PORT, the same for all, this process's "
+            "number from 0 on, and how many there are. For all on this computer, jaxmodels launch "
+            "--processes N FILE gives them"
         )
     return Cluster("given", coordinator, process, processes) if processes > 1 else None
 
@@ -109,5 +108,5 @@ def _number(name: str, text: str | None) -> int:
     if text is None:
         return -1 if name == "process" else 0
     if not re.fullmatch(r"-?\d+", text):
-        raise ValueError(f"--{name} {text}: wanted a whole number")
+        raise ValueError(f"--{name}: got {text}; expected a whole number. Correct it")
     return int(text)

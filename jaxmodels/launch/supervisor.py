@@ -1,9 +1,9 @@
 """The guard of a process that trains together with others: names the one that was lost, and stops the rest.
 
-JAX aborts a process whose peers are gone (status 134, no word which), and some collectives wait for ever. So
-the command forks before anything heavy is imported: the child trains; the parent, this guard, holds nothing
-that can hang or be aborted, writes a sign of life into the run's folder about once a second, and reads those
-of the others:
+JAX aborts a process whose peers are gone (status 134, without naming one), and some collectives wait for
+ever. So the command forks before anything heavy is imported: the child trains; the parent, this guard,
+holds nothing that can hang or be aborted, writes a sign of life into the run's folder about once a
+second, and reads those of the others:
 
     .beats/<start>/<process>    {"process", "host", "pid", "beat", "ended"}, one file, rewritten in place
 
@@ -54,7 +54,7 @@ def stand(words: Sequence[str]) -> bool:
             return False
         lost_after = max(1.0, float(cluster.option(words, "--lost-after") or cluster.LOST_AFTER))
     except ValueError:
-        return False  # the command will say what is wrong
+        return False  # the command reports it
     read, write = os.pipe()
     parent = os.getpid()
     child = os.fork()
@@ -62,7 +62,7 @@ def stand(words: Sequence[str]) -> bool:
         os.close(read)
         _to_guard = write
         sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
-        os.dup2(2, 1)  # Gloo greets on the standard output, which may be wanted as JSON
+        os.dup2(2, 1)  # Gloo greets on the standard output, which may have to be JSON
         threading.Thread(target=_end_with, args=(parent,), name="guarded", daemon=True).start()
         return True
     os.close(write)
@@ -110,17 +110,18 @@ def _end_with(parent: int) -> None:
 
 
 def prepare(folder: Path, processes: int) -> Path:
-    """A new folder for signs of life, with a file for each process, so that no file system caches one
-    as absent.
+    """A new folder for signs of life.
+
+    It has a file for each process from the start, so that no file system caches one as absent.
     """
     if (folder / ".beats").is_symlink():
         (folder / ".beats").unlink()
     shutil.rmtree(folder / ".beats", ignore_errors=True)
-    place = folder / ".beats" / os.urandom(4).hex()
-    place.mkdir(parents=True)
-    for i in range(processes):
-        (place / str(i)).touch()
-    return place
+    beats = folder / ".beats" / os.urandom(4).hex()
+    beats.mkdir(parents=True)
+    for number in range(processes):
+        (beats / str(number)).touch()
+    return beats
 
 
 class Peer:
@@ -157,7 +158,7 @@ class Guard:
     def __init__(self, child: int, pipe: int, lost_after: float):
         self.child, self.pipe, self.lost_after = child, pipe, lost_after
         self.interval = min(1.0, lost_after / 4)
-        self.place: Path | None = None
+        self.folder: Path | None = None
         self.process, self.peers, self.beats = 0, list[Peer](), 0
         self.launcher = os.getppid() if os.environ.get(LAUNCHER) == str(os.getppid()) else 0
         self.looked = time.monotonic()
@@ -184,7 +185,7 @@ class Guard:
                     self._finish(PEER_LOST if self.ended in (None, -signal.SIGKILL) else self.ended)
 
     def _reap(self, seconds: float) -> None:
-        """Waits so long for the child's end."""
+        """Waits up to this long for the child's end."""
         until = time.monotonic() + seconds
         while self.ended is None:
             pid, status = os.waitpid(self.child, os.WNOHANG)
@@ -196,23 +197,22 @@ class Guard:
                 time.sleep(min(POLL, seconds))
 
     def _listen(self) -> None:
-        if self.place is None and select.select([self.pipe], [], [], 0)[0]:
+        if self.folder is None and select.select([self.pipe], [], [], 0)[0]:
             line = os.read(self.pipe, 1 << 16).decode()
             if line.endswith("\n"):
-                place, self.process, processes = json.loads(line)
-                self.place = Path(place)
+                folder, self.process, processes = json.loads(line)
+                self.folder = Path(folder)
                 self.peers = [Peer(i) for i in range(processes) if i != self.process]
 
     def _look(self) -> None:
         now = time.monotonic()
-        passed = min(
-            now - self.looked, 2 * self.interval
-        )  # more was no silence of theirs: this process was stopped
+        # A longer time was no silence of theirs: this process was stopped.
+        passed = min(now - self.looked, 2 * self.interval)
         self.looked = now
-        if self.place is not None:
+        if self.folder is not None:
             self._beat(None)
             for peer in self.peers:
-                peer.look(self.place / str(peer.number), passed)
+                peer.look(self.folder / str(peer.number), passed)
 
     def _beat(self, ended: int | None) -> None:
         self.beats += 1
@@ -223,9 +223,9 @@ class Guard:
             "beat": self.beats,
             "ended": ended,
         }
-        if self.place is not None:
+        if self.folder is not None:
             with contextlib.suppress(OSError):  # the others will judge
-                handle = os.open(self.place / str(self.process), os.O_WRONLY)
+                handle = os.open(self.folder / str(self.process), os.O_WRONLY)
                 try:
                     os.pwrite(handle, json.dumps(said).ljust(SIZE).encode(), 0)
                 finally:
@@ -240,13 +240,13 @@ class Guard:
         return next(iter(failed + silent), None)
 
     def _finish(self, status: int) -> NoReturn:
-        """Ends as the child did, or, where that was for want of another process, by naming that one."""
+        """Ends as the child did; where another process's loss was the cause, names that one."""
         code = of_signal(-status) if status < 0 else status
-        if code not in ORDERLY and self.place is not None:
+        if code not in ORDERLY and self.folder is not None:
             self._look()
             until = time.monotonic() + self.lost_after + 2 * self.interval
-            for_want = code in (PEER_LOST, ABORTED)  # a collective failed, or JAX has ended it
-            while for_want and self._gone() is None and time.monotonic() < until:
+            caused_by_loss = code in (PEER_LOST, ABORTED)  # a collective failed, or JAX has ended it
+            while caused_by_loss and self._gone() is None and time.monotonic() < until:
                 time.sleep(self.interval)
                 self._look()
             gone = self._gone()
@@ -256,15 +256,14 @@ class Guard:
                 with contextlib.suppress(OSError, ValueError):  # what cannot be printed changes no status
                     print(
                         f"error: {gone.name} {how}, so process {self.process} stops too; the same command, "
-                        "given to all, "
-                        "goes on from the newest checkpoint",
+                        "given to all, goes on from the newest checkpoint",
                         file=sys.stderr,
                         flush=True,
                     )
                 code = PEER_LOST
         self._beat(code)
-        if code in ORDERLY and self.process == 0 and self.place is not None:
-            shutil.rmtree(self.place.parent, ignore_errors=True)
+        if code in ORDERLY and self.process == 0 and self.folder is not None:
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
         os._exit(code)
 
     def _signal(self, number: int) -> None:
@@ -278,8 +277,6 @@ class Guard:
 
 
 def _how(status: int) -> str:
-    return (
-        f"was ended by {signal.Signals(status - 128).name}"
-        if status > 128
-        else f"failed with status {status}"
-    )
+    if status > 128:
+        return f"was ended by {signal.Signals(status - 128).name}"
+    return f"failed with status {status}"

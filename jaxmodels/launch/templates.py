@@ -23,8 +23,8 @@ def slurm(name: str, train: str, nodes: int, gpus: int, cores: int, memory: str,
 #SBATCH --open-mode=append
 
 # One process for each GPU, as JAX expects it under Slurm; they find each other through srun's environment.
-# SIGTERM saves, {SAVE_S} s before the time is up or at a preemption. Then, and where a process was lost (76, 134, 137)
-# or stalled (75), the job goes back into the queue, to go on.
+# SIGTERM saves, {SAVE_S} s before the time is up or at a preemption. Then, and where a process was lost
+# (76, 134, 137) or stalled (75), the job goes back into the queue, to go on.
 srun --kill-on-bad-exit=0 --cpus-per-task={cores} \\
     {train}
 status=$?

@@ -41,7 +41,7 @@ class Experts(nn.Module):
         router = nn.Dense(E, use_bias=False, kernel_init=small, dtype=jnp.float32, name="router")
         scores_BTE = nn.softmax(router(x_BTM))
         # Of all scores together XLA would make one sorting on every device.
-        weight_BTK, expert_BTK = axes.each(lambda scores: jax.lax.top_k(scores, K), scores_BTE)
+        weight_BTK, expert_BTK = axes.per_position(lambda scores: jax.lax.top_k(scores, K), scores_BTE)
         if self.renormalise:
             weight_BTK /= weight_BTK.sum(-1, keepdims=True)
         used_BTE = jax.nn.one_hot(expert_BTK, E).sum(-2)

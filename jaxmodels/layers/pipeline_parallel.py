@@ -52,7 +52,7 @@ def pipelined(block: nn.Module, depth: int, x: jax.Array, keys_B: Any, per_layer
                     "mesh: came an axis pipeline, and a model that collects what each layer gives, such as features; wanted "
                     "the last alone: use a mesh without pipeline"
                 )
-            return axes.places(out[0]), sown
+            return axes.split_activation(out[0]), sown
 
         return jax.lax.scan(layer, x, layers)
 
@@ -74,7 +74,7 @@ def pipelined(block: nn.Module, depth: int, x: jax.Array, keys_B: Any, per_layer
     def back(a):
         return a.swapaxes(0, 1).reshape(B, *a.shape[2:])
 
-    y = axes.places(back(x_iSb[S - 1 :, -1]))
+    y = axes.split_activation(back(x_iSb[S - 1 :, -1]))
     for path, a in jax.tree_util.tree_leaves_with_path(sown):  # i, S, layers of a stage, b
         of_stage = [back(jnp.moveaxis(a[s : s + n, s], 1, 2)) for s in range(S)]
         block.sow("losses", jax.tree_util.keystr(path), jnp.concatenate(of_stage, 1).T)

@@ -58,7 +58,7 @@ def stack(
     def layer(module, x, inputs):
         number, mine = inputs
         x, out = module(x, fold(keys_B, number), mine, *shared)
-        return axes.places(x), out
+        return axes.split_activation(x), out
 
     layers = nn.scan(
         layer,

@@ -81,8 +81,7 @@ def _over_slices(text: str, sizes: dict[str, int], devices: Sequence[Any]) -> np
     if first % slices:
         raise ValueError(
             f"mesh {text}: got a first axis of {first} over {slices} slices; expected a multiple of "
-            f"{slices}. "
-            f"Begin with data={slices}"
+            f"{slices}. Begin with data={slices}"
         )
     inside, across = [first // slices, *rest], [slices, *(1 for _ in rest)]
     return mesh_utils.create_hybrid_device_mesh(inside, across, list(devices), allow_split_physical_axes=True)
@@ -139,6 +138,5 @@ def check_pmap(mesh: Mesh) -> None:
     if set(mesh.shape) != {"data"}:
         raise ValueError(
             f"--compile pmap: got the mesh {mesh_text(mesh.shape)}; expected the axis data alone, as pmap "
-            "splits only the "
-            "batch. Use --mesh data=N, or --compile jit"
+            "splits only the batch. Use --mesh data=N, or --compile jit"
         )

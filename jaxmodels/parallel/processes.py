@@ -23,7 +23,7 @@ from jaxmodels.launch.exit_statuses import FirstFailed, status_of
 
 T = TypeVar("T")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-REASON = 300  # bytes of a failure that others hear of
+REASON_BYTES = 300  # of a failure's text that the others get
 
 
 def join(cluster: Cluster | None, *, preemption: bool = True) -> None:
@@ -55,44 +55,44 @@ def first() -> bool:
 
 
 def on_first_process(make: Callable[[], T]) -> T:
-    """make() of process 0, which alone calls it; JSON.
+    """make(), a JSON value, called in process 0; every process gets it, or raises where it failed.
 
-    Called by all processes; raises in all where it fails.
+    Called by all processes.
     """
     if count() == 1:
         return make()
-    said: dict[str, Any] = {}
+    sent: dict[str, Any] = {}
     error: Exception | None = None
     if first():
         try:
-            said = {"value": make()}
+            sent = {"value": make()}
         except Exception as failure:
-            error, said = failure, {"exit_status": status_of(failure), "text": str(failure)}
-    heard = json.loads(_broadcast(json.dumps(said, default=float)))
+            error, sent = failure, {"exit_status": status_of(failure), "text": str(failure)}
+    received = json.loads(_broadcast(json.dumps(sent, default=float)))
     if error is not None:
         raise error
-    if "exit_status" in heard:
-        raise FirstFailed(heard["exit_status"], heard["text"])
-    return said["value"] if first() else heard["value"]
+    if "exit_status" in received:
+        raise FirstFailed(received["exit_status"], received["text"])
+    return sent["value"] if first() else received["value"]
 
 
 def shared_failure(error: BaseException | None) -> BaseException | None:
-    """This process's error, else one that says what another's was; called by all."""
+    """This process's error, else an OSError with another process's; called by all."""
     if count() == 1:
         return error
     text = str(error).strip() or type(error).__name__
-    mine = np.zeros(REASON, np.uint8)
+    own_reason = np.zeros(REASON_BYTES, np.uint8)
     if error is not None:
-        said = np.frombuffer(text.encode()[:REASON], np.uint8)
-        mine[: len(said)] = said
-    for number, theirs in enumerate(multihost_utils.process_allgather(mine)):
-        if theirs.any() and error is None:
-            return OSError(f"process {number}: {bytes(theirs).rstrip(bytes(1)).decode(errors='replace')}")
+        encoded = np.frombuffer(text.encode()[:REASON_BYTES], np.uint8)
+        own_reason[: len(encoded)] = encoded
+    for number, reason in enumerate(multihost_utils.process_allgather(own_reason)):
+        if reason.any() and error is None:
+            return OSError(f"process {number}: {bytes(reason).rstrip(bytes(1)).decode(errors='replace')}")
     return error
 
 
 def barrier(name: str) -> None:
-    """Returns when all processes have come here."""
+    """Returns when all processes have called it."""
     if count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -105,15 +105,15 @@ def whole(tree: Any, mesh: Mesh) -> Any:
 
 
 def watch(folder: Path) -> None:
-    """Gives the guards of all processes a place in the run's folder for their signs of life."""
+    """Gives the guards of all processes a folder in the run's for their signs of life."""
     if count() > 1:
-        place = on_first_process(lambda: str(supervisor.prepare(folder, count())))
-        supervisor.report(Path(place), jax.process_index(), count())
+        beats = on_first_process(lambda: str(supervisor.prepare(folder, count())))
+        supervisor.report(Path(beats), jax.process_index(), count())
 
 
 def _broadcast(text: str) -> str:
-    """Process 0's text, in all."""
-    mine = np.frombuffer(text.encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(mine))))
-    sent = mine if first() else np.zeros(size, np.uint8)
+    """Process 0's text, in all processes."""
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
+    sent = encoded if first() else np.zeros(size, np.uint8)
     return bytes(multihost_utils.broadcast_one_to_all(sent)).decode()

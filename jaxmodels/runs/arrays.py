@@ -32,9 +32,9 @@ def check_path(folder: Path, *, writing: bool = True) -> None:
             text.encode("utf-8", "backslashreplace").decode() for text in (path, " ".join(sorted(set(bad))))
         ]
         raise ValueError(
-            f"{shown[0]}: got a path with {shown[1]}; expected one without [ ] * ? \\ and without bytes that "
-            "are no UTF-8, "
-            "with which checkpoints could not be read again. Choose another --folder, or rename the folder"
+            f"{shown[0]}: got a path with {shown[1]}; expected one without [ ] * ? \\ and without bytes "
+            "that are no UTF-8, with which checkpoints could not be read again. Choose another --folder, "
+            "or rename the folder"
         )
 
 

@@ -49,8 +49,7 @@ def check_parts(experiment: Experiment) -> None:
         if not absent and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
             raise ValueError(
                 f"the experiment's {name}: got {value!r} ({type(value).__name__}); expected a whole number. "
-                "Round "
-                "it, as by int(x), or divide by // in place of /."
+                "Round it, as by int(x), or divide by // in place of /."
             )
     if best is not None and not (
         isinstance(best, tuple) and len(best) == 2 and isinstance(best[0], str) and callable(best[1])
@@ -77,9 +76,8 @@ def check_pipeline(data: Any, name: str) -> None:
             )
     if not isinstance(data.batch, numbers.Integral) or isinstance(data.batch, bool):
         raise ValueError(
-            f"the experiment's {name}: got a batch of {data.batch!r} ({type(data.batch).__name__}); expected "
-            "a "
-            "whole number. Round it, as by int(x)."
+            f"the experiment's {name}: got a batch of {data.batch!r} ({type(data.batch).__name__}); "
+            "expected a whole number. Round it, as by int(x)."
         )
 
 

@@ -226,9 +226,8 @@ class Checkpoints:
 
     def _none_left(self, damage: Mapping[int, Damaged]) -> Damaged:
         return Damaged(
-            f"no sound checkpoint is left in {self.folder}: {'; '.join(map(str, damage.values()))}. Copy one "
-            "back from "
-            "where it was intact, or start over with --fresh"
+            f"no sound checkpoint is left in {self.folder}: {'; '.join(map(str, damage.values()))}. Copy "
+            "one back from where it was intact, or start over with --fresh"
         )
 
     def _set_aside(self, step: int) -> str:
@@ -256,6 +255,6 @@ class Checkpoints:
             more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
             raise ValueError(
                 f"checkpoint {step} in {self.folder} does not fit the experiment: "
-                f"{'; '.join(changes[:4])}{more}. Use the "
-                "experiment's own folder, or start over with --fresh"
+                f"{'; '.join(changes[:4])}{more}. Use the experiment's own folder, or start over with "
+                "--fresh"
             )

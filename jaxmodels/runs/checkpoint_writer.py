@@ -164,9 +164,8 @@ class CheckpointWriter:
     def _part_lost(self, error: Exception) -> PartLost:
         return PartLost(
             f"this process could not write its part of a checkpoint to {self.folder}: "
-            f"{arrays.reason(error)}. "
-            "All processes stop. Make room there, or move the folder and name it with --folder; "
-            "then the same command goes on"
+            f"{arrays.reason(error)}. All processes stop. Make room there, or move the folder and name it "
+            "with --folder; then the same command goes on"
         )
 
     def close(self) -> None:

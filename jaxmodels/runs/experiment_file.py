@@ -123,17 +123,15 @@ def load(path: str | Path | File) -> File:
         package = name.partition(".")[0]
         if name != error.name:
             raise ValueError(
-                f"{path}: got an import of {name}; expected a module of that name beside the file. Check the "
-                "name, or write "
-                "the module"
+                f"{path}: got an import of {name}; expected a module of that name beside the file. Check "
+                "the name, or write the module"
             ) from error
         if not package or importlib.util.find_spec(package) is not None:  # a mistake in the name of a part
             raise
         _check_imported(path, code, error)
         raise ValueError(
             f"{path} needs the package {package}, which is not installed: install it, or put {package}.py "
-            "beside the "
-            "experiment's file"
+            "beside the experiment's file"
         ) from error
     if not callable(getattr(module, "build", None)):
         raise ValueError(
@@ -164,8 +162,7 @@ def _check_imported(path: Path, code: Code, error: ModuleNotFoundError) -> None:
     if package and package == shown(package) and code.find((package,)) is not None:
         raise ValueError(
             f"{path}: got an import of {error.name} by importlib; expected an import statement, by which "
-            "modules beside the "
-            f"file are found, and copied into a run's folder. Write import {error.name}"
+            f"modules beside the file are found, and copied into a run's folder. Write import {error.name}"
         ) from error
 
 

@@ -72,8 +72,7 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
         if part in ("..", "/") or path.is_symlink():
             raise BadFile(
                 f"{path}: got {'a link' if path.is_symlink() else 'a name that leads out'}; expected a file "
-                "or a folder "
-                "of its own. Copy what it names here, if you trust it"
+                "or a folder of its own. Copy what it names here, if you trust it"
             )
     return path
 

@@ -52,8 +52,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     """The same in sentences."""
     return [
         f"{title(name)}: its examples, or their order, are others (fingerprint "
-        f"{before[name]['fingerprint'][:8]} there, "
-        f"{after[name]['fingerprint'][:8]} here)"
+        f"{before[name]['fingerprint'][:8]} there, {after[name]['fingerprint'][:8]} here)"
         for name in changed(before, after)
     ]
 

@@ -69,9 +69,8 @@ class Folder:
             self._take()
         except OSError as error:
             raise ValueError(
-                f"the run's folder {self.path}: got {error.strerror or error}; expected a folder that can be "
-                "written. "
-                "Choose another one with --folder, or change its permissions"
+                f"the run's folder {self.path}: got {error.strerror or error}; expected a folder that can "
+                "be written. Choose another one with --folder, or change its permissions"
             ) from error
         if fresh and any((self.path / name).exists() for name in OF_A_RUN):
             self._set_aside()
@@ -143,10 +142,9 @@ class Folder:
         # The shorter run's result: a reader would take this one for complete.
         (self.path / "result.json").unlink(missing_ok=True)
         return (
-            f"the complete run of {old:,} {knob} goes on to {new:,}: from step {step:,} on its schedules are "
-            "those of the "
-            f"longer run. The result is not that of one run of {new:,} {knob}, unless no schedule depends on "
-            "their number"
+            f"the complete run of {old:,} {knob} goes on to {new:,}: from step {step:,} on its schedules "
+            f"are those of the longer run. The result is not that of one run of {new:,} {knob}, unless no "
+            "schedule depends on their number"
         )
 
     def _take(self) -> None:
@@ -156,8 +154,7 @@ class Folder:
             owner = str(taken)
             raise ValueError(
                 f"{self.path} is in use{': ' + owner if owner else ''} is training in it. Wait for it, stop "
-                "it, or "
-                "choose another --folder"
+                "it, or choose another --folder"
             ) from None
 
     def close(self) -> None:

@@ -51,10 +51,8 @@ def read(folder: Path) -> str:
     if not (folder / RUN).exists():
         raise Damaged(
             f"{folder} has no {RUN}, which says whose its checkpoints are: it is lost, or a development "
-            "version before 0.1 "
-            "wrote the folder. Copy it back from where it was intact, or start over with --fresh (the old "
-            "run is kept, "
-            "renamed)"
+            "version before 0.1 wrote the folder. Copy it back from where it was intact, or start over "
+            "with --fresh (the old run is kept, renamed)"
         )
     return str(checksummed_json.read(folder / RUN).get("run"))
 
@@ -79,8 +77,7 @@ def verify(folder: Path) -> str:
 
 _CURE = (
     "Copy it back from where it was intact; or train on with your own file and --force, which writes it "
-    "anew; or start over "
-    "with --fresh (the old run is kept, renamed)"
+    "anew; or start over with --fresh (the old run is kept, renamed)"
 )
 
 

@@ -27,10 +27,8 @@ def check_types(path: Any, config: type) -> None:
         if (odd := _odd(hint)) is not None:
             raise ValueError(
                 f"{path}: got the knob {field.name} of type {type_name(odd)}; expected int, float, str, "
-                "bool, Literal, "
-                "Enum, Path, a dataclass, or tuple, list, dict or Optional of them, which a run's folder can "
-                "give back. Use "
-                "a name or a number for it, and make the object in build()"
+                "bool, Literal, Enum, Path, a dataclass, or tuple, list, dict or Optional of them, which a "
+                "run's folder can give back. Use a name or a number for it, and make the object in build()"
             )
     default = config()
     for name, value in plain(default).items():
@@ -42,8 +40,7 @@ def check_types(path: Any, config: type) -> None:
         if not same and own == own:  # nan is its own
             raise ValueError(
                 f"{path}: got {own!r} as the default of the knob {name}; expected a value of its type, "
-                f"{type_name(hint)}, "
-                "that JSON can hold. Change the default or the type"
+                f"{type_name(hint)}, that JSON can hold. Change the default or the type"
             )
 
 

@@ -29,8 +29,7 @@ def read_knobs(folder: str | os.PathLike[str]) -> SavedKnobs:
     if not isinstance(found["options"].get("precision"), str):
         raise BadFile(
             f"{path}: got a precision that is {_said(found['options'].get('precision'))}; expected float32 "
-            "or bfloat16. "
-            "Restore the file from a copy"
+            "or bfloat16. Restore the file from a copy"
         )
     return SavedKnobs(found["knobs"], found["options"])
 

@@ -188,8 +188,8 @@ def write_learned(folder: Path, values: Mapping[str, Any]) -> None:
         largest = max(values, key=lambda name: len(json.dumps(values[name])))
         raise ValueError(
             f"learned(): got {size:,} bytes, of which {largest!r} has most; expected at most {TEXT_LIMIT:,} "
-            "of names, "
-            "words and numbers. Keep large arrays in files of the experiment's own, and learn which"
+            "of names, words and numbers. Keep large arrays in files of the experiment's own, and learn "
+            "which"
         )
     checksummed_json.write(Path(folder) / NAME, {"values": dict(values)})
 
@@ -222,6 +222,5 @@ def _json(name: str, value: Any) -> Any:
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"learned({name!r}): got {type(value).__name__} ({error}); expected a JSON value: numbers, "
-            "strings, lists "
-            "and dicts of them, or arrays. Convert it to one"
+            "strings, lists and dicts of them, or arrays. Convert it to one"
         ) from error

@@ -43,11 +43,9 @@ def open_run(
     run = check_run(run, warn)
     if not (run / "experiment.py").stat().st_size:
         raise ValueError(
-            f"{run}: got a run of an Experiment object, which has no file; expected the run of a file, whose "
-            "model "
-            "can be built again. Build the Experiment in Python and call jaxmodels.train with this folder, "
-            "which "
-            "gives its state"
+            f"{run}: got a run of an Experiment object, which has no file; expected the run of a file, "
+            "whose model can be built again. Build the Experiment in Python and call jaxmodels.train with "
+            "this folder, which gives its state"
         )
     checkpoints = Checkpoints(run / "checkpoints", warn=warn, run=identity.verify(run))
     file, config = experiment_file.open_file(run)
@@ -60,8 +58,7 @@ def open_run(
     if read is None:
         raise ValueError(
             f"{run}: got no complete checkpoint; expected one. Train on: a run saves at the experiment's "
-            "interval "
-            "and at its end"
+            "interval and at its end"
         )
     step, arrays = read[0], read[1]
     return experiment, State(**{"opt_state": (), **arrays}), step
@@ -74,12 +71,9 @@ def _compare_data(run: Path, experiment: Experiment, evaluates: bool, warn: Any)
     for name in fingerprints.changed(before, now):
         warn(
             f"{run}: {fingerprints.title(name)} is not what this run was trained and evaluated with "
-            "(fingerprint "
-            f"{now[name]['fingerprint'][:8]} here, {before[name]['fingerprint'][:8]} in the run's folder). "
-            "Metrics "
-            "on it do not compare with the run's own; whatever was learned from the old data comes from the "
-            "run's "
-            "folder"
+            f"(fingerprint {now[name]['fingerprint'][:8]} here, {before[name]['fingerprint'][:8]} in the "
+            "run's folder). Metrics on it do not compare with the run's own; whatever was learned from the "
+            "old data comes from the run's folder"
         )
 
 

@@ -50,11 +50,9 @@ def is_weights(path: str | os.PathLike[str]) -> bool:
     run, weights = _found(path)
     if run and weights:
         raise BadFile(
-            f"{path}: got a folder with {run} of a run and {weights} of a model from elsewhere; expected one "
-            "of the two, as "
-            f"a run's experiment.py is executed and a model's folder never is. Remove {run} to use the "
-            "weights, or "
-            f"{weights} if you trust the run's code"
+            f"{path}: got a folder with {run} of a run and {weights} of a model from elsewhere; expected "
+            "one of the two, as a run's experiment.py is executed and a model's folder never is. Remove "
+            f"{run} to use the weights, or {weights} if you trust the run's code"
         )
     return bool(weights) and not run
 
@@ -103,15 +101,13 @@ def check_code(folder: str | os.PathLike[str], warn: Callable[[str], None]) -> N
             what = "a link" if path.is_symlink() else "a folder, a pipe or a device"
             raise BadFile(
                 f"{path}: got {what}; expected the regular file that `jaxmodels train` wrote. Copy the file "
-                "here, if you "
-                "trust it"
+                "here, if you trust it"
             )
     if (why := _foreign((folder, *code))) and why not in _SAID:
         _SAID.add(why)
         warn(
             f"{why}, and the run's experiment.py is executed now. Use runs only of people whose code you "
-            "would execute "
-            "yourself"
+            "would execute yourself"
         )
 
 

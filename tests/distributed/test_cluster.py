@@ -104,7 +104,7 @@ def test_one_process_is_none():
     ],
 )
 def test_options_that_do_not_make_a_cluster_are_refused_with_what_is_wanted(words):
-    with pytest.raises(ValueError, match="wanted all three: the address of process 0 as HOST:PORT"):
+    with pytest.raises(ValueError, match="expected all three: the address of process 0 as HOST:PORT"):
         cluster.find(words, {})
 
 
@@ -137,7 +137,7 @@ def test_a_peer_is_silent_only_while_its_file_could_be_read_and_did_not_change(t
 
 def watching(tmp_path: Path, *ended: int | None) -> Guard:
     own = Guard(child=1, pipe=-1, lost_after=4.0)
-    own.place, own.peers = tmp_path, [Peer(i + 1) for i in range(len(ended))]
+    own.folder, own.peers = tmp_path, [Peer(i + 1) for i in range(len(ended))]
     (tmp_path / "0").touch()
     for i, status in enumerate(ended):
         say(tmp_path / str(i + 1), beat=1, ended=status)
@@ -179,4 +179,4 @@ def test_launch_refuses_what_cannot_be(tmp_path):
 
 def test_a_process_that_fails_alone_says_so_in_the_option_that_is_wrong(capsys):
     assert cli.main(["train", "x.py", "--processes", "2"]) == exit_statuses.BAD_INPUT
-    assert "wanted all three" in capsys.readouterr().err
+    assert "expected all three" in capsys.readouterr().err
