@@ -1,10 +1,15 @@
-"""Options given as words: one check, which every such option of a model, a task, data or an optimizer goes through."""
+"""What may be given, checked in one place: words that are options, and keys that a batch must have."""
 
 from __future__ import annotations
 
+import linecache
+import sys
 import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
+from itertools import islice
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -34,3 +39,37 @@ def _literal(hint: Any) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         return next((part for part in get_args(hint) if get_origin(part) is Literal), None)
     return None
+
+
+@contextmanager
+def explain_missing_key(batch: Mapping[str, Any]) -> Iterator[None]:
+    """Where a task reads a key that the batch lacks, a ValueError in place of the KeyError says what to do."""
+    try:
+        yield
+    except KeyError as error:
+        key = error.args[0] if error.args else None
+        if not isinstance(key, str) or key in batch or not _is_subscript_of(batch):
+            raise
+        close = get_close_matches(key, [name for name in batch if name != "weight"], n=1, cutoff=0.6)
+        inputs = [name for name in batch if name not in ("weight", "label", "target")]
+        action = f"Rename {close[0]!r} to {key!r} in the data" if close else f"Give the data a {key!r}"
+        if inputs and not close:
+            action += f" or, where that is the model's input, give the task its name: inputs={inputs[0]!r}"
+        names = ", ".join(map(repr, sorted(batch)))
+        raise ValueError(
+            f"the task reads batch[{key!r}]: got batches with {names}; expected {key!r} among them. {action}."
+        ) from error
+
+
+def _is_subscript_of(batch: Mapping[str, Any]) -> bool:
+    """Whether the error being handled comes from `variable[key]`, the variable being a batch with these keys."""
+    trace = sys.exc_info()[2]
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    line, _, begin, end = next(islice(code.co_positions(), trace.tb_lasti // 2, None))
+    source = linecache.getline(code.co_filename, line or 0).encode()[begin:end].decode(errors="replace")
+    variable = trace.tb_frame.f_locals.get(source.partition("[")[0].strip())
+    return isinstance(variable, Mapping) and {*map(str, variable)} == {*batch}

@@ -33,18 +33,13 @@ def as_evaluation(data: Pipeline | Evaluation) -> Evaluation:
     return data if isinstance(data, Evaluation) else Evaluation(data)
 
 
-def _no_baselines() -> Mapping[str, Mapping[str, float]]:
-    return {}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """What is learned; where and how it runs is `jaxmodels.Options`."""
 
     task: Task
-    optimizer: (
-        Any  # an optax.GradientTransformation; see jaxmodels.optim for one that also averages parameters
-    )
+    # An optax.GradientTransformation; see jaxmodels.optim for some that also average the parameters.
+    optimizer: Any
     train: Pipeline
     steps: int
     evals: Mapping[str, Pipeline | Evaluation] = field(default_factory=dict)
@@ -54,22 +49,17 @@ class Experiment:
     log_every: int = 50  # steps; the logged values are means over them
     keep: int = 2  # newest checkpoints kept
     best: tuple[str, Callable[[float, float], float]] | None = None  # ("test/accuracy", max): also kept
-    stop_when: Callable[[Sequence[Mapping[str, float]]], str | bool] | None = (
-        None  # see jaxmodels.training.stopping
-    )
+    # From the evaluations so far, the reason to stop here; see jaxmodels.training.stopping.
+    stop_when: Callable[[Sequence[Mapping[str, float]]], str | bool] | None = None
     rules: Sequence[tuple[str, tuple]] = ()  # (regular expression of a parameter path, PartitionSpec)
     decoder: Decoder | None = None  # makes `jaxmodels generate` work
     predictor: Predictor | None = None  # makes `jaxmodels predict` work
     display: Display | None = None  # of examples in reports: text, sound and the names of classes
-    other_data: Callable[[str], Pipeline | Evaluation] | None = (
-        None  # of a path; makes `jaxmodels evaluate --data` work
-    )
-    weights: Callable[[str], Any] | None = (
-        None  # of a path, with .params and .extra; makes `evaluate --weights` work
-    )
-    make_step: Callable[..., Any] | None = (
-        None  # in place of jaxmodels.step.make_step, for what no one loss describes
-    )
-    baselines: Callable[[], Mapping[str, Mapping[str, float]]] = (
-        _no_baselines  # name -> metrics, shown beside the result
-    )
+    # From a path; makes `jaxmodels evaluate --data` work.
+    other_data: Callable[[str], Pipeline | Evaluation] | None = None
+    # From a path, an object with .params and .extra; makes `jaxmodels evaluate --weights` work.
+    weights: Callable[[str], Any] | None = None
+    # In place of jaxmodels.step.make_step, for what no one loss describes.
+    make_step: Callable[..., Any] | None = None
+    # Name -> metrics, shown beside the result.
+    baselines: Callable[[], Mapping[str, Mapping[str, float]]] = dict

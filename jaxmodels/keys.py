@@ -37,10 +37,8 @@ def root(seed: Any) -> jax.Array:
     key = jax.random.key(lower)
     if not isinstance(upper, jax.Array):
         return jax.random.fold_in(key, upper) if upper else key
-    folded = jax.random.key_data(jax.random.fold_in(key, upper))
-    return jax.random.wrap_key_data(
-        jnp.where(upper > 0, folded, jax.random.key_data(key)), impl=jax.random.key_impl(key)
-    )
+    folded, plain = jax.random.key_data(jax.random.fold_in(key, upper)), jax.random.key_data(key)
+    return jax.random.wrap_key_data(jnp.where(upper > 0, folded, plain), impl=jax.random.key_impl(key))
 
 
 def per_example(key: jax.Array, numbers_B: jax.Array) -> jax.Array:

@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmodels import step
+from jaxmodels.choices import explain_missing_key
 from jaxmodels.experiment import Experiment
 from jaxmodels.parallel import rules
 from jaxmodels.pipeline import Pipeline
-from jaxmodels.task import explain_missing_key
 
 
 def check_type(name: str, key: str, dtype: Any) -> None:

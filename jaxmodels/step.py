@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxmodels import choices, keys
+from jaxmodels.choices import explain_missing_key
 from jaxmodels.paths import by_path, replace
-from jaxmodels.task import Array, Batch, Mean, Task, explain_missing_key
+from jaxmodels.task import Array, Batch, Mean, Task
 
 OnNan = Literal["stop", "skip"]
 
@@ -32,9 +33,8 @@ class State(NamedTuple):
     extra: Any
     opt_state: Any
     faults: Array  # int32, batches whose loss or gradient was not finite
-    averaged: Mapping[
-        str, Array
-    ] = {}  # path in extra -> its value for the averaged parameters: see eval_variables
+    # Path in extra -> its value for the averaged parameters: see eval_variables.
+    averaged: Mapping[str, Array] = {}
 
 
 def init(task: Task, optimizer: optax.GradientTransformation, seed: int | Array, batch: Batch) -> State:

@@ -30,9 +30,16 @@ MODULES = {module_of(file): file for file in sorted(ROOT.rglob("*.py"))}
 
 
 def imported(module: str) -> Iterator[str]:
-    """The modules of ours that a module imports, also in functions."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    """The modules of ours that a module imports, also in functions; not those for type checkers alone."""
+    tree = ast.parse(MODULES[module].read_text())
+    for_types = [
+        n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
+    ]
+    skipped = {id(node) for block in for_types for node in ast.walk(block)}
+    for node in ast.walk(tree):
         names = []
+        if id(node) in skipped:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -43,7 +43,7 @@ ARROWS: dict[str, list[str]] = {
     "experiment": ["task", "pipeline", "interfaces"],
     "step": ["task", "keys", "paths", "choices"],
     "alternating": ["step", "task", "keys"],
-    "state": ["step", "experiment", "parallel", "task", "pipeline", "keys"],
+    "state": ["choices", "step", "experiment", "parallel", "task", "pipeline", "keys"],
     "optim": ["optim", "paths"],
     "launch": ["launch", "console"],
     "parallel": ["parallel", "launch", "paths", "task"],

@@ -33,8 +33,8 @@ from jaxmodels.parallel.mesh import make_mesh
 from jaxmodels.runs.experiment_file import File
 from jaxmodels.state import as_dtype, batch_shapes, initial
 from jaxmodels.sweeps.grouping import Group, one_step
+from jaxmodels.training.dispatch_size import choose_k
 from jaxmodels.training.metrics import pack
-from jaxmodels.training.schedule import choose_k
 
 FEW = 8  # members of a core, at most, that are timed in one program, apart from all
 LONG_STEP = 0.005  # seconds from which on a step on a CPU is worth all its cores

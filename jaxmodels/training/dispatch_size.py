@@ -14,7 +14,10 @@ from jaxmodels.pipeline import Pipeline
 from jaxmodels.step import State
 from jaxmodels.training.batches import is_bucketed
 from jaxmodels.training.programs import Programs
-from jaxmodels.training.schedule import choose_k
+
+SHORT = 0.025  # seconds; a step at least this long is worth a dispatch of its own
+LONG = 0.05  # seconds that a dispatch of many steps should take
+CHUNK_BYTES = 64 << 20  # of the batches of one dispatch
 
 
 def measure_k(programs: Programs, state: State, events: tuple[int, ...]) -> int:
@@ -48,3 +51,16 @@ def batch_bytes(data: Pipeline) -> int:
     """Bytes of a batch, as its pipeline gives it."""
     sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in data.spec.values()]
     return data.batch * sum(sizes)
+
+
+def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...]) -> int:
+    """How many steps of step_s seconds make one dispatch: 1 for long ones, else about LONG seconds of them.
+
+    A divisor of the distance between events is preferred, so that no single steps remain.
+    """
+    if step_s >= SHORT:
+        return 1
+    most = max(1, min(int(LONG / max(step_s, 1e-6)), CHUNK_BYTES // max(1, batch_bytes), 1000))
+    common = math.gcd(*events) if events else 0
+    divisors = [d for d in range(1, most + 1) if common and common % d == 0]
+    return divisors[-1] if divisors and divisors[-1] * 4 >= most else most

@@ -18,6 +18,7 @@ from jaxmodels.experiment import Evaluation, Experiment, as_evaluation
 from jaxmodels.parallel import processes
 from jaxmodels.parallel.compile import max_in_flight, traced_for
 from jaxmodels.parallel.placement import replicated, split_positions
+from jaxmodels.step import State
 from jaxmodels.training import feed as feeding
 from jaxmodels.training.batches import read_batch, real_rows
 from jaxmodels.training.check_batches import Checker
@@ -40,9 +41,7 @@ class Evaluator:
     state: shapes and types of one.
     """
 
-    def __init__(
-        self, experiment: Experiment, mesh: Mesh, precision: Any, console: Console, state: step.State
-    ):
+    def __init__(self, experiment: Experiment, mesh: Mesh, precision: Any, console: Console, state: State):
         self.experiment, self.mesh, self.precision, self.console = experiment, mesh, precision, console
         self.evaluations = {name: as_evaluation(given) for name, given in experiment.evals.items()}
         self._programs: dict[str, _Program] = {}
@@ -56,7 +55,7 @@ class Evaluator:
         for check in self._checks.values():
             check.start()
 
-    def __call__(self, state: step.State, show: Show | None = None) -> dict[str, float]:
+    def __call__(self, state: State, show: Show | None = None) -> dict[str, float]:
         """All evaluations of the experiment, by "name/metric".
 
         show gets each image that they give: ("name-image", uint8 pixels, height x width x 1 or 3).

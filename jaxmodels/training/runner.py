@@ -12,12 +12,11 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxmodels import step
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment
 from jaxmodels.options import Options
@@ -26,6 +25,7 @@ from jaxmodels.parallel.compile import compiler_options_for_once
 from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.metrics_file import Tracker
 from jaxmodels.state import abstract_state, as_dtype, initial
+from jaxmodels.step import State
 from jaxmodels.training import failures
 from jaxmodels.training.check import check
 from jaxmodels.training.check_batches import Checker
@@ -54,15 +54,13 @@ WORTH = 4000  # steps still to do that pay for compiling a second program
 class Result(NamedTuple):
     """What a run came to."""
 
-    state: step.State
+    state: State
     metrics: dict[str, float]  # of the last evaluation, by "name/metric"
     summary: dict[str, Any]  # what result.json holds
     history: list[dict[str, Any]]  # a dict for each line of metrics.jsonl; also of a run without a folder
 
 
-def evaluate(
-    experiment: Experiment, state: step.State, options: Options, console: Console
-) -> dict[str, float]:
+def evaluate(experiment: Experiment, state: State, options: Options, console: Console) -> dict[str, float]:
     """All evaluations of the experiment in this state, by "name/metric"."""
     run = Training(experiment, options, None, console)
     with run.explained_memory():
@@ -98,12 +96,8 @@ def run(
     run.log = Log([*writers, *trackers] if processes.first() else [], console.warn, history)
     run.on_step = on_step or run.on_step
     try:
-        with (
-            run.explained_memory(),
-            run.signals,
-            run.clock.watchdog,
-            console.progress(first, experiment.steps),
-        ):
+        bar = console.progress(first, experiment.steps)
+        with run.explained_memory(), run.signals, run.clock.watchdog, bar:
             state = run.train(state, first)
         run.log.flush_first()
         run.saver.wait()
@@ -130,6 +124,7 @@ class Training:
         self.check = Checker(
             experiment.task, experiment.train, "train", self.abstract.params, self.abstract.extra
         )
+        self.explained_memory = partial(failures.explained_memory, experiment, options, self.abstract)
         self.clock = Clock(Watchdog(options.stall_after))
         self.programs = Programs(
             experiment, options, self.mesh, self.abstract, self.shardings, console, self.clock, self.check
@@ -145,13 +140,9 @@ class Training:
         self.feed: Feed | None = None
         self.stopped: tuple[int, str] | None = None  # (step, reason) of an early end
 
-    def explained_memory(self) -> AbstractContextManager:
-        """See failures.explained_memory."""
-        return failures.explained_memory(self.experiment, self.options, self.abstract)
-
     # Start
 
-    def start(self) -> tuple[step.State, int]:
+    def start(self) -> tuple[State, int]:
         """The state to go on from, on the mesh, and its step."""
         self.console.say(headline(self.experiment, self.options, self.mesh, self.abstract), "dim")
         self.check.start()
@@ -173,23 +164,18 @@ class Training:
         self.resident = self.programs.resident
         if self.folder is not None:
             self.folder.resume_metrics(first)
-            self.folder.write_environment(
-                options=options.__dict__,
-                steps_per_dispatch=self.k,
-                checkpoint_every=every,
-                steps=steps,
-                batch=self.data.batch,
-            )
+            sizes = {"steps": steps, "batch": self.data.batch, "steps_per_dispatch": self.k}
+            self.folder.write_environment(options=vars(options), checkpoint_every=every, **sizes)
         return state, first
 
-    def _initial(self) -> step.State:
+    def _initial(self) -> State:
         with self.programs.timed("initialising the parameters"):
             once = compiler_options_for_once(self.mesh)
             return jax.jit(lambda: initial(self.experiment), out_shardings=self.shardings, **once)()
 
     # Train: what the loop asks for
 
-    def train(self, state: step.State, first: int) -> step.State:
+    def train(self, state: State, first: int) -> State:
         """The state at the end, evaluated and saved."""
         if first < self.experiment.steps and self._stops(first):
             return state
@@ -205,8 +191,8 @@ class Training:
         return state
 
     def dispatch(
-        self, state: step.State, start: int, stop: int, inputs: Any, settle: Callable[[], None]
-    ) -> tuple[step.State, Any]:
+        self, state: State, start: int, stop: int, inputs: Any, settle: Callable[[], None]
+    ) -> tuple[State, Any]:
         """Begins the steps from start to stop, and the profile around them where that is asked for."""
         program = self.programs.get(stop - start, settle)
         self.profile.before(start, stop, state, self.clock)
@@ -214,7 +200,7 @@ class Training:
         self.profile.after(stop, state, self.clock, self.programs.texts)
         return state, metrics
 
-    def record(self, state: step.State, start: int, metrics: Any) -> None:
+    def record(self, state: State, start: int, metrics: Any) -> None:
         """Logs and shows a dispatch's metrics; a loss that is not finite ends the run, or is counted."""
         experiment, progress, names = self.experiment, self.progress, self.programs.names
         skip = self.status.warn_of_skipped if self.options.on_nan == "skip" else None
@@ -232,7 +218,7 @@ class Training:
         self.clock.completed(len(metrics))
         self.status.warn_of_waiting(self.feed)
 
-    def between(self, state: step.State, step: int, due: Due) -> bool:
+    def between(self, state: State, step: int, due: Due) -> bool:
         """Evaluates, saves and stops as is due and as signals ask.
 
         True where the run ends before its last step.
@@ -252,7 +238,7 @@ class Training:
             raise self._interrupted(signal, step)
         return ends
 
-    def _evaluate(self, state: step.State, step: int) -> None:
+    def _evaluate(self, state: State, step: int) -> None:
         folder, progress = self.folder, self.progress
         show = None if folder is None else lambda name, pixels: folder.write_picture(f"{name}-{step}", pixels)
         metrics = progress.metrics = self.evaluator(state, show)

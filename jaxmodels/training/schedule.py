@@ -6,13 +6,8 @@ A resumed run therefore repeats exactly what an undisturbed one does.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
-
-SHORT = 0.025  # seconds; a step at least this long is worth a dispatch of its own
-LONG = 0.05  # seconds that a dispatch of many steps should take
-CHUNK_BYTES = 64 << 20  # of the batches of one dispatch
 
 
 class Due(NamedTuple):
@@ -83,16 +78,3 @@ def evaluates(step: int, every: int | None, steps: int) -> bool:
     A multiple less than a tenth of `every` before the end is left out: the last evaluation would repeat it.
     """
     return step == steps or bool(every and step % every == 0 and (steps - step) * 10 >= every)
-
-
-def choose_k(step_s: float, batch_bytes: int, events: tuple[int, ...]) -> int:
-    """How many steps of step_s seconds make one dispatch: 1 for long ones, else about LONG seconds of them.
-
-    A divisor of the distance between events is preferred, so that no single steps remain.
-    """
-    if step_s >= SHORT:
-        return 1
-    most = max(1, min(int(LONG / max(step_s, 1e-6)), CHUNK_BYTES // max(1, batch_bytes), 1000))
-    common = math.gcd(*events) if events else 0
-    divisors = [d for d in range(1, most + 1) if common and common % d == 0]
-    return divisors[-1] if divisors and divisors[-1] * 4 >= most else most

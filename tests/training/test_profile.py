@@ -230,4 +230,4 @@ def test_a_report_has_the_operations_as_text_and_says_where_they_are_damaged(tmp
         {"first": 9, "last": "x", "operations": []},
     ):
         file.write_text(json.dumps(damaged))
-        assert "says what cannot be" in report(folder, model="off").read_text()
+        assert "holds values that no profile has" in report(folder, model="off").read_text()

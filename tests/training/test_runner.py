@@ -31,7 +31,8 @@ from jaxmodels.state import abstract_state, initial
 from jaxmodels.step import make_step as usual_step
 from jaxmodels.tasks.classify import classify
 from jaxmodels.training import dispatch_size, programs, runner
-from jaxmodels.training.schedule import SHORT, choose_k, segments
+from jaxmodels.training.dispatch_size import SHORT, choose_k
+from jaxmodels.training.schedule import segments
 
 fast = pytest.mark.fast
 
