@@ -405,11 +405,11 @@ def test_an_answer_outside_of_the_context_or_behind_its_end_is_refused():
     task, batch = changed("bert-span", "context", (0, 0), 0)
     with pytest.raises(
         ValueError,
-        match=r"'start': got 0 in row 0; expected .* where 'context' is 1, the start not behind the end",
+        match=r"'start': got 0 in row 0; expected .* where 'context' is 1, the start not after the end",
     ):
         check_batch(task, batch)
     swapped = {**tiny.batch, "start": tiny.batch["end"], "end": tiny.batch["start"]}
-    with pytest.raises(ValueError, match="the start not behind the end"):
+    with pytest.raises(ValueError, match="the start not after the end"):
         check_batch(question_answering(SpanModel(Bert(11, 6, 8, 2, 2, 12))), swapped)
 
 
