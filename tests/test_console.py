@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from report.runs import made
+from report.runs import write_run
 from rich.console import Console as Rich
 
 from jaxmodels import cli
@@ -45,7 +45,7 @@ def test_whatever_a_console_says_is_shown_as_text(capsys):
 
 
 def test_names_of_metrics_and_members_are_shown_as_text(tmp_path, capsys):
-    run = made(tmp_path / "run", name=EVIL)
+    run = write_run(tmp_path / "run", name=EVIL)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 41, f"test/{EVIL}": 1.0}) + "\n")
     rich = Rich(width=200, record=True, force_terminal=True, color_system=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from report.runs import made, made_sweep
+from report.runs import write_run, write_sweep
 from rich.console import Console
 
 from jaxmodels import cli
@@ -23,7 +23,7 @@ def shown(folder, width=80):
 
 
 def unfinished(path, **more):
-    run = made(path, **more)
+    run = write_run(path, **more)
     (run / "result.json").unlink()
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps({**environment, "steps": 80, "batch": 8}))
@@ -39,7 +39,7 @@ def test_a_run_that_goes_on_has_its_step_its_speed_and_what_is_left(tmp_path):
 
 
 def test_of_a_run_that_has_ended_its_baselines_are_shown_and_nothing_is_waited_for(tmp_path):
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     text = shown(run)
     assert "complete  step 40 of 40" in text
     assert text.split("test/accuracy")[1].split()[:3] == ["0.9750", "0.9750", "0.9500"]
@@ -60,15 +60,15 @@ def test_a_silent_run_says_so(tmp_path, monkeypatch):
 
 
 def test_of_a_sweep_the_members_are_listed_best_first(tmp_path):
-    text = shown(made_sweep(tmp_path / "sweep", ended=False))
+    text = shown(write_sweep(tmp_path / "sweep", ended=False))
     assert "18 of 24 members have ended" in text
     assert "running" in text
-    lines = shown(made_sweep(tmp_path / "ended")).splitlines()
+    lines = shown(write_sweep(tmp_path / "ended")).splitlines()
     assert lines[2].split() == ["member-1-2-2", "40", "0.1299", "0.9070", "complete"]
 
 
 def test_the_command_watches_once_where_there_is_no_terminal(tmp_path, capsys):
-    assert cli.main(["watch", str(made(tmp_path / "run"))]) == 0
+    assert cli.main(["watch", str(write_run(tmp_path / "run"))]) == 0
     assert "step 40" in capsys.readouterr().out
     assert cli.main(["watch", str(tmp_path / "none")]) == 2
     assert "got no such folder; expected a run's folder" in capsys.readouterr().err

@@ -105,7 +105,7 @@ def test_more_micro_batches_take_less_memory_and_more_network():
     assert one.network_s < two.network_s
 
 
-def test_rematerialisation_is_chosen_where_nothing_fits_without():
+def test_rematerialization_is_chosen_where_nothing_fits_without():
     hardware = {**known()["flops"], "hardware": {"bfloat16": 8e6 * COUNT}}
     surveys = {"none": known(kept_bytes=1e16), "full": known(kept_bytes=3e11, flops=hardware)}
     asked = []

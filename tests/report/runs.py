@@ -10,7 +10,7 @@ from typing import Any
 HOSTILE = '</script><script>alert(1)</script><!-- & "it\'s"'
 
 
-def made(
+def write_run(
     path: Path, *, steps: int = 40, every: int = 1, lr: float = 0.1, name: str = "loss", **result: Any
 ) -> Path:
     """A folder as a finished run leaves it, but without an experiment that can be built."""
@@ -47,7 +47,7 @@ def made(
     return path
 
 
-def made_sweep(path: Path, *, ended: bool = True, kinds: tuple[str, ...] = ("sgd", HOSTILE)) -> Path:
+def write_sweep(path: Path, *, ended: bool = True, kinds: tuple[str, ...] = ("sgd", HOSTILE)) -> Path:
     """A folder as `jaxmodels sweep` leaves it: 2 kinds x 4 rates x 3 seeds, of which one member diverged."""
     path.mkdir(parents=True)
     (path / "experiment.py").write_text('"""A made-up sweep."""\n')
@@ -65,7 +65,7 @@ def made_sweep(path: Path, *, ended: bool = True, kinds: tuple[str, ...] = ("sgd
                     "exit": "NotFinite: of step 3" if lost else "complete",
                     "metrics": {"test/accuracy": accuracy},
                 }
-                folder = made(path / "members" / name, **row)
+                folder = write_run(path / "members" / name, **row)
                 (folder / "knobs.json").write_text(json.dumps(knobs))
                 rows.append({"name": name, "knobs": knobs, **row})
                 if not ended and b == 3:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from report.browser import Browser
-from report.runs import HOSTILE, made
+from report.runs import HOSTILE, write_run
 
 from jaxmodels.commands.report import report
 from jaxmodels.console import Console
@@ -29,16 +29,16 @@ DRAWN = f"""[...document.querySelectorAll(".plot")].map((plot) => ({{
 
 @pytest.fixture(scope="module")
 def browser():
-    made = Browser()
-    yield made
-    made.close()
+    browser = Browser()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A page with every kind of figure, of a run whose names are hostile."""
     folder = tmp_path_factory.mktemp("browser")
-    run = made(folder / "run", name=HOSTILE)
+    run = write_run(folder / "run", name=HOSTILE)
     (run / "sample.txt").write_text(HOSTILE)
     random = np.random.default_rng(0)
     probability = random.dirichlet(np.ones(3), 200)
@@ -125,7 +125,7 @@ def test_an_injected_script_is_not_run(browser, page, tmp_path):
 
 
 def test_a_hundred_thousand_steps_open_within_two_seconds_and_stay_under_five_megabytes(browser, tmp_path):
-    path = report(made(tmp_path / "run", steps=100_000), model="off", console=Console(quiet=True))
+    path = report(write_run(tmp_path / "run", steps=100_000), model="off", console=Console(quiet=True))
     assert path.stat().st_size < 5e6
     assert min(browser.open(path) for _ in range(3)) < 2000
     points = browser.js("Math.max(...figures.flatMap((f) => f.data.map((trace) => trace.y.length)))")

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from fuzz import mutations
-from report.runs import made, made_sweep
+from report.runs import write_run, write_sweep
 from rich.console import Console as Rich
 
 from jaxmodels.commands.launch import keep_logs
@@ -47,7 +47,7 @@ FILES += ("profile/operations.json",)
 
 def full(path):
     """A run with everything that a reader looks for."""
-    run = made(path)
+    run = write_run(path)
     (run / "sample.txt").write_text("Once upon a time")
     for name, content in (
         ("pictures/x1.png", b"\x89PNG"),
@@ -101,7 +101,7 @@ def test_nothing_outside_of_the_folder_is_shown_and_nothing_special_is_opened(tm
 
 @pytest.mark.slow
 def test_a_log_of_any_length_is_read_from_its_end_and_a_long_line_left_out(tmp_path):
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     log = (run / "metrics.jsonl").read_bytes()
     with (run / "metrics.jsonl").open("wb") as file:
         file.truncate(1 << 36)
@@ -115,7 +115,7 @@ def test_a_log_of_any_length_is_read_from_its_end_and_a_long_line_left_out(tmp_p
 def test_nothing_is_written_through_a_planted_link(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text(SECRET)
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     for name in (".report.html.new", "report.html", ".lock", "environment.json", "result.json"):
         (run / name).unlink(missing_ok=True)
         (run / name).symlink_to(victim)
@@ -131,7 +131,7 @@ def test_nothing_is_written_through_a_planted_link(tmp_path):
 
 
 def test_no_folder_of_a_run_is_written_through_a_link(tmp_path):
-    run, outside = made(tmp_path / "run"), tmp_path / "outside"
+    run, outside = write_run(tmp_path / "run"), tmp_path / "outside"
     outside.mkdir()
     for name in ("pictures", "processes", ".beats"):
         (run / name).symlink_to(outside)
@@ -182,7 +182,7 @@ PROFILE["operations"][0] |= {"ms": 1.5, "share": 0.5, "times": 3}
 @pytest.mark.parametrize("name", [*FILES[:4], "profile/operations.json"])
 def test_damaged_files_of_a_run_end_in_a_page_or_in_one_message(tmp_path, monkeypatch, name):
     monkeypatch.setattr("jaxmodels.report.page.library", lambda: b"")
-    run = made(tmp_path / "run", steps=8)
+    run = write_run(tmp_path / "run", steps=8)
     (run / "profile").mkdir()
     (run / "profile" / "operations.json").write_text(json.dumps(PROFILE))
     whole = (run / name).read_bytes()
@@ -228,7 +228,7 @@ def paths(value, path=()):
 )
 def test_damaged_files_of_a_sweep_end_in_a_page_or_in_one_message(tmp_path, monkeypatch, name):
     monkeypatch.setattr("jaxmodels.report.page.library", lambda: b"")
-    sweep = made_sweep(tmp_path / "sweep", kinds=("sgd",))
+    sweep = write_sweep(tmp_path / "sweep", kinds=("sgd",))
     whole = (sweep / name).read_bytes()
     if name == "result.json":  # many members: its first ones say all
         said = json.loads(whole)

@@ -15,7 +15,7 @@ import pytest
 from files import tiny_mlp, tiny_pictures, tiny_senses
 from hypothesis import given
 from hypothesis import strategies as st
-from report.runs import HOSTILE, made
+from report.runs import HOSTILE, write_run
 
 from jaxmodels import Display, cli
 from jaxmodels.commands.report import report
@@ -60,18 +60,18 @@ class Parsed(HTMLParser):
         return json.loads(self.scripts[0])
 
 
-def opened(*runs, **how) -> Parsed:
+def parsed_page(*runs, **how) -> Parsed:
     return Parsed(report(list(runs), **{"model": "off", **how}).read_text("utf-8"))
 
 
-# Thinning
+# Downsampling
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
 
 @given(st.lists(numbers, min_size=1, max_size=400), st.integers(1, 20))
-def test_a_thinned_curve_keeps_its_extremes_its_ends_and_its_gaps(values, buckets):
+def test_a_downsampled_curve_keeps_its_extremes_its_ends_and_its_gaps(values, buckets):
     y = np.array(values)
     keep = downsample.extremes(y, buckets)
     assert (np.diff(keep) > 0).all() and keep[0] == 0 and keep[-1] == len(y) - 1
@@ -96,7 +96,7 @@ def test_every_bucket_keeps_its_own_extremes():
 
 
 def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
-    run = made(tmp_path / "run", steps=8)
+    run = write_run(tmp_path / "run", steps=8)
     lines = [
         {"step": n, "train/loss": 1.0, "seconds": s} for n, s in ((1, 1.0), (2, 2.0), (3, 0.5), (4, 1.5))
     ]
@@ -107,7 +107,9 @@ def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
 def test_a_value_that_was_logged_once_is_a_point(tmp_path):
     def modes(every):
         return {
-            t["mode"] for f in opened(made(tmp_path / str(every), every=every)).figures for t in f["data"]
+            t["mode"]
+            for f in parsed_page(write_run(tmp_path / str(every), every=every)).figures
+            for t in f["data"]
         }
 
     assert modes(40) == {"lines+markers"}
@@ -115,7 +117,7 @@ def test_a_value_that_was_logged_once_is_a_point(tmp_path):
 
 
 def test_rates_come_from_the_clock_and_lines_of_one_dispatch_count_as_one_interval(tmp_path):
-    run = made(tmp_path / "run", steps=8)
+    run = write_run(tmp_path / "run", steps=8)
     clock = ((2, 0.0, 0.0), (4, 0.0, 0.0), (6, 2.0, 1.0), (8, 2.0, 1.0), (10, 4.0, 1.0))
     lines = [{"step": n, "seconds": s, "seconds_waited": w} for n, s, w in clock]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -132,11 +134,11 @@ def test_rates_come_from_the_clock_and_lines_of_one_dispatch_count_as_one_interv
     "content", [None, b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"step": "x"}', b"null", b"[" * 9999]
 )
 def test_a_missing_or_damaged_file_is_a_sentence_in_the_page(tmp_path, name, content):
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     (run / name).unlink()
     if content is not None:
         (run / name).write_bytes(content)
-    text = opened(run).text
+    text = parsed_page(run).text
     assert "A made-up run." in text or name == "experiment.py"
     if name.endswith(".json") and content != b'{"step": "x"}':
         assert name in text
@@ -151,27 +153,27 @@ def test_a_missing_or_damaged_file_is_a_sentence_in_the_page(tmp_path, name, con
     "name", ["steps", "train_s", "metrics", "baselines", "parameters", "exit", "compile_s"]
 )
 def test_a_result_that_cannot_be_does_not_end_the_report(tmp_path, name, value):
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     whole = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps({**whole, name: value}))
-    assert "A made-up run." in opened(run).text
+    assert "A made-up run." in parsed_page(run).text
 
 
 def test_a_log_that_was_cut_short_is_read_and_said(tmp_path):
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 41, "train/lo')
-    said = opened(run)
-    assert "1 of 45 lines of metrics.jsonl cannot be read" in said.text
-    assert said.figures
+    parsed = parsed_page(run)
+    assert "1 of 45 lines of metrics.jsonl cannot be read" in parsed.text
+    assert parsed.figures
 
 
 def test_values_that_are_not_finite_are_gaps(tmp_path):
-    run = made(tmp_path / "run", steps=8)
+    run = write_run(tmp_path / "run", steps=8)
     (run / "metrics.jsonl").write_text(
         '{"step": 1, "train/loss": 2.0}\n{"step": 2, "train/loss": null}\n{"step": 3, "train/loss": NaN}'
     )
-    [figure] = opened(run).figures
+    [figure] = parsed_page(run).figures
     assert figure["data"][0]["y"] == [2.0, None, None]
 
 
@@ -187,17 +189,17 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 
 def test_the_page_says_the_result_beside_the_baseline_and_how_to_repeat_it(tmp_path):
-    said = opened(made(tmp_path / "run"))
-    assert "test/accuracy0.9750published 0.9500 (+0.0250)" in said.text
-    assert "git checkout abc\njaxmodels train x.py --lr 0.1" in said.text
-    assert [f["title"] for f in said.figures][:2] == ["loss", "accuracy"]
-    assert {f["title"] for f in said.figures[2:]} == {
+    parsed = parsed_page(write_run(tmp_path / "run"))
+    assert "test/accuracy0.9750published 0.9500 (+0.0250)" in parsed.text
+    assert "git checkout abc\njaxmodels train x.py --lr 0.1" in parsed.text
+    assert [f["title"] for f in parsed.figures][:2] == ["loss", "accuracy"]
+    assert {f["title"] for f in parsed.figures[2:]} == {
         *("learning rate", "gradient norm", "examples per second", "time waited for input")
     }
 
 
 def test_nothing_of_a_run_is_read_as_html(tmp_path):
-    run = made(tmp_path / "run", name=HOSTILE, exit=HOSTILE, baselines={HOSTILE: {"test/accuracy": 1.0}})
+    run = write_run(tmp_path / "run", name=HOSTILE, exit=HOSTILE, baselines={HOSTILE: {"test/accuracy": 1.0}})
     (run / "knobs.json").write_text(json.dumps({"knobs": {HOSTILE: HOSTILE}, "options": {HOSTILE: HOSTILE}}))
     (run / "environment.json").write_text(
         json.dumps({"command": [HOSTILE], "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}})
@@ -208,10 +210,10 @@ def test_nothing_of_a_run_is_read_as_html(tmp_path):
     (run / "pictures" / "<script>alert(1)<.png").write_bytes(encode_png(np.zeros((2, 2, 1), np.uint8)))
     for runs in ([run], [run, run]):
         text = report(runs, model="off", out=tmp_path / "out.html").read_text("utf-8")
-        said = Parsed(text)
-        assert [tag for tag, _ in said.tags].count("script") == len(said.scripts) == 3
-        assert all("<" not in script for script in said.scripts[:2])
-        assert "alert(1)" in said.text and said.figures
+        parsed = Parsed(text)
+        assert [tag for tag, _ in parsed.tags].count("script") == len(parsed.scripts) == 3
+        assert all("<" not in script for script in parsed.scripts[:2])
+        assert "alert(1)" in parsed.text and parsed.figures
     assert text.count("<!--") == 0
 
 
@@ -221,14 +223,15 @@ def test_examples_that_were_passed_over_are_said_and_escaped(tmp_path):
         HOSTILE: {"count": "2"},
         "y": 3,
     }
-    run = made(tmp_path / "run", broken=skipped)
-    for said in (opened(run), opened(run, made(tmp_path / "other"))):
+    run = write_run(tmp_path / "run", broken=skipped)
+    for parsed in (parsed_page(run), parsed_page(run, write_run(tmp_path / "other"))):
         note = "train: 1,234 examples could not be loaded and count nowhere. "
         assert (
-            f"{note}The first: example 2 {HOSTILE}. result.json has" in said.text and len(said.scripts) == 3
+            f"{note}The first: example 2 {HOSTILE}. result.json has" in parsed.text
+            and len(parsed.scripts) == 3
         )
         for name in (HOSTILE, "y"):
-            assert f"impossible values of broken examples of {name}; ignored" in said.text
+            assert f"impossible values of broken examples of {name}; ignored" in parsed.text
 
 
 def test_names_of_classes_are_shown_as_they_are():
@@ -247,31 +250,31 @@ def test_names_of_classes_are_shown_as_they_are():
 
 
 def test_the_page_names_nothing_outside_of_itself(tmp_path):
-    said = opened(made(tmp_path / "run"))
-    links = [x for _, attrs in said.tags for key, x in attrs.items() if key in ("src", "href")]
+    parsed = parsed_page(write_run(tmp_path / "run"))
+    links = [x for _, attrs in parsed.tags for key, x in attrs.items() if key in ("src", "href")]
     assert all(link.startswith("data:") for link in links)
     [policy] = [
-        attrs["content"] for _, attrs in said.tags if attrs.get("http-equiv") == "Content-Security-Policy"
+        attrs["content"] for _, attrs in parsed.tags if attrs.get("http-equiv") == "Content-Security-Policy"
     ]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert any(attrs.get("name") == "viewport" for _, attrs in said.tags)
+    assert any(attrs.get("name") == "viewport" for _, attrs in parsed.tags)
 
 
 def test_pictures_and_texts_of_the_folder_are_in_the_page(tmp_path):
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     (run / "pictures").mkdir()
     for n in (5, 40):
         (run / "pictures" / f"test-boxes-{n}.png").write_bytes(encode_png(np.full((4, 4, 3), n, np.uint8)))
     (run / "pictures" / "bad.png").write_text("no picture")
     (run / "sample.txt").write_text("Once upon a time")
-    said = opened(run)
-    assert [attrs["alt"] for tag, attrs in said.tags if tag == "img"] == ["test-boxes-40", "test-boxes-5"]
-    assert "earlier: 1" in said.text and "Once upon a time" in said.text
-    assert "1 of 3 images are omitted" in said.text
+    parsed = parsed_page(run)
+    assert [attrs["alt"] for tag, attrs in parsed.tags if tag == "img"] == ["test-boxes-40", "test-boxes-5"]
+    assert "earlier: 1" in parsed.text and "Once upon a time" in parsed.text
+    assert "1 of 3 images are omitted" in parsed.text
 
 
 def test_pictures_that_would_make_the_page_too_large_are_left_out(tmp_path):
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     (run / "pictures").mkdir()
     for n in range(6):
         noise = np.random.default_rng(n).integers(0, 256, (400, 400, 3), np.uint8)
@@ -285,11 +288,11 @@ def test_pictures_that_would_make_the_page_too_large_are_left_out(tmp_path):
 
 
 def test_runs_beside_each_other_show_curves_together_and_what_differs(tmp_path):
-    runs = [made(tmp_path / "a" / "run", lr=0.1), made(tmp_path / "b" / "run", lr=0.2)]
+    runs = [write_run(tmp_path / "a" / "run", lr=0.1), write_run(tmp_path / "b" / "run", lr=0.2)]
     path = report(runs, model="off", out=tmp_path / "both.html")
-    said = Parsed(path.read_text())
-    assert "a/run" in said.text and "b/run" in said.text
-    loss = said.figures[0]
+    parsed = Parsed(path.read_text())
+    assert "a/run" in parsed.text and "b/run" in parsed.text
+    loss = parsed.figures[0]
     assert [trace["name"] for trace in loss["data"]] == [
         "a/run train",
         "a/run test",
@@ -297,13 +300,13 @@ def test_runs_beside_each_other_show_curves_together_and_what_differs(tmp_path):
         "b/run test",
     ]
     assert len({trace["line"]["color"] for trace in loss["data"]}) == 2
-    differs = said.text[said.text.index("What differs") : said.text.index("Where and how")]
+    differs = parsed.text[parsed.text.index("What differs") : parsed.text.index("Where and how")]
     assert re.search(r"lr\s*0.1\s*0.2", differs) and "seed" not in differs
-    assert [attrs["value"] for _, attrs in said.tags if attrs.get("name") == "x"] == ["step", "seconds"]
+    assert [attrs["value"] for _, attrs in parsed.tags if attrs.get("name") == "x"] == ["step", "seconds"]
 
 
 def test_a_run_given_twice_has_two_names(tmp_path):
-    run = made(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     text = Parsed(report([run, run], model="off", out=tmp_path / "out.html").read_text()).text
     assert "run (1), run (2)" in text and "The knobs are the same." in text
 
@@ -347,7 +350,7 @@ def test_an_absent_plotly_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(
         ImportError, match=r"a report's charts need plotly; pip install 'jaxmodels\[report\]'"
     ):
-        report(made(tmp_path / "run"))
+        report(write_run(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -360,7 +363,7 @@ def test_an_absent_plotly_is_one_sentence(tmp_path, monkeypatch):
 )
 def test_bad_input_is_answered(tmp_path, how, match):
     with pytest.raises(ValueError, match=match):
-        report(made(tmp_path / "run"), **how)
+        report(write_run(tmp_path / "run"), **how)
 
 
 # A real run
@@ -379,16 +382,16 @@ def test_the_command_writes_a_real_run_with_its_model(trained, tmp_path, capsys)
     out = tmp_path / "out.html"
     assert cli.main(["report", str(trained), "-o", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["report"] == str(out)
-    said = Parsed(out.read_text())
-    assert "A 10-10-1 MLP on made-up data" in said.text
-    assert "mean of the targets" in said.text
-    assert re.search(r"all\s*121", said.text)  # 10 * 10 + 10 + 10 + 1
-    assert [attrs["value"] for _, attrs in said.tags if attrs.get("name") == "x"] == [
+    parsed = Parsed(out.read_text())
+    assert "A 10-10-1 MLP on made-up data" in parsed.text
+    assert "mean of the targets" in parsed.text
+    assert re.search(r"all\s*121", parsed.text)  # 10 * 10 + 10 + 10 + 1
+    assert [attrs["value"] for _, attrs in parsed.tags if attrs.get("name") == "x"] == [
         "step",
         "seconds",
         "flops",
     ]
-    assert "time waited for input" in [figure["title"] for figure in said.figures]
+    assert "time waited for input" in [figure["title"] for figure in parsed.figures]
 
 
 @pytest.mark.slow
@@ -398,16 +401,16 @@ def test_a_checkpoint_is_asked_about_every_example_where_that_is_wanted(tmp_path
         cli.main(["train", tiny_pictures.__file__, "--folder", str(folder), "--mesh", "data=1", "--quiet"])
         == 0
     )
-    said = opened(folder, evaluate=True, model="on")
-    assert "8 examples, checkpoint of step 20: accuracy 1.0000" in said.text
-    assert [figure["title"] for figure in said.figures[-3:]] == [
+    parsed = parsed_page(folder, evaluate=True, model="on")
+    assert "8 examples, checkpoint of step 20: accuracy 1.0000" in parsed.text
+    assert [figure["title"] for figure in parsed.figures[-3:]] == [
         "Confusion matrix",
         "Reliability diagram",
         "ROC curves",
     ]
-    assert said.figures[-3]["data"][0]["text"] == [["4", ""], ["", "4"]]
-    assert said.figures[-3]["layout"]["xaxis"]["ticktext"] == ["dark", "light"]
-    images = [attrs["alt"] for tag, attrs in said.tags if tag == "img"]
+    assert parsed.figures[-3]["data"][0]["text"] == [["4", ""], ["", "4"]]
+    assert parsed.figures[-3]["layout"]["xaxis"]["ticktext"] == ["dark", "light"]
+    images = [attrs["alt"] for tag, attrs in parsed.tags if tag == "img"]
     assert (
         len([alt for alt in images if alt.startswith("example ")]) == 8 + 2
     )  # the worst, and the best of each class
@@ -421,23 +424,23 @@ def evaluated(folder, **knobs) -> Parsed:
         )
         == 0
     )
-    return opened(folder, evaluate=True, model="on")
+    return parsed_page(folder, evaluate=True, model="on")
 
 
 @pytest.mark.slow
 def test_texts_of_any_length_are_shown_with_the_names_of_their_classes(tmp_path):
-    said = evaluated(tmp_path / "run", sense="text")
+    parsed = evaluated(tmp_path / "run", sense="text")
     for text in ("<b>good</b> film film film film <b>good</b>", "bad film film bad"):
-        assert text in said.text
-    assert "zeroth" not in said.text  # the token 0, which is also what fills a row
-    assert "happy" in said.text and "sad" in said.text
-    assert not [tag for tag, _ in said.tags if tag == "audio"]
+        assert text in parsed.text
+    assert "zeroth" not in parsed.text  # the token 0, which is also what fills a row
+    assert "happy" in parsed.text and "sad" in parsed.text
+    assert not [tag for tag, _ in parsed.tags if tag == "audio"]
 
 
 @pytest.mark.slow
 def test_sounds_are_in_the_page_as_files_that_hold_their_samples(tmp_path):
-    said = evaluated(tmp_path / "run", sense="sound")
-    sounds = [attrs["src"] for tag, attrs in said.tags if tag == "audio"]
+    parsed = evaluated(tmp_path / "run", sense="sound")
+    sounds = [attrs["src"] for tag, attrs in parsed.tags if tag == "audio"]
     assert len(sounds) == 4 + 2  # the worst, and the best of each class
     with wave.open(io.BytesIO(base64.b64decode(sounds[0].removeprefix("data:audio/wav;base64,")))) as file:
         assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (8_000, 4_000, 1)
@@ -452,10 +455,10 @@ def test_inputs_for_which_a_page_has_no_room_are_left_out_and_long_texts_cut(mon
     assert {i: len(x) for i, x in shown.items()} == {0: 602, 1: 90}
 
 
-@pytest.mark.parametrize(("said", "what"), [(np.zeros(3), "ndarray"), (b"MThd", "bytes of another file")])
-def test_a_display_that_gives_what_a_page_cannot_show_is_named(said, what):
+@pytest.mark.parametrize(("content", "what"), [(np.zeros(3), "ndarray"), (b"MThd", "bytes of another file")])
+def test_a_display_that_gives_what_a_page_cannot_show_is_named(content, what):
     with pytest.raises(ValueError, match=f"the display: got {what} for an input; expected text"):
-        predictions.input_files({0: np.zeros(3)}, Display(lambda x: said))
+        predictions.input_files({0: np.zeros(3)}, Display(lambda x: content))
 
 
 def test_a_display_that_names_too_few_classes_is_a_sentence():
@@ -464,7 +467,7 @@ def test_a_display_that_names_too_few_classes_is_a_sentence():
 
 
 def test_a_task_that_says_nothing_of_examples_is_a_sentence(trained, tmp_path):
-    text = opened(trained, out=tmp_path / "out.html", evaluate=True, model="on").text
+    text = parsed_page(trained, out=tmp_path / "out.html", evaluate=True, model="on").text
     assert "The run could not be evaluated: got a task without `examine`" in text
 
 
@@ -473,7 +476,7 @@ def test_an_experiment_that_cannot_be_built_is_a_sentence(trained, tmp_path):
     (run / "experiment.py").write_text("raise RuntimeError('not here')")
     assert (
         "The model's table is absent, since the experiment could not be built here: not here"
-        in opened(run, model="on").text
+        in parsed_page(run, model="on").text
     )
 
 
@@ -483,6 +486,6 @@ def test_a_page_without_anything_else_is_made(tmp_path):
 
 
 def test_the_axis_of_a_share_tells_its_ticks_apart(tmp_path):
-    run = made(tmp_path / "run")
-    [waited] = [figure for figure in opened(run).figures if figure["title"] == "time waited for input"]
+    run = write_run(tmp_path / "run")
+    [waited] = [figure for figure in parsed_page(run).figures if figure["title"] == "time waited for input"]
     assert waited["layout"]["yaxis"]["tickformat"] == "~p"  # of d3: 0.0002 is 0.02%, where .0% says 0%

@@ -7,7 +7,7 @@ import math
 
 import pytest
 from report.browser import Browser
-from report.runs import HOSTILE, made, made_sweep
+from report.runs import HOSTILE, write_run, write_sweep
 from report.test_browser import DRAWN
 
 from jaxmodels import cli
@@ -21,7 +21,7 @@ fast = pytest.mark.fast
 
 @fast
 def test_settings_are_those_of_the_members_with_what_may_be_said_of_them(tmp_path):
-    swept = read_sweep(made_sweep(tmp_path / "sweep"))
+    swept = read_sweep(write_sweep(tmp_path / "sweep"))
     assert (len(swept.members), len(swept.settings), swept.knobs, swept.seed) == (
         24,
         8,
@@ -35,7 +35,7 @@ def test_settings_are_those_of_the_members_with_what_may_be_said_of_them(tmp_pat
 
 @fast
 def test_of_a_sweep_that_goes_on_there_is_what_has_ended(tmp_path):
-    swept = read_sweep(made_sweep(tmp_path / "sweep", ended=False))
+    swept = read_sweep(write_sweep(tmp_path / "sweep", ended=False))
     assert (len(swept.settings), swept.metric, swept.goal) == (6, "test/accuracy", "max")
     assert swept.run.notes == ["6 of 24 members have not ended yet."]
     assert report(tmp_path / "sweep").is_file()
@@ -43,7 +43,7 @@ def test_of_a_sweep_that_goes_on_there_is_what_has_ended(tmp_path):
 
 @fast
 def test_a_knob_matters_as_much_as_it_explains(tmp_path):
-    swept = read_sweep(made_sweep(tmp_path / "sweep"))
+    swept = read_sweep(write_sweep(tmp_path / "sweep"))
     rate, kind = importance(swept, "lr"), importance(swept, "kind")
     assert rate > 0.95 and kind == 0.0
     drawn = [
@@ -56,7 +56,7 @@ def test_a_knob_matters_as_much_as_it_explains(tmp_path):
 
 @fast
 def test_what_cannot_be_is_said_in_one_line(tmp_path, capsys):
-    sweep, run = made_sweep(tmp_path / "sweep"), made(tmp_path / "run")
+    sweep, run = write_sweep(tmp_path / "sweep"), write_run(tmp_path / "run")
     assert cli.main(["report", str(sweep), str(run)]) == 2
     assert "expected it alone, as a sweep has a page of its own" in capsys.readouterr().err
     (tmp_path / "new" / "members").mkdir(parents=True)
@@ -67,7 +67,7 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path, capsys):
 
 @fast
 def test_a_sweep_of_which_every_member_diverged_has_a_page(tmp_path):
-    sweep = made_sweep(tmp_path / "sweep")
+    sweep = write_sweep(tmp_path / "sweep")
     for file in (sweep / "members").glob("*/result.json"):
         file.write_text(json.dumps({"exit": "NotFinite: of step 3", "metrics": {"test/accuracy": 0.5}}))
     assert "No member has a finite result" in report(sweep).read_text()
@@ -75,7 +75,7 @@ def test_a_sweep_of_which_every_member_diverged_has_a_page(tmp_path):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_browser_draws_every_figure_and_asks_for_nothing(tmp_path, width, scheme):
-    path = report(made_sweep(tmp_path / "sweep"))
+    path = report(write_sweep(tmp_path / "sweep"))
     browser = Browser()
     try:
         browser.open(path, width=width, scheme=scheme)

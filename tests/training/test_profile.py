@@ -8,7 +8,7 @@ from types import SimpleNamespace as Made
 
 import pytest
 from files import tiny_mlp
-from report.runs import HOSTILE, made
+from report.runs import HOSTILE, write_run
 from states import same_bits
 
 from jaxmodels import cli, train
@@ -207,7 +207,7 @@ def test_a_trace_without_names_is_said_to_have_none(tmp_path, capsys, monkeypatc
 @fast
 def test_a_report_has_the_operations_as_text_and_says_where_they_are_damaged(tmp_path):
     pytest.importorskip("plotly", reason="plotly is absent; pip install 'jaxmodels[report]'")
-    folder = made(tmp_path / "run")
+    folder = write_run(tmp_path / "run")
     row = {
         "module": HOSTILE,
         "operation": "dot_general",
