@@ -356,9 +356,9 @@ def test_an_absent_plotly_is_one_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("how", "match"),
     [
-        ({"out": "absent/out.html"}, "its folder does not exist"),
-        ({"out": "."}, "it is a folder"),
-        ({"evaluate": True, "model": "off"}, "give one of them"),
+        ({"out": "absent/out.html"}, "got a file in a folder that does not exist"),
+        ({"out": "."}, "got a folder"),
+        ({"evaluate": True, "model": "off"}, "expected one of them"),
     ],
 )
 def test_bad_input_is_answered(tmp_path, how, match):
