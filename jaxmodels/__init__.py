@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """The package, in which no folder hides the public name that it shares: launch is the function, launch/ is a folder."""
+    """The package. No folder hides a public name: jaxmodels.launch is the function, not the folder."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Ignores what Python does after it has imported a folder of a public name."""

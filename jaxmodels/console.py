@@ -1,4 +1,4 @@
-"""What a person sees of a command: a progress bar on a terminal, a line from time to time elsewhere, nothing with --quiet.
+"""What a person sees of a command: a progress bar on a terminal, elsewhere a line from time to time.
 
 The module is imported when the command line starts, so rich is imported only where something is printed.
 """
@@ -44,7 +44,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class _Stream:
-    """Standard output or error as it is at the moment of writing; a failed write is dropped and raises nothing.
+    """Standard output or error as it is when written to; a failed write is dropped and raises nothing.
 
     A disk may be full or a pipe closed: the run, and the thread that prints, go on.
     """
@@ -162,10 +162,10 @@ class Console:
         """
         now = time.perf_counter()
         if self._progress:
-            wanted = now - self._shown >= 0.2 or done == self._steps
+            shows = now - self._shown >= 0.2 or done == self._steps
         else:
-            wanted = due or now - self._shown >= EVERY
-        if self.quiet or not wanted:
+            shows = due or now - self._shown >= EVERY
+        if self.quiet or not shows:
             return
         self._shown = now
         text = f"loss {values.get('loss', float('nan')):.4g}"

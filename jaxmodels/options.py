@@ -1,7 +1,8 @@
 """Where and how a run happens: the options of training, and those that several commands share.
 
-Imports nothing heavy, as help pages need these classes. A command's own options stand beside its function, in
-jaxmodels.commands. Each class is a group of a help page; each line of a field's docstring is a line of its help.
+Imports nothing heavy, as help pages need these classes. A command's own options stand beside its function,
+in jaxmodels.commands. Each class is a group of a help page; each line of a field's docstring is a line of
+its help.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class DistributedOptions:
     processes: int = 0
     """How many processes there are."""
     lost_after: float = 20.0
-    """Seconds without a sign of life after which a process counts as lost, and the others stop with status 76."""
+    """Seconds without a sign of life after which a process is lost, and the others stop with status 76."""
 
 
 @dataclass(frozen=True, kw_only=True)

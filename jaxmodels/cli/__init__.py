@@ -41,12 +41,13 @@ NOTES = """\
 jaxmodels COMMAND --help                  the options of a command
 jaxmodels train FILE --help               the knobs of a file, with types and defaults
 
-A FILE and a RUN's folder are code: the file, or the folder's experiment.py, is executed (except by list and watch).
-A FOLDER of weights is data, and never executed.
+A FILE and a RUN's folder are code: the file, or the folder's experiment.py, is executed
+(except by list and watch). A FOLDER of weights is data, and never executed.
 
-Exit status: 0 done, 1 failed (also for want of disk, memory or threads), 2 bad input, 3 the loss was not finite,
-75 no step came to its end within --stall-after, 76 another process of the run was lost
-(both: the same command goes on), 130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
+Exit status: 0 done, 1 failed (also for want of disk, memory or threads), 2 bad input,
+3 the loss was not finite, 75 no step came to its end within --stall-after,
+76 another process of the run was lost (both: the same command goes on),
+130 stopped by Ctrl-C and saved, 143 stopped by SIGTERM and saved.
 """
 
 
@@ -66,7 +67,7 @@ def help_text() -> str:
 
 
 def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int) -> int:
-    """Runs one command and gives its exit status; leave(status): how it ends where it was interrupted while it ran."""
+    """Runs one command and gives its exit status; leave(status) ends a command that was interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(help_text(), end="")
@@ -111,7 +112,7 @@ def _missing(error: Exception) -> str:
 
 
 def _explain(error: Exception) -> int | None:
-    """The exit status, after one message, of a user's mistake or a fault of the system; None for anything else."""
+    """Prints a user's mistake or a system's fault, and gives its exit status; None for any other error."""
     if isinstance(error, FirstFailed):  # process 0 has printed it
         return error.exit_status
     if in_company() and _of_xla(error):
@@ -124,7 +125,7 @@ def _explain(error: Exception) -> int | None:
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         advice = "Raise the limits (ulimit -u, ulimit -v), or end other processes"
         return fail(f"got no new thread from the system; expected room for one more. {advice}", FAILED)
-    # A ModuleNotFoundError is of the experiment's own imports; an extra that is not installed has another message.
+    # A ModuleNotFoundError comes from the experiment's own imports; an absent extra raises another error.
     absent = isinstance(error, ModuleNotFoundError)
     if isinstance(error, ValueError | ImportError) and not absent and _raised_here(error):
         return fail(str(error), BAD_INPUT)

@@ -1,4 +1,4 @@
-"""What a command is, and what all commands do alike: parse, join other processes, print JSON, give an exit status."""
+"""What a command is, and what all of them do: parse, join other processes, print JSON, end with a status."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ class Command:
         names = {field.name for part in parts for field in dataclasses.fields(part)}
         if clashes := [name for name in config_fields if name in names]:
             raise ValueError(
-                f"{operands[0]}: got a knob {clashes[0]}, which is the name of an option of jaxmodels {self.name}; "
-                "expected another name. Rename the knob"
+                f"{operands[0]}: got a knob {clashes[0]}, which is the name of an option of jaxmodels "
+                f"{self.name}; expected another name. Rename the knob"
             )
         about = (file.module.__doc__ or "").strip()
         parsed, config = parse(prog, apart(words, file.config), parts, about=about, knobs=file.config)
@@ -170,7 +170,7 @@ def command(
     reads: bool = False,
     prepare: Callable[[list[str]], list[str]] = list,
 ) -> Callable[[Callable[[CommandLine, Console, dict[str, Any]], Json | Ended]], Command]:
-    """Makes a command of a function, whose docstring is its help: the first line in `jaxmodels --help`, all on its page.
+    """Makes a command of a function. Its docstring is the help; `jaxmodels --help` shows the first line.
 
     The function gets the command line, a console and the values of the options by name, and gives what --json
     prints. See Command for the arguments.

@@ -52,7 +52,7 @@ def parse(
 
 
 def groups_of(kind: type) -> list[type]:
-    """The dataclasses that a dataclass consists of, in the order of its fields; itself where it consists of none."""
+    """The dataclasses that a dataclass inherits its fields from, in their order; itself if there are none."""
     return [base for base in reversed(kind.__bases__) if dataclasses.is_dataclass(base)] or [kind]
 
 
@@ -107,8 +107,8 @@ def swept_knobs(words: Sequence[str], names: Sequence[str]) -> tuple[dict[str, A
         name = name.replace("-", "_")
         if word.startswith("--") and name.partition(".")[0] in names and "." in name:
             raise ValueError(
-                f"{word}: got a field of the knob {name.partition('.')[0]}, a dataclass; expected a plain knob, as a sweep "
-                "has no others on its command line. Give Config a knob of its own for it"
+                f"{word}: got a field of the knob {name.partition('.')[0]}, a dataclass; expected a plain "
+                "knob, as a sweep has no others on its command line. Give Config a knob of its own for it"
             )
         if not word.startswith("--") or name not in names:
             rest.append(word)

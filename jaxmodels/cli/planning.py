@@ -58,7 +58,7 @@ def find_rate(line: CommandLine, console: Console, options: dict[str, Any]) -> J
 
 
 def _train_command(line: CommandLine, own: type, knob: str, value: str) -> str:
-    """The command that trains with the words of this one except its own options, and with the knob at the value."""
+    """The command that trains with this line's knobs and shared options, and with the knob at the value."""
     spelt = [f"--{knob}", f"--{knob.replace('_', '-')}"]
     words = [word for word in line.words if word not in flags(OutputOptions)]
     kept = without(words, [*flags(own), *spelt])

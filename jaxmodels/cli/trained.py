@@ -18,8 +18,9 @@ from jaxmodels.console import Console, number, shown
 from jaxmodels.options import CheckpointOptions, DistributedOptions
 
 CODE = (
-    "A run's folder is code: its experiment.py is executed, so give only one made by you, or by somebody whose code you "
-    "would execute. A folder of weights is never executed, and one that looks like both is refused."
+    "A run's folder is code: its experiment.py is executed, so give only one made by you, or by somebody "
+    "whose code you would execute. A folder of weights is never executed, and one that looks like both is "
+    "refused."
 )
 
 

@@ -101,8 +101,8 @@ def _take(sweep: str, member: str, folder: str) -> Json:
 
     if not member:
         raise ValueError(
-            f"{sweep}: got a folder without --take; expected an experiment's file to sweep. Give the file, or --take MEMBER "
-            "to take a member out of a sweep's folder"
+            f"{sweep}: got a folder without --take; expected an experiment's file to sweep. Give the file, "
+            "or --take MEMBER to take a member out of a sweep's folder"
         )
     run = extract_member(sweep, member, folder or Path("runs") / member)
     train = shlex.join(["jaxmodels", "train", str(run / "experiment.py"), "--folder", str(run)])

@@ -45,10 +45,13 @@ class DoctorOptions:
 def doctor(
     *, speed: bool = DoctorOptions.speed == "on", folder: str | Path = DoctorOptions.folder
 ) -> dict[str, Any]:
-    """{"error", "environment", "memory_bytes", "extras", "speed", "advice"}; speed: whether to measure, some seconds.
+    """{"error", "environment", "memory_bytes", "extras", "speed", "advice"} of this computer.
+
+    The argument speed says whether to measure, which takes some seconds.
 
     error: why JAX finds no device, or ""; where there is an error, the rest describes the CPU.
-    extras: the missing packages of each extra. speed: {"median", "least", "most", "unit"} of each measurement.
+    extras: the missing packages of each extra.
+    speed: {"median", "least", "most", "unit"} of each measurement.
     advice: sentences that say what to change.
     """
     import jax
@@ -103,9 +106,9 @@ def _installed(package: str) -> bool:
 
 
 def measured(device: Any) -> dict[str, dict[str, Any]]:
-    """Speed of products of square matrices and of reading and writing an array: median, least and most of ROUNDS rounds.
+    """The speed of products of square matrices, and of reading and writing an array.
 
-    Each round waits for the device.
+    Median, least and most of ROUNDS rounds, each of which waits for the device.
     """
     import jax
     import jax.numpy as jnp
@@ -146,7 +149,8 @@ def advice(platform: str, load: float, folder: Path) -> list[str]:
         if platform == "cpu" and there:
             do = "look at its driver" if _installed(package) else f"pip install 'jaxmodels[{extra}]'"
             sentences.append(
-                f"there is {what} that JAX does not use: {do}, and at JAX_PLATFORMS and what JAX says when it starts"
+                f"there is {what} that JAX does not use: {do}, and at JAX_PLATFORMS and what JAX says when "
+                "it starts"
             )
     sentences += [
         f"{name}={os.environ[name]} changes what JAX does: unset it unless it is meant"
@@ -155,7 +159,8 @@ def advice(platform: str, load: float, folder: Path) -> list[str]:
     ]
     if load > BUSY:
         sentences.append(
-            f"other programs keep the cores busy ({load:.1f} processes wait for each): measure again when they are done"
+            f"other programs keep the cores busy ({load:.1f} processes wait for each): measure again when "
+            "they are done"
         )
     parent = folder if folder.exists() else folder.absolute().parent
     if not os.access(parent, os.W_OK):

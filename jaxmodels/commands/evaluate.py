@@ -1,4 +1,4 @@
-"""jaxmodels evaluate: a run's checkpoint, or other weights, on the experiment's data, on other data or on texts."""
+"""jaxmodels evaluate: a checkpoint, or other weights, on the experiment's data, on other data or on texts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class EvaluateOptions:
     """What is evaluated."""
 
     texts: tuple[str, ...] = ()
-    """Files of text that the language model scores, each with its loss and perplexity, in place of the experiment's data."""
+    """Files of text, each scored by its loss and perplexity, in place of the experiment's data."""
     data: str = ""
-    """Other data, prepared like the run's own: a path that the experiment's other_data reads, such as a folder of images."""
+    """A path that the experiment's other_data reads, such as a folder; prepared like its own data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +68,19 @@ def evaluate(
     if not is_file and is_weights(run):
         if data or weights:
             raise ValueError(
-                f"{run}: got a folder of weights, with --{'data' if data else 'weights'}; expected a run or an "
-                "experiment's file, which says how they are read. Give that"
+                f"{run}: got a folder of weights, with --{'data' if data else 'weights'}; expected a run or "
+                "an experiment's file, which says how they are read. Give that"
             )
         return _evaluate_weights_on_texts(run, texts, mesh, console)
     if is_file and not weights:
         raise ValueError(
-            f"{run}: got an experiment's file without weights; expected a run's folder, or a file with --weights. "
-            "Train it, or give weights"
+            f"{run}: got an experiment's file without weights; expected a run's folder, or a file with "
+            "--weights. Train it, or give weights"
         )
     if knobs and not is_file:
         raise ValueError(
-            f"{run}: got knobs {', '.join(knobs)} for a run; expected none, as a run has its own. Leave them out"
+            f"{run}: got knobs {', '.join(knobs)} for a run; expected none, as a run has its own. Leave them "
+            "out"
         )
     if weights:
         if is_file:
@@ -99,15 +100,16 @@ def evaluate(
     if data:
         if experiment.other_data is None:
             raise ValueError(
-                f"{run}: got --data {data}, and its build() gives no other_data; expected Experiment(other_data=…), a "
-                "function of a path that gives a pipeline. Add it to the experiment's file"
+                f"{run}: got --data {data}, and its build() gives no other_data; expected "
+                "Experiment(other_data=…), a function of a path that gives a pipeline. Add it to the "
+                "experiment's file"
             )
         experiment = replace(experiment, evals={Path(data).name: experiment.other_data(str(data))})
     if texts:
         if experiment.decoder is None:
             raise ValueError(
-                f"{run}: got --texts, and its build() gives no decoder; expected a model that reads text. See "
-                "jaxmodels.tasks.language"
+                f"{run}: got --texts, and its build() gives no decoder; expected a model that reads text. "
+                "See jaxmodels.tasks.language"
             )
         scored = pipelines_of_texts(experiment.decoder, texts)
         experiment = replace(experiment, evals={**(experiment.evals if data else {}), **scored})
@@ -139,8 +141,8 @@ def state_of_weights(experiment: Experiment, path: str | Path, mesh: str = "") -
 
     if experiment.weights is None:
         raise ValueError(
-            f"got --weights {path}, and build() gives no `weights`; expected Experiment(weights=…), such as lambda "
-            "path: load_weights(model, path). Add it to the experiment's file"
+            f"got --weights {path}, and build() gives no `weights`; expected Experiment(weights=…), such as "
+            "lambda path: load_weights(model, path). Add it to the experiment's file"
         )
     weights = experiment.weights(str(path))
     without_optimizer = replace(experiment, optimizer=optax.identity())
@@ -159,9 +161,9 @@ def _check_shapes(path: str | Path, kind: str, expected_tree: Any, tree: Any) ->
     if differing:
         name = differing[0]
         raise ValueError(
-            f"{path}: got the {kind} {name} {got.get(name, 'absent')}; expected {expected.get(name, 'absent')}, as "
-            f"the experiment's model has ({len(differing)} differ). Give the weights, or the knobs, that belong "
-            "together"
+            f"{path}: got the {kind} {name} {got.get(name, 'absent')}; expected "
+            f"{expected.get(name, 'absent')}, as the experiment's model has ({len(differing)} differ). Give "
+            "the weights, or the knobs, that belong together"
         )
 
 
@@ -188,11 +190,13 @@ def _evaluate_weights_on_texts(
 
     if processes.count() > 1:
         raise ValueError(
-            f"{folder}: got a folder of weights and {processes.count()} processes; expected one process. Start it once"
+            f"{folder}: got a folder of weights and {processes.count()} processes; expected one process. "
+            "Start it once"
         )
     if not texts:
         raise ValueError(
-            f"{folder}: got a folder of weights, which has no data; expected texts to score. Give --texts FILE"
+            f"{folder}: got a folder of weights, which has no data; expected texts to score. Give --texts "
+            "FILE"
         )
     model = read_text_model(folder)
     scored = pipelines_of_texts(model.decoder, texts)
@@ -208,8 +212,8 @@ def pipelines_of_texts(decoder: Decoder, texts: Sequence[str | Path]) -> dict[st
     names = [Path(text).name for text in texts]
     if len(set(names)) < len(names):
         raise ValueError(
-            f"evaluate: got texts with the same name, {', '.join(names)}; expected different ones, as their scores are "
-            "named after them. Rename one"
+            f"evaluate: got texts with the same name, {', '.join(names)}; expected different ones, as their "
+            "scores are named after them. Rename one"
         )
     return {name: _overlapping_windows(decoder, text) for name, text in zip(names, texts, strict=True)}
 
@@ -223,8 +227,8 @@ def _overlapping_windows(decoder: Decoder, text: str | Path) -> Any:
 
     if decoder.source:
         raise ValueError(
-            f"{text}: got a text for a model that maps one text to another; expected a model that continues texts. Give "
-            "--data, which the experiment reads"
+            f"{text}: got a text for a model that maps one text to another; expected a model that continues "
+            "texts. Give --data, which the experiment reads"
         )
     try:
         tokens = list(decoder.encode(Path(text).read_text("utf-8")))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from jaxmodels.runs.experiment_file import File
 
 USED = 0.92  # fraction of the memory: the rest is for gaps of the allocator and for what lives beside a step
-# On CPUs libraries take more memory than XLA counts: 1.4 times as much for a step of digits_cnn.py that counts 3.6 GiB.
+# On CPUs libraries take more memory than XLA counts: 1.4 times as much for a step of digits_cnn.py that
+# counts 3.6 GiB.
 USED_OF_CPU = 0.7
 GROUP = "/sys/fs/cgroup/memory.max"  # a container's limit
 TRIES = 8  # programs that are compiled at most
@@ -44,7 +45,7 @@ def find_batch(
     console: Console | None = None,
     **knobs: Any,
 ) -> dict[str, Any]:
-    """{"batch", "bytes", "limit", "examples", "tried": [{"batch", "bytes"}]} of an experiment's file; bytes of one device.
+    """{"batch", "bytes", "limit", "examples", "tried": [{"batch", "bytes"}]}; bytes are of one device.
 
     knob: the file's knob that is the batch. memory: GiB of a device; 0 asks the device, and for CPUs the
         system how much is free.
@@ -58,14 +59,16 @@ def find_batch(
 
     if memory < 0:
         raise ValueError(
-            f"find-batch: got --memory {memory:g}; expected GiB above 0, or 0 for what the device has. Change it"
+            f"find-batch: got --memory {memory:g}; expected GiB above 0, or 0 for what the device has. "
+            "Change it"
         )
     options, console = options or Options(), console or Console(quiet=True)
     file = experiment_file.load(experiment)
     names = [field.name for field in dataclasses.fields(file.config)]
     if knob not in names:
         raise ValueError(
-            f"find-batch: got --knob {knob}, which {file.path} does not have; expected one of {', '.join(names)}. Give one"
+            f"find-batch: got --knob {knob}, which {file.path} does not have; expected one of "
+            f"{', '.join(names)}. Give one"
         )
 
     def with_batch(n):
@@ -76,8 +79,8 @@ def find_batch(
     is_integer = isinstance(first, int) and not isinstance(first, bool)
     if not is_integer or with_batch(2 * first).train.batch == built.train.batch:
         raise ValueError(
-            f"find-batch: got --knob {knob}, with which the batch stays {built.train.batch}; expected the knob that is the "
-            "batch. Give that"
+            f"find-batch: got --knob {knob}, with which the batch stays {built.train.batch}; expected the "
+            "knob that is the batch. Give that"
         )
     mesh = check(built, options)
     used = USED_OF_CPU if mesh.devices.flat[0].platform == "cpu" else USED
@@ -103,8 +106,8 @@ def find_batch(
         smallest = min((size for size in tried.values() if size is not None), default=0)
         raise ValueError(
             f"find-batch: got no batch that fits into {in_bytes(limit)}, as the smallest one tried takes "
-            f"{in_bytes(smallest)}; expected one. Shard the state (--mesh fsdp=N), rematerialize activations (--remat full), "
-            "or use a smaller model"
+            f"{in_bytes(smallest)}; expected one. Shard the state (--mesh fsdp=N), rematerialize activations "
+            "(--remat full), or use a smaller model"
         )
     return {
         "batch": fit,
@@ -145,7 +148,7 @@ def _guess(points: dict[int, int], low: int, high: int, limit: float) -> int:
 
 
 def _bytes(with_batch: Callable[[int], Experiment], n: int, options: Options) -> int | None:
-    """Memory of a device that the compiled step of n examples takes; None where the data or the compiler refuses n."""
+    """Bytes of a device that the compiled step of n examples takes; None where data or compiler refuse n."""
     import jax
 
     from jaxmodels.analysis.memory import is_out_of_memory
@@ -191,7 +194,7 @@ def _steps(built: Experiment, options: Options, console: Console) -> bool:
 
 
 def available(device: Any, count: int = 1) -> float:
-    """Bytes of a device's memory; for a CPU those that the system has free, divided by the `count` simulated devices."""
+    """Bytes of a device's memory; a simulated one of `count` has its share of what is free."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"])
@@ -202,6 +205,7 @@ def available(device: Any, count: int = 1) -> float:
         limits.append(float(texts[GROUP]))
     if not limits:
         raise ValueError(
-            "got no free memory from the system; expected MemAvailable in /proc/meminfo. Give it with --memory GIB"
+            "got no free memory from the system; expected MemAvailable in /proc/meminfo. Give it with "
+            "--memory GIB"
         )
     return min(limits) / count

@@ -68,11 +68,13 @@ def find_rate(
 
     if not 0 < low < high < math.inf:
         raise ValueError(
-            f"find-rate: got --low {low:g} --high {high:g}; expected 0 < low < high, as in --low 1e-6 --high 10. Change them"
+            f"find-rate: got --low {low:g} --high {high:g}; expected 0 < low < high, as in --low 1e-6 --high "
+            "10. Change them"
         )
     if updates < 20:
         raise ValueError(
-            f"find-rate: got --updates {updates}; expected at least 20. Give a hundred or more for a clear curve"
+            f"find-rate: got --updates {updates}; expected at least 20. Give a hundred or more for a clear "
+            "curve"
         )
     file = experiment_file.load(experiment)
     built: Experiment = file.build(experiment_file.make_config(file, knobs))
@@ -107,7 +109,7 @@ def find_rate(
 
 
 def _peak(built: Experiment) -> tuple[int, float]:
-    """(update, rate) where the experiment's first rate is highest; of long runs to within a thousandth of the steps."""
+    """(update, rate) where the experiment's first rate is highest, to within a thousandth of the steps."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -117,8 +119,8 @@ def _peak(built: Experiment) -> tuple[int, float]:
 
     if built.make_step is not None:
         raise ValueError(
-            "find-rate: got an experiment with its own step (make_step), which may have several rates; expected one with a "
-            "single loss. Try rates with jaxmodels sweep"
+            "find-rate: got an experiment with its own step (make_step), which may have several rates; "
+            "expected one with a single loss. Try rates with jaxmodels sweep"
         )
     abstract = jax.eval_shape(lambda: initial(built))
 
@@ -128,8 +130,9 @@ def _peak(built: Experiment) -> tuple[int, float]:
     leaves = jax.tree.leaves(abstract.opt_state, is_leaf=is_schedule_free)
     if any(map(is_schedule_free, leaves)) or not rates_in(abstract.opt_state):
         raise ValueError(
-            "find-rate: got an optimizer that cannot be tried at other rates; expected updates that are proportional to a "
-            "rate, which the optimizer's state holds. Use one of jaxmodels.optim that is not schedule-free"
+            "find-rate: got an optimizer that cannot be tried at other rates; expected updates that are "
+            "proportional to a rate, which the optimizer's state holds. Use one of jaxmodels.optim that is "
+            "not schedule-free"
         )
 
     def rate(update):  # compiled, only the schedule is left of it
@@ -142,7 +145,7 @@ def _peak(built: Experiment) -> tuple[int, float]:
     highest = int(np.argmax(rates))
     if not rates[highest] > 0:
         raise ValueError(
-            "find-rate: got an experiment whose own rate is 0 at every step; expected one above 0, which is then scaled. Set "
-            "the file's rate"
+            "find-rate: got an experiment whose own rate is 0 at every step; expected one above 0, which is "
+            "then scaled. Set the file's rate"
         )
     return int(updates[highest]), float(rates[highest])

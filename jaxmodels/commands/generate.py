@@ -23,9 +23,9 @@ class GenerateOptions:
     prompt: tuple[str, ...] = ()
     """One or more texts to continue; by default the experiment's own prompt."""
     tokens: int = 200
-    """At most this many new tokens. A text may be longer than the model's context: when that is full, generation continues
-    from its newer half, and of a longer prompt only the end is read. With --beams, prompt and tokens must fit into it; a
-    model with an encoder stops at its end."""
+    """At most this many new tokens. A text may be longer than the model's context.
+    When that is full, generation continues from its newer half; of a longer prompt only the end is read.
+    With --beams, prompt and tokens must fit into the context; a model with an encoder stops at its end."""
     temperature: float = 0.8
     """0 always takes the likeliest token."""
     top_k: int = 0
@@ -91,7 +91,7 @@ def sample(
     prompt: str | Sequence[str] | None = None,
     **options: Any,
 ) -> list[Generation]:
-    """What an experiment's model generates in this state after each prompt, by default the experiment's own."""
+    """What an experiment's model generates in this state after each prompt, by default its own."""
     from jaxmodels import decoding
     from jaxmodels.runs.open_run import model_variables
 

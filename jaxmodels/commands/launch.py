@@ -24,7 +24,7 @@ class LaunchOptions:
     restarts: int = 0
     """How often all are started again after one was lost or stalled."""
     lost_after: float = DistributedOptions.lost_after
-    """Seconds without a sign of life after which a process counts as lost, and the others stop with status 76."""
+    """Seconds without a sign of life after which a process is lost, and the others stop with status 76."""
 
 
 def launch(
@@ -37,18 +37,23 @@ def launch(
     lost_after: float = LaunchOptions.lost_after,
     console: Console | None = None,
 ) -> int:
-    """Trains in several processes on this computer; gives the exit status of the first that failed, else of process 0.
+    """Trains in several processes on this computer.
 
-    words: the file, and train's options and knobs, as on the command line. folder: the run's, where the output of
-    every process but 0 is kept, in processes/N.log; process 0's is this one's. Ctrl-C and SIGTERM save and stop all;
-    a second one kills. They find each other at 127.0.0.1, which no other computer reaches; NCCL takes the same
-    interface, and on CPUs Gloo listens at the address that the computer's own name stands for.
+    Returns the exit status of the first process that failed, else of process 0.
+
+    words: the file, and train's options and knobs, as on the command line.
+    folder: the run's. The output of every process but 0 is kept there, in processes/N.log; that of process 0
+        is this one's.
+
+    Ctrl-C and SIGTERM save and stop all; a second one kills. The processes find each other at 127.0.0.1,
+    which no other computer reaches; NCCL takes the same interface, and on CPUs Gloo listens at the address of
+    the computer's own name.
     """
     if processes < 1 or devices_each < 1 or restarts < 0 or lost_after <= 0:
         raise ValueError(
             f"launch: got processes={processes}, devices_each={devices_each}, restarts={restarts}, "
-            f"lost_after={lost_after}; expected at least one process and device, 0 restarts or more, and a time above 0. "
-            "Change these options"
+            f"lost_after={lost_after}; expected at least one process and device, 0 restarts or more, and a "
+            "time above 0. Change these options"
         )
     from jaxmodels.launch.launcher import Group
 

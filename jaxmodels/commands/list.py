@@ -1,4 +1,4 @@
-"""jaxmodels list: the experiments of a folder, the results that they state, and their last runs. No file is executed."""
+"""jaxmodels list: a folder's experiments, their stated results and their last runs. No file is executed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def list_experiments(
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(
-            f"{folder}: got {'a file' if folder.exists() else 'no such folder'}; expected a folder of experiments' files. "
-            "Give one"
+            f"{folder}: got {'a file' if folder.exists() else 'no such folder'}; expected a folder of "
+            "experiments' files. Give one"
         )
     lines: list[dict[str, Any]] = []
     for file in sorted(folder.glob("*.py")):  # links too: they are the user's own
@@ -98,7 +98,7 @@ def _last(runs: Path, name: str) -> dict[str, Any] | None:
 
 
 def show(lines: list[dict[str, Any]], console: Console) -> None:
-    """A line for each experiment: name, about, stated result and last run, cut to the terminal's width if there is one."""
+    """A line for each experiment: name, about, stated result and last run, cut to a terminal's width."""
     if not lines:
         console.say("no experiment: no file has a class Config and a function build")
         return
@@ -124,7 +124,7 @@ def show(lines: list[dict[str, Any]], console: Console) -> None:
 
 
 def show_models(lines: Iterable[Mapping[str, Any]], console: Console) -> Iterator[Mapping[str, Any]]:
-    """Yields each line of the models' table and prints it as it comes, since counting a model takes a while."""
+    """Yields each line of the models' table, and prints it at once, as counting a model takes a while."""
     room = shutil.get_terminal_size((1 << 16, 24)).columns - len(GAP) * 3 - 18 - 15 - 26
     console.say(GAP.join([f"{'model':18}", f"{'parameters':>15}", f"{'input':26}", "weights of"]), "dim")
     for line in lines:

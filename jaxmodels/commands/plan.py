@@ -50,7 +50,7 @@ def plan(
     console: Console | None = None,
     **knobs: Any,
 ) -> dict[str, Any]:
-    """The plan of an experiment's file on a machine such as "v5p-512" (chips), "v5p:8x8x8", "h200-256" or "cpu:8".
+    """The plan of an experiment's file on a machine: "v5p-512" (chips), "v5p:8x8x8", "h200-256", "cpu:8", …
 
     No array of the model is ever allocated. Facts and forecast are in one dict of JSON's types.
     mesh: by default fsdp over all devices.
@@ -123,11 +123,13 @@ def check(on: str, accumulate: int) -> Target:
 
     if not on:
         raise ValueError(
-            f"plan: got no --on; expected a machine, as in --on v5p-512, h200-256 or cpu:8. Name one; {COUNTING}"
+            "plan: got no --on; expected a machine, as in --on v5p-512, h200-256 or cpu:8. Name one; "
+            f"{COUNTING}"
         )
     if accumulate < 1:
         raise ValueError(
-            f"plan: got --accumulate {accumulate}; expected at least 1, the number of micro-batches. Give 1 or more"
+            f"plan: got --accumulate {accumulate}; expected at least 1, the number of micro-batches. Give 1 "
+            "or more"
         )
     return target(on)
 

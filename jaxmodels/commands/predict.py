@@ -34,7 +34,7 @@ def predict(
     precision: str = CheckpointOptions.precision,
     warn: Any = print,
 ) -> list[dict[str, Any]]:
-    """The predictions of a run's model, or of a folder of weights, for each file: a dict with "file" and "picture".
+    """A model's prediction for each file: a dict, with "file" and "picture". run: also a folder of weights.
 
     "picture" is the path of a drawing of the prediction, in the folder `out`: by default `predictions` in the
     run's folder, and in the working folder for a folder of weights.
@@ -81,12 +81,12 @@ def predictions(
     from jaxmodels.runs.png import write_png
     from jaxmodels.training.check_batches import check_read
 
-    # The drawing of a file is named after the file; that of anything else, such as a sentence, after all its text.
+    # The drawing of a file is named after the file; that of a sentence, say, after its whole text.
     names = [safe_name(Path(file).stem if _is_path(str(file)) else str(file)) for file in files]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(
-            f"predict: got two files called {repeated[0]}; expected different names, as the drawings are named after them. "
-            "Give them one by one"
+            f"predict: got two files called {repeated[0]}; expected different names, as the drawings are "
+            "named after them. Give them one by one"
         )
     program = jax.jit(predictor.predict)
     reports = []

@@ -20,9 +20,10 @@ class ReportOptions:
     """What the page shows."""
 
     out: str = ""
-    """The HTML file, also -o; by default report.html in the folder of the one run, or in the working folder."""
+    """The HTML file, also -o; by default report.html in the one run's folder, or in the working folder."""
     evaluate: bool = False
-    """Also show the best or newest checkpoint's predictions of every example: confusions, calibration, worst and best."""
+    """Also show predictions of every example, by the best or newest checkpoint.
+    Confusions, calibration, the worst and the best."""
     model: Literal["on", "off"] = "on"
     """Whether the run's experiment.py is executed, which the model's table and FLOPs need."""
 
@@ -52,32 +53,35 @@ def report(
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     if not folders:
         raise ValueError(
-            "report: got no run; expected the folders of one or more. Give the folder that `jaxmodels train` named last"
+            "report: got no run; expected the folders of one or more. Give the folder that `jaxmodels "
+            "train` named last"
         )
     if model == "off" and evaluate:
         raise ValueError(
-            "report: got --evaluate, which builds the run's model, and --model off; expected one of them. Leave one out"
+            "report: got --evaluate, which builds the run's model, and --model off; expected one of them. "
+            "Leave one out"
         )
     page.library()  # fails where it is not installed, before anything takes time
     sweeps = [folder for folder in folders if is_sweep(folder)]
     if sweeps and (len(folders) > 1 or evaluate):
         raise ValueError(
-            f"{sweeps[0]}: got a sweep with other folders or --evaluate; expected it alone, as a sweep has a page of its "
-            "own. Give its folder alone, without --evaluate"
+            f"{sweeps[0]}: got a sweep with other folders or --evaluate; expected it alone, as a sweep has a "
+            "page of its own. Give its folder alone, without --evaluate"
         )
     opened = [] if sweeps else [read_run(folder) for folder in folders]
     for folder in folders:
         if is_weights(folder):
             raise ValueError(
-                f"{folder}: got a folder of weights; expected a run's folder. Give what `jaxmodels train` named"
+                f"{folder}: got a folder of weights; expected a run's folder. Give what `jaxmodels train` "
+                "named"
             )
         if model == "on" and not sweeps:
             check_code(folder, console.warn)
     path = Path(out) if out else folders[0] / "report.html" if len(folders) == 1 else Path("report.html")
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(
-            f"{path}: got {'a folder' if path.is_dir() else 'a file in a folder that does not exist'}; expected a file that "
-            "can be written. Give another --out"
+            f"{path}: got {'a folder' if path.is_dir() else 'a file in a folder that does not exist'}; "
+            "expected a file that can be written. Give another --out"
         )
     written = (
         sweep_page(read_sweep(sweeps[0])) if sweeps else page_of(opened, evaluate, model == "on", console)
@@ -108,7 +112,7 @@ def page_of(runs: list[Run], evaluate: bool, build: bool, console: Console) -> P
 
 
 def _classifier_reports(run: Run, console: Console) -> tuple[dict[str, ClassifierReport], int | None]:
-    """(reports by evaluation, step) of the best checkpoint, else the newest; none, and a note, where that fails."""
+    """(reports by evaluation, step) of the best or newest checkpoint; where that fails, a note instead."""
     from jaxmodels.report.predictions import classifier_reports
     from jaxmodels.runs.open_run import open_run
 

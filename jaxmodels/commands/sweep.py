@@ -1,8 +1,10 @@
-"""jaxmodels sweep: many settings of an experiment's knobs, trained together and compared; any can be trained further.
+"""jaxmodels sweep: many settings of an experiment's knobs, trained together and compared.
 
-SWEEP/experiment.py, knobs.json     the experiment, as in a run's folder; knobs.json without the knobs that are swept
-SWEEP/members/NAME/                 each member's log and result, what it learned from its data, and fingerprints of that
-SWEEP/together/N/                   checkpoints of members that train in one loop; the log of the job that trains it
+Every member can be taken out and trained further. The files of a sweep:
+
+SWEEP/experiment.py, knobs.json     as in a run's folder; knobs.json without the knobs that are swept
+SWEEP/members/NAME/                 a member's log and result, what it learned, and fingerprints of its data
+SWEEP/together/N/                   checkpoints of members that train in one loop, and its job's log
 SWEEP/study.journal, study.json     trials of --search tpe, and those that are this sweep's
 SWEEP/submitit/                     files that submitit writes for jobs: pickles
 SWEEP/result.json                   the table
@@ -35,7 +37,7 @@ class SweepOptions:
 
     search: Literal["grid", "random", "halton", "tpe", "halving", "hyperband", "pbt"] = "grid"
     """grid trains all combinations of the values; the others train --trials of them.
-    The settings are drawn at random (random), evenly by Halton's sequence (halton), or by earlier results (tpe).
+    They are drawn at random (random), evenly by Halton's sequence (halton), or from earlier results (tpe).
     halving and hyperband stop the worse members early.
     With pbt the worst members take over the best ones' states, with changed knobs."""
     trials: int = 0
@@ -43,15 +45,16 @@ class SweepOptions:
     draws: int = 0
     """Seed of the drawn settings."""
     study: str = ""
-    """The journal of tpe's study, a file that several computers may share; by default in the sweep's folder."""
+    """The journal of tpe's study, which several computers may share; by default in the sweep's folder."""
     every: int = 0
     """Steps between generations of pbt; 0 is a tenth of all."""
     metric: str = ""
-    """What members are compared by, as in test/accuracy; by default the experiment's best, else the first accuracy."""
+    """The metric that members are compared by, as in test/accuracy.
+    By default the experiment's best, else the first accuracy."""
     goal: Literal["", "max", "min"] = ""
     """Whether a high or a low metric is better; by default its name decides."""
     on: Literal["", "local", "slurm", "ray"] = ""
-    """Train in jobs that share the folder: local processes, Slurm's (by submitit), or tasks of a Ray cluster."""
+    """Train in jobs that share the folder: local processes, Slurm's (by submitit), or a Ray cluster's."""
     workers: int = 2
     """Jobs that the members are split into."""
     resources: str = ""
@@ -61,7 +64,8 @@ class SweepOptions:
     folder: str = ""
     """The sweep's folder; by default runs/sweep-NAME."""
     take: str = ""
-    """Make a run's folder of this member, at --folder; FILE is the sweep's folder, whose experiment.py is executed."""
+    """Make a run's folder of this member, at --folder.
+    FILE is then the sweep's folder, whose experiment.py is executed."""
     precision: Literal["float32", "bfloat16"] = Options.precision
     """Of parameters and activations inside the model, as for train."""
     accumulate: int = Options.accumulate
@@ -86,16 +90,19 @@ def sweep(
     console: Console | None = None,
     **knobs: Any,
 ) -> dict[str, Any]:
-    """Trains every setting of the knobs and compares them; goes on where it stopped, and trains only what is new.
+    """Trains every setting of the knobs and compares them.
+
+    Goes on where it stopped, and trains only what is new.
 
     Returns {"members": [...], "settings": [...], "verdict": ...}.
 
-    knobs: the file's. A list or a space.Range is swept, and so is a string such as "1e-4,3e-4" or "0..7" where
-        the knob is not a string; anything else is fixed.
+    knobs: the file's. A list or a space.Range is swept, and so is a string such as "1e-4,3e-4" or "0..7"
+        where the knob is not a string; anything else is fixed.
     search: "grid" takes all combinations; "random" and "halton" draw `trials` of them; "halving", "hyperband"
-        and "pbt" take all, or draw with trials, and stop or change members before their end; "tpe" asks Optuna
-        for `trials` settings in rounds.
-    draws: seed of the drawn settings. study: tpe's journal, by default in the folder; several sweeps may share it.
+        and "pbt" take all, or draw with trials, and stop or change members before their end; "tpe" asks
+        Optuna for `trials` settings in rounds.
+    draws: seed of the drawn settings.
+    study: tpe's journal, by default in the folder; several sweeps may share it.
     every: steps between generations of pbt.
     metric: by default the experiment's best, else the first accuracy, else the first metric.
     on: "local", "slurm" or "ray" trains in `workers` jobs there, each of which asks for resources such as
@@ -121,8 +128,8 @@ def sweep(
     base = experiment_file.make_config(file, fixed)
     if on and search in selection.EARLY:
         raise ValueError(
-            f"sweep: got --on {on} with --search {search}, which compares all members while they train; expected them to "
-            f"train here. Leave out --on {on}"
+            f"sweep: got --on {on} with --search {search}, which compares all members while they train; "
+            f"expected them to train here. Leave out --on {on}"
         )
     if workers < 1:
         raise ValueError(f"sweep: got --workers {workers}; expected 1 or more. Change it")
@@ -197,8 +204,9 @@ def sweep(
 def _check_ends(experiment: Experiment) -> None:
     if experiment.stop_when is not None:
         raise ValueError(
-            "sweep: got an experiment with stop_when; expected one without, since members train in step with each other. "
-            "Leave it out, by a knob, and use --search halving, which stops the worse members early"
+            "sweep: got an experiment with stop_when; expected one without, since members train in step "
+            "with each other. Leave it out, by a knob, and use --search halving, which stops the worse "
+            "members early"
         )
 
 

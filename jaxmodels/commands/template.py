@@ -61,8 +61,8 @@ def template(
         raise ValueError(f"template: got {kind}; expected slurm, jobset or tpu. Give one of them")
     if min(nodes, cores, hours) < 1 or gpus < 0:
         raise ValueError(
-            f"template {kind}: got nodes={nodes}, cores={cores}, hours={hours}, gpus={gpus}; expected at least one of each, "
-            "and 0 GPUs or more. Change these options"
+            f"template {kind}: got nodes={nodes}, cores={cores}, hours={hours}, gpus={gpus}; expected at "
+            "least one of each, and 0 GPUs or more. Change these options"
         )
     name = re.sub(r"[^a-z0-9]+", "-", Path(file).stem.lower()).strip("-") or "run"
     folder = folder or f"runs/{Path(file).stem}"

@@ -1,4 +1,4 @@
-"""jaxmodels tokenize: text files as token files, by a tokenizer that is trained or loaded, for both splits."""
+"""jaxmodels tokenize: text files become token files of both splits, by a trained or loaded tokenizer."""
 
 from __future__ import annotations
 

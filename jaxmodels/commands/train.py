@@ -41,23 +41,23 @@ def train(
     from jaxmodels.training import runner
     from jaxmodels.training.check import check
 
-    options, place, others, knobs = _sort(arguments)
-    processes.join(cluster.given(others.coordinator, others.process, others.processes))
+    options, folder_options, distributed, knobs = _sort(arguments)
+    processes.join(cluster.given(distributed.coordinator, distributed.process, distributed.processes))
     console = console or Console(quiet=True, muted=not processes.first())
     memory = None
     if isinstance(experiment, Experiment):
         if knobs:
             raise ValueError(_unknown_options(knobs))
         built, name = experiment, "run"
-        path = Path(place.folder) if place.folder else None
-        run_identity = RunDefinition("", {"steps": experiment.steps, "seed": experiment.seed}, {})
+        path = Path(folder_options.folder) if folder_options.folder else None
+        definition = RunDefinition("", {"steps": experiment.steps, "seed": experiment.seed}, {})
     else:
         file = experiment_file.load(experiment)
         config = experiment_file.make_config(file, knobs)
         name = experiment_file.run_name(file, config)
-        path = Path(place.folder or Path("runs") / name)
+        path = Path(folder_options.folder or Path("runs") / name)
         memory = file.memory(config)
-        if not place.fresh:
+        if not folder_options.fresh:
 
             def learned(folder: Path = path) -> dict[str, Any]:
                 return read_learned(folder) if has_begun(folder) else {}
@@ -65,24 +65,24 @@ def train(
             memory.values.update(processes.on_first_process(learned))
         built = file.build(config)
         knobs = experiment_file.knobs_of(config)
-        run_identity = RunDefinition(file.source, knobs, {"precision": options.precision}, file.beside)
+        definition = RunDefinition(file.source, knobs, {"precision": options.precision}, file.beside)
     check(built, options)  # before a folder is made
     if path is None:
         return runner.run(built, options, console=console)
     with console.busy("taking the data's fingerprint"):
-        run_identity = run_identity._replace(data=fingerprints.fingerprints(built))
+        definition = definition._replace(data=fingerprints.fingerprints(built))
     if isinstance(experiment, Experiment):
         with console.busy("tracing a step, by which the run is known"):
-            run_identity = run_identity._replace(traced=step_digest.described(built, options.precision))
+            definition = definition._replace(traced=step_digest.described(built, options.precision))
     folder = Folder(path, keep=options.keep or built.keep, warn=console.warn)
     try:
-        folder.open(run_identity, fresh=place.fresh, force=place.force)
+        folder.open(definition, fresh=folder_options.fresh, force=folder_options.force)
         if memory is not None:
             memory.keep(folder.write_learned)
             experiment_file.name_classes(built, console.warn)
         processes.watch(path)
         return runner.run(
-            built, options, folder=folder, console=console, name=name, knobs=dict(run_identity.knobs)
+            built, options, folder=folder, console=console, name=name, knobs=dict(definition.knobs)
         )
     finally:
         folder.close()
@@ -99,9 +99,9 @@ def _sort(arguments: Mapping[str, Any]) -> tuple[Options, FolderOptions, Distrib
             check_type(name, value, hints[name])
         return values
 
-    options, place, others = of(Options), of(FolderOptions), of(DistributedOptions)
-    knobs = {k: v for k, v in arguments.items() if k not in {**options, **place, **others}}
-    return Options(**options), FolderOptions(**place), DistributedOptions(**others), knobs
+    options, folder_options, distributed = of(Options), of(FolderOptions), of(DistributedOptions)
+    knobs = {k: v for k, v in arguments.items() if k not in {**options, **folder_options, **distributed}}
+    return Options(**options), FolderOptions(**folder_options), DistributedOptions(**distributed), knobs
 
 
 def _unknown_options(knobs: Mapping[str, Any]) -> str:
@@ -110,6 +110,6 @@ def _unknown_options(knobs: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(next(iter(knobs)), names, n=1)
     advice = f"Write {close[0]}=" if close else "Give the file, or build the Experiment with them"
     return (
-        f"train: got {', '.join(knobs)} for an Experiment; expected options alone, as its knobs went into build(). "
-        f"{advice}"
+        f"train: got {', '.join(knobs)} for an Experiment; expected options alone, as its knobs went into "
+        f"build(). {advice}"
     )

@@ -1,4 +1,4 @@
-"""jaxmodels verify-resume: shows on the user's own experiment that a killed run goes on as if nothing had happened.
+"""jaxmodels verify-resume: shows on the user's own experiment that a killed run resumes exactly.
 
 One run takes its steps without interruption. Another takes the same steps, is killed with SIGKILL several
 times at seeded moments, and is started again each time with the same command. Then every array of every
@@ -76,8 +76,8 @@ def verify_resume(
 
     if not 0 < every <= through or kills < 0:
         raise ValueError(
-            f"verify-resume: got through={through}, every={every}, kills={kills}; expected 1 <= every <= through and "
-            "kills >= 0. Change these options"
+            f"verify-resume: got through={through}, every={every}, kills={kills}; expected 1 <= every <= "
+            "through and kills >= 0. Change these options"
         )
     console = console or Console(quiet=True)
     file = experiment_file.load(experiment)
@@ -86,8 +86,8 @@ def verify_resume(
     steps = min(through, built.steps)
     if kills and every >= steps:
         raise ValueError(
-            f"verify-resume: got every={every} for {steps} steps; expected a checkpoint before the last step, to go on from. "
-            "Lower --every or raise --through"
+            f"verify-resume: got every={every} for {steps} steps; expected a checkpoint before the last "
+            "step, to go on from. Lower --every or raise --through"
         )
     with tempfile.TemporaryDirectory(prefix="jaxmodels-verify-") as temporary:
         base = Path(temporary)
@@ -110,8 +110,8 @@ def verify_resume(
             shutil.rmtree(base / "killed")
         else:
             raise ValueError(
-                f"verify-resume: got {steps} steps that ended before {kills} kills; expected a longer run. Raise --through "
-                f"(the experiment has {built.steps:,} steps) or lower --kills"
+                f"verify-resume: got {steps} steps that ended before {kills} kills; expected a longer run. "
+                f"Raise --through (the experiment has {built.steps:,} steps) or lower --kills"
             )
         _finish(start())
         return _compare(built, base / "whole", base / "killed", kills)
@@ -126,10 +126,10 @@ def _killed(
     longest: float,
     console: Console,
 ) -> bool:
-    """Starts a run and kills it `kills` times, each at most `longest` seconds late; False where it ended before.
+    """Starts a run and kills it `kills` times; False where it ended before.
 
-    The first kill waits for a complete checkpoint, as a run that starts from the beginning proves nothing; the
-    others wait until a checkpoint is being written.
+    The first kill waits for a complete checkpoint, as a run that starts from the beginning proves nothing;
+    the others wait until a checkpoint is being written. Each comes at most `longest` seconds later.
     """
     from jaxmodels.runs.checkpoint import Checkpoints
 
@@ -165,7 +165,10 @@ def _finish(process: subprocess.Popen) -> None:
 
 
 def _kill_later(process: subprocess.Popen, checkpoints: Path, delay: float, *, complete: bool) -> bool:
-    """Kills the process `delay` seconds after its next checkpoint began, or is complete; True where it ended before."""
+    """Kills the process `delay` seconds after its next checkpoint began, or is complete.
+
+    True where the process ended before.
+    """
     entries = partial(_complete_steps if complete else _entries, checkpoints)
     before = entries()
     while process.poll() is None and not entries() - before:
@@ -218,7 +221,8 @@ def _compare(experiment: Any, whole: Path, killed: Path, kills: int) -> Outcome:
                 text = f"FAIL: step {n}, array {name} differs, by up to {difference:.3g}"
                 return Outcome(False, text, compared, kills, n, name)
     steps = ", ".join(map(str, compared))
-    text = f"PASS: after {kills} kills all arrays of {len(compared)} checkpoints ({steps}) are equal, bit for bit"
+    checkpoints = f"{len(compared)} checkpoints ({steps})"
+    text = f"PASS: after {kills} kills all arrays of {checkpoints} are equal, bit for bit"
     return Outcome(True, text, compared, kills)
 
 

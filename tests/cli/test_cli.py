@@ -1,4 +1,4 @@
-"""The command line: what each command prints, its exit status, and that bad input is answered in one message."""
+"""The command line: what each command prints, its exit status, and one message for bad input."""
 
 from __future__ import annotations
 
@@ -159,7 +159,8 @@ def test_it_tells_its_version(capsys):
         (["trian"], "there is no command 'trian'; did you mean train?"),
         (
             ["zzz"],
-            "there is no command 'zzz'; choose from train, sweep, plan, launch, template, evaluate, predict, generate, "
+            "there is no command 'zzz'; choose from train, sweep, plan, launch, template, evaluate, "
+            "predict, generate, "
             "report, watch, find-rate, find-batch, list, doctor, tokenize, convert, verify-resume",
         ),
         (["train"], "jaxmodels train needs FILE first; see jaxmodels train --help"),
@@ -180,7 +181,8 @@ def test_it_tells_its_version(capsys):
         (["train", MLP, "--mesh", "data=16"], "simulate them: JAX_NUM_CPU_DEVICES=16"),
         (
             ["train", MLP, "--mesh", "data:8"],
-            "mesh: got 'data:8', in which 'data:8' is no axis with its size; expected axes with sizes. Write data=8 or data=4,fsdp=2",
+            "mesh: got 'data:8', in which 'data:8' is no axis with its size; expected axes with sizes. "
+            "Write data=8 or data=4,fsdp=2",
         ),
         (
             ["train", MLP, "--mesh", "data=0"],

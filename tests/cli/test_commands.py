@@ -1,4 +1,4 @@
-"""The table of commands: each is there once, and each option is documented once and has its default from one place."""
+"""The table of commands: each stands there once; each option is documented once and has one default."""
 
 from __future__ import annotations
 

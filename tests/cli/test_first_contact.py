@@ -1,4 +1,4 @@
-"""What newcomers met: a start that came to nothing, a model of their own, a run of an object, numbers of tables."""
+"""What newcomers met: a start that failed, a model of their own, a run of an object, numbers of tables."""
 
 from __future__ import annotations
 
