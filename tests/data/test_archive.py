@@ -51,13 +51,13 @@ FILES = {"a/1.txt": b"one", "a/2.txt": b"two", "b/3.png": b"three"}
     ],
 )
 class TestAny:
-    def test_the_wanted_members_come_by_name(self, make, tmp_path):
+    def test_the_chosen_members_are_found_by_name(self, make, tmp_path):
         assert members(make(tmp_path, FILES)) == FILES
         assert members(make(tmp_path, FILES), lambda name: name.endswith(".txt")) == {
             k: v for k, v in FILES.items() if "txt" in k
         }
 
-    def test_links_are_passed_over_and_names_that_lead_outside_write_nothing(self, make, tmp_path):
+    def test_links_are_skipped_and_names_that_lead_outside_write_nothing(self, make, tmp_path):
         inside = tmp_path / "inside"
         inside.mkdir()
         hostile = {"../evil.txt": b"x", "/tmp/evil-of-a-test.txt": b"y", "link.txt": "/etc/passwd"}
@@ -72,7 +72,7 @@ class TestAny:
         ):
             members(bomb, limit=1_000_000)
 
-    def test_a_file_that_was_cut_off_is_named(self, make, tmp_path):
+    def test_a_truncated_archive_is_named(self, make, tmp_path):
         path = make(tmp_path, {"big": bytes(range(256)) * 400})
         path.write_bytes(path.read_bytes()[:60])
         with pytest.raises(

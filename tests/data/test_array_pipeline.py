@@ -9,13 +9,13 @@ from jaxmodels.pipeline import Pipeline
 pytestmark = pytest.mark.fast
 
 
-def pictures(n=23):
+def images(n=23):
     draw = np.random.default_rng(0)
     return {"image": draw.random((n, 6, 6, 1), np.float32), "label": np.arange(n, dtype=np.int32)}
 
 
 def make(**options):
-    return ArrayPipeline(pictures, **{"batch": 8, "seed": 3, **options})
+    return ArrayPipeline(images, **{"batch": 8, "seed": 3, **options})
 
 
 def equal(a, b):
@@ -39,14 +39,10 @@ def test_reading_from_the_middle_gives_what_reading_through_gives():
 
 
 def test_an_example_is_changed_alike_wherever_the_batch_ends_and_differently_in_each_pass():
-    data = ArrayPipeline(
-        {"image": np.tile(pictures(1)["image"], (16, 1, 1, 1))}, batch=16, augment=(crop(2),)
-    )
-    other = ArrayPipeline(
-        {"image": np.tile(pictures(1)["image"], (16, 1, 1, 1))}, batch=4, augment=(crop(2),)
-    )
+    data = ArrayPipeline({"image": np.tile(images(1)["image"], (16, 1, 1, 1))}, batch=16, augment=(crop(2),))
+    other = ArrayPipeline({"image": np.tile(images(1)["image"], (16, 1, 1, 1))}, batch=4, augment=(crop(2),))
     image = data.rows(0, 0, 16)["image"]
-    assert np.array_equal(image[4:8], other.rows(1, 0, 4)["image"])  # the same place in the stream
+    assert np.array_equal(image[4:8], other.rows(1, 0, 4)["image"])  # the same position in the stream
     assert not np.array_equal(image, data.rows(1, 0, 16)["image"])
 
 

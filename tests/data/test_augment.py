@@ -80,7 +80,7 @@ CHANGES = {
 every = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 
 
-def pictures(n=64, C=3):
+def images(n=64, C=3):
     return np.random.default_rng(0).random((n, 9, 12, C)).astype(np.float32)
 
 
@@ -88,7 +88,7 @@ def pictures(n=64, C=3):
 @pytest.mark.parametrize("C", [1, 3])
 def test_host_and_device_change_alike(change, C):
     u = uniform(KEYS[:64], change.numbers, salt=99)
-    host, device = change.apply(pictures(C=C), u), jax.jit(change.apply)(pictures(C=C), u)
+    host, device = change.apply(images(C=C), u), jax.jit(change.apply)(images(C=C), u)
     assert host.dtype == device.dtype == np.float32 and host.shape == device.shape == (64, 9, 12, C)
     near = np.isclose(host, device, atol=1e-4).mean()
     assert near > 0.995  # a rounding to bytes may fall to either side
@@ -97,10 +97,10 @@ def test_host_and_device_change_alike(change, C):
 @every
 def test_an_example_changes_by_its_own_numbers_and_stays_in_range(change):
     u = uniform(KEYS[:64], change.numbers)
-    whole = change.apply(pictures(), u)
-    np.testing.assert_allclose(change.apply(pictures()[5:9], u[5:9]), whole[5:9], atol=1e-6)
+    whole = change.apply(images(), u)
+    np.testing.assert_allclose(change.apply(images()[5:9], u[5:9]), whole[5:9], atol=1e-6)
     assert whole.min() >= -1e-6 and whole.max() <= 1 + 1e-6
-    assert not np.allclose(whole, pictures())
+    assert not np.allclose(whole, images())
 
 
 def test_no_two_changes_have_the_same_salt():
@@ -108,7 +108,7 @@ def test_no_two_changes_have_the_same_salt():
 
 
 def test_erasing_fills_a_rectangle_of_the_asked_size_with_the_mean():
-    image = pictures(2_000, 1)
+    image = images(2_000, 1)
     got = erase(0.5, (0.2, 0.2), 1.0)({"image": image}, KEYS[:2_000])["image"]
     changed = (got != image)[..., 0]
     touched = changed.any((1, 2))
@@ -122,7 +122,7 @@ def test_erasing_fills_a_rectangle_of_the_asked_size_with_the_mean():
 
 def test_a_crop_of_the_whole_image_is_the_image():
     np.testing.assert_allclose(
-        resized_crop((1.0, 1.0), 1.0).apply(pictures(), np.full((64, 4), 0.3)), pictures(), atol=1e-5
+        resized_crop((1.0, 1.0), 1.0).apply(images(), np.full((64, 4), 0.3)), images(), atol=1e-5
     )
 
 
@@ -136,9 +136,9 @@ def test_a_crop_of_a_quarter_is_that_quarter_enlarged():
 
 def test_nothing_turned_sheared_scaled_or_moved_is_the_image_and_half_a_turn_is_the_image_upside_down():
     none = np.full((64, 6), 0.5)
-    np.testing.assert_allclose(warp().apply(pictures(), none), pictures(), atol=1e-5)
-    turned = warp(angle=180, shear=0, scale=0, shift=0).apply(pictures(), np.ones((64, 6)))
-    np.testing.assert_allclose(turned, pictures()[:, ::-1, ::-1], atol=1e-4)
+    np.testing.assert_allclose(warp().apply(images(), none), images(), atol=1e-5)
+    turned = warp(angle=180, shear=0, scale=0, shift=0).apply(images(), np.ones((64, 6)))
+    np.testing.assert_allclose(turned, images()[:, ::-1, ::-1], atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -174,7 +174,7 @@ def test_changes_of_rand_augment_are_pillows_at_half_strength(op, reference):
 
 
 def test_rand_augment_chooses_each_of_its_changes_equally_often():
-    image = np.repeat(pictures(1), 2_000, 0)
+    image = np.repeat(images(1), 2_000, 0)
     got = rand_augment(1, 9)({"image": image}, KEYS[:2_000])["image"]
     same = (got == image).all((1, 2, 3)).mean()
     assert 1 / 14 - 0.03 < same < 3 / 14  # no change; and what changes nothing in this image
@@ -190,9 +190,9 @@ def test_a_task_trains_on_changed_images_and_is_evaluated_on_the_others():
 
     task = augmented(Task(None, loss, lambda params, extra, batch: batch["image"]), (flip, crop(2)))
     keys_B = jax.random.split(jax.random.key(0), 64)
-    image, _, keys = jax.jit(task.loss)({}, {}, {"image": pictures()}, keys_B)
+    image, _, keys = jax.jit(task.loss)({}, {}, {"image": images()}, keys_B)
     assert (keys == keys_B).all()
-    np.testing.assert_array_equal(task.evaluate({}, {}, {"image": pictures()}), pictures())
-    part, _, _ = jax.jit(task.loss)({}, {}, {"image": pictures()[8:12]}, keys_B[8:12])
+    np.testing.assert_array_equal(task.evaluate({}, {}, {"image": images()}), images())
+    part, _, _ = jax.jit(task.loss)({}, {}, {"image": images()[8:12]}, keys_B[8:12])
     np.testing.assert_array_equal(part, image[8:12])
-    assert not np.array_equal(image, pictures())
+    assert not np.array_equal(image, images())

@@ -41,7 +41,7 @@ def refused(read, *, seconds=10.0):
 
 
 def repeated(pack, piece, size, head=b""):
-    """What unpacks to the head and pieces up to this size; packers allow that one packed piece follows another."""
+    """Bytes that unpack to the head and pieces up to this size; a packed piece may follow another."""
     return (pack(head) if head else b"") + pack(piece) * (size // len(piece))
 
 
@@ -80,7 +80,7 @@ def test_a_compressed_npz(tmp_path):
 @pytest.mark.parametrize(
     "ending, pack", [("tar.gz", gzip.compress), ("tar.bz2", bz2.compress), ("tar.xz", lzma.compress)]
 )
-def test_a_compressed_tar_of_one_large_file_even_where_it_is_not_wanted(tmp_path, ending, pack):
+def test_a_compressed_tar_of_one_large_file_even_where_it_is_not_chosen(tmp_path, ending, pack):
     info = tarfile.TarInfo("a.txt")
     info.size = 1 << 30
     path = tmp_path / f"x.{ending}"

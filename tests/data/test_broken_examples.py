@@ -1,4 +1,4 @@
-"""Broken files among whole ones: passed over where that is asked for, counted, listed, and the same after a resumption."""
+"""Broken files among sound ones: skipped where asked, counted, listed, and the same after a resumption."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def folder(tmp_path):
         path = tmp_path / "data" / "ab"[i % 2] / f"{i:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
-    (tmp_path / "data" / "a" / "04.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "a" / "04.png").write_bytes(b"no image")
     whole = (tmp_path / "data" / "b" / "05.png").read_bytes()
     (tmp_path / "data" / "b" / "05.png").write_bytes(whole[: len(whole) // 2])
     return tmp_path / "data"
 
 
-def test_a_broken_picture_ends_a_run_with_its_name_and_the_way_on(folder):
+def test_a_broken_image_ends_a_run_with_its_name_and_advice(folder):
     with pytest.raises(
         ValueError, match=r'example 2 .*a/04\.png.* could not be loaded: .*with on_broken="skip"'
     ):
@@ -95,7 +95,7 @@ def missing(item):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(("fails", "said"), [(rated, "its rate is 800"), (missing, "KeyError: 'imgae'")])
-def test_where_none_of_the_first_can_be_loaded_for_one_reason_nothing_is_passed_over(fails, said, workers):
+def test_where_none_of_the_first_can_be_loaded_for_one_reason_nothing_is_skipped(fails, said, workers):
     data = GrainPipeline(
         list(range(20)), load=fails, batch=5, on_broken="skip", workers=workers, spec={"x": ((), np.float32)}
     )
@@ -106,7 +106,7 @@ def test_where_none_of_the_first_can_be_loaded_for_one_reason_nothing_is_passed_
     data.close()
 
 
-def test_few_broken_ones_or_other_reasons_are_passed_over_from_the_first_on():
+def test_few_broken_examples_or_several_reasons_are_skipped_from_the_start():
     spec = {"x": ((), np.dtype(np.float32))}
     data = GrainPipeline(["broken"] * 3 + [5], load=load, batch=1, on_broken="skip", spec=spec)
     assert [float(data.rows(i, 0, 1)["weight"][0]) for i in range(4)] == [0, 0, 0, 1] and len(
@@ -129,7 +129,7 @@ def test_shapes_come_from_the_first_example_that_can_be_loaded():
 
 
 @pytest.mark.slow
-def test_the_run_counts_and_lists_what_it_passed_over(folder, tmp_path, capsys):
+def test_the_run_counts_and_lists_the_examples_that_it_skipped(folder, tmp_path, capsys):
     import optax
 
     from jaxmodels.models.mlp import MLP

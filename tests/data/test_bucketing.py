@@ -33,7 +33,7 @@ def test_a_batch_is_what_one_writes_by_hand():
     st.integers(1, 5),
     st.one_of(st.none(), st.integers(0, 3)),
 )
-def test_one_pass_gives_every_text_once_cut_to_the_length(texts, length, batch, seed):
+def test_one_pass_holds_every_text_once_truncated_to_the_length(texts, length, batch, seed):
     data = TextPipeline(
         {**join(texts), "label": np.arange(len(texts))},
         length=length,

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.fast
 pytest.importorskip("PIL", reason="needs pillow")
 
 
-def test_a_grid_has_each_image_in_its_place_row_by_row():
+def test_a_grid_has_its_images_row_by_row():
     images = np.linspace(0, 1, 5 * 4).reshape(5, 2, 2, 1).astype(np.float32)
     whole = grid(images, 3, zoom=2, gap=1)
     assert whole.shape == (2 * 5 + 1, 3 * 5 + 1, 3)
@@ -23,7 +23,7 @@ def test_a_grid_has_each_image_in_its_place_row_by_row():
     assert (whole[6:, 11:] == 255).all()  # where no image is
 
 
-def test_a_caption_stands_below_the_whole_picture():
+def test_a_caption_is_below_the_whole_image():
     image = np.full((400, 500, 3), 77, np.uint8)
     whole = captioned(image, "coat 97.0%")
     assert whole.shape[1] == 500 and whole.shape[0] > 400
@@ -31,7 +31,7 @@ def test_a_caption_stands_below_the_whole_picture():
     assert whole[400:].min() < 100 and (whole[400:].mean() > 200)  # dark letters on white
 
 
-def test_small_pictures_are_enlarged_before_anything_is_written_on_them():
+def test_small_images_are_enlarged_before_anything_is_drawn_on_them():
     assert captioned(np.zeros((28, 28, 1), np.uint8), "x").shape[1] >= 320
 
 
@@ -51,9 +51,9 @@ def test_a_label_is_written_beside_its_box():
 
 
 def test_a_heat_map_is_dark_where_much_is():
-    picture = heatmap(np.array([[9, 0], [4, 5]]), ["cat", "dog"])
-    assert picture.dtype == np.uint8 and picture.shape[2] == 3
-    cells = picture[-2 * 36 :, -2 * 36 :].astype(int)
+    image = heatmap(np.array([[9, 0], [4, 5]]), ["cat", "dog"])
+    assert image.dtype == np.uint8 and image.shape[2] == 3
+    cells = image[-2 * 36 :, -2 * 36 :].astype(int)
     assert cells[3, 3].sum() < cells[39, 39].sum() < cells[3, 39].sum()  # all, most and none of their rows
 
 

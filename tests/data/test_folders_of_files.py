@@ -1,4 +1,4 @@
-"""Folders of pictures, of recordings and of texts."""
+"""Folders of images, of recordings and of texts."""
 
 import struct
 import tarfile
@@ -21,24 +21,24 @@ from jaxmodels.data.unpack import Allowance
 pytestmark = pytest.mark.fast
 
 
-def picture(path, colour, size=(20, 10)):
+def save_image(path, color, size=(20, 10)):
     image = pytest.importorskip("PIL.Image")
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.new("RGB", size, colour).save(path)
+    image.new("RGB", size, color).save(path)
 
 
-def pictures(folder):
-    picture(folder / "red" / "a.png", (255, 0, 0))
-    picture(folder / "red" / "deeper" / "b.bmp", (255, 0, 0), (7, 30))
-    picture(folder / "blue" / "c.PNG", (0, 0, 255))
-    picture(folder / "blue" / ".hidden.png", (0, 0, 0))
-    picture(folder / ".cache" / "d.png", (0, 0, 0))
-    (folder / "blue" / "notes.txt").write_text("not a picture")
+def image_tree(folder):
+    save_image(folder / "red" / "a.png", (255, 0, 0))
+    save_image(folder / "red" / "deeper" / "b.bmp", (255, 0, 0), (7, 30))
+    save_image(folder / "blue" / "c.PNG", (0, 0, 255))
+    save_image(folder / "blue" / ".hidden.png", (0, 0, 0))
+    save_image(folder / ".cache" / "d.png", (0, 0, 0))
+    (folder / "blue" / "notes.txt").write_text("not an image")
     return folder
 
 
-def test_classes_are_the_folders_in_order_and_hidden_files_are_passed_over(tmp_path):
-    data = image_folder(pictures(tmp_path), size=(4, 6), batch=3)
+def test_classes_are_the_folders_in_order_and_hidden_files_are_skipped(tmp_path):
+    data = image_folder(image_tree(tmp_path), size=(4, 6), batch=3)
     batch = data.rows(0, 0, 3)
     assert data.classes == ("blue", "red") and batch["label"].tolist() == [0, 1, 1]
     assert batch["image"].shape == (3, 4, 6, 3) and batch["image"].dtype == np.float32
@@ -46,14 +46,14 @@ def test_classes_are_the_folders_in_order_and_hidden_files_are_passed_over(tmp_p
     assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == dict(data.spec)
 
 
-def test_grey_pictures_have_one_channel(tmp_path):
-    batch = image_folder(pictures(tmp_path), size=4, batch=3, channels=1).rows(0, 0, 3)
+def test_grey_images_have_one_channel(tmp_path):
+    batch = image_folder(image_tree(tmp_path), size=4, batch=3, channels=1).rows(0, 0, 3)
     assert batch["image"].shape == (3, 4, 4, 1) and np.allclose(
         batch["image"][:, 0, 0, 0], [29 / 255, 76 / 255, 76 / 255]
     )
 
 
-def test_what_protrudes_is_cut_off_evenly(tmp_path):
+def test_an_image_is_cropped_in_the_middle(tmp_path):
     image = pytest.importorskip("PIL.Image")
     (tmp_path / "x").mkdir()
     stripes = np.zeros((4, 12, 3), np.uint8)
@@ -64,7 +64,7 @@ def test_what_protrudes_is_cut_off_evenly(tmp_path):
 
 def test_rows_of_a_folder_are_a_slice_of_its_batch(tmp_path):
     data = image_folder(
-        pictures(tmp_path),
+        image_tree(tmp_path),
         size=4,
         batch=3,
         seed=1,
@@ -90,12 +90,12 @@ def bomb():
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"no picture", "UnidentifiedImageError"),
+        (b"no image", "UnidentifiedImageError"),
         (bomb(), "8000 x 8000 pixels, more than"),
         (b"%!PS-Adobe-3.0 EPSF", "Unidentified"),
     ],
 )
-def test_a_bad_picture_is_named(tmp_path, content, message):
+def test_a_bad_image_is_named(tmp_path, content, message):
     pytest.importorskip("PIL.Image")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "bad.png").write_bytes(content)
@@ -103,8 +103,8 @@ def test_a_bad_picture_is_named(tmp_path, content, message):
         image_folder(tmp_path, size=4, batch=1).rows(0, 0, 1)
 
 
-def test_a_cut_off_picture_is_named(tmp_path):
-    picture(tmp_path / "x" / "cut.png", (1, 2, 3), (300, 300))
+def test_a_truncated_image_is_named(tmp_path):
+    save_image(tmp_path / "x" / "cut.png", (1, 2, 3), (300, 300))
     path = tmp_path / "x" / "cut.png"
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(ValueError, match=r"cut\.png"):
@@ -140,7 +140,7 @@ def recordings(tmp_path):
     return tmp_path
 
 
-def test_recordings_are_cut_or_filled_with_zeros_and_channels_averaged(recordings):
+def test_recordings_are_truncated_or_padded_with_zeros_and_channels_averaged(recordings):
     data = audio_folder(recordings, rate=8_000, samples=5, batch=2)
     batch = data.rows(0, 0, 2)
     assert data.classes == ("buzz", "hum") and batch["label"].tolist() == [0, 1]
@@ -148,7 +148,7 @@ def test_recordings_are_cut_or_filled_with_zeros_and_channels_averaged(recording
     assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == dict(data.spec)
 
 
-def test_a_random_part_depends_on_seed_and_place_alone(recordings):
+def test_a_random_crop_depends_on_seed_and_position_alone(recordings):
     data = audio_folder(recordings, rate=8_000, samples=5, batch=8, seed=1, crop="random")
     batch = data.rows(0, 0, 8)
     starts = batch["audio"][batch["label"] == 1][:, 0]
@@ -196,7 +196,7 @@ def texts(folder):
     return folder
 
 
-def test_texts_are_cut_and_filled_to_one_length(tmp_path):
+def test_texts_are_truncated_and_padded_to_one_length(tmp_path):
     data = text_folder(texts(tmp_path), length=5, batch=3)
     batch = data.rows(0, 0, 3)
     assert data.classes == ("ham", "spam") and batch["label"].tolist() == [0, 0, 1]
@@ -226,7 +226,7 @@ def zipped(path, folder, *, under=""):
 
 @pytest.mark.parametrize("under", ["", "set/", "a/set/"])
 def test_an_archive_gives_what_its_folder_gives(tmp_path, under):
-    folder = pictures(tmp_path / "f")
+    folder = image_tree(tmp_path / "f")
     data, packed = (
         image_folder(x, size=4, batch=3) for x in (folder, zipped(tmp_path / "a.zip", folder, under=under))
     )
@@ -305,7 +305,7 @@ def test_what_an_archive_of_texts_unpacks_to_is_limited(tmp_path, monkeypatch):
         texts_of(tmp_path / "x.zip").rows(0, 0, 1)
 
 
-def test_a_cut_recording_of_an_archive_is_named(tmp_path, sounds):
+def test_a_truncated_recording_of_an_archive_is_named(tmp_path, sounds):
     (sounds / "buzz" / "1.wav").write_bytes((sounds / "hum" / "d.wav").read_bytes()[:-2])
     with pytest.raises(
         ValueError, match=r"example 0 .*buzz/1\.wav.*got a header that announces 6 frames, and an end after 5"
@@ -314,7 +314,7 @@ def test_a_cut_recording_of_an_archive_is_named(tmp_path, sounds):
 
 
 def test_an_archive_whose_files_are_not_in_classes_is_refused(tmp_path):
-    picture(tmp_path / "f" / "one" / "a.png", (0, 0, 0))
+    save_image(tmp_path / "f" / "one" / "a.png", (0, 0, 0))
     with pytest.raises(
         ValueError, match=r"a.zip: got 1 files that end in .jpg.*expected two or more such folders"
     ):
@@ -322,15 +322,15 @@ def test_an_archive_whose_files_are_not_in_classes_is_refused(tmp_path):
 
 
 def test_a_damaged_file_of_an_archive_is_named(tmp_path):
-    folder = pictures(tmp_path / "f")
-    (folder / "blue" / "c.PNG").write_bytes(b"no picture")
+    folder = image_tree(tmp_path / "f")
+    (folder / "blue" / "c.PNG").write_bytes(b"no image")
     data = image_folder(zipped(tmp_path / "a.zip", folder), size=4, batch=3)
     with pytest.raises(ValueError, match=r"example 0 .*blue/c.PNG.* could not be loaded"):
         data.rows(0, 0, 3)
 
 
 def gradient(path):
-    """A picture of 40 x 60 whose red grows to the right and whose green grows downwards."""
+    """An image of 40 x 60 whose red grows to the right and whose green grows downwards."""
     image = pytest.importorskip("PIL.Image")
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = np.arange(60) * 4, np.arange(40)[:, None] * 6
@@ -351,7 +351,7 @@ def test_random_parts_have_the_area_and_the_sides_that_are_asked_for(tmp_path):
     np.testing.assert_array_equal(data.rows(0, 5, 9)["image"] * 255, image[5:9])
 
 
-def test_a_part_of_all_is_the_picture(tmp_path):
+def test_a_crop_of_the_whole_area_is_the_image(tmp_path):
     gradient(tmp_path / "x" / "a.png")
     whole = image_folder(tmp_path, size=(40, 60), batch=4, seed=3, area=(1.0, 1.0)).rows(0, 0, 4)["image"]
     assert whole.shape == (4, 40, 60, 3) and abs(whole.mean((0, 1, 2)) * 255 - [118, 117, 0]).max() < 12

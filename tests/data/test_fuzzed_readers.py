@@ -152,7 +152,7 @@ def test_annotations(encoding):
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "", "0x10", "one"])
-def test_a_side_of_a_box_that_is_no_place_is_refused(value):
+def test_a_side_of_a_box_outside_every_image_is_refused(value):
     with pytest.raises(
         ValueError, match=r"the annotation: got .*; expected an XML document as of Pascal VOC\. Correct"
     ):
@@ -171,7 +171,7 @@ def test_a_document_type_is_refused_in_every_encoding():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
-def test_pictures(tmp_path, kind):
+def test_images(tmp_path, kind):
     image = pytest.importorskip("PIL.Image")
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -54,7 +54,7 @@ def test_reading_on_from_anywhere_gives_what_reading_through_gives():
         assert equal(data.rows(step, 0, 8), batches[step])
 
 
-def test_a_change_depends_on_the_place_alone():
+def test_a_change_depends_on_the_position_alone():
     data, other = make(1, batch=16, seed=5, augment=shift), make(1, batch=4, seed=5, augment=shift)
     x = data.rows(0, 0, 16)["x"]
     assert np.array_equal(x[8:12], other.rows(2, 0, 4)["x"])
@@ -102,11 +102,11 @@ def test_the_next_evaluation_goes_on_where_the_last_one_ended():
 
 def test_threads_that_ask_at_once_get_what_they_asked_for():
     data, plain = make(seed=1), make(seed=1, threads=0)
-    wanted = [plain.rows(step, 0, 8) for step in range(10)]
+    expected = [plain.rows(step, 0, 8) for step in range(10)]
     wrong = []
 
     def read(steps):
-        wrong.extend(step for step in steps if not equal(data.rows(step, 0, 8), wanted[step]))
+        wrong.extend(step for step in steps if not equal(data.rows(step, 0, 8), expected[step]))
 
     threads = [
         threading.Thread(target=read, args=(steps,))
@@ -135,7 +135,7 @@ def test_spec_tells_the_shapes_of_a_batch():
 
 def bad(i):
     if i == 5:
-        raise OSError("not a picture")
+        raise OSError("not an image")
     return load(i)
 
 
@@ -147,7 +147,7 @@ def test_an_error_in_load_names_the_example_and_says_what_it_said_every_time(thr
     assert data.rows(0, 0, 4)["y"].tolist() == [0, 1, 2, 3]
     for _ in range(2):
         with pytest.raises(
-            ValueError, match=r"example 5 \('5\.png'\) could not be loaded: OSError: not a picture"
+            ValueError, match=r"example 5 \('5\.png'\) could not be loaded: OSError: not an image"
         ):
             data.rows(1, 0, 4)
     assert data.rows(2, 0, 4)["y"].tolist() == [8, 0, 0, 0]

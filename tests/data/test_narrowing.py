@@ -54,7 +54,7 @@ def test_a_measured_quantity_passes(name):
 
 
 def test_the_limit_is_what_it_says():
-    """Uniform over a width w around m, where float32 has steps of s: rounding s / sqrt(12), deviation w / sqrt(12)."""
+    """Uniform of width w around m; float32 has steps of s: rounding s / sqrt(12), deviation w / sqrt(12)."""
     s = 2.0**-23 * 2**30
     for factor, lost in ((1.2, False), (0.8, True)):
         width = factor * s / SHARE

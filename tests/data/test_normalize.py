@@ -51,7 +51,7 @@ def test_all_of_fashion_mnist(real):
 
 @pytest.mark.parametrize("augment", [None, each([flip])], ids=["plain", "flipped"])
 @pytest.mark.parametrize("area", [None, (0.5, 1.0)], ids=["whole", "part"])
-def test_pictures_of_a_folder(tmp_path, augment, area):
+def test_images_of_a_folder(tmp_path, augment, area):
     image = pytest.importorskip("PIL.Image", reason="needs pillow")
     random = np.random.default_rng(0)
     for name in ("a", "b"):

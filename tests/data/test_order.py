@@ -25,10 +25,10 @@ def test_a_large_permutation_is_a_bijection(n):
     assert np.array_equal(np.sort(permute(np.arange(n), n, 7)), np.arange(n))
 
 
-@given(place=st.integers(0, 2**40 - 1))
-def test_a_permutation_beyond_32_bits_stays_inside_and_does_not_collide_nearby(place):
+@given(position=st.integers(0, 2**40 - 1))
+def test_a_permutation_beyond_32_bits_stays_inside_and_does_not_collide_nearby(position):
     n = 2**40 + 12_345
-    sent = permute(np.arange(place, place + 100), n, 3)
+    sent = permute(np.arange(position, position + 100), n, 3)
     assert len(set(sent.tolist())) == 100 and sent.min() >= 0 and sent.max() < n
 
 
@@ -53,7 +53,7 @@ def test_over_many_keys_two_neighbours_are_as_far_apart_as_chance_has_it():
 
 
 @given(n=st.integers(1, 60), batch=st.integers(1, 20), seed=st.one_of(st.none(), st.integers(0, 9)))
-def test_wrap_shows_every_example_once_in_each_n_places(n, batch, seed):
+def test_wrap_shows_every_example_once_in_each_n_positions(n, batch, seed):
     order = Order(n, batch, seed, "wrap")
     got = stream(order, -(-3 * n // batch))[: 3 * n].reshape(3, n)
     assert np.array_equal(np.sort(got, 1), np.tile(np.arange(n), (3, 1)))
@@ -100,7 +100,7 @@ def test_each_pass_is_shuffled_anew_and_each_seed_differently():
 def test_threads_in_different_passes_do_not_disturb_each_other():
     order, alone = Order(30_000, 100, 1, "wrap"), Order(30_000, 100, 1, "wrap")
     steps = [n for pair in zip(range(60), range(300, 360), strict=True) for n in pair]
-    wanted = [alone.indices(n, 0, 100) for n in steps]
+    expected = [alone.indices(n, 0, 100) for n in steps]
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda n: order.indices(n, 0, 100), steps))
-    assert all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))

@@ -21,7 +21,7 @@ LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=60).filter(lambda x:
 
 
 def documents(lengths):
-    """Tokens that are all different, so that a token names its document and its place."""
+    """Tokens that are all different, so that a token identifies its document and its position."""
     offsets = np.cumsum([0, *lengths])
     return {"tokens": np.arange(offsets[-1], dtype=np.uint16), "offsets": offsets}
 
@@ -94,7 +94,7 @@ def test_a_batch_does_not_depend_on_what_was_read_before():
     assert all(np.array_equal(x, data().rows(6, 0, 5)[name]) for name, x in used.rows(6, 0, 5).items())
 
 
-def test_wrapping_passes_are_whole_too():
+def test_wrapping_passes_are_complete_too():
     data = PackedPipeline(documents(range(2, 40)), length=16, batch=5, seed=3)
     rows, tokens = data.order.n, sum(n - 1 for n in range(2, 40))
     assert rows % 5
@@ -133,7 +133,7 @@ def test_long_documents_are_split_into_whole_rows():
     assert batch["targets"][3].tolist() == [31, 32, 33, 34, 35, 0, 0, 0, 0, 0]
 
 
-def test_long_documents_are_cut_where_asked():
+def test_long_documents_are_truncated_where_asked():
     data = PackedPipeline(documents([36, 3]), length=10, batch=2, long="truncate")
     batch = data.rows(0, 0, 2)
     assert batch["targets"].tolist() == [list(range(1, 11)), [37, 38, *[0] * 8]]

@@ -46,7 +46,7 @@ def test_no_pairs_and_no_length_are_refused():
         pairs(lambda: PAIRS, **{**SIZES, "source_length": 0}, batch=2)
 
 
-def test_tanaka_is_whole_and_few_of_its_words_are_unknown(real):
+def test_tanaka_is_complete_and_few_of_its_words_are_unknown(real):
     folder = real("tanaka_enja")
     sizes = {split: len(tanaka.sentences(split, folder=folder)) for split in ("train", "dev", "test")}
     assert sizes == {"train": 50_000, "dev": 500, "test": 500}

@@ -106,7 +106,7 @@ def test_an_npy_or_npz_that_announces_more_than_it_holds_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz", "parquet"])
-def test_a_cut_off_file_is_refused_by_name(tmp_path, ending):
+def test_a_truncated_file_is_refused_by_name(tmp_path, ending):
     path = tmp_path / f"cut.{ending}"
     if ending == "parquet":
         parquet = pytest.importorskip("pyarrow.parquet")

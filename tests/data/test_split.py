@@ -126,14 +126,14 @@ def test_images_and_sounds_are_split_alike(tmp_path):
     image = pytest.importorskip("PIL.Image", reason="needs pillow")
     pytest.importorskip("soundfile", reason="needs soundfile")
     for i in range(10):
-        for kind in ("pictures", "sounds"):
+        for kind in ("images", "sounds"):
             (tmp_path / kind / f"c{i % 2}").mkdir(parents=True, exist_ok=True)
         image.fromarray(np.full((2, 2, 3), 20 * i, np.uint8)).save(
-            tmp_path / "pictures" / f"c{i % 2}" / f"{i}.png"
+            tmp_path / "images" / f"c{i % 2}" / f"{i}.png"
         )
         (tmp_path / "sounds" / f"c{i % 2}" / f"{i}.wav").write_bytes(wav(np.full(4, i / 20), 100))
     for name, scale, make in (
-        ("pictures", 255 / 20, lambda part: image_folder(part, size=2, batch=1)),
+        ("images", 255 / 20, lambda part: image_folder(part, size=2, batch=1)),
         ("sounds", 20, lambda part: audio_folder(part, rate=100, samples=4, batch=1)),
         (
             "sounds",
@@ -147,7 +147,7 @@ def test_images_and_sounds_are_split_alike(tmp_path):
         for part in split(tmp_path / name, 0.4, by="label"):
             data = make(part)
             rows = [data.rows(step, 0, 1) for step in range(data.steps)]
-            key = "image" if name == "pictures" else "audio"
+            key = "image" if name == "images" else "audio"
             parts.append([(round(float(row[key].mean()) * scale), int(row["label"][0])) for row in rows])
         assert sorted(parts[0] + parts[1]) == [(i, i % 2) for i in range(10)]
         assert sorted(label for _, label in parts[1]) == [0, 0, 1, 1]

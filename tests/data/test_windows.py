@@ -21,7 +21,7 @@ def test_windows_score_each_token_but_the_first_exactly_once_with_and_without_ov
 
 
 @given(tokens=st.integers(20, 80), length=st.integers(2, 12), seed=st.one_of(st.none(), st.integers(0, 5)))
-def test_targets_are_the_inputs_one_place_on(tokens, length, seed):
+def test_targets_are_the_inputs_shifted_by_one(tokens, length, seed):
     windows = WindowPipeline(np.arange(tokens), length=length, batch=4, stride=1, seed=seed)
     batch = windows.rows(0, 0, 4)
     real = batch["weight"] > 0

@@ -113,7 +113,7 @@ from jaxmodels.data.grain_pipeline import GrainPipeline
 def main():
     if sys.argv[1] == "term":
         signal.signal(signal.SIGTERM, lambda *_: None)
-    spec = importlib.util.spec_from_file_location("an_experiment", sys.argv[2])  # as an experiment's file is run
+    spec = importlib.util.spec_from_file_location("an_experiment", sys.argv[2])  # as an experiment
     module = sys.modules["an_experiment"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     data = GrainPipeline(range(1000), batch=8, load=module.load, workers=2)

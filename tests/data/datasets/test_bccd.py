@@ -20,7 +20,7 @@ def test_an_annotation_gives_boxes_with_y_first_and_classes():
     np.testing.assert_array_equal(classes, [1])
 
 
-def test_empty_boxes_are_left_out():
+def test_empty_boxes_are_skipped():
     boxes, classes = read_voc(ONE.format("RBC", 10, 20, 10, 50).encode(), NAMES)
     assert boxes.shape == (0, 4) and len(classes) == 0
 

@@ -59,7 +59,7 @@ def test_building_a_dataset_reads_nothing_and_knows_its_shapes(tmp_path):
 
 
 @pytest.mark.slow
-def test_fashion_mnist_is_whole_and_the_device_sees_what_the_host_sees(real):
+def test_fashion_mnist_is_complete_and_host_and_device_prepare_it_alike(real):
     data = fashion_mnist("test", 100, folder=real("fashion_mnist"))
     assert data.steps == 100 and np.array_equal(np.bincount(data.arrays["label"]), np.full(10, 1_000))
     assert data.arrays["image"].dtype == np.uint8 and is_described_by_its_spec(data)
@@ -69,7 +69,7 @@ def test_fashion_mnist_is_whole_and_the_device_sees_what_the_host_sees(real):
     assert batch["image"].max() == 1 and all(np.array_equal(batch[name], device[name]) for name in batch)
 
 
-def test_pictures_beside_which_others_are_made_have_numbers(real):
+def test_images_for_generation_are_numbered(real):
     folder = real("fashion_mnist")
     data, plain = numbered("test", 7, 4, folder=folder), fashion_mnist("test", 4, folder=folder)
     assert data.rows(1, 0, 4)["index"].tolist()[:3] == [4, 5, 6] and data.rows(1, 0, 4)[
@@ -83,7 +83,7 @@ def test_pictures_beside_which_others_are_made_have_numbers(real):
 
 
 @pytest.mark.slow
-def test_a_probe_knows_the_labels_of_training_pictures_alone(real):
+def test_a_probe_knows_the_labels_of_training_images_alone(real):
     folder = real("fashion_mnist")
     got = half_known(3, 6, folder=folder).rows(0, 0, 6)
     assert got["known"].tolist() == [1, 1, 1, 0, 0, 0]
@@ -128,7 +128,7 @@ def test_python_source_is_some_megabytes_of_which_about_a_tenth_is_for_validatio
 
 
 def test_python_source_leaves_out_tests_and_packages_that_were_installed(tmp_path):
-    wanted = ["os.py", "json/decoder.py", "unittest/case.py"]
+    expected = ["os.py", "json/decoder.py", "unittest/case.py"]
     others = [
         "test/test_os.py",
         "idlelib/idle_test/a.py",
@@ -136,7 +136,7 @@ def test_python_source_leaves_out_tests_and_packages_that_were_installed(tmp_pat
         "site-packages/c.py",
         "a/__pycache__/d.py",
     ]
-    for name in [*wanted, *others, "os.txt"]:
+    for name in [*expected, *others, "os.txt"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"in {name}")
     sides = []
@@ -146,7 +146,7 @@ def test_python_source_leaves_out_tests_and_packages_that_were_installed(tmp_pat
         except ValueError:  # with three files one side may be empty
             sides.append(b"")
     found = sorted(text for side in sides for text in side.decode().split("\0")[1:])
-    assert found == sorted(f"in {name}" for name in wanted)
+    assert found == sorted(f"in {name}" for name in expected)
 
 
 def test_order0_is_the_entropy_of_the_bytes():

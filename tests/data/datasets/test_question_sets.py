@@ -72,7 +72,7 @@ def test_windows_cover_every_token_of_the_context(real, squad):
     (arrays, letters), asked = data.windows(), data.questions()
     for number in range(0, len(asked), 97):
         rows = np.flatnonzero(arrays["question"] == number)
-        seen = {tuple(place) for row in rows for place in letters[row][arrays["context"][row] > 0]}
+        seen = {tuple(span) for row in rows for span in letters[row][arrays["context"][row] > 0]}
         assert seen == set(words(asked[number].context)[1])
 
 
@@ -91,7 +91,7 @@ def test_a_squad_batch_is_described_by_its_spec(real, squad):
     assert {name: (x.shape[1:], x.dtype) for name, x in batch.items()} == dict(data.spec)
 
 
-def test_an_answer_that_a_window_has_not_whole_has_no_place():
+def test_an_answer_outside_its_window_has_no_span():
     question = Question("", "", "one two three", ("two three",), (4,))
     letters = np.array([[0, 3], [4, 7], [8, 13]])
     assert _answer_span(letters, question) == (1, 2)

@@ -36,7 +36,7 @@ KINDS = [
 
 @pytest.mark.parametrize("samples", [8_000, 100])
 @pytest.mark.parametrize("kind, subtype", KINDS)
-def test_whole_ones_are_read_and_those_cut_in_half_refused(tmp_path, kind, subtype, samples):
+def test_complete_recordings_are_read_and_truncated_ones_refused(tmp_path, kind, subtype, samples):
     path = tmp_path / "a"
     soundfile.write(path, SOUND, 8_000, format=kind, subtype=subtype)
     content = path.read_bytes()
@@ -107,7 +107,7 @@ def test_silence_is_silence_and_samples_that_are_no_numbers_are_refused(tmp_path
         read(tmp_path / "a", 100)
 
 
-def test_real_recordings_are_whole(real):
+def test_real_recordings_are_complete(real):
     from jaxmodels.data.formats.audio_header import check_complete
 
     files = [

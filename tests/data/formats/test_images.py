@@ -1,4 +1,4 @@
-"""Pictures of every kind, against pillow's own conversions or a count by hand."""
+"""Images of every kind, against pillow's own conversions or a count by hand."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_a_turned_jpeg_that_is_read_at_reduced_size_is_the_whole_one_scaled(tmp_
     assert got.shape == (*size, 3) and abs(got - np.asarray(box, np.float32)).max() < 9
 
 
-def test_a_turned_jpeg_is_not_read_smaller_than_wanted(tmp_path):
+def test_a_turned_jpeg_is_not_decoded_smaller_than_needed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     stripes = np.zeros((800, 1600, 3), np.uint8)
-    stripes[::2] = 255  # of which a picture unpacked at half its size shows grey alone
+    stripes[::2] = 255  # an image decoded at half its size is grey alone
     Image.fromarray(stripes).save(tmp_path / "x.jpg", quality=100, subsampling=0, exif=exif)
     assert read_image(tmp_path / "x.jpg", (200, 800)).std() > 0.45
 
@@ -75,7 +75,7 @@ def test_every_mode_is_what_pillow_makes_of_it(tmp_path, mode, channels):
     np.testing.assert_array_equal(read_image(path, (8, 12), channels=channels), want)
 
 
-def test_of_a_film_the_first_picture_is_read(tmp_path):
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     assert np.array_equal(read_image(tmp_path / "x.gif", 4)[0, 0], [1, 0, 0])
@@ -90,7 +90,7 @@ def test_pixels_without_a_range_are_refused(tmp_path, mode):
         read_image(tmp_path / "x.tif", 4)
 
 
-def test_a_picture_of_many_pixels_is_refused_unless_allowed(tmp_path):
+def test_an_image_of_many_pixels_is_refused_unless_allowed(tmp_path):
     Image.new("1", (1, 1)).save(tmp_path / "x.png")
     content = (tmp_path / "x.png").read_bytes()
     head = b"IHDR" + struct.pack(">II", 30_000, 30_000) + content[24:29]

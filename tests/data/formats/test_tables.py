@@ -1,4 +1,4 @@
-"""Text tables as people write them: no line is swallowed, and what cannot be meant is refused with what to do."""
+"""Text tables as people write them: no line is lost, and impossible ones are refused with advice."""
 
 from __future__ import annotations
 

@@ -47,9 +47,9 @@ def test_files_that_are_not_there_are_named(tmp_path):
 def test_tokens_come_back_as_a_map_with_their_documents(tmp_path):
     parts = [np.array([5, 6, 7]), np.array([], int), np.array([65_535])]
     assert write_tokens(tmp_path / "x.npy", iter(parts)) == 4
-    tokens, places = open_tokens(tmp_path / "x.npy"), open_documents(tmp_path / "x.npy")
+    tokens, starts = open_tokens(tmp_path / "x.npy"), open_documents(tmp_path / "x.npy")
     assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint16 and not tokens.flags.writeable
-    assert [tokens[a:b].tolist() for a, b in pairwise(places)] == [[5, 6, 7], [], [65_535]]
+    assert [tokens[a:b].tolist() for a, b in pairwise(starts)] == [[5, 6, 7], [], [65_535]]
     assert np.array_equal(np.load(tmp_path / "x.npy", allow_pickle=False), tokens)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.documents.npy", "x.npy"]
 
@@ -76,7 +76,7 @@ def test_tokens_that_do_not_fit_are_refused_and_leave_no_file(tmp_path, document
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cut_off_token_file_is_refused(tmp_path):
+def test_a_truncated_token_file_is_refused(tmp_path):
     write_tokens(tmp_path / "x.npy", [np.arange(100)])
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-50])
     with pytest.raises(ValueError, match=r"x\.npy is no \.npy file of plain arrays"):

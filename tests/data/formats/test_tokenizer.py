@@ -61,7 +61,7 @@ def test_pieces_are_found_by_name(trained):
 
 
 def as_bytes(piece):
-    """A piece of byte-level BPE as bytes: a printable byte is its own character, the others go from 256 on."""
+    """A piece of byte-level BPE as bytes: a printable byte is its own character, others are from 256 on."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return bytes(hidden[ord(c) - 256] if ord(c) > 255 else ord(c) for c in piece)
@@ -85,8 +85,8 @@ def test_a_list_of_ranks_gives_tiktokens_numbers(tmp_path, ours, theirs):
         assert made.encode(text) == want.encode_ordinary(text)
 
     check()
-    places = [code for code in range(0, 0x110000, 53) if not 0xD800 <= code < 0xE000]
-    texts = [f"a{chr(code)}b 1{chr(code)}2 {chr(code)}" for code in places]
+    codes = [code for code in range(0, 0x110000, 53) if not 0xD800 <= code < 0xE000]
+    texts = [f"a{chr(code)}b 1{chr(code)}2 {chr(code)}" for code in codes]
     assert made.encode_many(texts) == [want.encode_ordinary(text) for text in texts]
 
 
@@ -285,7 +285,7 @@ def test_a_library_that_is_missing_is_named_with_what_brings_it(tmp_path, monkey
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
-def test_special_tokens_come_first_are_never_cut_and_come_back(kind, tmp_path):
+def test_special_tokens_have_the_first_numbers_are_never_split_and_are_decoded(kind, tmp_path):
     texts = ["the cat sat on the mat<|end|>", "The dog <|user|> and the log", "a cat and a dog"] * 20
     special = ["<|end|>", "<|user|>", "<|E|>" if kind == "bpe" else "<|É|>"]
     made = Tokenizer.train(texts, vocabulary=400, kind=kind, special=special)

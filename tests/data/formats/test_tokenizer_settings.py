@@ -99,7 +99,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("kind", "said"), PAIRS, ids=str)
-def test_pairs_of_bytes_are_cut_by_the_rule_of_their_class(tmp_path, kind, said):
+def test_pairs_of_bytes_are_split_by_the_rule_of_their_class(tmp_path, kind, said):
     said = dict(said)
     files = {"added_tokens_json": said.pop("added_tokens_json")} if "added_tokens_json" in said else {}
     byte_pairs(tmp_path)

@@ -12,7 +12,10 @@ from jaxmodels.data.formats.voc import voc_folder
 
 pytestmark = pytest.mark.fast
 
-OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+OBJECT = (
+    "<object><name>{}</name><bndbox>"
+    "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+)
 
 
 @pytest.fixture
@@ -51,8 +54,8 @@ def test_a_list_and_an_archive_give_the_same(folder, tmp_path):
     options = {"size": (10, 20), "batch": 1, "most": 2, "normalize": ((0.5,), (0.5,))}
     for split, pixel in (("train", 0.2), ("val", 0.4)):
         one, other = (
-            voc_folder(place, ("cat", "dog"), split=split, **options).rows(0, 0, 1)
-            for place in (folder, tmp_path / "voc.tar")
+            voc_folder(path, ("cat", "dog"), split=split, **options).rows(0, 0, 1)
+            for path in (folder, tmp_path / "voc.tar")
         )
         assert all((one[name] == other[name]).all() for name in one)
         assert np.allclose(one["image"], (pixel - 0.5) / 0.5)
