@@ -102,6 +102,7 @@ def test_of_all_rounds_the_least_disturbed_count(monkeypatch, made, kept):
     assert [r.seconds - 1 for r in got["case"]] == kept
 
 
+@pytest.mark.thorough  # as test_the_input_is_measured: that the script runs and prints what it found
 def test_convolutions_are_measured_by_shape_and_in_whole_steps():
     cases = report("convolution.py")["cases"]
     assert {True, False} == {case["taken"] for case in cases.values() if "taken" in case}

@@ -92,6 +92,7 @@ def odd(kind: str, at: int = 6) -> Experiment:
     return replace(bare(), train=Odd(kind, at))
 
 
+@pytest.mark.slow
 @fast
 def test_a_spike_of_the_loss_is_in_the_log_and_resume_over_it_is_exact(tmp_path):
     wanted, _ = run(odd("spike"), tmp_path / "whole")
@@ -109,6 +110,7 @@ def guarded(kind: str = "spike") -> Experiment:
     return replace(odd(kind), optimizer=skip_spikes(optim.sgd(0.05, momentum=0.9), warmup=3))
 
 
+@pytest.mark.slow
 @fast
 def test_a_spike_that_is_skipped_leaves_the_parameters_is_told_once_and_resume_over_it_is_exact(tmp_path):
     wanted, said = run(guarded(), tmp_path / "whole")
@@ -129,6 +131,7 @@ def test_a_spike_that_is_skipped_leaves_the_parameters_is_told_once_and_resume_o
     assert [n for n in counts if n is not None] == [0] * 6 + [1] * (STEPS - 6)
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("how", ["jit", "pmap", "accumulate"])
 def test_devices_and_micro_batches_skip_the_same_spike(how):
@@ -145,6 +148,7 @@ def test_devices_and_micro_batches_skip_the_same_spike(how):
     jax.tree.map(close, (other.params, other.opt_state), (one.params, one.opt_state))
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("kind", ["shape", "missing"])
 def test_a_batch_that_is_not_as_the_others_ends_the_run_and_the_checkpoints_before_it_are_sound(
@@ -158,6 +162,7 @@ def test_a_batch_that_is_not_as_the_others_ends_the_run_and_the_checkpoints_befo
     assert int(run(odd("none"), tmp_path)[0].state.step) == STEPS
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("how", ["deleted", "rotated", "a folder"])
 def test_a_log_that_is_lost_on_the_way_changes_nothing(tmp_path, whole, how):
@@ -175,6 +180,7 @@ def test_a_log_that_is_lost_on_the_way_changes_nothing(tmp_path, whole, how):
     assert bool(said) == (how == "a folder")
 
 
+@pytest.mark.slow
 @fast
 def test_a_clock_that_jumps_changes_no_bit(tmp_path, whole, monkeypatch):
     """Orbax gives up a save when the clock jumps forward meanwhile: a warning. The next one counts."""
@@ -199,6 +205,7 @@ def test_a_tracker_that_always_fails_changes_nothing(tmp_path, whole):
     same_bits(result.state, whole.state)
 
 
+@pytest.mark.slow
 @fast
 def test_a_folder_of_checkpoints_that_vanishes_is_made_anew(tmp_path, whole):
     checkpoints = Checkpoints(tmp_path / "checkpoints")

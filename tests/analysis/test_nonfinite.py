@@ -65,6 +65,7 @@ def test_the_first_module_whose_output_is_not_finite_is_named(broken, module):
     assert (found.module, found.backward) == (module, False)
 
 
+@pytest.mark.slow
 @fast
 def test_an_overflow_is_found_where_it_happens():
     task = regress(MLP((4, 4), 1))
@@ -97,6 +98,7 @@ def bare(loss) -> Task:
     return Task(lambda key, batch: ({"a": jnp.zeros(())}, {}), losses, lambda *_: {})
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("loss", [jnp.log, lambda a: 1e38 + a], ids=["log of 0", "a sum past 3e38"])
 def test_a_loss_without_modules_is_itself_to_blame(loss):
@@ -105,6 +107,7 @@ def test_a_loss_without_modules_is_itself_to_blame(loss):
     assert "the loss, outside all modules" in words(bare(loss), state_of(bare(loss)))
 
 
+@pytest.mark.slow
 @fast
 def test_a_gradient_that_is_not_finite_is_found_though_the_loss_is():
     class Root(nn.Module):
@@ -127,6 +130,7 @@ def words(task: Task, state: step.State, batch=BATCH, examples=None) -> str:
     return nonfinite.explain(task, state._replace(step=jnp.asarray(7)), batch, examples, None)
 
 
+@pytest.mark.slow
 @fast
 def test_the_message_names_step_rows_examples_module_and_what_to_do():
     task = regress(MLP((4,), 1))

@@ -278,6 +278,7 @@ def only_object(out: str) -> dict:
     return json.loads(out, parse_constant=pytest.fail)
 
 
+@pytest.mark.slow
 @fast
 def test_train_prints_one_json_object_and_all_else_goes_to_stderr(capsys, tmp_path):
     status, out, err = main(
@@ -291,6 +292,7 @@ def test_train_prints_one_json_object_and_all_else_goes_to_stderr(capsys, tmp_pa
     assert "test/loss" in err
 
 
+@pytest.mark.slow
 @fast
 def test_a_stopped_run_prints_one_json_object_too(capsys, tmp_path):
     status, out, _ = main(capsys, "train", MLP, "--folder", tmp_path, "--mesh", ONE, "--json", "--stop-at", 5)
@@ -298,6 +300,7 @@ def test_a_stopped_run_prints_one_json_object_too(capsys, tmp_path):
     assert only_object(out) == {"folder": str(tmp_path), "exit": "--stop-at", "step": 5}
 
 
+@pytest.mark.slow
 @fast
 def test_a_metric_that_is_not_finite_is_null_in_json(capsys, tmp_path):
     path = tmp_path / "x.py"
@@ -309,6 +312,7 @@ def test_a_metric_that_is_not_finite_is_null_in_json(capsys, tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text(), parse_constant=pytest.fail)
 
 
+@pytest.mark.slow
 @fast
 def test_quiet_prints_nothing(capsys, tmp_path):
     assert main(capsys, "train", MLP, "--steps", 6, "--folder", tmp_path, "--mesh", ONE, "--quiet") == (
@@ -318,6 +322,7 @@ def test_quiet_prints_nothing(capsys, tmp_path):
     )
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_says_what_it_does_and_how_to_go_on(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -343,6 +348,7 @@ def test_evaluate_prints_the_runs_final_metrics_exactly(capsys, gpt):
     }
 
 
+@pytest.mark.slow
 @fast
 def test_evaluate_prints_the_metrics_of_the_best_checkpoint_where_there_is_one(capsys, mlp):
     lines = [json.loads(line) for line in (mlp / "metrics.jsonl").read_text().splitlines()]
@@ -367,6 +373,7 @@ def test_evaluate_shows_a_table(capsys, mlp):
     assert "test/loss" in out and "checkpoint of step" in out
 
 
+@pytest.mark.slow
 @fast
 def test_evaluate_takes_the_checkpoint_that_it_is_given(capsys, mlp):
     metrics = [main(capsys, "evaluate", mlp, "--mesh", ONE, "--json", "--step", step)[1] for step in (18, 24)]
@@ -473,6 +480,7 @@ def test_a_language_model_shows_a_sample_at_the_end(capsys, gpt):
 # Warnings
 
 
+@pytest.mark.slow
 @fast
 def test_a_second_compilation_names_what_changed(capsys, tmp_path):
     status, _, err = main(
@@ -484,6 +492,7 @@ def test_a_second_compilation_names_what_changed(capsys, tmp_path):
     assert err.count("compiled again") == 1
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_that_waits_for_its_data_says_so_and_why(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxmodels.training.status.SETTLED", 0.1)
@@ -494,6 +503,7 @@ def test_a_run_that_waits_for_its_data_says_so_and_why(capsys, tmp_path, monkeyp
     assert "Give the pipeline worker processes" in err
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_that_does_not_wait_for_its_data_says_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxmodels.training.status.SETTLED", 0.0)

@@ -24,6 +24,7 @@ MLP = str(FILES / "tiny_mlp.py")
 fast = pytest.mark.fast
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("made", "compared"),
@@ -178,6 +179,7 @@ def test_what_cannot_be_is_said_in_one_line(words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @fast
 def test_a_device_is_asked_first_and_of_a_cpu_the_system_or_its_container(monkeypatch, tmp_path):
     class Card:

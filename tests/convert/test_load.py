@@ -68,6 +68,7 @@ def test_convert_writes_the_same_model_with_its_tokenizer(folder, params, tmp_pa
     assert (tmp_path / "b" / "tokenizer.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 @fast
 def test_convert_takes_along_everything_that_says_how_inputs_are_made(folder, tmp_path):
     names = (
@@ -205,6 +206,7 @@ TIED = {
 }
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("name", TIED)
 def test_a_second_head_beside_tied_embeddings_is_equal_to_them_or_refused(name, tmp_path):
@@ -224,6 +226,7 @@ def test_a_second_head_beside_tied_embeddings_is_equal_to_them_or_refused(name, 
         load_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 @fast
 def test_a_head_of_its_own_is_used_where_the_config_unties_it(folder, params):
     head = np.random.default_rng(0).normal(size=(11, 8)).astype(np.float32)
@@ -244,6 +247,7 @@ def test_a_model_without_a_form_elsewhere_is_refused(tmp_path):
         save_pretrained(tmp_path, MLP((3,), 2), {})
 
 
+@pytest.mark.slow
 @fast
 def test_nothing_is_unpickled(folder, monkeypatch):
     import pickle

@@ -94,6 +94,7 @@ def test_with_top_p_the_nucleus_is_the_smallest_set_that_reaches_p(p):
         np.testing.assert_allclose(got_V, nucleus, atol=5 * np.sqrt(0.25 / 3000))
 
 
+@pytest.mark.slow
 @fast
 @given(
     st.lists(st.integers(-40, 40), min_size=6, max_size=6, unique=True),
@@ -112,6 +113,7 @@ def test_what_is_drawn_is_among_the_k_likeliest_and_in_the_nucleus_of_those(quar
     assert before < p + 1e-5
 
 
+@pytest.mark.slow
 @fast
 def test_half_precision_logits_are_drawn_from_in_float32():
     big = jnp.asarray([[60000.0, 0.0]], jnp.float16)
@@ -213,11 +215,13 @@ def counting(**options) -> Decoder:
     return made
 
 
+@pytest.mark.slow
 @fast
 def test_an_end_token_ends_the_text_and_is_not_in_it():
     assert generate_text(counting(end=6), {}, {}, "2", tokens=99) == "345"
 
 
+@pytest.mark.slow
 @fast
 def test_a_begin_token_stands_before_every_prompt():
     assert generate_text(counting(begin=7), {}, {}, "", tokens=2) == "89"
@@ -312,6 +316,7 @@ def test_an_empty_stop_string_is_refused():
         generate(counting(length=99), {}, {}, ["2"], tokens=8, stop=["56", ""])
 
 
+@pytest.mark.slow
 @fast
 def test_text_is_shown_as_it_comes_and_adds_up_to_the_whole():
     shown: list[list[str]] = [[], []]
@@ -328,6 +333,7 @@ def test_text_is_shown_as_it_comes_and_adds_up_to_the_whole():
     assert [wrote.with_prompt[0] for wrote in texts] == ["2", "5"] and len(shown[0]) > 3
 
 
+@pytest.mark.slow
 @fast
 def test_beams_are_shown_whole_and_end_at_stop_strings():
     shown: list[str] = []
@@ -353,6 +359,7 @@ def test_a_repetition_penalty_lowers_what_has_occurred_and_nothing_else():
     np.testing.assert_array_equal(np.delete(got_BV, 2, 1), np.delete(LOGITS_BV, 2, 1))
 
 
+@pytest.mark.slow
 @fast
 def test_min_p_keeps_what_is_near_the_likeliest():
     kept_BV = np.isfinite(filter_logits(jnp.asarray(LOGITS_BV), min_p=0.2))

@@ -74,6 +74,7 @@ def run(folder: Path | None, **more) -> runner.Result:
         opened.close()
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_comes_to_its_end_where_neither_its_log_nor_its_warnings_can_be_written(tmp_path, monkeypatch):
     """The log's thread died of the warning, and the next checkpoint waited for it for ever."""
@@ -136,6 +137,7 @@ def test_a_stall_ends_the_process_though_it_cannot_say_so(monkeypatch):
     assert ended == [exit_statuses.STALLED] * 3
 
 
+@pytest.mark.slow
 @fast
 def test_want_of_threads_is_one_message_and_no_hang(tmp_path, monkeypatch, capsys):
     from jaxmodels import cli

@@ -47,6 +47,7 @@ OFFSET = np.array([3, 1])
 SEGMENTS = np.array([[1, 1, 2, 2, 0], [1, 2, 2, 2, 2]])
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("sizes", "options", "sees"),
@@ -170,6 +171,7 @@ def test_blocks_that_are_masked_are_not_computed():
     assert np.isfinite(window[:, 32:]).all()
 
 
+@pytest.mark.slow
 @fast
 def test_large_scores_stay_finite():
     q, k, v = inputs(T=40, S=40)
@@ -177,6 +179,7 @@ def test_large_scores_stay_finite():
     assert np.isfinite(blockwise(1e4 * q, 1e4 * k, v, AttentionMask(causal=True), 1.0, size=16)).all()
 
 
+@pytest.mark.slow
 @fast
 def test_in_bfloat16_the_softmax_is_in_float32():
     """300 and 301 are one number in bfloat16, but two scores: the difference of 1 must reach the weights."""
@@ -190,6 +193,7 @@ def test_in_bfloat16_the_softmax_is_in_float32():
     assert float(got[0, 0, 0, 0]) == pytest.approx(1 / (1 + np.exp(-1)), rel=0.01)
 
 
+@pytest.mark.slow
 @fast
 def test_a_tpu_gets_the_flash_kernel_and_a_short_sequence_does_not():
     q, k, v = (jax.ShapeDtypeStruct((2, 256, h, 64), jnp.float32) for h in (4, 2, 2))
@@ -199,6 +203,7 @@ def test_a_tpu_gets_the_flash_kernel_and_a_short_sequence_does_not():
         assert "pallas_call" not in str(jax.make_jaxpr(partial(attention, causal=True))(*short))
 
 
+@pytest.mark.slow
 @fast
 def test_a_gpu_gets_cudnn_for_16_bits(monkeypatch):
     asked = []

@@ -71,6 +71,7 @@ def test_every_logit_depends_on_every_token_of_the_source(family):
         assert np.abs(family.logits(changed) - before).max(-1).min() > 1e-5
 
 
+@pytest.mark.slow
 @fast
 def test_padding_of_the_source_changes_nothing(family):
     changed = np.where(SEGMENTS == 0, (SOURCE + 3) % V, SOURCE)
@@ -100,6 +101,7 @@ def in_chunks(family, chunks, counts):
     return parts, cache
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("sizes", [(6,), (1, 1, 1, 1, 1, 1), (3, 1, 2)], ids=str)
 def test_reading_the_target_in_chunks_with_a_cache_equals_reading_it_at_once(family, sizes):
@@ -132,6 +134,7 @@ def test_rows_of_different_lengths_continue_from_their_own_ends(family):
         np.testing.assert_allclose(logits, family.logits()[row], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_dtype_sets_the_type_of_products_and_cache(family):
     model = family.model.clone(dtype=jnp.bfloat16)
@@ -156,6 +159,7 @@ def test_rematerialization_and_unrolling_change_no_gradient(family, layout):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), got, want)
 
 
+@pytest.mark.slow
 @fast
 def test_dropout_needs_keys_and_each_example_has_its_own(family):
     model = family.model.clone(dropout=0.3)

@@ -35,6 +35,7 @@ def count(model):
     return sum(x.size for x in jax.tree.leaves(shapes))
 
 
+@pytest.mark.slow
 @fast
 def test_gpt2_small_matches_the_hand_count():
     M, V, T, L = 768, 50257, 1024, 12
@@ -44,6 +45,7 @@ def test_gpt2_small_matches_the_hand_count():
     assert count(gpt2_small()) == V * M + T * M + L * (attention + mlp + norms) + 2 * M == 124_439_808
 
 
+@pytest.mark.slow
 @fast
 def test_an_untied_head_adds_one_matrix():
     assert count(GPT(**SIZES, tied=False)) == count(GPT(**SIZES)) + M * V
@@ -78,6 +80,7 @@ def numpy_gpt(p, tokens_T):
     return norm(x, p["norm"]) @ p["embed"]["embedding"].T
 
 
+@pytest.mark.slow
 @fast
 def test_it_equals_the_formulas_in_numpy(variables):
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
@@ -85,6 +88,7 @@ def test_it_equals_the_formulas_in_numpy(variables):
     np.testing.assert_allclose(jax.jit(GPT(**SIZES).apply)(variables, TOKENS), want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("model", "parameters"),
@@ -110,6 +114,7 @@ def test_gpt3_sizes_are_within_three_percent_of_the_papers(name):
     assert count(getattr(gpt, f"gpt3_{name}")()) == pytest.approx(papers[name], rel=0.03)
 
 
+@pytest.mark.slow
 @fast
 def test_layers_that_end_a_residual_branch_start_smaller():
     """Section 2.3 of GPT-2: 0.02 / sqrt(2 L), so 0.005 for eight layers."""
@@ -127,6 +132,7 @@ def test_a_width_that_the_heads_do_not_divide_is_refused():
         jax.eval_shape(GPT(**{**SIZES, "heads": 3}).init, jax.random.key(0), TOKENS)
 
 
+@pytest.mark.slow
 @fast
 @given(
     st.integers(1, 3),

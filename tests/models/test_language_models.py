@@ -169,6 +169,7 @@ def test_rematerialization_and_unrolling_change_no_gradient(name, layout):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), got, want)
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_parameters_in_bfloat16_work_with_a_cache(name):

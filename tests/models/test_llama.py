@@ -45,6 +45,7 @@ def by_hand(V, M, L, H, G, D, F, *, tables=2, biases=0, norms=0):
     return tables * V * M + L * (attention + 3 * M * F + 2 * M) + M
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("size", "hand", "total"),
@@ -61,6 +62,7 @@ def test_sizes_match_the_hand_count(size, hand, total):
     assert count(size()) == hand == total
 
 
+@pytest.mark.slow
 @fast
 def test_a_window_hides_what_all_layers_together_cannot_reach():
     model = of("mistral")  # two layers that look back by two

@@ -49,6 +49,7 @@ def by_hand(V, M, L, H, G, D, E, F, *, more=0):
     return 2 * V * M + L * (attention + M * E + E * 3 * M * F + 2 * M + more) + M
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("size", "hand", "total"),
@@ -94,6 +95,7 @@ def test_sorted_experts_equal_a_loop_over_all_experts(E, K, renormalise):
     np.testing.assert_allclose(jax.jit(layer.apply)({"params": params}, x_BTM), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_a_token_gets_its_experts_even_when_all_want_the_same():
     layer = Experts(E, 1, F)
@@ -105,6 +107,7 @@ def test_a_token_gets_its_experts_even_when_all_want_the_same():
     np.testing.assert_allclose(layer.apply({"params": params}, x_BTM), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_the_gradient_of_sorted_experts_equals_that_of_all_experts():
     layer = Experts(E, K, F)
@@ -125,6 +128,7 @@ def test_the_gradient_of_sorted_experts_equals_that_of_all_experts():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), got, want)
 
 
+@pytest.mark.slow
 @fast
 def test_imbalance_is_one_for_equal_parts_and_the_number_of_experts_for_one_that_has_all():
     equal = jnp.full((1, 4, E), 1 / E)

@@ -35,6 +35,7 @@ def count(model):
 # The formulas
 
 
+@pytest.mark.slow
 @fast
 @every
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both"])
@@ -88,6 +89,7 @@ def test_layers_and_their_gradients_equal_torch(cell, bidirectional):
                 np.testing.assert_allclose(grads[name][mine], want.T, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_the_last_states_equal_torch():
     torch = pytest.importorskip("torch")
@@ -155,12 +157,14 @@ def test_a_second_layer_in_both_directions_reads_twice_the_width():
     assert count(model) == 11 * 8 + 2 * first + 2 * second + 16 * 4 + 4
 
 
+@pytest.mark.slow
 @fast
 def test_forget_gates_start_at_a_bias_of_one_and_no_other_gate_does():
     p = jax.jit(RNN(**SIZES).init)(jax.random.key(0), TOKENS)["params"]
     np.testing.assert_array_equal(p["layer_1"]["bias"].reshape(4, M).T, np.tile([0, 1, 0, 0], (M, 1)))
 
 
+@pytest.mark.slow
 @fast
 @every
 def test_each_gates_matrix_of_the_state_starts_orthogonal(cell):
@@ -171,6 +175,7 @@ def test_each_gates_matrix_of_the_state_starts_orthogonal(cell):
         np.testing.assert_allclose(square @ square.T, np.eye(M), atol=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_dropout_needs_keys_and_differs_between_examples():
     model = RNN(**SIZES, dropout=0.5)
@@ -200,6 +205,7 @@ def test_an_unknown_cell_is_refused():
         jax.eval_shape(RNN(**SIZES, cell="lstn").init, jax.random.key(0), TOKENS)
 
 
+@pytest.mark.slow
 @fast
 @given(
     st.integers(1, 3),
@@ -220,6 +226,7 @@ def test_any_size_gives_logits_for_every_token(B, T, M, L, cell, tied):
 # The classifier
 
 
+@pytest.mark.slow
 @fast
 @every
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both"])
@@ -236,6 +243,7 @@ def test_padding_changes_no_logit(cell, bidirectional, side):
     np.testing.assert_allclose(got, jax.jit(model.apply)(variables, TOKENS), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_texts_of_different_lengths_in_a_batch_equal_each_alone():
     model = RNNClassifier(V, K, M, bidirectional=True)
@@ -266,6 +274,7 @@ def test_the_logits_are_of_the_mean_state_over_the_text():
     np.testing.assert_allclose(model.apply(variables, TOKENS), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_only_the_direction_back_lets_an_early_state_see_a_later_token():
     x_BTM = np.random.default_rng(0).normal(size=(1, T, M)).astype(np.float32)

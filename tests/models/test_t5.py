@@ -31,6 +31,7 @@ def variables():
     )
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("model", "parameters"),
@@ -58,6 +59,7 @@ def test_sizes_match_the_hand_count(model, parameters):
     assert got == (1 if made.tied else 2) * V * M + layers + 2 * 32 * H + 2 * M == parameters
 
 
+@pytest.mark.slow
 @fast
 def test_near_keys_have_buckets_of_their_own_and_far_ones_share():
     """By hand, for 8 buckets and 16 places: causal 0 to 3 alone, then 4-5, 6-7, 8-11 and the rest."""
@@ -95,6 +97,7 @@ def test_without_biases_the_order_of_the_source_does_not_matter(variables):
     assert np.abs(APPLY(variables, turned, TARGET) - APPLY(variables, SOURCE, TARGET)).max() > 1e-2
 
 
+@pytest.mark.slow
 @fast
 def test_fewer_than_four_buckets_are_refused():
     with pytest.raises(ValueError, match=r"got 3 buckets for distances up to 5; expected at least 4"):

@@ -45,6 +45,7 @@ def count(model):
     return sum(x.size for x in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0), text, text)))
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("model", "parameters", "papers"),
@@ -113,6 +114,7 @@ def numpy_transformer(p, source_S, target_T):
     return y @ table.T
 
 
+@pytest.mark.slow
 @fast
 def test_it_equals_the_formulas_in_numpy(variables):
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
@@ -179,6 +181,7 @@ def test_a_width_that_the_heads_do_not_divide_is_refused():
         jax.eval_shape(MODEL.clone(heads=3).init, jax.random.key(0), SOURCE, TARGET)
 
 
+@pytest.mark.slow
 @fast
 @given(
     st.integers(1, 3),

@@ -211,6 +211,7 @@ def schedule_free_agrees(optimizer, reference, decay):
         near(averages[name], x, err_msg=name)
 
 
+@pytest.mark.slow
 @fast
 def test_schedule_free_sgd_follows_the_paper():
     schedule_free_agrees(
@@ -248,6 +249,7 @@ def near_orthogonal(update, gradient, gain=1.0):
     np.testing.assert_allclose(inner, np.diag(values), atol=1e-3)
 
 
+@pytest.mark.slow
 @fast
 def test_muon_orthogonalises_matrices_stacks_and_kernels_of_convolutions():
     random = np.random.default_rng(1)
@@ -320,6 +322,7 @@ def test_every_float_may_be_a_traced_value(name):
     jax.tree.map(near, traced[0], constant[0])
 
 
+@pytest.mark.slow
 @fast
 def test_a_sweep_over_rates_is_a_vmap():
     rates = jnp.array([0.01, 0.1, 1.0])
@@ -481,6 +484,7 @@ def test_the_moving_average_follows_its_formula(warmup):
     np.testing.assert_allclose(optimizer.average(state, params)["kernel"], average, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @fast
 def test_evaluation_takes_the_average_where_there_is_one():
     task, batch = quadratic(), {"weight": np.ones(2, np.float32)}

@@ -88,6 +88,7 @@ def test_a_run_leaves_frozen_parameters_as_they_were():
     assert moved(before.params, after.params) == names() - {"embed/embedding", "position"}
 
 
+@pytest.mark.slow
 @fast
 def test_adam_keeps_two_moments_of_what_trains_and_nothing_of_the_rest():
     """head (11, 8), and norm's scale and bias of 8; besides them only counters and the rate."""
@@ -210,6 +211,7 @@ def constant(x):
     return float(x.flat[0])
 
 
+@pytest.mark.slow
 @fast
 def test_of_three_layers_the_last_has_one_half_the_first_an_eighth_and_embeddings_a_sixteenth():
     got = factors(STACKED, 0.5)
@@ -264,6 +266,7 @@ def test_real_updates_of_a_gpt_are_sgds_times_the_factors():
         )
 
 
+@pytest.mark.slow
 @fast
 def test_weight_decay_shrinks_with_the_rate():
     optimizer = layerwise(optim.adamw(1.0, weight_decay=0.1), 0.5)
@@ -308,6 +311,7 @@ def over(optimizer, norms):
     return jax.lax.scan(one, optimizer.init({"w": jnp.zeros(2)}), jnp.asarray(norms, jnp.float32))
 
 
+@pytest.mark.slow
 @fast
 def test_the_moments_are_the_weighted_ones_of_the_log_norms_from_the_first_on():
     norms = np.exp(np.random.default_rng(0).normal(1.0, 0.3, 40))
@@ -320,6 +324,7 @@ def test_the_moments_are_the_weighted_ones_of_the_log_norms_from_the_first_on():
         np.testing.assert_allclose(state.log_variance, variance, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 @fast
 def test_a_spike_is_skipped_after_the_warmup_alone_and_changes_nothing_but_the_counts():
     norms = np.exp(np.random.default_rng(0).normal(0.0, 0.3, 60))
@@ -333,6 +338,7 @@ def test_a_spike_is_skipped_after_the_warmup_alone_and_changes_nothing_but_the_c
     )
 
 
+@pytest.mark.slow
 @fast
 def test_the_threshold_is_sigma_deviations_of_the_log_norm_and_no_less_than_the_floor():
     noisy, even = np.exp(np.tile([-0.5, 0.5], 100)), np.ones(200)
@@ -343,6 +349,7 @@ def test_the_threshold_is_sigma_deviations_of_the_log_norm_and_no_less_than_the_
             assert list(skipped) == want, (deviation, factor)
 
 
+@pytest.mark.slow
 @fast
 def test_no_batch_of_ten_thousand_clean_steps_is_skipped():
     """A two-layer network on noisy targets, batches of 4, from the first steps on; three seeds."""
@@ -404,6 +411,7 @@ def test_sigma_may_be_a_traced_value_and_a_sweep():
     assert list(counts(jnp.array([3.0, 5.0]))) == [1, 0]
 
 
+@pytest.mark.slow
 @fast
 def test_an_average_inside_stands_still_at_a_spike_and_one_outside_goes_on_to_the_parameters():
     inside = skip_spikes(optim.with_ema(optim.sgd(0.1), 0.5, warmup=False), warmup=3)
@@ -422,6 +430,7 @@ def test_an_average_inside_stands_still_at_a_spike_and_one_outside_goes_on_to_th
         np.testing.assert_array_equal(averages[4]["rest"], np.ones(1))
 
 
+@pytest.mark.slow
 @fast
 def test_a_skipped_batch_leaves_the_statistics_of_activations():
     def measure(params, extra, batch, keys_B):
@@ -451,6 +460,7 @@ def test_a_warmup_or_a_bound_of_zero_is_an_error(name):
         skip_spikes(optim.sgd(0.1), **{name: 0})
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("make", [only, frozen])
 def test_an_expression_that_finds_nothing_is_an_error_that_shows_paths(make):
@@ -472,6 +482,7 @@ def test_layers_that_are_not_there_are_an_error_that_shows_paths():
         layerwise(optim.sgd(0.1), 0.5, blocks="layers").init(STACKED)
 
 
+@pytest.mark.slow
 @fast
 def test_stacks_of_different_depth_are_an_error():
     params = {"encoder": {"blocks": {"w": jnp.ones((2, 3))}}, "decoder": {"blocks": {"w": jnp.ones((3, 3))}}}

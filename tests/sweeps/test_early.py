@@ -115,6 +115,7 @@ def test_a_population_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_a_population_of_two_structures_is_refused(tmp_path):
     with pytest.raises(ValueError, match="share one program"):

@@ -64,6 +64,7 @@ def how(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.slow
 @fast
 def test_every_member_is_the_run_made_alone(how, tmp_path):
     table = sweep(FILE, folder=tmp_path / "sweep", lr=[0.1, 0.3], smoothing=[0.1], seed=[0, 1])
@@ -95,6 +96,7 @@ def test_on_cpus_the_fastest_number_of_members_is_taken(monkeypatch, seconds, ch
     assert of.choose(configs, orders.TrialBatches([file.build(c) for c in configs]), (100,))[0] == chosen
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(("name", "single"), [("digits_mlp", False), ("digits_cnn", True)])
 def test_a_single_step_is_tried_only_where_convolutions_are_faster_outside_a_loop(monkeypatch, name, single):
@@ -112,6 +114,7 @@ def test_a_single_step_is_tried_only_where_convolutions_are_faster_outside_a_loo
     assert (1 in tried) == single
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("seeds", first(1, [[0, 1, 2], [0, 1]]))
 def test_a_program_takes_some_of_the_orders_or_one_twice(seeds, tmp_path, monkeypatch):
@@ -128,6 +131,7 @@ def test_knobs_of_structure_and_adam_too(tmp_path):
     )
 
 
+@pytest.mark.slow
 @fast
 def test_members_that_diverge_are_frozen_and_counted_and_harm_no_other(how, tmp_path):
     table = sweep(FILE, folder=tmp_path / "sweep", lr=[0.1, 1e38], seed=[0, 1])
@@ -137,6 +141,7 @@ def test_members_that_diverge_are_frozen_and_counted_and_harm_no_other(how, tmp_
     assert_is_the_run_alone(tmp_path / "sweep", "lr=0.1-seed=1", tmp_path, lr=0.1, seed=1)
 
 
+@pytest.mark.slow
 @fast
 def test_added_values_train_the_new_members_alone(tmp_path):
     first = sweep(FILE, folder=tmp_path, lr=[0.1, 0.2])
@@ -171,6 +176,7 @@ def test_a_signal_saves_and_the_same_call_goes_on_to_the_same_end(how, tmp_path,
         assert all(x == pytest.approx(y, rel=1e-6) for x, y in zip(*logs, strict=True))
 
 
+@pytest.mark.slow
 @fast
 def test_a_member_that_was_taken_out_is_gone_on_with_by_train(tmp_path, monkeypatch):
     monkeypatch.setattr(lockstep.Lockstep, "finish", lambda self: None)
@@ -211,6 +217,7 @@ def test_bad_input_is_one_sentence(words, what, tmp_path, capsys):
     assert what in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @fast
 def test_the_command_prints_a_table_and_json(tmp_path, capsys):
     assert (
@@ -234,6 +241,7 @@ def test_the_command_prints_a_table_and_json(tmp_path, capsys):
     assert "lr=0.1-seed=0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @fast
 def test_another_experiment_does_not_go_on_in_a_sweeps_folder(tmp_path):
     sweep(FILE, folder=tmp_path, lr=[0.1, 0.2])

@@ -49,6 +49,7 @@ def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 @fast
 def test_adapters_have_the_hand_counted_sizes():
     """Two layers of 8 x 2 + 2 x 24 for qkv, and of 8 x 2 + 2 x 32 for up."""
@@ -73,12 +74,14 @@ def test_a_kernel_outside_a_scan_gets_one_pair():
     assert jax.tree.map(lambda x: x.shape, adapters) == {"head/kernel": {"a": (6, 2), "b": (2, 5)}}
 
 
+@pytest.mark.slow
 @fast
 def test_the_base_is_what_the_task_alone_starts_from():
     _, extra = adapted().init(KEY, BATCH)
     same(extra["base"], TASK.init(KEY, BATCH)[0])
 
 
+@pytest.mark.slow
 @fast
 def test_pretrained_parameters_become_the_base():
     given = jax.tree.map(lambda x: np.asarray(x) + 1, TASK.init(KEY, BATCH)[0])
@@ -86,6 +89,7 @@ def test_pretrained_parameters_become_the_base():
     same(extra["base"], given)
 
 
+@pytest.mark.slow
 @fast
 def test_first_factors_are_normal_with_variance_one_over_the_inputs_and_second_ones_zero():
     wide = next_token(GPT(**{**GPT_SIZES, "width": 64}))
@@ -96,6 +100,7 @@ def test_first_factors_are_normal_with_variance_one_over_the_inputs_and_second_o
     assert not np.array_equal(a[0], a[1])
 
 
+@pytest.mark.slow
 @fast
 def test_at_the_start_training_and_evaluation_are_the_base_models_exactly():
     task = adapted()
@@ -108,6 +113,7 @@ def test_at_the_start_training_and_evaluation_are_the_base_models_exactly():
     )
 
 
+@pytest.mark.slow
 @fast
 def test_merging_adds_the_scaled_product_of_each_layer_and_nothing_elsewhere():
     adapters, extra = some()
@@ -121,6 +127,7 @@ def test_merging_adds_the_scaled_product_of_each_layer_and_nothing_elsewhere():
     same(merged, extra["base"])
 
 
+@pytest.mark.slow
 @fast
 def test_the_scale_is_alpha_over_rank():
     adapters, extra = some()
@@ -139,6 +146,7 @@ def test_the_merged_model_evaluates_to_the_same_bits(rank, compiled):
     assert float(got["loss"].total) != float(jax.jit(TASK.evaluate)(extra["base"], {}, BATCH)["loss"].total)
 
 
+@pytest.mark.slow
 @fast
 def test_unmerging_gives_the_base_to_one_unit_in_the_last_place_of_the_larger():
     adapters, extra = some()
@@ -151,6 +159,7 @@ def test_unmerging_gives_the_base_to_one_unit_in_the_last_place_of_the_larger():
     jax.tree.map(close, extra["base"], merged, unmerge(merged, adapters, 1.5))
 
 
+@pytest.mark.slow
 @fast
 def test_the_gradient_is_that_of_the_merged_kernel_through_the_product():
     """d loss / d a = scale x (d loss / d W) b^T, and d loss / d b = scale x a^T (d loss / d W)."""
@@ -224,6 +233,7 @@ def test_other_state_of_the_task_goes_on_beside_the_base():
     )
 
 
+@pytest.mark.slow
 @fast
 def test_mixed_precision_reaches_every_parameter_and_leaves_the_base_as_it_is():
     adapters, extra = some()
@@ -251,6 +261,7 @@ def test_a_narrow_base_keeps_its_type_and_has_adapters_of_float32():
     assert {x.dtype for x in jax.tree.leaves(merged)} == {jnp.dtype("bfloat16")}
 
 
+@pytest.mark.slow
 @fast
 def test_alpha_may_be_a_traced_value():
     adapters, extra = some()
@@ -258,6 +269,7 @@ def test_alpha_may_be_a_traced_value():
     np.testing.assert_allclose(traced, adapted().evaluate(adapters, extra, BATCH)["loss"].total, rtol=1e-6)
 
 
+@pytest.mark.slow
 @fast
 def test_the_programs_hold_no_array_of_the_models_size():
     task = adapted()
@@ -270,6 +282,7 @@ def test_the_programs_hold_no_array_of_the_models_size():
     assert all(np.size(x) < 64 for x in constants)
 
 
+@pytest.mark.slow
 @fast
 def test_an_expression_that_finds_nothing_is_an_error_that_shows_paths():
     with pytest.raises(
@@ -278,6 +291,7 @@ def test_an_expression_that_finds_nothing_is_an_error_that_shows_paths():
         adapted(paths="blocks/query").init(KEY, BATCH)
 
 
+@pytest.mark.slow
 @fast
 def test_a_vector_cannot_be_adapted():
     with pytest.raises(ValueError, match=r"got norm/scale of the shape \(8,\); expected kernels"):
@@ -290,6 +304,7 @@ def test_a_rank_below_one_is_an_error():
         adapted(rank=0)
 
 
+@pytest.mark.slow
 @fast
 def test_adapters_of_another_model_are_an_error():
     adapters, extra = some()

@@ -54,7 +54,7 @@ def paired(task, **more):
 def test_padding_of_any_length_and_content_changes_no_logit(name):
     model = MODELS[name]
     short, long = batch(5), batch(9, 6)
-    variables = model.init(KEY, short["inputs"])
+    variables = jax.jit(model.init)(KEY, short["inputs"])
     apply = jax.jit(lambda x: model.apply(variables, x["inputs"], segments_BT=x["segments"]))
     got = np.asarray(apply(long))
     np.testing.assert_allclose(got, apply(short), rtol=1e-5, atol=1e-5)

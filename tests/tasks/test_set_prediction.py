@@ -70,6 +70,7 @@ def test_costs_that_are_no_numbers_end_too():
     assert len(set(np.asarray(got).tolist())) == 3
 
 
+@pytest.mark.slow
 @fast
 def test_who_says_all_right_has_no_loss_in_whatever_order():
     boxes = [[0, 0, 5, 10], [2, 4, 8, 16]]
@@ -80,6 +81,7 @@ def test_who_says_all_right_has_no_loss_in_whatever_order():
         assert got == pytest.approx({"loss": 0, "class_loss": 0, "box_loss": 0}, abs=1e-4)
 
 
+@pytest.mark.slow
 @fast
 def test_the_loss_is_the_papers_by_hand():
     """One object, two queries; the first is nearer, so the second predicts no object."""
@@ -93,6 +95,7 @@ def test_the_loss_is_the_papers_by_hand():
     assert got["loss"] == pytest.approx(got["class_loss"] + got["box_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_boxes_that_are_not_there_and_images_without_weight_have_no_effect():
     logits = np.log(np.array([[0.5, 0.2, 0.3], [0.1, 0.6, 0.3]], np.float32))
@@ -107,6 +110,7 @@ def test_boxes_that_are_not_there_and_images_without_weight_have_no_effect():
     assert empty["box_loss"] == 0 and empty["class_loss"] == pytest.approx(-0.2 * np.log(0.3), rel=1e-4)
 
 
+@pytest.mark.slow
 @fast
 def test_fewer_queries_than_boxes_are_refused():
     params = said(np.zeros((1, 3)), np.zeros((1, 4)))

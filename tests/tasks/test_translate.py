@@ -46,6 +46,7 @@ def measured(metrics):
     return {name: value(mean) for name, mean in metrics.items()}
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("name", MODELS)
 def test_the_loss_is_the_weighted_mean_over_tokens_of_the_cross_entropy_of_the_models_logits(name):
@@ -62,6 +63,7 @@ def test_the_loss_is_the_weighted_mean_over_tokens_of_the_cross_entropy_of_the_m
     assert measured(jax.jit(task.evaluate)(params, extra, BATCH)) == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_smoothing_moves_a_part_of_each_target_in_training_alone():
     params, extra = moved(translate(MODEL))
@@ -84,6 +86,7 @@ def test_perplexity_is_the_exponential_of_the_loss():
     assert translate(MODEL).finish({"loss": 2.0})["perplexity"] == pytest.approx(np.exp(2.0))
 
 
+@pytest.mark.slow
 @fast
 def test_what_fills_a_source_up_changes_no_loss():
     task = translate(MODEL)
@@ -93,6 +96,7 @@ def test_what_fills_a_source_up_changes_no_loss():
     assert measured(evaluate(params, extra, other)) == measured(evaluate(params, extra, BATCH))
 
 
+@pytest.mark.slow
 @fast
 def test_without_segments_every_token_of_the_source_counts():
     task = translate(MODEL)
@@ -105,6 +109,7 @@ def test_without_segments_every_token_of_the_source_counts():
     assert want["loss"] != pytest.approx(measured(evaluate(params, extra, BATCH))["loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 @fast
 def test_pairs_packed_into_a_row_have_the_losses_of_single_ones():
     task = translate(MODEL)
@@ -153,6 +158,7 @@ def test_sampling_at_temperature_zero_writes_what_a_beam_of_one_writes():
     assert [one.tokens for one in greedy] == [one.tokens for one in searched]
 
 
+@pytest.mark.slow
 @fast
 def test_every_array_of_the_decoders_cache_has_the_batch_second():
     params = jax.eval_shape(MODEL.init, jax.random.key(0), BATCH["source"], BATCH["inputs"])["params"]

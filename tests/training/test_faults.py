@@ -109,6 +109,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rows_examples_and_module(tmp_
     assert json.loads((tmp_path / "result.json").read_text())["exit"].startswith("NotFinite: step 8")
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("fault", ["nan", "inf"])
 def test_data_that_is_not_finite_is_named_with_its_key_and_example(fault):
@@ -120,6 +121,7 @@ def test_data_that_is_not_finite_is_named_with_its_key_and_example(fault):
         run(experiment)
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("k", [1, 4])
 def test_what_is_left_after_a_stop_are_the_parameters_before_the_bad_batch(k):
@@ -139,6 +141,7 @@ def test_what_is_left_after_a_stop_are_the_parameters_before_the_bad_batch(k):
     same_bits(left._replace(faults=clean.faults), clean)
 
 
+@pytest.mark.slow
 @fast
 def test_skipping_goes_on_without_the_bad_batch_and_counts_it(tmp_path):
     console = Listening()
@@ -160,6 +163,7 @@ def test_a_skipped_batch_leaves_the_parameters_as_they_were(tmp_path):
     assert (int(after.step), int(after.faults)) == (9, 1)
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_that_skipped_goes_on_with_the_same_bits_and_says_nothing_twice(tmp_path):
     whole = run(bad("nan"), tmp_path / "whole", on_nan="skip")
@@ -187,6 +191,7 @@ def test_after_a_stop_the_same_run_goes_on_with_skip(tmp_path):
     same_bits(result.state, run(bad("nan"), on_nan="skip").state)
 
 
+@pytest.mark.slow
 @fast
 def test_the_command_answers_a_loss_that_is_not_finite_with_status_3(capsys, tmp_path):
     status, _, err = main(
@@ -214,6 +219,7 @@ def test_the_command_answers_a_loss_that_is_not_finite_with_status_3(capsys, tmp
 # A data source that fails
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("at", [0, 8, 23])
 def test_an_error_of_the_data_source_ends_the_run_with_its_own_words(tmp_path, at):
@@ -226,6 +232,7 @@ def test_an_error_of_the_data_source_ends_the_run_with_its_own_words(tmp_path, a
     assert exit.startswith("ValueError: example 7")
 
 
+@pytest.mark.slow
 @fast
 def test_the_command_answers_a_disk_that_fails_in_one_line(capsys, tmp_path):
     status, _, err = main(
@@ -248,6 +255,7 @@ def test_a_signal_saves_the_step_where_the_run_stood_and_resume_is_exact(tmp_pat
     same_bits(run(bare(), tmp_path).state, run(bare()).state)
 
 
+@pytest.mark.slow
 @fast
 def test_a_signal_is_heard_while_the_data_source_does_not_answer(tmp_path):
     experiment = bad("hang", save_every=0)
@@ -333,7 +341,7 @@ def test_a_stopped_command_says_where_it_saved_and_its_status_says_by_what(tmp_p
 # Kills
 
 
-@pytest.mark.parametrize("kills", first(1, [4, 20]))
+@pytest.mark.parametrize("kills", first(1, [2, 20]))
 def test_after_kills_the_parameters_and_the_log_are_those_of_a_run_without_any(kills, tmp_path):
     """SIGKILL at seeded moments, every other one while a checkpoint is being written."""
     knobs = [
@@ -400,6 +408,7 @@ def corrupt(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_same_bits(capsys, finished, tmp_path):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
@@ -470,6 +479,7 @@ def fill(place: Path) -> None:
                 pass
 
 
+@pytest.mark.slow
 @fast
 def test_a_full_disk_is_a_warning_and_when_there_is_room_again_nothing_is_missing(small_disk):
     console, folder = Listening(), small_disk / "run"
@@ -525,6 +535,7 @@ def test_a_read_only_folder_is_said_before_anything_is_computed(capsys, small_di
     )
 
 
+@pytest.mark.slow
 @fast
 def test_a_second_run_in_the_same_folder_is_refused(capsys, tmp_path):
     status = []

@@ -156,6 +156,7 @@ def test_k_steps_in_one_dispatch_are_k_single_steps(resident):
     close(single.state, scanned.state)
 
 
+@pytest.mark.slow
 @fast
 def test_the_chosen_number_of_steps_is_written_down_and_used_again(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "WORTH", 1)
@@ -207,6 +208,7 @@ def test_a_run_stopped_anywhere_goes_on_with_the_same_bits(whole, tmp_path):
     assert lines(tmp_path) == lines(folder)
 
 
+@pytest.mark.slow
 @fast
 def test_checkpoints_keep_the_distance_that_they_had(tmp_path):
     with pytest.raises(runner.Interrupted):
@@ -235,6 +237,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     same_bits(again.state, first.state)
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_killed_before_it_wrote_its_result_writes_it_when_started_again(tmp_path):
     metrics = run(bare(), tmp_path).metrics
@@ -244,6 +247,7 @@ def test_a_run_killed_before_it_wrote_its_result_writes_it_when_started_again(tm
     assert (result["exit"], result["metrics"]) == ("complete", metrics)
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_that_was_stopped_says_so_until_it_has_ended(tmp_path):
     with pytest.raises(runner.Interrupted):
@@ -460,6 +464,7 @@ def test_evaluations_do_not_depend_on_the_batch_that_they_are_computed_in():
         assert other == pytest.approx(results[0], rel=1e-6)
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     "save_every", [0, 2, 3], ids=["at the end", "with each evaluation", "between evaluations"]
@@ -482,6 +487,7 @@ def test_the_best_checkpoint_stays(tmp_path, save_every):
     assert int(checkpoints.restore(like, 4)[1].step) == 4
 
 
+@pytest.mark.slow
 @fast
 def test_the_best_so_far_is_remembered_over_a_stop(tmp_path):
     said = iter([3.0, 1.0, 4.0, 2.0, 5.0])
@@ -503,6 +509,7 @@ def test_a_best_that_no_evaluation_gives_is_said_with_those_that_there_are():
         run(dataclasses.replace(bare(), best=("test/acuracy", max)))
 
 
+@pytest.mark.slow
 @fast
 def test_baselines_stand_beside_the_result(tmp_path):
     result = run(mlp(steps=6), tmp_path)
@@ -511,6 +518,7 @@ def test_baselines_stand_beside_the_result(tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["baselines"] == wanted
 
 
+@pytest.mark.slow
 @fast
 def test_evaluate_gives_the_final_metrics_of_the_run_exactly(tmp_path):
     result = train(tiny_mlp.__file__, folder=str(tmp_path), steps=6, mesh=ONE)
@@ -520,6 +528,7 @@ def test_evaluate_gives_the_final_metrics_of_the_run_exactly(tmp_path):
 # What a run leaves behind
 
 
+@pytest.mark.slow
 @fast
 def test_a_model_in_bare_jax_learns_by_three_functions():
     result = run(bare(steps=60))
@@ -541,6 +550,7 @@ def test_without_evaluations_a_run_has_no_metrics_and_its_log_no_empty_line(tmp_
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 @fast
 def test_an_experiment_made_in_python_can_be_trained_in_a_folder_and_gone_on_with(tmp_path):
     with pytest.raises(runner.Interrupted):
@@ -550,6 +560,7 @@ def test_an_experiment_made_in_python_can_be_trained_in_a_folder_and_gone_on_wit
         train(bare(save_every=2, steps=8), folder=str(tmp_path), mesh=ONE)
 
 
+@pytest.mark.slow
 @fast
 def test_metrics_go_to_tensorboard_too(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -562,6 +573,7 @@ def test_metrics_go_to_tensorboard_too(tmp_path):
     assert [(e.step, np.float32(e.value)) for e in events.Scalars("train/loss")] == wanted
 
 
+@pytest.mark.slow
 @fast
 def test_a_tracker_that_fails_does_not_stop_the_run():
     def broken(step, values):
@@ -581,6 +593,7 @@ def test_a_record_elsewhere_needs_a_folder():
         runner.run(bare(steps=3), Options(mesh=ONE, track=("tensorboard",)))
 
 
+@pytest.mark.slow
 @fast
 def test_the_environment_of_a_run_is_written_down(tmp_path):
     run(bare(steps=3), tmp_path, resident="off")

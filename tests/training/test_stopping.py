@@ -95,6 +95,7 @@ def run(experiment: Experiment, folder: Path | None = None, **options: Any) -> r
         opened.close()
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_stops_after_its_patience_and_says_why_and_where(tmp_path):
     result = run(bare(), tmp_path, keep=1)
@@ -109,6 +110,7 @@ def test_a_run_stops_after_its_patience_and_says_why_and_where(tmp_path):
     assert kept.best() == 4 and kept.steps() == [4, 10]
 
 
+@pytest.mark.slow
 @fast
 def test_it_takes_the_steps_of_a_run_that_does_not_stop(tmp_path):
     never = dataclasses.replace(bare(), stop_when=None)
@@ -169,6 +171,7 @@ def test_a_sweep_refuses_early_stopping_by_name(tmp_path):
 # More steps
 
 
+@pytest.mark.slow
 @fast
 def test_a_complete_run_goes_on_with_more_steps_and_writes_it_down(tmp_path, capsys):
     file = Path(bare_jax.__file__)
@@ -189,6 +192,7 @@ def test_a_complete_run_goes_on_with_more_steps_and_writes_it_down(tmp_path, cap
         train(file, folder=str(tmp_path), mesh=ONE, steps=6)
 
 
+@pytest.mark.slow
 @fast
 def test_where_no_schedule_depends_on_the_steps_a_longer_run_is_one_run(tmp_path):
     file = tmp_path / "constant.py"
@@ -203,6 +207,7 @@ def test_where_no_schedule_depends_on_the_steps_a_longer_run_is_one_run(tmp_path
     same_bits(longer.state, train(file, folder=str(tmp_path / "whole"), mesh=ONE, steps=12).state)
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     "also", [{"lr": 0.2}, {"steps": 4}, {"precision": "bfloat16"}], ids=["lr", "steps", "precision"]
@@ -216,6 +221,7 @@ def test_anything_but_more_steps_is_another_experiment(tmp_path, also):
     assert (tmp_path / "knobs.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @fast
 def test_a_run_that_is_not_complete_gets_no_other_number_of_steps(tmp_path):
     file = Path(bare_jax.__file__)
