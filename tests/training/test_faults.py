@@ -341,7 +341,7 @@ def test_a_stopped_command_says_where_it_saved_and_its_status_says_by_what(tmp_p
 # Kills
 
 
-@pytest.mark.parametrize("kills", first(1, [2, 20]))
+@pytest.mark.parametrize("kills", first(1, [4, 20]))
 def test_after_kills_the_parameters_and_the_log_are_those_of_a_run_without_any(kills, tmp_path):
     """SIGKILL at seeded moments, every other one while a checkpoint is being written."""
     knobs = [
