@@ -204,7 +204,7 @@ def test_a_loop_has_one_trainer_and_one_number(tmp_path):
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["--on", "local", "--search", "halving"], "leave out --on local"),
+        (["--on", "local", "--search", "halving"], "Leave out --on local"),
         (["--on", "local", "--resources", "gpus"], "got gpus without a value"),
         (["--on", "local", "--resources", "time=3"], "expected gpus_per_node alone"),
         (["--on", "local", "--workers", "0"], "expected 1 or more"),
