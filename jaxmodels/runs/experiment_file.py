@@ -43,8 +43,8 @@ class File(NamedTuple):
                 raise
             if not isinstance(experiment, Experiment):
                 raise ValueError(
-                    f"{self.path}: build(config) gave {type(experiment).__name__}; it must return a "
-                    "jaxmodels.Experiment"
+                    f"{self.path}: got {type(experiment).__name__} from build(config); expected a "
+                    "jaxmodels.Experiment. Return one"
                 )
             check_parts(experiment)
             return _remembering(experiment)
@@ -108,12 +108,13 @@ def load(path: str | Path | File) -> File:
         return path
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; give an experiment's file, {_near(path / 'x.py')}")
+        raise ValueError(f"{path}: got a folder; expected an experiment's file, {_near(path / 'x.py')}")
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; {_near(path)}")
+        raise ValueError(f"{path}: got no such file; expected an experiment's file, {_near(path)}")
     if path.suffix != ".py":
         raise ValueError(
-            f"{path} is not a Python file; an experiment is one, with a dataclass Config and build(config)"
+            f"{path}: got no Python file; expected one with a dataclass Config and build(config). Give an "
+            "experiment's file"
         )
     code = Code(path)
     try:
@@ -130,18 +131,18 @@ def load(path: str | Path | File) -> File:
             raise
         _check_imported(path, code, error)
         raise ValueError(
-            f"{path} needs the package {package}, which is not installed: install it, or put {package}.py "
-            "beside the experiment's file"
+            f"{path}: got an import of {package}; expected an installed package, or a module beside the "
+            f"experiment's file. Install it, or put {package}.py there"
         ) from error
     if not callable(getattr(module, "build", None)):
         raise ValueError(
-            f"{path} has no function build; an experiment's file needs build(config) -> jaxmodels.Experiment"
+            f"{path}: got no function build; expected build(config) -> jaxmodels.Experiment. Write it"
         )
     config = getattr(module, "Config", None)
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise ValueError(
-            f"{path} has no dataclass Config; put the experiment's knobs, with defaults, into one of that "
-            "name"
+            f"{path}: got no dataclass Config; expected one with the experiment's knobs and their defaults. "
+            "Write it"
         )
     missing = [
         f.name
@@ -150,7 +151,8 @@ def load(path: str | Path | File) -> File:
     ]
     if missing:
         raise ValueError(
-            f"{path}: knobs without a default: {', '.join(missing)}; give each a default in Config"
+            f"{path}: got knobs without a default: {', '.join(missing)}; expected a default for each. "
+            "Give it in Config"
         )
     typed.check_types(path, config)
     return File(path, code.source, code.beside(), module, config, {})
@@ -181,11 +183,8 @@ def make_config(file: File, knobs: Mapping[str, Any]) -> Any:
     for name, value in knobs.items():
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            raise ValueError(
-                f"{file.path} has no knob {name!r}"
-                + (f"; did you mean {close[0]!r}?" if close else ".")
-                + f" Its knobs: {', '.join(names)}"
-            )
+            hint = f"Did you mean {close[0]!r}?" if close else "Choose one of them"
+            raise ValueError(f"{file.path}: got no knob {name!r}; expected one of {', '.join(names)}. {hint}")
         typed.check_type(f"knob {name} of {file.path}", value, hints[name])
         if isinstance(value, float) and value != value:
             raise ValueError(

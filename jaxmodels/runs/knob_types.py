@@ -21,13 +21,13 @@ DICTS = (dict, Mapping)
 
 
 def check_types(path: Any, config: type) -> None:
-    """Raises where a knob is of a type, or has a default, that a run's folder could not give back."""
+    """Raises ValueError for a knob whose type or default a run's folder could not give back."""
     for field in dataclasses.fields(config):
         hint = get_type_hints(config)[field.name]
-        if (odd := _odd(hint)) is not None:
+        if (unsupported := _unsupported(hint)) is not None:
             raise ValueError(
-                f"{path}: got the knob {field.name} of type {type_name(odd)}; expected int, float, str, "
-                "bool, Literal, Enum, Path, a dataclass, or tuple, list, dict or Optional of them, which a "
+                f"{path}: got the knob {field.name} of type {type_name(unsupported)}; expected int, float, "
+                "str, bool, Literal, Enum, Path, a dataclass, or tuple, list, dict or Optional of them, which a "
                 "run's folder can give back. Use a name or a number for it, and make the object in build()"
             )
     default = config()
@@ -37,15 +37,15 @@ def check_types(path: Any, config: type) -> None:
             same = _fits(value, hint) and restored(json.loads(json.dumps(value)), hint) == restored(own, hint)
         except (TypeError, ValueError):
             same = False
-        if not same and own == own:  # nan is its own
+        if not same and own == own:  # not nan
             raise ValueError(
                 f"{path}: got {own!r} as the default of the knob {name}; expected a value of its type, "
                 f"{type_name(hint)}, that JSON can hold. Change the default or the type"
             )
 
 
-def _odd(hint: Any) -> Any:
-    """The part of a type that is not supported; None where all is."""
+def _unsupported(hint: Any) -> Any:
+    """The part of a type that is not supported; None where all of it is."""
     hint = _bare(hint)
     origin = get_origin(hint) or hint
     if (
@@ -56,27 +56,34 @@ def _odd(hint: Any) -> Any:
     ):
         return None
     if dataclasses.is_dataclass(hint):
-        return next((odd for h in get_type_hints(hint).values() if (odd := _odd(h)) is not None), None)
+        return next(
+            (
+                unsupported
+                for h in get_type_hints(hint).values()
+                if (unsupported := _unsupported(h)) is not None
+            ),
+            None,
+        )
     if origin in (*LISTS, *DICTS) or _is_union(hint):
         parts = [h for h in get_args(hint) if h is not ...]
         if origin in DICTS and parts and _bare(parts[0]) is not str:
             return hint
-        return next((odd for h in parts if (odd := _odd(h)) is not None), None)
+        return next((unsupported for h in parts if (unsupported := _unsupported(h)) is not None), None)
     return hint
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:
-    """Raises where a value is not of the declared type."""
+    """Raises ValueError where a value is not of the declared type."""
     if not _fits(value, hint):
-        given = (
-            get_args(hint)
-            if get_origin(hint) is Literal
-            else [*hint.__members__]
-            if _is(hint, enum.Enum)
-            else ()
+        if get_origin(hint) is Literal:
+            expected = f"one of {', '.join(map(repr, get_args(hint)))}"
+        elif _is(hint, enum.Enum):
+            expected = f"one of {', '.join(map(repr, hint.__members__))}"
+        else:
+            expected = type_name(hint)
+        raise ValueError(
+            f"{name}: got {value!r} ({type(value).__name__}); expected {expected}. Change the value"
         )
-        wanted = f"one of {', '.join(map(repr, given))}" if given else type_name(hint)
-        raise ValueError(f"{name}: came {value!r} ({type(value).__name__}), wanted {wanted}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -93,8 +100,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if _is(hint, PurePath):
         return isinstance(value, str | PurePath)
     if dataclasses.is_dataclass(hint):
-        given, hints = _fields(value), get_type_hints(hint)
-        return given is not None and all(name in hints and _fits(x, hints[name]) for name, x in given.items())
+        fields, hints = _fields(value), get_type_hints(hint)
+        if fields is None:
+            return False
+        return all(name in hints and _fits(x, hints[name]) for name, x in fields.items())
     if origin in LISTS:
         if not isinstance(value, tuple | list):
             return False
@@ -107,7 +116,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def restored(value: Any, hint: Any) -> Any:
-    """A value as JSON gave it, or as somebody wrote it, in the knob's own type."""
+    """A value from JSON, or as somebody wrote it, in the knob's declared type."""
     hint = _bare(hint)
     origin, parts = get_origin(hint) or hint, get_args(hint)
     if hint is float and isinstance(value, int):
@@ -116,17 +125,14 @@ def restored(value: Any, hint: Any) -> Any:
         return _member(value, hint)
     if _is(hint, PurePath):
         return hint(value)
-    if dataclasses.is_dataclass(hint) and (given := _fields(value)) is not None:
+    if dataclasses.is_dataclass(hint) and (fields := _fields(value)) is not None:
         hints = get_type_hints(hint)
-        return hint(**{name: restored(x, hints[name]) for name, x in given.items()})  # type: ignore[operator]
+        return hint(**{name: restored(x, hints[name]) for name, x in fields.items()})  # type: ignore[operator]
     if origin in LISTS and isinstance(value, tuple | list):
-        each = (
-            parts
-            if origin is tuple and parts and parts[-1] is not ...
-            else [parts[0] if parts else Any] * len(value)
-        )
-        found = [restored(x, h) for x, h in zip(value, each, strict=True)]
-        return found if origin is list else tuple(found)
+        fixed_length = origin is tuple and parts and parts[-1] is not ...
+        element_hints = parts if fixed_length else [parts[0] if parts else Any] * len(value)
+        elements = [restored(x, h) for x, h in zip(value, element_hints, strict=True)]
+        return elements if origin is list else tuple(elements)
     if origin in DICTS and isinstance(value, dict):
         return {name: restored(x, parts[1] if parts else Any) for name, x in value.items()}
     if _is_union(hint):
@@ -137,7 +143,7 @@ def restored(value: Any, hint: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it, but for tuples, which stay as they are."""
+    """A value as JSON has it, except that tuples stay tuples."""
     if isinstance(value, enum.Enum):
         return value.value if isinstance(value, enum.Flag) else value.name
     if isinstance(value, PurePath):

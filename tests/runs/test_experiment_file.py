@@ -63,24 +63,31 @@ def test_building_reads_no_data(write):
 
 
 def test_of_a_missing_file_the_nearest_is_named():
-    with pytest.raises(ValueError, match=r"there is no file .*tiny_mpl\.py; nearest: .*tiny_mlp\.py"):
+    with pytest.raises(
+        ValueError,
+        match=r"tiny_mpl\.py: got no such file; expected an experiment's file, nearest: .*tiny_mlp\.py",
+    ):
         experiment_file.load(MLP.with_name("tiny_mpl.py"))
 
 
 def test_in_a_missing_folder_the_experiments_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(MLP.parents[2])
-    with pytest.raises(ValueError, match=r"there is no file .*; nearest: .*experiments/"):
+    with pytest.raises(
+        ValueError, match=r"got no such file; expected an experiment's file, nearest: .*experiments/"
+    ):
         experiment_file.load(tmp_path / "absent" / "digits_mlp.py")
 
 
 def test_where_there_is_no_python_file_that_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"there is no file .*x\.py; .* holds no Python file"):
+    with pytest.raises(ValueError, match=r"x\.py: got no such file; .* holds no Python file"):
         experiment_file.load(tmp_path / "x.py")
 
 
 def test_a_folder_is_no_experiment():
-    with pytest.raises(ValueError, match=r"files is a folder; give an experiment's file, nearest: .*\.py"):
+    with pytest.raises(
+        ValueError, match=r"files: got a folder; expected an experiment's file, nearest: .*\.py"
+    ):
         experiment_file.load(MLP.parent)
 
 
@@ -88,7 +95,7 @@ def test_a_folder_is_no_experiment():
 def test_another_kind_of_file_is_no_experiment(tmp_path, content):
     (tmp_path / "x.yaml").write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"x\.yaml is not a Python file; an experiment is one, with a dataclass Config"
+        ValueError, match=r"x\.yaml: got no Python file; expected one with a dataclass Config"
     ):
         experiment_file.load(tmp_path / "x.yaml")
 
@@ -96,15 +103,15 @@ def test_another_kind_of_file_is_no_experiment(tmp_path, content):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", r"has no function build; .* needs build\(config\)"),
-        ("build = 3", "has no function build"),
-        ("def build(config): ...", "has no dataclass Config; put the experiment's knobs, with defaults"),
-        ("class Config: ...\ndef build(config): ...", "has no dataclass Config"),
+        ("", r"got no function build; expected build\(config\)"),
+        ("build = 3", "got no function build"),
+        ("def build(config): ...", "got no dataclass Config; expected one with the experiment's knobs"),
+        ("class Config: ...\ndef build(config): ...", "got no dataclass Config"),
         (
             "from dataclasses import dataclass\n@dataclass\nclass Config:\n    lr: float\n    steps: int\n   "
             " n: int = 1\n"
             "def build(config): ...",
-            "knobs without a default: lr, steps; give each a default in Config",
+            "got knobs without a default: lr, steps; expected a default for each",
         ),
     ],
     ids=["empty", "build is no function", "no Config", "Config is no dataclass", "no defaults"],
@@ -117,9 +124,7 @@ def test_what_a_file_lacks_is_said(write, text, said):
 
 def test_what_build_gives_must_be_an_experiment(write):
     file = experiment_file.load(write(KNOBS))
-    with pytest.raises(
-        ValueError, match=r"build\(config\) gave Config; it must return a jaxmodels.Experiment"
-    ):
+    with pytest.raises(ValueError, match=r"got Config from build\(config\); expected a jaxmodels.Experiment"):
         file.build(file.config())
 
 
@@ -133,13 +138,14 @@ def test_an_error_in_the_file_itself_comes_up_as_it_is(write):
 
 def test_of_an_unknown_knob_the_nearest_is_named():
     with pytest.raises(
-        ValueError, match=r"has no knob 'stesp'; did you mean 'steps'\? Its knobs: seed, steps, batch, lr"
+        ValueError,
+        match=r"got no knob 'stesp'; expected one of seed, steps, batch, lr.* Did you mean 'steps'\?",
     ):
         train(MLP, stesp=3)
 
 
 def test_a_knob_like_no_other_is_answered_with_all_of_them():
-    with pytest.raises(ValueError, match=r"has no knob 'zzz'.* Its knobs: seed, steps"):
+    with pytest.raises(ValueError, match=r"got no knob 'zzz'; expected one of seed, steps"):
         train(MLP, zzz=3)
 
 
@@ -159,7 +165,7 @@ def test_a_knob_like_no_other_is_answered_with_all_of_them():
 def test_a_value_of_another_type_is_refused(write, knob, value, wanted):
     file = experiment_file.load(write(KNOBS))
     with pytest.raises(
-        ValueError, match=rf"knob {knob} of .*: came {value!r} \({type(value).__name__}\), wanted .*{wanted}"
+        ValueError, match=rf"knob {knob} of .*: got {value!r} \({type(value).__name__}\); expected .*{wanted}"
     ):
         experiment_file.make_config(file, {knob: value})
 

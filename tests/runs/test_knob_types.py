@@ -147,7 +147,7 @@ def test_what_json_gives_back_is_what_was_given(file, knobs):
     ],
 )
 def test_a_value_of_another_type_is_refused_by_name(file, knob, value, wanted):
-    with pytest.raises(ValueError, match=rf"knob {knob} of knobs\.py: came .*, wanted .*{wanted}"):
+    with pytest.raises(ValueError, match=rf"knob {knob} of knobs\.py: got .*; expected .*{wanted}"):
         experiment_file.make_config(experiment_file.load(file), {knob: value})
 
 
