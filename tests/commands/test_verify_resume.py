@@ -129,4 +129,4 @@ class Knobs:
 )
 def test_the_started_command_has_the_same_knobs(knobs):
     flags = verify_resume._flags(knobs, SimpleNamespace(config=Knobs))
-    assert parse("train", flags, "FILE", {"knobs": Knobs})["knobs"] == knobs
+    assert parse("jaxmodels train FILE", flags, [], knobs=Knobs)[1] == knobs

@@ -6,7 +6,7 @@ import pytest
 
 from jaxmodels import cli
 from jaxmodels.analysis.nonfinite import NotFinite
-from jaxmodels.cli import training
+from jaxmodels.cli.command import Command
 from jaxmodels.launch import exit_statuses
 from jaxmodels.launch.exit_statuses import FirstFailed, status_of
 from jaxmodels.runs.checkpoint import Damaged, PartLost
@@ -40,18 +40,18 @@ def test_an_exception_tells_its_exit_status(error, status):
 
 @pytest.mark.parametrize("error", [NotFinite("step 3"), PartLost("disk"), Damaged("manifest")])
 def test_a_command_prints_the_message_and_ends_with_the_status(monkeypatch, capsys, error):
-    def failing(words):
+    def failing(command, words):
         raise error
 
-    monkeypatch.setattr(training, "train", failing)
+    monkeypatch.setattr(Command, "run", failing)
     assert cli.main(["train", "x.py"]) == error.exit_status
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
 def test_what_process_0_has_printed_is_not_printed_again(monkeypatch, capsys):
-    def failing(words):
+    def failing(command, words):
         raise FirstFailed(exit_statuses.NOT_FINITE, "step 3")
 
-    monkeypatch.setattr(training, "train", failing)
+    monkeypatch.setattr(Command, "run", failing)
     assert cli.main(["train", "x.py"]) == exit_statuses.NOT_FINITE
     assert capsys.readouterr().err == ""
