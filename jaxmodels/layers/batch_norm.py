@@ -1,4 +1,4 @@
-"""Batch normalisation (arXiv:1502.03167) whose statistics can leave out examples at no cost.
+"""Batch normalisation (arXiv:1502.03167) whose statistics can exclude examples at no cost.
 
 Dimensions: B batch, C channels, behind any axes between them.
 """
@@ -13,22 +13,22 @@ import jax.numpy as jnp
 
 
 class BatchNorm(nn.BatchNorm):
-    """nn.BatchNorm of the last axis, with its names and numbers, but for how it takes a mask of examples.
+    """nn.BatchNorm of the last axis, with its parameters and values, and a cheaper mask of examples.
 
-    The means are first of each example, then over the examples: so a mask looks at BC numbers, where Flax's
-    own selects among all that there are, which costs a convolutional network a tenth of its memory traffic.
+    The means are taken per example first, then over the examples: so a mask selects among BC values, where
+    Flax's own selects among all, which costs a convolutional network a tenth of its memory traffic.
     """
 
     @nn.compact
     def __call__(
         self, x: jax.Array, use_running_average: bool | None = None, *, mask: Any = None
     ) -> jax.Array:
-        """Normalised x. mask: which examples' statistics count (B, then axes of 1); None is all."""
-        evaluates = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        """Normalised x. mask: the examples of which statistics are taken (B, then axes of 1); None is all."""
+        evaluating = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         C, inner = x.shape[-1], tuple(range(1, x.ndim - 1))
         mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(C, jnp.float32))
         variance = self.variable("batch_stats", "var", lambda: jnp.ones(C, jnp.float32))
-        if evaluates:
+        if evaluating:
             mean_C, variance_C = mean.value, variance.value
         else:
             y = x.astype(jnp.promote_types(x.dtype, jnp.float32))

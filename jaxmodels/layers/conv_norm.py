@@ -17,28 +17,28 @@ from jaxmodels.layers.conv import Conv
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # arXiv:1502.01852
 
 
-def same(kernel: int | tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Padding that keeps the size at stride 1, the same on both sides also at other strides."""
+def same_padding(kernel: int | tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding that keeps the size at stride 1; equal on both sides at any stride."""
     height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
     return (height // 2, height // 2), (width // 2, width // 2)
 
 
 def batch_norm(keys_B: jax.Array | None, dtype: Any, epsilon: float = 1e-5, **options: Any) -> BatchNorm:
-    """Batch normalisation that uses and updates statistics of the batch while training."""
+    """Batch normalisation: with keys, as in training, it uses and updates the batch statistics."""
     return BatchNorm(
         use_running_average=keys_B is None, momentum=0.9, epsilon=epsilon, dtype=dtype, **options
     )
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, then batch normalisation; statistics of the batch where keys are given."""
+    """Convolution without bias, then batch normalisation; batch statistics where keys are given."""
 
     features: int
     kernel: int | tuple[int, int] = 3
     stride: int = 1
     groups: int = 1
-    padded: bool = True  # so that the size stays at stride 1; else not at all
-    last: bool = False  # of a residual branch: its scale begins at 0, so that a block begins as the identity
+    padded: bool = True  # keeps the size at stride 1; else no padding
+    last: bool = False  # of a residual branch: the scale starts at 0, so that a block starts as the identity
     epsilon: float = 1e-5
     kernel_init: Any = HE
     dtype: jnp.dtype | None = None
@@ -50,7 +50,7 @@ class ConvNorm(nn.Module):
             self.features,
             (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel,
             strides=self.stride,
-            padding=same(self.kernel) if self.padded else "VALID",
+            padding=same_padding(self.kernel) if self.padded else "VALID",
             feature_group_count=self.groups,
             use_bias=False,
             kernel_init=self.kernel_init,

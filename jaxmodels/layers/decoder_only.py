@@ -19,7 +19,7 @@ class DecoderOnly(Model):
     """Base of the models that map tokens to logits of the next token; with a cache, to (logits, cache).
 
     A model has the fields tied, unroll and dtype besides, makes `blocks` and the last `norm` in its setup,
-    and says in `embedded` what the first block gets.
+    and gives in `embedded` the first block's input.
     """
 
     vocabulary: int

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 
 def drop_path(x: jax.Array, rate: float | jax.Array, keys_B: jax.Array | None) -> jax.Array:
-    """x (B first), what a residual branch adds, with each whole example zeroed with probability rate, the rest / (1 - rate).
+    """A residual branch x (B first) with each example zeroed with probability rate, the rest / (1 - rate).
 
-    keys_B: one key per example; None, as in evaluation, changes nothing. rate may differ from layer to layer.
+    keys_B: one key per example; None, as in evaluation, changes nothing. rate may be traced, so it may differ
+    between the layers of a scan.
     """
     if keys_B is None or (isinstance(rate, int | float) and rate == 0):
         return x

@@ -1,6 +1,6 @@
-"""Causal self-attention with rotary positions, in which groups of heads share keys and values (arXiv:2305.13245).
+"""Grouped-query causal self-attention with rotary positions (arXiv:2305.13245).
 
-Dimensions: B batch, T tokens, S places in the cache, H heads, G heads of keys and values, D width of a head,
+Dimensions: B batch, T tokens, S positions in the cache, H heads, G key/value heads, D width of a head,
     M width.
 """
 
@@ -23,19 +23,19 @@ class GroupedAttention(nn.Module):
     heads: int
     key_heads: int
     head_width: int
-    biases: tuple[str, ...] = ()  # of "query", "key", "value" and "out", those that have one
+    biases: tuple[str, ...] = ()  # the matrices with a bias, of "query", "key", "value" and "out"
     head_norm: float | None = (
-        None  # epsilon of an RMS norm of each query and key (arXiv:2302.05442); None is no norm
+        None  # epsilon of an RMS norm of queries and keys (arXiv:2302.05442); None: no norm
     )
     window: int | None = None
-    last: Any = nn.initializers.normal(0.02)  # of the matrix that ends the branch
+    last: Any = nn.initializers.normal(0.02)  # initializer of the output matrix
     dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(
         self, x_BTM, rotation: tuple[jax.Array, jax.Array], cache: KVCache | None, count_B, segments_BT
     ):
-        """rotation: cosines and sines of the tokens' places; the rest as for a language model, the cache of one layer."""
+        """rotation: cosines and sines of the positions; the rest as in DecoderOnly; one layer's cache."""
         B, T, M = x_BTM.shape
         small = nn.initializers.normal(0.02)
 

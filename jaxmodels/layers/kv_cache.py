@@ -1,8 +1,8 @@
 """What a decoder remembers of the tokens it has read, as an explicit argument.
 
 Every array of every cache has layers (or states) first and the batch second, so that beam search can reorder
-the rows of any of them. Rows may differ in length: each has its own place to write to.
-Dimensions: L layers, B batch, S places, T tokens, G heads of keys and values, D width of a head.
+the rows of any of them. Rows may differ in length: each has its own position to write to.
+Dimensions: L layers, B batch, S positions, T tokens, G key/value heads, D width of a head.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the tokens seen so far, and how many those are in each row; inside a layer without the L."""
+    """Keys and values of the tokens so far, and each row's number of tokens; in a layer without the L."""
 
     k_LBSGD: jax.Array
     v_LBSGD: jax.Array
@@ -24,15 +24,17 @@ class KVCache(NamedTuple):
     def empty(
         cls, depth: int, batch: int, length: int, heads: int, width: int, dtype: jnp.dtype | None = None
     ) -> KVCache:
-        """Room for `length` tokens in each of `batch` rows."""
+        """A cache with a capacity of `length` tokens in each of `batch` rows."""
         keys = jnp.zeros((depth, batch, length, heads, width), dtype or jnp.float32)
         return cls(keys, keys, jnp.zeros((depth, batch), jnp.int32))
 
     def extend(self, k_BTGD: jax.Array, v_BTGD: jax.Array, count_B: jax.Array) -> KVCache:
-        """One layer's cache with T more tokens in each row; the first count_B are real, the next overwrite the others."""
+        """One layer's cache with T more tokens a row; the next overwrite those after the first count_B."""
 
-        def write(old_SGD, new_TGD, place):
-            return jax.lax.dynamic_update_slice_in_dim(old_SGD, new_TGD.astype(old_SGD.dtype), place, axis=0)
+        def write(old_SGD, new_TGD, position):
+            return jax.lax.dynamic_update_slice_in_dim(
+                old_SGD, new_TGD.astype(old_SGD.dtype), position, axis=0
+            )
 
         k, v = (
             jax.vmap(write)(old, new, self.length_LB)
@@ -44,7 +46,7 @@ class KVCache(NamedTuple):
 def positions(
     tokens_BT: jax.Array, cache: KVCache | None = None, segments_BT: jax.Array | None = None
 ) -> jax.Array:
-    """The position of each token in its own text, BT: after what is cached, or from the start of its segment."""
+    """The position of each token in its text, BT: after the cached tokens, or from its segment's start."""
     t_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     if cache is not None:
         return cache.length_LB[0][:, None] + t_BT

@@ -1,4 +1,4 @@
-"""A linen model as most are written, with nn.Dropout and an argument such as `train` or `deterministic`, among ours.
+"""Adapter for a linen model with nn.Dropout and an argument such as `train` or `deterministic`.
 
     task = classify(from_linen(TheirNet(), train="train"))
 
@@ -28,17 +28,17 @@ def from_linen(
     rngs: tuple[str, ...] = ("dropout",),
     mask: str = "",
 ) -> FromLinen:
-    """The model as one whose call takes (inputs, keys_B): training with keys, one for each example, else evaluation.
+    """The model with a call of (inputs, keys_B): training with keys, one per example, else evaluation.
 
     train: the argument of its call that is True in training, such as "train"; evaluate: the one that is True
     in evaluation, such as "deterministic". rngs: the names under which it asks for keys. mask: the argument,
-    if any, that says which tokens are real (BT, bool), made from a batch's "segments". Parameters keep the
+    if any, for the mask of real tokens (BT, bool), made from a batch's "segments". Parameters keep the
     model's own paths.
 
-    In training each example is seen alone, by its own keys, so nothing depends on how a batch is divided over
-    devices and micro-batches. Not so for a model with other variables than parameters, such as batch
-    normalisation's statistics: it sees the batch at once with the keys of the first example, so that another
-    division gives other dropout.
+    In training each example is computed alone, with its own keys, so nothing depends on how a batch is
+    divided over devices and micro-batches. A model with other variables than parameters, such as batch
+    statistics, is an exception: it computes the batch at once with the keys of the first example, so that
+    another division gives other dropout.
     """
     own = inspect.signature(type(model).__call__).parameters
     named = [name for name in (train, evaluate, mask) if name]
@@ -47,10 +47,11 @@ def from_linen(
     if unknown or (len({train, evaluate}) == 1 and set(own) & {*TRAINING, *EVALUATING}):
         flags = [f"train={name!r}" for name in TRAINING if name in own]
         flags += [f"evaluate={name!r}" for name in EVALUATING if name in own]
-        what = f"{unknown[0]!r}" if unknown else "neither train nor evaluate"
+        argument = f"{unknown[0]!r}" if unknown else "neither train nor evaluate"
         raise ValueError(
-            f"from_linen: got {what} for {type(model).__name__}, whose call takes {', '.join([*own][1:])}; expected the "
-            f"name of its argument that tells training from evaluation. Do give {' and '.join(flags) or 'one of these'}"
+            f"from_linen: got {argument} for {type(model).__name__}, whose call takes "
+            f"{', '.join([*own][1:])}; expected the name of its argument that tells training from "
+            f"evaluation. Give {' and '.join(flags) or 'one of these'}."
         )
     return FromLinen(model, train, evaluate, rngs, mask)
 
@@ -65,15 +66,15 @@ class FromLinen(Model):
     mask: str = ""
 
     def setup(self):
-        """The model's parameters are ours, without another level of names."""
+        """Shares the model's scope, so that parameters keep their paths."""
         nn.share_scope(self, self.model)
 
     def __call__(self, inputs, keys_B=None, segments_BT=None):
         """The model's outputs; see from_linen."""
         if segments_BT is not None and not self.mask:
             raise ValueError(
-                'from_linen: got a batch with "segments", where 0 is padding; expected the name of the argument by which '
-                f"{type(self.model).__name__} leaves out what is not real. Do give mask=, or padding would be read as tokens"
+                'from_linen: got a batch with "segments", where 0 is padding; expected the name of the mask '
+                f"argument of {type(self.model).__name__}. Give mask=, or padding would be read as tokens."
             )
         masks = {self.mask: segments_BT != 0} if segments_BT is not None else {}
         if keys_B is None:
@@ -89,12 +90,12 @@ class FromLinen(Model):
         if not others:
 
             def alone(x, key, masks):
-                first = jax.tree.map(lambda x: x[None], (x, masks))
-                return jax.tree.map(lambda y: y[0], apply(first[0], key, first[1], False))
+                batch, masks = jax.tree.map(lambda x: x[None], (x, masks))
+                return jax.tree.map(lambda y: y[0], apply(batch, key, masks, False))
 
             return jax.vmap(alone)(inputs, keys_B, masks)
         outputs, new = apply(inputs, keys_B[0], masks, others)
-        self._put(new)
+        self._store(new)
         return outputs
 
     def hidden(self, tokens_BT, keys_B=None, cache=None, count_B=None, segments_BT=None):
@@ -107,7 +108,7 @@ class FromLinen(Model):
     def _flags(self, *, training: bool) -> dict[str, bool]:
         return {name: on for name, on in ((self.train, training), (self.evaluate, not training)) if name}
 
-    def _put(self, new: Mapping[str, Any]) -> None:
+    def _store(self, new: Mapping[str, Any]) -> None:
         for collection, values in new.items():
             if self.is_mutable_collection(collection):
                 for name, value in values.items():

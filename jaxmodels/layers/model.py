@@ -1,4 +1,4 @@
-"""What all models are: linen modules whose options are checked when they are made, and which take keys, not rngs."""
+"""The base of all models: a linen module that checks its options and takes one key per example, not rngs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Model(nn.Module):
     """A linen module. Options that are annotated as a Literal are checked at construction.
 
     Randomness comes in as `keys_B`, one key for each example, with which a call is training; linen's rngs
-    would reach nothing, and dropout would silently not happen.
+    would reach no layer, and dropout would silently be off.
     """
 
     def __post_init__(self) -> None:
@@ -26,9 +26,10 @@ class Model(nn.Module):
     def apply(self, variables: Any, *args: Any, rngs: Any = None, **options: Any) -> Any:
         """As nn.Module.apply, without rngs."""
         if rngs:
-            given = "a key" if not isinstance(rngs, dict) else ", ".join(map(repr, rngs))
+            names = "a key" if not isinstance(rngs, dict) else ", ".join(map(repr, rngs))
             raise ValueError(
-                f"{type(self).__name__}: got rngs ({given}); expected none, as this model takes one random key for each "
-                "example. Do give keys_B=jax.random.split(key, batch) after the inputs, with which it is training"
+                f"{type(self).__name__}: got rngs ({names}); expected none, as this model takes one random "
+                "key for each example. Give keys_B=jax.random.split(key, batch) after the inputs, with "
+                "which it is training."
             )
         return super().apply(variables, *args, **options)

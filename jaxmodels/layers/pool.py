@@ -1,9 +1,9 @@
-"""Pooling: the largest values of windows, with a gradient that suits the platform, and means to a size.
+"""Max pooling with a gradient that suits the platform, and mean pooling to a given size.
 
-On CPUs, XLA's gradient of maximum pooling searches every window for itself; comparing shifted images with
-each other finds the same places several times faster (measured by benchmarks/convolution.py). Which one runs
-is decided when a program is lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree
-to rounding. max_pool has no forward-mode derivative (jax.jvp).
+On CPUs, XLA's gradient of max pooling searches every window on its own; comparing shifted images finds the
+same positions several times faster (measured by benchmarks/convolution.py). The choice is made when a program
+is lowered for its platform; on GPUs and TPUs it is always XLA's own. Results agree to rounding. max_pool has
+no forward-mode derivative (jax.jvp).
 Dimensions: B batch, H W image, h w output, C channels.
 """
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
-SMALL = 1024  # places of an image; for larger ones XLA's own forward pass is faster
+SMALL = 1024  # pixels of an image; for larger ones XLA's own forward pass is faster
 
 
 def max_pool(
@@ -27,17 +27,17 @@ def max_pool(
 ) -> jax.Array:
     """The largest value of each window x window square, `stride` apart; by default side by side.
 
-    Places around the image, as many as padding says, are never the largest. What is left over at the far
-    edges is cut off. The first of several largest values takes the gradient, as in XLA's own.
+    Padding is never the largest value. Windows that would reach beyond the far edges are left out. The first
+    of several largest values gets the gradient, as in XLA's own.
     """
     stride, padding = stride or window, ((padding[0][0], padding[0][1]), (padding[1][0], padding[1][1]))
     if any(n + sum(pads) < window for n, pads in zip(x_BHWC.shape[1:3], padding, strict=True)):
-        return _native(window, stride, padding, x_BHWC)  # nothing is left
+        return _native(window, stride, padding, x_BHWC)  # an empty output
     return _max_pool(window, stride, padding, x_BHWC)
 
 
-def over(size: int, window: int, stride: int) -> tuple[int, int]:
-    """The padding of one axis that keeps what would be left over, as PyTorch's ceil_mode does."""
+def ceil_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """The padding of one axis that adds a window where some elements remain, as PyTorch's ceil_mode."""
     return 0, max(0, -(-(size - window) // stride) * stride + window - size)
 
 
@@ -61,7 +61,7 @@ def _padded(x_BHWC: Any, padding: Pads) -> jax.Array:
 
 
 def _shifted(window: int, stride: int, x_BHWC: Any) -> Iterator[tuple[int, int, jax.Array]]:
-    """(row, column, the values at that place of every window), row by row."""
+    """(row, column, values at that offset of every window), row by row."""
     B, H, W, C = x_BHWC.shape
     down, across = (H - window) // stride * stride + 1, (W - window) // stride * stride + 1
     for i in range(window):
@@ -85,10 +85,10 @@ def _forward(
 
 
 def _which(window: int, stride: int, padding: Pads, kind: Any, x_BHWC: jax.Array) -> jax.Array:
-    """The number of the place in its window that each largest value comes from.
+    """The index of each largest value in its window.
 
-    Kept for the backward pass: there the values may have been computed again, and rounded otherwise, so that
-    none would be equal to the largest.
+    It is saved for the backward pass: there rematerialized values may be rounded differently, so that none
+    would be equal to the largest.
     """
     (_, _, largest), *rest = _shifted(window, stride, _padded(x_BHWC, padding))
     which = jnp.zeros(largest.shape, kind)
@@ -98,7 +98,9 @@ def _which(window: int, stride: int, padding: Pads, kind: Any, x_BHWC: jax.Array
     return which
 
 
-def _backward(window: int, stride: int, padding: Pads, kept: Any, dy_BhwC: jax.Array) -> tuple[jax.Array]:
+def _backward(
+    window: int, stride: int, padding: Pads, residuals: Any, dy_BhwC: jax.Array
+) -> tuple[jax.Array]:
     def spread(x_BHWC, which_BhwC, dy_BhwC):
         (top, bottom), (left, right) = padding
         B, H, W, C = x_BHWC.shape
@@ -106,24 +108,24 @@ def _backward(window: int, stride: int, padding: Pads, kept: Any, dy_BhwC: jax.A
         dx = jnp.zeros((B, H, W, C), x_BHWC.dtype)
         for n in range(window * window):
             edges = [
-                (at, size - at - (count - 1) * stride - 1, stride - 1)
-                for at, size, count in zip(divmod(n, window), (H, W), dy_BhwC.shape[1:3], strict=True)
+                (offset, size - offset - (count - 1) * stride - 1, stride - 1)
+                for offset, size, count in zip(divmod(n, window), (H, W), dy_BhwC.shape[1:3], strict=True)
             ]
-            mine = jnp.where(which_BhwC == n, dy_BhwC, 0)
-            dx += lax.pad(mine, jnp.zeros((), dx.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+            selected = jnp.where(which_BhwC == n, dy_BhwC, 0)
+            dx += lax.pad(selected, jnp.zeros((), dx.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
         return dx[:, top : H - bottom, left : W - right]
 
     def search(x_BHWC, which_BhwC, dy_BhwC):
         return jax.vjp(partial(_native, window, stride, padding), x_BHWC)[1](dy_BhwC)[0]
 
-    return (lax.platform_dependent(*kept, dy_BhwC, cpu=spread, default=search),)
+    return (lax.platform_dependent(*residuals, dy_BhwC, cpu=spread, default=search),)
 
 
 _max_pool.defvjp(_forward, _backward)
 
 
-def means(x_BhwC: jax.Array, size: int) -> jax.Array:
-    """The map brought to size x size: each place the mean of its part, parts overlap where the size does not divide."""
+def adaptive_mean_pool(x_BhwC: jax.Array, size: int) -> jax.Array:
+    """Adaptive pooling: the map averaged to size x size; windows overlap where the size does not divide."""
 
     def along(x: jax.Array, axis: int) -> jax.Array:
         n = x.shape[axis]

@@ -1,8 +1,8 @@
 """Training with the products of a model's blocks in 8 bits, by the library qwix.
 
-Parameters stay in their type; what a product takes is scaled by its largest value and rounded, so that a
-matrix unit for 8 bits can be used; its gradient's products take float8 too, with "int8" they stay as they
-are. Embedding and head are left out.
+Parameters keep their type; the operands of a product are scaled by their largest value and rounded, so that
+8-bit matrix units can be used. With "float8" the gradient's products are in float8 too, with "int8" they are
+unchanged. Embedding and head are not quantised.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _TYPES: dict[str, dict[str, Any]] = {
 def quantized(
     model: M, products: Products, *, blocks: str = ".*blocks.*", methods: tuple[str, ...] = ("hidden",)
 ) -> M:
-    """The model, whose products are in that type; "float" gives the model itself.
+    """The model with its products in that type; "float" gives the model itself.
 
-    blocks: a regular expression of the paths of the modules that are meant. methods: of the model, that a
+    blocks: a regular expression for the paths of the quantised modules. methods: the model's methods that a
     task calls. Raises ImportError without qwix.
     """
     choices.check("quantized", "products", products, Products)

@@ -13,8 +13,8 @@ from jaxmodels.layers.dropout import fold
 from jaxmodels.layers.pipeline_parallel import pipelined
 from jaxmodels.parallel import axes
 
-# Kept for the backward pass: all, the products with parameters (offload: in the host's memory), only the
-# blocks' inputs.
+# Rematerialization policies. Saved for the backward pass: everything; the products with parameters (offload:
+# in the host's memory); only the blocks' inputs.
 Remat = Literal["none", "dots", "offload", "full"]
 
 _POLICIES: dict[str, Any] = {
@@ -25,13 +25,13 @@ _POLICIES: dict[str, Any] = {
 
 
 def rematerialised(block: type[nn.Module], remat: Remat) -> type[nn.Module]:
-    """The block, which computes in the backward pass again what `remat` does not keep (arXiv:1604.06174).
+    """The block, rematerialized in the backward pass by this policy (arXiv:1604.06174).
 
-    A run's option comes before a model's field.
+    A run's option overrides the model's field.
     """
     choices.check("rematerialised", "remat", remat, Remat)
-    asked = axes.remat.get()
-    remat = remat if asked == "model" else asked  # type: ignore[assignment]
+    option = axes.remat.get()
+    remat = remat if option == "model" else option  # type: ignore[assignment]
     if remat == "none":
         return block
     choices.check("rematerialised", "remat", remat, Remat)
@@ -47,17 +47,17 @@ def stack(
     *shared: Any,
     unroll: int = 1,
 ) -> tuple[jax.Array, Any]:
-    """(x, outputs stacked) after block(x, keys_B, its part of per_layer, *shared) -> (x, output), `depth` times.
+    """(x, stacked outputs) after `depth` calls of block(x, keys_B, layer's input, *shared) -> (x, output).
 
-    The parameters of all layers are stacked along a new first axis, as are the arrays of per_layer. Arrays of
-    shared have the examples first, or an axis of length 1.
+    The parameters of all layers are stacked along a new first axis, as are the arrays of per_layer, each
+    layer's own input. Arrays of shared have the examples first, or an axis of length 1.
     """
     if axes.size(axes.PIPELINE) > 1 and not block.is_initializing():
         return pipelined(block, depth, x, keys_B, per_layer, shared)
 
     def layer(module, x, inputs):
-        number, mine = inputs
-        x, out = module(x, fold(keys_B, number), mine, *shared)
+        index, layer_input = inputs
+        x, out = module(x, fold(keys_B, index), layer_input, *shared)
         return axes.split_activation(x), out
 
     layers = nn.scan(

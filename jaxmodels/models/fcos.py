@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.pool import max_pool, over
+from jaxmodels.layers.pool import ceil_padding, max_pool
 
 
 class DensePredictions(NamedTuple):
@@ -65,7 +65,7 @@ class SimplePyramid(Model):
         """Maps from the last of the given ones, finest first."""
         x = maps[-1]
         finer = nn.ConvTranspose(self.width, (2, 2), strides=(2, 2), dtype=self.dtype, name="finer")(x)
-        coarser = max_pool(x, 2, 2, (over(x.shape[1], 2, 2), over(x.shape[2], 2, 2)))
+        coarser = max_pool(x, 2, 2, (ceil_padding(x.shape[1], 2, 2), ceil_padding(x.shape[2], 2, 2)))
         conv = partial(Conv, self.width, (3, 3), dtype=self.dtype)
         return [conv(name=f"out_{i}")(nn.relu(y)) for i, y in enumerate((finer, x, coarser))]
 

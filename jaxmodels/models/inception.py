@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxmodels.layers.conv_norm import ConvNorm
 from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.pool import max_pool, means, over
+from jaxmodels.layers.pool import adaptive_mean_pool, ceil_padding, max_pool
 
 Size = tuple[int, int]
 SMALL = nn.initializers.truncated_normal(0.1)
@@ -81,7 +81,7 @@ class Block(Model):
 def _halved(x_BHWC: jax.Array, kernel: int = 3) -> jax.Array:
     """Max pooling at stride 2, with windows that reach beyond the far edges."""
     H, W = x_BHWC.shape[1:3]
-    return max_pool(x_BHWC, kernel, 2, (over(H, kernel, 2), over(W, kernel, 2)))
+    return max_pool(x_BHWC, kernel, 2, (ceil_padding(H, kernel, 2), ceil_padding(W, kernel, 2)))
 
 
 def google(one: int, narrow: int, three: int, narrower: int, five: int, pooled: int) -> Callable[..., Block]:
@@ -178,7 +178,7 @@ class _Auxiliary(Model):
 
     @nn.compact
     def __call__(self, x_BHWC, keys_B, number: int):
-        x = _layer(128, dtype=self.dtype, name="conv")(means(x_BHWC, 4), keys_B)
+        x = _layer(128, dtype=self.dtype, name="conv")(adaptive_mean_pool(x_BHWC, 4), keys_B)
         x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="dense")(x.reshape(len(x), -1)))
         return nn.Dense(self.classes, dtype=self.dtype, name="head")(
             dropout(x, self.dropout, fold(keys_B, number))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
 from jaxmodels.layers.model import Model
-from jaxmodels.layers.pool import max_pool, over
+from jaxmodels.layers.pool import ceil_padding, max_pool
 
 
 class FacePrediction(NamedTuple):
@@ -64,7 +64,7 @@ class MTCNN(Model):
             x = PReLU(name=f"slope_{i}")(x)
             if pool:
                 h, w = x.shape[1:3]
-                x = max_pool(x, pool, 2, (over(h, pool, 2), over(w, pool, 2)))
+                x = max_pool(x, pool, 2, (ceil_padding(h, pool, 2), ceil_padding(w, pool, 2)))
         if self.dense:
             x = x.swapaxes(1, 2).reshape(len(x), -1)  # column by column, as in the published weights
             x = PReLU(name="slope")(nn.Dense(self.dense, dtype=self.dtype, name="dense")(x))

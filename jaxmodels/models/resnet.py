@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.layers.conv import Conv
-from jaxmodels.layers.conv_norm import HE, ConvNorm, batch_norm, same
+from jaxmodels.layers.conv_norm import HE, ConvNorm, batch_norm, same_padding
 from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
 from jaxmodels.layers.pool import max_pool
@@ -120,7 +120,7 @@ class ResNet(Model):
         if self.stem == "pool":
             x = nn.relu(ConvNorm(self.stem_width, 7, 2, dtype=self.dtype, name="stem")(x_BHWC, keys_B))
             maps = {"stem": x}
-            x = max_pool(x, 3, 2, same(3))
+            x = max_pool(x, 3, 2, same_padding(3))
         else:
             x = nn.relu(ConvNorm(self.stem_width, 3, dtype=self.dtype, name="stem")(x_BHWC, keys_B))
             maps = {"stem": x}
@@ -230,7 +230,9 @@ class WideResNet(Model):
     @nn.compact
     def features(self, x_BHWC: jax.Array, keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
         """Feature maps by stage: "stem", "stage_1", "stage_2", "stage_3"; the last is normalised."""
-        layer: Callable = partial(Conv, padding=same(3), use_bias=False, kernel_init=HE, dtype=self.dtype)
+        layer: Callable = partial(
+            Conv, padding=same_padding(3), use_bias=False, kernel_init=HE, dtype=self.dtype
+        )
         norm: Callable = partial(batch_norm, keys_B, self.dtype)
         x = layer(16, (3, 3), name="stem")(x_BHWC)
         maps = {"stem": x}
@@ -244,7 +246,9 @@ class WideResNet(Model):
                 )
                 y = nn.relu(norm(name=f"{name}_norm_1")(x))
                 if x.shape[-1] != features or stride > 1:
-                    x = layer(features, (1, 1), strides=stride, padding=same(1), name=f"{name}_shortcut")(y)
+                    x = layer(
+                        features, (1, 1), strides=stride, padding=same_padding(1), name=f"{name}_shortcut"
+                    )(y)
                 y = layer(features, (3, 3), strides=stride, name=f"{name}_conv_1")(y)
                 y = nn.relu(norm(name=f"{name}_norm_2")(y))
                 y = dropout(y, self.block_dropout, fold(keys_B, 1 + (stage - 1) * n + i))

@@ -83,7 +83,7 @@ def test_shape_and_type_stay(shape, dtype):
 
 @pytest.mark.parametrize("rate", [1.0, 1, -0.1])
 def test_a_rate_that_keeps_nothing_or_is_none_is_refused(rate):
-    with pytest.raises(ValueError, match="wanted one from 0 to below 1"):
+    with pytest.raises(ValueError, match="expected 0 to below 1"):
         dropout(jnp.ones((B, F)), rate, keys())
 
 

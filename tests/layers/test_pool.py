@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.layers.pool import max_pool, means, over
+from jaxmodels.layers.pool import adaptive_mean_pool, ceil_padding, max_pool
 
 pytestmark = pytest.mark.fast
 
@@ -51,7 +51,7 @@ def test_pooling_and_its_gradient_are_those_of_xla_also_where_values_are_equal(n
 def test_over_keeps_what_would_be_left_over(size, window, stride):
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
-    pads = over(size, window, stride)
+    pads = ceil_padding(size, window, stride)
     got = jax.jit(lambda x: max_pool(x, window, stride, (pads, pads)))(x)
     want = torch.nn.functional.max_pool2d(
         torch.tensor(x.transpose(0, 3, 1, 2)), window, stride, ceil_mode=True
@@ -68,4 +68,6 @@ def test_means_are_pytorchs_adaptive_average(n, size):
         .numpy()
         .transpose(0, 2, 3, 1)
     )
-    np.testing.assert_allclose(jax.jit(means, static_argnums=1)(x, size), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(adaptive_mean_pool, static_argnums=1)(x, size), want, rtol=1e-5, atol=1e-6
+    )

@@ -97,7 +97,7 @@ def test_llama3_keeps_fast_pairs_and_slows_slow_ones():
 
 
 def test_an_odd_width_is_refused():
-    with pytest.raises(ValueError, match=r"came heads of width 7; wanted an even width.*change the heads"):
+    with pytest.raises(ValueError, match=r"got heads of width 7; expected an even width.*Change the width"):
         jax.eval_shape(lambda: rotations(jnp.zeros((1, 1), jnp.int32), 7))
 
 
@@ -106,7 +106,7 @@ def test_an_odd_width_is_refused():
     [
         (
             Scaling("llama3", 8.0),
-            r"got Scaling.*expected the length that the model was trained on\. Do give length",
+            r"got Scaling.*expected the length of the original training\. Give length",
         ),
         (Scaling("dynamic", 2.0, 8), r"got kind='dynamic'; expected one of 'linear', 'llama3', 'yarn'"),
     ],

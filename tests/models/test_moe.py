@@ -201,6 +201,6 @@ def test_what_follows_the_last_token_that_counts_is_padding_to_the_language_task
 @fast
 def test_more_experts_for_a_token_than_there_are_is_refused():
     with pytest.raises(
-        ValueError, match=r"Experts: came 6 of 5 experts for a token; wanted from 1 to all of them"
+        ValueError, match=r"Experts: got 6 of 5 experts per token; expected from 1 to all of them"
     ):
         jax.eval_shape(of("mixtral", chosen=6).init, jax.random.key(0), TOKENS)
