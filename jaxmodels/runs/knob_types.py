@@ -27,7 +27,8 @@ def check_types(path: Any, config: type) -> None:
         if (unsupported := _unsupported(hint)) is not None:
             raise ValueError(
                 f"{path}: got the knob {field.name} of type {type_name(unsupported)}; expected int, float, "
-                "str, bool, Literal, Enum, Path, a dataclass, or tuple, list, dict or Optional of them, which a "
+                "str, bool, Literal, Enum, Path, a dataclass, or tuple, list, dict or Optional of them, "
+                "which a "
                 "run's folder can give back. Use a name or a number for it, and make the object in build()"
             )
     default = config()

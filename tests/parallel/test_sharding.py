@@ -112,7 +112,8 @@ def test_layers_that_do_not_divide_into_stages_are_refused():
         (
             "model=2",
             (),
-            "nothing is split over model=2: expected one of data, fsdp, expert, context, tensor, pipeline, or one "
+            "nothing is split over model=2: expected one of data, fsdp, expert, context, tensor, pipeline, "
+            "or one "
             "that a rule",
         ),
         (
