@@ -129,7 +129,7 @@ class Command:
     def _parse(self, operands: list[str], words: list[str]) -> tuple[CommandLine, dict[type, Any]]:
         """The command line, and an object of each dataclass of options."""
         prog = self._prog(operands)
-        takes_file = self.operands.startswith("FILE") and not (self.swept and Path(operands[0]).is_dir())
+        takes_file = self.operands.split()[:1] == ["FILE"] and not (self.swept and Path(operands[0]).is_dir())
         if not takes_file and not (self.file_options and operands[0].endswith(".py")):
             own = words[: words.index("--")] if self.passes_on and "--" in words else words
             parsed, _ = parse(prog, own, self.parts, about=self.about)
