@@ -1,4 +1,4 @@
-"""Linen models as most are written join by from_linen: dropout acts in training alone, by a key for each example."""
+"""Linen models join by from_linen: dropout acts in training only, by one key per example."""
 
 from __future__ import annotations
 

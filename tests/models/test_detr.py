@@ -21,7 +21,7 @@ X = pictures(2, 8, 12, 3)
 
 @pytest.mark.slow
 def test_the_published_size_matches_the_hand_count():
-    """Without the backbone: projection, six layers of each kind, one normalisation, queries, classes and boxes."""
+    """Without the backbone: projection, six layers of each kind, one norm, queries, classes, boxes."""
     D, F, K = 256, 2048, 91
     attention, mlp, norm = 4 * (D * D + D), 2 * D * F + F + D, 2 * D
     layers = 6 * (attention + mlp + 2 * norm) + 6 * (2 * attention + mlp + 3 * norm)

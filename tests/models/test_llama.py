@@ -1,4 +1,6 @@
-"""Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, M width, F hidden, V vocabulary."""
+"""Dimensions: B batch, T tokens, L layers, H heads, G heads of keys and values, M width, F hidden,
+V vocabulary.
+"""
 
 from __future__ import annotations
 

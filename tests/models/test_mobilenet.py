@@ -20,7 +20,7 @@ pytestmark = pytest.mark.fast
 
 
 def by_hand(model, classes):
-    """Convolutions without bias, two numbers of normalisation for each channel, squeeze and excite with biases."""
+    """Convolutions without bias, two parameters of normalisation a channel, squeeze-excite."""
     total, C = 27 * model.stem + 2 * model.stem, model.stem
     for kernel, inner, out, _, excite, _ in model.rows:
         total += (

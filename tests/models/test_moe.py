@@ -1,4 +1,6 @@
-"""Dimensions: B batch, T tokens, L layers, M width, F hidden, E experts, K experts of a token, V vocabulary."""
+"""Dimensions: B batch, T tokens, L layers, M width, F hidden, E experts, K experts of a token,
+V vocabulary.
+"""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_the_published_networks_find_no_face_in_a_plain_picture(real):
 
 
 def bright(x_NHWC):
-    """Whether a window is bright from edge to edge, and where the bright part's edges are, for windows and for maps."""
+    """Whether a window is bright from edge to edge, and the edges of its bright part; also for maps."""
     size = x_NHWC.shape[1]
     lit = x_NHWC[..., 0] > 0.2
     rows, columns = lit.any(2), lit.any(1)

@@ -43,7 +43,7 @@ def test_published_sizes_have_their_number_of_parameters(model, parameters):
 
 @pytest.mark.slow
 def test_resnet_50_matches_the_hand_count():
-    """Of each stage: its blocks' kernels, the shortcut's, two numbers for each normalised channel; then the head."""
+    """Of each stage: its blocks' kernels, the shortcut's, two parameters a normalised channel; the head."""
     want, C = 3 * 7 * 7 * 64 + 2 * 64, 64
     for depth, width in zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True):
         F = 4 * width

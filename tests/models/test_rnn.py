@@ -137,7 +137,7 @@ def test_the_language_model_equals_the_formulas_in_numpy():
     ("cell", "layer"), [("elman", 2 * 64 + 8), ("lstm", 4 * (2 * 64 + 8)), ("gru", 3 * (2 * 64 + 2 * 8))]
 )
 def test_the_parameters_match_the_hand_count(cell, layer):
-    """V M + L layers of width 8: a product with the input and one with the state for each gate, and biases."""
+    """V M + L layers of width 8: a product with input and one with state for each gate, and biases."""
     assert count(RNN(**SIZES, cell=cell)) == 11 * 8 + 2 * layer
     assert count(RNN(**SIZES, cell=cell, tied=False)) == 2 * 11 * 8 + 2 * layer
 

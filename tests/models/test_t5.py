@@ -1,4 +1,6 @@
-"""Dimensions: B batch, S tokens of the source, T of the target, H heads, D width of a head, M width, V vocabulary."""
+"""Dimensions: B batch, S tokens of the source, T of the target, H heads, D width of a head, M width,
+V vocabulary.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Dimensions: B batch, S tokens of the source, T of the target, L layers, H heads, M width, F hidden, V vocabulary."""
+"""Dimensions: B batch, S tokens of the source, T of the target, L layers, H heads, M width, F hidden,
+V vocabulary.
+"""
 
 from __future__ import annotations
 
