@@ -88,6 +88,7 @@ def test_its_update_is_the_closed_form_gradient(step, start):
     assert value(metrics["loss"]) == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns(step, start):
     evaluate = jax.jit(make_evaluate(TASK))
     state = start

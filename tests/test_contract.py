@@ -442,7 +442,6 @@ def test_no_output_sees_another_example(tiny):
 
 
 @some(2, ALL, of=3)
-@pytest.mark.fast
 def test_garbage_in_padding_changes_no_metric(tiny):
     c = case(tiny)
     weight = weighted(tiny.batch["weight"], np.array([1, 1, 0, 1, 1, 1, 0, 0]))

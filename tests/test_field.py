@@ -196,6 +196,7 @@ def test_a_clock_that_jumps_changes_no_bit(tmp_path, whole, monkeypatch):
     assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == STEPS
 
 
+@pytest.mark.slow
 @fast
 def test_a_tracker_that_always_fails_changes_nothing(tmp_path, whole):
     def gone(step, values):

@@ -67,6 +67,7 @@ def test_folded_keys_are_those_of_a_loop_over_the_examples(number):
         np.testing.assert_array_equal(jax.random.key_data(fold(keys_B, number)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_gives_each_example_the_key_of_its_step_and_row(accumulate):
     def loss(params, extra, batch, keys_B):

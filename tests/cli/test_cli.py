@@ -74,6 +74,7 @@ def imported(*argv: str) -> set[str]:
     return set(said.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     "argv", [["--help"], ["--version"], ["trian"], ["train", "--help"], ["evaluate", "--help"]], ids=" ".join
@@ -366,6 +367,7 @@ def test_evaluate_takes_the_precision_of_the_run(capsys, tmp_path):
     assert json.loads(exact)["metrics"] != final
 
 
+@pytest.mark.slow
 @fast
 def test_evaluate_shows_a_table(capsys, mlp):
     status, out, _ = main(capsys, "evaluate", mlp, "--mesh", ONE)

@@ -101,6 +101,7 @@ def test_a_folder_with_a_sentencepiece_model_can_be_given(where, tmp_path):
     assert Tokenizer.load(tmp_path / "out").vocabulary == facts["vocabulary"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, dtype", [(2**16, np.uint16), (2**16 + 1, np.uint32)])
 def test_tokens_are_as_small_as_the_vocabulary_allows(where, tmp_path, size, dtype):
     (tmp_path / "vocab.txt").write_text(

@@ -59,6 +59,7 @@ def test_a_silent_run_says_so(tmp_path, monkeypatch):
     assert "no line for 50:00 min" in " ".join(shown(run).split())
 
 
+@pytest.mark.slow
 def test_of_a_sweep_the_members_are_listed_best_first(tmp_path):
     text = shown(write_sweep(tmp_path / "sweep", ended=False))
     assert "18 of 24 members have ended" in text

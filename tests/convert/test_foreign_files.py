@@ -81,6 +81,7 @@ def test_transformers_own_pytorch_model_bin_is_read(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_pickle_that_would_run_code_is_not_run(release, tmp_path):
     torch = pytest.importorskip("torch")
     folder = as_torch(release, tmp_path)

@@ -122,6 +122,7 @@ def test_parameters_may_be_split_over_devices(folder, params):
     assert not got["blocks"]["qkv"]["kernel"].sharding.is_fully_replicated
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("changes", "message"),

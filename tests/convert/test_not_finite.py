@@ -94,6 +94,7 @@ def test_what_is_left_out_may_hold_anything(release):
         load_pretrained(release, ignore="^extra$")
 
 
+@pytest.mark.slow
 def test_a_tied_head_of_nan_is_not_blamed_on_the_tie(release):
     tensors = arrays(release)
     tensors["transformer.wte.weight"][0, 0] = np.nan

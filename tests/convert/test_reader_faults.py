@@ -187,6 +187,7 @@ def sums(path):
     return [np.array(tensor.read()).sum() for tensor in open_file(path).values()]
 
 
+@pytest.mark.slow
 def test_damaged_safetensors_and_their_index(tmp_path):
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     path, index = tmp_path / "model-1.safetensors", tmp_path / INDEX
@@ -289,6 +290,7 @@ def tokenizer_files():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
 def test_damaged_tokenizer_json(tmp_path, kind, tokenizer_files):
     path = tmp_path / "tokenizer.json"

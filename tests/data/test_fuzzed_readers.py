@@ -68,6 +68,7 @@ TABLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_and_arrays(tmp_path, name):
     survey(saved(tmp_path / name, read_table), TABLES[name], 300, others=list(TABLES.values()))

@@ -26,6 +26,7 @@ def stream(data, steps):
     return np.concatenate([data.rows(i, 0, data.batch)["x"] for i in range(steps)])
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(0, 5))
 def test_every_prefix_is_within_one_row_of_the_shares(weights, seed):
     found = stream(mixture(weights, seed=seed), 60) // 1000

@@ -118,6 +118,7 @@ def test_after_every_prompt_the_pieces_add_up_to_the_text_of_all_tokens(kind, tm
         assert head + wrote.text == whole == head + "".join(text for _, text in shown[1:])
 
 
+@pytest.mark.slow
 def test_a_space_after_the_prompt_is_not_lost(tmp_path):
     tokenizer = metaspace(tmp_path)
     decoder, params = says(tokenizer.encode("once upon a time there was"), tokenizer.decode)

@@ -228,6 +228,7 @@ def test_a_begin_token_stands_before_every_prompt():
     assert generate_text(counting(begin=7), {}, {}, "3", tokens=2) == "45"
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_model_that_sees_almost_nothing_goes_on_too(length):
@@ -350,6 +351,7 @@ def test_beams_are_shown_whole_and_end_at_stop_strings():
     assert wrote.text == "3456" and shown == ["2", "3456"]
 
 
+@pytest.mark.slow
 @fast
 def test_a_repetition_penalty_lowers_what_has_occurred_and_nothing_else():
     seen_BV = np.zeros((3, V), bool)

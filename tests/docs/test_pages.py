@@ -171,6 +171,7 @@ def test_every_page_is_in_the_navigation():
     assert not [page.name for page in PAGES[1:] if f"- {page.name}" not in named]
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_does_what_its_page_says(capsys):
     text = (ROOT / "docs" / "own_loop.md").read_text()
     exec(re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1], {})

@@ -92,6 +92,7 @@ def test_it_equals_the_loop(sizes, options, sees):
     np.testing.assert_allclose(attention(q, k, v, **options), want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @fast
 def test_a_bias_is_added_to_the_scores():
     q, k, v = inputs(T=3, S=5, H=4, G=2)
@@ -160,6 +161,7 @@ def test_the_memory_of_blockwise_attention_is_linear_in_length():
     assert large < temporary(reference, 4096, 64) / 20
 
 
+@pytest.mark.slow
 @fast
 def test_blocks_that_are_masked_are_not_computed():
     """What is in them would be visible as NaN: even a weight of 0 times NaN is NaN."""
@@ -218,6 +220,7 @@ def test_a_gpu_gets_cudnn_for_16_bits(monkeypatch):
     assert (asked[0]["is_causal"], asked[0]["local_window_size"]) == (True, (7, 0))
 
 
+@pytest.mark.slow
 @fast
 def test_cudnn_gets_even_lengths_and_the_added_position_is_masked(monkeypatch):
     own = jax.nn.dot_product_attention

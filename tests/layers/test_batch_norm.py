@@ -84,6 +84,7 @@ def test_padding_counts_in_no_statistics_of_whatever_module(net):
     np.testing.assert_allclose(padded["batch_stats"]["norm"]["var"], 0.9 + 0.1 * rows.var(0), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [BatchNorm, nn.BatchNorm])
 def test_where_no_example_counts_statistics_stay_and_nothing_is_nan(norm):
     task = classify(Net(norm))

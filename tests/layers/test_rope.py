@@ -70,6 +70,7 @@ def test_it_is_computed_in_float32_and_given_back_in_the_type_that_came():
     np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALINGS)
 @pytest.mark.parametrize("width", [8, 64])
 def test_scalings_equal_those_of_transformers(name, width):

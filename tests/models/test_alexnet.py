@@ -37,6 +37,7 @@ def test_the_reduced_size_matches_the_hand_count():
     assert count(shapes(alexnet_28(10), 28, 1)) == want
 
 
+@pytest.mark.slow
 def test_features_are_maps_by_convolution():
     x = jnp.zeros((2, 224, 224, 3))
     model = alexnet(7)

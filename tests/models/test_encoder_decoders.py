@@ -53,6 +53,7 @@ def family(request):
     return Family(model, variables, partial(apply, variables))
 
 
+@pytest.mark.slow
 @fast
 def test_no_logit_depends_on_a_later_token_of_the_target(family):
     changed = TARGET.copy()
@@ -80,6 +81,7 @@ def test_padding_of_the_source_changes_nothing(family):
     np.testing.assert_allclose(family.logits()[1:2], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @fast
 def test_packed_pairs_equal_each_on_its_own(family):
     """The first has 3 tokens of the source and 2 of the target, the second 3 and 4."""
@@ -114,6 +116,7 @@ def test_reading_the_target_in_chunks_with_a_cache_equals_reading_it_at_once(fam
     np.testing.assert_array_equal(cache.target.length_LB, T)
 
 
+@pytest.mark.slow
 @fast
 def test_rows_of_different_lengths_continue_from_their_own_ends(family):
     all_counts = np.array([(1, 3, 2), (3, 2, 3), (2, 1, 1)], np.int32)

@@ -107,6 +107,7 @@ def test_sizes_match_the_hand_count(model, parameters):
     assert count(made) == 50257 * M + made.length * M + L * (12 * M * M + 13 * M) + 2 * M == parameters
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("name", ["medium", "large", "xl", "2_7b", "6_7b", "13b"])
 def test_gpt3_sizes_are_within_three_percent_of_the_papers(name):

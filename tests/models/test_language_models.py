@@ -180,6 +180,7 @@ def test_parameters_in_bfloat16_work_with_a_cache(name):
     assert jax.tree.leaves(cache)[0].dtype == jnp.float32
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_dtype_sets_the_type_of_products_and_of_cached_keys(name):

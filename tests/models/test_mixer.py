@@ -68,6 +68,7 @@ def test_it_equals_pytorch_block_by_block():
     )
 
 
+@pytest.mark.slow
 def test_features_are_maps_after_each_quarter():
     x = jax.ShapeDtypeStruct((2, 8, 12, 3), np.float32)
     variables = jax.eval_shape(MODEL.init, jax.random.key(0), x)

@@ -139,6 +139,7 @@ def test_imbalance_is_one_for_equal_parts_and_the_number_of_experts_for_one_that
     np.testing.assert_allclose(imbalance(one, one), [E], rtol=1e-6)
 
 
+@pytest.mark.slow
 @fast
 def test_the_balance_loss_of_an_example_follows_the_formula_over_its_real_tokens():
     random = np.random.default_rng(0)

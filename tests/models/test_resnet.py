@@ -72,6 +72,7 @@ def test_cifars_sizes_match_the_hand_count(depth):
     assert count(shapes(CifarResNet(10, depth, "B"), 32)["params"]) == cifar_by_hand(depth, True)
 
 
+@pytest.mark.slow
 def test_wrn_28_10_matches_the_hand_count():
     """Kernels, two numbers for each channel before each convolution, three projections, the head."""
     want, C = 3 * 9 * 16, 16

@@ -256,6 +256,7 @@ def test_texts_of_different_lengths_in_a_batch_equal_each_alone():
         )
 
 
+@pytest.mark.slow
 @fast
 def test_a_text_without_tokens_gives_the_bias_of_the_head():
     model = RNNClassifier(V, K, M)

@@ -87,6 +87,7 @@ def test_buckets_equal_those_of_transformers(both_ways, buckets, furthest):
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.slow
 @fast
 def test_without_biases_the_order_of_the_source_does_not_matter(variables):
     """Nothing else depends on a token's position."""

@@ -72,6 +72,7 @@ def test_texts_of_different_lengths_in_a_batch_equal_each_alone(variables):
         )
 
 
+@pytest.mark.slow
 def test_a_text_without_tokens_gives_the_bias_of_the_head(variables):
     got = MODEL.apply(variables, TOKENS, segments_BT=np.zeros((B, T), np.int32))
     np.testing.assert_array_equal(got, np.tile(variables["params"]["head"]["bias"], (B, 1)))

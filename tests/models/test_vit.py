@@ -47,6 +47,7 @@ def test_published_sizes_have_their_number_of_parameters(model, parameters):
     assert count(model(1000), 224, 224, 3) == parameters
 
 
+@pytest.mark.slow
 def test_base_matches_the_hand_count():
     D, F, N = 768, 3072, 196
     block = D * 3 * D + 3 * D + D * D + D + D * F + F + F * D + D + 4 * D
@@ -54,6 +55,7 @@ def test_base_matches_the_hand_count():
     assert count(vit.vit_b16(1000), 224, 224, 3) == want == 86_567_656
 
 
+@pytest.mark.slow
 def test_the_small_size_for_grey_images_matches_the_hand_count():
     """No class token: 16 x 64 + 64, 49 places, six blocks, the last normalisation, the head."""
     block = 64 * 192 + 192 + 64 * 64 + 64 + 2 * 64 * 128 + 128 + 64 + 4 * 64

@@ -135,6 +135,7 @@ def test_micro_batches_come_in_turn():
     np.testing.assert_allclose(got.averaged["batch_stats/norm/mean"], mean, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_twice_where_nothing_is_averaged_or_extra_stays_as_it_is():
     assert init(TASK, optim.sgd(0.1), 0, arrays(B)).averaged == {}
     frozen = TASK._replace(

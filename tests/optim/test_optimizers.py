@@ -221,6 +221,7 @@ def test_schedule_free_sgd_follows_the_paper():
     )
 
 
+@pytest.mark.slow
 @fast
 def test_schedule_free_adamw_follows_the_paper():
     schedule_free_agrees(

@@ -227,6 +227,7 @@ def test_of_three_layers_the_last_has_one_half_the_first_an_eighth_and_embedding
     }
 
 
+@pytest.mark.slow
 @fast
 def test_what_only_sounds_like_an_embedding_is_not_slowed():
     odd = {
@@ -276,6 +277,7 @@ def test_weight_decay_shrinks_with_the_rate():
     np.testing.assert_allclose([constant(np.asarray(x)) for x in kernel], [-0.0125, -0.025, -0.05], rtol=1e-6)
 
 
+@pytest.mark.slow
 @fast
 def test_a_decay_of_one_changes_nothing():
     assert all(constant(x) == 1.0 for x in factors(STACKED, 1.0).values())

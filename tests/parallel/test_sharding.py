@@ -62,6 +62,7 @@ def test_rules_of_blocks_name_whole_parts_of_paths():
         assert first(f"params/blocks/{name}/kernel") == ("pipeline", ...), name
 
 
+@pytest.mark.slow
 def test_moments_lie_where_their_parameter_does():
     model = GPT(12, 4, 8, 2, 2)
     got = specs(of(model), "fsdp=2,tensor=2", model.rules())

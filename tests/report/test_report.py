@@ -466,6 +466,7 @@ def test_a_display_that_names_too_few_classes_is_a_sentence():
         predictions.class_names(Display(classes=lambda: ("one",)), None, 2)
 
 
+@pytest.mark.slow
 def test_a_task_that_says_nothing_of_examples_is_a_sentence(trained, tmp_path):
     text = parsed_page(trained, out=tmp_path / "out.html", evaluate=True, model="on").text
     assert "The run could not be evaluated: got a task without `examine`" in text

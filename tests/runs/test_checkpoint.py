@@ -83,6 +83,7 @@ def test_what_is_restored_is_what_was_saved_with_types_keys_and_note(three):
     assert note == {**NOTE, "step": 3}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_restored_onto_another_mesh(three):
     mesh = make_mesh("data=2,fsdp=2")
     split = {

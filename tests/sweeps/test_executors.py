@@ -199,6 +199,7 @@ def test_a_loop_has_one_trainer_and_one_number(tmp_path):
     assert worker.holder(folders[0]) is None
 
 
+@pytest.mark.slow
 @fast
 @by_submitit
 @pytest.mark.parametrize(

@@ -199,6 +199,7 @@ def test_what_is_drawn_is_trained_with_every_seed(tmp_path):
     assert all(len(s["values"]) == 2 for s in table["settings"])
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("words", "what"),

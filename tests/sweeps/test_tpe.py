@@ -179,6 +179,7 @@ def test_a_sweep_by_tpe_trains_and_shows_its_settings(tmp_path, capsys, monkeypa
     assert told == pytest.approx({s["knobs"]["lr"]: s["mean"] for s in table["settings"]})
 
 
+@pytest.mark.slow
 @fast
 @pytest.mark.parametrize(
     ("words", "what"),

@@ -61,6 +61,7 @@ def test_accuracy_counts_by_weight():
     assert value(evaluate(classify(Times()))["accuracy"]) == pytest.approx(1 / 2.5)
 
 
+@pytest.mark.slow
 def test_smoothing_moves_a_share_of_the_label_to_all_classes_in_training_alone():
     task = classify(Times(), smoothing=0.3)
     assert value(train(task)[0]) == pytest.approx(

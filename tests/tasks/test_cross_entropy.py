@@ -48,6 +48,7 @@ def test_accuracy_counts_by_weight(chunk):
     assert value(got) == pytest.approx(float(right.sum() / WEIGHT.sum()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 10**9])
 def test_a_token_of_weight_zero_does_not_count_even_where_it_is_not_finite(chunk):
     x = jnp.where((WEIGHT == 0)[..., None], jnp.inf, X)

@@ -118,6 +118,7 @@ class Plain(nn.Module):
         return nn.Dense(K)(nn.Embed(V, 4)(tokens_BT).mean(1))
 
 
+@pytest.mark.slow
 def test_a_model_that_would_read_padding_as_tokens_is_refused_in_words():
     task, x = classify(Plain(), inputs="inputs"), batch(5, label=np.zeros(4, np.int32))
     params, extra = task.init(KEY, x)

@@ -64,6 +64,7 @@ def test_tokens_outside_of_the_context_get_no_gradient():
     assert (np.asarray(grads)[[0, 3, 4]] == 0).all() and (np.asarray(grads)[[1, 2]] != 0).all()
 
 
+@pytest.mark.slow
 def test_an_example_without_an_answer_counts_nowhere():
     batch = {**BATCH, "weight": np.array([0, 1, 0], np.float32)}
     assert value(question_answering(Table()).evaluate(PARAMS, {}, batch)["loss"]) == pytest.approx(

@@ -105,6 +105,7 @@ def test_the_encoders_features_are_found_within_what_was_trained():
     np.testing.assert_allclose(got, 3 * IMAGE.reshape(B, -1)[:, :D], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_untrained_encoders_features_are_of_its_first_parameters_whatever_the_chunk(monkeypatch):
     monkeypatch.setattr(projection, "CHUNK", 2)
     encoder, key = nn.Dense(3), jax.random.key(5)

@@ -86,6 +86,7 @@ def test_nothing_reads_the_environment_to_train(stopped, tmp_path, monkeypatch):
     assert "run.json" in names and "note.json" in names and "environment.json" not in names
 
 
+@pytest.mark.slow
 def test_what_decides_bits_is_in_the_note_of_each_checkpoint(stopped):
     folder, _ = stopped
     for note in (folder / "checkpoints").glob("*/note.json"):
@@ -137,6 +138,7 @@ def test_what_is_forced_upon_a_run_and_does_not_fit_changes_nothing_and_it_can_s
     assert main(capsys, "evaluate", folder, "--mesh", "data=1", "--json")[:2] == wanted[:2]
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_need_the_state_of_the_optimizer(capsys, sgd, tmp_path):
     folder = Path(shutil.copytree(sgd, tmp_path / "run"))
     wanted = jaxmodels.evaluate(folder, mesh="data=1")

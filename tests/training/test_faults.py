@@ -423,6 +423,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_same_bits
     assert lines(folder) == lines(finished)
 
 
+@pytest.mark.slow
 @fast
 def test_with_every_checkpoint_damaged_the_command_stops_and_starts_nothing_over(capsys, finished, tmp_path):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
@@ -434,6 +435,7 @@ def test_with_every_checkpoint_damaged_the_command_stops_and_starts_nothing_over
         assert "no sound checkpoint is left" in err and "--fresh" in err
 
 
+@pytest.mark.slow
 @fast
 def test_evaluate_does_not_take_another_checkpoint_for_the_best_without_being_told(
     capsys, finished, tmp_path
@@ -570,6 +572,7 @@ def test_forced_the_other_experiment_goes_on_and_fresh_it_starts_over(capsys, fi
     assert json.loads((tmp_path / "run.1" / "result.json").read_text())["steps"] == 30
 
 
+@pytest.mark.slow
 @fast
 def test_forced_upon_other_shapes_it_says_which(capsys, finished, tmp_path):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))

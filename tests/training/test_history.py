@@ -33,6 +33,7 @@ def test_history_is_metrics_jsonl_also_after_a_resume(tmp_path):
     assert train(FILE, **options).history == result.history  # complete: nothing is added
 
 
+@pytest.mark.slow
 def test_a_run_without_a_folder_has_its_history(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = train(bare_jax.build(bare_jax.Config(eval_every=5)), mesh="data=1")
@@ -51,6 +52,7 @@ def test_a_value_that_is_not_finite_is_none_as_in_the_file(tmp_path):
     assert train(experiment, folder=str(tmp_path), mesh="data=1").history[-1]["test/odd"] is None
 
 
+@pytest.mark.slow
 def test_a_redirected_run_prints_a_line_at_each_log_interval(capsys):
     train(bare_jax.build(bare_jax.Config(log_every=3)), console=Console(), mesh="data=1")
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]

@@ -115,6 +115,7 @@ def test_california_housing_is_standardised_by_its_training_rows(real):
     assert fingerprint(test.arrays["target"]) == "5ae5f1763323"
 
 
+@pytest.mark.slow
 def test_least_squares_on_california_housing_does_as_the_literature_says(real):
     assert abs(linear_regression_rmse(real("california_housing")) - 66_189) < 10
 

@@ -36,6 +36,7 @@ def test_strokes_are_thin_and_bright():
     np.testing.assert_allclose(whole.mean((1, 2)), small.mean((1, 2)), atol=0.5)
 
 
+@pytest.mark.slow
 def test_a_run_has_one_right_answer_for_each_drawing():
     runs = one_shot_runs()
     assert len(runs) == 20

@@ -115,6 +115,7 @@ def test_a_key_twice_in_an_object_of_json_is_refused(tmp_path):
         read_jsonl(write(tmp_path, '{"a": 1, "a": 2}\n', "x.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_parquet_file_with_a_column_twice_is_refused_and_texts_come_back(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     twice = pyarrow.Table.from_arrays([pyarrow.array([1]), pyarrow.array([2])], names=["a", "a"])
