@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxmodels import keys
-from jaxmodels.step import OnNan, State, cast_floats, mean_over, skipped_spikes
+from jaxmodels.step import (
+    OnNan,
+    State,
+    apply_gradient,
+    cast_floats,
+    finish_update,
+    mean_over,
+    row_numbers,
+)
 from jaxmodels.task import Batch, Mean, Task
 
 Loss = Callable[[Any, Any, Any, Any], tuple[Mean, Any, dict[str, Mean]]]
@@ -80,49 +88,31 @@ def alternating(
             return jax.grad(total, has_aux=True)(params[name])
 
         def step(state: State, batch: Batch) -> tuple[State, dict[str, Mean]]:
-            size = jax.tree.leaves(batch)[0].shape[0]
-            rows = jnp.arange(size) + (jax.lax.axis_index(axis) * size if axis else 0)
+            rows_B = row_numbers(batch, axis)
             params, extra, opt_state = dict(state.params), state.extra, dict(state.opt_state)
             metrics: dict[str, Mean] = {}
             finite: Any = True
-            norms, sums = [], []
+            norms, means = [], []
             for i, name in enumerate(losses):
                 side_key = jax.random.fold_in(jax.random.fold_in(state.key, i), state.step)
-                keys_B = keys.per_example(side_key, rows)
-                grads, (mean, extra, more) = gradient(name, params, extra, batch, keys_B)
+                keys_B = keys.per_example(side_key, rows_B)
+                grads, (mean, extra, side_metrics) = gradient(name, params, extra, batch, keys_B)
                 if axis:
-                    some = mean.weight > 0
-                    grads, mean, more = jax.lax.psum((grads, mean, more), axis)
-                    extra = mean_over(extra, some, axis)
-                grads = jax.tree.map(
-                    lambda g, w=mean.weight: g / jnp.where(w > 0, w, 1.0).astype(g.dtype), grads
+                    counts = mean.weight > 0
+                    grads, mean, side_metrics = jax.lax.psum((grads, mean, side_metrics), axis)
+                    extra = mean_over(extra, counts, axis)
+                params[name], opt_state[name], norm = apply_gradient(
+                    optimizer.sides[name], grads, mean, params[name], opt_state[name]
                 )
-                norms.append(optax.tree.norm(grads))
-                sums.append(mean)
-                finite &= jnp.isfinite(mean.total) & jnp.isfinite(norms[-1])
-                updates, opt_state[name] = optimizer.sides[name].update(grads, opt_state[name], params[name])
-                params[name] = optax.apply_updates(params[name], updates)
-                metrics |= more
+                finite &= jnp.isfinite(mean.total) & jnp.isfinite(norm)
+                means.append(mean)
+                norms.append(norm)
+                metrics |= side_metrics
 
-            go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
-
-            def keep(new, old):
-                return jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)
-
-            params, extra, opt_state = keep(
-                (params, extra, opt_state), (state.params, state.extra, state.opt_state)
-            )
-            count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
-            faults = state.faults + (~finite).astype(jnp.int32)
-            one = jnp.ones((), jnp.float32)
-            metrics["loss"] = Mean(sum(s.total for s in sums), sums[0].weight)
-            metrics["grad_norm"] = Mean(jnp.sqrt(sum(n.astype(jnp.float32) ** 2 for n in norms)), one)
-            if (spikes := skipped_spikes(opt_state)) is not None:
-                go_on = spikes == skipped_spikes(state.opt_state)
-                extra = keep(extra, state.extra)
-                metrics["skipped_spikes"] = Mean(spikes.astype(jnp.float32), one)
-            metrics["faults"] = Mean(faults.astype(jnp.float32), one)
-            return State(count, state.key, params, extra, opt_state, faults), metrics
+            metrics["loss"] = Mean(sum(mean.total for mean in means), means[0].weight)
+            norm = jnp.sqrt(sum(norm.astype(jnp.float32) ** 2 for norm in norms))
+            new = state._replace(params=params, extra=extra, opt_state=opt_state)
+            return finish_update(state, new, finite, norm, metrics, on_nan=on_nan)
 
         return step
 

@@ -3,8 +3,8 @@
     batch, key       ── task.loss ──►  Mean (total, weight), extra, metrics
     d total / weight ── optimizer ──►  new parameters
 
-A loss is a sum and a weight, so one formula holds for padding, micro-batches, jit and pmap: add both, divide
-once.
+A loss is a sum and a weight, so one formula holds for padding, micro-batches, jit and pmap: add both, then
+divide once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jaxmodels.paths import by_path, replace
 from jaxmodels.task import Array, Batch, Mean, Task
 
 OnNan = Literal["stop", "skip"]
+Step = Callable[["State", Batch], tuple["State", dict[str, Mean]]]
 
 
 class State(NamedTuple):
@@ -33,21 +34,32 @@ class State(NamedTuple):
     extra: Any
     opt_state: Any
     faults: Array  # int32, batches whose loss or gradient was not finite
-    # Path in extra -> its value for the averaged parameters: see eval_variables.
-    averaged: Mapping[str, Array] = {}
+    averaged: Mapping[str, Array] = {}  # by path in extra, the values for averaged parameters: eval_variables
 
 
 def init(task: Task, optimizer: optax.GradientTransformation, seed: int | Array, batch: Batch) -> State:
-    """The state before the first step; `batch` needs only the right shapes and types. seed: see keys.root."""
+    """The state before the first step; `batch` needs only the right shapes and types. seed: see keys.root.
+
+    Every leaf has its own buffer, so that a step may donate the state.
+    """
     init_key, run_key = jax.random.split(keys.root(seed))
     params, extra = task.init(init_key, batch)
     zero = jnp.zeros((), jnp.int32)
-    averaged = _moving(task, params, extra, batch) if getattr(optimizer, "average", None) else {}
-    return State(zero, run_key, params, extra, optimizer.init(params), zero, averaged)
+    averaged = _changed_by_loss(task, params, extra, batch) if getattr(optimizer, "average", None) else {}
+    state = State(zero, run_key, params, extra, optimizer.init(params), zero, averaged)
+    seen: set[int] = set()
+
+    def own(x):
+        if id(x) in seen:
+            return jnp.copy(x)
+        seen.add(id(x))
+        return x
+
+    return jax.tree.map(own, state)
 
 
 def cast_floats(tree: Any, dtype: Any) -> Any:
-    """Every floating array of the tree in dtype; None leaves them."""
+    """The tree with every floating array in dtype; None leaves them unchanged."""
     if dtype is None:
         return tree
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
@@ -61,13 +73,13 @@ def make_step(
     precision: Any = None,
     on_nan: OnNan = "stop",
     axis: str | None = None,
-) -> Callable[[State, Batch], tuple[State, dict[str, Mean]]]:
+) -> Step:
     """One training step: (state, batch) to (state, metrics).
 
-    accumulate: micro-batches that are computed one after another; same update as the whole batch.
-    precision: type in which loss sees the parameters; the update stays in theirs.
-    on_nan: a loss or gradient that is not finite never reaches the parameters. "skip" goes on with the next
-        batch and counts; "stop" freezes the state as it was, so that the batch can be looked at.
+    accumulate: micro-batches, computed one after another; the update is that of the whole batch.
+    precision: type in which loss gets the parameters; the update stays in theirs.
+    on_nan: a loss or gradient that is not finite never reaches the parameters. "skip" counts it and goes on
+        with the next batch; "stop" freezes the state before it, so that the batch can be examined.
     axis: name of the pmap axis over which the batch is split.
     """
     choices.check("make_step", "on_nan", on_nan, OnNan)
@@ -85,18 +97,6 @@ def make_step(
             lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1),
             (batch, keys_B),
         )
-
-    def followed(averaged, params, extra, batch, keys_B):
-        """The averaged parameters' part of extra after the batch, each micro-batch in turn as in training."""
-
-        def follow(averaged, part):
-            new = task.loss(cast_floats(params, precision), replace(extra, averaged), *part)[1]
-            leaves = by_path(new)
-            return {path: leaves[path] for path in averaged}, None
-
-        if accumulate == 1:
-            return follow(averaged, (batch, keys_B))[0]
-        return jax.lax.scan(follow, averaged, micro_batches(batch, keys_B))[0]
 
     def gradient(params, extra, batch, keys_B):
         """Gradient of the summed loss, with (Mean, extra, metrics), over all micro-batches."""
@@ -116,64 +116,114 @@ def make_step(
         grads, mean, metrics = total
         return grads, (mean, extra, metrics)
 
+    def followed(averaged, params, extra, batch, keys_B):
+        """The averaged parameters' part of extra after the batch, one micro-batch after another as in training."""
+
+        def follow(averaged, part):
+            new = by_path(task.loss(cast_floats(params, precision), replace(extra, averaged), *part)[1])
+            return {path: new[path] for path in averaged}, None
+
+        if accumulate == 1:
+            return follow(averaged, (batch, keys_B))[0]
+        return jax.lax.scan(follow, averaged, micro_batches(batch, keys_B))[0]
+
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Mean]]:
-        size = jax.tree.leaves(batch)[0].shape[0]
-        rows = jnp.arange(size)
-        if axis:
-            rows += jax.lax.axis_index(axis) * size
-        keys_B = keys.per_example(jax.random.fold_in(state.key, state.step), rows)
+        rows_B = row_numbers(batch, axis)
+        keys_B = keys.per_example(jax.random.fold_in(state.key, state.step), rows_B)
         grads, (mean, extra, metrics) = gradient(state.params, state.extra, batch, keys_B)
         if axis:
-            own = mean.weight > 0
+            counts = mean.weight > 0
             grads, mean, metrics = jax.lax.psum((grads, mean, metrics), axis)
-            extra = mean_over(extra, own, axis)
-        with jax.named_scope("update"):
-            grads = jax.tree.map(
-                lambda g: g / jnp.where(mean.weight > 0, mean.weight, 1.0).astype(g.dtype), grads
-            )
-            grad_norm = optax.tree.norm(grads)
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
+            extra = mean_over(extra, counts, axis)
+        params, opt_state, norm = apply_gradient(optimizer, grads, mean, state.params, state.opt_state)
+        finite = jnp.isfinite(mean.total) & jnp.isfinite(norm)
 
-            finite = jnp.isfinite(mean.total) & jnp.isfinite(grad_norm)
-            go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
-            count = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
+        def follow(new: State) -> Mapping[str, Array]:
+            average = optimizer.average(new.opt_state, new.params)
+            averaged = followed(state.averaged, average, new.extra, batch, keys_B)
+            return mean_over(averaged, counts, axis) if axis else averaged
 
-            def keep(new, old):
-                return jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)
-
-            params, extra, opt_state = keep(
-                (params, extra, opt_state), (state.params, state.extra, state.opt_state)
-            )
-            spikes = skipped_spikes(opt_state)
-            if spikes is not None:  # its statistics of activations are as far off as its gradient
-                go_on &= spikes == skipped_spikes(state.opt_state)
-                extra = keep(extra, state.extra)
-        averaged = state.averaged
-        if averaged:
-            with jax.named_scope("averaged"):
-                averaged = followed(averaged, optimizer.average(opt_state, params), extra, batch, keys_B)
-                if axis:
-                    averaged = mean_over(averaged, own, axis)
-                averaged = keep(averaged, state.averaged)
-        faults = state.faults + (~finite).astype(jnp.int32)
-
-        one = jnp.ones((), jnp.float32)
-        metrics = {**metrics, "loss": mean, "grad_norm": Mean(grad_norm.astype(jnp.float32), one)}
-        for rate in _learning_rates(opt_state):
-            metrics["learning_rate"] = Mean(jnp.asarray(rate, jnp.float32), one)
-        if spikes is not None:
-            metrics["skipped_spikes"] = Mean(spikes.astype(jnp.float32), one)
-        metrics["faults"] = Mean(faults.astype(jnp.float32), one)
-        return State(count, state.key, params, extra, opt_state, faults, averaged), metrics
+        new = state._replace(params=params, extra=extra, opt_state=opt_state)
+        metrics = {**metrics, "loss": mean}
+        new, metrics = finish_update(state, new, finite, norm, metrics, on_nan=on_nan, follow=follow)
+        rates = optax.tree.get_all_with_path(new.opt_state, "learning_rate")  # all optimizers of ours have it
+        for _, rate in rates[:1]:
+            metrics["learning_rate"] = _single(rate)
+        return new, metrics
 
     return step
+
+
+def row_numbers(batch: Batch, axis: str | None) -> Array:
+    """The row of each example in the global batch, of which a device of the pmap axis has one part."""
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    return jnp.arange(rows) + jax.lax.axis_index(axis) * rows if axis else jnp.arange(rows)
+
+
+def apply_gradient(
+    optimizer: Any, grads: Any, mean: Mean, params: Any, opt_state: Any
+) -> tuple[Any, Any, Array]:
+    """(new parameters, new optimizer state, norm of the gradient) from the gradient of mean.total."""
+    with jax.named_scope("update"):
+        grads = jax.tree.map(
+            lambda g: g / jnp.where(mean.weight > 0, mean.weight, 1.0).astype(g.dtype), grads
+        )
+        norm = optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, norm
+
+
+def finish_update(
+    state: State,
+    new: State,
+    finite: Array,
+    norm: Array,
+    metrics: Mapping[str, Mean],
+    *,
+    on_nan: OnNan,
+    follow: Callable[[State], Mapping[str, Array]] | None = None,
+) -> tuple[State, dict[str, Mean]]:
+    """(state, metrics) after an update: what counts it, and what it must not change, are decided here.
+
+    new: `state` with the updated parameters, extra and optimizer state. finite: whether loss and gradient are.
+    norm: of the gradient. follow(new) gives `averaged` where the state has any.
+    """
+    with jax.named_scope("update"):
+        go_on = finite if on_nan == "skip" else finite & (state.faults == 0)
+        step = state.step + (1 if on_nan == "skip" else go_on.astype(jnp.int32))
+
+        def keep(new, old):
+            return jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)
+
+        params, extra, opt_state = keep(
+            (new.params, new.extra, new.opt_state), (state.params, state.extra, state.opt_state)
+        )
+        spikes = skipped_spikes(opt_state)
+        if spikes is not None:  # a spike's statistics of activations are as far off as its gradient
+            go_on &= spikes == skipped_spikes(state.opt_state)
+            extra = keep(extra, state.extra)
+    new = State(step, state.key, params, extra, opt_state, state.faults, state.averaged)
+    if state.averaged and follow is not None:
+        with jax.named_scope("averaged"):
+            new = new._replace(averaged=keep(follow(new), state.averaged))
+    new = new._replace(faults=state.faults + (~finite).astype(jnp.int32))
+
+    metrics = {**metrics, "grad_norm": _single(norm)}
+    if spikes is not None:
+        metrics["skipped_spikes"] = _single(spikes)
+    metrics["faults"] = _single(new.faults)
+    return new, metrics
+
+
+def _single(x: Array) -> Mean:
+    """One value as a mean."""
+    return Mean(jnp.asarray(x, jnp.float32), jnp.ones((), jnp.float32))
 
 
 def make_evaluate(
     task: Task, *, precision: Any = None, axis: str | None = None
 ) -> Callable[..., dict[str, Mean]]:
-    """(params, extra, batch) to metrics, added over the pmap axis where there is one."""
+    """(params, extra, batch) to metrics, summed over the pmap axis where there is one."""
 
     def evaluate(params, extra, batch):
         with explain_missing_key(batch):
@@ -184,12 +234,12 @@ def make_evaluate(
 
 
 def eval_variables(optimizer: Any, state: State) -> tuple[Any, Any]:
-    """(params, extra) to evaluate and release: an averaging optimizer's averages with what extra is for them.
+    """(params, extra) to evaluate and release: an averaging optimizer's averages, with the extra that fits them.
 
     Statistics of activations belong to the parameters that made them. A mean of the trained parameters'
-    statistics is not what the averaged network computes, so every step shows it the batch too, without
-    gradient, and what loss makes of extra there is kept in State.averaged. It costs the forward pass, where
-    loss changes extra and the optimizer averages.
+    statistics is not what the averaged network computes. So every step also computes the loss of the averaged
+    parameters on the batch, without gradient, and State.averaged keeps what loss makes of extra there. This
+    costs one forward pass, where loss changes extra and the optimizer averages.
     """
     average = getattr(optimizer, "average", None)
     if not average:
@@ -197,31 +247,29 @@ def eval_variables(optimizer: Any, state: State) -> tuple[Any, Any]:
     return average(state.opt_state, state.params), replace(state.extra, state.averaged)
 
 
-def _moving(task: Task, params: Any, extra: Any, batch: Batch) -> dict[str, Array]:
-    """The parts of extra, by path, that loss changes: batch statistics, but not what it gives back as it came."""
-    found: dict[str, bool] = {}
+def _changed_by_loss(task: Task, params: Any, extra: Any, batch: Batch) -> dict[str, Array]:
+    """The leaves of extra, by path, that loss changes: batch statistics, but nothing that it returns as it was."""
+    changed: dict[str, bool] = {}
 
-    def look(params, extra, batch, keys_B):
+    def compare(params, extra, batch, keys_B):
         with explain_missing_key(batch):
             new = by_path(task.loss(params, extra, batch, keys_B)[1])
-        found.update({path: new[path] is not x for path, x in by_path(extra).items()})
+        changed.update({path: new[path] is not x for path, x in by_path(extra).items()})
 
     if not jax.tree.leaves(extra):
         return {}
     size = jax.tree.leaves(batch)[0].shape[0]
-    jax.eval_shape(look, params, extra, batch, jax.random.split(jax.random.key(0), size))
-    # A copy: the step donates its state, and no buffer can be donated twice.
-    return {path: jnp.array(x) for path, x in by_path(extra).items() if found[path]}
+    jax.eval_shape(compare, params, extra, batch, jax.random.split(jax.random.key(0), size))
+    return {path: x for path, x in by_path(extra).items() if changed[path]}
 
 
-def mean_over(extra: Any, some: Array, axis: str) -> Any:
-    """One value for all devices: running statistics are averaged, counters (equal everywhere) taken.
+def mean_over(extra: Any, counts: Array, axis: str) -> Any:
+    """One value for all devices: running statistics are averaged; counters, equal everywhere, are kept.
 
-    some: whether an example of this device counts. One that holds padding alone has nothing to add to the
-        average.
+    counts: whether an example of this device counts. A device with padding alone adds nothing to the average.
     """
-    counted = jax.lax.psum(some.astype(jnp.float32), axis)
-    share = jnp.where(counted > 0, some / jnp.maximum(counted, 1), 1 / jax.lax.psum(1, axis))
+    devices = jax.lax.psum(counts.astype(jnp.float32), axis)
+    share = jnp.where(devices > 0, counts / jnp.maximum(devices, 1), 1 / jax.lax.psum(1, axis))
 
     def one(x: Array) -> Array:
         if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -232,11 +280,6 @@ def mean_over(extra: Any, some: Array, axis: str) -> Any:
 
 
 def skipped_spikes(opt_state: Any) -> Array | None:
-    """How many updates `partial.skip_spikes` has skipped; None where it is no part of the optimizer."""
-    found = [count for _, count in optax.tree.get_all_with_path(opt_state, "skipped_spikes")]
-    return sum(found[1:], found[0]) if found else None
-
-
-def _learning_rates(opt_state: Any) -> list[Array]:
-    """The rate that the last update used, where the optimizer keeps it (all of jaxmodels.optim do)."""
-    return [rate for _, rate in optax.tree.get_all_with_path(opt_state, "learning_rate")][:1]
+    """How many updates `partial.skip_spikes` has skipped; None where the optimizer has none."""
+    counts = [count for _, count in optax.tree.get_all_with_path(opt_state, "skipped_spikes")]
+    return sum(counts[1:], counts[0]) if counts else None

@@ -1,0 +1,36 @@
+"""The state that init gives is one that a step may donate."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import pytest
+from tiny import TINY
+
+from jaxmodels import optim
+from jaxmodels.step import init, make_step
+
+OPTIMIZERS = {
+    "sgd": partial(optim.sgd, 0.01),
+    "adam": partial(optim.adam, 1e-3),
+    "ema": lambda: optim.with_ema(optim.adam(1e-3)),
+    "schedule-free": lambda: optim.schedule_free_adamw(1e-3),
+    "partial": lambda: optim.with_ema(optim.skip_spikes(optim.adam(1e-3))),
+}
+
+
+@pytest.mark.parametrize("tiny", TINY, ids=str)
+def test_a_state_made_eagerly_can_be_donated(tiny):
+    state = init(tiny.task, optim.sgd(0.01), 0, tiny.batch)
+    step = jax.jit(make_step(tiny.task, optim.sgd(0.01)), donate_argnums=0)
+    assert int(step(state, tiny.batch)[0].step) == 1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("name", ["mlp-dropout", "cnn-norm-dropout", "dino"])
+def test_a_state_of_every_kind_of_optimizer_can_be_donated(name, optimizer):
+    (tiny,) = (tiny for tiny in TINY if tiny.name == name)
+    state = init(tiny.task, optimizer(), 0, tiny.batch)
+    step = jax.jit(make_step(tiny.task, optimizer()), donate_argnums=0)
+    assert int(step(state, tiny.batch)[0].step) == 1
