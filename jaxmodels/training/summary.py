@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 
@@ -12,14 +12,31 @@ from jaxmodels.analysis import memory
 from jaxmodels.console import Console
 from jaxmodels.experiment import Experiment, as_evaluation
 from jaxmodels.parallel import processes
-
-if TYPE_CHECKING:
-    from jaxmodels.training.runner import Training
+from jaxmodels.runs.folder import Folder
+from jaxmodels.training.clock import Clock
+from jaxmodels.training.feed import Feed
+from jaxmodels.training.programs import Programs
+from jaxmodels.training.progress import Progress
 
 LISTED, KEPT = 10, 1000  # broken examples that are shown, and those that result.json holds
 
 
-def summarize(run: Training, begun: float) -> dict[str, Any]:
+class Run(Protocol):
+    """What is read of a run that has ended; see runner.Training."""
+
+    experiment: Experiment
+    console: Console
+    folder: Folder | None
+    clock: Clock
+    progress: Progress
+    programs: Programs
+    abstract: Any  # shapes and types of the state
+    k: int
+    feed: Feed | None
+    stopped: tuple[int, str] | None
+
+
+def summarize(run: Run, begun: float) -> dict[str, Any]:
     """The summary of a run that is complete. begun: when it began, by time.perf_counter."""
     experiment, clock, progress = run.experiment, run.clock, run.progress
     summary: dict[str, Any] = {
@@ -51,7 +68,7 @@ def summarize(run: Training, begun: float) -> dict[str, Any]:
     return summary
 
 
-def write_result(run: Training, summary: dict[str, Any]) -> None:
+def write_result(run: Run, summary: dict[str, Any]) -> None:
     """Writes result.json. A run that had ended before, and in which nothing was trained now, keeps the old
     one.
     """

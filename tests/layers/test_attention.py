@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from instances import first
 
-from jaxmodels.layers.attention import AttentionMask, attention, blockwise, lowered_for, reference
+from jaxmodels.layers.attention import attention, lowered_for, reference
+from jaxmodels.layers.attention_mask import AttentionMask
+from jaxmodels.layers.blockwise_attention import blockwise
 
 fast = pytest.mark.fast
 
