@@ -162,7 +162,7 @@ def versions() -> dict[str, str | None]:
 def report(
     benchmark: str, quick: bool, cases: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Prints everything as one line of JSON, the last on stdout. A busy machine is named; it changes no check."""
+    """Prints everything as one line of JSON, the last on stdout; a busy machine is named."""
     medians = [case["foreign"]["median"] for case in cases.values() if case.get("foreign")]
     quiet = all(m <= BUSY for m in medians) if medians else None
     if quiet is False:

@@ -1,6 +1,6 @@
-"""A training step of several sides, each with a loss and an optimizer of its own, one after the other.
+"""A training step of several sides, such as a GAN's, each with its own loss and optimizer, in turn.
 
-    for each side:  gradient of its loss by its own parameters ──its optimizer──► new parameters, which the next side sees
+    for each side:  gradient of its loss by its parameters ──its optimizer──► new parameters, used by the next
 
 It takes the place of jaxmodels.step.make_step through Experiment.make_step; the State is the same, and so are
 checkpoints and resume. The parameters are a dict by side.
@@ -44,7 +44,8 @@ def optimizers(**sides: optax.GradientTransformation) -> Optimizers:
     def init(params):
         if set(params) != set(sides):
             raise ValueError(
-                f"optimizers: came {', '.join(sides)}; wanted one for each of {', '.join(params)}: name those"
+                f"optimizers: got {', '.join(sides)}; expected one for each of {', '.join(params)}. "
+                "Name those"
             )
         return {name: optimizer.init(params[name]) for name, optimizer in sides.items()}
 
@@ -59,7 +60,9 @@ def optimizers(**sides: optax.GradientTransformation) -> Optimizers:
 def alternating(
     losses: Mapping[str, Loss],
 ) -> Callable[..., Callable[[State, Batch], tuple[State, dict[str, Mean]]]]:
-    """For Experiment.make_step: updates the sides in this order, each by its loss(params, extra, batch, keys_B).
+    """A maker for Experiment.make_step: updates the sides in this order.
+
+    losses: by side, each a function loss(params, extra, batch, keys_B).
 
     One step counts once. "loss" is the sum of all sides' losses. Each side's keys are its own.
     """
@@ -75,7 +78,8 @@ def alternating(
     ) -> Callable[[State, Batch], tuple[State, dict[str, Mean]]]:
         if accumulate != 1:
             raise ValueError(
-                f"--accumulate {accumulate}: sides that update in turn see the whole batch; wanted 1: lower the batch"
+                f"--accumulate: got {accumulate}; expected 1, as sides that update in turn see the whole "
+                "batch. Lower the batch"
             )
 
         def gradient(name, params, extra, batch, keys_B):

@@ -43,7 +43,7 @@ def _literal(hint: Any) -> Any:
 
 @contextmanager
 def explain_missing_key(batch: Mapping[str, Any]) -> Iterator[None]:
-    """Where a task reads a key that the batch lacks, a ValueError in place of the KeyError says what to do."""
+    """Turns the KeyError of a task that reads a key which the batch lacks into a ValueError with advice."""
     try:
         yield
     except KeyError as error:
@@ -62,7 +62,7 @@ def explain_missing_key(batch: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _is_subscript_of(batch: Mapping[str, Any]) -> bool:
-    """Whether the error being handled comes from `variable[key]`, the variable being a batch with these keys."""
+    """Whether the error being handled comes from `variable[key]`, the variable being such a batch."""
     trace = sys.exc_info()[2]
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -17,7 +17,7 @@ LIMIT = 2**63
 
 
 def words(seed: Any, name: str = "seed") -> np.ndarray:
-    """The (upper, lower) 32 bits of an integer, as uint32: what `root` takes where a program has the seed as its input."""
+    """The (upper, lower) 32 bits of an integer, as uint32: for `root` where the seed is a program's input."""
     try:
         number = operator.index(seed)
     except TypeError:
@@ -42,7 +42,7 @@ def root(seed: Any) -> jax.Array:
 
 
 def per_example(key: jax.Array, numbers_B: jax.Array) -> jax.Array:
-    """One key for each example: `key` with the example's number, such as its row in the global batch, folded in."""
+    """One key for each example: `key` with a number folded in, such as the row in the global batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers_B)
 
 

@@ -1,4 +1,7 @@
-"""The contract of data: batches as a function of the step, with no iterator state. Dimension: B rows of a batch."""
+"""The contract of data: batches as a function of the step, with no iterator state.
+
+Dimension: B rows of a batch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ Spec = Mapping[str, tuple[tuple[int, ...], Any]]
 
 
 class Pipeline(ABC):
-    """Data: any rows of any batch, at random. A subclass has batch, steps, spec and rows; the rest has defaults.
+    """Data: any rows of any batch, in any order.
+
+    A subclass has batch, steps, spec and rows; the rest has defaults.
 
     batch: rows B of every batch. steps: batches in one pass over the data.
     spec: shape, without the example axis, and type of every array of a batch.
@@ -40,15 +45,17 @@ class Pipeline(ABC):
         """Rows start to stop of batch `step`, counted from 0 over all passes."""
 
     def indices(self, step: Any, start: int, stop: int) -> np.ndarray | None:
-        """The examples in rows start to stop of batch `step`, -1 for padding; None where rows have no such index.
+        """The examples in rows start to stop of batch `step`, -1 for padding; None where rows have no index.
 
         Beside `resident` arrays `step` may be an array of several steps, and the result has a row for each.
         """
         return None
 
     def resident(self) -> Mapping[str, np.ndarray] | None:
-        """All data as a few arrays, which can lie on the device and which `gather` turns into batches; None where
-        the host has to make the batches."""
+        """All data as a few arrays that can lie on the device and that `gather` turns into batches.
+
+        None where the host has to make the batches.
+        """
         return None
 
     def gather(self, arrays: Mapping[str, Any], indices_B: Any) -> dict[str, Any]:
@@ -56,7 +63,7 @@ class Pipeline(ABC):
         raise NotImplementedError(f"{type(self).__name__} has resident arrays and no gather()")
 
     def columns(self) -> Mapping[str, np.ndarray]:
-        """The arrays in memory whose rows batches hold unchanged, by the batch's key: they are checked once."""
+        """The arrays in memory whose rows batches hold unchanged, by the batch's key; checked once."""
         return {}
 
     def fingerprint(self) -> str:
@@ -65,7 +72,7 @@ class Pipeline(ABC):
         return ""
 
     def broken(self) -> Sequence[str]:
-        """The examples of the rows read so far that could not be loaded and have weight 0, each with the reason."""
+        """Of the rows read so far, the examples that could not be loaded, each with the reason."""
         return []
 
     def describe(self) -> str:

@@ -117,7 +117,7 @@ def make_step(
         return grads, (mean, extra, metrics)
 
     def followed(averaged, params, extra, batch, keys_B):
-        """The averaged parameters' part of extra after the batch, one micro-batch after another as in training."""
+        """The averaged parameters' part of extra after the batch, micro-batch by micro-batch."""
 
         def follow(averaged, part):
             new = by_path(task.loss(cast_floats(params, precision), replace(extra, averaged), *part)[1])
@@ -185,7 +185,8 @@ def finish_update(
 ) -> tuple[State, dict[str, Mean]]:
     """(state, metrics) after an update: what counts it, and what it must not change, are decided here.
 
-    new: `state` with the updated parameters, extra and optimizer state. finite: whether loss and gradient are.
+    new: `state` with the updated parameters, extra and optimizer state.
+    finite: whether loss and gradient are.
     norm: of the gradient. follow(new) gives `averaged` where the state has any.
     """
     with jax.named_scope("update"):
@@ -195,9 +196,8 @@ def finish_update(
         def keep(new, old):
             return jax.tree.map(lambda n, o: jnp.where(go_on, n, o), new, old)
 
-        params, extra, opt_state = keep(
-            (new.params, new.extra, new.opt_state), (state.params, state.extra, state.opt_state)
-        )
+        old = (state.params, state.extra, state.opt_state)
+        params, extra, opt_state = keep((new.params, new.extra, new.opt_state), old)
         spikes = skipped_spikes(opt_state)
         if spikes is not None:  # a spike's statistics of activations are as far off as its gradient
             go_on &= spikes == skipped_spikes(state.opt_state)
@@ -220,9 +220,7 @@ def _single(x: Array) -> Mean:
     return Mean(jnp.asarray(x, jnp.float32), jnp.ones((), jnp.float32))
 
 
-def make_evaluate(
-    task: Task, *, precision: Any = None, axis: str | None = None
-) -> Callable[..., dict[str, Mean]]:
+def make_evaluate(task: Task, *, precision: Any = None, axis: str | None = None) -> Callable[..., Any]:
     """(params, extra, batch) to metrics, summed over the pmap axis where there is one."""
 
     def evaluate(params, extra, batch):
@@ -234,7 +232,7 @@ def make_evaluate(
 
 
 def eval_variables(optimizer: Any, state: State) -> tuple[Any, Any]:
-    """(params, extra) to evaluate and release: an averaging optimizer's averages, with the extra that fits them.
+    """(params, extra) to evaluate and release: an averaging optimizer's averages, with their extra.
 
     Statistics of activations belong to the parameters that made them. A mean of the trained parameters'
     statistics is not what the averaged network computes. So every step also computes the loss of the averaged
@@ -248,7 +246,7 @@ def eval_variables(optimizer: Any, state: State) -> tuple[Any, Any]:
 
 
 def _changed_by_loss(task: Task, params: Any, extra: Any, batch: Batch) -> dict[str, Array]:
-    """The leaves of extra, by path, that loss changes: batch statistics, but nothing that it returns as it was."""
+    """The leaves of extra, by path, that loss changes, such as batch statistics."""
     changed: dict[str, bool] = {}
 
     def compare(params, extra, batch, keys_B):

@@ -21,7 +21,7 @@ Extra = Any  # pytree of every other variable: batch statistics, a frozen teache
 
 
 class Mean(NamedTuple):
-    """A weighted mean kept as sum and weight, so that it adds exactly over batches, micro-batches and devices."""
+    """A weighted mean kept as sum and weight, so that it adds exactly over batches and devices."""
 
     total: Array
     weight: Array

@@ -97,8 +97,8 @@ def _change(data: bytearray, rng: np.random.Generator, others: Sequence[bytes]) 
 def attempt(read: Callable[[], Any], *, seconds: float = 10) -> Any:
     """What read() gives, or None where it refuses by one error of the kind that users see.
 
-    Fails for any other error, for a message without the three parts (got ...; expected .... Do ...), and where it
-    takes longer.
+    Fails for any other error, for a message without the three parts (got ...; expected .... Do ...), and
+    where it takes longer.
     """
     began = time.monotonic()
     try:

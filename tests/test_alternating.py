@@ -111,10 +111,10 @@ def test_a_batch_that_is_not_finite_moves_neither_side(on_nan, count):
 @pytest.mark.fast
 def test_micro_batches_and_missing_optimizers_are_refused():
     with pytest.raises(
-        ValueError, match=r"--accumulate 2: sides that update in turn see the whole batch; wanted 1"
+        ValueError, match=r"--accumulate: got 2; expected 1, as sides that update in turn see the whole batch"
     ):
         STEP(TASK, sides(), accumulate=2)
-    with pytest.raises(ValueError, match=r"optimizers: came d; wanted one for each of d, g: name those"):
+    with pytest.raises(ValueError, match=r"optimizers: got d; expected one for each of d, g. Name those"):
         init(TASK, optimizers(d=optim.sgd(0.1)), 0, BATCH)
 
 

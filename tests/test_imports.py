@@ -1,4 +1,4 @@
-"""The arrows of DESIGN.md, read from the source: who in jaxmodels may import whom, and which libraries where."""
+"""The arrows of the design, read from the source: who may import whom, and which libraries where."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CORE = [
 ]
 WINGS = ["analysis", "training", "planning", "sweeps", "report", "decoding"]
 
-# A module or a package, and what it may import of ours; the longest name that fits counts. An entry may be of the future.
+# A module or a package, and what it may import of ours; the longest name that fits counts.
 ARROWS: dict[str, list[str]] = {
     "task": [],
     "pipeline": [],
@@ -224,7 +224,7 @@ def test_every_import_is_an_arrow_of_the_design(file):
 
 
 def test_starting_the_command_line_imports_only_the_standard_library():
-    """Following imports at the top of modules from cli; those inside functions wait until a command needs them."""
+    """Imports inside functions wait until a command needs them."""
     todo, seen, outside = ["", "cli", "cli.planning", "cli.trained", "cli.training"], set(), []
     while todo:
         module = todo.pop()

@@ -1,7 +1,7 @@
 """Traces of jax.profiler, read: what takes the time, by the modules of the model.
 
-A trace names operations as the compiled program does. The program's text says in which scopes each was traced:
-flax opens one for every module; jvp and transpose are those of the gradient.
+A trace names operations as the compiled program does. The program's text says in which scopes each was
+traced: flax opens one for every module; jvp and transpose are those of the gradient.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from jaxmodels.analysis import hlo
 
 KEPT = 200  # operations that are kept, and names of instructions of each
 HEAD = ("module", "operation", "pass", "ms", "share", "times")
-# XLA's name where it is the better one: JAX's may be of a transposition that was fused with a product, or of what
-# a collective is for.
+# XLA's name where it is the better one: JAX's may be of a transposition that was fused with a product, or of
+# what a collective is for.
 NAMES = {"dot": "dot_general", "convolution": "conv_general_dilated", **{kind: kind for kind in hlo.KINDS}}
 _CONTROL = re.compile(
     r"while|body|cond|branch_\d+_fun|closed_call|eval_jaxpr|checkpoint|rematted_computation|shard_map|"

@@ -1,7 +1,7 @@
-"""Attention one block of queries at a time against blocks of keys, in memory linear in length (arXiv:2205.14135).
+"""Attention by blocks of queries and keys, in memory linear in length (arXiv:2205.14135).
 
-Dimensions: B batch, T queries, S keys, H heads, G heads of keys and values, R = H / G, D width of a head, N blocks
-    of queries, M blocks of keys, t s positions in a block.
+Dimensions: B batch, T queries, S keys, H heads, G heads of keys and values, R = H / G, D width of a head,
+    N blocks of queries, M blocks of keys, t s positions in a block.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from jaxmodels.options import Options
 from jaxmodels.parallel import processes
 from jaxmodels.parallel.mesh import check_batch, check_pmap, fit_devices, make_mesh
 from jaxmodels.runs.check_experiment import check_parts
-from jaxmodels.step import State
 from jaxmodels.training.batches import is_bucketed
 from jaxmodels.training.profile import window
 
@@ -87,13 +86,3 @@ def _elastic(experiment: Experiment, options: Options) -> str:
     batches = [experiment.train.batch // max(1, options.accumulate)]
     batches += [as_evaluation(evaluation).data.batch for evaluation in experiment.evals.values()]
     return fit_devices(options.mesh, jax.device_count(), batches, use_all=processes.count() > 1)
-
-
-def check_averaged(state: State, new: State) -> None:
-    """Refuses, while it is traced, a step that leaves the averaged parameters' statistics as they were."""
-    if state.averaged and all(new.averaged[path] is x for path, x in state.averaged.items()):
-        raise ValueError(
-            "make_step: got a step that leaves State.averaged as it was, with averaged parameters and batch "
-            "statistics; expected the statistics of the averages after each batch. Build the step on "
-            "jaxmodels.step.make_step, which keeps them, or train without averages"
-        )

@@ -153,7 +153,7 @@ class Checker:
         assert self.checked_whole is not None
 
     def everything(self) -> None:
-        """Checks all examples now, as they are prepared: of data on the device no batch is seen on the host."""
+        """Checks all examples now: of data on the device the host sees no batch."""
         left = {*self.data.spec} - self.checked_whole
         if not (left & {*self.requirements} if self.requirements else left):
             return
@@ -248,7 +248,8 @@ def _range(required: Requirement) -> str:
     if low and high:
         return f"{whole} from {required.low} to {required.high}, "
     if low:
-        return f"{whole} of at least {required.low}{'' if required.high == np.inf else ', none infinite or nan'}, "
-    return (
-        f"{whole} up to {required.high}, " if high else "finite numbers, " if required.high < np.inf else ""
-    )
+        finite = "" if required.high == np.inf else ", none infinite or nan"
+        return f"{whole} of at least {required.low}{finite}, "
+    if high:
+        return f"{whole} up to {required.high}, "
+    return "finite numbers, " if required.high < np.inf else ""

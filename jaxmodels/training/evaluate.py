@@ -5,7 +5,6 @@ nowhere.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ from jaxmodels.training.batches import read_batch, real_rows
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.failures import not_finite_evaluation
 from jaxmodels.training.metrics import MeanAccumulator, pack
-from jaxmodels.training.scoring import Collected, Show, examples, score
+from jaxmodels.training.scoring import Collected, Show, examples, predictor, score
 
 
 class _Program(NamedTuple):
@@ -62,15 +61,14 @@ class Evaluator:
         """
         params, extra = step.eval_variables(self.experiment.optimizer, state)
         metrics: dict[str, float] = {}
-        for name, evaluation in self.evaluations.items():
-            values = self._evaluate(name, evaluation, params, extra, show)
+        for name in self.evaluations:
+            values = self._evaluate(name, params, extra, show)
             metrics.update({f"{name}/{metric}": value for metric, value in values.items()})
         return metrics
 
-    def _evaluate(
-        self, name: str, evaluation: Evaluation, params: Any, extra: Any, show: Show | None
-    ) -> dict[str, float]:
-        data, task = evaluation.data, self.experiment.task
+    def _evaluate(self, name: str, params: Any, extra: Any, show: Show | None) -> dict[str, float]:
+        evaluation, task = self.evaluations[name], self.experiment.task
+        data = evaluation.data
         if name not in self._programs:
             self._programs[name] = self._program(evaluation)
         program = self._programs[name]
@@ -111,17 +109,6 @@ class Evaluator:
 
         traced = traced_for(self.mesh, program)
         jitted = jax.jit(traced, out_shardings=replicated(self.mesh))
-        return _Program(jitted, names, self._predict(evaluation.predict) if evaluation.predict else None)
-
-    def _predict(self, predict: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-        """Predictions from a batch on the host.
-
-        Of several processes, from the devices' inputs, and whole in each.
-        """
-        if processes.count() == 1:
-            return jax.jit(predict)
-
-        def first_of(params, extra, inputs):
-            return predict(params, extra, jax.tree.map(lambda x: x[0], inputs))
-
-        return jax.jit(first_of, out_shardings=replicated(self.mesh))
+        return _Program(
+            jitted, names, predictor(evaluation.predict, self.mesh) if evaluation.predict else None
+        )

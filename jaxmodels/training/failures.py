@@ -84,3 +84,13 @@ def not_finite_evaluation(name: str, metrics: list[str], data: Pipeline) -> str:
 def reason(error: BaseException) -> str:
     """What result.json says of a run that has ended with this error."""
     return str(error) if isinstance(error, Interrupted) else f"{type(error).__name__}: {error}"
+
+
+def check_averaged(state: State, new: State) -> None:
+    """Refuses, while it is traced, a step that leaves the averaged parameters' statistics as they were."""
+    if state.averaged and all(new.averaged[path] is x for path, x in state.averaged.items()):
+        raise ValueError(
+            "make_step: got a step that leaves State.averaged as it was, with averaged parameters and batch "
+            "statistics; expected the statistics of the averages after each batch. Build the step on "
+            "jaxmodels.step.make_step, which keeps them, or train without averages"
+        )

@@ -37,9 +37,7 @@ class Run(Protocol):
     feed: Feed | None  # of the training that goes on
     on_step: Callable[[int], object]  # called after each dispatch
 
-    def dispatch(
-        self, state: Any, start: int, stop: int, inputs: Any, settle: Callable[[], None]
-    ) -> tuple[Any, Any]:
+    def dispatch(self, state: Any, start: int, stop: int, inputs: Any, settle: Callable[[], None]) -> Any:
         """Begins the steps from start to stop: (state, metrics), both of which may not be there yet.
 
         settle() waits for what runs: for before a program is compiled.

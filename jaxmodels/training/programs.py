@@ -23,9 +23,9 @@ from jaxmodels.parallel.placement import batch_sharding, split_positions
 from jaxmodels.state import make_step
 from jaxmodels.training import resident
 from jaxmodels.training.batches import is_bucketed
-from jaxmodels.training.check import check_averaged
 from jaxmodels.training.check_batches import Checker
 from jaxmodels.training.clock import Clock
+from jaxmodels.training.failures import check_averaged
 from jaxmodels.training.feed import Feed
 from jaxmodels.training.metrics import pack
 from jaxmodels.training.recompile import RecompilingProgram
@@ -121,9 +121,8 @@ class Programs:
 
         dispatch.__name__ = f"steps_{k}"  # as traces call it
         inputs = self.inputs(range(k))
-        jitted = compile_step(
-            dispatch, options.compile, self.mesh, self.shardings, leading=1, remat=options.remat
-        )
+        how: dict[str, Any] = {"leading": 1, "remat": options.remat}
+        jitted = compile_step(dispatch, options.compile, self.mesh, self.shardings, **how)
         executable = jitted.lower(self.abstract, self.dataset, inputs).compile()
         return RecompilingProgram(
             executable, inputs, lambda arguments, why: self._compile_again(jitted, arguments, why)

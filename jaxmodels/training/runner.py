@@ -121,14 +121,12 @@ class Training:
         self.data = experiment.train
         self.mesh = check(experiment, options)
         self.abstract, self.shardings = abstract_state(experiment, self.mesh, options.offload)
-        self.check = Checker(
-            experiment.task, experiment.train, "train", self.abstract.params, self.abstract.extra
-        )
+        params, extra = self.abstract.params, self.abstract.extra
+        self.check = Checker(experiment.task, self.data, "train", params, extra)
         self.explained_memory = partial(failures.explained_memory, experiment, options, self.abstract)
         self.clock = Clock(Watchdog(options.stall_after))
-        self.programs = Programs(
-            experiment, options, self.mesh, self.abstract, self.shardings, console, self.clock, self.check
-        )
+        layout = self.mesh, self.abstract, self.shardings
+        self.programs = Programs(experiment, options, *layout, console, self.clock, self.check)
         self.evaluator = Evaluator(experiment, self.mesh, as_dtype(options.precision), console, self.abstract)
         self.saver = Saver(folder, console)
         self.profile = Profile(window(options.profile, experiment.steps), folder, console)
@@ -190,9 +188,7 @@ class Training:
             self._evaluate(state, first)
         return state
 
-    def dispatch(
-        self, state: State, start: int, stop: int, inputs: Any, settle: Callable[[], None]
-    ) -> tuple[State, Any]:
+    def dispatch(self, state: State, start: int, stop: int, inputs: Any, settle: Callable[[], None]) -> Any:
         """Begins the steps from start to stop, and the profile around them where that is asked for."""
         program = self.programs.get(stop - start, settle)
         self.profile.before(start, stop, state, self.clock)
@@ -246,9 +242,7 @@ class Training:
             progress.evaluations.append({"step": step, **metrics})
         if metrics:
             self.log(step, metrics)
-            if step < self.experiment.steps:
-                values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-                self.console.say(f"step {step:,}  {values}")
+            self.status.show_evaluation(step, metrics)
 
     def _stops(self, step: int) -> bool:
         reason = reason_to_stop(self.experiment.stop_when, self.progress.evaluations)

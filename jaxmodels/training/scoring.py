@@ -7,8 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxmodels.experiment import Evaluation
+from jaxmodels.parallel import processes
+from jaxmodels.parallel.placement import replicated
 
 Show = Callable[[str, np.ndarray], object]
 
@@ -46,3 +49,18 @@ def score(
         for image, pixels in evaluation.pictures(predictions, batches).items():
             show(f"{name}-{image}", pixels)
     return dict(values)
+
+
+def predictor(predict: Callable[[Any, Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any, Any], Any]:
+    """Compiles (params, extra, batch) to predictions.
+
+    One process gives it the batch on the host. Several give it the inputs on the devices, and each gets all
+    predictions.
+    """
+    if processes.count() == 1:
+        return jax.jit(predict)
+
+    def first_of(params, extra, inputs):
+        return predict(params, extra, jax.tree.map(lambda x: x[0], inputs))
+
+    return jax.jit(first_of, out_shardings=replicated(mesh))

@@ -50,6 +50,12 @@ class Status:
         each = self._clock.seconds_per_step or math.nan
         self._console.update(step, {"loss": loss}, self._batch / each, each * (self._steps - step), due=due)
 
+    def show_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A line of metrics, before the last step: those of the end are shown with the result."""
+        if step < self._steps:
+            values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            self._console.say(f"step {step:,}  {values}")
+
     def warn_of_skipped(self, step: int, count: int) -> None:
         """A batch was skipped because it was not finite; count: of all so far."""
         self._console.warn(f"step {step:,}: loss or gradient not finite, batch skipped ({count} so far)")

@@ -55,7 +55,8 @@ def build(config):
     def table(path):
         def read():
             columns = read_csv(path)
-            return {"features": (columns["x"][:, None] - mean).astype("float32"), "target": columns["y"].astype("float32")}
+            features = (columns["x"][:, None] - mean).astype("float32")
+            return {"features": features, "target": columns["y"].astype("float32")}
         return ArrayPipeline(read, batch=4)
     return Experiment(task=regress(MLP((), 1)), optimizer=optim.sgd(0.1), train=table(config.file), steps=5,
                       other_data=table)
@@ -73,7 +74,8 @@ class Config:
 
 def build(config):
     train = text_folder(config.where, length=8, batch=4, seed=0)
-    return Experiment(task=classify(TextCNN(256, 2, width=4, windows=(2,), maps=3), inputs="tokens"), train=train, steps=40,
+    model = TextCNN(256, 2, width=4, windows=(2,), maps=3)
+    return Experiment(task=classify(model, inputs="tokens"), train=train, steps=40,
                       optimizer=optim.adam(0.05),
                       other_data=lambda path: text_folder(path, length=8, batch=4, classes=train.classes))
 """
@@ -160,7 +162,8 @@ from safetensors.numpy import load_file
 def read(path):
     x = load_file(path)
     names = sorted({name.split(".")[0] for name in x})
-    return SimpleNamespace(params={n: {k: x[f"{n}.{k}"] for k in ("kernel", "bias")} for n in names}, extra={})
+    params = {n: {k: x[f"{n}.{k}"] for k in ("kernel", "bias")} for n in names}
+    return SimpleNamespace(params=params, extra={})
 """
 
 
