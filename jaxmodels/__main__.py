@@ -18,7 +18,7 @@ from jaxmodels.launch.exit_statuses import FAILED
 def main() -> int:
     """Runs one command with this process's own arguments and gives its exit status."""
     hugepages.restart()
-    interrupts.send_ignored_again()
+    interrupts.watch()
     return supervisor.work(_run) if supervisor.stand(sys.argv[1:]) else _run()
 
 

@@ -180,7 +180,7 @@ def finish_update(
     norm: Array,
     metrics: Mapping[str, Mean],
     *,
-    on_nan: OnNan,
+    on_nan: str,
     follow: Callable[[State], Mapping[str, Array]] | None = None,
 ) -> tuple[State, dict[str, Mean]]:
     """(state, metrics) after an update: what counts it, and what it must not change, are decided here.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jaxmodels.cli.command import Command, in_company
 from jaxmodels.cli.parsing import fail
+from jaxmodels.launch import interrupts
 from jaxmodels.launch.exit_statuses import BAD_INPUT, DONE, FAILED, INTERRUPTED, PEER_LOST, FirstFailed
 
 # The commands in the order of the help, each with the module of jaxmodels.cli that it stands in.
@@ -57,6 +58,9 @@ def command_named(name: str) -> Command:
     return next(x for x in vars(module).values() if isinstance(x, Command) and x.name == name)
 
 
+STOPPED = "interrupted; the newest checkpoint is kept, and the same command goes on from it"
+
+
 def help_text() -> str:
     """What `jaxmodels --help` prints: every command with its arguments, and the exit statuses."""
     lines = []
@@ -87,9 +91,10 @@ def main(argv: Sequence[str] | None = None, *, leave: Callable[[int], int] = int
     try:
         return command.run(argv[1:])
     except KeyboardInterrupt:
-        text = "interrupted; the newest checkpoint is kept, and the same command goes on from it"
-        return leave(fail(text, INTERRUPTED))
+        return leave(fail(STOPPED, INTERRUPTED))
     except Exception as error:
+        if interrupts.received():
+            return leave(fail(STOPPED, INTERRUPTED))
         if os.environ.get("JAXMODELS_TRACEBACK"):
             raise
         missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)

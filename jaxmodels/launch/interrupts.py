@@ -1,8 +1,9 @@
-"""Ctrl-C that arrives where Python cannot raise it.
+"""Ctrl-C that arrives where Python cannot raise it, or where something turns it into another error.
 
 A KeyboardInterrupt in a callback of the garbage collector (JAX has one, `_xla_gc_callback`), in a
 `__del__` or in a callback of a weak reference is printed as "Exception ignored in …" and lost: the run
-would go on to its end with status 0.
+would go on to its end with status 0. In the import of a native module it becomes an ImportError without a
+cause.
 """
 
 from __future__ import annotations
@@ -16,8 +17,18 @@ from typing import Any
 AGAIN_AFTER = 0.05  # seconds, in which such a callback ends
 
 
-def send_ignored_again() -> None:
-    """From now on, a KeyboardInterrupt that Python ignores is sent to the main thread again, silently."""
+_received = threading.Event()
+
+
+def received() -> bool:
+    """Whether a Ctrl-C has come since `watch` was called, whatever became of its KeyboardInterrupt."""
+    return _received.is_set()
+
+
+def watch() -> None:
+    """From now on, a Ctrl-C is noted, and a KeyboardInterrupt that Python ignores is sent again, silently."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _note)
     usual = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -30,6 +41,11 @@ def send_ignored_again() -> None:
             timer.start()
 
     sys.unraisablehook = hook
+
+
+def _note(number: int, frame: Any) -> None:
+    _received.set()
+    signal.default_int_handler(number, frame)
 
 
 def _interrupt() -> None:

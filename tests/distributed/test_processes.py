@@ -320,7 +320,7 @@ def test_a_step_that_never_comes_ends_with_the_stacks_and_75_but_a_slow_evaluati
     )
     assert run.ends() == 75
     said = run.err.read_text()
-    assert "error: no step has come to its end for 2 s (--stall-after)" in said
+    assert "error: got no completed step for 2 s; expected one within --stall-after" in said
     assert "slow_mlp.py" in said
     assert losses(tmp_path / "run").keys() >= {(6, "test/loss")}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,11 +37,36 @@ def test_an_interrupt_in_a_callback_of_the_garbage_collector_ends_the_command_wi
     assert "Exception ignored" not in ended.stderr
 
 
+IN_A_NATIVE_IMPORT = """
+import os, signal, sys
+os.environ["JAXMODELS_HUGEPAGES"] = "0"
+from jaxmodels import cli
+from jaxmodels.__main__ import main
+
+def run(argv):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("a native module failed to import") from None
+
+cli.command_named = lambda name: type("Command", (), {"run": staticmethod(run), "reads": False})
+sys.exit(main())
+"""
+
+
+def test_an_interrupt_that_became_another_error_ends_the_command_with_130():
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", IN_A_NATIVE_IMPORT, "doctor"]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (130, False), ended.stderr
+
+
 @pytest.mark.fast
 def test_other_exceptions_that_python_ignores_are_shown_as_ever(monkeypatch):
     shown = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: shown.append(unraisable.exc_type))
-    interrupts.send_ignored_again()
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    interrupts.watch()
 
     class Broken:
         def __del__(self):

@@ -143,7 +143,7 @@ def test_a_pipeline_waits_while_it_fills(facts):
         ({"mesh": "data=3,fsdp=3"}, "got 3 x 3, which is 9"),
         ({"knobs": {"batch": 12}}, "Set the batch to 8 or 16"),
         ({"accumulate": 3}, "3 micro-batches"),
-        ({"knobs": {"bach": 12}}, "did you mean 'batch'"),
+        ({"knobs": {"bach": 12}}, "Did you mean 'batch'"),
     ],
 )
 def test_what_does_not_fit_the_machine_is_one_message(changes, says):

@@ -184,7 +184,7 @@ def build(config):
 
 MISTAKES = {
     "inputs = 'image'": "batch['image']: got batches with",
-    "return": "gave NoneType",
+    "return": "got NoneType from build(config)",
     "train = inputs = 'x'": "got a str",
 }
 TAKING = [

@@ -138,7 +138,7 @@ def test_a_script_in_the_same_folder_changes_nothing(file, monkeypatch):
     [
         (
             "import no_such_net",
-            r"exp\.py needs the package no_such_net, which is not installed: .* or put no_such_net\.py",
+            r"exp\.py: got an import of no_such_net; expected an installed package.* or put no_such_net\.py",
         ),
         (
             "import lib.absent",

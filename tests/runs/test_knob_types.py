@@ -243,10 +243,10 @@ def test_a_sweep_takes_names_and_lists_and_refuses_parts_of_a_knob(file, capsys)
     assert cli.main(["sweep", "swept", "--take", "size=LARGE", "--folder", "taken"]) == 0
     assert widths("taken") == [16, 512]
     assert cli.main(["sweep", file, "--size", "SMALL,HUGE"]) == 2
-    assert "--size HUGE: got no name of Size; expected one of SMALL, LARGE" in capsys.readouterr().err
+    assert "--size: got HUGE; expected a name of Size. Give one of SMALL, LARGE" in capsys.readouterr().err
     assert cli.main(["sweep", file, "--model.depth", "1,2"]) == 2
     assert (
-        "--model.depth: got a part of the knob model, a dataclass; expected a plain one"
+        "--model.depth: got a field of the knob model, a dataclass; expected a plain knob"
         in capsys.readouterr().err
     )
 

@@ -222,5 +222,5 @@ def test_real_weights_fit_the_experiment_that_names_them(real):
     path = real("weights") / "resnet_cifar10"
     state = state_of_weights(file.build(file.config()), path / "resnet20-12fca82f.th", "data=1")
     assert sum(x.size for x in jax.tree.leaves(state.params)) == 269_722  # as the repository states: 0.27 M
-    with pytest.raises(ValueError, match="belong"):
+    with pytest.raises(ValueError, match="nothing in a CifarResNet uses"):
         state_of_weights(file.build(file.config()), path / "resnet32-d509ac18.th", "data=1")

@@ -316,7 +316,7 @@ def test_zero_micro_batches_are_refused():
 @fast
 def test_a_data_set_that_the_host_changes_cannot_lie_on_the_device():
     data = ArrayPipeline(bare_jax.arrays(52), batch=8, augment=(lambda batch, keys_B: batch,))
-    with pytest.raises(ValueError, match="--resident on: this data set cannot lie on the device"):
+    with pytest.raises(ValueError, match="--resident on: got a data set that is changed on the host"):
         run(dataclasses.replace(bare(), train=data), resident="on")
 
 
