@@ -99,6 +99,7 @@ def test_it_learns(step, start):
     assert value(after["accuracy"]) > 0.9
 
 
+@pytest.mark.slow
 def test_its_extra_variables_go_from_step_to_step(step, start):
     once, _ = step(start, batch())
     twice, _ = step(once, batch())

@@ -239,7 +239,6 @@ def test_loss_and_metrics_are_float32_scalar_means(tiny):
 
 
 @every
-@pytest.mark.fast
 def test_parameters_are_float32(tiny):
     params, _ = jax.eval_shape(tiny.task.init, jax.random.key(0), tiny.batch)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
@@ -454,7 +453,6 @@ def test_garbage_in_padding_changes_no_metric(tiny):
 
 
 @every
-@pytest.mark.fast
 def test_metrics_are_finished_from_means(tiny):
     names = jax.eval_shape(
         tiny.task.evaluate, *jax.eval_shape(tiny.task.init, jax.random.key(0), tiny.batch), tiny.batch

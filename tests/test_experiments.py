@@ -40,6 +40,7 @@ def test_an_experiments_step_can_be_traced_without_data(path, monkeypatch, tmp_p
     assert metrics["loss"].total.dtype == jnp.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_an_experiment_says_how_to_run_it(path):
     assert f"experiments/{path.name}" in (experiment_file.load(path).module.__doc__ or "")

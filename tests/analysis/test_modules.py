@@ -16,6 +16,7 @@ from jaxmodels.state import initial
 pytestmark = pytest.mark.fast
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [tiny_mlp, tiny_gpt, bare_jax], ids=lambda file: file.__name__)
 def test_parameters_and_flops_are_those_of_the_whole(file):
     experiment = file.build(file.Config())

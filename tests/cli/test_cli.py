@@ -153,7 +153,6 @@ def test_it_tells_its_version(capsys):
 # Bad input
 
 
-@fast
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -385,7 +384,6 @@ def test_evaluate_takes_the_checkpoint_that_it_is_given(capsys, mlp):
     assert "has no checkpoint of step 7; it has" in err
 
 
-@fast
 def test_a_run_without_a_checkpoint_cannot_be_evaluated(capsys, mlp, tmp_path):
     folder = Path(shutil.copytree(mlp, tmp_path / "run"))
     shutil.rmtree(folder / "checkpoints")

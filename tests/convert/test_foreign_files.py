@@ -114,6 +114,7 @@ def test_loading_and_converting_run_no_code_of_the_folder(release, tmp_path, fil
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_and_a_tensor_without_its_numbers_are_refused(release, tmp_path):
     torch = pytest.importorskip("torch")
     folder = as_torch(release, tmp_path)

@@ -154,7 +154,6 @@ def test_tensors_that_do_not_fit_are_named(folder, changes, message):
         load_pretrained(folder)
 
 
-@fast
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

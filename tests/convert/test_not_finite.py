@@ -124,6 +124,7 @@ def test_files_of_torch(release, tmp_path, kind):
             read()
 
 
+@pytest.mark.slow
 def test_a_shard_is_named(release):
     tensors = arrays(release)
     tensors["transformer.ln_f.weight"][0] = np.nan

@@ -84,6 +84,7 @@ def images(n=64, C=3):
     return np.random.default_rng(0).random((n, 9, 12, C)).astype(np.float32)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("C", [1, 3])
 def test_host_and_device_change_alike(change, C):

@@ -240,6 +240,7 @@ def test_token_files(tmp_path):
         (tmp_path / name).write_bytes(content)
 
 
+@pytest.mark.slow
 def test_records(tmp_path):
     array_record = pytest.importorskip("array_record.python.array_record_module")
     from jaxmodels.data.formats.array_records import record_pipeline

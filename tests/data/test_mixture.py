@@ -35,6 +35,7 @@ def test_every_prefix_is_within_one_row_of_the_shares(weights, seed):
     assert np.abs(given_ - due).max() < 1
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(0, 5))
 def test_a_run_through_the_table_gives_each_source_its_parts(parts, seed):
     assert np.bincount(schedule(parts, seed)).tolist() == parts

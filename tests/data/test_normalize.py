@@ -16,6 +16,7 @@ GREY = ((0.3,), (0.2,))
 COLOUR = ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3))
 
 
+@pytest.mark.slow
 def test_digits_are_normalised_as_numpy_does_it():
     pytest.importorskip("sklearn", reason="needs scikit-learn")
     plain, made = (digits("test", 32, normalize=how).rows(0, 0, 32)["image"] for how in (None, GREY))

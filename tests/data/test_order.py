@@ -15,6 +15,7 @@ def stream(order, steps):
     return np.concatenate([order.indices(step, 0, order.batch) for step in range(steps)])
 
 
+@pytest.mark.slow
 @given(n=st.integers(1, 5_000), key=st.integers(0, 2**64 - 1))
 def test_a_permutation_is_a_bijection(n, key):
     assert np.array_equal(np.sort(permute(np.arange(n), n, key)), np.arange(n))

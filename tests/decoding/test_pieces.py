@@ -153,6 +153,7 @@ def rising(length=99, end=None) -> Decoder:
 LOG = 1 - np.log(np.e + 9)  # of the likeliest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "tokens"),
     [(["78"], [3, 4, 5, 6]), (["3"], []), (["45678", "6"], [3, 4, 5]), (["0123"], [3, 4, 5, 6, 7, 8, 9])],

@@ -301,7 +301,6 @@ def test_log_probabilities_are_those_of_the_model(gpt):
     assert wrote.score == pytest.approx(sum(wrote.logprobs))
 
 
-@fast
 @pytest.mark.parametrize(
     ("stop", "text"), [(["56"], "34"), (["9", "78"], "3456"), (["x"], "34567890"), (["3"], "")]
 )

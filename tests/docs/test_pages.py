@@ -87,6 +87,7 @@ def known_commands() -> frozenset[str]:
     return frozenset(re.findall(r"^  ([a-z][\w-]*) ", help_of(["--help"]), re.MULTILINE))
 
 
+@pytest.mark.slow
 @pages
 def test_commands_and_their_options_exist(page, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")

@@ -21,6 +21,7 @@ RANDOM = np.random.default_rng(0)
 X = (RANDOM.normal(size=(6, 4, 5, 3)) * [1, 2, 5] + [0, 3, -9]).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", [X, X[:, 0, 0], X.astype(jnp.bfloat16)])
 @pytest.mark.parametrize("evaluates", [True, False])
 def test_it_is_flaxs(x, evaluates):

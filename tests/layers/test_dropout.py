@@ -29,6 +29,7 @@ def test_an_element_is_zero_or_scaled():
     assert 0 < kept.sum() < kept.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_the_share_of_zeros_is_the_rate(rate):
     zeros = np.asarray(dropout(jnp.ones((B, F)), rate, keys()) == 0)

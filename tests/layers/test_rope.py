@@ -46,6 +46,7 @@ def test_each_pair_is_a_complex_number_that_turns():
     np.testing.assert_allclose(got, np.concatenate([turned.real, turned.imag], -1), rtol=1e-3, atol=3e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("far", [1, 7, 100])
 def test_products_of_queries_and_keys_depend_on_distance_alone(far):
     q, k = jnp.asarray(vectors(0)), jnp.asarray(vectors(1))

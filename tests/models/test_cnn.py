@@ -79,6 +79,7 @@ def test_batch_norm_keeps_a_tenth_of_each_batch_while_training_and_nothing_else(
     jax.tree.map(np.testing.assert_array_equal, same["batch_stats"], variables["batch_stats"])
 
 
+@pytest.mark.slow
 def test_batch_norm_normalises_by_the_running_statistics_in_evaluation():
     model, x = CNN(5, channels=(3,), hidden=0, batch_norm=True), images(4, 4, 4, 1)
     variables = jax.jit(model.init)(jax.random.key(0), x)

@@ -85,7 +85,6 @@ def all_experts(p, x_TM, K, renormalise):
     return y_TM
 
 
-@fast
 @pytest.mark.parametrize("renormalise", [True, False])
 @pytest.mark.parametrize(("E", "K"), [(5, 2), (3, 3), (4, 1), (16, 2)])
 def test_sorted_experts_equal_a_loop_over_all_experts(E, K, renormalise):

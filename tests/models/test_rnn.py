@@ -265,7 +265,6 @@ def test_a_text_without_tokens_gives_the_bias_of_the_head():
     np.testing.assert_array_equal(got, np.tile(variables["params"]["head"]["bias"], (B, 1)))
 
 
-@fast
 def test_the_logits_are_of_the_mean_state_over_the_text():
     model = RNNClassifier(V, K, M)
     variables = randomised(model)

@@ -78,6 +78,7 @@ def test_a_text_without_tokens_gives_the_bias_of_the_head(variables):
     np.testing.assert_array_equal(got, np.tile(variables["params"]["head"]["bias"], (B, 1)))
 
 
+@pytest.mark.slow
 def test_windows_of_one_token_do_not_see_the_order(variables):
     model = TextCNN(**{**SIZES, "windows": (1,)})
     variables = {

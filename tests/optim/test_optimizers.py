@@ -393,7 +393,6 @@ NAMED = {  # a parameter's path, and whether it is decayed where it is a matrix
 }
 
 
-@fast
 @pytest.mark.parametrize("name", NAMED)
 def test_decay_and_muon_tell_parameters_by_whole_words_of_their_paths(name):
     params = nested({name: jnp.ones((2, 3))})

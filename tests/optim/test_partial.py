@@ -241,7 +241,6 @@ def test_what_only_sounds_like_an_embedding_is_not_slowed():
     }
 
 
-@fast
 def test_the_names_of_blocks_and_of_what_comes_first_may_be_others():
     params = {
         "encoder": {"layers": {"w": jnp.ones((2, 3, 3))}, "norm": jnp.ones(3), "patch": jnp.ones((3, 3))}

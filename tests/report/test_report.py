@@ -472,6 +472,7 @@ def test_a_task_that_says_nothing_of_examples_is_a_sentence(trained, tmp_path):
     assert "The run could not be evaluated: got a task without `examine`" in text
 
 
+@pytest.mark.slow
 def test_an_experiment_that_cannot_be_built_is_a_sentence(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     (run / "experiment.py").write_text("raise RuntimeError('not here')")

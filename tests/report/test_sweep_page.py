@@ -33,7 +33,6 @@ def test_settings_are_those_of_the_members_with_what_may_be_said_of_them(tmp_pat
     assert len(swept.compared) == 7 and not swept.run.notes
 
 
-@fast
 def test_of_a_sweep_that_goes_on_there_is_what_has_ended(tmp_path):
     swept = read_sweep(write_sweep(tmp_path / "sweep", ended=False))
     assert (len(swept.settings), swept.metric, swept.goal) == (6, "test/accuracy", "max")

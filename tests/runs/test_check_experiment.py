@@ -140,6 +140,7 @@ WRONG = {  # what is wrong, and words of the message
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_field_or_batch_is_said_in_one_message(what):
     changes, message = WRONG[what]
@@ -220,6 +221,7 @@ def test_a_knob_that_is_no_number_is_refused(capsys, tmp_path):
     assert cli.main(["train", tiny_mlp.__file__, "--lr", "nan", "--folder", str(tmp_path / "r")]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

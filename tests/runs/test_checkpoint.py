@@ -108,6 +108,7 @@ def test_the_newest_ones_and_the_best_stay(tmp_path):
     assert checkpoints.best() == 2
 
 
+@pytest.mark.slow
 def test_a_new_best_lets_the_old_one_go(tmp_path):
     save(tmp_path, 1, keep=1, best=1)
     checkpoints = save(tmp_path, 2, 3, keep=1, best=3)
@@ -168,6 +169,7 @@ def test_without_checkpoints_nothing_is_restored(tmp_path):
 # Damage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "zeroed", "deleted", "empty"])
 def test_damage_to_any_file_is_found_and_the_file_named(three, tmp_path, damage):
     for i, original in enumerate(files(three / "3")):

@@ -129,7 +129,6 @@ def test_a_run_of_before_goes_on_and_then_knows_its_experiment(run):
         go(experiment(optim.sgd(0.2)))
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     "other",
     [

@@ -72,6 +72,7 @@ def test_smoothing_moves_a_share_of_the_label_to_all_classes_in_training_alone()
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [-1, 99])
 def test_the_label_of_padding_may_be_anything(label):
     batch = {**BATCH, "label": np.array([0, 1, 0, label], np.int32)}

@@ -550,7 +550,6 @@ def test_a_second_run_in_the_same_folder_is_refused(capsys, tmp_path):
     assert f"is in use: process {os.getpid()}" in status[0][2]
 
 
-@fast
 def test_another_experiments_folder_is_refused_with_what_differs(capsys, finished, tmp_path):
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     other = tmp_path / "other.py"

@@ -70,7 +70,6 @@ def test_the_command_shows_a_table_and_how_to_look_at_the_trace(tmp_path, capsys
     assert f"xprof --logdir {folder}/profile" in out and ".trace.json.gz at ui.perfetto.dev" in out
 
 
-@fast
 @pytest.mark.parametrize(
     ("text", "why"),
     [("10-15", "two steps"), ("15:10", "two steps"), ("5", "two steps"), ("24:30", "for a run of 24 steps")],

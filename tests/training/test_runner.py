@@ -536,7 +536,6 @@ def test_a_model_in_bare_jax_learns_by_three_functions():
     assert result.metrics["test/loss"] < 0.02
 
 
-@fast
 def test_an_experiment_without_a_folder_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert train(bare(eval_every=2, save_every=2), mesh=ONE).metrics["test/loss"] > 0

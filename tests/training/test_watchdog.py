@@ -20,6 +20,7 @@ class Told(Watchdog):
         self.ended = True
 
 
+@pytest.mark.slow
 def test_time_without_progress_ends_it():
     with Told(0.1) as stall:
         stall.progress()
@@ -27,6 +28,7 @@ def test_time_without_progress_ends_it():
         assert stall.ended
 
 
+@pytest.mark.slow
 def test_progress_keeps_it_going_and_what_is_paused_does_not_count():
     with Told(0.4) as stall:
         time.sleep(0.8)  # nothing is awaited yet

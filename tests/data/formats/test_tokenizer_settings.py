@@ -61,6 +61,7 @@ BERT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", BERT, ids=str)
 @pytest.mark.parametrize("fast", [False, True])
 def test_letters_are_kept_or_changed_as_bert_says(tmp_path, said, fast):
