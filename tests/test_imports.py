@@ -47,7 +47,7 @@ ARROWS: dict[str, list[str]] = {
     "optim": ["optim", "paths"],
     "launch": ["launch", "console"],
     "parallel": ["parallel", "launch", "paths", "task"],
-    "runs": ["runs", *CORE, "parallel", "launch"],
+    "runs": ["", "runs", *CORE, "parallel", "launch"],
     "analysis": ["analysis", *CORE, "parallel", "runs", "launch.exit_statuses", "layers.attention"],
     "training": ["training", *CORE, "analysis", "parallel", "runs", "launch", "data.narrowing"],
     "planning": ["planning", "", *CORE, "analysis", "parallel", "runs", "launch", "layers.attention"],

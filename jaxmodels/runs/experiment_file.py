@@ -5,18 +5,21 @@ The file is Python and is run: give a file that you would run yourself.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, get_type_hints
 
+from jaxmodels import __version__
 from jaxmodels.experiment import Evaluation, Experiment
+from jaxmodels.runs import files, names
 from jaxmodels.runs import knob_types as typed
-from jaxmodels.runs import names
 from jaxmodels.runs.check_experiment import check_parts
 from jaxmodels.runs.code import Code, shown
 from jaxmodels.runs.knobs import read_knobs
@@ -119,7 +122,10 @@ def load(path: str | Path | File) -> File:
     code = Code(path)
     try:
         module = code.run()
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        _check_version(path, error)
+        if not isinstance(error, ModuleNotFoundError):
+            raise
         name = shown(error.name or "")
         package = name.partition(".")[0]
         if name != error.name:
@@ -156,6 +162,22 @@ def load(path: str | Path | File) -> File:
         )
     typed.check_types(path, config)
     return File(path, code.source, code.beside(), module, config, {})
+
+
+def _check_version(path: Path, error: ImportError) -> None:
+    """Raises in other words where the file imports what this version of jaxmodels does not have."""
+    if (error.name or "").partition(".")[0] != "jaxmodels":
+        return
+    wrote = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        wrote = files.read_json(path.parent / "environment.json").get("versions", {}).get("jaxmodels")
+    action = "Change the import"
+    if isinstance(wrote, str) and re.fullmatch(r"[\w.+-]+", wrote) and wrote != __version__:
+        action += f", or install the version that wrote this folder: pip install jaxmodels=={wrote}"
+    raise ValueError(
+        f"{path}: got an import that jaxmodels {__version__} does not have ({shown(error.msg)}); expected "
+        f"parts of this version. {action}"
+    ) from error
 
 
 def _check_imported(path: Path, code: Code, error: ModuleNotFoundError) -> None:
