@@ -165,19 +165,17 @@ def load(path: str | Path | File) -> File:
 
 
 def _check_version(path: Path, error: ImportError) -> None:
-    """Raises in other words where the file imports what this version of jaxmodels does not have."""
-    if (error.name or "").partition(".")[0] != "jaxmodels":
-        return
+    """Raises in other words where a run's folder is of a version of jaxmodels that had other modules."""
     wrote = None
     with contextlib.suppress(OSError, ValueError, AttributeError):
         wrote = files.read_json(path.parent / "environment.json").get("versions", {}).get("jaxmodels")
-    action = "Change the import"
-    if isinstance(wrote, str) and re.fullmatch(r"[\w.+-]+", wrote) and wrote != __version__:
-        action += f", or install the version that wrote this folder: pip install jaxmodels=={wrote}"
-    raise ValueError(
-        f"{path}: got an import that jaxmodels {__version__} does not have ({shown(error.msg)}); expected "
-        f"parts of this version. {action}"
-    ) from error
+    is_version = isinstance(wrote, str) and re.fullmatch(r"[\w.+-]+", wrote) is not None
+    if (error.name or "").partition(".")[0] == "jaxmodels" and is_version and wrote != __version__:
+        raise ValueError(
+            f"{path}: got an import that jaxmodels {__version__} does not have ({shown(error.msg)}); "
+            "expected parts of this version. Change it, or install the one that wrote this folder: pip "
+            f"install jaxmodels=={wrote}"
+        ) from error
 
 
 def _check_imported(path: Path, code: Code, error: ModuleNotFoundError) -> None:

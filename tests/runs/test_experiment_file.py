@@ -195,14 +195,15 @@ def test_an_experiment_has_no_knobs():
         train(tiny_mlp.build(tiny_mlp.Config()), lr=0.1)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("line", ["import jaxmodels.tuning", "from jaxmodels.optim import of_before"])
-@pytest.mark.parametrize(("wrote", "named"), [("0.0.9", True), ("0.0.9; rm -r x", False), (None, False)])
-def test_a_run_of_a_version_with_other_modules_names_the_version(tmp_path, line, wrote, named):
+@pytest.mark.parametrize(
+    ("wrote", "expected"),
+    [("0.0.9", ValueError), ("0.0.9; rm -r x", ImportError), (["0.0.9"], ImportError), (None, ImportError)],
+)
+def test_a_run_of_a_version_with_other_modules_names_the_version(tmp_path, line, wrote, expected):
     (tmp_path / "experiment.py").write_text(line)
     if wrote:
         (tmp_path / "environment.json").write_text(json.dumps({"versions": {"jaxmodels": wrote}}))
-    with pytest.raises(ValueError, match=r"got an import that jaxmodels .* does not have") as error:
+    with pytest.raises(expected) as error:
         experiment_file.load(tmp_path / "experiment.py")
-    assert ("pip install jaxmodels==0.0.9" in str(error.value)) == named
-    assert "rm -r" not in str(error.value)
+    assert ("pip install jaxmodels==0.0.9" in str(error.value)) == (expected is ValueError)
