@@ -80,11 +80,7 @@ class Pending:
 def train(run: Run, state: Any, step: int) -> Any:
     """Trains from `step` to the end, or to where `between` ends it, and gives the state."""
     first = step
-
-    def newest() -> Any:
-        return state
-
-    pending = Pending(run.mesh, lambda start, metrics: run.record(newest(), start, metrics))
+    pending = Pending(run.mesh, lambda start, metrics: run.record(state, start, metrics))
 
     def gives_up() -> bool:
         """Whether to stop for a signal although the data source has not answered yet."""
@@ -106,7 +102,7 @@ def train(run: Run, state: Any, step: int) -> Any:
                     if run.between(state, step, due):
                         return state
         pending.drain()
-    if run.signals.received and step < run.schedule.end:
-        with run.clock.paused():
-            run.between(state, step, Due(False, False))
+        if run.signals.received and step < run.schedule.end:
+            with run.clock.paused():  # saved before the feed is waited for, whose data source may hang
+                run.between(state, step, Due(False, False))
     return state

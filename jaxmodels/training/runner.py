@@ -185,7 +185,8 @@ class Training:
             raise self._interrupted(STOP_AT, first)
         state = train(self, state, first)
         if first == self.experiment.steps and not self.progress.metrics:
-            self._evaluate(state, first)
+            with self.clock.paused():
+                self._evaluate(state, first)
         return state
 
     def dispatch(self, state: State, start: int, stop: int, inputs: Any, settle: Callable[[], None]) -> Any:

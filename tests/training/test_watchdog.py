@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
 
 import pytest
+from files import bare_jax
 
+from jaxmodels import Evaluation, Options
+from jaxmodels.training import runner
 from jaxmodels.training.watchdog import Watchdog
 
 pytestmark = pytest.mark.fast
@@ -46,3 +51,21 @@ def test_0_never_does():
         stall.progress()
         time.sleep(0.3)
         assert not stall.ended
+
+
+@pytest.mark.slow
+def test_an_evaluation_after_the_last_step_is_no_stall(monkeypatch):
+    """Of a run that had come to its end before it was evaluated."""
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    experiment = bare_jax.build(bare_jax.Config(steps=0))
+
+    def score(predictions, batches):
+        time.sleep(0.6)
+        return {"slow": 1.0}
+
+    [(name, data)] = experiment.evals.items()
+    slow = Evaluation(data, predict=lambda params, extra, batch: batch["weight"], score=score)
+    experiment = dataclasses.replace(experiment, evals={name: slow})
+    result = runner.run(experiment, Options(mesh="data=1", stall_after=0.2))
+    assert (result.metrics[f"{name}/slow"], ended) == (1.0, [])
