@@ -25,6 +25,7 @@ TITLES = {  # of a page, and its modules or packages, of which it shows all modu
     "Scores": ["scores"],
     "Data": ["data"],
     "Decoding": ["decoding"],
+    "Trained models": ["inference"],
     "Models from elsewhere": ["convert"],
     "Training": ["training"],
     "Runs": ["runs"],

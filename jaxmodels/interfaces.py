@@ -6,24 +6,30 @@ Dimensions: B rows, T tokens of a prompt, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
 
 class Predictor(NamedTuple):
-    """What `jaxmodels predict` needs of a model that reads files, such as images.
+    """What `jaxmodels predict` needs of a model: from an input, as people have it, to an answer with names.
 
-    read(path) gives the arrays of one example, without the example axis, prepared as in training.
+    read(input) gives the arrays of one example, without the example axis, prepared as in training; a
+        ValueError says what of the input cannot be used. Examples whose arrays have equal shapes are
+        predicted together, so what has any length, such as a text, is padded here to one of a few lengths.
     predict(params, extra, batch) gives a pytree of arrays with a leading example axis; it is compiled.
     report(prediction) gives what is reported of one example, by name, as JSON values.
-    draw(path, prediction) gives the file's image with the prediction drawn on it: uint8, height x width x 3.
+    draw(input, prediction) gives an image of the prediction: uint8, height x width x 3.
+    input: what an input is. "image" and "sound": a path, or a binary file that is open for reading; "text": a
+        str; "row": a dict with the values of `fields`.
     """
 
     read: Callable[[Any], dict[str, Any]]
     predict: Callable[[Any, Any, Mapping[str, Any]], Any]
     report: Callable[[Any], dict[str, Any]]
-    draw: Callable[[Any, Any], Any]
+    draw: Callable[[Any, Any], Any] | None = None
+    input: Literal["image", "text", "row", "sound"] = "image"
+    fields: tuple[str, ...] = ()
 
 
 class Display(NamedTuple):

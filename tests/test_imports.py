@@ -81,7 +81,22 @@ ARROWS: dict[str, list[str]] = {
         "data.formats",
         "runs.files",
     ],
-    "commands": ["commands", *CORE, *WINGS, "convert", "parallel", "runs", "launch", "data", "optim"],
+    "inference": [
+        *("inference", *CORE, "parallel", "runs", "convert", "data"),
+        *("training.check_batches", "launch.exit_statuses"),
+    ],
+    "commands": [
+        "commands",
+        *CORE,
+        *WINGS,
+        "inference",
+        "convert",
+        "parallel",
+        "runs",
+        "launch",
+        "data",
+        "optim",
+    ],
     "cli": ["", "cli", "commands", *CORE, *WINGS, "convert", "parallel", "runs", "launch"],
     "__main__": ["cli", "launch"],
     "": [],  # jaxmodels/__init__.py

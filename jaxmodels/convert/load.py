@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxmodels.convert import families, llama, torch_file
 from jaxmodels.convert.assemble import Source, assemble, find, options
-from jaxmodels.convert.family import Weight
+from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c
 from jaxmodels.convert.model_config import checked_shapes, layout_by_names, layout_of, module_of
 from jaxmodels.convert.tensors import INDEX, SINGLE, finite, open_file, open_folder
@@ -69,6 +69,24 @@ def load_pretrained(
         return _llama2c(folder, shardings, dtype)
     _check_folder(folder)
     config = read_object(folder / "config.json")
+    family, kind = _family(folder, config)
+    source = Source(folder, _open(folder), family, kind, "config.json")
+    model = module_of(folder / "config.json", family, config, source.tensors)
+    return _read(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
+
+
+def generates(source: str | os.PathLike[str]) -> bool:
+    """Whether the model of this folder, or file of llama2.c, generates text."""
+    folder = Path(source)
+    if folder.suffix == ".bin":
+        return True
+    _check_folder(folder)
+    family, _ = _family(folder, read_object(folder / "config.json"))
+    return any(hasattr(module, "start") for module in family.modules)
+
+
+def _family(folder: Path, config: Mapping[str, Any]) -> tuple[Family, str]:
+    """The family of a folder's model, and its own name for it."""
     layout, setting = layout_of(config) or ("transformers", "model_type")
     kind = config.get(setting)
     of_layout = [family for family in families.FAMILIES if family.layout == layout]
@@ -79,9 +97,7 @@ def load_pretrained(
             f"{folder / 'config.json'}: got the {setting} {kind!r}; expected one of {known}. Take a model of "
             "those."
         )
-    source = Source(folder, _open(folder), family, str(kind), "config.json")
-    model = module_of(folder / "config.json", family, config, source.tensors)
-    return _read(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
+    return family, str(kind)
 
 
 def _check_folder(folder: Path) -> None:

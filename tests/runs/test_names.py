@@ -12,6 +12,7 @@ from files import swept
 from jaxmodels import train
 from jaxmodels.commands.predict import predictions
 from jaxmodels.commands.sweep import sweep
+from jaxmodels.inference.model import Model
 from jaxmodels.interfaces import Predictor
 from jaxmodels.runs.definition import RunDefinition
 from jaxmodels.runs.folder import Folder
@@ -152,7 +153,7 @@ def test_pictures_of_evaluations_and_predictions_stay_in_their_folder(tmp_path):
         draw=lambda file, got: pixels,
     )
     sentences = ["Fine. Really/../.. fine.", "Fine. Really/../.. bad.", "x" * 5000, "../../up"]
-    said = predictions(predictor, {}, {}, sentences, tmp_path / "said")
+    said = predictions(Model(tmp_path, {}, {}, predictor), sentences, tmp_path / "said")
     assert len({one["picture"] for one in said}) == 4
     assert len(list((tmp_path / "said").iterdir())) == 4
 

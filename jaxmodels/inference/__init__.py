@@ -1,0 +1,1 @@
+"""A trained model in use: loaded from a run or a folder of weights, and asked."""

@@ -1,0 +1,52 @@
+"""load(): a run, or a folder of weights, as a model that can be asked, exported and served."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmodels.inference.model import Model
+from jaxmodels.options import CheckpointOptions
+from jaxmodels.runs.open_run import model_variables, open_run, precision_of
+from jaxmodels.runs.origin import is_weights
+from jaxmodels.step import cast_floats
+
+
+def load(
+    source: str | Path,
+    *,
+    step: int = CheckpointOptions.step,
+    mesh: str = CheckpointOptions.mesh,
+    precision: str = CheckpointOptions.precision,
+    warn: Any = print,
+) -> Model:
+    """The model of a run's folder, or of a folder of weights from elsewhere.
+
+    step: of the run's checkpoint; -1 takes the best where the experiment names one, else the newest.
+    A run's folder is code, which is executed; a folder of weights never is (see runs.origin).
+    """
+    source = Path(source)
+    if is_weights(source):
+        model = _weights(source)
+        params = cast_floats(model.params, None if precision in ("run", "float32") else jnp.dtype(precision))
+        return dataclasses.replace(model, params=params)
+    experiment, state, step = open_run(source, step=step, mesh=mesh, parts="model", warn=warn)
+    params, extra = model_variables(experiment, state, precision_of(source, precision))
+    return Model(source, params, extra, experiment.predictor, experiment.decoder, experiment.task, step)
+
+
+def _weights(source: Path) -> Model:
+    """The model of a folder with config.json, or of a llama2.c file: of texts, or of images."""
+    from jaxmodels.convert.image import open_image_model
+    from jaxmodels.convert.load import generates
+    from jaxmodels.convert.text import read_text_model
+    from jaxmodels.data.drawing import captioned
+
+    if generates(source):
+        text = read_text_model(source)
+        return Model(source, text.params, {}, decoder=text.decoder, task=text.task)
+    image = open_image_model(source, caption=captioned)
+    return Model(source, image.params, image.extra, predictor=image.predictor)
