@@ -26,6 +26,7 @@ TITLES = {  # of a page, and its modules or packages, of which it shows all modu
     "Data": ["data"],
     "Decoding": ["decoding"],
     "Trained models": ["inference"],
+    "Serving": ["serving"],
     "Models from elsewhere": ["convert"],
     "Training": ["training"],
     "Runs": ["runs"],

@@ -85,11 +85,13 @@ ARROWS: dict[str, list[str]] = {
         *("inference", *CORE, "parallel", "runs", "convert", "data"),
         *("training.check_batches", "launch.exit_statuses"),
     ],
+    "serving": ["serving", *CORE, "decoding", "inference", "layers.kv_cache"],
     "commands": [
         "commands",
         *CORE,
         *WINGS,
         "inference",
+        "serving",
         "convert",
         "parallel",
         "runs",
