@@ -161,14 +161,6 @@ def test_a_label_may_come_from_the_path(recordings):
     assert data.rows(0, 0, 2)["label"].tolist() == [5, 4]
 
 
-def test_another_rate_is_refused_by_name(recordings):
-    recording(recordings / "hum" / "fast.wav", np.zeros(9), rate=16_000)
-    with pytest.raises(
-        ValueError, match=r"fast\.wav.*got a recording of 16000 Hz; expected 8000 Hz. Resample"
-    ):
-        audio_folder(recordings, rate=8_000, samples=5, batch=3).rows(0, 0, 3)
-
-
 @pytest.mark.slow
 def test_spoken_digits_can_be_read(real, tmp_path):
     pytest.importorskip("soundfile")

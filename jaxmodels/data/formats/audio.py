@@ -16,20 +16,15 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxmodels import choices
-from jaxmodels.data.archive import Member, is_archive, opened
+from jaxmodels.data.archive import Member, is_archive
 from jaxmodels.data.broken import OnBroken
 from jaxmodels.data.example_loader import Change, Example
 from jaxmodels.data.folders import existing_folder, files_below
-from jaxmodels.data.formats.audio_header import check_complete
+from jaxmodels.data.formats.audio_file import ENDINGS, decode
 from jaxmodels.data.formats.class_folder import ClassFolder, files_inside
 from jaxmodels.data.grain_pipeline import GrainPipeline
-from jaxmodels.data.libraries import library
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.split import Part
-
-ENDINGS = (".wav", ".flac")
-UNPACKED = ("WAV", "WAVEX", "RF64", "AIFF", "AU")  # formats whose frames can be counted by their headers
-SAMPLES = 1 << 27  # a recording of more, over all channels, is refused before it is decoded
 
 
 def audio_folder(
@@ -50,12 +45,11 @@ def audio_folder(
 ) -> GrainPipeline:
     """The .wav and .flac files below the folder, as "audio" (float32, S, about -1 to 1) and "label" (int32).
 
-    folder may be an archive or a part, as for image_folder. Channels are averaged. A shorter recording gets
-    zeros at its end. A truncated recording of any format is refused, as are one without samples and one with
-    samples that are not finite; a WAV that was written to a pipe, whose header announces 2^32 - 1 bytes, is
-    read to its end. data/folders.py says which files are skipped. Needs soundfile.
+    folder may be an archive or a part, as for image_folder. A shorter recording gets zeros at its end.
+    read_audio says which recordings are refused. data/folders.py says which files are skipped. Needs
+    soundfile, and soxr where a file has another rate.
 
-    rate: in Hz, that of every file: nothing is resampled.
+    rate: in Hz; channels are averaged, and files of another rate resampled.
     label: label(path) is the label, for a file in an archive of the archive's path and its name; by default
         the index of its class in `.classes`, as in image_folder.
     crop: "start" takes the start of a longer recording, "random" a crop that the example's own generator
@@ -121,46 +115,9 @@ class _Decode:
     least: int
 
     def __call__(self, item: tuple[str | Member, int]) -> Example:
-        soundfile = library("soundfile", "decoding recordings")
         path, label = item
-        check_complete(path)
-        with soundfile.SoundFile(opened(path) if isinstance(path, Member) else path) as file:
-            if file.samplerate != self.rate:
-                raise ValueError(
-                    f"got a recording of {file.samplerate} Hz; expected {self.rate} Hz. Resample it "
-                    "beforehand, or give the files' own rate"
-                )
-            frames = file.frames if self.most is None else min(file.frames, self.most)
-            if frames * file.channels > SAMPLES:
-                raise ValueError(
-                    f"got {frames:,} samples in {file.channels} channels; expected at most {SAMPLES:,}. "
-                    "Divide the recording"
-                )
-            audio_S = file.read(frames, dtype="float32", always_2d=True).mean(1, dtype=np.float32)
-            if not len(audio_S):
-                raise ValueError("got a recording without samples; expected at least one. Leave it out")
-            if len(audio_S) < frames:
-                raise ValueError(
-                    f"got a header that announces {file.frames:,} frames, and an end after {len(audio_S):,}; "
-                    "expected a whole recording. Get it again"
-                )
-            if not np.isfinite(audio_S).all():
-                raise ValueError(
-                    "got samples that are not finite numbers; expected about -1 to 1. Write it again"
-                )
-            if frames < file.frames and file.format not in UNPACKED:
-                _check_end(file)
+        audio_S = decode(path, self.rate, self.most)
         return {"audio": np.pad(audio_S, (0, max(0, self.least - len(audio_S)))), "label": np.int32(label)}
-
-
-def _check_end(file: Any) -> None:
-    """Raises where the last frame that a compressed recording announces is missing."""
-    file.seek(file.frames - 1)
-    if len(file.read(1)) != 1:
-        raise ValueError(
-            f"got a header that announces {file.frames:,} frames, without the last; expected a whole "
-            "recording. Get it again"
-        )
 
 
 @dataclass(frozen=True)
