@@ -1,6 +1,6 @@
 """What commands need of a model beyond training: to predict on files, to show examples, to generate text.
 
-Dimensions: B rows, T tokens of a prompt, V vocabulary.
+Dimensions: B rows, T tokens of a prompt, N of them whose logits are wanted, V vocabulary.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class Decoder(NamedTuple):
     read(params, extra, tokens_BT, count_B, length) gives (logits_BV of the token after the prompt, cache):
         the first count_B tokens of each row are its prompt; the cache has room for `length` tokens in all.
     write(params, extra, tokens_B, cache) gives (logits_BV of the next token, cache with these tokens).
+    extend(params, extra, tokens_BT, count_B, cache, index_BN) gives (logits_BNV of the token after each of
+        these, cache): the first count_B tokens of each row, which may be none, follow those in the cache;
+        index_BN: which of the T tokens to give logits after; None is all. Serving needs it; None: the
+        model's cache cannot take several tokens.
 
     Every array of the cache has the batch as its second axis, so that beam search can reorder the rows.
     """
@@ -63,6 +67,7 @@ class Decoder(NamedTuple):
     end: int | tuple[int, ...] | None = None  # ends a text; each of several does
     prompt: str = ""  # the default prompt
     source: bool = False  # the prompt is a text to translate or transform, not one to continue
+    extend: Callable[..., tuple[jax.Array, Any]] | None = None
 
     @property
     def ends(self) -> tuple[int, ...]:

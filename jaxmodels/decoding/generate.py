@@ -1,8 +1,4 @@
-"""Texts from prompts: sampling or beam search, stop strings, and streaming.
-
-The text of a token depends on the tokens before it: many tokenizers give the first one no space. So a
-continuation is decoded together with its prompt, and the prompt's text is removed.
-"""
+"""Texts from prompts: sampling or beam search, stop strings, and streaming."""
 
 from __future__ import annotations
 
@@ -16,9 +12,8 @@ import numpy as np
 
 from jaxmodels.decoding.beam import beam, penalty
 from jaxmodels.decoding.sample import SamplingOptions, sample
+from jaxmodels.decoding.text import ending, reader, settled
 from jaxmodels.interfaces import Decoder
-
-CONTEXT = 256  # last tokens of a prompt with which a continuation is decoded, at most
 
 
 class Generation(NamedTuple):
@@ -77,7 +72,7 @@ def generate(
         return generations
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
-    readers = [_reader(decoder, prompt) for prompt in encoded]
+    readers = [reader(decoder, prompt) for prompt in encoded]
     texts, shown, stopped = [""] * len(prompts), [0] * len(prompts), [False] * len(prompts)
     bursts = sample(decoder, params, extra, encoded, SamplingOptions(**options))
     ended: list[bool] | None = None
@@ -93,15 +88,15 @@ def generate(
             tokens[b] += new[b]
             logprobs[b] += new_logprobs[b]
             texts[b] = readers[b](tokens[b])
-            if (ending := _ending(readers[b], tokens[b], first, stop)) is not None:
+            if (cut := ending(readers[b], tokens[b], first, stop)) is not None:
                 stopped[b] = True
-                texts[b], count = ending
+                texts[b], count = cut
                 del tokens[b][count:], logprobs[b][count:]
             if show is not None:
-                settled = texts[b] if done[b] or stopped[b] else _settled(texts[b], stop)
-                if len(settled) > shown[b]:
-                    show(b, settled[shown[b] :])
-                    shown[b] = len(settled)
+                kept = texts[b] if done[b] or stopped[b] else settled(texts[b], stop)
+                if len(kept) > shown[b]:
+                    show(b, kept[shown[b] :])
+                    shown[b] = len(kept)
         ended = [a or b for a, b in zip(done, stopped, strict=True)]
     if show is not None:
         for b, text in enumerate(texts):
@@ -111,51 +106,6 @@ def generate(
         Generation(*row, sum(row[-1]), decoder.source)
         for row in zip(prompts, texts, tokens, logprobs, strict=True)
     ]
-
-
-def _reader(decoder: Decoder, prompt: Sequence[int]) -> Callable[[Sequence[int]], str]:
-    """A function from tokens that follow this prompt to their text."""
-    context = [] if decoder.source else list(prompt[-CONTEXT:])
-    head = decoder.decode(context) if context else ""
-
-    def read(tokens: Sequence[int]) -> str:
-        text = decoder.decode([*context, *tokens])
-        if text.startswith(head):
-            return text[len(head) :]
-        different = (i for i, (a, b) in enumerate(zip(head, text, strict=False)) if a != b)
-        return text[next(different, min(len(head), len(text))) :]
-
-    return read
-
-
-def _ending(
-    read: Callable[[Sequence[int]], str], tokens: Sequence[int], first: int, stop: Sequence[str]
-) -> tuple[str, int] | None:
-    """The text before a stop string, and the number of its tokens; None without a stop string.
-
-    The token that completes a stop string ends the text, however many tokens a burst has. Fewer than `first`
-    tokens are known to hold none.
-    """
-    if _until(stop, read(tokens)) is None:
-        return None
-    pieces = ((n, _until(stop, read(tokens[:n]))) for n in range(first, len(tokens) + 1))
-    count, text = next((n, text) for n, text in pieces if text is not None)
-    while count and read(tokens[: count - 1]).startswith(text):
-        count -= 1
-    return text, count
-
-
-def _until(stop: Sequence[str], text: str) -> str | None:
-    """The text before the first of the stop strings; None without one."""
-    positions = [position for position in (text.find(s) for s in stop) if position >= 0]
-    return text[: min(positions)] if positions else None
-
-
-def _settled(text: str, stop: Sequence[str]) -> str:
-    """The part of an unfinished text that stays: without half a character or the start of a stop string."""
-    text = text.rstrip("�")
-    longest = max((n for s in stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
-    return text[: len(text) - longest]
 
 
 def _search(
@@ -186,10 +136,10 @@ def _search(
     for b, prompt in enumerate(prompts):
         tokens = np.asarray(found.tokens_BKN)[b, 0, : int(found.count_BK[b, 0])].tolist()
         score = float(found.score_BK[b, 0])
-        read = _reader(decoder, encoded[b])
+        read = reader(decoder, encoded[b])
         text = read(tokens)
-        if (ending := _ending(read, tokens, 1, stop)) is not None:
-            text, count = ending
+        if (cut := ending(read, tokens, 1, stop)) is not None:
+            text, count = cut
             tokens = tokens[:count]
             score = _score(decoder, params, extra, rows[b], tokens) / penalty(count, alpha)
         generations.append(Generation(prompt, text, tokens, [], score, decoder.source))

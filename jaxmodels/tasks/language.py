@@ -106,16 +106,20 @@ def decoder(
 ) -> Decoder:
     """The Decoder of a language model, for `jaxmodels generate`."""
 
-    def logits(params, extra, tokens_BT, cache, count_B):
+    def extend(params, extra, tokens_BT, count_B, cache, index_BN=None):
         variables = {"params": params, **extra}
-        x_BTM, cache = model.apply(variables, tokens_BT, None, cache, count_B, method="hidden")
-        x_BM = jnp.take_along_axis(x_BTM, (count_B - 1)[:, None, None], 1)[:, 0]
-        return x_BM @ model.apply(variables, method="table").astype(x_BM.dtype).T, cache
+        x_BNM, cache = model.apply(variables, tokens_BT, None, cache, count_B, method="hidden")
+        if index_BN is not None:
+            x_BNM = jnp.take_along_axis(x_BNM, index_BN[:, :, None], 1)
+        return x_BNM @ model.apply(variables, method="table").astype(x_BNM.dtype).T, cache
 
     def read(params, extra, tokens_BT, count_B, length):
-        return logits(params, extra, tokens_BT, model.start(len(tokens_BT), length), count_B)
+        cache = model.start(len(tokens_BT), length)
+        logits_B1V, cache = extend(params, extra, tokens_BT, count_B, cache, count_B[:, None] - 1)
+        return logits_B1V[:, 0], cache
 
     def write(params, extra, tokens_B, cache):
-        return logits(params, extra, tokens_B[:, None], cache, jnp.ones_like(tokens_B))
+        logits_B1V, cache = extend(params, extra, tokens_B[:, None], jnp.ones_like(tokens_B), cache)
+        return logits_B1V[:, 0], cache
 
-    return Decoder(read, write, encode, decode, model.length, begin, end, prompt)
+    return Decoder(read, write, encode, decode, model.length, begin, end, prompt, extend=extend)
