@@ -20,6 +20,7 @@ class Clock:
         self.seconds = 0.0
         self.steps = 0
         self._since: float | None = None  # when the time began that is not yet counted
+        self._pausing = False
 
     def start(self) -> None:
         """The first step is awaited."""
@@ -36,12 +37,21 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stops the clock and the watchdog for what is no training."""
+        """Stops the clock and the watchdog for what is no training.
+
+        Raises RuntimeError within itself, where the inner time would be left out twice.
+        """
+        if self._pausing:
+            raise RuntimeError(
+                "clock: got a pause within a pause; expected one at a time. Leave out the inner one"
+            )
         begun = time.perf_counter()
+        self._pausing = True
         try:
             with self.watchdog.paused():
                 yield
         finally:
+            self._pausing = False
             self.skip(time.perf_counter() - begun)
 
     def skip(self, seconds: float) -> None:
