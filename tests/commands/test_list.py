@@ -31,7 +31,7 @@ def test_every_experiment_of_the_repository_is_listed_with_what_it_is():
     assert found["digits_mlp"]["stated"].startswith("99.4% test accuracy (360 images) in 6 s")
 
 
-def test_the_newest_run_of_an_experiment_is_its_last_with_the_target_beside_it(tmp_path):
+def test_the_newest_run_of_an_experiment_is_its_last_with_the_target_beside_it(tmp_path, monkeypatch, capsys):
     (tmp_path / "one.py").write_text(
         '"""One: jaxmodels train one.py"""\nclass Config: ...\ndef build(config): ...\n'
     )
@@ -50,7 +50,9 @@ def test_the_newest_run_of_an_experiment_is_its_last_with_the_target_beside_it(t
     broken, one = listing.list_experiments(tmp_path, runs=runs)
     assert broken["about"].startswith("cannot be read")
     assert (one["about"], Path(one["last"]["run"]).name) == ("One", "one-lr=0.1")
-    assert listing._result(one["last"]) == "accuracy 0.9000, 1970-01-01 (a 0.9500)"
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["list", str(tmp_path), "--runs", str(runs)]) == 0
+    assert "accuracy 0.9000, 1970-01-01 (a 0.9500)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodels.layers import conv
 from jaxmodels.layers.conv import Conv, conv_general_dilated
 from jaxmodels.layers.pool import max_pool
 from jaxmodels.parallel.mesh import make_mesh
@@ -146,12 +145,19 @@ def test_vmap_over_kernels_as_a_sweep_makes_it_equals_a_loop():
         np.testing.assert_allclose(many[i], one(w[i], x), rtol=1e-4, atol=1e-3)
 
 
-def test_the_rule_takes_images_of_14_x_14_and_more():
-    assert conv._suits_rows((128, 14, 14, 32), (3, 3, 32, 64)) and conv._suits_rows(
-        (8, 224, 224, 3), (7, 7, 3, 64)
-    )
-    assert not conv._suits_rows(
-        (128, 28, 28, 32), (3, 3, 32, 16)
-    )  # too few features for the products to be large
-    assert not conv._suits_rows((128, 28, 28, 1), (3, 3, 1, 32))  # or too few of what is unfolded
-    assert not conv._suits_rows((128, 8, 8, 256), (3, 3, 256, 256))  # XLA's own unfolds so little well enough
+@pytest.mark.parametrize(
+    ("image", "kernel", "by_rows"),
+    [
+        ((128, 14, 14, 32), (3, 3, 32, 64), True),
+        ((8, 224, 224, 3), (7, 7, 3, 64), True),
+        ((128, 28, 28, 32), (3, 3, 32, 16), False),  # too few features for the products to be large
+        ((128, 28, 28, 1), (3, 3, 1, 32), False),  # or too few of what is unfolded
+        ((128, 8, 8, 256), (3, 3, 256, 256), False),  # XLA's own unfolds so little well enough
+    ],
+)
+def test_the_kernels_gradient_is_by_rows_for_images_of_14_x_14_and_more(image, kernel, by_rows):
+    def total(w, x):
+        return conv_general_dilated(x, w, (1, 1), "SAME").sum()
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (kernel, image)]
+    assert ("dot_general" in str(jax.make_jaxpr(jax.grad(total))(*shapes))) == by_rows

@@ -139,12 +139,23 @@ def test_of_boxes_that_overlap_the_best_stays():
     assert suppress(boxes[:0], scores[:0], 0.5).tolist() == []
 
 
-def test_more_windows_than_a_chunk_come_back_in_order(monkeypatch):
-    image = pytest.importorskip("PIL.Image").new("RGB", (50, 50), (255, 255, 255))
-    boxes = np.array([[i, i, i + 8, i + 8] for i in range(7)], float)
-    whole = face_detection._windows(image, boxes, bright, 24)
-    monkeypatch.setattr(face_detection, "CHUNK", 3)
-    for a, b in zip(whole, face_detection._windows(image, boxes, bright, 24), strict=True):
+def test_more_windows_than_a_chunk_are_found_where_they_are_in_one(monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.zeros((90, 120, 3), np.uint8)
+    pixels[10:50, 10:50] = pixels[40:80, 70:110] = 255
+    chunks = []
+
+    def narrowed(x_NHWC):
+        chunks.append(len(x_NHWC))
+        return bright(x_NHWC)
+
+    networks = image.fromarray(pixels), bright_map, narrowed, narrowed
+    want = find_faces(*networks, smallest=16)
+    monkeypatch.setattr(face_detection, "CHUNK", 1)
+    del chunks[:]
+    got = find_faces(*networks, smallest=16)
+    assert len(want.boxes) == 2 and {*chunks} == {1} and len(chunks) > 2
+    for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
