@@ -33,6 +33,7 @@ _WHERE = {
     "patience": "training.stopping",
     "plan": "commands.plan",
     "predict": "commands.predict",
+    "serve": "commands.serve",
     "sweep": "commands.sweep",
     "template": "commands.template",
     "train": "commands.train",

@@ -1,0 +1,168 @@
+"""jaxmodels serve: trained models answer requests over HTTP, as OpenAI's clients ask, and on a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxmodels.options import CheckpointOptions
+
+if TYPE_CHECKING:
+    from jaxmodels.serving.limits import Limits
+    from jaxmodels.serving.served import Served
+    from jaxmodels.serving.server import Server
+
+KEY = "JAXMODELS_API_KEY"  # a variable of the environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Where the server listens, and to whom."""
+
+    port: int = 8000
+    """The port; 0 takes any that is free."""
+    host: str = "127.0.0.1"
+    """The address to listen to. Another than this computer's own needs a key."""
+    api_key: str = ""
+    """The key that requests must bring, by default the environment's JAXMODELS_API_KEY, if any.
+    Other users of this computer can see it in the list of processes, but not in the environment."""
+    slots: int = 8
+    """Texts that a model writes at the same time."""
+    chat_template: str = ""
+    """A file with the chat template, for models whose folder has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """What one request may ask for, at most."""
+
+    max_tokens: int = 1024
+    """New tokens of a text."""
+    max_prompt: int = 0
+    """Tokens of a prompt; 0 leaves it to the model's context."""
+    max_queue: int = 64
+    """Requests that wait; one more is refused with 429 and Retry-After."""
+    max_body: float = 16.0
+    """MiB of a request."""
+    max_seconds: float = 120.0
+    """Seconds of a request; a text whose time is up ends as if its tokens were used up."""
+    drain: float = 30.0
+    """Seconds in which what runs may come to its end after SIGTERM or Ctrl-C."""
+
+
+def serve(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    port: int = ServeOptions.port,
+    host: str = ServeOptions.host,
+    api_key: str = ServeOptions.api_key,
+    slots: int = ServeOptions.slots,
+    chat_template: str = ServeOptions.chat_template,
+    max_tokens: int = LimitOptions.max_tokens,
+    max_prompt: int = LimitOptions.max_prompt,
+    max_queue: int = LimitOptions.max_queue,
+    max_body: float = LimitOptions.max_body,
+    max_seconds: float = LimitOptions.max_seconds,
+    drain: float = LimitOptions.drain,
+    step: int = CheckpointOptions.step,
+    mesh: str = CheckpointOptions.mesh,
+    precision: str = CheckpointOptions.precision,
+    warn: Callable[[str], Any] = print,
+    started: Callable[[Server], Any] = lambda server: None,
+) -> int:
+    """Serves models of runs and of folders of weights until SIGTERM or Ctrl-C; gives the number of requests.
+
+    A model has the name of its folder. started(server) is called when requests are taken: server.url is the
+    address, and server.end() ends it as a signal does, from any thread.
+    """
+    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    names = _names(given)
+    limits = _limits(max_tokens, max_prompt, max_queue, max_body, max_seconds, slots, drain)
+    key = _key(api_key or os.environ.get(KEY, ""))
+    try:
+        from jaxmodels.serving import server as serving
+    except ModuleNotFoundError as error:
+        if error.name not in ("uvicorn", "starlette", "prometheus_client"):
+            raise
+        raise ImportError(f"serve needs {error.name}; pip install 'jaxmodels[serve]'") from error
+    listening = serving.listen(host, port)
+    with listening:
+        if not key and not serving.is_loopback(listening.getsockname()[0]):
+            raise ValueError(
+                f"--host: got {host} and no key; expected one, as whoever reaches this computer could use "
+                f"its models. Give {KEY} in the environment, or leave --host out"
+            )
+        load = {"step": step, "mesh": mesh, "precision": precision, "warn": warn}
+        models = [
+            _served(source, name, load, limits, slots, chat_template)
+            for source, name in zip(given, names, strict=True)
+        ]
+        server = serving.Server(models, listening, limits=limits, slots=slots, key=key, drain=drain)
+        server.run(lambda: started(server))
+    return server.requests
+
+
+def _served(
+    source: str | Path, name: str, load: dict[str, Any], limits: Limits, slots: int, chat_template: str
+) -> Served:
+    """A model, ready to answer."""
+    from jaxmodels.inference.load import load as load_model
+    from jaxmodels.serving.chat_template import find
+    from jaxmodels.serving.engine import Engine
+    from jaxmodels.serving.served import Served
+
+    model = load_model(source, **load)
+    if model.decoder is None and model.predictor is None:
+        model.require_predictor()
+    if model.decoder is None:
+        return Served(name, model)
+    engine = Engine(model.decoder, model.params, model.extra, slots=slots, queue=limits.queue)
+    engine.start()
+    return Served(name, model, engine, find(Path(source), given=chat_template))
+
+
+def _names(sources: Sequence[str | Path]) -> list[str]:
+    """The models' names in requests, which must differ."""
+    from jaxmodels.serving.served import name_of
+
+    names = [name_of(source) for source in sources]
+    if not names:
+        raise ValueError("serve: got no model; expected one at least. Give a run or a folder of weights")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"serve: got two models called {repeated[0]}; expected different names, which are those of their "
+            "folders. Rename one of the folders"
+        )
+    return names
+
+
+def _limits(
+    tokens: int, prompt: int, queue: int, body: float, seconds: float, slots: int, drain: float
+) -> Limits:
+    from jaxmodels.serving.limits import Limits
+
+    for option, value, least in (
+        ("max-tokens", tokens, 1),
+        ("max-prompt", prompt, 0),
+        ("max-queue", queue, 0),
+        ("slots", slots, 1),
+        ("drain", drain, 0),
+    ):
+        if value < least:
+            raise ValueError(f"--{option}: got {value}; expected at least {least}. Change --{option}")
+    for option, size in (("max-body", body), ("max-seconds", seconds)):
+        if not 0 < size < float("inf"):
+            raise ValueError(f"--{option}: got {size}; expected more than 0. Change --{option}")
+    return Limits(body=int(body * 2**20), tokens=tokens, prompt=prompt, queue=queue, seconds=seconds)
+
+
+def _key(key: str) -> str:
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ValueError(
+            "--api-key: got a key with a space or a letter beyond ASCII, which no header carries; expected "
+            f"letters, digits and signs. Change --api-key, or {KEY}"
+        )
+    return key
