@@ -28,6 +28,7 @@ TITLES = {  # of a page, and its modules or packages, of which it shows all modu
     "Trained models": ["inference"],
     "Serving": ["serving"],
     "Models from elsewhere": ["convert"],
+    "Models for elsewhere": ["export"],
     "Training": ["training"],
     "Runs": ["runs"],
     "Analysis": ["analysis"],

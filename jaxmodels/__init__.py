@@ -26,6 +26,7 @@ _WHERE = {
     "Predictor": "interfaces",
     "Task": "task",
     "evaluate": "commands.evaluate",
+    "export": "commands.export",
     "generate": "commands.generate",
     "launch": "commands.launch",
     "load": "inference.load",

@@ -20,6 +20,8 @@ class Predictor(NamedTuple):
     predict(params, extra, batch) gives a pytree of arrays with a leading example axis; it is compiled.
     report(prediction) gives what is reported of one example, by name, as JSON values.
     draw(input, prediction) gives an image of the prediction: uint8, height x width x 3.
+    settings() gives what somebody elsewhere needs for the same answers, by name, as JSON: the names of the
+        classes, how inputs are prepared. It is called for an export, so it may read the data.
     input: what an input is. "image" and "sound": a path, or a binary file that is open for reading; "text": a
         str; "row": a dict with the values of `fields`.
     """
@@ -30,6 +32,7 @@ class Predictor(NamedTuple):
     draw: Callable[[Any, Any], Any] | None = None
     input: Literal["image", "text", "row", "sound"] = "image"
     fields: tuple[str, ...] = ()
+    settings: Callable[[], Mapping[str, Any]] = dict
 
 
 class Display(NamedTuple):

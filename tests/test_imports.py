@@ -89,8 +89,14 @@ ARROWS: dict[str, list[str]] = {
         *("serving", *CORE, "decoding", "inference", "layers.kv_cache"),
         *("data.formats.json_file", "runs.files", "runs.png", "launch.exit_statuses"),
     ],
+    "export": [
+        *("export", "inference", "interfaces", "task", "paths", "runs.files", "runs.learned", "runs.png"),
+        *("convert", "data.formats.audio"),
+    ],
     "commands": [
+        "",
         "commands",
+        "export",
         *CORE,
         *WINGS,
         "inference",
@@ -108,7 +114,7 @@ ARROWS: dict[str, list[str]] = {
 }
 
 # A library, and the only parts of ours that may import it.
-ONLY_IN = {"flax": ["models", "layers", "tasks", "convert"]}
+ONLY_IN = {"flax": ["models", "layers", "tasks", "convert", "export"]}
 
 # A part of ours, and the libraries that it must not import.
 WITHOUT = {

@@ -36,6 +36,7 @@ COMMANDS = {
     "doctor": "planning",
     "tokenize": "trained",
     "convert": "trained",
+    "export": "trained",
     "verify-resume": "training",
 }
 

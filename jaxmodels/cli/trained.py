@@ -1,4 +1,4 @@
-"""Commands for runs, weights and texts: evaluate, predict, generate, report, watch, tokenize and convert."""
+"""Commands for runs, weights and texts, from evaluate to export."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from jaxmodels.cli.command import CommandLine, Json, command
 from jaxmodels.cli.parsing import given
 from jaxmodels.commands.evaluate import EvaluateOptions, WeightsOptions
+from jaxmodels.commands.export import ExportOptions
 from jaxmodels.commands.generate import GenerateOptions
 from jaxmodels.commands.predict import PredictOptions
 from jaxmodels.commands.report import ReportOptions
@@ -168,3 +169,29 @@ def convert(line: CommandLine, console: Console, options: dict[str, Any]) -> Jso
     parameters = convert(folder, out)
     console.say(f"{folder} → {out}: {parameters:,} parameters", "bold")
     return {"folder": out, "parameters": parameters}
+
+
+@command(
+    "export",
+    "RUN",
+    ExportOptions,
+    CheckpointOptions,
+    usage="RUN|FOLDER -o OUT",
+    note=CODE,
+    reads=True,
+    prepare=_long_out,
+)
+def export(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """Write a model for other programs: StableHLO, ONNX or safetensors.
+
+    The model is a run's, or one in a folder of weights. What is written is loaded again and compared with the
+    model before the command says so.
+    """
+    from jaxmodels.commands.export import export
+
+    run = line.operands[0]
+    done = export(run, warn=console.warn, **options)
+    size = f"{done.parameters:,} parameters, {done.bytes / 1e6:.1f} MB"
+    console.say(f"{run} → {done.file}: {size}", "bold")
+    console.say(f"  loaded again, it differs from the model by {done.difference:.1e} of its outputs")
+    return {"run": run, **done._asdict()}

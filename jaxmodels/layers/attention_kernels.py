@@ -70,6 +70,6 @@ def tpu(
     )
     ids = None
     if mask.segments is not None:
-        B = len(q_BTHD)
+        B = q_BTHD.shape[0]
         ids = SegmentIds(*(jnp.broadcast_to(x, (B, x.shape[1])).astype(jnp.int32) for x in mask.segments))
     return flash_attention(q, k, v, segment_ids=ids, causal=mask.causal, sm_scale=scale).transpose(0, 2, 1, 3)

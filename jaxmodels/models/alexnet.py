@@ -69,7 +69,7 @@ class AlexNet(Model):
                 f"AlexNet: got images of {x_BHWC.shape[1]}x{x_BHWC.shape[2]}, too small for its poolings; "
                 "expected at least 63x63 for the published size. Resize the images, or use alexnet_28."
             )
-        x_BF = adaptive_mean_pool(x_BhwC, self.final).reshape(len(x_BHWC), -1)
+        x_BF = adaptive_mean_pool(x_BhwC, self.final).reshape(x_BHWC.shape[0], -1)
         for i, dense in enumerate(self.dense):
             x_BF = nn.relu(dense(dropout(x_BF, self.dropout, fold(keys_B, i))))
         return self.head(x_BF) if self.classes else x_BF

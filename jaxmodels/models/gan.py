@@ -37,7 +37,7 @@ class Generator(Model):
                 f"of {factor}. Use fewer stages."
             )
         x = nn.Dense(H // factor * (W // factor) * self.channels[0], dtype=self.dtype, name="seed")(z_BD)
-        x = x.reshape(len(z_BD), H // factor, W // factor, self.channels[0])
+        x = x.reshape(z_BD.shape[0], H // factor, W // factor, self.channels[0])
         x = nn.leaky_relu(nn.GroupNorm(8, dtype=self.dtype, name="norm_0")(x), 0.2)
         for i, channels in enumerate(self.channels[1:], 1):
             x = Conv(channels, (3, 3), dtype=self.dtype, name=f"conv_{i}")(x.repeat(2, 1).repeat(2, 2))
@@ -60,4 +60,4 @@ class Discriminator(Model):
                 channels, (4, 4), strides=2, padding=((1, 1), (1, 1)), dtype=self.dtype, name=f"conv_{i}"
             )(x)
             x = nn.leaky_relu(x, 0.2)
-        return nn.Dense(1, dtype=self.dtype, name="head")(x.reshape(len(x), -1))[:, 0]
+        return nn.Dense(1, dtype=self.dtype, name="head")(x.reshape(x.shape[0], -1))[:, 0]

@@ -179,7 +179,7 @@ class _Auxiliary(Model):
     @nn.compact
     def __call__(self, x_BHWC, keys_B, number: int):
         x = _layer(128, dtype=self.dtype, name="conv")(adaptive_mean_pool(x_BHWC, 4), keys_B)
-        x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="dense")(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="dense")(x.reshape(x.shape[0], -1)))
         return nn.Dense(self.classes, dtype=self.dtype, name="head")(
             dropout(x, self.dropout, fold(keys_B, number))
         )

@@ -35,7 +35,7 @@ class MAE(Model):
         h, w = self.encoder.grid
         seen_BTD = self.encoder.tokens(x_BHWC, keys_B, kept_Bn)[:, self.encoder.before :]
         seen_BnE = nn.Dense(self.width, name="narrow")(seen_BTD)
-        B = len(seen_BnE)
+        B = seen_BnE.shape[0]
         hidden_E = self.param("mask", small, (self.width,))
         all_BNE = jnp.broadcast_to(hidden_E.astype(seen_BnE.dtype), (B, h * w, self.width))
         all_BNE = all_BNE.at[jnp.arange(B)[:, None], kept_Bn].set(seen_BnE)

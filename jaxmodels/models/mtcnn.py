@@ -66,7 +66,7 @@ class MTCNN(Model):
                 h, w = x.shape[1:3]
                 x = max_pool(x, pool, 2, (ceil_padding(h, pool, 2), ceil_padding(w, pool, 2)))
         if self.dense:
-            x = x.swapaxes(1, 2).reshape(len(x), -1)  # column by column, as in the published weights
+            x = x.swapaxes(1, 2).reshape(x.shape[0], -1)  # column by column, as in the published weights
             x = PReLU(name="slope")(nn.Dense(self.dense, dtype=self.dtype, name="dense")(x))
         last = partial(nn.Dense, dtype=self.dtype)
         face = nn.softmax(last(2, name="face")(x).astype(jnp.float32))[..., 1]

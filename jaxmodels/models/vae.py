@@ -68,14 +68,14 @@ class VAE(Model):
             )
         for conv in self.down:
             x_BHWC = nn.silu(conv(x_BHWC))
-        x_BF = nn.silu(self.narrow(x_BHWC.reshape(len(x_BHWC), -1)))
+        x_BF = nn.silu(self.narrow(x_BHWC.reshape(x_BHWC.shape[0], -1)))
         mean_BD, log_variance_BD = jnp.split(self.moments(x_BF).astype(jnp.float32), 2, -1)
         return mean_BD, log_variance_BD
 
     def decode(self, z_BD: jax.Array) -> jax.Array:
         """Logits of images, BHWC."""
         sizes = self.sizes()
-        x = nn.silu(self.seed(nn.silu(self.wide(z_BD)))).reshape(len(z_BD), *sizes[-1], self.channels[-1])
+        x = nn.silu(self.seed(nn.silu(self.wide(z_BD)))).reshape(z_BD.shape[0], *sizes[-1], self.channels[-1])
         for conv, (h, w) in zip(self.up, reversed(sizes[:-1]), strict=True):
             x = x.repeat(2, 1).repeat(2, 2)[:, :h, :w]
             x = nn.silu(conv(x))

@@ -166,7 +166,7 @@ class ViT(Model):
         if self.registers:
             before.append(self.register)
         x_BTD = jnp.concatenate(
-            [*(jnp.broadcast_to(y.astype(x_BND.dtype), (len(x_BND), *y.shape)) for y in before), x_BND], 1
+            [*(jnp.broadcast_to(y.astype(x_BND.dtype), (x_BND.shape[0], *y.shape)) for y in before), x_BND], 1
         )
         x_BTD = dropout(x_BTD, self.dropout, fold(keys_B, 2**16))
         rate_L = None

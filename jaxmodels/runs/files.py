@@ -188,7 +188,7 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with open(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fchmod(file.fileno(), 0o666 & ~umask())
             yield file
             file.flush()
             if durable:
@@ -226,7 +226,7 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
+def umask() -> int:
     """The process's umask; Linux has it in a file, and elsewhere it can only be read by setting it."""
     try:
         with open("/proc/self/status") as file:

@@ -5,6 +5,7 @@ Dimensions: B batch, K classes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,4 +155,10 @@ def predictor(
         best = report(probability_K)
         return caption(path, f"{best['class']} {best['probability']:.1%}")
 
-    return Predictor(read, probabilities(model, inputs=inputs), report, draw)
+    def settings() -> dict[str, Any]:
+        found: dict[str, Any] = {"classes": [str(name) for name in classes]}
+        if dataclasses.is_dataclass(read) and not isinstance(read, type):
+            found["preparation"] = dataclasses.asdict(read)
+        return found
+
+    return Predictor(read, probabilities(model, inputs=inputs), report, draw, settings=settings)

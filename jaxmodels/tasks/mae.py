@@ -28,7 +28,7 @@ def patches(image_BHWC: jax.Array, size: int) -> jax.Array:
 def images(patches_BNP: jax.Array, size: int, shape: tuple[int, int, int]) -> jax.Array:
     """Images of this shape from their patches."""
     H, W, C = shape
-    x = patches_BNP.reshape(len(patches_BNP), H // size, W // size, size, size, C).swapaxes(2, 3)
+    x = patches_BNP.reshape(patches_BNP.shape[0], H // size, W // size, size, size, C).swapaxes(2, 3)
     return x.reshape(-1, H, W, C)
 
 
@@ -48,13 +48,13 @@ def mae(model: nn.Module, *, patch: int, kept: float = 0.25) -> Task:
         guess_BNP, extra = apply(
             model, params, extra, batch["image"], model_keys, kept_Bn=kept_Bn, weight=batch["weight"]
         )
-        hidden_BN = jnp.ones(order_BN.shape).at[jnp.arange(len(order_BN))[:, None], kept_Bn].set(0.0)
+        hidden_BN = jnp.ones(order_BN.shape).at[jnp.arange(order_BN.shape[0])[:, None], kept_Bn].set(0.0)
         miss_BN = ((guess_BNP.astype(jnp.float32) - wanted_BNP) ** 2).mean(-1)
         return {"loss": Mean.of((miss_BN * hidden_BN).sum(-1) / hidden_BN.sum(-1), batch["weight"])}, extra
 
     def init(key, batch):
         N = patches(batch["image"], patch).shape[1]
-        kept_Bn = jnp.zeros((len(batch["image"]), count(N, kept)), jnp.int32)
+        kept_Bn = jnp.zeros((batch["image"].shape[0], count(N, kept)), jnp.int32)
         extra = dict(model.init(key, batch["image"], kept_Bn=kept_Bn))
         return extra.pop("params"), extra
 
@@ -93,7 +93,9 @@ def restore(
         mean, deviation = true_BNP.mean(-1, keepdims=True), jnp.sqrt(true_BNP.var(-1, keepdims=True) + 1e-6)
         _, kept_Bn = choose(content_keys(batch["image"]), true_BNP.shape[1], kept)
         guess_BNP = apply(model, params, extra, batch["image"], None, kept_Bn=kept_Bn)[0].astype(jnp.float32)
-        seen_BN1 = jnp.zeros((*true_BNP.shape[:2], 1)).at[jnp.arange(len(image))[:, None], kept_Bn].set(1.0)
+        seen_BN1 = (
+            jnp.zeros((*true_BNP.shape[:2], 1)).at[jnp.arange(image.shape[0])[:, None], kept_Bn].set(1.0)
+        )
 
         def whole(x):
             return images(x, patch, image.shape[1:]).clip(0, 1)

@@ -1,0 +1,1 @@
+"""Trained models in files that other programs read: StableHLO, ONNX and safetensors."""

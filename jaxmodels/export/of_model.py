@@ -1,0 +1,87 @@
+"""The program of a loaded model: what its predictor answers, or the logits of its language model."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmodels.export.program import Program
+from jaxmodels.inference.model import Model
+from jaxmodels.interfaces import Predictor
+from jaxmodels.runs.learned import read_learned
+
+WORDS = tuple(4**n for n in range(7))  # of the texts that show which lengths a text model takes
+
+
+def program_of(model: Model, like: Sequence[Any] = ()) -> Program:
+    """What is exported of a model. like: inputs; axes in which their arrays differ are of any size."""
+    about = {"model": model.name, **({} if model.step is None else {"step": model.step})}
+    if model.step is not None:
+        values = read_learned(model.source)
+        about["learned"] = {name: x for name, x in values.items() if not name.startswith("pipeline ")}
+    predictor = model.require_predictor()
+    examples = _examples(predictor, like)
+    about |= {"input": predictor.input, **predictor.settings()}
+    return Program(predictor.predict, model.params, model.extra, examples, about)
+
+
+def _examples(predictor: Predictor, like: Sequence[Any]) -> list[Mapping[str, np.ndarray]]:
+    """The arrays of the inputs that are given, else of made-up ones."""
+    if like:
+        return [_arrays(predictor, given) for given in like]
+    if predictor.input == "text":
+        return _texts(predictor)
+    if predictor.input == "row":
+        raise ValueError(
+            f"export: got a model of rows with {', '.join(predictor.fields)}; expected one row, which shows "
+            "the types of its arrays. Give it with --like, as JSON"
+        )
+    made = _pictures() if predictor.input == "image" else _sounds()
+    try:
+        return [_arrays(predictor, file) for file in made]
+    except ValueError as error:
+        raise ValueError(
+            f"export: got a model that cannot use a made-up {predictor.input} ({error}); expected one. Give "
+            "an input with --like"
+        ) from error
+
+
+def _arrays(predictor: Predictor, given: Any) -> dict[str, np.ndarray]:
+    return {key: np.asarray(x) for key, x in predictor.read(given).items()}
+
+
+def _texts(predictor: Predictor) -> list[Mapping[str, np.ndarray]]:
+    """One example of each length that texts are padded to."""
+    found: dict[Any, Mapping[str, np.ndarray]] = {}
+    for words in WORDS:
+        try:
+            example = _arrays(predictor, " ".join(["the house"] * words))
+        except ValueError:
+            if not found:
+                raise
+            break  # longer texts are refused
+        found.setdefault(tuple(x.shape for x in example.values()), example)
+    return list(found.values())
+
+
+def _pictures() -> list[Any]:
+    """Noise in three colours, of two sizes."""
+    from jaxmodels.runs.png import encode_png
+
+    random = np.random.default_rng(0)
+    sizes = (96, 128), (160, 120)
+    return [io.BytesIO(encode_png(random.integers(0, 256, (*size, 3), np.uint8))) for size in sizes]
+
+
+def _sounds() -> list[Any]:
+    """Noise of one second, and of two."""
+    from jaxmodels.data.formats.audio import wav
+
+    random = np.random.default_rng(0)
+    return [
+        io.BytesIO(wav(random.uniform(-0.5, 0.5, seconds * 16_000).astype(np.float32), 16_000))
+        for seconds in (1, 2)
+    ]
