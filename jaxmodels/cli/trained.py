@@ -6,8 +6,8 @@ import contextlib
 import sys
 from typing import Any
 
-from jaxmodels.cli.command import CommandLine, Json, command
-from jaxmodels.cli.parsing import given
+from jaxmodels.cli.command import CommandLine, Ended, Json, command
+from jaxmodels.cli.parsing import given, leading
 from jaxmodels.commands.evaluate import EvaluateOptions, WeightsOptions
 from jaxmodels.commands.export import ExportOptions
 from jaxmodels.commands.generate import GenerateOptions
@@ -16,6 +16,7 @@ from jaxmodels.commands.report import ReportOptions
 from jaxmodels.commands.tokenize import TokenizeOptions
 from jaxmodels.commands.watch import WatchOptions
 from jaxmodels.console import Console, number, shown
+from jaxmodels.launch.exit_statuses import DONE, FAILED
 from jaxmodels.options import CheckpointOptions, DistributedOptions
 
 CODE = (
@@ -52,26 +53,55 @@ def evaluate(line: CommandLine, console: Console, options: dict[str, Any]) -> Js
     return {"run": run, "metrics": metrics}
 
 
-@command("predict", "RUN FILES…", PredictOptions, CheckpointOptions, note=CODE, reads=True)
-def predict(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
-    """A model's predictions for images or other files, and drawings of them.
+def _long_out(argv: list[str]) -> list[str]:
+    return ["--out" if word == "-o" else word for word in argv]
 
-    The model is a run's, or one in a folder of weights.
+
+def _repeated_text(argv: list[str]) -> list[str]:
+    """--text A --text B as --text A B, and -o as --out."""
+    words, texts = [], []
+    argv = _long_out(argv)
+    while argv:
+        word = argv.pop(0)
+        if word == "--text":
+            before, argv = leading(argv)
+            texts += before
+        elif word.startswith("--text="):
+            texts.append(word.removeprefix("--text="))
+        else:
+            words.append(word)
+    return [*words, "--text", *texts] if texts else words
+
+
+@command(
+    "predict",
+    "RUN [INPUT…]",
+    PredictOptions,
+    CheckpointOptions,
+    usage="RUN INPUT… [-o out.csv]",
+    also={"RUN --text TEXT …": "predict for texts"},
+    note=f"{CODE} --json prints a line of JSON for each input. The exit status is 1 where an input could not "
+    "be used; the others are answered.",
+    reads=True,
+    prepare=_repeated_text,
+)
+def predict(line: CommandLine, console: Console, options: dict[str, Any]) -> Ended:
+    """A model's answers for images, texts, sounds, or rows of tables; INPUT is a file or a folder of them.
+
+    The model is a run's, or one in a folder of weights. Images get drawings too.
     """
-    from jaxmodels.commands.predict import predict
+    from jaxmodels.cli.answers import show
+    from jaxmodels.commands.predict import goes_to_table, open_model, predictions, row_of
 
     run, *files = line.operands
-    predictions = predict(run, files, warn=console.warn, **options)
-    for prediction in predictions:
-        console.say(prediction["file"], "bold")
-        for name, value in prediction.items():
-            if name == "likeliest":
-                value = ", ".join(f"{label} {probability:.1%}" for label, probability in value.items())
-            elif name == "probability":
-                value = f"{value:.1%}"
-            if name != "file":
-                console.say(f"  {name:12} {value}")
-    return {"run": run, "predictions": predictions}
+    where = {name: options.pop(name) for name in CheckpointOptions.__dataclass_fields__}
+    texts, out = options.pop("text"), options.pop("out")
+    row = row_of(options.pop("question"), options.pop("context"))
+    with console.busy(f"loading {run}"):
+        model = open_model(run, warn=console.warn, **where)
+    found = predictions(model, files, texts=texts, rows=row, out=out, **options)
+    faults = show(console, found, out if goes_to_table(out) else "")
+    return Ended(None, FAILED if faults else DONE)
 
 
 @command(
@@ -102,10 +132,6 @@ def generate(line: CommandLine, console: Console, options: dict[str, Any]) -> Js
     elif not console.json:
         print(printable("\n\n".join(text.with_prompt for text in texts)))
     return {"run": run, "texts": [text._asdict() for text in texts]}
-
-
-def _long_out(argv: list[str]) -> list[str]:
-    return ["--out" if word == "-o" else word for word in argv]
 
 
 @command(

@@ -151,10 +151,11 @@ def test_pictures_of_evaluations_and_predictions_stay_in_their_folder(tmp_path):
         predict=lambda params, extra, batch: batch["x"],
         report=lambda got: {"label": "good"},
         draw=lambda file, got: pixels,
+        input="text",
     )
     sentences = ["Fine. Really/../.. fine.", "Fine. Really/../.. bad.", "x" * 5000, "../../up"]
-    said = predictions(Model(tmp_path, {}, {}, predictor), sentences, tmp_path / "said")
-    assert len({one["picture"] for one in said}) == 4
+    said = [*predictions(Model(tmp_path, {}, {}, predictor), texts=sentences, out=tmp_path / "said")]
+    assert len({one.picture for one in said}) == 4
     assert len(list((tmp_path / "said").iterdir())) == 4
 
 

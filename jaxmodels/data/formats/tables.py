@@ -140,7 +140,7 @@ def read_parquet(path: PathLike, columns: Sequence[str] | None = None, *, limit:
             allowance.require(file.metadata.num_rows * len(names))
             batches = []
             for batch in file.iter_batches(batch_size=BLOCK, columns=names):
-                decoded = [_decoded(batch.column(name), allowance) for name in names]
+                decoded = [decoded(batch.column(name), allowance) for name in names]
                 batches.append(pyarrow.RecordBatch.from_arrays(decoded, names))
         empty = pyarrow.schema([schema.field(name) for name in names]).empty_table()
         table = pyarrow.Table.from_batches(batches) if batches else empty
@@ -164,7 +164,7 @@ def _of_parquet(column: Any, name: str) -> np.ndarray:
     return array
 
 
-def _decoded(column: Any, allowance: Allowance) -> Any:
+def decoded(column: Any, allowance: Allowance) -> Any:
     """A part of a column with its texts written out, counted first: one text can stand in a million rows."""
     import pyarrow
     import pyarrow.compute as compute
