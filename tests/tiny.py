@@ -24,6 +24,7 @@ from jaxmodels.models.cnn import CNN
 from jaxmodels.models.convnext import ConvNeXt
 from jaxmodels.models.detr import DETR
 from jaxmodels.models.dit import DiT
+from jaxmodels.models.factorization import MatrixFactorization
 from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.gan import Discriminator, Generator
 from jaxmodels.models.gpt import GPT
@@ -37,6 +38,7 @@ from jaxmodels.models.moe import MoE
 from jaxmodels.models.mtcnn import MTCNN
 from jaxmodels.models.resnet import Basic, ResNet, SqueezeExcite
 from jaxmodels.models.rnn import RNN, RNNClassifier
+from jaxmodels.models.sasrec import SASRec
 from jaxmodels.models.t5 import T5
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.models.transformer import Transformer
@@ -55,9 +57,11 @@ from jaxmodels.tasks.lora import lora
 from jaxmodels.tasks.mae import mae
 from jaxmodels.tasks.masked import masked
 from jaxmodels.tasks.metric_learning import arcface, triplet
+from jaxmodels.tasks.next_item import next_item, next_item_softmax
 from jaxmodels.tasks.pretrained import start_from
 from jaxmodels.tasks.projection import Projected
 from jaxmodels.tasks.question_answering import question_answering
+from jaxmodels.tasks.rating import rating
 from jaxmodels.tasks.regress import regress
 from jaxmodels.tasks.set_prediction import set_prediction
 from jaxmodels.tasks.simclr import simclr
@@ -244,6 +248,20 @@ PROJECTED = Projected(MLP((6,), 5), hidden=6, width=4)
 VIEWS = partial(changed, changes=(flip, crop(1)))
 
 
+def categories(*sizes: int) -> np.ndarray:
+    """An index below each size, B x F."""
+    random = np.random.default_rng(4)
+    return np.stack([random.integers(0, size, B, dtype=np.int32) for size in sizes], 1)
+
+
+def actions() -> dict[str, np.ndarray]:
+    """Items of users in order of time, with padding before them, and the items that followed."""
+    batch = texts()
+    inputs_BT = np.where(batch["segments"] > 0, batch["inputs"] % V + 1, 0)[:, ::-1].astype(np.int32)
+    targets_BT = np.where(inputs_BT > 0, (inputs_BT * 3) % V + 1, 0).astype(np.int32)
+    return {"inputs": inputs_BT, "targets": targets_BT, "weight": (targets_BT > 0).astype(np.float32)}
+
+
 class Faces(nn.Module):
     """All that a network of MTCNN predicts for a window, as one row."""
 
@@ -327,10 +345,14 @@ NOT_HERE = {
     "tasks.boxes": "arithmetic of boxes",
     "tasks.cross_entropy": "the loss of tasks.language and tasks.translate, over chunks of the vocabulary",
     "tasks.face_detection": "a cascade of trained networks, on the host",
+    "tasks.recommend": "where a recommender places an item, for scores on the host",
     "tasks.keys": "random keys from an example's content",
     "tasks.ranking": "metrics of logits",
     "tasks.requirements": "what a batch must hold",
 }
+
+FACTORS = MatrixFactorization(4, 5, 3, attributes=2, mean=3.0)
+SELF_ATTENTION = SASRec(V, T, width=8, heads=2, dropout=0.2)
 
 TINY = [
     classifier("mlp-dropout", MLP((9, 6), K, dropout=0.3), random=True),
@@ -456,4 +478,24 @@ TINY = [
     Tiny(name="simclr", task=simclr(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="dino", task=dino(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="gpt-lora", task=lora(next_token(GPT(**GPT_SIZES)), rank=2, alpha=4.0), batch=tokens()),
+    Tiny(
+        name="factorization-rating",
+        task=rating(FACTORS),
+        batch={**features(1, 1), "ids": categories(4, 5, 3, 3)},
+        outputs=outputs_of(FACTORS, "ids"),
+    ),
+    Tiny(
+        name="sasrec",
+        task=next_item(SELF_ATTENTION),
+        batch=actions(),
+        outputs=outputs_of(SELF_ATTENTION, "inputs"),
+        random=True,
+    ),
+    Tiny(
+        name="sasrec-softmax",
+        task=next_item_softmax(SELF_ATTENTION.clone(dropout=0.0), negatives=4, popularity_V=np.arange(V) + 1),
+        batch=actions(),
+        random=True,
+        second=True,
+    ),
 ]

@@ -24,6 +24,7 @@ from jaxmodels.models import (
     convnext,
     detr,
     dit,
+    factorization,
     fcos,
     gan,
     gpt,
@@ -37,6 +38,7 @@ from jaxmodels.models import (
     mtcnn,
     resnet,
     rnn,
+    sasrec,
     t5,
     textcnn,
     transformer,
@@ -145,6 +147,19 @@ ROWS = (
     _Row(gpt, TEXT),
     _Row(llama, TEXT),
     _Row(moe, TEXT),
+    _Row(
+        factorization,
+        _Input("user and item", (_shape(2, dtype=jnp.int32),)),
+        more={
+            "matrix_factorization": lambda: factorization.MatrixFactorization(671, 9066, 64),
+            "factorization_machine": lambda: factorization.FactorizationMachine((671, 9066), 64),
+        },
+    ),
+    _Row(
+        sasrec,
+        _Input("items", (_shape(2, dtype=jnp.int32),)),
+        more={"sasrec": lambda: sasrec.SASRec(23_715, 50)},
+    ),
 )
 
 

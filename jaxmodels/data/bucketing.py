@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.order import Remainder, mix, permute
 from jaxmodels.data.pipeline import ArrayPipeline, Arrays, as_int32, is_mapped
 from jaxmodels.pipeline import Pipeline, Spec
@@ -112,7 +113,8 @@ class Buckets(Pipeline):
     shuffled where the pipeline has a seed. So a pass has the same examples as without buckets, and each batch
     is a function of seed and step. The step is compiled for each length, and --steps-per-dispatch is 1.
 
-    data: a TextPipeline, or pairs of texts, without augmentation.
+    data: a TextPipeline, or pairs of texts, without augmentation; or, with padded="before", windows with
+        "weight" (BT) that end in what is newest, as those of data/interaction_splits.py.
     lengths: of a batch's rows, rising; for pairs of texts each is a pair, for source and target, or one
         number for both (at most the pipeline's own). The last is the pipeline's own length.
     pool: batches that are sorted together.
@@ -120,8 +122,16 @@ class Buckets(Pipeline):
 
     spec: Spec
 
-    def __init__(self, data: ArrayPipeline, *, lengths: Sequence[int | tuple[int, int]], pool: int = 64):
-        self._texts = _texts(data.spec)
+    def __init__(
+        self,
+        data: ArrayPipeline,
+        *,
+        lengths: Sequence[int | tuple[int, int]],
+        pool: int = 64,
+        padded: Literal["after", "before"] = "after",
+    ):
+        choices.check("buckets", "padded", padded, ("after", "before"))
+        self._texts = _texts(data.spec) if padded == "after" else _windows(data.spec)
         most = tuple(data.spec[text.marks][0][0] for text in self._texts)
         self._lengths = [_of_each(length, most) for length in lengths]
         rising = all(
@@ -156,7 +166,8 @@ class Buckets(Pipeline):
         indices_B, number = self._of(step)
         batch = self.data.gather(self.data.arrays, indices_B[start:stop])
         for text, length in zip(self._texts, self._lengths[number], strict=True):
-            batch.update({name: batch[name][:, :length] for name in text.arrays})
+            kept = slice(-length, None) if text.ends_last else slice(length)
+            batch.update({name: batch[name][:, kept] for name in text.arrays})
         return batch
 
     def _of(self, step: int) -> tuple[np.ndarray, int]:
@@ -175,7 +186,7 @@ class Buckets(Pipeline):
         data = self.data
         indices = np.concatenate([data.indices(n, 0, self.batch) for n in range(first, first + P)])
         batch = data.gather(data.arrays, indices)
-        ends_NX = np.stack([_ends(batch[text.marks] != 0) for text in self._texts], -1)
+        ends_NX = np.stack([text.length(batch) for text in self._texts], -1)
         number_N = (
             (ends_NX[:, None] > np.array(self._lengths)).any(-1).sum(1)
         )  # of the first length that holds it
@@ -199,6 +210,23 @@ class _Text(NamedTuple):
 
     marks: str
     arrays: tuple[str, ...]
+    ends_last: bool = False  # whether padding comes before it
+
+    def length(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The tokens of each row, with padding between them."""
+        real_NT = batch[self.marks] != 0
+        return _ends(real_NT[:, ::-1] if self.ends_last else real_NT)
+
+
+def _windows(spec: Spec) -> tuple[_Text, ...]:
+    """The windows of an example, which end at their last position."""
+    if "weight" not in spec or len(spec["weight"][0]) != 1:
+        raise ValueError(
+            f'buckets: got padded="before" and batches of {", ".join(spec)}; expected "weight", a number for '
+            "each position. Make them with next_items of data/interaction_splits.py"
+        )
+    length = spec["weight"][0]
+    return (_Text("weight", tuple(name for name, (shape, _) in spec.items() if shape == length), True),)
 
 
 def _texts(spec: Spec) -> tuple[_Text, ...]:

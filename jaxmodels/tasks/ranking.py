@@ -24,3 +24,19 @@ def among(logits_K: jax.Array, label: jax.Array, count: int) -> jax.Array:
     larger, equal = (logits_K > own_1).sum(-1), (logits_K == own_1).sum(-1)
     part = ((count - larger) / jnp.maximum(equal, 1)).clip(0, 1)
     return jnp.where(jnp.isnan(logits_K).any(-1) | (equal == 0), 0.0, part).astype(jnp.float32)
+
+
+def placed(
+    scores_BV: jax.Array, own_B: jax.Array, candidate_BV: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """(higher, equal): how many candidates score higher than own_B, and how many as high; int32.
+
+    Neither counts the item that own_B is the score of: it must be no candidate. A row with a NaN is placed
+    last.
+    """
+    candidate_BV = jnp.ones(scores_BV.shape, bool) if candidate_BV is None else candidate_BV
+    bad_B = jnp.isnan(own_B) | (jnp.isnan(scores_BV) & candidate_BV).any(-1)
+    higher_B = (candidate_BV & (scores_BV > own_B[:, None])).sum(-1, dtype=jnp.int32)
+    equal_B = (candidate_BV & (scores_BV == own_B[:, None])).sum(-1, dtype=jnp.int32)
+    all_B = candidate_BV.sum(-1, dtype=jnp.int32)
+    return jnp.where(bad_B, all_B, higher_B), jnp.where(bad_B, 0, equal_B)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,3 +112,28 @@ def objects(batch: Mapping[str, Any], classes: int) -> dict[str, Requirement]:
         "classes": labels(classes, (M,), ("present", "weight")),
         "present": Requirement("1 for a box and 0 for none", "Give 1 or 0", low=0, high=1, shape=(M,)),
     }
+
+
+def fields(sizes: Sequence[int], names: Sequence[str] = ()) -> Requirement:
+    """Rows of categories, one for each field, each below the field's size, wherever the weight is above 0.
+
+    names: of the first fields, for the message.
+    """
+
+    def wrong(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        ids = batch["ids"]
+        return (ids < 0) | (ids >= np.array(sizes, np.int64))
+
+    named = [
+        f"{size:,} {names[n] + 's' if n < len(names) else f'in column {n}'}" for n, size in enumerate(sizes)
+    ]
+    shown = ", ".join(named[:6]) + (", …" if len(named) > 6 else "")
+    return Requirement(
+        f"indices from 0 below the model's {shown}",
+        "Number them as jaxmodels.data.interactions does, or give the model more",
+        integer=True,
+        low=0,
+        shape=(len(sizes),),
+        where=("weight",),
+        wrong=wrong,
+    )

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmodels.data.bucketing import Buckets, TextPipeline, join
+from jaxmodels.data.pipeline import ArrayPipeline
 
 pytestmark = pytest.mark.fast
 
@@ -168,3 +169,15 @@ def test_texts_of_similar_length_meet_and_batches_come_in_no_order_of_length():
 def test_lengths_that_do_not_rise_are_refused(lengths):
     with pytest.raises(ValueError, match="expected lengths that rise to 8"):
         several(lengths=lengths)
+
+
+def test_windows_that_end_in_the_newest_are_cut_at_their_beginning():
+    inputs = np.array([[0, 0, 0, 1], [0, 0, 2, 3], [4, 5, 6, 7], [0, 0, 0, 8]], np.int32)
+    data = ArrayPipeline({"inputs": inputs, "weight": (inputs > 0).astype(np.float32)}, batch=2)
+    buckets = Buckets(data, lengths=(1, 4), padded="before")
+    assert [buckets.rows(n, 0, 2)["inputs"].tolist() for n in (0, 1)] == [
+        [[1], [8]],
+        [[0, 0, 2, 3], [4, 5, 6, 7]],
+    ]
+    with pytest.raises(ValueError, match='got padded="before" and batches of'):
+        Buckets(ArrayPipeline({"inputs": inputs}, batch=2), lengths=(4,), padded="before")
