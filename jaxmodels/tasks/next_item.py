@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +121,7 @@ def _task(model: Any, measure: Any) -> Task:
     return Task(init_from(model, "inputs"), loss, evaluate, requires=requires)
 
 
-def _vectors(model: nn.Module, params: Any, extra: Any, items: jax.Array) -> jax.Array:
+def _vectors(model: Any, params: Any, extra: Any, items: jax.Array) -> jax.Array:
     return model.apply({"params": params, **extra}, items, method="item_vectors")
 
 
