@@ -58,10 +58,10 @@ from jaxmodels.tasks.mae import mae
 from jaxmodels.tasks.masked import masked
 from jaxmodels.tasks.metric_learning import arcface, triplet
 from jaxmodels.tasks.next_item import next_item, next_item_softmax
+from jaxmodels.tasks.penalty import penalised
 from jaxmodels.tasks.pretrained import start_from
 from jaxmodels.tasks.projection import Projected
 from jaxmodels.tasks.question_answering import question_answering
-from jaxmodels.tasks.rating import rating
 from jaxmodels.tasks.regress import regress
 from jaxmodels.tasks.set_prediction import set_prediction
 from jaxmodels.tasks.simclr import simclr
@@ -480,7 +480,7 @@ TINY = [
     Tiny(name="gpt-lora", task=lora(next_token(GPT(**GPT_SIZES)), rank=2, alpha=4.0), batch=tokens()),
     Tiny(
         name="factorization-rating",
-        task=rating(FACTORS),
+        task=penalised(regress(FACTORS, inputs="ids"), FACTORS),
         batch={**features(1, 1), "ids": categories(4, 5, 3, 3)},
         outputs=outputs_of(FACTORS, "ids"),
     ),

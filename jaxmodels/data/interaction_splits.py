@@ -86,6 +86,19 @@ def next_items(past: History, length: int) -> dict[str, np.ndarray]:
     }
 
 
+def as_documents(past: History, length: int) -> dict[str, np.ndarray]:
+    """Each user's newest actions as "tokens" and "offsets", for PackedPipeline with rows of `length`.
+
+    The tokens are those of next_items: an item's index + 1. Packed, a row holds several users' actions, with
+    hardly any padding.
+    """
+    counts_U = np.minimum(np.diff(past.start_U), length + 1)
+    offsets = np.concatenate([[0], np.cumsum(counts_U)])
+    first_U = past.start_U[1:] - counts_U
+    position_N = np.arange(offsets[-1]) + np.repeat(first_U - offsets[:-1], counts_U)
+    return {"tokens": (past.item_N[position_N] + 1).astype(np.int32), "offsets": offsets}
+
+
 def last_items(past: History, then: Interactions, length: int) -> dict[str, np.ndarray]:
     """Windows to evaluate: each user's newest actions, and the one action of `then` that followed.
 

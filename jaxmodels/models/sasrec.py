@@ -25,8 +25,8 @@ class Block(Model):
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, real_BT: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """x after this block. real_BT: whether a position is an action, and no padding."""
+    def __call__(self, x_BTD: jax.Array, user_BT: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        """x after this block. user_BT: whose action it is, where a row has several users'; 0 is padding."""
         B, T, D = x_BTD.shape
         dense = partial(nn.Dense, D, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-8, dtype=self.dtype)
@@ -39,7 +39,8 @@ class Block(Model):
             dense(name="value")(x_BTD).reshape(heads),
         )
         scores_BHTS = jnp.einsum("BTHD,BSHD->BHTS", q, k).astype(jnp.float32) / heads[-1] ** 0.5
-        allowed = jnp.tril(jnp.ones((T, T), bool)) & real_BT[:, None, None, :]
+        same_BTS = (user_BT[:, :, None] == user_BT[:, None]) & (user_BT > 0)[:, None]
+        allowed = jnp.tril(jnp.ones((T, T), bool)) & same_BTS[:, None]
         weights_BHTS = nn.softmax(jnp.where(allowed, scores_BHTS, -1e30), -1).astype(v.dtype)
         weights_BHTS = dropout(weights_BHTS, self.dropout, fold(keys_B, 0))
         x_BTD = query_BTD + jnp.einsum("BHTS,BSHD->BTHD", weights_BHTS, v).reshape(B, T, D)
@@ -47,7 +48,7 @@ class Block(Model):
         x_BTD = norm(name="norm_mlp")(x_BTD)
         y_BTD = dropout(nn.relu(dense(name="up")(x_BTD)), self.dropout, fold(keys_B, 1))
         x_BTD += dropout(dense(name="down")(y_BTD), self.dropout, fold(keys_B, 2))
-        return x_BTD * real_BT[..., None].astype(x_BTD.dtype)
+        return x_BTD * (user_BT > 0)[..., None].astype(x_BTD.dtype)
 
 
 class SASRec(Model):
@@ -74,20 +75,33 @@ class SASRec(Model):
         self.blocks = [Block(self.heads, self.dropout, self.dtype) for _ in range(self.depth)]
         self.norm = nn.LayerNorm(epsilon=1e-8, dtype=self.dtype)
 
-    def __call__(self, actions_BT: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
-        """The user's state after each action, BTD; keys_B: one random key per example in training."""
+    def __call__(
+        self, actions_BT: jax.Array, keys_B: jax.Array | None = None, segments_BT: jax.Array | None = None
+    ) -> jax.Array:
+        """The user's state after each action, BTD; keys_B: one random key per example in training.
+
+        A position counts back from the newest action. segments_BT: numbers of the users whose actions are
+        packed into a row, from 1, and 0 for padding; without, a row is one user's, with padding before it.
+        """
         T = actions_BT.shape[1]
         if self.length < T:
             raise ValueError(
                 f"SASRec: got {T} actions; expected at most {self.length}. Give the newest, or make the "
                 "model longer."
             )
-        real_BT = actions_BT > 0
         x_BTD = self.embed(actions_BT) * self.width**0.5
-        x_BTD += self.position[self.length - T :].astype(x_BTD.dtype)
-        x_BTD = dropout(x_BTD, self.dropout, fold(keys_B, 2**16)) * real_BT[..., None].astype(x_BTD.dtype)
+        if segments_BT is None:
+            user_BT = (actions_BT > 0).astype(jnp.int32)
+            x_BTD += self.position[self.length - T :].astype(x_BTD.dtype)
+        else:
+            user_BT = segments_BT
+            later_BTS = (user_BT[:, :, None] == user_BT[:, None]) & ~jnp.tril(jnp.ones((T, T), bool))
+            x_BTD += self.position[self.length - 1 - later_BTS.sum(-1)].astype(x_BTD.dtype)
+        x_BTD = dropout(x_BTD, self.dropout, fold(keys_B, 2**16)) * (user_BT > 0)[..., None].astype(
+            x_BTD.dtype
+        )
         for n, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, real_BT, fold(keys_B, n))
+            x_BTD = block(x_BTD, user_BT, fold(keys_B, n))
         return self.norm(x_BTD)
 
     def item_vectors(self, items: jax.Array) -> jax.Array:

@@ -2,7 +2,8 @@
 
 The model maps "inputs" (BT, int; an item's index + 1, 0 is padding) to a vector after each action, and has
 item_vectors and table, as jaxmodels.models.sasrec. Batches have "targets" of the same shape, and "weight"
-(BT). What is drawn in evaluation depends on the example's actions alone.
+(BT); with "segments" a row holds several users, as PackedPipeline makes them. What is drawn in evaluation
+depends on the example's actions alone.
 Dimensions: B batch, T actions, D width, V items, N items drawn.
 """
 
@@ -16,9 +17,9 @@ import numpy as np
 
 from jaxmodels.keys import fold
 from jaxmodels.task import Mean, Requirement, Task
-from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.apply import apply, call_options, init_from
 from jaxmodels.tasks.keys import content_keys
-from jaxmodels.tasks.requirements import tokens, weights
+from jaxmodels.tasks.requirements import segments, tokens, weights
 
 DRAWS = 4  # of one negative: the first that is none of the user's items counts
 
@@ -98,12 +99,12 @@ def scores_of_items(model: Any) -> Any:
 
 def _task(model: Any, measure: Any) -> Task:
     def loss(params, extra, batch, keys_B):
-        x_BTD, extra = apply(model, params, extra, batch["inputs"], keys_B)
+        x_BTD, extra = apply(model, params, extra, batch["inputs"], keys_B, **_options(batch))
         metrics = measure(params, extra, x_BTD, batch, keys_B)
         return metrics["loss"], extra, metrics
 
     def evaluate(params, extra, batch):
-        x_BTD, _ = apply(model, params, extra, batch["inputs"], None)
+        x_BTD, _ = apply(model, params, extra, batch["inputs"], None, **_options(batch))
         return measure(params, extra, x_BTD, batch, content_keys(batch["inputs"]))
 
     def requires(batch, params, extra) -> dict[str, Requirement]:
@@ -116,9 +117,14 @@ def _task(model: Any, measure: Any) -> Task:
             "inputs": items._replace(shape=shape),
             "targets": items._replace(shape=shape, where=("weight",)),
             "weight": weights(shape),
+            "segments": segments(shape),
         }
 
     return Task(init_from(model, "inputs"), loss, evaluate, requires=requires)
+
+
+def _options(batch: Any) -> dict[str, Any]:
+    return {name: x for name, x in call_options(batch).items() if name != "weight"}
 
 
 def _vectors(model: Any, params: Any, extra: Any, items: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmodels.data.interaction_splits import (
+    as_documents,
     joined,
     last_items,
     leave_one_out,
@@ -148,6 +149,8 @@ def test_windows_end_in_the_newest_action_and_never_hold_their_own_target():
     windows = next_items(history(train), 3)
     assert windows["inputs"].tolist() == [[0, 0, 1]] and windows["targets"].tolist() == [[0, 0, 2]]
     assert windows["weight"].tolist() == [[0, 0, 1]]
+    packed = as_documents(history(data), 2)
+    assert packed["tokens"].tolist() == [2, 3, 4, 2, 4, 1, 3] and packed["offsets"].tolist() == [0, 3, 4, 7]
     asked = last_items(history(joined(train, validation)), test, 3)
     assert asked["user"].tolist() == [0, 2] and asked["inputs"].tolist() == [[1, 2, 3], [0, 4, 1]]
     assert asked["targets"].tolist() == [[0, 0, 4], [0, 0, 3]]

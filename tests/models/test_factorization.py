@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 
 from jaxmodels.models.factorization import FactorizationMachine, MatrixFactorization
-from jaxmodels.tasks.rating import rating
+from jaxmodels.tasks.penalty import penalised
+from jaxmodels.tasks.regress import regress
 
 IDS = jnp.array([[0, 2, 1, 0], [3, 4, 2, 1]])
+
+
+def rating(model, **by):
+    return penalised(regress(model, inputs="ids"), model, **by)
 
 
 def randomly(model, *inputs):

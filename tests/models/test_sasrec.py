@@ -30,6 +30,15 @@ def test_padding_before_the_first_action_changes_nothing():
     np.testing.assert_allclose(states(ACTIONS[:, 2:]), states(ACTIONS)[:, 2:], atol=1e-6)
 
 
+def test_users_packed_into_a_row_do_not_see_each_other():
+    row, users = jnp.array([[3, 1, 4, 2, 5, 5]]), jnp.array([[1, 1, 1, 1, 2, 2]])
+    packed = MODEL.apply({"params": PARAMS}, row, None, users)
+    np.testing.assert_allclose(packed[0, :4], states(row[:, :4])[0], atol=1e-6)
+    np.testing.assert_allclose(packed[0, 4:], states(row[:, 4:])[0], atol=1e-6)
+    shorter = MODEL.apply({"params": PARAMS}, row.at[:, 4:].set(0), None, users.at[:, 4:].set(0))
+    np.testing.assert_allclose(packed[0, :4], shorter[0, :4], atol=1e-6)
+
+
 def test_scores_are_products_with_the_table_of_items():
     x, table = states(ACTIONS)[:, -1], PARAMS["embed"]["embedding"][1:]
     np.testing.assert_allclose(
