@@ -53,7 +53,7 @@ ARROWS: dict[str, list[str]] = {
     "planning": ["planning", "", *CORE, "analysis", "parallel", "runs", "launch", "layers.attention"],
     "sweeps": ["sweeps", *CORE, "training", "analysis", "parallel", "runs", "launch", "decoding"],
     "report": ["report", *CORE, "training", "analysis", "parallel", "runs", "sweeps.statistics", "scores"],
-    "decoding": ["decoding", "task", "interfaces", "keys", "choices"],
+    "decoding": ["decoding", "task", "interfaces", "keys", "choices", "paths", "layers.row_adapters"],
     "data": ["data", "pipeline", "choices", "runs.files", "runs.learned"],
     "data.workers": ["data", "pipeline", "launch.safe_path"],
     "layers": ["layers", "choices", "keys", "parallel.axes"],

@@ -114,14 +114,18 @@ class Preparation:
 
 
 def open_image_model(
-    folder: str | os.PathLike[str], *, caption: Callable[[Any, str], np.ndarray]
+    folder: str | os.PathLike[str],
+    *,
+    caption: Callable[[Any, str], np.ndarray],
+    adapter: str | os.PathLike[str] | None = None,
 ) -> ImageModel:
     """The classifier of a folder with config.json, weights and settings of preprocessing. Needs pillow.
 
     caption(path, text): the image of a file with a line of text, such as data.drawing.captioned.
+    adapter: as in load_pretrained.
     """
     folder = Path(folder)
-    model, params, extra, config = load_pretrained(folder)
+    model, params, extra, config = load_pretrained(folder, adapter=adapter)
     if not getattr(model, "classes", 0) or not hasattr(model, "features"):
         kind = config.get("architecture") or config.get("model_type")
         raise ValueError(

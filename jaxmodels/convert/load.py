@@ -26,10 +26,12 @@ from jaxmodels.convert.assemble import Source, assemble, find, options
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c
 from jaxmodels.convert.model_config import checked_shapes, layout_by_names, layout_of, module_of
+from jaxmodels.convert.peft import load_adapter
 from jaxmodels.convert.tensors import INDEX, SINGLE, finite, open_file, open_folder
 from jaxmodels.convert.torch_file import TORCH, open_torch, open_torch_folder
 from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.paths import by_path, nested
+from jaxmodels.tasks.lora import merge
 
 COUNTERS = r"(^|\.)num_batches_tracked$"  # of PyTorch's batch normalisation, for a momentum that is not used
 
@@ -51,6 +53,7 @@ def load_pretrained(
     shardings: Any = None,
     dtype: Any = jnp.float32,
     ignore: str | Sequence[str] = (),
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Pretrained:
     """The model of a folder, or of a llama2.c file.
 
@@ -63,16 +66,26 @@ def load_pretrained(
     sharding of each; None is one device. dtype: of the parameters.
     An unused name, a missing one, a shape that does not fit and a used value that is not finite are
     ValueErrors. ignore: regular expressions of names that may be unused; a warning lists those.
+    adapter: a folder of PEFT, whose adapter is merged into the parameters (see convert/peft.py).
     """
     folder = Path(folder)
     if folder.suffix == ".bin":
-        return _llama2c(folder, shardings, dtype)
+        return _merged(_llama2c(folder, shardings, dtype), "transformers", adapter)
     _check_folder(folder)
     config = read_object(folder / "config.json")
     family, kind = _family(folder, config)
     source = Source(folder, _open(folder), family, kind, "config.json")
     model = module_of(folder / "config.json", family, config, source.tensors)
-    return _read(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
+    found = _read(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
+    return _merged(found, family.layout, adapter)
+
+
+def _merged(found: Pretrained, layout: str, adapter: str | os.PathLike[str] | None) -> Pretrained:
+    """The model with the adapter of this folder in its parameters."""
+    if adapter is None:
+        return found
+    adapters = load_adapter(adapter, found.model, layout=layout)
+    return found._replace(params=merge(found.params, adapters, 1.0))
 
 
 def generates(source: str | os.PathLike[str]) -> bool:

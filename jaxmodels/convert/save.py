@@ -17,8 +17,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxmodels.convert import families
 from jaxmodels.convert.assemble import indices, shapes_of
+from jaxmodels.convert.families import family_of
 from jaxmodels.convert.family import Family
 from jaxmodels.convert.llama2c import save_llama2c
 from jaxmodels.convert.load import load_pretrained
@@ -62,7 +62,9 @@ def save_pretrained(
     config: what else config.json should say. layout: the library whose names are written; None is that of
     config, else the first that has a form of this model. inputs: as in load_pretrained.
     """
-    family = _family_of(model, config, layout)
+    if layout is None and config is not None and (written := layout_of(config)):
+        layout = written[0]
+    family = family_of(model, layout, "save_pretrained")
     folder = Path(folder)
     leaves = {**by_path(params), **by_path(extra)}
     expected, _ = shapes_of(model, family, inputs)
@@ -86,27 +88,6 @@ def save_pretrained(
         _write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index_of})
     if described:  # a bare dictionary of tensors has no config.json
         _write_json(folder / "config.json", {**(config or {}), **described})
-
-
-def _family_of(model: nn.Module, config: Mapping[str, Any] | None, layout: str | None) -> Family:
-    """The family in whose names this model is written."""
-    if layout is None and config is not None and (written := layout_of(config)):
-        layout = written[0]
-    name = type(model).__name__
-    of_model = [family for family in families.FAMILIES if isinstance(model, family.modules)]
-    if not of_model:
-        raise ValueError(
-            f"save_pretrained: got a {name}, which has no form outside of jaxmodels; expected a model that "
-            "convert knows. Keep it as a checkpoint."
-        )
-    family = next((family for family in of_model if layout in (None, family.layout)), None)
-    if family is None:
-        known = ", ".join(family.layout for family in of_model)
-        raise ValueError(
-            f"save_pretrained: got the layout {layout!r} for a {name}; expected one of {known}. Take one of "
-            "those."
-        )
-    return family
 
 
 def _tensors_of(
@@ -136,20 +117,26 @@ def _write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
+def convert(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    adapter: str | os.PathLike[str] | None = None,
+) -> int:
     """Reads a folder, checks every tensor, and writes it again in float32; gives the number of parameters.
 
-    Either path may end in .bin: then it is a llama2.c file.
+    Either path may end in .bin: then it is a llama2.c file. adapter: a folder of PEFT, merged into the
+    weights.
     """
     folder, out = Path(folder), Path(out)
     if out.suffix == ".bin":
-        return _to_llama2c(folder, out)
+        return _to_llama2c(folder, out, adapter)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(
             f"{out}: got a folder that is not empty, or a file; expected a new folder, so that nothing is "
             "overwritten. Choose another."
         )
-    model, params, extra, config = load_pretrained(folder)
+    model, params, extra, config = load_pretrained(folder, adapter=adapter)
     save_pretrained(
         out, model, params, extra, config={**config, "torch_dtype": "float32", "dtype": "float32"}
     )
@@ -159,13 +146,13 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-def _to_llama2c(folder: Path, out: Path) -> int:
+def _to_llama2c(folder: Path, out: Path, adapter: str | os.PathLike[str] | None) -> int:
     if out.exists():
         raise ValueError(
             f"{out}: got a file that exists; expected a new one, so that nothing is overwritten. Choose "
             "another."
         )
-    model, params, _, config = load_pretrained(folder)
+    model, params, _, config = load_pretrained(folder, adapter=adapter)
     if not isinstance(model, Llama):
         raise ValueError(
             f"{folder}: got a {config['model_type']}; expected a llama, the only kind that llama2.c holds. "

@@ -66,9 +66,14 @@ def open_text_model(
     return text_model
 
 
-def read_text_model(folder: str | os.PathLike[str]) -> TextModel:
-    """As open_text_model, for a caller who reports .generation itself, or does not sample."""
-    model, params, _, config = load_pretrained(folder)
+def read_text_model(
+    folder: str | os.PathLike[str], *, adapter: str | os.PathLike[str] | None = None
+) -> TextModel:
+    """As open_text_model, for a caller who reports .generation itself, or does not sample.
+
+    adapter: as in load_pretrained.
+    """
+    model, params, _, config = load_pretrained(folder, adapter=adapter)
     if not hasattr(model, "start"):
         raise ValueError(
             f"{folder}: got a {config['model_type']}, which does not generate text; expected a model that "

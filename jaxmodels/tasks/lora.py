@@ -11,8 +11,8 @@ Dimensions: I inputs, O outputs. Axes before these two are stacks of kernels, su
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +53,7 @@ def lora(
         return _start(jax.random.fold_in(key, 1), base, rank, paths), {**extra, "base": base}
 
     def merged(adapters, extra):
-        own = {name: x for name, x in extra.items() if name != "base"}
-        return _as_cast(merge(extra["base"], adapters, scale), adapters), own
+        return _merged(adapters, extra, scale)
 
     def loss(adapters, extra, batch, keys_B):
         params, own = merged(adapters, extra)
@@ -69,9 +68,6 @@ def lora(
         own = {name: x for name, x in extra.items() if name != "base"}
         return task.requires(batch, extra["base"], own)
 
-    def unwrap(adapters, extra):
-        return task.unwrap(*merged(adapters, extra))
-
     inner: Any = task.examine
 
     def examine(adapters, extra, batch):
@@ -82,9 +78,25 @@ def lora(
         loss=loss,
         evaluate=evaluate,
         examine=None if inner is None else examine,
-        unwrap=unwrap,
+        unwrap=Unwrapped(task.unwrap, scale),
         requires=requires,
     )
+
+
+class Unwrapped(NamedTuple):
+    """Task.unwrap of a `lora` task: from adapters to the parameters that predictors and decoders get."""
+
+    inner: Callable[[Any, Any], Any]  # unwrap of the task inside
+    scale: Any  # alpha / rank
+
+    def __call__(self, adapters: Adapters, extra: Any) -> Any:
+        """What the inner task's unwrap gives for the merged parameters."""
+        return self.inner(*_merged(adapters, extra, self.scale))
+
+
+def _merged(adapters: Adapters, extra: Any, scale: Any) -> tuple[Params, Any]:
+    own = {name: x for name, x in extra.items() if name != "base"}
+    return _as_cast(merge(extra["base"], adapters, scale), adapters), own
 
 
 def merge(base: Params, adapters: Adapters, scale: Any) -> Params:
