@@ -83,7 +83,7 @@ ARROWS: dict[str, list[str]] = {
     ],
     "inference": [
         *("inference", *CORE, "parallel", "runs", "convert", "data"),
-        *("training.check_batches", "launch.exit_statuses"),
+        *("training.check_batches", "launch.exit_statuses", "decoding.adapters"),
     ],
     "serving": [
         *("serving", *CORE, "decoding", "inference", "layers.kv_cache"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxmodels.cli.command import CommandLine, Ended, Json, command
 from jaxmodels.cli.parsing import given, leading
+from jaxmodels.commands.convert import ConvertOptions
 from jaxmodels.commands.evaluate import EvaluateOptions, WeightsOptions
 from jaxmodels.commands.export import ExportOptions
 from jaxmodels.commands.generate import GenerateOptions
@@ -182,17 +183,18 @@ def tokenize(line: CommandLine, console: Console, options: dict[str, Any]) -> Js
     return {"folder": out, **facts}
 
 
-@command("convert", "FOLDER OUT", reads=True)
+@command("convert", "FOLDER OUT", ConvertOptions, usage="FOLDER OUT", reads=True)
 def convert(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
     """Check and rewrite a Hugging Face folder, or a file of llama2.c.
 
     Every tensor is checked, and written as safetensors that transformers loads. A path in .bin is a file of
-    llama2.c.
+    llama2.c. With --base, the LoRA adapters of a run become a folder for PEFT; the run's folder is code,
+    which is executed.
     """
-    from jaxmodels.convert.save import convert
+    from jaxmodels.commands.convert import convert
 
     folder, out = line.operands
-    parameters = convert(folder, out)
+    parameters = convert(folder, out, warn=console.warn, **options)
     console.say(f"{folder} → {out}: {parameters:,} parameters", "bold")
     return {"folder": out, "parameters": parameters}
 

@@ -44,6 +44,8 @@ class GenerateOptions:
     """Exponent of the beam search's length penalty; 0 prefers short texts."""
     seed: int = 0
     """Seed of the samples."""
+    adapter: str = ""
+    """A folder of PEFT, whose LoRA adapter is merged into a folder's weights."""
 
 
 def generate(
@@ -53,6 +55,7 @@ def generate(
     step: int = CheckpointOptions.step,
     mesh: str = CheckpointOptions.mesh,
     precision: str = CheckpointOptions.precision,
+    adapter: str | Path = GenerateOptions.adapter,
     warn: Any = print,
     **options: Any,
 ) -> list[Generation]:
@@ -61,6 +64,7 @@ def generate(
     options: see GenerateOptions, whose defaults they have. A text may be longer than the model's context:
         when that is full, generation continues from its newer half, and of a longer prompt only the end is
         read. With beams that is a ValueError; a model with an encoder stops at its end.
+    adapter: a folder of PEFT, merged into a folder's weights.
     warn: called with what a folder's generation_config.json asks for and `options` leave open; it is not
         followed.
     """
@@ -74,11 +78,16 @@ def generate(
     if is_weights(run):
         from jaxmodels.convert.text import read_text_model
 
-        model = read_text_model(run)
+        model = read_text_model(run, adapter=adapter or None)
         if unmet := model.generation.unmet(options):
             warn(unmet)
         params = cast_floats(model.params, None if precision in ("run", "float32") else jnp.dtype(precision))
         return decoding.generate(model.decoder, params, {}, _prompts(model.decoder, prompt), **options)
+    if adapter:
+        raise ValueError(
+            f"{run}: got --adapter for a run; expected a folder of weights, whose names the adapter's are. "
+            "Leave it out."
+        )
     experiment, state, _ = open_run(run, step=step, mesh=mesh, parts="model", warn=warn)
     return sample(experiment, state, precision=precision_of(run, precision), prompt=prompt, **options)
 

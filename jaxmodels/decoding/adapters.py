@@ -5,7 +5,7 @@ Kept apart from the base, an adapter costs its own parameters alone, and one com
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -27,9 +27,9 @@ def with_adapters(
     adapters: by name, as load_adapter gives them, with scale 1: path of a kernel -> {"a", "b"}. Each row's
     logits are those of tasks.lora.merge(params, adapters[name], 1.0), up to rounding. The params returned are
     a plain dict, with the factors of all adapters beside each kernel, padded to the largest rank.
-    The decoder's read and write take the adapters of the rows in extra["adapter_B"], of B rows or a scalar
-    for all: 0 is the base, n is names[n - 1]; without it all rows have the base. The rest of extra is the
-    model's own. As the values are data, nothing is compiled for another mix.
+    The decoder's read, write and extend take the adapters of the rows in extra["adapter_B"], of B rows or a
+    scalar for all: 0 is the base, n is names[n - 1]; without it all rows have the base. The rest of extra is
+    the model's own. As the values are data, nothing is compiled for another mix.
     A ValueError says where the decoder applies an adapted kernel otherwise than in an nn.Dense.
     """
     leaves, names = by_path(params), tuple(adapters)
@@ -52,7 +52,8 @@ def with_adapters(
         module = path.removesuffix("/kernel")
         factors |= {f"{module}/{name}": jnp.asarray(x) for name, x in zip(FACTORS, (a, b), strict=True)}
     together = nested({**leaves, **factors})
-    wrapped = decoder._replace(read=_adapted_read(decoder), write=_adapted_write(decoder))
+    extend = None if decoder.extend is None else _adapted(decoder.extend)
+    wrapped = decoder._replace(read=_adapted(decoder.read), write=_adapted(decoder.write), extend=extend)
     _check_applied(decoder, together, {name.rpartition("/")[0] for name in factors})
     return wrapped, together, names
 
@@ -63,22 +64,15 @@ def _split(extra: Mapping[str, Any], rows: int) -> tuple[jax.Array, dict[str, An
     return jnp.broadcast_to(jnp.asarray(extra.get(ROWS, 0), jnp.int32), (rows,)), own
 
 
-def _adapted_read(decoder: Decoder) -> Any:
-    def read(params, extra, tokens_BT, count_B, length):
-        index_B, own = _split(extra, len(tokens_BT))
+def _adapted(function: Callable[..., Any]) -> Any:
+    """One of a decoder's functions of (params, extra, tokens of B rows, ...), with the rows' adapters."""
+
+    def call(params, extra, tokens, *rest):
+        index_B, own = _split(extra, len(tokens))
         with row_adapters(index_B):
-            return decoder.read(params, own, tokens_BT, count_B, length)
+            return function(params, own, tokens, *rest)
 
-    return read
-
-
-def _adapted_write(decoder: Decoder) -> Any:
-    def write(params, extra, tokens_B, cache):
-        index_B, own = _split(extra, len(tokens_B))
-        with row_adapters(index_B):
-            return decoder.write(params, own, tokens_B, cache)
-
-    return write
+    return call
 
 
 def _check_applied(decoder: Decoder, params: Any, modules: set[str]) -> None:

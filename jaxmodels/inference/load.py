@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +22,53 @@ def load(
     step: int = CheckpointOptions.step,
     mesh: str = CheckpointOptions.mesh,
     precision: str = CheckpointOptions.precision,
+    adapter: str | Path | None = None,
+    adapters: Mapping[str, str | Path] = {},
     warn: Any = print,
 ) -> Model:
     """The model of a run's folder, or of a folder of weights from elsewhere.
 
+    adapter: a folder of PEFT, merged into a folder's weights. adapters: such folders by names, kept apart;
+        the model's decoder has another one for each row (see decoding.adapters).
     step: of the run's checkpoint; -1 takes the best where the experiment names one, else the newest.
     A run's folder is code, which is executed; a folder of weights never is (see runs.origin).
     """
     source = Path(source)
     if is_weights(source):
-        model = _weights(source)
+        model = _weights(source, adapter, adapters)
         params = cast_floats(model.params, None if precision in ("run", "float32") else jnp.dtype(precision))
         return dataclasses.replace(model, params=params)
+    if adapter is not None or adapters:
+        raise ValueError(
+            f"{source}: got an adapter for a run; expected a folder of weights, whose names the adapter's "
+            "are. Leave it out."
+        )
     experiment, state, step = open_run(source, step=step, mesh=mesh, parts="model", warn=warn)
     params, extra = model_variables(experiment, state, precision_of(source, precision))
     return Model(source, params, extra, experiment.predictor, experiment.decoder, experiment.task, step)
 
 
-def _weights(source: Path) -> Model:
+def _weights(source: Path, adapter: str | Path | None, adapters: Mapping[str, str | Path]) -> Model:
     """The model of a folder with config.json, or of a llama2.c file: of texts, or of images."""
     from jaxmodels.convert.image import open_image_model
     from jaxmodels.convert.load import generates
+    from jaxmodels.convert.peft import load_adapter
     from jaxmodels.convert.text import read_text_model
     from jaxmodels.data.drawing import captioned
+    from jaxmodels.decoding.adapters import with_adapters
 
     if generates(source):
-        text = read_text_model(source)
-        return Model(source, text.params, {}, decoder=text.decoder, task=text.task)
-    image = open_image_model(source, caption=captioned)
+        text = read_text_model(source, adapter=adapter)
+        decoder, params = text.decoder, text.params
+        names: tuple[str, ...] = ()
+        if adapters:
+            by_name = {name: load_adapter(folder, text.model) for name, folder in adapters.items()}
+            decoder, params, names = with_adapters(decoder, params, by_name)
+        return Model(source, params, {}, decoder=decoder, task=text.task, adapters=names)
+    if adapters:
+        raise ValueError(
+            f"{source}: got adapters by names for a model that does not generate text; expected one adapter, "
+            "which is merged. Give one."
+        )
+    image = open_image_model(source, caption=captioned, adapter=adapter)
     return Model(source, image.params, image.extra, predictor=image.predictor)

@@ -50,6 +50,8 @@ class Model:
     """That of training, whose requirements inputs must meet."""
     step: int | None = None
     """Of the run's checkpoint."""
+    adapters: tuple[str, ...] = ()
+    """Names of those that the decoder's rows may have."""
 
     @property
     def name(self) -> str:

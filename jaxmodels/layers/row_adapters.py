@@ -34,9 +34,9 @@ def row_adapters(index_B: jax.Array, adapted: set[str] | None = None) -> Iterato
             return y
         if not dense.has_variable("params", FACTORS[0]):
             return y
-        a_NIR, b_NRO = (dense.get_variable("params", name) for name in FACTORS)
         x, *_ = args
-        a_BIR, b_BRO = (factor[index_B].astype(y.dtype) for factor in (a_NIR, b_NRO))
+        factors: list[jax.Array] = [dense.get_variable("params", name)[index_B] for name in FACTORS]
+        a_BIR, b_BRO = (factor.astype(y.dtype) for factor in factors)
         if adapted is not None:
             adapted.add("/".join(dense.path))
         rows = x.reshape(len(x), -1, x.shape[-1]).astype(y.dtype)

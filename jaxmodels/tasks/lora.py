@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,13 +84,14 @@ def lora(
     )
 
 
-class Unwrapped(NamedTuple):
+@dataclass(frozen=True)
+class Unwrapped:
     """Task.unwrap of a `lora` task: from adapters to the parameters that predictors and decoders get."""
 
-    inner: Callable[[Any, Any], Any]  # unwrap of the task inside
+    inner: Callable[[Any, Any], tuple[Any, Any]]  # unwrap of the task inside
     scale: Any  # alpha / rank
 
-    def __call__(self, adapters: Adapters, extra: Any) -> Any:
+    def __call__(self, adapters: Adapters, extra: Any) -> tuple[Any, Any]:
         """What the inner task's unwrap gives for the merged parameters."""
         return self.inner(*_merged(adapters, extra, self.scale))
 
