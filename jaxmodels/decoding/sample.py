@@ -112,7 +112,7 @@ def sample(
     while left and not all(done):
         if state is None:
             capacity = _capacity(decoder, contexts, left)
-            state = read(params, extra, *_padded(contexts, rows), capacity)
+            state = read(params, extra, *_padded(contexts, rows, decoder.length), capacity)
             state = state._replace(done_B=jnp.asarray(done + [True] * (rows - len(done))))
         used = (
             [1 + max(written)]
@@ -220,9 +220,13 @@ def _power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def _padded(contexts: Sequence[Sequence[int]], rows: int) -> tuple[jax.Array, jax.Array]:
-    """(tokens_BT, count_B): the prompts padded with 0, and padding rows of one token."""
-    tokens_BT = np.zeros((rows, _power(max(map(len, contexts)))), np.int32)
+def _padded(contexts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[jax.Array, jax.Array]:
+    """(tokens_BT, count_B): the prompts padded with 0, and padding rows of one token.
+
+    length: of the model, to whose length no prompt is padded beyond.
+    """
+    longest = max(map(len, contexts))
+    tokens_BT = np.zeros((rows, max(longest, min(_power(longest), length))), np.int32)
     for row, context in zip(tokens_BT, contexts, strict=False):
         row[: len(context)] = context
     return jnp.asarray(tokens_BT), jnp.asarray(

@@ -368,6 +368,14 @@ def test_min_p_keeps_what_is_near_the_likeliest():
     np.testing.assert_array_equal(kept_BV, p_BV >= 0.2 * p_BV.max(-1, keepdims=True))
 
 
+def test_a_prompt_may_be_longer_than_the_largest_power_of_two_in_the_models_length():
+    from serving.language import LENGTH, model
+
+    decoder, params = model("gpt")
+    assert LENGTH == 48
+    assert generate(decoder, params, {}, ["a" * 40], tokens=2, temperature=0)[0].tokens
+
+
 def test_prompts_of_many_lengths_share_few_programs(gpt):
     decoder, params, _ = gpt
     lengths = []
