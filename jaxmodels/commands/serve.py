@@ -33,6 +33,9 @@ class ServeOptions:
     """Texts that a model writes at the same time."""
     chat_template: str = ""
     """A file with the chat template, for models whose folder has none."""
+    adapter: tuple[str, ...] = ()
+    """LoRA adapters of the one folder that is served, each as NAME=FOLDER of PEFT.
+    A request that names NAME as its model is written with it; all share the folder's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,7 @@ def serve(
     api_key: str = ServeOptions.api_key,
     slots: int = ServeOptions.slots,
     chat_template: str = ServeOptions.chat_template,
+    adapter: Sequence[str] = ServeOptions.adapter,
     max_tokens: int = LimitOptions.max_tokens,
     max_prompt: int = LimitOptions.max_prompt,
     max_queue: int = LimitOptions.max_queue,
@@ -80,6 +84,7 @@ def serve(
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     names = _names(given)
+    adapters = _adapters(names, adapter)
     limits = _limits(max_tokens, max_prompt, max_queue, max_body, max_seconds, slots, drain)
     key = _key(api_key or os.environ.get(KEY, ""))
     try:
@@ -95,10 +100,11 @@ def serve(
                 f"--host: got {host} and no key; expected one, as whoever reaches this computer could use "
                 f"its models. Give {KEY} in the environment, or leave --host out"
             )
-        load = {"step": step, "mesh": mesh, "precision": precision, "warn": warn}
+        load = {"step": step, "mesh": mesh, "precision": precision, "adapters": adapters, "warn": warn}
         models = [
-            _served(source, name, load, limits, slots, chat_template)
+            served
             for source, name in zip(given, names, strict=True)
+            for served in _served(source, name, load, limits, slots, chat_template)
         ]
         server = serving.Server(models, listening, limits=limits, slots=slots, key=key, drain=drain)
         server.run(lambda: started(server))
@@ -107,8 +113,8 @@ def serve(
 
 def _served(
     source: str | Path, name: str, load: dict[str, Any], limits: Limits, slots: int, chat_template: str
-) -> Served:
-    """A model, ready to answer."""
+) -> list[Served]:
+    """A model, ready to answer, and the same with each of its adapters."""
     from jaxmodels.inference.load import load as load_model
     from jaxmodels.serving.chat_template import find
     from jaxmodels.serving.engine import Engine
@@ -118,10 +124,31 @@ def _served(
     if model.decoder is None and model.predictor is None:
         model.require_predictor()
     if model.decoder is None:
-        return Served(name, model)
-    engine = Engine(model.decoder, model.params, model.extra, slots=slots, queue=limits.queue)
+        return [Served(name, model)]
+    engine = Engine(
+        *(model.decoder, model.params, model.extra),
+        slots=slots,
+        queue=limits.queue,
+        adapters=model.adapters or None,
+    )
     engine.start()
-    return Served(name, model, engine, find(Path(source), given=chat_template))
+    template = find(Path(source), given=chat_template)
+    own = [Served(adapter, model, engine, template, adapter) for adapter in model.adapters]
+    return [Served(name, model, engine, template), *own]
+
+
+def _adapters(names: Sequence[str], given: Sequence[str]) -> dict[str, str]:
+    """The folders of adapters by their names."""
+    adapters: dict[str, str] = {}
+    for word in given:
+        name, _, folder = word.partition("=")
+        if not name or not folder or name in adapters or name in names or len(names) > 1:
+            raise ValueError(
+                f"--adapter: got {word!r} for the models {', '.join(names)}; expected NAME=FOLDER with "
+                "another name each time, and one model. Change --adapter"
+            )
+        adapters[name] = folder
+    return adapters
 
 
 def _names(sources: Sequence[str | Path]) -> list[str]:

@@ -67,10 +67,10 @@ def _split(extra: Mapping[str, Any], rows: int) -> tuple[jax.Array, dict[str, An
 def _adapted(function: Callable[..., Any]) -> Any:
     """One of a decoder's functions of (params, extra, tokens of B rows, ...), with the rows' adapters."""
 
-    def call(params, extra, tokens, *rest):
+    def call(params, extra, tokens, *rest, **options):
         index_B, own = _split(extra, len(tokens))
         with row_adapters(index_B):
-            return function(params, own, tokens, *rest)
+            return function(params, own, tokens, *rest, **options)
 
     return call
 

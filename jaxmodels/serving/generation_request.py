@@ -122,7 +122,7 @@ def _asked(
         after.done()
     fields.done(IGNORED)
     requests = [
-        Request(tuple(prompt), options._replace(seed=(first + n) % SEEDS), stop, None, schema)
+        Request(tuple(prompt), options._replace(seed=(first + n) % SEEDS), stop, served.adapter, schema)
         for prompt in prompts
         for n in range(choices)
     ]

@@ -27,8 +27,17 @@ ABILITIES = {
 class Served:
     """A model with its engine, where it generates text, and a thread of its own for predictions."""
 
-    def __init__(self, name: str, model: Model, engine: Any = None, template: ChatTemplate | None = None):
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        engine: Any = None,
+        template: ChatTemplate | None = None,
+        adapter: str | None = None,
+    ):
+        """adapter: of the engine, which this name stands for; the base and its adapters share an engine."""
         self.name, self.model, self.engine, self.template = name, model, engine, template
+        self.adapter = adapter
         self.created = int(time.time())
         self.vocabulary = 0 if engine is None else _vocabulary(model)
         self.waiting = 0  # calls of `predict` that have not ended

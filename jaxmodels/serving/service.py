@@ -27,7 +27,7 @@ class Service:
     def __init__(self, models: Sequence[Served], limits: Limits, slots: int):
         self.models = {served.name: served for served in models}
         self.limits = limits
-        engines = [(served.name, served.engine) for served in models if served.engine is not None]
+        engines = [(x.name, x.engine) for x in models if x.engine is not None and x.adapter is None]
         self.counters = Counters(engines)
         self.draining = False
         self.active = 0  # requests that are being answered
