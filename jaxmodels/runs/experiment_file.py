@@ -84,7 +84,7 @@ def _remembering(experiment: Experiment) -> Experiment:
             for name, one in experiment.evals.items()
         },
         decoder=bound(experiment.decoder, "encode", "decode"),
-        predictor=bound(experiment.predictor, "read", "report", "draw"),
+        predictor=bound(experiment.predictor, "read", "report", "draw", "settings"),
         display=bound(display, "input", "classes"),
         baselines=remembering(experiment.baselines),
         other_data=experiment.other_data and remembering(experiment.other_data),

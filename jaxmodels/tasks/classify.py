@@ -6,8 +6,8 @@ Dimensions: B batch, K classes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -129,36 +129,49 @@ def probabilities(model: nn.Module, *, inputs: str = "image") -> Callable[[Any, 
 
 def predictor(
     model: nn.Module,
-    classes: Sequence[str],
+    classes: Sequence[str] | Callable[[], Sequence[str]],
     *,
     read: Callable[[Any], dict[str, np.ndarray]],
-    caption: Callable[[Any, str], np.ndarray],
+    caption: Callable[[Any, str], np.ndarray] | None = None,
     inputs: str = "image",
+    input: Literal["image", "text", "row", "sound"] = "image",
+    fields: Sequence[str] = (),
+    settings: Callable[[], Mapping[str, Any]] = dict,
 ) -> Predictor:
     """The Predictor of a classifier, for `jaxmodels predict`.
 
-    read(path): a file as the arrays of one example, prepared as in training, with "segments" where training
-        has them.
-    caption(path, text): the file's image with a line of text.
+    classes: their names, or a function that gives them, which is called when they are asked for.
+    read(x): a file, text or row as the arrays of one example, prepared as in training, with "segments" where
+        training has them. input, fields: what it reads; see Predictor, as of settings.
+    caption(path, text): the file's image with a line of text; None for no drawings.
     """
+    known: list[str] = []
+
+    def names() -> list[str]:
+        if not known:
+            known.extend(classes() if callable(classes) else classes)
+        return known
 
     def report(probability_K: np.ndarray) -> dict[str, Any]:
         order = probability_K.argsort(kind="stable")[::-1][:5]
-        best = {classes[i]: round(float(probability_K[i]), 4) for i in order}
+        best = {names()[i]: round(float(probability_K[i]), 4) for i in order}
         return {
-            "class": classes[order[0]],
+            "class": names()[order[0]],
             "probability": round(float(probability_K[order[0]]), 4),
             "likeliest": best,
         }
 
     def draw(path: Any, probability_K: np.ndarray) -> np.ndarray:
+        assert caption is not None
         best = report(probability_K)
         return caption(path, f"{best['class']} {best['probability']:.1%}")
 
-    def settings() -> dict[str, Any]:
-        found: dict[str, Any] = {"classes": [str(name) for name in classes]}
+    def described() -> dict[str, Any]:
+        found: dict[str, Any] = {"classes": [str(name) for name in names()], **settings()}
         if dataclasses.is_dataclass(read) and not isinstance(read, type):
             found["preparation"] = dataclasses.asdict(read)
         return found
 
-    return Predictor(read, probabilities(model, inputs=inputs), report, draw, settings=settings)
+    drawn = None if caption is None else draw
+    predict = probabilities(model, inputs=inputs)
+    return Predictor(read, predict, report, drawn, input, tuple(fields), described)

@@ -6,11 +6,14 @@ Dimensions: B batch, K outputs.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
+from jaxmodels.interfaces import Predictor
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, call_options, init_from, table_sizes
 from jaxmodels.tasks.requirements import finite, inputs_of, segments, weights
@@ -61,3 +64,35 @@ def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -
         }
 
     return Task(init_from(model, inputs), loss, evaluate, finish, requires=requires)
+
+
+def predictor(
+    model: nn.Module,
+    targets: Sequence[str],
+    *,
+    read: Callable[[Any], dict[str, np.ndarray]],
+    inputs: str = "features",
+    scale: float = 1.0,
+    mean: float = 0.0,
+    input: Literal["image", "text", "row", "sound"] = "row",
+    fields: Sequence[str] = (),
+    settings: Callable[[], Mapping[str, Any]] = dict,
+) -> Predictor:
+    """The Predictor of a regression, for `jaxmodels predict`.
+
+    targets: the name of each output. read(x): a row, or another input, as the arrays of one example, prepared
+        as in training. input, fields, settings: see Predictor.
+    scale, mean: the model's output times scale, plus mean, is the target, in its own units.
+    """
+
+    def predict(params, extra, batch):
+        output_BK, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))
+        return output_BK.reshape(len(output_BK), -1).astype("float32") * scale + mean
+
+    def report(target_K):
+        return {name: float(value) for name, value in zip(targets, target_K, strict=True)}
+
+    def described():
+        return {"targets": [*targets], **settings()}
+
+    return Predictor(read, predict, report, None, input, tuple(fields), described)
