@@ -309,7 +309,7 @@ def test_two_micro_batches_equal_the_whole_batch(tiny):
     close(added, metrics)
 
 
-@some(0, STATISTICS, of=2)
+@some(2, STATISTICS, of=4)
 def test_batch_statistics_are_those_of_each_micro_batch(tiny):
     c = case(tiny)
     parts, _ = jax.jit(make_step(tiny.task, c.sgd, accumulate=2))(c.state, tiny.batch)
@@ -329,7 +329,7 @@ def test_padding_changes_no_gradient(tiny):
     close(metrics, fewer)
 
 
-@some(1, STATISTICS, of=2)
+@some(1, STATISTICS, of=4)
 def test_padding_counts_in_no_statistics_and_so_changes_no_gradient_either(tiny):
     c = case(tiny)
     whole, metrics = c.step(c.state, batch_at(tiny, 0, [1, 1, 1, 1, 1, 0, 0, 0]))
@@ -339,7 +339,7 @@ def test_padding_counts_in_no_statistics_and_so_changes_no_gradient_either(tiny)
     close(metrics, fewer)
 
 
-@some(0, STATISTICS, of=2)
+@some(0, STATISTICS, of=8)
 def test_a_micro_batch_of_padding_alone_leaves_the_statistics(tiny):
     """Rows 1, 3, 5 and 7 are the second one."""
     c = case(tiny)

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 from files import slow_mlp
+from instances import first
 from runs.test_code import IMPORTED, write
 from states import same_bits
 
@@ -207,12 +208,11 @@ def test_checkpoints_of_two_processes_are_read_by_one_and_hold_what_one_would_ha
         )
 
 
-def test_evaluation_by_two_processes_gives_the_metrics_of_the_run(pair, start):
-    folder, run = pair
-    both = [start("evaluate", folder, "--step", 24, "--json", *words) for words in cluster(2)]
+def test_evaluation_by_two_processes_gives_the_metrics_of_the_run_of_one(pair, alone, start):
+    both = [start("evaluate", alone, "--step", 24, "--json", *words) for words in cluster(2)]
     assert [one.ends() for one in both] == [0, 0], both[1].err.read_text()
     assert both[1].out.read_text() == ""
-    got, said = json.loads(both[0].out.read_text())["metrics"], json.loads(run.out.read_text())["metrics"]
+    got, said = json.loads(both[0].out.read_text())["metrics"], json.loads(pair[1].out.read_text())["metrics"]
     assert got["test/loss"] == pytest.approx(said["test/loss"], rel=1e-5)
 
 
@@ -272,7 +272,8 @@ def test_when_process_0_falls_silent_with_its_guard_the_other_names_it_and_ends_
     assert f"error: process 0 ({host}, pid {victim}) has given no sign of life for" in both[1].err.read_text()
 
 
-def test_sigterm_to_one_saves_all_at_one_step_from_which_four_processes_go_on(alone, start, tmp_path):
+@pytest.mark.parametrize("others", first(1, [1, 4]))
+def test_sigterm_to_one_saves_all_at_one_step_from_which_fewer_and_more_go_on(alone, start, tmp_path, others):
     words = ["train", SLOW, "--folder", tmp_path / "run", *MODEL, "--seconds", 0.1]
     both = [start(*words, *others) for others in cluster(2)]
     assert until(lambda: (tmp_path / "run" / "checkpoints" / "6").exists())
@@ -281,9 +282,9 @@ def test_sigterm_to_one_saves_all_at_one_step_from_which_four_processes_go_on(al
     step = Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1]
     assert f"saved at step {step:,}" in both[0].out.read_text()
     assert 6 < step < 24
-    all_four = [start(*words, *others) for others in cluster(4)]
-    assert [one.ends() for one in all_four] == [0] * 4, all_four[0].err.read_text()
-    assert f"going on from step {step}" in all_four[0].out.read_text()
+    again = [start(*words, *where) for where in (cluster(others) if others > 1 else [[]])]
+    assert [one.ends() for one in again] == [0] * others, again[0].err.read_text()
+    assert f"going on from step {step}" in again[0].out.read_text()
     same_losses(tmp_path / "run", alone)
 
 

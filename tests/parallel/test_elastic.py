@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from files import tiny_mlp
+from instances import first
 
 import jaxmodels
+from jaxmodels import cli
 from jaxmodels.parallel.mesh import fit_devices
 
 fast = pytest.mark.fast
@@ -47,7 +49,8 @@ def losses(folder: Path) -> list[float]:
     return [line[name] for line in lines for name in ("train/loss", "test/loss") if name in line]
 
 
-def test_the_losses_of_a_run_on_8_then_4_then_2_then_8_devices_are_those_of_one_on_8(tmp_path):
+@pytest.mark.parametrize("fewer", first(1, [((4,),), ((4, 2),)]), ids=str)
+def test_the_losses_of_a_run_on_8_then_fewer_then_8_devices_are_those_of_one_on_8(tmp_path, capsys, fewer):
     words = [
         tiny_mlp.__file__,
         "--folder",
@@ -58,15 +61,15 @@ def test_the_losses_of_a_run_on_8_then_4_then_2_then_8_devices_are_those_of_one_
         "--mesh",
         "data=8",
     ]
-    for devices, stop in ((8, 6), (4, 12), (2, 18), (8, 0)):
-        env = {
-            **os.environ,
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
-        }
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    assert cli.main(["train", *words, "--stop-at", "6"]) == 0  # on the eight devices of this process
+    for devices, stop in zip(fewer, (12, 18), strict=False):
         command = [sys.executable, "-m", "jaxmodels", "train", *words, "--stop-at", str(stop)]
-        said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-        assert said.returncode == 0, said.stderr
-        assert f"on {devices} x cpu (data={devices}, jit)" in said.stdout
+        env["JAX_NUM_CPU_DEVICES"] = str(devices)
+        ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+        assert f"on {devices} x cpu (data={devices}, jit)" in ended.stdout
+    assert cli.main(["train", *words]) == 0
+    assert capsys.readouterr().out.count("on 8 x cpu (data=8, jit)") == 2
     jaxmodels.train(tiny_mlp.__file__, folder=str(tmp_path / "whole"), dropout=0.1, mesh="data=8")
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "whole"), rtol=2e-5)
