@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import jax
 import numpy as np
 import pytest
@@ -21,17 +23,23 @@ BATCH = {
     "label": RANDOM.integers(0, K, (B, T)).astype(np.int32),
     "weight": np.array([[0, 1, 1, 0], [1, 1, 0, 0]], np.float32),
 }
-PARAMS = token_classification(MODEL).init(jax.random.key(0), BATCH)[0]
+
+
+@cache
+def params():
+    return jax.jit(token_classification(MODEL).init)(jax.random.key(0), BATCH)[0]
 
 
 @pytest.mark.slow
 def test_loss_and_accuracy_are_means_over_the_tokens_that_count():
-    logits = np.asarray(MODEL.apply({"params": PARAMS}, BATCH["inputs"], None, BATCH["segments"]), np.float64)
+    logits = np.asarray(
+        MODEL.apply({"params": params()}, BATCH["inputs"], None, BATCH["segments"]), np.float64
+    )
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     counts = BATCH["weight"] > 0
     loss = -np.take_along_axis(logs, BATCH["label"][..., None], -1)[..., 0][counts].mean()
     right = (logits.argmax(-1) == BATCH["label"])[counts].mean()
-    got = token_classification(MODEL).evaluate(PARAMS, {}, BATCH)
+    got = token_classification(MODEL).evaluate(params(), {}, BATCH)
     assert value(got["loss"]) == pytest.approx(loss, rel=1e-4) and value(got["accuracy"]) == pytest.approx(
         right
     )
@@ -41,13 +49,13 @@ def test_loss_and_accuracy_are_means_over_the_tokens_that_count():
 def test_padding_changes_nothing():
     changed = {name: x.copy() for name, x in BATCH.items()}
     changed["inputs"][1, 2:] = 8 - changed["inputs"][1, 2:]
-    a, b = (token_classification(MODEL).evaluate(PARAMS, {}, batch)["loss"] for batch in (BATCH, changed))
+    a, b = (token_classification(MODEL).evaluate(params(), {}, batch)["loss"] for batch in (BATCH, changed))
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 @pytest.mark.slow
 def test_training_and_evaluation_agree_without_dropout():
-    loss, _, _ = token_classification(MODEL).loss(PARAMS, {}, BATCH, jax.random.split(jax.random.key(0), B))
+    loss, _, _ = token_classification(MODEL).loss(params(), {}, BATCH, jax.random.split(jax.random.key(0), B))
     np.testing.assert_allclose(
-        loss, token_classification(MODEL).evaluate(PARAMS, {}, BATCH)["loss"], rtol=1e-6
+        loss, token_classification(MODEL).evaluate(params(), {}, BATCH)["loss"], rtol=1e-6
     )
