@@ -61,12 +61,12 @@ class Family(NamedTuple):
     cached: Any  # (tokens, cache, count or None) -> (logits, cache)
 
 
-QUICK = ("gpt", "elman", "lstm", "gru")
+QUICK = dict.fromkeys(("gpt", "elman", "lstm", "gru"), fast)
+PARTS_OF_OTHERS = dict.fromkeys(("llama 2", "qwen 2", "mixtral"), pytest.mark.thorough)
+MARKS = QUICK | PARTS_OF_OTHERS
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=fast if name in QUICK else ()) for name in MODELS]
-)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=MARKS.get(name, ())) for name in MODELS])
 def family(request):
     model = MODELS[request.param]
     variables = variables_of(model)
@@ -137,7 +137,7 @@ def gradient(model, variables, keys_B=None):
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        *((name, jnp.float32) for name in MODELS if isinstance(MODELS[name], Llama)),
+        *((name, jnp.float32) for name in ("llama 3.1", "mistral", "qwen 2", "qwen 3")),
         *((name, jnp.bfloat16) for name in MODELS if isinstance(MODELS[name], MoE)),
         *first(0, [(name, jnp.float32) for name in MODELS if isinstance(MODELS[name], MoE)]),
     ],
