@@ -73,15 +73,15 @@ def train(
 class Chaos:
     """Faults upon runs below a folder; report: kinds of faults, and what became of the starts after them."""
 
-    def __init__(self, place: Path, seed: int, live: tuple[str, ...] = LIVE):
-        self.place, self.draw, self.live = place, random.Random(seed), live
+    def __init__(self, base: Path, seed: int, live: tuple[str, ...] = LIVE):
+        self.base, self.draw, self.live = base, random.Random(seed), live
         self.report: Counter[str] = Counter()
-        train(place / "other", seed=1)
-        self.wanted = leaves(train(place / "whole"))
+        train(base / "other", seed=1)
+        self.wanted = leaves(train(base / "whole"))
 
     def round(self, faults: int) -> None:
         """Trains to the end through n faults; raises AssertionError where the final state differs."""
-        folder = self.place / "run"
+        folder = self.base / "run"
         shutil.rmtree(folder, ignore_errors=True)
         history: list[str] = []
         self._start(folder, history, stop=self.draw.randint(2, STEPS - 2))
@@ -174,7 +174,7 @@ class Chaos:
             target, source = checkpoints / str(number), self.draw.choice(steps)
             if kind == "foreign":
                 source = self.draw.choice(
-                    [p for p in (self.place / "other" / "checkpoints").glob("*") if p.name.isdigit()]
+                    [p for p in (self.base / "other" / "checkpoints").glob("*") if p.name.isdigit()]
                 )
                 target = checkpoints / source.name
             if target == source:
@@ -218,8 +218,8 @@ def main() -> int:
             return 2
         return 0
     begun, left = time.monotonic(), given.faults
-    with tempfile.TemporaryDirectory(prefix="jaxmodels-chaos-") as place:
-        chaos = Chaos(Path(place), given.seed)
+    with tempfile.TemporaryDirectory(prefix="jaxmodels-chaos-") as base:
+        chaos = Chaos(Path(base), given.seed)
         while left:
             faults = min(left, chaos.draw.randint(1, 5))
             chaos.round(faults)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 
-def pictures(*shape: int) -> np.ndarray:
+def random_images(*shape: int) -> np.ndarray:
     """Normal numbers (B, H, W, C)."""
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 

@@ -50,7 +50,7 @@ PARTS = re.compile(r"(?s)\bgot\b.+;.*\bexpected\b.+\. \S")  # what came; what wa
 
 
 def mutations(whole: bytes, count: int, *, seed: int = 0, others: Sequence[bytes] = ()) -> Iterator[bytes]:
-    """`count` damaged copies, each changed in one to four places.
+    """`count` damaged copies, each changed in one to four positions.
 
     Bits are flipped, ends cut off, bytes or words inserted, pieces doubled or removed, numbers of 1 to 8
     bytes in either order overwritten by extreme ones, and pieces of `others` (or of the file itself) set in.

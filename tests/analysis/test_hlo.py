@@ -16,9 +16,9 @@ MESH = {"data": 2, "fsdp": 4}
 def lowered(fn, *specs):
     """fn of square arrays of 64 numbers a side, placed by these specs on the mesh."""
     mesh = make_mesh("data=2,fsdp=4")
-    places = [NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs]
+    shardings = [NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs]
     shapes = [jax.ShapeDtypeStruct((64, 64), jnp.float32)] * (len(specs) - 1)
-    return jax.jit(fn, in_shardings=places[:-1], out_shardings=places[-1]).lower(*shapes)
+    return jax.jit(fn, in_shardings=shardings[:-1], out_shardings=shardings[-1]).lower(*shapes)
 
 
 def work(fn, *specs):

@@ -1,4 +1,4 @@
-"""`jaxmodels predict`: what a run's model says of pictures, as text, as JSON and as drawings."""
+"""`jaxmodels predict`: what a run's model predicts for images, as text, as JSON and as drawings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Image = pytest.importorskip("PIL.Image", reason="needs pillow")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A trained run, and two pictures larger than what it was trained on."""
+    """A trained run, and two images larger than what it was trained on."""
     folder = tmp_path_factory.mktemp("pictures")
     train(tiny_pictures.__file__, folder=str(folder / "run"), mesh="data=1")
     for name, grey in (("dark", 20), ("light", 230)):
@@ -31,7 +31,7 @@ def test_each_file_gets_its_class_a_probability_and_a_drawing(run):
         with Image.open(one["picture"]) as drawn:
             assert (
                 drawn.mode == "RGB" and drawn.width >= 60 and drawn.height > 40
-            )  # the picture, and a line of text
+            )  # the image, and a line of text
     assert [one["picture"] for one in said] == [
         str(run / "run" / "predictions" / f"{n}.png") for n in ("dark", "light")
     ]
@@ -57,11 +57,11 @@ def test_the_command_prints_what_it_found_and_json_where_asked(run, capsys):
         (["RUN", "empty"], "empty: got a folder without a file that ends in .jpg", 2),
         (["RUN", "light.png", "-o", "out.json"], "expected .csv .tsv .jsonl .parquet for a table", 2),
     ],
-    ids=["no file", "a text", "absent", "no picture", "empty folder", "no table"],
+    ids=["no file", "a text", "absent", "no image", "empty folder", "no table"],
 )
 def test_bad_input_is_answered_in_one_message(run, words, said, expected, capsys, monkeypatch):
     monkeypatch.chdir(run)
-    (run / "broken.png").write_bytes(b"no picture")
+    (run / "broken.png").write_bytes(b"no image")
     (run / "empty").mkdir(exist_ok=True)
     words = [str(run / "run") if word == "RUN" else word for word in words]
     assert cli.main(["predict", *words, "--mesh", "data=1"]) == expected
@@ -74,7 +74,7 @@ def test_a_broken_file_is_named_and_the_others_of_its_folder_are_answered(run, c
     for name in ("a", "b"):
         (run / "both" / name).mkdir(parents=True)
         (run / "both" / name / "x.png").write_bytes((run / "light.png").read_bytes())
-    (run / "both" / "b" / "y.png").write_bytes(b"no picture")
+    (run / "both" / "b" / "y.png").write_bytes(b"no image")
     command = ["predict", str(run / "run"), "both", "--mesh", "data=1"]
     assert cli.main([*command, "--json", "--out", "drawn"]) == 1
     out, err = capsys.readouterr()

@@ -32,8 +32,8 @@ def where(tmp_path):
 
 def read(out, side):
     """The documents of one side."""
-    tokens, places = open_tokens(out / f"{side}.npy"), open_documents(out / f"{side}.npy")
-    return [tokens[a:b] for a, b in pairwise(places)]
+    tokens, starts = open_tokens(out / f"{side}.npy"), open_documents(out / f"{side}.npy")
+    return [tokens[a:b] for a, b in pairwise(starts)]
 
 
 def test_every_text_lies_on_its_side_and_comes_back_byte_for_byte(where, tmp_path):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from foreign import count, logits, ours, pictures, shaken
+from foreign import count, logits, ours, random_images, shaken
 
 from jaxmodels.convert.load import load_weights
 from jaxmodels.models.alexnet import AlexNet
@@ -38,7 +38,7 @@ def theirs(C, hidden, classes):
 @pytest.mark.parametrize("size", [224, 127])
 def test_a_state_dict_of_torchvision_gives_the_logits_of_pytorch(size, tmp_path):
     """At 127 the last map is 3 x 3 and brought to 6 x 6."""
-    module, images = shaken(theirs((4, 5, 6, 3, 2), 7, 5)), pictures(2, size, size, 3)
+    module, images = shaken(theirs((4, 5, 6, 3, 2), 7, 5)), random_images(2, size, size, 3)
     torch.save(module.state_dict(), tmp_path / "a.pth")
     model = AlexNet(5, channels=(4, 5, 6, 3, 2), hidden=(7, 7))
     found = load_weights(model, tmp_path / "a.pth")

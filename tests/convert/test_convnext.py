@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from foreign import count, logits, ours, pictures, shaken, weights_in
+from foreign import count, logits, ours, random_images, shaken, weights_in
 
 from jaxmodels.convert import convnext as convert_convnext
 from jaxmodels.convert import families
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 
 K = 5
-IMAGES = pictures(2, 32, 32, 3)
+IMAGES = random_images(2, 32, 32, 3)
 MODEL = ConvNeXt(K, (1, 2), (4, 6), layer_scale=0.1)
 
 

@@ -235,13 +235,13 @@ def test_timms_wide_images_keep_their_proportions(file):
         ({"do_center_crop": True, "crop_size": "x"}, "got a size of 'x'; expected pixels"),
     ],
 )
-def test_what_would_change_a_picture_and_is_not_followed_is_refused_by_name(change, text):
+def test_what_would_change_an_image_and_is_not_followed_is_refused_by_name(change, text):
     with pytest.raises(ValueError, match=text):
         from_transformers({"size": 9, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **change})
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "config.json"])
-def test_a_mistake_in_how_pictures_are_prepared_names_the_file_that_makes_it(tmp_path, name):
+def test_a_mistake_in_how_images_are_prepared_names_the_file_that_makes_it(tmp_path, name):
     said = {"image_mean": 3, "mean": 3, "input_size": [3, 9, 9]}
     (tmp_path / name).write_text(
         json.dumps({"image_processor": said} if name == "processor_config.json" else said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from foreign import count, logits, ours, pictures, shaken, shapes
+from foreign import count, logits, ours, random_images, shaken, shapes
 
 from jaxmodels.convert import inception as convert_inception
 from jaxmodels.convert.load import load_weights
@@ -98,7 +98,7 @@ SMALL = GoogLeNet(K, True, [[google(*sizes) for sizes in blocks] for blocks in S
 @pytest.mark.parametrize("size", [64, 75])
 def test_googlenet_gives_all_the_logits_of_pytorch(size, tmp_path):
     """At 75 the poolings' windows reach over the edge."""
-    theirs, images = shaken(Google((4, 3, 5), SIZES, K)), pictures(2, size, size, 3)
+    theirs, images = shaken(Google((4, 3, 5), SIZES, K)), random_images(2, size, size, 3)
     torch.save(theirs.state_dict(), tmp_path / "a.pth")
     found = load_weights(SMALL, tmp_path / "a.pth")
     variables = {"params": found.params, **found.extra}
@@ -112,7 +112,7 @@ def test_googlenet_gives_all_the_logits_of_pytorch(size, tmp_path):
 
 
 def test_a_model_without_auxiliary_heads_leaves_theirs_out(tmp_path):
-    theirs, images = shaken(Google((4, 3, 5), SIZES, K)), pictures(2, 64, 64, 3)
+    theirs, images = shaken(Google((4, 3, 5), SIZES, K)), random_images(2, 64, 64, 3)
     torch.save(theirs.state_dict(), tmp_path / "a.pth")
     found = load_weights(SMALL.clone(auxiliary=False), tmp_path / "a.pth")
     np.testing.assert_allclose(ours(found, images), logits(theirs, images), rtol=1e-4, atol=1e-4)
@@ -237,7 +237,7 @@ def settled(module):
 
 
 def test_inception_v3_gives_both_logits_of_pytorch(tmp_path):
-    theirs, images = settled(V3(K)), pictures(1, 299, 299, 3)
+    theirs, images = settled(V3(K)), random_images(1, 299, 299, 3)
     torch.save(theirs.state_dict(), tmp_path / "a.pth")
     model = inception_v3(K, auxiliary=True)
     found = load_weights(model, tmp_path / "a.pth")

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from foreign import count, logits, ours, pictures, shaken, weights_in
+from foreign import count, logits, ours, random_images, shaken, weights_in
 
 from jaxmodels.convert import families
 from jaxmodels.convert import mobilenet as convert_mobilenet
@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 
 K = 5
-IMAGES = pictures(2, 32, 32, 3)
+IMAGES = random_images(2, 32, 32, 3)
 SECOND = MobileNet(K, (Inverted(3, 4, 3), Inverted(3, 6, 5, 2), Inverted(3, 10, 5)), stem=4, last=7)
 ROWS = (Inverted(3, 4, 4, 2, True), Inverted(5, 9, 5, hard=True), Inverted(3, 11, 5, 1, True, True))
 THIRD = MobileNet(K, ROWS, stem=4, last=6, dense=8, hard=True, epsilon=1e-3)

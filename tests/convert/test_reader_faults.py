@@ -421,7 +421,7 @@ def test_damaged_settings_of_generation(tmp_path):
     survey(read, mutations(json.dumps(whole).encode(), 200))
 
 
-def test_damaged_settings_of_pictures():
+def test_damaged_settings_of_images():
     plain = {
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,

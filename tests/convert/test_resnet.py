@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from foreign import count, logits, ours, pictures, shaken, weights_in
+from foreign import count, logits, ours, random_images, shaken, weights_in
 
 from jaxmodels.convert import families
 from jaxmodels.convert import resnet as convert_resnet
@@ -29,7 +29,7 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 
 B, H, K = 2, 32, 5
-IMAGES = pictures(B, H, H, 3)
+IMAGES = random_images(B, H, H, 3)
 TINY = {"depths": (1, 2), "stem_width": 4}
 MODELS = {
     "basic": ResNet(K, block=Basic, widths=(4, 6), **TINY),

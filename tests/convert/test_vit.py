@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from foreign import logits, ours, pictures, shaken, weights_in
+from foreign import logits, ours, random_images, shaken, weights_in
 
 from jaxmodels.convert import families
 from jaxmodels.convert import vit as convert_vit
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 
 K = 5
-IMAGES = pictures(2, 8, 8, 3)
+IMAGES = random_images(2, 8, 8, 3)
 MODEL = ViT(K, 8, 2, 2, 4, size=8, hidden_width=12)
 SCALED = MODEL.clone(layer_scale=0.5)
 

@@ -108,8 +108,8 @@ def test_what_is_drawn_is_among_the_k_likeliest_and_in_the_nucleus_of_those(quar
         sampled(jnp.asarray(logits_V)[None], jax.random.key(seed), temperature=1.0, top_k=k, top_p=p)[0]
     )
     order = (-logits_V).argsort()[: k or None]
-    place = order.tolist().index(token)  # among the k likeliest
-    before = softmax(logits_V[None, order])[0, :place].sum()
+    rank = order.tolist().index(token)  # among the k likeliest
+    before = softmax(logits_V[None, order])[0, :rank].sum()
     assert before < p + 1e-5
 
 

@@ -22,14 +22,14 @@ BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE |
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def reader(tmp_path_factory):
     """(folder, names that the reader's Python session knows)"""
     return tmp_path_factory.mktemp("tutorial"), {}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.partition("\n")[0])
-def test_a_chapter_does_what_it_says(chapter, place, monkeypatch, capfd):
-    folder, session = place
+def test_a_chapter_does_what_it_says(chapter, reader, monkeypatch, capfd):
+    folder, session = reader
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the processes that launch and plan start

@@ -71,7 +71,7 @@ def score(predictions: list[Any], batches: list[Any]) -> dict[str, float]:
     }
 
 
-def pictures(predictions: list[Any], batches: list[Any]) -> dict[str, np.ndarray]:
+def drawn(predictions: list[Any], batches: list[Any]) -> dict[str, np.ndarray]:
     return {"first": np.zeros((4, 4, 1), np.uint8)}
 
 
@@ -82,5 +82,5 @@ def build(config: Config) -> Experiment:
         time.sleep(config.scoring)
         return score(predictions, batches)
 
-    evaluation = Evaluation(built.evals["test"], predict=predict, score=slowly, pictures=pictures)
+    evaluation = Evaluation(built.evals["test"], predict=predict, score=slowly, pictures=drawn)
     return replace(built, train=Slow(built.train, config), evals={"test": evaluation})

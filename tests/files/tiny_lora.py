@@ -31,7 +31,7 @@ class Config:
     lr: float = 0.05
 
 
-def pictures(n: int) -> dict[str, np.ndarray]:
+def images(n: int) -> dict[str, np.ndarray]:
     """From -0.5 to 0.5: no bias is adapted, so the classes lie on two sides of zero."""
     label_N = np.arange(n, dtype=np.int32) % 2
     noise = np.random.default_rng(n).uniform(0, 0.3, (n, 8, 8, 1)).astype(np.float32)
@@ -65,8 +65,8 @@ def build(config: Config) -> Experiment:
     return Experiment(
         task=lora(classify(MLP_), rank=RANK, alpha=ALPHA, paths=PATHS),
         optimizer=optimizer,
-        train=ArrayPipeline(pictures(32), batch=8, seed=0),
-        evals={"test": Evaluation(ArrayPipeline(pictures(8), batch=4), probabilities(MLP_), accuracy)},
+        train=ArrayPipeline(images(32), batch=8, seed=0),
+        evals={"test": Evaluation(ArrayPipeline(images(8), batch=4), probabilities(MLP_), accuracy)},
         steps=config.steps,
         predictor=predictor(MLP_, GREYS, read=read, caption=captioned),
     )

@@ -1,4 +1,4 @@
-"""A classifier of made-up 8 x 8 pictures, light or dark, with what `jaxmodels predict` needs.
+"""A classifier of generated 8 x 8 images, light or dark, with what `jaxmodels predict` needs.
 
 Dimensions: N examples.
 """
@@ -30,7 +30,7 @@ def arrays(n: int) -> dict[str, np.ndarray]:
     return {"image": noise + np.float32(0.7) * label_N[:, None, None, None], "label": label_N}
 
 
-def pictures(predictions, batches) -> dict[str, np.ndarray]:
+def drawn(predictions, batches) -> dict[str, np.ndarray]:
     return {"first": (255 * batches[0]["image"][0]).astype(np.uint8)}
 
 
@@ -42,7 +42,7 @@ def build(config: Config) -> Experiment:
         train=ArrayPipeline(arrays(32), batch=8, seed=config.seed),
         evals={
             "test": Evaluation(
-                ArrayPipeline(arrays(8), batch=8), predict=probabilities(model), pictures=pictures
+                ArrayPipeline(arrays(8), batch=8), predict=probabilities(model), pictures=drawn
             )
         },
         steps=config.steps,

@@ -41,7 +41,7 @@ def test_it_is_flaxs(x, evaluates):
 
 
 class Net(nn.Module):
-    """Batch normalisation, by whichever class, then the mean over places."""
+    """Batch normalisation, by whichever class, then the mean over positions."""
 
     norm: type
     flat: bool = False

@@ -17,7 +17,7 @@ CASES = {
     "side by side": ((2, 6, 8, 3), 2, 2, NONE),
     "with a rest": ((2, 7, 9, 3), 2, 2, NONE),
     "by threes": ((2, 7, 9, 3), 3, 3, NONE),
-    "at every place": ((2, 6, 5, 3), 3, 1, ((1, 1), (1, 1))),
+    "at every position": ((2, 6, 5, 3), 3, 1, ((1, 1), (1, 1))),
     "overlapping": ((2, 9, 8, 3), 3, 2, NONE),
     "overlapping, as a ResNet's": ((2, 8, 7, 3), 3, 2, ((1, 1), (1, 1))),
     "over the far edge": ((2, 8, 6, 3), 3, 2, ((0, 1), (0, 1))),

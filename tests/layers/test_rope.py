@@ -39,10 +39,10 @@ def vectors(seed):
 
 @pytest.mark.slow
 def test_each_pair_is_a_complex_number_that_turns():
-    x, place_BT = vectors(0), np.random.default_rng(1).integers(0, 1000, (B, T))
+    x, position_BT = vectors(0), np.random.default_rng(1).integers(0, 1000, (B, T))
     z = x[..., : D // 2] + 1j * x[..., D // 2 :].astype(np.float64)
-    turned = z * np.exp(1j * place_BT[:, :, None, None] * 500.0 ** (-np.arange(0, D, 2) / D))
-    got = rotate(jnp.asarray(x), rotations(jnp.asarray(place_BT), D, 500.0))
+    turned = z * np.exp(1j * position_BT[:, :, None, None] * 500.0 ** (-np.arange(0, D, 2) / D))
+    got = rotate(jnp.asarray(x), rotations(jnp.asarray(position_BT), D, 500.0))
     np.testing.assert_allclose(got, np.concatenate([turned.real, turned.imag], -1), rtol=1e-3, atol=3e-4)
 
 

@@ -107,9 +107,9 @@ def test_texts_packed_into_a_row_are_as_if_alone(offset):
 
 def test_every_token_sees_both_sides():
     variables = params_of(ENCODER)
-    for place in (0, T - 1):
+    for position in (0, T - 1):
         changed = TOKENS.copy()
-        changed[:, place] = TOKENS[:, place] % (V - 1) + 1
+        changed[:, position] = TOKENS[:, position] % (V - 1) + 1
         moved = abs(ENCODER.apply(variables, changed) - ENCODER.apply(variables, TOKENS)).max(-1)
         assert (moved > 1e-6).all()
 

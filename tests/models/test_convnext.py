@@ -7,7 +7,7 @@ from itertools import pairwise
 import jax
 import numpy as np
 import pytest
-from foreign import count, pictures, shapes
+from foreign import count, random_images, shapes
 
 from jaxmodels.models.convnext import ConvNeXt, convnext_base, convnext_large, convnext_small, convnext_tiny
 
@@ -39,7 +39,7 @@ def test_the_published_sizes_match_the_hand_count(make, want):
 
 @pytest.mark.slow
 def test_features_are_maps_by_stage_and_without_classes_come_the_pooled_ones():
-    model, x = ConvNeXt(0, (1, 2), (4, 6), patch=2), pictures(2, 8, 8, 3)
+    model, x = ConvNeXt(0, (1, 2), (4, 6), patch=2), random_images(2, 8, 8, 3)
     variables = jax.jit(model.init)(jax.random.key(0), x)
     maps = jax.jit(lambda v: model.apply(v, x, method="features"))(variables)
     assert {name: m.shape for name, m in maps.items()} == {
@@ -55,7 +55,7 @@ def test_features_are_maps_by_stage_and_without_classes_come_the_pooled_ones():
 
 @pytest.mark.slow
 def test_stochastic_depth_leaves_the_first_block_alone_and_drops_the_last_for_whole_examples():
-    model, x = ConvNeXt(3, (1, 1), (4, 6), patch=2, drop_path=0.5, layer_scale=1.0), pictures(8, 8, 8, 3)
+    model, x = ConvNeXt(3, (1, 1), (4, 6), patch=2, drop_path=0.5, layer_scale=1.0), random_images(8, 8, 8, 3)
     variables = jax.jit(model.init)(jax.random.key(0), x)
     maps = jax.jit(lambda v, keys: model.apply(v, x, keys, method="features"))
     still, moved = maps(variables, None), maps(variables, jax.random.split(jax.random.key(1), 8))

@@ -1,11 +1,11 @@
-"""Dimensions: B batch, H W image, P places of the map, Q queries, D width, K classes, L layers."""
+"""Dimensions: B batch, H W image, P positions of the map, Q queries, D width, K classes, L layers."""
 
 from __future__ import annotations
 
 import jax
 import numpy as np
 import pytest
-from foreign import count, pictures
+from foreign import count, random_images
 
 from jaxmodels.models.detr import DETR, position_encoding
 from jaxmodels.models.resnet import Basic, ResNet, resnet50
@@ -16,7 +16,7 @@ BACKBONE = ResNet(0, (1, 1), Basic, widths=(4, 6), stem="plain", stem_width=4)
 MODEL = DETR(
     BACKBONE, "stage_2", classes=3, queries=5, width=8, heads=2, depth=2, hidden_width=12, dropout=0.0
 )
-X = pictures(2, 8, 12, 3)
+X = random_images(2, 8, 12, 3)
 
 
 @pytest.mark.slow
@@ -87,15 +87,15 @@ def test_it_equals_pytorch():
     h, w = features.shape[1:3]
     kernel = params["project"]["kernel"][0, 0]
     x = (t(features) @ t(kernel) + t(params["project"]["bias"])).reshape(2, h * w, 8)
-    place = t(position_encoding(h, w, 8))
+    encoding = t(position_encoding(h, w, 8))
     for i in range(2):
         p = jax.tree.map(lambda a, i=i: a[i], params["encoder"])
-        x = mlp(norm(x + attend(x + place, x + place, x, p, "self"), p["norm_self"]), p)
+        x = mlp(norm(x + attend(x + encoding, x + encoding, x, p, "self"), p["norm_self"]), p)
     query, y = t(params["query"]), torch.zeros(2, 5, 8)
     for i in range(2):
         p = jax.tree.map(lambda a, i=i: a[i], params["decoder"])
         y = norm(y + attend(y + query, y + query, y, p, "self"), p["norm_self"])
-        y = mlp(norm(y + attend(y + query, x + place, x, p, "cross"), p["norm_cross"]), p)
+        y = mlp(norm(y + attend(y + query, x + encoding, x, p, "cross"), p["norm_cross"]), p)
         out = norm(y, params["norm"])
         np.testing.assert_allclose(
             got.logits_LBQK[i], dense(out, params["head"]).numpy(), rtol=1e-3, atol=1e-4
@@ -110,7 +110,7 @@ def test_it_equals_pytorch():
         np.testing.assert_allclose(got.boxes_LBQ4[i], want.numpy(), rtol=1e-3, atol=1e-3)
 
 
-def test_places_run_from_above_zero_to_two_pi_both_ways():
+def test_encodings_run_from_above_zero_to_two_pi_both_ways():
     got = position_encoding(2, 4, 8).reshape(2, 4, 8)
     for n, at, angle in ((4, 0, np.pi), (4, 1, 2 * np.pi)):
         np.testing.assert_allclose(

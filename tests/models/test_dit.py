@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from foreign import count, pictures
+from foreign import count, random_images
 
 from jaxmodels.models.dit import DiT, dit_b, dit_xl, position_encoding
 
 pytestmark = pytest.mark.fast
 
 MODEL = DiT(8, 2, 2, patch=2, hidden_width=12, classes=3)
-X, TIME, LABEL = pictures(2, 4, 6, 3), np.array([0.1, 0.7], np.float32), np.array([2, 3])
+X, TIME, LABEL = random_images(2, 4, 6, 3), np.array([0.1, 0.7], np.float32), np.array([2, 3])
 
 
 def by_hand(depth, D, patch, C, classes):
@@ -82,7 +82,7 @@ def test_it_equals_pytorch():
     np.testing.assert_allclose(got, want.numpy(), rtol=2e-4, atol=2e-4)
 
 
-def test_places_are_those_of_the_paper():
+def test_position_encodings_are_those_of_the_paper():
     """A quarter of the width each: sines and cosines of the column, then of the row."""
     got = position_encoding(2, 3, 8)
     assert got.shape == (6, 8)

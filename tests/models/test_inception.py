@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from foreign import count, pictures, shapes
+from foreign import count, random_images, shapes
 
 from jaxmodels.models.inception import googlenet, googlenet_28, inception_v3
 
@@ -65,7 +65,7 @@ def test_features_are_maps_by_stage(model, size, want):
 
 @pytest.mark.slow
 def test_without_classes_come_the_pooled_features():
-    bare, x = googlenet_28(0), pictures(2, 28, 28, 1)
+    bare, x = googlenet_28(0), random_images(2, 28, 28, 1)
     variables = jax.jit(bare.init)(jax.random.key(0), x)
     both = jax.jit(lambda v: (bare.apply(v, x), bare.apply(v, x, method="features")["stage_3"].mean((1, 2))))
     got, want = both(variables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from foreign import count, pictures, shapes
+from foreign import count, random_images, shapes
 
 from jaxmodels.models.mixer import Mixer, mixer_b16, mixer_l16
 
@@ -32,7 +32,7 @@ def test_it_equals_pytorch_block_by_block():
     torch = pytest.importorskip("torch")
     from torch.nn.functional import conv2d, gelu, layer_norm, linear
 
-    x = pictures(2, 8, 12, 3)
+    x = random_images(2, 8, 12, 3)
     params = jax.jit(MODEL.init)(jax.random.key(0), x)["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: rng.normal(size=p.shape, scale=0.5).astype(np.float32), params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from foreign import count, pictures, shapes
+from foreign import count, random_images, shapes
 
 from jaxmodels.models.mobilenet import (
     Inverted,
@@ -80,7 +80,7 @@ def test_features_end_at_each_resolution():
 def test_without_classes_come_the_pooled_features_and_dropout_needs_keys():
     rows = (Inverted(3, 4, 4), Inverted(3, 8, 6, 2))
     model, bare = (MobileNet(classes, rows, stem=4, last=7, dropout=0.5) for classes in (3, 0))
-    x = pictures(4, 8, 8, 1)
+    x = random_images(4, 8, 8, 1)
     variables = jax.jit(model.init)(jax.random.key(0), x)
     params = dict(variables["params"])
     head = params.pop("head")

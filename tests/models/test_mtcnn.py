@@ -1,6 +1,6 @@
 """The published networks against PyTorch's layers, and the cascade with networks whose answers are known.
 
-Dimensions: N windows, H W picture.
+Dimensions: N windows, H W image.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from foreign import pictures
+from foreign import random_images
 
 from jaxmodels.convert.load import load_weights
 from jaxmodels.models.mtcnn import FacePrediction, onet, pnet, rnet
@@ -57,7 +57,7 @@ def test_the_published_networks_say_what_pytorch_says(name, real):
     path = real("weights") / "mtcnn" / f"{name}.pt"
     found = load_weights(make(), path, layout="facenet-pytorch")
     assert sum(x.size for x in jax.tree.leaves(found.params)) == WEIGHTS[name]
-    images = pictures(3, size, size, 3) if name != "pnet" else pictures(2, 29, 40, 3)
+    images = random_images(3, size, size, 3) if name != "pnet" else random_images(2, 29, 40, 3)
     got = network(found)(images)
     weights = torch.load(path, weights_only=True)
     model = found.model
@@ -71,7 +71,7 @@ def test_the_published_networks_say_what_pytorch_says(name, real):
 
 
 @pytest.mark.slow
-def test_the_published_networks_find_no_face_in_a_plain_picture(real):
+def test_the_published_networks_find_no_face_in_a_plain_image(real):
     pytest.importorskip("torch")
     image = pytest.importorskip("PIL.Image").new("RGB", (60, 40), (90, 120, 90))
     folder = real("weights") / "mtcnn"

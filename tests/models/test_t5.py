@@ -64,7 +64,7 @@ def test_sizes_match_the_hand_count(model, parameters):
 @pytest.mark.slow
 @fast
 def test_near_keys_have_buckets_of_their_own_and_far_ones_share():
-    """By hand, for 8 buckets and 16 places: causal 0 to 3 alone, then 4-5, 6-7, 8-11 and the rest."""
+    """By hand, for 8 buckets and 16 distances: causal 0 to 3 alone, then 4-5, 6-7, 8-11 and the rest."""
     back = np.arange(20)
     got = bucket(-jnp.asarray(back), both_ways=False, buckets=8, furthest=16)
     np.testing.assert_array_equal(got, [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7])

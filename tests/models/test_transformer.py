@@ -65,9 +65,9 @@ def test_sizes_match_the_hand_count_and_the_papers_within_four_percent(model, pa
 @fast
 def test_positions_are_the_papers_sines_and_cosines():
     got = sinusoids(jnp.array([[0, 1, 7]]), 6)[0]
-    for row, place in zip(got, (0, 1, 7), strict=True):
+    for row, position in zip(got, (0, 1, 7), strict=True):
         for i in range(3):
-            angle = place / 10_000 ** (2 * i / 6)
+            angle = position / 10_000 ** (2 * i / 6)
             np.testing.assert_allclose(
                 row[2 * i : 2 * i + 2], [np.sin(angle), np.cos(angle)], rtol=1e-5, atol=1e-6
             )

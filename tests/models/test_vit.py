@@ -57,7 +57,7 @@ def test_base_matches_the_hand_count():
 
 @pytest.mark.slow
 def test_the_small_size_for_grey_images_matches_the_hand_count():
-    """No class token: 16 x 64 + 64, 49 places, six blocks, the last normalisation, the head."""
+    """No class token: 16 x 64 + 64, 49 positions, six blocks, the last normalisation, the head."""
     block = 64 * 192 + 192 + 64 * 64 + 64 + 2 * 64 * 128 + 128 + 64 + 4 * 64
     assert count(vit.vit_28(10), 28, 28, 1) == 1_088 + 49 * 64 + 6 * block + 128 + 650 == 205_834
 

@@ -51,13 +51,13 @@ class Browser:
 
         # The protocol wants the descriptors 3 and 4; a process of its own places them, as JAX's threads bear
         # no fork here.
-        place = (
+        program = (
             "import os, sys, fcntl; a, b = (fcntl.fcntl(int(x), fcntl.F_DUPFD, 10) for x in sys.argv[1:3]); "
         )
-        place += "os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
+        program += "os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
         browser = [path, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", place, str(theirs_in), str(theirs_out), *browser],
+            [sys.executable, "-c", program, str(theirs_in), str(theirs_out), *browser],
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -139,7 +139,7 @@ class Browser:
         ]
 
     def screenshot(self, file: Path) -> None:
-        """The whole page as a picture."""
+        """The whole page as an image."""
         size = self("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 8000), "scale": 1}
         said = self("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)

@@ -260,7 +260,7 @@ def test_the_page_names_nothing_outside_of_itself(tmp_path):
     assert any(attrs.get("name") == "viewport" for _, attrs in parsed.tags)
 
 
-def test_pictures_and_texts_of_the_folder_are_in_the_page(tmp_path):
+def test_images_and_texts_of_the_folder_are_in_the_page(tmp_path):
     run = write_run(tmp_path / "run")
     (run / "pictures").mkdir()
     for n in (5, 40):
@@ -273,7 +273,7 @@ def test_pictures_and_texts_of_the_folder_are_in_the_page(tmp_path):
     assert "1 of 3 images are omitted" in parsed.text
 
 
-def test_pictures_that_would_make_the_page_too_large_are_left_out(tmp_path):
+def test_images_that_would_make_the_page_too_large_are_left_out(tmp_path):
     run = write_run(tmp_path / "run")
     (run / "pictures").mkdir()
     for n in range(6):

@@ -157,7 +157,7 @@ def test_a_process_that_died_holds_nothing(tmp_path):
     opened(tmp_path, RunDefinition("", {}, {}))
 
 
-def test_a_place_that_cannot_be_written_is_said_with_what_to_do(tmp_path):
+def test_a_folder_that_cannot_be_written_is_said_with_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ValueError,

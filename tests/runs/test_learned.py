@@ -85,7 +85,7 @@ def test_numbers_and_arrays_of_numpy_come_as_equal_ones_of_python():
     assert got == [float(third), 2**60, [float(third)], ["a"]] and np.float32(got[0]) == third
 
 
-def test_a_place_keeps_its_name_when_it_moves_and_two_places_never_share_one(tmp_path):
+def test_a_path_keeps_its_name_when_it_moves_and_two_paths_never_share_one(tmp_path):
     with Memory().building():
         assert [portable_name(tmp_path / x) for x in ("a/train", "b/train", "a/train", "c")] == [
             "train",

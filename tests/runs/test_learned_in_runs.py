@@ -92,7 +92,7 @@ def rows(n: int) -> str:
 
 
 @pytest.fixture
-def pictures(tmp_path, monkeypatch):
+def image_folders(tmp_path, monkeypatch):
     """data/train and data/test of three colours, and an experiment that learns them."""
     image = pytest.importorskip("PIL.Image")
     for part in ("train", "test"):
@@ -113,31 +113,31 @@ def said(run, file="it.png"):
     }
 
 
-def test_a_renamed_class_folder_renames_no_answer(pictures):
+def test_a_renamed_class_folder_renames_no_answer(image_folders):
     train("colours.py", folder="run", mesh="data=1")
     before = said("run")
     assert before["class"] == "red"
-    (pictures / "data" / "train" / "red").rename(
-        pictures / "data" / "train" / "a red"
+    (image_folders / "data" / "train" / "red").rename(
+        image_folders / "data" / "train" / "a red"
     )  # now the first by name
     assert said("run") == before
 
 
-def test_a_run_predicts_without_its_data(pictures):
+def test_a_run_predicts_without_its_data(image_folders):
     train("colours.py", folder="run", mesh="data=1")
     before = said("run")
     shutil.rmtree("data")
     assert said("run") == before
 
 
-def test_a_class_folder_that_is_missing_in_test_shifts_no_label(pictures):
+def test_a_class_folder_that_is_missing_in_test_shifts_no_label(image_folders):
     shutil.rmtree("data/test/blue")
     assert train("colours.py", folder="run", mesh="data=1").metrics["test/accuracy"] == 1.0
 
 
 @fast
 @pytest.mark.parametrize("below", ["", "test"], ids=["bare", "in a folder"])
-def test_the_only_class_folder_in_an_archive_for_testing_has_the_label_of_training(pictures, below):
+def test_the_only_class_folder_in_an_archive_for_testing_has_the_label_of_training(image_folders, below):
     shutil.make_archive("train", "zip", "data/train")
     for name in ("blue", "green"):
         shutil.rmtree(f"data/test/{name}")
@@ -152,18 +152,18 @@ def test_the_only_class_folder_in_an_archive_for_testing_has_the_label_of_traini
     assert image_folder("train.zip", size=4, batch=3).rows(0, 0, 3)["label"].tolist() == [0, 1, 2]
 
 
-def test_a_class_folder_that_only_test_has_is_named(pictures):
-    (pictures / "data" / "test" / "red").rename(pictures / "data" / "test" / "crimson")
+def test_a_class_folder_that_only_test_has_is_named(image_folders):
+    (image_folders / "data" / "test" / "red").rename(image_folders / "data" / "test" / "crimson")
     with pytest.raises(ValueError, match=r"data/test: got a folder 'crimson'; expected .* blue, green, red"):
         train("colours.py", folder="run", mesh="data=1")
 
 
-def test_a_report_names_the_classes_that_were_learned(pictures):
+def test_a_report_names_the_classes_that_were_learned(image_folders):
     pytest.importorskip("plotly")
     train("colours.py", folder="run", mesh="data=1")
     for part in ("train", "test"):
         shutil.rmtree(f"data/{part}/blue")
-    (pictures / "data" / "train" / "blue").mkdir()  # so that it is no class any more
+    (image_folders / "data" / "train" / "blue").mkdir()  # so that it is no class any more
     path = report("run", evaluate=True)
     assert "blue" in path.read_text()
 

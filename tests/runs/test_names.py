@@ -135,15 +135,15 @@ def test_a_working_directory_that_cannot_be_used_is_refused_too(tmp_path, monkey
         train(str(Path(swept.__file__).parent / "bare_jax.py"), mesh="data=1")
 
 
-def test_pictures_of_evaluations_and_predictions_stay_in_their_folder(tmp_path):
+def test_images_of_evaluations_and_predictions_stay_in_their_folder(tmp_path):
     folder = Folder(tmp_path / "run", keep=1)
     folder.open(RunDefinition("", {}, {}))
     pixels = np.zeros((2, 2, 1), np.uint8)
     for name in ("../out", "a/b", "test-x", "..", "/etc/passwd"):
         folder.write_picture(name, pixels)
     folder.close()
-    pictures = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())
-    assert len(pictures) == 5 and "test-x.png" in pictures
+    names = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())
+    assert len(names) == 5 and "test-x.png" in names
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
     predictor = Predictor(

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs.test_learned_in_runs import FOLDERS, pictures, said  # noqa: F401  (a fixture)
+from runs.test_learned_in_runs import FOLDERS, image_folders, said  # noqa: F401  (a fixture)
 
 from jaxmodels import sweep, train
 from jaxmodels.parallel import mesh
@@ -102,11 +102,11 @@ def test_a_sweep_is_not_gone_on_with_on_other_data_nor_is_a_run_that_was_taken_o
     )
 
 
-def test_a_member_that_is_taken_predicts_without_its_data(pictures):  # noqa: F811
+def test_a_member_that_is_taken_predicts_without_its_data(image_folders):  # noqa: F811
     Path("colours.py").write_text(COLOURED)
     sweep("colours.py", folder="swept", lr=[0.5, 1.0])
-    (pictures / "data" / "train" / "red").rename(
-        pictures / "data" / "train" / "a red"
+    (image_folders / "data" / "train" / "red").rename(
+        image_folders / "data" / "train" / "a red"
     )  # now the first by name
     assert said(extract_member("swept", "lr=1.0", "taken"))["class"] == "red"
     shutil.rmtree("data")

@@ -66,7 +66,7 @@ def assigned(boxes, present, reach=2.0):
 
 
 @pytest.mark.fast
-def test_a_place_finds_the_box_in_whose_middle_it_is_on_the_level_of_its_size():
+def test_a_location_finds_the_box_in_whose_middle_it_is_on_the_level_of_its_size():
     """With a reach of 2 strides, edges up to 16 pixels away are the fine level's, others the coarse one's."""
     target_P, positive_P = assigned([[2, 2, 14, 14], [0, 0, 32, 32]], [1, 1])
     center_P2, stride_P = locations()
@@ -89,7 +89,7 @@ def test_of_two_boxes_the_smaller_is_found_and_absent_ones_never():
     assert not assigned([[0, 0, 16, 16], [1, 1, 13, 13]], [0, 0])[1].any()
 
 
-def test_levels_give_places_with_their_centres_and_boxes_around_them():
+def test_levels_give_locations_with_their_centres_and_boxes_around_them():
     model, x = detector(), jnp.zeros((2, H, W, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     got = jax.eval_shape(model.apply, variables, x)

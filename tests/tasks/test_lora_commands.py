@@ -31,25 +31,25 @@ def merged(run):
 
 
 @pytest.fixture(scope="module")
-def pictured(tmp_path_factory):
+def image_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lora") / "run"
     train(tiny_lora.__file__, folder=str(folder), mesh="data=1")
     return folder
 
 
-def test_predictions_scores_and_examples_are_the_merged_models(pictured, tmp_path):
+def test_predictions_scores_and_examples_are_the_merged_models(image_run, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="needs pillow")
-    experiment, params = merged(pictured)
+    experiment, params = merged(image_run)
     inner = classify(tiny_lora.MLP_)
-    data = {**tiny_lora.pictures(8), "weight": np.ones(8, np.float32)}
+    data = {**tiny_lora.images(8), "weight": np.ones(8, np.float32)}
     assert inner.examine is not None
     probability_NK = np.asarray(inner.examine(params, {}, data)["probability"])
     accuracy = (probability_NK.argmax(1) == data["label"]).mean()
-    said = jaxmodels.evaluate(pictured, mesh="data=1")
+    said = jaxmodels.evaluate(image_run, mesh="data=1")
     assert accuracy > 0.8
     assert said["test/of_predictions"] == said["test/accuracy"] == pytest.approx(accuracy)
     image.fromarray(np.full((8, 8), 230, np.uint8)).save(tmp_path / "light.png")
-    [one] = jaxmodels.predict(pictured, [tmp_path / "light.png"], mesh="data=1")
+    [one] = jaxmodels.predict(image_run, [tmp_path / "light.png"], mesh="data=1")
     assert experiment.predictor is not None
     grey = experiment.predictor.read(tmp_path / "light.png")["image"][None]
     logits = tiny_lora.MLP_.apply({"params": params}, grey)[0]
@@ -58,10 +58,10 @@ def test_predictions_scores_and_examples_are_the_merged_models(pictured, tmp_pat
     assert one["probability"] == pytest.approx(want.max(), abs=2e-4)
 
 
-def test_a_report_of_its_examples_can_be_made(pictured, capsys):
+def test_a_report_of_its_examples_can_be_made(image_run, capsys):
     pytest.importorskip("plotly", reason="needs jaxmodels[report]")
-    assert cli.main(["report", str(pictured), "--evaluate"]) == 0
-    assert "onfusion" in (pictured / "report.html").read_text() and "examples" not in capsys.readouterr().err
+    assert cli.main(["report", str(image_run), "--evaluate"]) == 0
+    assert "onfusion" in (image_run / "report.html").read_text() and "examples" not in capsys.readouterr().err
 
 
 def test_it_writes_what_the_merged_model_writes(tmp_path):

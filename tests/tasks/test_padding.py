@@ -85,7 +85,7 @@ def test_regression_and_embeddings_do_not_see_it():
 
 
 @pytest.mark.slow
-def test_masked_tokens_are_chosen_among_the_texts_alone_and_in_the_same_places():
+def test_masked_tokens_are_chosen_among_the_texts_alone_and_at_the_same_positions():
     task = masked(MaskedLM(BERT), mask=1, vocabulary=V, rate=0.5)
     params, _ = task.init(KEY, batch(5))
     short, long = (jax.jit(task.evaluate)(params, {}, x)["loss"] for x in (batch(5), batch(9, 6)))

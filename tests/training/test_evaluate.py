@@ -87,7 +87,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def pictures(folder: Path, **levels: list[int]) -> Path:
+def write_images(folder: Path, **levels: list[int]) -> Path:
     image = pytest.importorskip("PIL.Image", reason="no pillow: pip install 'jaxmodels[data]'")
     for name, values in levels.items():
         (folder / name).mkdir(parents=True)
@@ -96,12 +96,12 @@ def pictures(folder: Path, **levels: list[int]) -> Path:
     return folder
 
 
-def test_other_pictures_are_evaluated_with_the_runs_classes(tmp_path, capsys):
+def test_other_images_are_evaluated_with_the_runs_classes(tmp_path, capsys):
     for part in ("train", "val"):
-        pictures(tmp_path / "data" / part, bright=[200, 220, 240], dark=[10, 30, 50])
+        write_images(tmp_path / "data" / part, bright=[200, 220, 240], dark=[10, 30, 50])
     run = str(tmp_path / "run")
     train(write(tmp_path / "images.py", IMAGES), where=str(tmp_path / "data"), folder=run, mesh="data=1")
-    other = pictures(
+    other = write_images(
         tmp_path / "other", dark=[20, 25, 215]
     )  # one in three is labelled wrong, and there is no bright/
     shutil.rmtree(tmp_path / "data")  # what it was trained on is not needed

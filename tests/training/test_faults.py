@@ -458,22 +458,22 @@ def test_evaluate_does_not_take_another_checkpoint_for_the_best_without_being_to
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    disk = tmp_path / "disk"
+    disk.mkdir()
     try:
         mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
         )
     except FileNotFoundError:
         mounted = None
     if mounted is None or mounted.returncode:
         pytest.skip("needs the right to mount a small file system")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
 
 
-def fill(place: Path) -> None:
-    with (place / "filler").open("wb", buffering=0) as file:
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb", buffering=0) as file:
         for size in (4096, 512, 1):
             try:
                 while file.write(bytes(size)) == size:

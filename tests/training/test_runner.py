@@ -605,7 +605,7 @@ def test_the_environment_of_a_run_is_written_down(tmp_path):
 # Pictures, and a step of one's own
 
 
-def test_an_evaluations_pictures_land_in_the_runs_folder(tmp_path):
+def test_an_evaluations_images_are_in_the_runs_folder(tmp_path):
     from files import tiny_pictures
     from PIL import Image
 
@@ -614,10 +614,10 @@ def test_an_evaluations_pictures_land_in_the_runs_folder(tmp_path):
         "test-first-10.png",
         "test-first-20.png",
     ]
-    with Image.open(tmp_path / "run" / "pictures" / "test-first-20.png") as picture:
-        assert (picture.size, picture.mode) == ((8, 8), "L")
+    with Image.open(tmp_path / "run" / "pictures" / "test-first-20.png") as image:
+        assert (image.size, image.mode) == ((8, 8), "L")
         np.testing.assert_array_equal(
-            np.asarray(picture), (255 * tiny_pictures.arrays(8)["image"][0, ..., 0]).astype(np.uint8)
+            np.asarray(image), (255 * tiny_pictures.arrays(8)["image"][0, ..., 0]).astype(np.uint8)
         )
 
 
