@@ -58,6 +58,10 @@ class Decoder(NamedTuple):
         index_BN: which of the T tokens to give logits after; None is all. Serving needs it; None: the
         model's cache cannot take several tokens.
 
+    logits(params, extra, batch) gives logits_BTV of the token after each of batch["tokens"] (BT), without a
+        cache; of a model with a source, batch["source"] (BS) is its text, and batch["source_segments"] (BS) is 0
+        where that is padding. Export needs it.
+
     Every array of the cache has the batch as its second axis, so that beam search can reorder the rows.
     """
 
@@ -71,6 +75,7 @@ class Decoder(NamedTuple):
     prompt: str = ""  # the default prompt
     source: bool = False  # the prompt is a text to translate or transform, not one to continue
     extend: Callable[..., tuple[jax.Array, Any]] | None = None
+    logits: Callable[[Any, Any, Mapping[str, Any]], jax.Array] | None = None
 
     @property
     def ends(self) -> tuple[int, ...]:

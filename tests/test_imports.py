@@ -91,7 +91,7 @@ ARROWS: dict[str, list[str]] = {
     ],
     "export": [
         *("export", "inference", "interfaces", "task", "paths", "runs.files", "runs.learned", "runs.png"),
-        *("convert", "data.formats.audio"),
+        *("convert", "data.formats.audio", "layers.attention"),
     ],
     "commands": [
         "",

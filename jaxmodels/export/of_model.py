@@ -6,11 +6,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmodels.export.program import Program
 from jaxmodels.inference.model import Model
-from jaxmodels.interfaces import Predictor
+from jaxmodels.interfaces import Decoder, Predictor
 from jaxmodels.runs.learned import read_learned
 
 WORDS = tuple(4**n for n in range(7))  # of the texts that show which lengths a text model takes
@@ -22,10 +23,52 @@ def program_of(model: Model, like: Sequence[Any] = ()) -> Program:
     if model.step is not None:
         values = read_learned(model.source)
         about["learned"] = {name: x for name, x in values.items() if not name.startswith("pipeline ")}
+    if model.predictor is None and model.decoder is not None:
+        return _language_model(model, model.decoder, about, like)
     predictor = model.require_predictor()
     examples = _examples(predictor, like)
     about |= {"input": predictor.input, **predictor.settings()}
     return Program(predictor.predict, model.params, model.extra, examples, about)
+
+
+def _language_model(
+    model: Model, decoder: Decoder, about: dict[str, Any], like: Sequence[Any]
+) -> Program:
+    """Logits of the token after each token, for texts of any length that the model takes."""
+    logits = decoder.logits
+    if logits is None:
+        raise ValueError(
+            f"export: got {model.name}, whose decoder gives no logits of whole texts; expected Decoder.logits. "
+            "Make the decoder with jaxmodels.tasks.language, or give it this function"
+        )
+    if like:
+        raise ValueError(
+            "--like: got inputs for a language model; expected none, as it takes texts of any length. Leave "
+            "them out"
+        )
+
+    def function(params: Any, extra: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return {"logits": logits(params, extra, batch)}
+
+    def example(length: int) -> dict[str, np.ndarray]:
+        tokens = {"tokens": np.zeros(length, np.int32)}
+        source = {"source": np.zeros(length + 1, np.int32), "source_segments": np.ones(length + 1, np.int32)}
+        return {**source, **tokens} if decoder.source else tokens
+
+    shape = jax.eval_shape(
+        function, model.params, model.extra, {key: x[None] for key, x in example(1).items()}
+    )["logits"]
+    random = np.random.default_rng(0)
+    examples: list[Mapping[str, np.ndarray]] = []
+    for length in sorted({1, min(5, decoder.length), decoder.length}):
+        zeros = example(length)
+        examples.append({
+            key: x if key == "source_segments" else random.integers(0, shape.shape[-1], len(x), np.int32)
+            for key, x in zeros.items()
+        })
+    special = {"begin": decoder.begin, "end": list(decoder.ends)}
+    about |= {"input": "text", "vocabulary": shape.shape[-1], **special}
+    return Program(function, model.params, model.extra, examples, about)
 
 
 def _examples(predictor: Predictor, like: Sequence[Any]) -> list[Mapping[str, np.ndarray]]:

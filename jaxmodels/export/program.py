@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.export.inputs import Inputs
+from jaxmodels.layers.attention import lowered_for
 from jaxmodels.paths import by_path
 
 OUTPUT = "output"  # the name of the only output of a model that names none
@@ -44,7 +45,8 @@ class Program(NamedTuple):
 
         def function(batch: Mapping[str, Any]) -> dict[str, jax.Array]:
             params, extra = jax.tree.map(jnp.asarray, held)
-            return self.outputs(params, extra, batch)
+            with lowered_for("definition"):  # of attention: its kernels are for one platform, or one length
+                return self.outputs(params, extra, batch)
 
         return function
 

@@ -50,6 +50,7 @@ def load(
 
 def _weights(source: Path, adapter: str | Path | None, adapters: Mapping[str, str | Path]) -> Model:
     """The model of a folder with config.json, or of a llama2.c file: of texts, or of images."""
+    from jaxmodels.convert.encoder import encodes, open_encoder
     from jaxmodels.convert.image import open_image_model
     from jaxmodels.convert.load import generates
     from jaxmodels.convert.peft import load_adapter
@@ -70,5 +71,8 @@ def _weights(source: Path, adapter: str | Path | None, adapters: Mapping[str, st
             f"{source}: got adapters by names for a model that does not generate text; expected one adapter, "
             "which is merged. Give one."
         )
+    if encodes(source):
+        encoder = open_encoder(source, adapter=adapter)
+        return Model(source, encoder.params, {}, predictor=encoder.predictor)
     image = open_image_model(source, caption=captioned, adapter=adapter)
     return Model(source, image.params, image.extra, predictor=image.predictor)

@@ -94,7 +94,7 @@ def _dispatch(
         return cudnn(q_BTHD, k_BSGD, v_BSGD, mask, scale)
     if platform == "tpu" and suits_tpu(q_BTHD, k_BSGD, mask, bias_HTS):
         return tpu(q_BTHD, k_BSGD, v_BSGD, mask, scale)
-    if S >= LONG and T > 1 and bias_HTS is None and platform != "definition":
+    if platform != "definition" and S >= LONG and T > 1 and bias_HTS is None:
         return blockwise(q_BTHD, k_BSGD, v_BSGD, mask, scale)
     return reference(q_BTHD, k_BSGD, v_BSGD, mask, scale, bias_HTS)
 

@@ -122,4 +122,9 @@ def decoder(
         logits_B1V, cache = extend(params, extra, tokens_B[:, None], jnp.ones_like(tokens_B), cache)
         return logits_B1V[:, 0], cache
 
-    return Decoder(read, write, encode, decode, model.length, begin, end, prompt, extend=extend)
+    def logits(params, extra, batch):
+        variables = {"params": params, **extra}
+        x_BTM, _ = model.apply(variables, batch["tokens"], method="hidden")
+        return x_BTM @ model.apply(variables, method="table").astype(x_BTM.dtype).T
+
+    return Decoder(read, write, encode, decode, model.length, begin, end, prompt, False, extend, logits)

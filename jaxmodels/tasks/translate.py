@@ -97,4 +97,12 @@ def decoder(
     def write(params, extra, tokens_B, cache):
         return logits(params, extra, tokens_B, None, None, cache)
 
-    return Decoder(read, write, encode, decode, model.length, begin, end, prompt, source=True)
+    def all_logits(params, extra, batch):
+        variables, segments_BS = {"params": params, **extra}, batch["source_segments"]
+        memory_BSM = model.apply(variables, batch["source"], None, segments_BS, method="encode")
+        x_BTM, _ = model.apply(variables, batch["tokens"], memory_BSM, segments_BS, method="hidden")
+        return x_BTM @ model.apply(variables, method="table").astype(x_BTM.dtype).T
+
+    return Decoder(
+        read, write, encode, decode, model.length, begin, end, prompt, source=True, logits=all_logits
+    )
