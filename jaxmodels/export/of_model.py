@@ -31,9 +31,7 @@ def program_of(model: Model, like: Sequence[Any] = ()) -> Program:
     return Program(predictor.predict, model.params, model.extra, examples, about)
 
 
-def _language_model(
-    model: Model, decoder: Decoder, about: dict[str, Any], like: Sequence[Any]
-) -> Program:
+def _language_model(model: Model, decoder: Decoder, about: dict[str, Any], like: Sequence[Any]) -> Program:
     """Logits of the token after each token, for texts of any length that the model takes."""
     logits = decoder.logits
     if logits is None:
@@ -62,10 +60,12 @@ def _language_model(
     examples: list[Mapping[str, np.ndarray]] = []
     for length in sorted({1, min(5, decoder.length), decoder.length}):
         zeros = example(length)
-        examples.append({
-            key: x if key == "source_segments" else random.integers(0, shape.shape[-1], len(x), np.int32)
-            for key, x in zeros.items()
-        })
+        examples.append(
+            {
+                key: x if key == "source_segments" else random.integers(0, shape.shape[-1], len(x), np.int32)
+                for key, x in zeros.items()
+            }
+        )
     special = {"begin": decoder.begin, "end": list(decoder.ends)}
     about |= {"input": "text", "vocabulary": shape.shape[-1], **special}
     return Program(function, model.params, model.extra, examples, about)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ from jaxmodels.export.inputs import Inputs
 from jaxmodels.export.obstacles import NotExportable
 from jaxmodels.export.program import Program
 from jaxmodels.export.save import save
+from jaxmodels.inference.model import Model
 from jaxmodels.models.gpt import GPT
+from jaxmodels.tasks import language
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PICTURES = "tests/files/tiny_pictures.py"
@@ -27,6 +30,7 @@ PICTURES = "tests/files/tiny_pictures.py"
 # Three lines, in a process that can import nothing of this library, nor flax.
 ALONE = """
 import sys
+from pathlib import Path
 import numpy as np
 
 class Blocked:
@@ -198,3 +202,16 @@ def test_a_file_that_is_none_is_refused_in_words(tmp_path):
             assert "got a file that jax cannot use" in str(error) and "Export it again" in str(error)
             refused += 1
     assert refused >= len(cut) + 2
+
+
+def test_a_language_model_gives_logits_of_texts_of_any_length_up_to_its_own(tmp_path):
+    model = GPT(**GPT_SIZES)
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    made = language.decoder(model, encode=list, decode=str)
+    done = jaxmodels.export(Model(Path("gpt"), params, {}, decoder=made), tmp_path / "out")
+    program = jax.export.deserialize(bytearray(done.file.read_bytes()))
+    tokens = np.arange(8, dtype=np.int32).reshape(2, 4)
+    expected = model.apply({"params": params}, tokens)
+    np.testing.assert_allclose(program.call({"tokens": tokens})["logits"], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="t <= 6"):
+        program.call({"tokens": np.zeros((1, 7), np.int32)})
