@@ -59,8 +59,8 @@ class Decoder(NamedTuple):
         model's cache cannot take several tokens.
 
     logits(params, extra, batch) gives logits_BTV of the token after each of batch["tokens"] (BT), without a
-        cache; of a model with a source, batch["source"] (BS) is its text, and batch["source_segments"] (BS) is 0
-        where that is padding. Export needs it.
+        cache; of a model with a source, batch["source"] (BS) is its text, and batch["source_segments"] (BS)
+        is 0 where that is padding. Export needs it.
 
     Every array of the cache has the batch as its second axis, so that beam search can reorder the rows.
     """

@@ -33,11 +33,16 @@ def program_of(model: Model, like: Sequence[Any] = ()) -> Program:
 
 def _language_model(model: Model, decoder: Decoder, about: dict[str, Any], like: Sequence[Any]) -> Program:
     """Logits of the token after each token, for texts of any length that the model takes."""
+    if model.adapters:
+        raise ValueError(
+            f"export: got the adapters {', '.join(model.adapters)} kept apart from their base; expected one "
+            "that is merged. Load the model with adapter="
+        )
     logits = decoder.logits
     if logits is None:
         raise ValueError(
-            f"export: got {model.name}, whose decoder gives no logits of whole texts; expected Decoder.logits. "
-            "Make the decoder with jaxmodels.tasks.language, or give it this function"
+            f"export: got {model.name}, whose decoder gives no logits of whole texts; expected "
+            "Decoder.logits. Make the decoder with jaxmodels.tasks.language, or give it this function"
         )
     if like:
         raise ValueError(

@@ -213,5 +213,5 @@ def test_a_language_model_gives_logits_of_texts_of_any_length_up_to_its_own(tmp_
     tokens = np.arange(8, dtype=np.int32).reshape(2, 4)
     expected = model.apply({"params": params}, tokens)
     np.testing.assert_allclose(program.call({"tokens": tokens})["logits"], expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="t <= 6"):
+    with pytest.raises(ValueError, match="refining shapes"):  # jax prints which limit, 6, is exceeded
         program.call({"tokens": np.zeros((1, 7), np.int32)})
