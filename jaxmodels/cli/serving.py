@@ -54,5 +54,5 @@ def facts(served: Any) -> str:
     reads = {"row": f"rows of {', '.join(served.fields[:5])}" + " …" * (len(served.fields) > 5)}
     known = [reads.get(served.kind, f"reads {served.kind}s") if served.kind else ""]
     if served.engine is not None:
-        known.insert(0, f"context {served.decoder.length:,} tokens")
+        known.insert(0, f"context {served.context:,} tokens")
     return ", ".join(filter(None, known))

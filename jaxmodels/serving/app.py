@@ -69,7 +69,7 @@ def described(served: Served) -> dict[str, Any]:
         predictor = served.model.require_predictor()
         facts.update(input=served.kind, fields=list(predictor.fields), draws=predictor.draw is not None)
     if served.engine is not None:
-        facts["context"] = served.decoder.length
+        facts["context"] = served.context
         facts["prompt"] = served.decoder.prompt
     return {
         "id": served.name,

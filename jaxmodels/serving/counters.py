@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+BOUND = re.compile(r"(\w+)_le_(\d+)ms_total")  # how an engine names the count of a histogram up to a bound
 
 
 class Counters:
@@ -20,20 +21,11 @@ class Counters:
     def __init__(self, engines: Sequence[tuple[str, Any]] = ()):
         self.registry = CollectorRegistry()
         where: dict[str, Any] = {"namespace": "jaxmodels", "registry": self.registry}
-        self.requests = Counter("requests", "Requests by path and status", ["path", "status"], **where)
-        self.request = Histogram("request_seconds", "Time of a request", ["path"], buckets=SECONDS, **where)
-        self.first = Histogram(
-            "time_to_first_token_seconds", "From a request to its text", ["model"], buckets=SECONDS, **where
+        self.requests = Counter("http_requests", "Requests by path and status.", ["path", "status"], **where)
+        self.seconds = Histogram(
+            "http_request_seconds", "From a request to its last byte.", ["path"], buckets=SECONDS, **where
         )
-        self.gap = Histogram(
-            "time_between_tokens_seconds",
-            "Between a text's pieces, divided by their tokens",
-            ["model"],
-            buckets=GAPS,
-            **where,
-        )
-        self.tokens = Counter("tokens", "Tokens of prompts and of texts", ["model", "kind"], **where)
-        self.inputs = Counter("inputs", "Inputs of predictions", ["model"], **where)
+        self.inputs = Counter("inputs", "Inputs of predictions and of vectors.", ["model"], **where)
         self.registry.register(_Engines(engines))
 
     def text(self) -> bytes:
@@ -42,22 +34,26 @@ class Counters:
 
 
 class _Engines:
-    """Numbers that an engine keeps itself, read when they are asked for."""
+    """What the engines count themselves, read when it is asked for; see jaxmodels.serving.metrics."""
 
     def __init__(self, engines: Sequence[tuple[str, Any]]):
         self._engines = list(engines)
 
     def collect(self) -> Iterator[Any]:
-        """A family for each name that engines give a number; what only rises ends in _total there."""
-        found: dict[str, list[tuple[str, float]]] = {}
-        for model, engine in self._engines:
-            for name, value in _numbers(engine.metrics()):
-                found.setdefault(name, []).append((model, value))
-        for name, values in found.items():
-            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            family: Any = kind(f"jaxmodels_engine_{name}", f"{name} of the engine", labels=["model"])
-            for model, value in values:
-                family.add_metric([model], value)
+        """A family for each name, with a value for each model."""
+        found = {model: dict(engine.metrics()) for model, engine in self._engines}
+        for model, values in found.items():
+            found[model] = {**_histograms(values), **values}
+        for name in dict.fromkeys(name for values in found.values() for name in values):
+            family = None
+            for model, values in found.items():
+                if (value := values.get(name)) is None:
+                    continue
+                family = family or _family(name, value)
+                if isinstance(value, _Histogram):
+                    family.add_metric([model], value.buckets, value.sum)
+                else:
+                    family.add_metric([model], value)
             yield family
 
     def describe(self) -> Iterable[Any]:
@@ -65,7 +61,28 @@ class _Engines:
         return []
 
 
-def _numbers(metrics: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in metrics.items():
-        if isinstance(value, int | float):
-            yield name, float(value)
+class _Histogram(NamedTuple):
+    buckets: list[tuple[str, float]]
+    sum: float
+
+
+def _family(name: str, value: Any) -> Any:
+    words = name.removesuffix("_total").replace("_", " ")
+    about = f"{words[0].upper()}{words[1:]} of the engine."
+    if isinstance(value, _Histogram):
+        return HistogramMetricFamily(f"jaxmodels_{name}", about, labels=["model"])
+    kind: Any = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+    return kind(f"jaxmodels_{name}", about, labels=["model"])
+
+
+def _histograms(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes the histograms out of an engine's values."""
+    found: dict[str, Any] = {}
+    for name in [*values]:
+        if match := BOUND.fullmatch(name):
+            bound = f"{int(match[2]) / 1000:g}"
+            found.setdefault(match[1], []).append((bound, values.pop(name)))
+    for name, buckets in found.items():
+        buckets.append(("+Inf", values.pop(f"{name}_count_total")))
+        found[name] = _Histogram(buckets, values.pop(f"{name}_sum_total"))
+    return found

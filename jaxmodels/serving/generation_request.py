@@ -143,7 +143,7 @@ def _prompt(value: Any, path: str, served: Served, limits: Limits) -> list[int]:
     if not isinstance(value, list):
         begin = served.decoder.begin if not served.decoder.source else None
         return _encoded(text(value, path), path, served, limits, [] if begin is None else [begin])
-    for n, token in enumerate(value[: served.decoder.length]):
+    for n, token in enumerate(value[: served.context]):
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < served.vocabulary:
             raise wrong(f"{path}[{n}]", token, f"a token from 0 to {served.vocabulary - 1:,}")
     return _sized(value, path, served, limits)
@@ -153,11 +153,11 @@ def _encoded(
     written: str, path: str, served: Served, limits: Limits, before: Sequence[int] = ()
 ) -> list[int]:
     """The tokens of a text, which may not be longer than the model reads."""
-    letters = LETTERS * served.decoder.length
+    letters = LETTERS * served.context
     if len(written) > letters:
         raise Refused(
             f"{path}: got {len(written):,} characters; expected at most {letters:,}, for a context of "
-            f"{served.decoder.length:,} tokens. Shorten it",
+            f"{served.context:,} tokens. Shorten it",
             field=path,
             code="context_length_exceeded",
         )
@@ -170,7 +170,7 @@ def _encoded(
 
 def _sized(tokens: list[int], path: str, served: Served, limits: Limits) -> list[int]:
     """The tokens, if they are at least one and leave room in the context."""
-    most = served.decoder.length if served.decoder.source else served.decoder.length - 1
+    most = served.context if served.decoder.source else served.context - 1
     most = min(most, limits.prompt or most)
     if not 1 <= len(tokens) <= most:
         raise Refused(

@@ -94,7 +94,7 @@ class Guard:
             service.active -= 1
             label = path if path in self._paths else "other"
             service.counters.requests.labels(label, str(status or 499)).inc()
-            service.counters.request.labels(label).observe(time.monotonic() - began)
+            service.counters.seconds.labels(label).observe(time.monotonic() - began)
 
     def _check(self, scope: Any) -> None:
         """Raises Refused for a request that is not answered."""

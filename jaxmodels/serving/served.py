@@ -50,6 +50,11 @@ class Served:
         return "" if self.model.predictor is None else self.model.predictor.input
 
     @property
+    def context(self) -> int:
+        """The most tokens of a prompt with its text; 0 where the model generates none."""
+        return 0 if self.engine is None else self.engine.capacity
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """The columns of a row that /predict reads."""
         return () if self.model.predictor is None else self.model.predictor.fields

@@ -43,7 +43,6 @@ class Texts:
             self.cancel()
             field = "response_format" if self._asked.requests[0].schema is not None else None
             raise Refused(str(error), field=field) from None
-        self._count("prompt", self._asked.prompt_tokens)
 
     def _submit(self) -> None:
         for request in self._asked.requests:
@@ -96,19 +95,10 @@ class Texts:
         return self._service.limits.seconds - (time.monotonic() - self._began)
 
     async def _read(self, index: int, queue: asyncio.Queue[tuple[int, Piece]]) -> None:
-        loop, counters, name = asyncio.get_running_loop(), self._service.counters, self._served.name
-        last = 0.0
+        loop = asyncio.get_running_loop()
         while True:
             piece = await loop.run_in_executor(self._service.waiters, self._streams[index].get)
-            now = time.monotonic()
-            if piece.tokens:
-                if not last:
-                    counters.first.labels(name).observe(now - self._began)
-                else:
-                    counters.gap.labels(name).observe((now - last) / len(piece.tokens))
-                last = now
-                self.tokens += len(piece.tokens)
-                self._count("text", len(piece.tokens))
+            self.tokens += len(piece.tokens)
             await queue.put((index, piece))
             if piece.finish is not None:
                 return
@@ -120,6 +110,3 @@ class Texts:
             raise Refused(
                 "the server is ending; expected one that stays. Ask another", status=503, retry_after=10
             )
-
-    def _count(self, kind: str, tokens: int) -> None:
-        self._service.counters.tokens.labels(self._served.name, kind).inc(tokens)

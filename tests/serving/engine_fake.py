@@ -11,6 +11,7 @@ class EchoEngine:
     """Each slot is a thread. hold: an event that a text waits for before each token."""
 
     def __init__(self, decoder, *, slots=2, queue=2, hold=None):
+        self.capacity = decoder.length
         self.decoder, self.slots, self.queue, self.hold = decoder, slots, queue, hold
         self.running = self.cancelled = 0
         self.lock = threading.Lock()
@@ -42,7 +43,9 @@ class EchoEngine:
         stream.put(Piece("", [], [], finish))
 
     def metrics(self):
-        return {"slots": self.slots, "running": self.running, "texts_total": 3}
+        waits = {f"queue_seconds_{name}_total": n for name, n in (("le_5ms", 1), ("le_2500ms", 3))}
+        waits |= {"queue_seconds_sum_total": 4.5, "queue_seconds_count_total": 4}
+        return {"slots": self.slots, "slots_used": self.running, "tokens_out_total": 7, **waits}
 
     def close(self, drain=True, timeout=None):
         self.closed = True
