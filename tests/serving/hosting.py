@@ -12,6 +12,7 @@ import numpy as np
 from serving.engine_fake import EchoEngine
 
 from jaxmodels import Decoder, Model, Predictor
+from jaxmodels.data.formats.images import open_image
 from jaxmodels.serving.chat_template import ChatTemplate
 from jaxmodels.serving.limits import Limits
 from jaxmodels.serving.served import Served
@@ -51,21 +52,12 @@ def _row(row):
 
 
 def _sized(file):
-    from PIL import Image, UnidentifiedImageError
-
     assert isinstance(file, io.BytesIO), "no request may name a file"
-    try:
-        with Image.open(file) as image:
-            return {"x": np.array(image.size, np.float32)}
-    except UnidentifiedImageError:
-        raise ValueError("got no image; expected a PNG. Send one") from None
+    return {"x": np.array(open_image(file).size, np.float32)}
 
 
 def _drawn(file, prediction):
-    from PIL import Image
-
-    with Image.open(file) as image:
-        return np.asarray(image.convert("RGB"))[::-1].copy()
+    return np.asarray(open_image(file))[::-1].copy()
 
 
 def _heard(file):

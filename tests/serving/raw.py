@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 
-def connect(url):
+def answer_to(url, request, patience=20.0):
+    """(head, body) of the answer to these bytes; the client hangs up after so many seconds without one."""
     host, _, port = url.removeprefix("http://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=20)
-
-
-def answer_to(url, request):
-    """(head, body) of the answer to these bytes, after which the client says no more."""
-    with connect(url) as connection:
-        try:
+    parts = []
+    with socket.create_connection((host, int(port)), timeout=patience) as connection:
+        with contextlib.suppress(OSError):  # the server may have refused what came first
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the server has refused what came first
-        parts = []
-        while True:
-            try:
-                part = connection.recv(1 << 16)
-            except ConnectionResetError:
-                break
-            if not part:
-                break
-            parts.append(part)
+        with contextlib.suppress(TimeoutError, ConnectionResetError):
+            while part := connection.recv(1 << 16):
+                parts.append(part)
     head, _, body = b"".join(parts).partition(b"\r\n\r\n")
     return head, body
