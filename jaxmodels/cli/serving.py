@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxmodels.cli.command import CommandLine, Json, command
 from jaxmodels.cli.trained import CODE
-from jaxmodels.commands.serve import LimitOptions, ServeOptions
+from jaxmodels.commands.serve import EngineOptions, LimitOptions, ServeOptions
 from jaxmodels.console import Console
 from jaxmodels.options import CheckpointOptions
 
@@ -15,6 +15,7 @@ from jaxmodels.options import CheckpointOptions
     "serve",
     "RUN…",
     ServeOptions,
+    EngineOptions,
     LimitOptions,
     CheckpointOptions,
     usage="RUN|FOLDER… [--port 8000]",

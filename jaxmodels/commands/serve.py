@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxmodels.options import CheckpointOptions
 
 if TYPE_CHECKING:
+    from jaxmodels.inference.model import Model
     from jaxmodels.serving.limits import Limits
     from jaxmodels.serving.served import Served
     from jaxmodels.serving.server import Server
@@ -29,13 +31,24 @@ class ServeOptions:
     api_key: str = ""
     """The key that requests must bring, by default the environment's JAXMODELS_API_KEY, if any.
     Other users of this computer can see it in the list of processes, but not in the environment."""
-    slots: int = 8
-    """Texts that a model writes at the same time."""
     chat_template: str = ""
     """A file with the chat template, for models whose folder has none."""
-    adapter: tuple[str, ...] = ()
-    """LoRA adapters of the one folder that is served, each as NAME=FOLDER of PEFT.
-    A request that names NAME as its model is written with it; all share the folder's weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How texts are written."""
+
+    slots: int = 8
+    """Texts that a model writes at the same time."""
+    context: int = 0
+    """Tokens of a prompt with its text; 0 takes the model's length, at most 2,048."""
+    lookup: int = 0
+    """Tokens that each step drafts from the text itself, which is faster where texts repeat."""
+    draft: str = ""
+    """A run or a folder of weights of a smaller model with the same tokens, which drafts."""
+    draft_tokens: int = 4
+    """Tokens that the draft model writes for each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +75,12 @@ def serve(
     port: int = ServeOptions.port,
     host: str = ServeOptions.host,
     api_key: str = ServeOptions.api_key,
-    slots: int = ServeOptions.slots,
     chat_template: str = ServeOptions.chat_template,
-    adapter: Sequence[str] = ServeOptions.adapter,
+    slots: int = EngineOptions.slots,
+    context: int = EngineOptions.context,
+    lookup: int = EngineOptions.lookup,
+    draft: str | Path = EngineOptions.draft,
+    draft_tokens: int = EngineOptions.draft_tokens,
     max_tokens: int = LimitOptions.max_tokens,
     max_prompt: int = LimitOptions.max_prompt,
     max_queue: int = LimitOptions.max_queue,
@@ -84,9 +100,11 @@ def serve(
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     names = _names(given)
-    adapters = _adapters(names, adapter)
     limits = _limits(max_tokens, max_prompt, max_queue, max_body, max_seconds, slots, drain)
     key = _key(api_key or os.environ.get(KEY, ""))
+    from jaxmodels.inference.load import load as load_model
+    from jaxmodels.serving.drafts import Draft
+
     try:
         from jaxmodels.serving import server as serving
     except ModuleNotFoundError as error:
@@ -100,55 +118,38 @@ def serve(
                 f"--host: got {host} and no key; expected one, as whoever reaches this computer could use "
                 f"its models. Give {KEY} in the environment, or leave --host out"
             )
-        load = {"step": step, "mesh": mesh, "precision": precision, "adapters": adapters, "warn": warn}
+        load = partial(load_model, mesh=mesh, precision=precision, warn=warn)
+        engine: dict[str, Any] = {
+            "slots": slots,
+            "queue": max_queue,
+            "capacity": context or None,
+            "lookup": lookup,
+        }
+        if draft:
+            small = load(draft)
+            engine["draft"] = Draft(small.require_decoder(), small.params, small.extra, draft_tokens)
         models = [
-            served
+            _served(load(source, step=step), name, engine, chat_template)
             for source, name in zip(given, names, strict=True)
-            for served in _served(source, name, load, limits, slots, chat_template)
         ]
         server = serving.Server(models, listening, limits=limits, slots=slots, key=key, drain=drain)
         server.run(lambda: started(server))
     return server.requests
 
 
-def _served(
-    source: str | Path, name: str, load: dict[str, Any], limits: Limits, slots: int, chat_template: str
-) -> list[Served]:
-    """A model, ready to answer, and the same with each of its adapters."""
-    from jaxmodels.inference.load import load as load_model
+def _served(model: Model, name: str, options: dict[str, Any], chat_template: str) -> Served:
+    """A model, ready to answer. options: of its engine, where it generates text."""
     from jaxmodels.serving.chat_template import find
     from jaxmodels.serving.engine import Engine
     from jaxmodels.serving.served import Served
 
-    model = load_model(source, **load)
-    if model.decoder is None and model.predictor is None:
-        model.require_predictor()
     if model.decoder is None:
-        return [Served(name, model)]
-    engine = Engine(
-        *(model.decoder, model.params, model.extra),
-        slots=slots,
-        queue=limits.queue,
-        adapters=model.adapters or None,
-    )
+        model.require_predictor()
+        return Served(name, model)
+    template = find(model.source, given=chat_template)  # what is wrong with it is said before compiling
+    engine = Engine(model.decoder, model.params, model.extra, **options)
     engine.start()
-    template = find(Path(source), given=chat_template)
-    own = [Served(adapter, model, engine, template, adapter) for adapter in model.adapters]
-    return [Served(name, model, engine, template), *own]
-
-
-def _adapters(names: Sequence[str], given: Sequence[str]) -> dict[str, str]:
-    """The folders of adapters by their names."""
-    adapters: dict[str, str] = {}
-    for word in given:
-        name, _, folder = word.partition("=")
-        if not name or not folder or name in adapters or name in names or len(names) > 1:
-            raise ValueError(
-                f"--adapter: got {word!r} for the models {', '.join(names)}; expected NAME=FOLDER with "
-                "another name each time, and one model. Change --adapter"
-            )
-        adapters[name] = folder
-    return adapters
+    return Served(name, model, engine, template)
 
 
 def _names(sources: Sequence[str | Path]) -> list[str]:
@@ -174,7 +175,7 @@ def _limits(
     for option, value, least in (
         ("max-tokens", tokens, 1),
         ("max-prompt", prompt, 0),
-        ("max-queue", queue, 0),
+        ("max-queue", queue, 1),
         ("slots", slots, 1),
         ("drain", drain, 0),
     ):

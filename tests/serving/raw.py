@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 
 
@@ -17,4 +18,5 @@ def answer_to(url, request, patience=20.0):
             while part := connection.recv(1 << 16):
                 parts.append(part)
     head, _, body = b"".join(parts).partition(b"\r\n\r\n")
-    return head, body
+    length = re.search(rb"content-length: (\d+)", head)
+    return head, body[: int(length[1])] if length else body  # another answer may follow

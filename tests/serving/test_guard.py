@@ -126,7 +126,9 @@ def test_paths_and_methods_that_there_are_not_are_said_as_json(server):
         ("PUT", "/predict", 405),
         ("GET", "/v1/completions", 405),
     ):
-        head, body = answer_to(server.url, f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+        head, body = answer_to(
+            server.url, f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode()
+        )
         assert f" {status} ".encode() in head, (path, head)
         assert json.loads(body)["error"]["message"]
 

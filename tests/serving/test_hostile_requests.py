@@ -43,10 +43,11 @@ def request(path, body, kind="application/json"):
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
+OWN = b"host: localhost\r\norigin: http://localhost\r\nconnection: close\r\n"
 WHOLE = [
     *(request(path, json.dumps(body).encode()) for path, body in BODIES.items()),
     request("/predict?model=sizes&draw", PNG, "image/png"),
-    b"GET /v1/models/echo HTTP/1.1\r\nhost: localhost\r\norigin: http://localhost\r\nconnection: close\r\n\r\n",
+    b"GET /v1/models/echo HTTP/1.1\r\n" + OWN + b"\r\n",
 ]
 
 
