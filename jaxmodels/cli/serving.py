@@ -46,7 +46,7 @@ def serve(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
         console.say(f"  OpenAI's clients    {address}/v1")
         console.say("  end                 Ctrl-C")
 
-    requests = serve(line.operands, warn=console.warn, started=started, **options)
+    requests = serve(line.operands, console=console, started=started, **options)
     return {"address": address, "requests": requests}
 
 

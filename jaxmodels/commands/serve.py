@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxmodels.console import Console
 from jaxmodels.options import CheckpointOptions
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class EngineOptions:
     """Texts that a model writes at the same time."""
     context: int = 0
     """Tokens of a prompt with its text; 0 takes the model's length, at most 2,048."""
+    adapter: tuple[str, ...] = ()
+    """LoRA adapters of the one folder that is served, each as NAME=FOLDER of PEFT.
+    A request that names NAME as its model is written with it; all share the folder's weights."""
     lookup: int = 0
     """Tokens that each step drafts from the text itself, which is faster where texts repeat."""
     draft: str = ""
@@ -78,6 +82,7 @@ def serve(
     chat_template: str = ServeOptions.chat_template,
     slots: int = EngineOptions.slots,
     context: int = EngineOptions.context,
+    adapter: Sequence[str] = EngineOptions.adapter,
     lookup: int = EngineOptions.lookup,
     draft: str | Path = EngineOptions.draft,
     draft_tokens: int = EngineOptions.draft_tokens,
@@ -90,7 +95,7 @@ def serve(
     step: int = CheckpointOptions.step,
     mesh: str = CheckpointOptions.mesh,
     precision: str = CheckpointOptions.precision,
-    warn: Callable[[str], Any] = print,
+    console: Console | None = None,
     started: Callable[[Server], Any] = lambda server: None,
 ) -> int:
     """Serves models of runs and of folders of weights until SIGTERM or Ctrl-C; gives the number of requests.
@@ -99,7 +104,9 @@ def serve(
     address, and server.end() ends it as a signal does, from any thread.
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
+    console = console or Console(quiet=True)
     names = _names(given)
+    adapters = _adapters(names, adapter)
     limits = _limits(max_tokens, max_prompt, max_queue, max_body, max_seconds, slots, drain)
     key = _key(api_key or os.environ.get(KEY, ""))
     from jaxmodels.inference.load import load as load_model
@@ -118,38 +125,38 @@ def serve(
                 f"--host: got {host} and no key; expected one, as whoever reaches this computer could use "
                 f"its models. Give {KEY} in the environment, or leave --host out"
             )
-        load = partial(load_model, mesh=mesh, precision=precision, warn=warn)
-        engine: dict[str, Any] = {
-            "slots": slots,
-            "queue": max_queue,
-            "capacity": context or None,
-            "lookup": lookup,
-        }
+        load = partial(load_model, mesh=mesh, precision=precision, warn=console.warn)
+        engine: dict[str, Any] = {"slots": slots, "queue": max_queue, "capacity": context or None}
+        engine |= {"lookup": lookup, "warn": console.warn}
         if draft:
             small = load(draft)
             engine["draft"] = Draft(small.require_decoder(), small.params, small.extra, draft_tokens)
-        models = [
-            _served(load(source, step=step), name, engine, chat_template)
-            for source, name in zip(given, names, strict=True)
-        ]
+        models: list[Served] = []
+        for source, name in zip(given, names, strict=True):
+            with console.busy(f"loading {source} and compiling its programs"):
+                model = load(source, step=step, adapters=adapters)
+                models += _served(model, name, engine, chat_template)
         server = serving.Server(models, listening, limits=limits, slots=slots, key=key, drain=drain)
         server.run(lambda: started(server))
     return server.requests
 
 
-def _served(model: Model, name: str, options: dict[str, Any], chat_template: str) -> Served:
-    """A model, ready to answer. options: of its engine, where it generates text."""
+def _served(model: Model, name: str, options: dict[str, Any], chat_template: str) -> list[Served]:
+    """A model, ready to answer, and each of its adapters. options: of its engine, if it generates text."""
     from jaxmodels.serving.chat_template import find
     from jaxmodels.serving.engine import Engine
     from jaxmodels.serving.served import Served
 
     if model.decoder is None:
         model.require_predictor()
-        return Served(name, model)
+        return [Served(name, model)]
     template = find(model.source, given=chat_template)  # what is wrong with it is said before compiling
+    if model.adapters:
+        options = {**options, "adapters": model.adapters}
     engine = Engine(model.decoder, model.params, model.extra, **options)
     engine.start()
-    return Served(name, model, engine, template)
+    base = Served(name, model, engine, template)
+    return [base, *(base.with_adapter(adapter) for adapter in model.adapters)]
 
 
 def _names(sources: Sequence[str | Path]) -> list[str]:
@@ -165,6 +172,20 @@ def _names(sources: Sequence[str | Path]) -> list[str]:
             "folders. Rename one of the folders"
         )
     return names
+
+
+def _adapters(names: Sequence[str], given: Sequence[str]) -> dict[str, str]:
+    """The folders of adapters by their names."""
+    adapters: dict[str, str] = {}
+    for word in given:
+        name, _, folder = word.partition("=")
+        if not name or not folder or name in adapters or name in names or len(names) > 1:
+            raise ValueError(
+                f"--adapter: got {word!r} for the models {', '.join(names)}; expected NAME=FOLDER with "
+                "another name each time, and one model. Change --adapter"
+            )
+        adapters[name] = folder
+    return adapters
 
 
 def _limits(

@@ -71,6 +71,8 @@ def described(served: Served) -> dict[str, Any]:
     if served.engine is not None:
         facts["context"] = served.context
         facts["prompt"] = served.decoder.prompt
+    if served.base:
+        facts["parent"] = served.base
     return {
         "id": served.name,
         "object": "model",

@@ -25,8 +25,16 @@ from jaxmodels.serving.service import Service, answer, service_of
 
 FILES = ("image", "sound")  # inputs that are files elsewhere
 LETTERS = 200_000  # of a text
+FLOAT32 = float(np.finfo(np.float32).max)
 BYTES = ("image/", "audio/", "application/octet-stream")  # media types of a body that is one input
 EMBEDDING_IGNORED = ("user",)
+
+
+class _Sent(io.BytesIO):
+    """The bytes of a request as a file, which messages do not call by its address in memory."""
+
+    def __repr__(self) -> str:
+        return "what was sent"
 
 
 async def predict(request: Request) -> Response:
@@ -117,6 +125,8 @@ def _input(value: Any, path: str, kind: str) -> Any:
             raise wrong(where, x, "a number, a text, true, false or null")
         if isinstance(x, str):
             _text(x, where)
+        elif isinstance(x, int | float) and abs(x) > FLOAT32:
+            raise wrong(where, x, f"a number of at most {FLOAT32:.1e}, as models compute in float32")
     return value
 
 
@@ -152,7 +162,7 @@ async def _answers(service: Service, served: Served, inputs: Sequence[Any]) -> l
         )
     service.counters.inputs.labels(served.name).inc(len(inputs))
     files = served.kind in FILES
-    future = asyncio.wrap_future(served.submit([io.BytesIO(x) if files else x for x in inputs]))
+    future = asyncio.wrap_future(served.submit([_Sent(x) if files else x for x in inputs]))
     try:
         return await asyncio.wait_for(future, service.limits.seconds)
     except TimeoutError:
@@ -175,7 +185,7 @@ def _predictions(
         if draw and not one.error and predictor.draw is not None:
             from jaxmodels.runs.png import encode_png
 
-            file = io.BytesIO(given) if served.kind in FILES else given
+            file = _Sent(given) if served.kind in FILES else given
             picture = encode_png(predictor.draw(file, one.arrays))
             values["picture"] = "data:image/png;base64," + base64.b64encode(picture).decode()
         found.append(values)

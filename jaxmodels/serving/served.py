@@ -39,10 +39,17 @@ class Served:
         self.name, self.model, self.engine, self.template = name, model, engine, template
         self.adapter = adapter
         self.created = int(time.time())
+        self.base = ""  # the model's name, where this is one of its adapters
         self.vocabulary = 0 if engine is None else _vocabulary(model)
         self.waiting = 0  # calls of `predict` that have not ended
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"predict {name}")
         self.embeds = model.predictor is not None and self.kind == "text" and _embeds(model)
+
+    def with_adapter(self, name: str) -> Served:
+        """The same model with one of its adapters, whose name it gets."""
+        found = Served(name, self.model, self.engine, self.template, name)
+        found.base = self.name
+        return found
 
     @property
     def kind(self) -> str:

@@ -181,6 +181,6 @@ def test_a_loop_of_ones_own_does_what_its_page_says(capsys):
 
 
 def test_python_on_other_pages_is_run_by_other_tests():
-    """The tutorial by test_tutorial.py, runs.md by test_runs.py; README above."""
+    """The tutorial by test_tutorial.py, runs.md by test_runs.py, use.md by test_serving.py; README above."""
     with_python = {page.name for page in PAGES if "```python" in page.read_text()}
-    assert with_python <= {"README.md", "tutorial.md", "runs.md", "own_loop.md"}
+    assert with_python <= {"README.md", "tutorial.md", "runs.md", "own_loop.md", "use.md"}

@@ -8,11 +8,15 @@ from jaxmodels.serving.request import Full, Piece, Stream
 
 
 class EchoEngine:
-    """Each slot is a thread. hold: an event that a text waits for before each token."""
+    """Each slot is a thread. hold: an event that a text waits for before each token, or after `free` of them.
 
-    def __init__(self, decoder, *, slots=2, queue=2, hold=None):
+    A text with an adapter is in capital letters.
+    """
+
+    def __init__(self, decoder, *, slots=2, queue=2, hold=None, free=0):
         self.capacity = decoder.length
         self.decoder, self.slots, self.queue, self.hold = decoder, slots, queue, hold
+        self.free = free
         self.running = self.cancelled = 0
         self.lock = threading.Lock()
         self.closed = False
@@ -30,13 +34,16 @@ class EchoEngine:
     def _write(self, request, stream, ended):
         tokens = [request.tokens[n % len(request.tokens)] for n in range(request.options.tokens)]
         finish = "length"
-        for token in tokens:
-            while self.hold is not None and not self.hold.wait(0.01) and not ended.is_set():
+        for n, token in enumerate(tokens):
+            while (
+                self.hold is not None and n >= self.free and not self.hold.wait(0.01) and not ended.is_set()
+            ):
                 pass
             if ended.is_set():
                 finish = "cancelled"
                 break
-            stream.put(Piece(self.decoder.decode([token]), [token], [-0.5]))
+            text = self.decoder.decode([token])
+            stream.put(Piece(text.upper() if request.adapter else text, [token], [-0.5]))
         with self.lock:
             self.running -= 1
             self.cancelled += finish == "cancelled"

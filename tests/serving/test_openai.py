@@ -12,7 +12,8 @@ from serving.hosting import echo, embedder, hosted, summer  # noqa: E402
 
 @pytest.fixture(scope="module")
 def client():
-    models = (echo(slots=4, queue=8), echo("plain", template=""), embedder(), summer())
+    base = echo(slots=4, queue=8)
+    models = (base, base.with_adapter("loud"), echo("plain", template=""), embedder(), summer())
     with (
         hosted(*models) as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client,
@@ -99,6 +100,7 @@ def test_models_are_listed_with_what_they_do(client):
     listed = {model.id: model.does for model in client.models.list()}
     assert listed == {
         "echo": ["completions", "chat"],
+        "loud": ["completions", "chat"],
         "plain": ["completions"],
         "letters": ["embeddings", "predict"],
         "sums": ["predict"],
@@ -106,8 +108,16 @@ def test_models_are_listed_with_what_they_do(client):
     assert client.models.retrieve("sums").fields == ["a", "b"]
 
 
+def test_an_adapter_is_asked_for_by_its_own_name(client):
+    ask = {"prompt": "ab", "max_tokens": 3}
+    texts = [client.completions.create(model=x, **ask).choices[0].text for x in ("echo", "loud")]
+    assert texts == ["aba", "ABA"] and client.models.retrieve("loud").parent == "echo"
+
+
 def test_what_is_wrong_comes_as_the_clients_own_errors_with_the_field(client):
-    with pytest.raises(openai.NotFoundError, match="expected one of echo, plain, letters, sums") as caught:
+    with pytest.raises(
+        openai.NotFoundError, match="expected one of echo, loud, plain, letters, sums"
+    ) as caught:
         client.completions.create(model="gpt-9", prompt="x")
     assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
     with pytest.raises(openai.NotFoundError):
@@ -117,7 +127,7 @@ def test_what_is_wrong_comes_as_the_clients_own_errors_with_the_field(client):
     assert caught.value.param == "model"
     with pytest.raises(openai.BadRequestError, match="letters, which does embeddings, predict"):
         client.chat.completions.create(model="letters", messages=chat())
-    with pytest.raises(openai.BadRequestError, match="Name echo or plain"):
+    with pytest.raises(openai.BadRequestError, match="Name echo or loud or plain"):
         client.completions.create(model="sums", prompt="x")
     with pytest.raises(openai.BadRequestError, match="got 514 tokens; expected 1 to 511") as caught:
         client.completions.create(model="echo", prompt="x" * 514)
