@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from itertools import pairwise
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,13 +170,34 @@ class Vocabulary(NamedTuple):
         for letter in " " + text if text else "":
             piece = letter.encode()
             tokens += [self.ids[piece]] if piece in self.ids else [3 + byte for byte in piece]
-        while True:
-            merged = [self.ids.get(self.pieces[a] + self.pieces[b]) for a, b in pairwise(tokens)]
-            merges = [(-self.scores[token], i, token) for i, token in enumerate(merged) if token is not None]
-            if not merges:
-                return tokens
-            _, i, token = min(merges)
-            tokens[i : i + 2] = [token]
+        return self._merged(tokens)
+
+    def _merged(self, tokens: list[int]) -> list[int]:
+        """The tokens after every merge, the best first and of equal ones the leftmost; n log n steps."""
+        end = len(tokens)
+        before, after = [*range(-1, end - 1)], [*range(1, end + 1)]
+        candidates: list[tuple[float, int, int, int, int]] = []
+
+        def offer(a: int) -> None:
+            if a >= 0 and (b := after[a]) < end:
+                merged = self.ids.get(self.pieces[tokens[a]] + self.pieces[tokens[b]])
+                if merged is not None:
+                    heappush(candidates, (-self.scores[merged], a, merged, tokens[a], tokens[b]))
+
+        for a in range(end):
+            offer(a)
+        gone = -1  # a token that was merged into the one before it
+        while candidates:
+            _, a, merged, first, second = heappop(candidates)
+            b = after[a]
+            if tokens[a] != first or b >= end or tokens[b] != second:
+                continue  # one of the two has been merged since
+            tokens[a], tokens[b], after[a] = merged, gone, after[b]
+            if after[b] < end:
+                before[after[b]] = a
+            offer(before[a])
+            offer(a)
+        return [token for token in tokens if token != gone]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text, without begin and end and without the space that encode puts first."""

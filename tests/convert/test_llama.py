@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -262,6 +263,26 @@ def test_the_greedy_text_of_stories260k_is_the_published_one_token_for_token(sto
 def test_decoding_gives_the_text_that_was_encoded(stories, text):
     vocabulary = load_vocabulary(stories / "tok512.bin", 512)
     assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+def test_pieces_are_merged_as_by_looking_at_all_of_them_each_time(stories):
+    vocabulary = load_vocabulary(stories / "tok512.bin", 512)
+
+    def merged(text):
+        ids, letters = vocabulary.ids, [letter.encode() for letter in text]
+        tokens = [token for x in letters for token in ([ids[x]] if x in ids else [3 + byte for byte in x])]
+        while True:
+            pairs = [vocabulary.pieces[a] + vocabulary.pieces[b] for a, b in pairwise(tokens)]
+            found = [(-vocabulary.scores[ids[x]], i) for i, x in enumerate(pairs) if x in ids]
+            if not found:
+                return tokens
+            i = min(found)[1]
+            tokens[i : i + 2] = [ids[pairs[i]]]
+
+    random = np.random.default_rng(0)
+    for alphabet in ("ab", "the ndaol", "aaaa é", "Once upon a time, Lily"):
+        text = "".join(random.choice([*alphabet], 60))
+        assert vocabulary.encode(text) == merged(" " + text)
 
 
 def test_what_is_not_a_piece_becomes_its_bytes(stories):
