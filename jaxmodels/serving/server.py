@@ -15,6 +15,7 @@ import uvicorn
 
 from jaxmodels.launch.exit_statuses import FAILED
 from jaxmodels.serving.app import make_app
+from jaxmodels.serving.connection import Connection
 from jaxmodels.serving.guard import is_loopback
 from jaxmodels.serving.limits import Limits
 from jaxmodels.serving.served import Served
@@ -84,7 +85,7 @@ class Server:
         loopback = is_loopback(listening.getsockname()[0])
         config = uvicorn.Config(
             make_app(self.service, key=key, loopback=loopback),
-            http="h11",
+            http=Connection,
             ws="none",
             loop="asyncio",
             lifespan="off",

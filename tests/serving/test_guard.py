@@ -16,6 +16,7 @@ pytest.importorskip("starlette", reason="needs starlette; pip install 'jaxmodels
 from serving.hosting import echo, embedder, hosted, summer  # noqa: E402
 from serving.raw import answer_to  # noqa: E402
 
+from jaxmodels.serving import connection  # noqa: E402
 from jaxmodels.serving.guard import is_loopback, name_in  # noqa: E402
 from jaxmodels.serving.limits import Limits  # noqa: E402
 
@@ -167,6 +168,18 @@ def test_a_client_that_hangs_up_frees_its_slots(stream):
             _until(lambda: engine.running == 3)
         _until(lambda: engine.running == 0)
         assert engine.cancelled == 3
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nhost: localhost\r\n"])
+def test_a_connection_that_sends_no_whole_head_is_closed_in_time(server, monkeypatch, sent):
+    monkeypatch.setattr(connection, "SECONDS", 0.1)
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=5) as opened:
+        opened.sendall(sent)
+        assert opened.recv(1) == b""
+    with httpx.Client() as client:  # one that sends its heads is kept, also for the next request
+        for _ in range(2):
+            assert client.get(f"{server.url}/health").status_code == 200
+            time.sleep(0.15)
 
 
 @pytest.mark.parametrize("free", [0, 3])
