@@ -14,7 +14,6 @@ from jaxmodels.options import CheckpointOptions
 
 if TYPE_CHECKING:
     from jaxmodels.inference.model import Model
-    from jaxmodels.serving.limits import Limits
     from jaxmodels.serving.served import Served
     from jaxmodels.serving.server import Server
 
@@ -103,15 +102,25 @@ def serve(
     A model has the name of its folder. started(server) is called when requests are taken: server.url is the
     address, and server.end() ends it as a signal does, from any thread.
     """
+    from jaxmodels.inference.load import load as load_model
+    from jaxmodels.serving.drafts import Draft
+    from jaxmodels.serving.limits import Limits
+
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     console = console or Console(quiet=True)
     names = _names(given)
     adapters = _adapters(names, adapter)
-    limits = _limits(max_tokens, max_prompt, max_queue, max_body, max_seconds, slots, drain)
+    least: dict[str, tuple[float, float]] = {
+        "slots": (slots, 1),
+        "context": (context, 0),
+        "lookup": (lookup, 0),
+    }
+    least |= {"draft-tokens": (draft_tokens, 1), "max-tokens": (max_tokens, 1), "max-prompt": (max_prompt, 0)}
+    least |= {"max-queue": (max_queue, 1), "drain": (drain, 0)}
+    _check(least, {"max-body": max_body, "max-seconds": max_seconds})
+    body = int(max_body * 2**20)
+    limits = Limits(body=body, tokens=max_tokens, prompt=max_prompt, queue=max_queue, seconds=max_seconds)
     key = _key(api_key or os.environ.get(KEY, ""))
-    from jaxmodels.inference.load import load as load_model
-    from jaxmodels.serving.drafts import Draft
-
     try:
         from jaxmodels.serving import server as serving
     except ModuleNotFoundError as error:
@@ -188,24 +197,14 @@ def _adapters(names: Sequence[str], given: Sequence[str]) -> dict[str, str]:
     return adapters
 
 
-def _limits(
-    tokens: int, prompt: int, queue: int, body: float, seconds: float, slots: int, drain: float
-) -> Limits:
-    from jaxmodels.serving.limits import Limits
-
-    for option, value, least in (
-        ("max-tokens", tokens, 1),
-        ("max-prompt", prompt, 0),
-        ("max-queue", queue, 1),
-        ("slots", slots, 1),
-        ("drain", drain, 0),
-    ):
-        if value < least:
-            raise ValueError(f"--{option}: got {value}; expected at least {least}. Change --{option}")
-    for option, size in (("max-body", body), ("max-seconds", seconds)):
+def _check(least: Mapping[str, tuple[float, float]], above_0: Mapping[str, float]) -> None:
+    """Raises ValueError for an option below its least value, or one that is not above 0."""
+    for option, (value, low) in least.items():
+        if value < low:
+            raise ValueError(f"--{option}: got {value}; expected at least {low}. Change --{option}")
+    for option, size in above_0.items():
         if not 0 < size < float("inf"):
             raise ValueError(f"--{option}: got {size}; expected more than 0. Change --{option}")
-    return Limits(body=int(body * 2**20), tokens=tokens, prompt=prompt, queue=queue, seconds=seconds)
 
 
 def _key(key: str) -> str:
