@@ -73,8 +73,9 @@ function choose(chosen) {
   find(".drop span").textContent = `Drop ${model.input === "sound" ? "a sound" : "an image"} here, or click to choose one`;
   find(".drop input").accept = model.input === "sound" ? "audio/*" : "image/*";
   find("#row form").replaceChildren(...(model.fields ?? []).map((name) => {
-    const label = make("label", name);
-    label.append(Object.assign(make("input"), { name, autocomplete: "off" }));
+    const long = name === "context";  // beside a question
+    const label = make("label", name, long ? "long" : "");
+    label.append(Object.assign(make(long ? "textarea" : "input"), { name, autocomplete: "off" }));
     return label;
   }));
   document.documentElement.dataset.model = model.id;
