@@ -10,6 +10,7 @@ from jaxmodels.serving.fields import Fields, parse
 from jaxmodels.serving.refused import Refused
 from jaxmodels.serving.service import service_of
 
+LARGE = 1 << 16  # bytes that are parsed in a thread, so that other requests go on
 SECONDS = 30.0  # in which a body must arrive
 
 
@@ -46,7 +47,9 @@ async def read_fields(request: Request) -> Fields:
             f"content-type: got {kind[:60]!r}; expected application/json. Send JSON, and say so",
             status=415,
         )
-    return parse(body)
+    if len(body) < LARGE:
+        return parse(body)
+    return await service_of(request).read(parse, body)
 
 
 def media_type(request: Request) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from jaxmodels.console import shown as printable
 from jaxmodels.serving.fields import shown
 from jaxmodels.serving.refused import Refused
 from jaxmodels.serving.service import Service, refusal
@@ -48,7 +49,7 @@ class Guard:
         paths: frozenset[str],
         key: str = "",
         loopback: bool = True,
-        say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+        say: Callable[[str], None] = lambda text: print(printable(text), file=sys.stderr, flush=True),
     ):
         self._app, self._service, self._paths, self._say = app, service, paths, say
         self._key = _digest(key.encode()) if key else b""

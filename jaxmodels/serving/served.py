@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,8 @@ class Served:
         self.created = int(time.time())
         self.base = ""  # the model's name, where this is one of its adapters
         self.vocabulary = 0 if engine is None else _vocabulary(model)
-        self.waiting = 0  # calls of `predict` that have not ended
+        self.waiting = 0  # calls of submit that have not ended
+        self._counting = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"predict {name}")
         self.embeds = model.predictor is not None and self.kind == "text" and _embeds(model)
 
@@ -84,7 +86,8 @@ class Served:
 
     def submit(self, inputs: Sequence[Any]) -> Any:
         """The answers to inputs, as a future: one call after another, each with all its inputs together."""
-        self.waiting += 1
+        with self._counting:
+            self.waiting += 1
         future = self._worker.submit(self._answers, list(inputs))
         future.add_done_callback(self._ended)
         return future
@@ -94,7 +97,8 @@ class Served:
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     def _ended(self, future: Any) -> None:
-        self.waiting -= 1
+        with self._counting:
+            self.waiting -= 1
 
     def _answers(self, inputs: list[Any]) -> list[Answer]:
         return self.model(inputs)

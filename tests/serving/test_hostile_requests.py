@@ -108,7 +108,7 @@ def attack(server, count, threads=4):
             else:
                 sent = damaged[n // 2 % len(WHOLE)][n // 2 // len(WHOLE)]
             try:
-                statuses.append(check(*answer_to(server.url, sent, patience=0.15)))
+                statuses.append(check(*answer_to(server.url, sent, patience=0.3)))
             except Exception as error:
                 error.add_note(repr(sent[:2_000]))
                 faults.append(error)

@@ -168,7 +168,8 @@ def test_a_sound_that_is_dropped_can_be_played_and_is_answered(page):
 def test_a_server_with_a_key_asks_for_it(browser):
     with hosted(summer(), key="secret") as server:
         browser("Page.navigate", url=f"{server.url}/")
-        until(browser, "document.querySelector('#key')?.hidden === false")
+        until(browser, "document.querySelector('#error')?.hidden === false")
+        assert not browser.js("document.querySelector('#key').hidden")
         fill(browser, "#key input", "secret")
         browser.js("document.querySelector('#key').requestSubmit()")
         until(browser, "document.documentElement.dataset.model === 'sums'")
