@@ -119,7 +119,8 @@ def serve(
     least |= {"max-queue": (max_queue, 1), "drain": (drain, 0)}
     _check(least, {"max-body": max_body, "max-seconds": max_seconds})
     body = int(max_body * 2**20)
-    limits = Limits(body=body, tokens=max_tokens, prompt=max_prompt, queue=max_queue, seconds=max_seconds)
+    limits = Limits(body, max_tokens, max_prompt, max_queue, max_seconds)
+    limits = limits._replace(choices=min(limits.choices, max_queue))  # more could never wait together
     key = _key(api_key or os.environ.get(KEY, ""))
     try:
         from jaxmodels.serving import server as serving
