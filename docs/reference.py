@@ -32,6 +32,7 @@ TITLES = {  # of a page, and its modules or packages, of which it shows all modu
     "Training": ["training"],
     "Runs": ["runs"],
     "Analysis": ["analysis"],
+    "Benchmark": ["bench"],
     "Devices": ["parallel"],
     "Processes": ["launch"],
     "Sweeps": ["sweeps"],

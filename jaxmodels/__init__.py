@@ -25,6 +25,7 @@ _WHERE = {
     "Pipeline": "pipeline",
     "Predictor": "interfaces",
     "Task": "task",
+    "bench": "commands.bench",
     "evaluate": "commands.evaluate",
     "export": "commands.export",
     "generate": "commands.generate",

@@ -28,7 +28,7 @@ CORE = [
     "options",
     "console",
 ]
-WINGS = ["analysis", "training", "planning", "sweeps", "report", "decoding", "serving"]
+WINGS = ["analysis", "training", "planning", "sweeps", "report", "bench", "decoding", "serving"]
 
 # A module or a package, and what it may import of ours; the longest name that fits counts.
 ARROWS: dict[str, list[str]] = {
@@ -52,6 +52,8 @@ ARROWS: dict[str, list[str]] = {
     "training": ["training", *CORE, "analysis", "parallel", "runs", "launch", "data.narrowing"],
     "planning": ["planning", "", *CORE, "analysis", "parallel", "runs", "launch", "layers.attention"],
     "sweeps": ["sweeps", *CORE, "training", "analysis", "parallel", "runs", "launch", "decoding"],
+    "bench": ["bench", *CORE, "analysis", "parallel", "runs", "layers.attention"],
+    "bench.suite": ["", *CORE, "models", "tasks", "optim", "data"],
     "report": ["report", *CORE, "training", "analysis", "parallel", "runs", "sweeps.statistics", "scores"],
     "decoding": ["decoding", "task", "interfaces", "keys", "choices", "paths", "layers.row_adapters"],
     "data": ["data", "pipeline", "choices", "runs.files", "runs.learned"],

@@ -38,6 +38,7 @@ COMMANDS = {
     "convert": "trained",
     "export": "trained",
     "verify-resume": "training",
+    "bench": "benchmarking",
 }
 
 NOTES = """\

@@ -11,7 +11,7 @@ import math
 import re
 from typing import NamedTuple
 
-from jaxmodels.planning.devices import DEVICES, Device
+from jaxmodels.analysis.devices import DEVICES, Device
 
 COUNTING = "numbers count chips (Google's own v4-N, v5p-N and tpu7x-N count two cores to a chip)"
 SIDES = (4, 8, 12, 16, 20, 24, 28, 32)  # of slices with three dimensions, beyond one cube of 4x4x4

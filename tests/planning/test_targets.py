@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaxmodels.planning.devices import DEVICES
+from jaxmodels.analysis.devices import DEVICES
 from jaxmodels.planning.targets import shapes, target
 
 pytestmark = pytest.mark.fast
