@@ -126,10 +126,11 @@ def _masked(encoder: Any, about: str, length: int, batch: int) -> Workload:
     task = masked(bert.MaskedLM(encoder), mask=4, vocabulary=encoder.vocabulary)
 
     def encode(params: Any, extra: Any, batch: Any) -> jax.Array:
-        return bert.Pooled(encoder).apply({"params": params}, batch["inputs"], segments_BT=batch["segments"])
+        own = {"params": {"encoder": params["encoder"]}}
+        return bert.Embedder(encoder).apply(own, batch["inputs"], segments_BT=batch["segments"])
 
     inputs = {"inputs": tokens[:batch], "segments": np.ones((batch, length), np.int32)}
-    infer = Inference(encode, inputs, batch * length, f"pooled states of {batch} texts of {length} tokens")
+    infer = Inference(encode, inputs, batch * length, f"vectors of {batch} texts of {length} tokens")
     about = f"{about}, {batch} texts of {length} tokens"
     return Workload(about, _experiment(task, data), ("tokens", batch * length), infer)
 
@@ -141,7 +142,8 @@ def _unet(model: Any, about: str, size: int, batch: int) -> Workload:
 
     def denoise(params: Any, extra: Any, batch: Any) -> jax.Array:
         time_B = jnp.full(len(batch["image"]), 0.5)
-        return model.apply({"params": params, **extra}, batch["image"], time_B, batch["label"])
+        variables = {"params": params, **extra}
+        return model.apply(variables, batch["image"], time_B=time_B, label_B=batch["label"])
 
     inputs = {"image": image[:batch], "label": label[:batch]}
     infer = Inference(denoise, inputs, batch, f"one denoising of {batch} images")
