@@ -237,7 +237,7 @@ SUITE: dict[str, Case] = {
             unet.UNet((128, 256, 256, 256), depth=2, attention=(1,), classes=10), "U-Net 128-256", 32, 256
         ),
         "reduced": lambda: _unet(unet.UNet((32, 64), classes=10), "U-Net 32-64", 32, 32),
-        "tiny": lambda: _unet(unet.UNet((8, 16), heads=2, classes=10), "U-Net 8-16", 8, 8),
+        "tiny": lambda: _unet(unet.UNet((8, 8), attention=(), classes=10), "U-Net 8-8", 8, 8),
     },
     "sweep": {
         "full": lambda: _table(MLP((512, 512), 10), "MLP 784-512-512-10", 784, 128, 10, members=64),
