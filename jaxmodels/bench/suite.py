@@ -80,7 +80,7 @@ def _table(model: Any, about: str, features: int, batch: int, classes: int, memb
     random = np.random.default_rng(0)
     x = random.normal(size=(BATCHES * batch, features)).astype(np.float32)
     data = _data(batch, x=x, label=random.integers(0, classes, len(x), dtype=np.int32))
-    infer = Inference(
+    infer: Inference | None = Inference(
         probabilities(model, inputs="x"), {"x": x[:batch]}, batch, f"probabilities of {batch} rows"
     )
     about = f"{about}, {batch} rows of {features}"
@@ -97,7 +97,7 @@ def _language(model: Any, about: str, length: int, batch: int, prompt: int = 16,
     data = _data(
         batch, inputs=tokens[:, :-1], targets=tokens[:, 1:], weight=np.ones((len(tokens), length), np.float32)
     )
-    decoder = language.decoder(model, encode=list, decode=str)
+    decoder = language.decoder(model, encode=lambda text: [], decode=str)
 
     def generate(params: Any, extra: Any, batch: Any) -> jax.Array:
         tokens_BT = batch["inputs"]
