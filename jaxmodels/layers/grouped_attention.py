@@ -52,12 +52,10 @@ class GroupedAttention(nn.Module):
             q = nn.RMSNorm(epsilon=self.head_norm, dtype=self.dtype, name="norm_query")(q)
             k = nn.RMSNorm(epsilon=self.head_norm, dtype=self.dtype, name="norm_key")(k)
         q, k = rotate(q, rotation), rotate(k, rotation)
-        offset_B = None
-        segments = None if segments_BT is None else (segments_BT, segments_BT)
-        if cache is not None:
-            offset_B = cache.length_LB
-            cache = cache.extend(k, v, count_B)
-            k, v = cache.k_LBSGD, cache.v_LBSGD
-        y_BTHD = attention(q, k, v, causal=True, window=self.window, offset_B=offset_B, segments=segments)
+        if cache is None:
+            segments = None if segments_BT is None else (segments_BT, segments_BT)
+            y_BTHD = attention(q, k, v, causal=True, window=self.window, segments=segments)
+        else:
+            y_BTHD, cache = cache.attend(q, k, v, count_B, self.window)
         y_BTN = y_BTHD.reshape(B, T, -1).astype(x_BTM.dtype)  # a cache may be wider
         return dense(M, "out", self.last)(y_BTN), cache

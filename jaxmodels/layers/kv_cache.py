@@ -2,7 +2,8 @@
 
 Every array of every cache has layers (or states) first and the batch second, so that beam search can reorder
 the rows of any of them. Rows may differ in length: each has its own position to write to.
-Dimensions: L layers, B batch, S positions, T tokens, G key/value heads, D width of a head.
+Dimensions: L layers, B batch, S positions, T tokens, H heads, G key/value heads, D width of
+    a head.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from jaxmodels.layers.attention import attention
 
 
 class KVCache(NamedTuple):
@@ -41,6 +44,19 @@ class KVCache(NamedTuple):
             for old, new in ((self.k_LBSGD, k_BTGD), (self.v_LBSGD, v_BTGD))
         )
         return KVCache(k, v, self.length_LB + count_B)
+
+    def attend(
+        self,
+        q_BTHD: jax.Array,
+        k_BTGD: jax.Array,
+        v_BTGD: jax.Array,
+        count_B: jax.Array,
+        window: int | None = None,
+    ) -> tuple[jax.Array, KVCache]:
+        """One layer's causal attention of T new tokens to all before and among them, and its cache then."""
+        cache = self.extend(k_BTGD, v_BTGD, count_B)
+        k_BSGD, v_BSGD, offset_B = cache.k_LBSGD, cache.v_LBSGD, self.length_LB
+        return attention(q_BTHD, k_BSGD, v_BSGD, causal=True, window=window, offset_B=offset_B), cache
 
 
 def positions(

@@ -42,13 +42,11 @@ class Block(Model):
         qkv_BTM = dense(3 * M, kernel_init=small, name="qkv")(norm(name="norm_attention")(x_BTM))
         # Heads first, then query, key and value: a mesh may split the heads.
         q, k, v = jnp.moveaxis(qkv_BTM.reshape(*qkv_BTM.shape[:2], self.heads, 3, -1), 3, 0)
-        offset_B = None
-        segments = None if segments_BT is None else (segments_BT, segments_BT)
-        if cache is not None:
-            offset_B = cache.length_LB
-            cache = cache.extend(k, v, count_B)
-            k, v = cache.k_LBSGD, cache.v_LBSGD
-        y_BTHD = attention(q, k, v, causal=True, offset_B=offset_B, segments=segments)
+        if cache is None:
+            segments = None if segments_BT is None else (segments_BT, segments_BT)
+            y_BTHD = attention(q, k, v, causal=True, segments=segments)
+        else:
+            y_BTHD, cache = cache.attend(q, k, v, count_B)
         y_BTM = y_BTHD.reshape(x_BTM.shape).astype(x_BTM.dtype)  # a cache may be wider
         x_BTM += dropout(dense(M, kernel_init=last, name="out")(y_BTM), self.dropout, fold(keys_B, 0))
 

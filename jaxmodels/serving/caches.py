@@ -1,12 +1,12 @@
-"""Rows of a decoder's cache: a view of its first positions, a row put into a slot, tokens taken back.
+"""Caches of decoders: rows of prompts that are read, and slots of texts that are written.
 
-A KVCache has a position for each token. Any other cache is the state of a recurrent model: it has no
-positions, its view is all of it, and no token can be taken back.
-Dimensions: L layers, B rows, S positions, G key/value heads, D width of a head.
+A prompt's row is the cache that its decoder makes; the slots of a KVCache are a SlotCache. Any other cache is
+the state of a recurrent model: it has no positions, its view is all of it, and no token can be taken back.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxmodels.interfaces import Decoder
 from jaxmodels.layers.kv_cache import KVCache
+from jaxmodels.layers.slot_cache import SlotCache
 
 
 def empty(decoder: Decoder, params: Any, extra: Any, rows: int, length: int) -> Any:
@@ -27,9 +28,16 @@ def empty(decoder: Decoder, params: Any, extra: Any, rows: int, length: int) -> 
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
+def slots(row: Any, rows: int, recent: int) -> Any:
+    """So many slots for rows like this one, with room for so many tokens of a burst."""
+    if isinstance(row, KVCache):
+        return SlotCache.empty(row, rows, recent)
+    return jax.tree.map(lambda x: jnp.zeros((len(x), rows, *x.shape[2:]), x.dtype), row)
+
+
 def rewinds(cache: Any) -> bool:
     """Whether tokens can be taken back."""
-    return isinstance(cache, KVCache)
+    return isinstance(cache, KVCache | SlotCache)
 
 
 def view(cache: Any, positions: int) -> Any:
@@ -52,26 +60,31 @@ def put_back(cache: Any, part: Any) -> Any:
 
 
 def insert(cache: Any, row: Any, slot: Any, positions: int) -> Any:
-    """The cache with the first positions of a cache of one row in a slot."""
+    """The slots with the first positions of a row in one."""
+    if isinstance(cache, SlotCache):
+        return cache.insert(row, slot, positions)
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=1)
 
-    if not isinstance(cache, KVCache):
-        return jax.tree.map(put, cache, row)
-    part = view(row, positions)
-    zero = jnp.zeros((), jnp.int32)
-    k, v = (
-        jax.lax.dynamic_update_slice(old, new, (zero, slot, zero, zero, zero))
-        for old, new in ((cache.k_LBSGD, part.k_LBSGD), (cache.v_LBSGD, part.v_LBSGD))
-    )
-    return KVCache(k, v, put(cache.length_LB, row.length_LB))
+    return jax.tree.map(put, cache, row)
 
 
-def of_length(cache: Any, length_B: jax.Array) -> Any:
-    """The cache with so many tokens in each row: the next overwrite those that are taken back."""
-    length_LB = jnp.broadcast_to(length_B, cache.length_LB.shape).astype(cache.length_LB.dtype)
-    return cache._replace(length_LB=length_LB)
+def before_burst(cache: Any, positions: int) -> Any:
+    """The slots with attention to so many positions alone."""
+    return replace(cache, view=positions) if isinstance(cache, SlotCache) else cache
+
+
+def after_call(cache: Any, given: Any) -> Any:
+    """The slots after a decoder's call that gave this for them."""
+    return cache.with_recent(given) if isinstance(cache, SlotCache) else given
+
+
+def after_burst(cache: Any) -> Any:
+    """The slots with what the burst wrote."""
+    if not isinstance(cache, SlotCache):
+        return cache
+    return replace(cache.settle(), view=cache.k_LBGSD.shape[3])
 
 
 def take(cache: Any, start: Any, tokens: int) -> Any:

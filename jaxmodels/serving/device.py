@@ -55,8 +55,8 @@ class Device:
             extra = {**extra, "adapter_B": jnp.zeros(1, jnp.int32)}
         self._extras = (extra, *((draft.extra,) if draft else ()))
         self._programs = programs(self.plan)
-        # A prompt's last part and a step's tokens are written whole, whatever of them counts.
-        self._room = capacity + max(chunk, 1 + drafted)
+        # A prompt's last part and the tokens of a burst are written whole, whatever of them counts.
+        self._room = capacity + max(chunk, self.plan.columns)
         self._views = [SMALLEST_VIEW << n for n in range(32) if SMALLEST_VIEW << n < self._room] + [
             self._room
         ]
@@ -85,7 +85,7 @@ class Device:
         self._spare: list[Any] = []
         columns = self._room + 1 if self.plan.looks_up else 1
         self._state = Slots(
-            self._caches(self.slots),
+            tuple(caches.slots(row, self.slots, self.plan.columns) for row in self._caches(1)),
             jnp.zeros((self.slots, self.vocabulary), bool),
             jnp.zeros((self.slots, columns), jnp.int32),
         )

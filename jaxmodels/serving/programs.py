@@ -168,17 +168,17 @@ def _burst(
     B, K = len(rows.token), 1 + plan.drafted
     b = jnp.arange(B)
     ends = jnp.asarray(plan.decoders[0].ends, jnp.int32)
-    whole = slots.caches
-    slots = slots._replace(caches=tuple(caches.view(cache, view) for cache in whole))
+    slots = slots._replace(caches=tuple(caches.before_burst(cache, view) for cache in slots.caches))
 
     def step(state: _State) -> _State:
         written, rows, slots = state.written, state.rows, state.slots
         active_B = rows.left > 0
         drafts_BK, drafting = _drafts(plan, params, extras, slots, rows)
         fed_BK = jnp.concatenate([rows.token[:, None], drafts_BK], 1)
-        logits_BKV, cache = _extend(plan.decoders[0])(
+        logits_BKV, given = _extend(plan.decoders[0])(
             params[0], extras[0], fed_BK, jnp.where(active_B, K, 0), slots.caches[0]
         )
+        cache = caches.after_call(slots.caches[0], given)
 
         def position(carry: Any, now: Any) -> tuple[Any, Any]:
             alive_B, left_B, seen_BV = carry
@@ -211,7 +211,7 @@ def _burst(
         if plan.looks_up:
             at_KB = jnp.where(kept_KB, rows.length - kept_B + 1 + jnp.arange(K)[:, None], context_BC.shape[1])
             context_BC = context_BC.at[b[None], at_KB].set(token_KB, mode="drop")
-        kept = tuple(caches.of_length(c, rows.length) for c in (cache, *drafting)) if K > 1 else (cache,)
+        kept = tuple(c.of_length(rows.length) for c in (cache, *drafting)) if K > 1 else (cache,)
         steps_taken = (active_B & ~rows.masked).sum()
         return _State(
             state.step + 1,
@@ -233,8 +233,7 @@ def _burst(
     )
     start = _State(jnp.zeros((), jnp.int32), empty, rows, slots)
     end = jax.lax.while_loop(lambda s: (s.step < steps) & (s.rows.left > 0).any(), step, start)
-    back = tuple(caches.put_back(a, b) for a, b in zip(whole, end.slots.caches, strict=True))
-    return end.slots._replace(caches=back), end.written
+    return end.slots._replace(caches=tuple(map(caches.after_burst, end.slots.caches))), end.written
 
 
 def _drafts(
