@@ -249,7 +249,9 @@ def _drafts(
 
     def write(carry: Any, j: Any) -> tuple[Any, jax.Array]:
         token_B, cache = carry
-        logits_B1V, cache = _extend(plan.decoders[1])(params[1], extras[1], token_B[:, None], active_B, cache)
+        extend, fed_B1 = _extend(plan.decoders[1]), token_B[:, None]
+        logits_B1V, given = extend(params[1], extras[1], fed_B1, active_B, cache)
+        cache = caches.after_call(cache, given)
         # With the same key as the model's own draw, a draft hits as often as the distributions agree.
         token_B, _ = draw(logits_B1V[:, 0], slots.seen_BV, rows, rows.written + j, first=j == 0)
         return (token_B, cache), token_B
