@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from serving.language import LENGTH, alone, joined, model, request
 
+from jaxmodels.decoding import generate
+from jaxmodels.decoding.adapters import with_adapters
+from jaxmodels.paths import by_path
 from jaxmodels.serving.engine import Engine
 from jaxmodels.serving.prefixes import Prefixes
 from jaxmodels.serving.request import Full
+from jaxmodels.tasks.lora import merge
 
 OPTIONS = (
     {"temperature": 0.0},
@@ -213,3 +217,33 @@ def test_the_numbers_add_up(gpt):
         after["time_to_first_token_seconds_le_60000ms_total"]
         >= after["time_to_first_token_seconds_le_5ms_total"]
     )
+
+
+def test_each_text_is_of_its_own_adapter_and_beginnings_are_not_shared_between_them():
+    decoder, params = model("gpt")
+    leaves, random = by_path(params), np.random.default_rng(0)
+    adapters = {
+        name: {
+            path: {
+                "a": random.normal(size=(*leaves[path].shape[:-1], 2)).astype(np.float32),
+                "b": random.normal(size=(*leaves[path].shape[:-2], 2, leaves[path].shape[-1])).astype(
+                    np.float32
+                ),
+            }
+            for path in ("blocks/qkv/kernel", "blocks/down/kernel")
+        }
+        for name in ("one", "two")
+    }
+    wrapped, together, names = with_adapters(decoder, params, adapters)
+    engine = Engine(wrapped, together, {}, slots=3, chunk=8, burst=3, adapters=names)
+    engine.start()
+    asked = [
+        request("abcdefghijab", adapter=name, tokens=20, temperature=0.7, seed=3) for name in (None, *names)
+    ]
+    streams = [engine.submit(x) for x in asked]
+    for x, stream in zip(asked, streams, strict=True):
+        own = params if x.adapter is None else merge(params, adapters[x.adapter], 1.0)
+        expected = generate(decoder, own, {}, ["abcdefghijab"], **x.options._asdict())[0]
+        assert joined(list(stream))[1] == expected.tokens
+    engine.close(drain=True, timeout=10)
+    assert engine.metrics()["compilations_total"] == 0
