@@ -88,7 +88,7 @@ ARROWS: dict[str, list[str]] = {
         *("training.check_batches", "launch.exit_statuses", "decoding.adapters"),
     ],
     "serving": [
-        *("serving", *CORE, "decoding", "inference", "layers.kv_cache"),
+        *("serving", *CORE, "decoding", "inference", "layers.kv_cache", "layers.slot_cache"),
         *("data.formats.json_file", "runs.files", "runs.png", "launch.exit_statuses"),
     ],
     "export": [
