@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BUSY = 0.1  # cores that others may use in a quiet round
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "keras", "torch")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "keras", "torch", "transformers")
 
 
 class Round(NamedTuple):

@@ -21,7 +21,7 @@ from jaxmodels.serving.prefixes import Prefixes
 from jaxmodels.serving.programs import Plan, Rows, Slots, Written, extra_of, programs
 from jaxmodels.serving.running import Running
 
-SMALLEST_VIEW = 128  # positions; then powers of two up to the capacity
+SMALLEST_VIEW = 128  # positions; then powers of two up to half the room, and all of it
 
 
 class Device:

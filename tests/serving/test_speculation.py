@@ -45,6 +45,7 @@ def test_texts_are_the_same_with_a_small_draft_model():
     assert 0 <= check(engine_of("gpt", draft=Draft(*model("draft"), {}, tokens=3)), "gpt") < 1
 
 
+@pytest.mark.thorough
 def test_a_model_that_drafts_for_itself_is_always_right():
     engine = engine_of("gpt", draft=Draft(*model("gpt"), {}, tokens=3))
     stream = engine.submit(request("abcdefghij", tokens=33, temperature=1.0, seed=8))
