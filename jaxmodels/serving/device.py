@@ -21,7 +21,7 @@ from jaxmodels.serving.prefixes import Prefixes
 from jaxmodels.serving.programs import Plan, Rows, Slots, Written, extra_of, programs
 from jaxmodels.serving.running import Running
 
-SMALLEST_VIEW = 128  # positions; then powers of two up to half the room, and all of it
+SMALLEST_VIEW = 128  # positions that a burst attends to at least
 
 
 class Device:
@@ -57,9 +57,10 @@ class Device:
         self._programs = programs(self.plan)
         # A prompt's last part and the tokens of a burst are written whole, whatever of them counts.
         self._room = capacity + max(chunk, self.plan.columns)
-        self._views = [SMALLEST_VIEW << n for n in range(32) if SMALLEST_VIEW << n < self._room] + [
-            self._room
-        ]
+        # Bursts have many views, for speed; what happens once for a prompt has few, to compile less.
+        steps = (SMALLEST_VIEW * part << n for n in range(24) for part in (2, 3))
+        self._views = [*(n // 2 for n in steps if n // 2 * 5 < self._room * 4), self._room]
+        self._wide_views = [*self._views[:-1:4], self._room]
         self._parts = sorted({max(1, chunk // 4), chunk})  # tokens of a part of a prompt
         shapes = jax.eval_shape(
             lambda p, e: decoder.read(p, e, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32), 1)[0],
@@ -96,15 +97,16 @@ class Device:
         for _ in range(2):
             row = self._fresh()
             one = Rows.resting(1, self._words)
-            for view in self._views:
+            for view in self._wide_views:
                 for part in self._parts:
                     tokens_1T = np.zeros((1, part), np.int32)
                     logits_1V, row = self._part(row, tokens_1T, 0, 0, view)
-                state = self._programs.admit(
+                self._state, *_ = self._programs.admit(
                     self._state, row, logits_1V, self._prompt(()), one, np.int32(0), view
-                )[0]
+                )
+            for view in self._views:
                 self._state, written = self._programs.burst(
-                    self._params, self._extras, state, self._host, np.int32(1), view
+                    self._params, self._extras, self._state, self._host, np.int32(1), view
                 )
                 jax.device_get(written)
             block = take(row, np.int32(0), self.chunk)
@@ -130,7 +132,7 @@ class Device:
         count = min(part, left)
         tokens_1T = np.zeros((1, part), np.int32)
         tokens_1T[0, :count] = prompt[start : start + count]
-        view = self._view(start + part)
+        view = smallest(self._wide_views, start + part)
         self._logits[slot], row = self._part(self._rows[slot], tokens_1T, count, adapter, view)
         self._rows[slot] = row
         if part == count == self.chunk and start % self.chunk == 0:
@@ -161,7 +163,7 @@ class Device:
             self._prompt(request.tokens),
             Rows(*(x[slot : slot + 1].copy() for x in host)),
             np.int32(slot),
-            self._view(len(request.tokens)),
+            smallest(self._wide_views, len(request.tokens)),
         )
         found = [int(token)], [float(logprob)]
         self.drop(slot)
@@ -183,7 +185,7 @@ class Device:
             self._masks(slot, running)
             reach = max(reach, running.length + int(host.left[slot]) + K)
         self._state, written = self._programs.burst(
-            self._params, self._extras, self._state, host, np.int32(steps), self._view(reach)
+            self._params, self._extras, self._state, host, np.int32(steps), smallest(self._views, reach)
         )
         return jax.device_get(written)
 
@@ -191,9 +193,6 @@ class Device:
         self._host.masked[slot] = running.matcher is not None
         if running.matcher is not None:
             self._host.mask[slot] = running.matcher.mask()
-
-    def _view(self, positions: int) -> int:
-        return next(view for view in self._views if view >= positions)
 
     def _prompt(self, tokens: Sequence[int]) -> np.ndarray:
         prompt_C = np.zeros(self.capacity, np.int32)
@@ -233,6 +232,11 @@ class Device:
                 f"Engine: got a draft model of {shape[-1]} tokens and a model of {self.vocabulary}; expected "
                 "the same tokens. Choose a draft model with the same tokenizer."
             )
+
+
+def smallest(views: Sequence[int], positions: int) -> int:
+    """The smallest view of so many positions."""
+    return next(view for view in views if view >= positions)
 
 
 @partial(jax.jit, static_argnums=2)
