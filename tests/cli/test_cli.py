@@ -18,7 +18,6 @@ from files import bare_jax, faulty, tiny_gpt, tiny_mlp
 
 import jaxmodels
 from jaxmodels import __version__, cli
-from jaxmodels.data.formats.images import read_image
 from jaxmodels.runs.checkpoint import Checkpoints
 
 fast = pytest.mark.fast
@@ -578,10 +577,14 @@ def test_simulated_devices_can_be_asked_for(tmp_path):
     assert f"2 x {jax.devices()[0].device_kind} (data=2, jit)" in said
 
 
-@pytest.mark.fast
-def test_an_absent_package_is_named_in_one_message(tmp_path, monkeypatch, capsys):
+@fast
+def test_an_extra_that_is_not_installed_is_named_in_one_message(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError) as caught:
-        read_image(tmp_path / "a.png", 4)
-    assert cli._explain(caught.value) == 2
-    assert capsys.readouterr().err == "error: decoding images needs pillow; pip install 'jaxmodels[data]'\n"
+    (tmp_path / "x.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from jaxmodels.data.formats.images import read_image\n"
+        "@dataclass(frozen=True)\nclass Config:\n    steps: int = 1\n"
+        "def build(config):\n    return read_image('a.png', 4)\n"
+    )
+    status, _, err = main(capsys, "train", tmp_path / "x.py")
+    assert (status, err) == (2, "error: decoding images needs pillow; pip install 'jaxmodels[data]'\n")
