@@ -126,8 +126,9 @@ class Engine:
             self._closed = True
             self._stop = self._stop or not drain
             self._changed.notify()
-        if not self._thread.is_alive():
-            return
+            if not self._thread.is_alive():
+                self._end_all("cancelled")  # it was never started
+                return
         self._thread.join(timeout)
         with self._changed:
             self._stop = True
@@ -204,7 +205,14 @@ class Engine:
                 self._warn(f"engine: {type(error).__name__}: {error}; the texts that ran have ended")
                 with self._changed:
                     self._end_all("error", waiting=False)
-                self._device.reset()
+                try:
+                    self._device.reset()
+                except Exception as broken:
+                    self._warn(f"engine: {type(broken).__name__}: {broken}; it is closed")
+                    with self._changed:
+                        self._closed = True
+                        self._end_all("error")
+                    return
 
     def _end_all(self, finish: str, *, waiting: bool = True) -> None:
         found = [*(x for x in self._slots if x), *(x for x, _ in self._reading)]
@@ -283,6 +291,10 @@ class Engine:
     def _give(self, slot: int, tokens: list[int], logprobs: list[float]) -> None:
         running = self._slots[slot]
         assert running is not None
-        running.add(tokens, logprobs, self._metrics)
+        try:
+            running.add(tokens, logprobs, self._metrics)
+        except Exception as error:  # such as a tokenizer that does not know the token: the others go on
+            self._warn(f"engine: {type(error).__name__}: {error}; one text has ended")
+            running.end("error", self._metrics)
         if running.finish is not None:
             self._slots[slot] = None

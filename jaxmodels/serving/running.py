@@ -55,10 +55,14 @@ class Running:
         at = next((i for i, token in enumerate(tokens) if token in self._ends), None)
         if at is not None:
             tokens, logprobs, self.finish = tokens[:at], logprobs[:at], "stop"
+        if self.matcher is not None and self.finish is None and tokens:
+            (token,) = tokens  # its burst is one step
+            followed = self.matcher.add(token)
+            if followed == "failed":
+                tokens, logprobs = [], []
+            self.finish = {"failed": "error", "complete": "stop"}.get(followed)
         self.tokens += tokens
         self.logprobs += logprobs
-        if self.matcher is not None and self.finish is None and not all(map(self.matcher.add, tokens)):
-            self.finish = "stop"
         self._text = self._reader(self.tokens)
         if (cut := ending(self._reader, self.tokens, first, self.request.stop)) is not None:
             self._text, count = cut

@@ -8,7 +8,7 @@ parts. A text of limited length may end before its JSON does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,21 +67,21 @@ class Matcher:
         self._matcher, self._words, self._has_end = matcher, words, has_end
 
     def mask(self) -> np.ndarray:
-        """The tokens that may come next, one bit each, in words of 32 bits; the lowest bit first."""
-        words = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
-        return (
-            np.resize(words, self._words)
-            if len(words) >= self._words
-            else np.pad(words, (0, self._words - len(words)))
-        )
+        """The tokens that may come next, one bit each, in words of 32 bits; the lowest bit first.
 
-    def add(self, token: int) -> bool:
-        """Takes the token that was drawn; whether the text goes on. A model without an end token stops as
-        soon as its JSON is valid."""
-        self._matcher.consume_token(token)
+        None may where the schema turned out to be beyond llguidance's limits: `add` says so then.
+        """
+        words = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
         if self._matcher.is_error():
-            raise ValueError(f"schema: {self._matcher.get_error().strip().splitlines()[0]}")
-        return not (self._matcher.is_stopped() or (not self._has_end and self._matcher.is_accepting()))
+            return np.zeros(self._words, np.uint32)
+        return np.pad(words, (0, max(0, self._words - len(words))))[: self._words]
+
+    def add(self, token: int) -> Literal["goes on", "complete", "failed"]:
+        """Takes the token that was drawn. Without an end token a text is complete once its JSON is valid."""
+        if not self._matcher.consume_token(token) or self._matcher.is_error():
+            return "failed"
+        complete = self._matcher.is_stopped() or (not self._has_end and self._matcher.is_accepting())
+        return "complete" if complete else "goes on"
 
 
 class _Tokens:

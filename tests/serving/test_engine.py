@@ -14,6 +14,7 @@ from jaxmodels.decoding.adapters import with_adapters
 from jaxmodels.paths import by_path
 from jaxmodels.serving.engine import Engine
 from jaxmodels.serving.prefixes import Prefixes
+from jaxmodels.serving.programs import Plan, programs
 from jaxmodels.serving.request import Full
 from jaxmodels.tasks.lora import merge
 
@@ -182,6 +183,33 @@ def test_after_a_failure_inside_the_engine_goes_on():
     assert joined(list(engine.submit(asked)))[1] == alone("gpt", asked)[1]
     engine.close(drain=True, timeout=10)
     assert "out of memory" in warned[0]
+
+
+def test_a_text_that_cannot_be_decoded_ends_alone():
+    decoder, params = model("gpt")
+
+    def decode(tokens) -> str:
+        if len(tokens) > 20:
+            raise KeyError("no such token")
+        return decoder.decode(tokens)
+
+    warned = []
+    engine = Engine(
+        decoder._replace(decode=decode), params, {}, slots=3, chunk=8, burst=3, warn=warned.append
+    )
+    engine._device._programs = programs(Plan((decoder,), 0, 3))  # compiled already
+    engine.start()
+    long, short = (engine.submit(request("abcdefghij", tokens=n, temperature=0.0)) for n in (15, 7))
+    assert [list(stream)[-1].finish for stream in (long, short)] == ["error", "length"]
+    engine.close(drain=True, timeout=10)
+    assert len(warned) == 1 and "no such token" in warned[0]
+
+
+def test_closing_an_engine_that_never_started_ends_what_waits():
+    engine = Engine(*model("gpt"), {}, slots=3, chunk=8, burst=3)
+    stream = engine.submit(request("a"))
+    engine.close()
+    assert list(stream)[-1].finish == "cancelled"
 
 
 @pytest.mark.parametrize(

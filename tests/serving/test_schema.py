@@ -110,3 +110,13 @@ def test_a_model_without_an_end_token_stops_when_its_json_is_complete():
 def test_a_schema_that_cannot_be_followed_is_refused(engine, schema):
     with pytest.raises(ValueError, match=r"^schema: got"):
         engine.submit(Request((65,), schema=schema))
+
+
+def test_a_schema_that_turns_out_to_be_too_much_ends_its_own_text_alone(engine, monkeypatch):
+    from jaxmodels.serving.schema import Matcher
+
+    beside = engine.submit(Request((1, 2, 3), SamplingOptions(tokens=20, temperature=0.0)))
+    monkeypatch.setattr(Matcher, "add", lambda self, token: "failed")
+    pieces = list(engine.submit(Request((65,), SamplingOptions(tokens=9), schema='{"type": "boolean"}')))
+    assert pieces[-1].finish == "error" and joined(pieces)[1] == []
+    assert list(beside)[-1].finish in ("length", "stop")
