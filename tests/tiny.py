@@ -24,6 +24,7 @@ from jaxmodels.models.cnn import CNN
 from jaxmodels.models.convnext import ConvNeXt
 from jaxmodels.models.detr import DETR
 from jaxmodels.models.dit import DiT
+from jaxmodels.models.ds_cnn import DSCNN, Separable
 from jaxmodels.models.factorization import MatrixFactorization
 from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.gan import Discriminator, Generator
@@ -290,6 +291,7 @@ KEY_BIAS = "a bias of keys adds the same to all scores of a softmax"
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "parts of a batch add up to the batch": {
         "cnn-norm-dropout": BATCH_NORM,
+        "ds-cnn-dropout": BATCH_NORM,
         "resnet-excite-dropout": BATCH_NORM,
         "fcos": BATCH_NORM,
         "detr": BATCH_NORM,
@@ -466,6 +468,11 @@ TINY = [
         ),
         batch=images(),
         outputs=outputs_of(MIXER, "image"),
+        random=True,
+    ),
+    classifier(
+        "ds-cnn-dropout",
+        DSCNN(K, (Separable(6), Separable(8, 2)), stem=4, kernel=(4, 3), dropout=0.2),
         random=True,
     ),
     Tiny(name="mobilenet-arcface", task=arcface(MOBILENET, K, scale=5.0), batch=images()),

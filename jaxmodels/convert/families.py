@@ -8,6 +8,7 @@ from jaxmodels.convert import (
     alexnet,
     bert,
     convnext,
+    ds_cnn,
     gpt2,
     inception,
     llama,
@@ -20,7 +21,7 @@ from jaxmodels.convert import (
 )
 from jaxmodels.convert.family import Family
 
-IMAGE_MODULES = (alexnet, inception, resnet, mobilenet, vit, mixer, convnext, mtcnn)
+IMAGE_MODULES = (alexnet, inception, resnet, mobilenet, vit, mixer, convnext, mtcnn, ds_cnn)
 FAMILIES: tuple[Family, ...] = (
     gpt2.FAMILY,
     *llama.FAMILIES,

@@ -26,6 +26,7 @@ from jaxmodels.convert.assemble import Source, assemble, find, options
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c
 from jaxmodels.convert.model_config import checked_shapes, layout_by_names, layout_of, module_of
+from jaxmodels.convert.numpy_file import open_npz
 from jaxmodels.convert.peft import load_adapter
 from jaxmodels.convert.tensors import INDEX, SINGLE, finite, open_file, open_folder
 from jaxmodels.convert.torch_file import TORCH, open_torch, open_torch_folder
@@ -146,7 +147,7 @@ def load_weights(
     dtype: Any = jnp.float32,
     ignore: str | Sequence[str] = (),
 ) -> Pretrained:
-    """The tensors of a file for this module: .safetensors, or torch's .pt, .pth, .th and .bin, read safely.
+    """The tensors of a file for this module, read safely: .safetensors, .npz, torch's .pt, .pth, .th, .bin.
 
     layout: the library whose names the tensors have, such as "torchvision", "timm" or "transformers"; None
     recognises it by the names. model: the module whose weights the file holds. classes (of a new head) and
@@ -165,9 +166,12 @@ def load_weights(
         tensors: Mapping[str, Any] = open_file(path)
     elif path.suffix in TORCH:
         tensors = open_torch(path)
+    elif path.suffix == ".npz":
+        tensors = open_npz(path)
     else:
         raise ValueError(
-            f"{path}: got a file of another kind; expected .safetensors or {', '.join(TORCH)}. Convert it."
+            f"{path}: got a file of another kind; expected .safetensors, .npz or {', '.join(TORCH)}. "
+            "Convert it."
         )
     family = family or layout_by_names(path, model, tensors, of_model)
     return _read(

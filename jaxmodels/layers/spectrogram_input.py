@@ -36,7 +36,7 @@ class SpectrogramInput(Model):
 
     normalize: "example" gives each feature mean 0 and variance 1 over the frames of an example that are no
         padding; "none" leaves them. changes: such as spec_augment, while training.
-    layout: "frames" for models of BTF, "image" for those of images, BTF1.
+    layout: "frames" for models of BTF, which get the frames' segments; "image" for those of images, BTF1.
     """
 
     model: nn.Module
@@ -66,10 +66,11 @@ class SpectrogramInput(Model):
                 u_BN = jax.vmap(lambda key, n=change.numbers: jax.random.uniform(key, (n,)))(keys)
                 x_BTF = change.apply(x_BTF, u_BN)
         x_BTF = jnp.where(real_BT1, x_BTF, 0).astype(dtype)
-        x = x_BTF[..., None] if self.layout == "image" else x_BTF
+        if self.layout == "image":
+            return self.model(x_BTF[..., None], keys_B)
         if segments_BT is None:
-            return self.model(x, keys_B)
-        return self.model(x, keys_B, segments_BT=segments_BT)
+            return self.model(x_BTF, keys_B)
+        return self.model(x_BTF, keys_B, segments_BT=segments_BT)
 
 
 def normalized(x_BTF: jax.Array, real_BT1: jax.Array) -> jax.Array:

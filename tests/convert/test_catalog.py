@@ -21,6 +21,7 @@ COUNTS = {
     "alexnet": 61_100_840,
     "resnet50": 25_557_032,
     "cifar_resnet20": 269_722,
+    "mobilenet_v1": 4_231_976,
     "mobilenet_v2": 3_504_872,
     "vit_b16": 86_567_656,
     "gpt2_small": 124_439_808,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -128,3 +129,23 @@ def _check_end(file: Any) -> None:
             f"got a header that announces {file.frames:,} frames, without the last; expected a whole "
             "recording. Get it again"
         )
+
+
+@dataclass(frozen=True)
+class AudioReader:
+    """A recording as the arrays of one example, as RecordingPipeline makes them: for Predictor.read.
+
+    samples: of the result; a longer recording is truncated. lengths: the result is as long as the first of
+        these that holds the sound, so that few shapes are compiled; else it has `samples`.
+    """
+
+    rate: int
+    samples: int
+    lengths: tuple[int, ...] = ()
+
+    def __call__(self, file: str | os.PathLike[str] | BinaryIO) -> dict[str, np.ndarray]:
+        """{"audio": float32 (S), "segments": int32 (S), 0 where padded}."""
+        audio_S = read_audio(file, rate=self.rate, samples=self.samples)
+        S = next((length for length in self.lengths if length >= len(audio_S)), self.samples)
+        real_S = (np.arange(S) < len(audio_S)).astype(np.int32)
+        return {"audio": np.pad(audio_S, (0, S - len(audio_S))), "segments": real_S}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jaxmodels.data.archive import Member
 from jaxmodels.data.formats.audio import audio_folder
-from jaxmodels.data.formats.audio_file import read_audio
+from jaxmodels.data.formats.audio_file import AudioReader, read_audio
 
 soundfile = pytest.importorskip("soundfile", reason="needs soundfile")
 pytest.importorskip("soxr", reason="needs soxr")
@@ -156,3 +156,13 @@ def test_files_of_several_rates_make_one_batch(tmp_path):
         written(tmp_path / name, tone(rate), rate, name[-4:].strip(".").upper())
     batch = audio_folder(tmp_path, rate=8_000, samples=3_000, batch=2).rows(0, 0, 2)
     np.testing.assert_allclose(batch["audio"][0][100:], batch["audio"][1][100:], atol=2e-3)
+
+
+def test_a_reader_pads_to_the_first_length_that_holds_the_sound(tmp_path):
+    path = written(tmp_path / "x.wav", tone(8_000), 8_000)
+    read = AudioReader(8_000, 8_000, (3_000, 5_000))
+    example = read(path)
+    assert example["audio"].shape == example["segments"].shape == (5_000,)
+    assert example["segments"].sum() == 4_000 and not example["audio"][4_000:].any()
+    assert len(AudioReader(8_000, 8_000)(path)["audio"]) == 8_000
+    assert AudioReader(8_000, 900)(path)["segments"].tolist() == [1] * 900

@@ -1,0 +1,61 @@
+"""A small convolutional network that names spoken digits, from log-mel spectrograms made on the device.
+
+jaxmodels train experiments/fsdd_cnn.py   (JAXMODELS_DATA names the folder that holds fsdd/)
+jaxmodels predict runs/fsdd_cnn seven.wav
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from jaxmodels import Display, Evaluation, Experiment, optim
+from jaxmodels.data.augment_audio import gain, noise, spec_augment, speed
+from jaxmodels.data.datasets.fsdd import CLASSES, RATE, fsdd
+from jaxmodels.data.formats.audio import wav
+from jaxmodels.data.formats.audio_file import AudioReader
+from jaxmodels.layers.mel import log_mel
+from jaxmodels.layers.spectrogram_input import SpectrogramInput
+from jaxmodels.models.cnn import CNN
+from jaxmodels.scores.classification import scores
+from jaxmodels.tasks.classify import classify, predictor, probabilities
+
+HOP, BANDS = 100, 40
+FEATURES = partial(log_mel, rate=RATE, size=256, hop=HOP, bands=BANDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+    epochs: int = 15
+    batch: int = 60
+    lr: float = 3e-3  # peak
+    fit: bool = False  # train without the validation part, to choose settings on it; else on all but the test
+    data: str = ""  # folder of fsdd.tar.gz; by default fsdd in $JAXMODELS_DATA or the user's cache
+
+
+def build(config: Config) -> Experiment:
+    folder, split = config.data or None, "fit" if config.fit else "train"
+    epoch = (2400 if config.fit else 2700) // config.batch
+    steps = config.epochs * epoch
+    rate = optim.warmup_cosine(config.lr, warmup=epoch, steps=steps)
+    network = CNN(10, channels=(24, 48, 64), hidden=64, batch_norm=True, dropout=0.3)
+    masks = (spec_augment(frequency=6, time=10, masks=(1, 1)),)
+    model = SpectrogramInput(network, FEATURES, HOP, changes=masks, layout="image")
+    test = Evaluation(
+        fsdd("validation" if config.fit else "test", 100, folder=folder),
+        predict=probabilities(model, inputs="audio"),
+        score=scores,
+    )
+    changes = (speed(0.85, 1.15), gain(10.0), noise(10.0, 50.0))
+    return Experiment(
+        task=classify(model, inputs="audio"),
+        optimizer=optim.adamw(rate, weight_decay=0.02),
+        train=fsdd(split, config.batch, config.seed, folder=folder, augment=changes),
+        evals={"validation" if config.fit else "test": test},
+        steps=steps,
+        eval_every=5 * epoch,
+        checkpoint_every=5 * epoch,
+        seed=config.seed,
+        predictor=predictor(model, CLASSES, read=AudioReader(RATE, RATE), inputs="audio", kind="sound"),
+        display=Display(lambda audio: wav(audio, RATE), lambda: CLASSES),
+        baselines=lambda: {"published, ResNet-18": {"test/accuracy": 0.97}},
+    )
