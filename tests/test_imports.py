@@ -66,6 +66,7 @@ ARROWS: dict[str, list[str]] = {
         *(
             "tasks.apply",
             "tasks.cross_entropy",
+            "tasks.ctc_decoding",
             "tasks.boxes",
             "tasks.keys",
             "tasks.ranking",

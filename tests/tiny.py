@@ -21,6 +21,7 @@ from jaxmodels.models import vit
 from jaxmodels.models.alexnet import AlexNet
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, TokenClassifier
 from jaxmodels.models.cnn import CNN
+from jaxmodels.models.conformer import Conformer
 from jaxmodels.models.convnext import ConvNeXt
 from jaxmodels.models.detr import DETR
 from jaxmodels.models.dit import DiT
@@ -49,6 +50,7 @@ from jaxmodels.models.vit import ViT
 from jaxmodels.task import Task
 from jaxmodels.tasks.augmented import augmented, changed
 from jaxmodels.tasks.classify import classify
+from jaxmodels.tasks.ctc import ctc
 from jaxmodels.tasks.detect import detect
 from jaxmodels.tasks.diffusion import diffusion
 from jaxmodels.tasks.dino import dino
@@ -214,6 +216,24 @@ def translator(name: str, model: nn.Module) -> Tiny:
     )
 
 
+def sounds(frames: int = 12, features: int = 6) -> dict[str, np.ndarray]:
+    """Frames of sounds of different lengths, each with a text of two labels."""
+    random = np.random.default_rng(0)
+    count_B = random.integers(8, frames + 1, B)
+    return {
+        "features": random.normal(size=(B, frames, features)).astype(np.float32),
+        "segments": (np.arange(frames) < count_B[:, None]).astype(np.int32),
+        "labels": np.pad(random.integers(1, K, (B, 2), dtype=np.int32), ((0, 0), (0, 1))),
+        "weight": np.ones(B, np.float32),
+    }
+
+
+def said(model: nn.Module) -> Callable[[Any, Any, Any], Any]:
+    return lambda params, extra, batch: model.apply(
+        {"params": params}, batch["features"], None, batch["segments"]
+    )
+
+
 CNN_SIZES = {"classes": K, "channels": (3, 4), "hidden": 6}
 GPT_SIZES = {"vocabulary": V, "length": T, "width": 8, "depth": 2, "heads": 2}
 LLAMA_SIZES = {**GPT_SIZES, "key_heads": 1}
@@ -225,6 +245,7 @@ ALEXNET = AlexNet(
     0, (8,) * 5, (3,) * 5, (1,) * 5, stride=1, pooled=(0, 1), final=2, hidden=(12, 10), dropout=0.2
 )
 CONVNEXT = ConvNeXt(K, (1, 1), (4, 6), patch=2, drop_path=0.3, layer_scale=0.5)
+CONFORMER = Conformer(K, 8, 1, 2, kernel=3, halvings=1, channels=3, dropout=0.2)
 DETECTOR = DETR(
     ResNet(0, (1,), Basic, (4,), "plain", 4),
     "stage_1",
@@ -312,6 +333,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "bert-classify-dropout": KEY_BIAS,
         "bert-tag": KEY_BIAS,
         "detr": KEY_BIAS,
+        "conformer-ctc-dropout": KEY_BIAS,
         "bert-span": f"{KEY_BIAS}; so does the head's bias, as the softmax is over the tokens",
         "mixer-pretrained": "a bias across patches is the same for all channels; normalisation removes it",
         "mobilenet-arcface": "the batch normalisation that follows removes what the narrow one adds",
@@ -321,6 +343,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "alexnet-triplet": SIMILARITIES,
         "mobilenet-arcface": SIMILARITIES,
         "simclr": SIMILARITIES,
+        "conformer-ctc-dropout": "the sums over paths are in float32",
     },
     "bfloat16 rounds the first loss": {
         "dit": "the last layer begins at zero",
@@ -332,12 +355,14 @@ IDLE = {  # regular expressions for the parameters without a gradient; by defaul
     "mobilenet-arcface": r"narrow'\]\['norm'\]\['bias",
     "bert-span": r"blocks'\]\['key'\]\['bias|head'\]\['bias",
     "detr": r"_key'\]\['bias",
+    "conformer-ctc-dropout": r"key'\]\['bias",
 }
-FLOAT32 = {  # occurs in the shapes of the products that stay in float32
+FLOAT32 = {  # a regular expression that occurs in the shapes of the products that stay in float32
     "moe-shared-remat": "x4xf32",
     "alexnet-triplet": "8x10xf32>, tensor<10x8xf32",
     "mobilenet-arcface": "8x5xf32>, tensor<5x5xf32",
     "simclr": "16x4xf32>, tensor<4x16xf32",
+    "conformer-ctc-dropout": "8x6x5xf32>, tensor<8x3x5xf32|8x4xf32>, tensor<8x4xf32",
 }
 RATE = {"detr": 1e-3}  # of the updates, where the sum of the loss over examples is steep; else 0.3
 
@@ -345,6 +370,7 @@ RATE = {"detr": 1e-3}  # of the updates, where the sum of the loss over examples
 NOT_HERE = {
     "tasks.apply": "how tasks call a model",
     "tasks.boxes": "arithmetic of boxes",
+    "tasks.ctc_decoding": "searches in what a model of frames says",
     "tasks.cross_entropy": "the loss of tasks.language and tasks.translate, over chunks of the vocabulary",
     "tasks.face_detection": "a cascade of trained networks, on the host",
     "tasks.recommend": "where a recommender places an item, for scores on the host",
@@ -481,6 +507,13 @@ TINY = [
         task=regress(FACES, inputs="image"),
         batch=windows(),
         outputs=outputs_of(FACES, "image"),
+    ),
+    Tiny(
+        name="conformer-ctc-dropout",
+        task=ctc(CONFORMER, inputs="features"),
+        batch=sounds(),
+        outputs=said(CONFORMER),
+        random=True,
     ),
     Tiny(name="simclr", task=simclr(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="dino", task=dino(PROJECTED, VIEWS), batch=images(), random=True),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxmodels.report.classifier import ClassifierReport
     from jaxmodels.report.page import Page
     from jaxmodels.report.read_run import Run
+    from jaxmodels.report.transcripts import Transcripts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,9 @@ def page_of(runs: list[Run], evaluate: bool, build: bool, console: Console) -> P
     return run_page(runs[0], models[0], reports, step)
 
 
-def _classifier_reports(run: Run, console: Console) -> tuple[dict[str, ClassifierReport], int | None]:
+def _classifier_reports(
+    run: Run, console: Console
+) -> tuple[dict[str, ClassifierReport | Transcripts], int | None]:
     """(reports by evaluation, step) of the best or newest checkpoint; where that fails, a note instead."""
     from jaxmodels.report.predictions import classifier_reports
     from jaxmodels.runs.open_run import open_run

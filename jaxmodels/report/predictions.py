@@ -16,6 +16,7 @@ from jaxmodels.interfaces import Display
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.report.classifier import ClassifierReport, classifier_report
 from jaxmodels.report.read_run import PNG, ROOM
+from jaxmodels.report.transcripts import Transcripts, transcripts, with_contents
 from jaxmodels.runs.png import encode_png
 from jaxmodels.step import State, cast_floats, eval_variables
 from jaxmodels.training.batches import read_batch, real_rows
@@ -27,17 +28,17 @@ LETTERS = 600  # of a text
 
 def classifier_reports(
     experiment: Experiment, state: State, precision: str, console: Console
-) -> dict[str, ClassifierReport]:
+) -> dict[str, ClassifierReport | Transcripts]:
     """A report of each of the experiment's evaluations, by name."""
     if experiment.task.examine is None:
         raise ValueError(
-            "got a task without `examine`; expected one that gives probabilities of single examples. "
-            "See examine in jaxmodels.task.Task"
+            "got a task without `examine`; expected one that gives probabilities, or texts, of single "
+            "examples. See examine in jaxmodels.task.Task"
         )
     params, extra = eval_variables(experiment.optimizer, state)
     params = cast_floats(params, None if precision == "float32" else jnp.dtype(precision))
     params, examine = jax.device_put(params), jax.jit(experiment.task.examine)
-    reports = {}
+    reports: dict[str, ClassifierReport | Transcripts] = {}
     for name, evaluation in experiment.evals.items():
         data = as_evaluation(evaluation).data
         check = Checker(experiment.task, data, name, state.params, state.extra)
@@ -62,13 +63,15 @@ class _Examples(NamedTuple):
         return weighted, {key: np.asarray(values[key])[real][weighted] for key in names if key in values}
 
 
-def _report(examples: _Examples, experiment: Experiment) -> ClassifierReport:
+def _report(examples: _Examples, experiment: Experiment) -> ClassifierReport | Transcripts:
     display = experiment.display or Display()
     weighted, batches = [], []
     for n in range(examples.data.steps):
-        of_batch, values = examples.read(n, ("probability", "label"))
+        of_batch, values = examples.read(n, ("probability", "label", "reference", "hypothesis"))
         weighted.append(of_batch)
         batches.append(values)
+    if "hypothesis" in batches[0]:
+        return _transcripts(examples, batches, display)
     probability_BK = np.concatenate([values["probability"] for values in batches])
     label_B = np.concatenate([values["label"] for values in batches])
     classes = class_names(display, experiment.predictor, probability_BK.shape[1])
@@ -78,18 +81,42 @@ def _report(examples: _Examples, experiment: Experiment) -> ClassifierReport:
     best = order[::-1][np.sort(first_of_class)]
     selected = {"worst": order[:WORST].tolist(), "best": best[:BEST].tolist()}
 
-    ends = np.cumsum([len(values["label"]) for values in batches])
+    rows = [row for rows in selected.values() for row in rows]
+    inputs = _inputs(examples, [len(values["label"]) for values in batches], rows)
+    index_B = np.flatnonzero(np.concatenate(weighted))
+    contents = input_files(inputs, display)
+    return classifier_report(probability_BK, label_B, classes, selected, contents, index_B)
+
+
+def _inputs(examples: _Examples, counts: list[int], rows: list[int]) -> dict[int, np.ndarray]:
+    """The inputs of these rows, in their order; counts: of the examples in each batch."""
+    ends = np.cumsum(counts)
     inputs: dict[int, np.ndarray] = {}
-    for n in {int(np.searchsorted(ends, row, "right")) for rows in selected.values() for row in rows}:
+    for n in {int(np.searchsorted(ends, row, "right")) for row in rows}:
         _, values = examples.read(n, ("input", "segments"))
         arrays = list(values["input"])
         if "segments" in values:  # a text ends where its segments are 0
             arrays = [x[s != 0] for x, s in zip(arrays, values["segments"], strict=True)]
         inputs |= {int(ends[n]) - len(arrays) + j: x for j, x in enumerate(arrays)}
-    inputs = {row: inputs[row] for rows in selected.values() for row in rows}
-    index_B = np.flatnonzero(np.concatenate(weighted))
-    contents = input_files(inputs, display)
-    return classifier_report(probability_BK, label_B, classes, selected, contents, index_B)
+    return {row: inputs[row] for row in rows}
+
+
+def _transcripts(examples: _Examples, batches: list[dict[str, np.ndarray]], display: Display) -> Transcripts:
+    references = [row for values in batches for row in values["reference"]]
+    hypotheses = [row for values in batches for row in values["hypothesis"]]
+    most = max(int(x.max(initial=0)) for x in [*references, *hypotheses])
+    words = (
+        [str(name) for name in display.classes()] if display.classes else [str(k + 1) for k in range(most)]
+    )
+    if len(words) < most:
+        raise ValueError(
+            f"the display: got {len(words)} words; expected at least {most}, one for each label from 1 "
+            "on. Name each once"
+        )
+    found = transcripts(references, hypotheses, words)
+    counts = [len(values["reference"]) for values in batches]
+    inputs = _inputs(examples, counts, [one.number for one in found.worst])
+    return with_contents(found, input_files(inputs, display))
 
 
 def class_names(display: Display, predictor: Any, count: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from jaxmodels.analysis.trace import HEAD, cells
@@ -13,12 +14,15 @@ from jaxmodels.report.classifier import ClassifierReport, ClassRow, Example
 from jaxmodels.report.model import Model
 from jaxmodels.report.page import Page, escaped
 from jaxmodels.report.read_run import PNG, Run, rates
+from jaxmodels.report.transcripts import Transcripts, add_transcripts
 from jaxmodels.training.profile import SHOWN, viewers
 
 SHOWN_CLASSES, SHOWN_MODULES = 24, 32  # rows up to which a table is not folded away
 
 
-def run_page(run: Run, model: Model | None, reports: dict[str, ClassifierReport], step: int | None) -> Page:
+def run_page(
+    run: Run, model: Model | None, reports: Mapping[str, ClassifierReport | Transcripts], step: int | None
+) -> Page:
     """All that is known of a run. reports: by evaluation, of the checkpoint of `step`."""
     document = Page(f"{run.name}: report")
     document.add(_header(run, model), notes(run.notes))
@@ -31,7 +35,10 @@ def run_page(run: Run, model: Model | None, reports: dict[str, ClassifierReport]
         document.section("Learning curves", '<p class="muted">Nothing is logged yet.</p>')
     document.section("Result", _metrics(run))
     for name, report in reports.items():
-        _add_predictions(document, name, report, step)
+        if isinstance(report, Transcripts):
+            add_transcripts(document, name, report, step)
+        else:
+            _add_predictions(document, name, report, step)
     document.section("Images", _images(run))
     texts = [f"<h3>{escaped(name)}</h3><pre>{escaped(text)}</pre>" for name, text in run.texts]
     document.section("Text", *texts)
