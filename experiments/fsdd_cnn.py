@@ -18,14 +18,14 @@ from jaxmodels.models.cnn import CNN
 from jaxmodels.scores.classification import scores
 from jaxmodels.tasks.classify import classify, predictor, probabilities
 
-HOP, BANDS = 100, 40
+HOP, BANDS = 128, 32
 FEATURES = partial(log_mel, rate=RATE, size=256, hop=HOP, bands=BANDS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    epochs: int = 15
+    epochs: int = 12
     batch: int = 60
     lr: float = 3e-3  # peak
     fit: bool = False  # train without the validation part, to choose settings on it; else on all but the test
@@ -37,8 +37,8 @@ def build(config: Config) -> Experiment:
     epoch = (2400 if config.fit else 2700) // config.batch
     steps = config.epochs * epoch
     rate = optim.warmup_cosine(config.lr, warmup=epoch, steps=steps)
-    network = CNN(10, channels=(24, 48, 64), hidden=64, batch_norm=True, dropout=0.3)
-    masks = (spec_augment(frequency=6, time=10, masks=(1, 1)),)
+    network = CNN(10, channels=(16, 32, 48), hidden=64, batch_norm=True, dropout=0.3)
+    masks = (spec_augment(frequency=5, time=8, masks=(1, 1)),)
     model = SpectrogramInput(network, FEATURES, HOP, changes=masks, layout="image")
     test = Evaluation(
         fsdd("validation" if config.fit else "test", 100, folder=folder),
@@ -52,8 +52,8 @@ def build(config: Config) -> Experiment:
         train=fsdd(split, config.batch, config.seed, folder=folder, augment=changes),
         evals={"validation" if config.fit else "test": test},
         steps=steps,
-        eval_every=5 * epoch,
-        checkpoint_every=5 * epoch,
+        eval_every=4 * epoch,
+        checkpoint_every=4 * epoch,
         seed=config.seed,
         predictor=predictor(model, CLASSES, read=AudioReader(RATE, RATE), inputs="audio", kind="sound"),
         display=Display(lambda audio: wav(audio, RATE), lambda: CLASSES),

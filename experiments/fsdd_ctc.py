@@ -30,7 +30,7 @@ FEATURES = partial(log_mel, rate=RATE, size=256, hop=HOP, bands=BANDS)
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    steps: int = 2500
+    steps: int = 2000
     batch: int = 32
     width: int = 64
     depth: int = 3

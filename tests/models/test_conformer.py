@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from instances import first
 
 from jaxmodels.models.conformer import Block, Conformer, conformer_s, distances, shifted
 
@@ -104,11 +105,11 @@ def test_a_block_computes_what_that_of_transformers_computes(theirs):
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("halvings", [0, 1, 2])
+@pytest.mark.parametrize("halvings", first(1, [2, 0, 1]))
 def test_padding_changes_no_real_frame(halvings):
     model = SMALL.clone(halvings=halvings)
-    x = RANDOM.normal(size=(3, 11, 6)).astype(np.float32)
-    count = np.array([11, 8, 3])
+    x = RANDOM.normal(size=(2, 11, 6)).astype(np.float32)
+    count = np.array([11, 5])
     segments = (np.arange(11) < count[:, None]).astype(np.int32)
     params = model.init(jax.random.key(0), x)
     apply = jax.jit(model.apply)

@@ -63,12 +63,13 @@ def batch(labels, logits=LOGITS, real=REAL, weight=None):
 
 TASK = ctc(Given())
 PARAMS = {"scale": jnp.ones(())}
+EVALUATE = jax.jit(TASK.evaluate)
 
 
 @pytest.mark.parametrize("text", [(), (1,), (2, 1), (1, 1), (1, 2, 1)])
 def test_the_loss_is_the_logarithm_of_the_sum_over_all_paths(text):
     labels = np.tile([*text, *[0] * (4 - len(text))], (12, 1))
-    got = TASK.evaluate(PARAMS, {}, batch(labels))
+    got = EVALUATE(PARAMS, {}, batch(labels))
     possible = [truth[text] > 0 for truth in TRUTH]
     want = [-np.log(truth[text]) for truth, ok in zip(TRUTH, possible, strict=True) if ok]
     np.testing.assert_allclose(value(got["loss"]), np.mean(want), rtol=1e-5)
