@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from jaxmodels import Display, Evaluation, Experiment, optim
-from jaxmodels.data.augment_audio import gain, noise, spec_augment, speed
+from jaxmodels.data.augment_audio import spec_augment
 from jaxmodels.data.datasets.fsdd import CLASSES, RATE, fsdd
 from jaxmodels.data.formats.audio import wav
 from jaxmodels.data.formats.audio_file import AudioReader
@@ -25,7 +25,7 @@ FEATURES = partial(log_mel, rate=RATE, size=256, hop=HOP, bands=BANDS)
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    epochs: int = 12
+    epochs: int = 16
     batch: int = 60
     lr: float = 3e-3  # peak
     fit: bool = False  # train without the validation part, to choose settings on it; else on all but the test
@@ -39,23 +39,22 @@ def build(config: Config) -> Experiment:
     rate = optim.warmup_cosine(config.lr, warmup=epoch, steps=steps)
     network = CNN(10, channels=(16, 32, 48), hidden=64, batch_norm=True, dropout=0.3)
     masks = (spec_augment(frequency=5, time=8, masks=(1, 1)),)
-    model = SpectrogramInput(network, FEATURES, HOP, changes=masks, layout="image")
+    model = SpectrogramInput(network, FEATURES, HOP, normalize="level", changes=masks, layout="image")
     test = Evaluation(
         fsdd("validation" if config.fit else "test", 100, folder=folder),
         predict=probabilities(model, inputs="audio"),
         score=scores,
     )
-    changes = (speed(0.85, 1.15), gain(10.0), noise(10.0, 50.0))
     return Experiment(
         task=classify(model, inputs="audio"),
         optimizer=optim.adamw(rate, weight_decay=0.02),
-        train=fsdd(split, config.batch, config.seed, folder=folder, augment=changes),
+        train=fsdd(split, config.batch, config.seed, folder=folder),
         evals={"validation" if config.fit else "test": test},
         steps=steps,
         eval_every=4 * epoch,
         checkpoint_every=4 * epoch,
         seed=config.seed,
-        predictor=predictor(model, CLASSES, read=AudioReader(RATE, RATE), inputs="audio", kind="sound"),
+        predictor=predictor(model, CLASSES, read=AudioReader(RATE, RATE), inputs="audio", input="sound"),
         display=Display(lambda audio: wav(audio, RATE), lambda: CLASSES),
         baselines=lambda: {"published, ResNet-18": {"test/accuracy": 0.97}},
     )

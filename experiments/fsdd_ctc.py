@@ -22,15 +22,15 @@ from jaxmodels.scores import error_rates
 from jaxmodels.tasks.augmented import augmented
 from jaxmodels.tasks.ctc import Search, ctc, texts, transcriber
 
-HOP, BANDS, SECONDS = 80, 40, 6.0
-LENGTHS = (16_000, 28_000, 48_000)  # samples of a batch
+HOP, BANDS, SECONDS = 100, 32, 6.0
+LENGTHS = (24_000, 48_000)  # samples of a batch
 FEATURES = partial(log_mel, rate=RATE, size=256, hop=HOP, bands=BANDS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 32
     width: int = 64
     depth: int = 3
@@ -45,23 +45,18 @@ class Config:
 
 def build(config: Config) -> Experiment:
     rate = optim.warmup_cosine(config.lr, warmup=config.steps // 10, steps=config.steps)
+    sizes = {"hidden_width": 2 * config.width, "kernel": 15, "channels": 24}
     network = Conformer(
-        len(WORDS) + 1,
-        config.width,
-        config.depth,
-        config.heads,
-        kernel=15,
-        channels=24,
-        dropout=config.dropout,
+        len(WORDS) + 1, config.width, config.depth, config.heads, dropout=config.dropout, **sizes
     )
-    masks = (spec_augment(frequency=8, time=8, masks=(2, 2)),)
+    masks = (spec_augment(frequency=6, time=8, masks=(2, 2)),)
     model = SpectrogramInput(network, FEATURES, HOP, changes=masks)
     search = Search(config.beams, 10)
     data = partial(fsdd_sequences, seconds=SECONDS, folder=config.data or None)
     known = [name for name in SPEAKERS if name != config.left_out]
 
     def evaluation(split, speakers, key):
-        held = data(split, 50, count=400, speakers=speakers, key=key)
+        held = data(split, 50, count=300, speakers=speakers, key=key)
         return Evaluation(held, texts(model, search), error_rates.score(WORDS))
 
     split = "validation" if config.fit else "test"

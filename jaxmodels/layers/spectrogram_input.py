@@ -34,15 +34,16 @@ class Change(Protocol):
 class SpectrogramInput(Model):
     """model(features(audio)), where the features of frames are `hop` samples apart, such as log_mel's.
 
-    normalize: "example" gives each feature mean 0 and variance 1 over the frames of an example that are no
-        padding; "none" leaves them. changes: such as spec_augment, while training.
+    normalize: over the frames of an example that are no padding, "example" gives each feature mean 0 and
+        variance 1, "level" all of them together, which keeps the spectrum's shape; "none" leaves them.
+    changes: such as spec_augment, while training.
     layout: "frames" for models of BTF, which get the frames' segments; "image" for those of images, BTF1.
     """
 
     model: nn.Module
     features: Callable[[jax.Array], jax.Array]
     hop: int
-    normalize: Literal["example", "none"] = "example"
+    normalize: Literal["example", "level", "none"] = "example"
     changes: Sequence[Change] = ()
     layout: Literal["frames", "image"] = "frames"
 
@@ -58,8 +59,8 @@ class SpectrogramInput(Model):
         real_BT1 = (
             jnp.ones((*x_BTF.shape[:2], 1), bool) if segments_BT is None else segments_BT[..., None] > 0
         )
-        if self.normalize == "example":
-            x_BTF = normalized(x_BTF, real_BT1)
+        if self.normalize != "none":
+            x_BTF = normalized(x_BTF, real_BT1, together=self.normalize == "level")
         if keys_B is not None:
             for i, change in enumerate(self.changes):
                 keys = fold(keys_B, OFFSET + i)
@@ -73,9 +74,10 @@ class SpectrogramInput(Model):
         return self.model(x_BTF, keys_B, segments_BT=segments_BT)
 
 
-def normalized(x_BTF: jax.Array, real_BT1: jax.Array) -> jax.Array:
-    """Each feature with mean 0 and variance 1 over an example's real frames; constant ones become 0."""
-    count_B11 = jnp.maximum(real_BT1.sum(1, keepdims=True), 1)
-    mean_B1F = jnp.where(real_BT1, x_BTF, 0).sum(1, keepdims=True) / count_B11
-    x_BTF = jnp.where(real_BT1, x_BTF - mean_B1F, 0)
-    return x_BTF / jnp.sqrt(jnp.square(x_BTF).sum(1, keepdims=True) / count_B11 + 1e-5)
+def normalized(x_BTF: jax.Array, real_BT1: jax.Array, *, together: bool = False) -> jax.Array:
+    """Each feature, or all together, with mean 0 and variance 1 over an example's real frames."""
+    axes = (1, 2) if together else (1,)
+    count = jnp.maximum(real_BT1.sum(1, keepdims=True), 1) * (x_BTF.shape[2] if together else 1)
+    mean = jnp.where(real_BT1, x_BTF, 0).sum(axes, keepdims=True) / count
+    x_BTF = jnp.where(real_BT1, x_BTF - mean, 0)
+    return x_BTF / jnp.sqrt(jnp.square(x_BTF).sum(axes, keepdims=True) / count + 1e-5)

@@ -158,6 +158,11 @@ def test_features_of_real_frames_have_mean_0_and_variance_1():
     for row, count in zip(x, (9, 4), strict=True):
         np.testing.assert_allclose(row[:count].mean(0), 0, atol=1e-6)
         np.testing.assert_allclose(row[:count].std(0), 1, atol=1e-3)
+    given = RANDOM.normal(3, 2, (2, 9, 5))
+    x = np.asarray(normalized(jnp.asarray(given), jnp.asarray(real), together=True))
+    for row, count, one in zip(x, (9, 4), given, strict=True):
+        want = (one[:count] - one[:count].mean()) / one[:count].std()
+        np.testing.assert_allclose(row[:count], want, atol=1e-4)
 
 
 def test_a_frame_has_the_segment_of_its_middle():
