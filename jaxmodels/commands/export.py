@@ -20,8 +20,8 @@ class ExportOptions:
 
     out: str = ""
     """The new folder; -o for short. By default exports/NAME-FORMAT."""
-    format: Literal["stablehlo"] = "stablehlo"
-    """stablehlo is a program with its parameters that jax alone loads."""
+    format: Literal["stablehlo", "onnx"] = "stablehlo"
+    """stablehlo is a program with its parameters that jax alone loads, onnx one for ONNX Runtime."""
     platforms: str = "cpu,cuda,tpu"
     """What a StableHLO program runs on, of cpu, cuda, rocm and tpu."""
     like: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ def export(
     run: str | Path | Model,
     out: str | Path = ExportOptions.out,
     *,
-    format: Literal["stablehlo"] = ExportOptions.format,
+    format: Literal["stablehlo", "onnx"] = ExportOptions.format,
     platforms: str | Sequence[str] = ExportOptions.platforms,
     like: Sequence[Any] = ExportOptions.like,
     step: int = CheckpointOptions.step,

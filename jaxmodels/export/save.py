@@ -17,12 +17,12 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 
-from jaxmodels.export import stablehlo
+from jaxmodels.export import onnx, stablehlo
 from jaxmodels.export.compare import largest_difference
 from jaxmodels.export.program import Program
 from jaxmodels.runs import files
 
-Format = Literal["stablehlo"]
+Format = Literal["stablehlo", "onnx"]
 ABOUT = "export.json"
 
 
@@ -45,9 +45,11 @@ def save(
             f"--format: got {format!r}; expected one of {', '.join(get_args(Format))}. Name one of those"
         )
     with new_folder(out) as folder:
-        path = folder / stablehlo.NAME
-        files.write_bytes(path, stablehlo.encode(program, platforms))
-        difference = largest_difference(program, stablehlo.read(path), format)
+        module = stablehlo if format == "stablehlo" else onnx
+        path = folder / module.NAME
+        content = stablehlo.encode(program, platforms) if format == "stablehlo" else onnx.encode(program)
+        files.write_bytes(path, content)
+        difference = largest_difference(program, module.read(path), format)
         leaves = jax.tree.leaves((program.params, program.extra))
         parameters = sum(x.size for x in leaves)
         inputs = program.inputs
@@ -57,7 +59,7 @@ def save(
             "sha256": _digest(path),
             "inputs": inputs.described(),
             "limits": {name: list(limits) for name, limits in inputs.limits.items()},
-            "platforms": list(platforms),
+            **({"platforms": list(platforms)} if format == "stablehlo" else {}),
             "parameters": parameters,
             "difference": difference,
             "versions": {"jaxmodels": version, "jax": jax.__version__},
