@@ -20,8 +20,9 @@ class ExportOptions:
 
     out: str = ""
     """The new folder; -o for short. By default exports/NAME-FORMAT."""
-    format: Literal["stablehlo", "onnx"] = "stablehlo"
-    """stablehlo is a program with its parameters that jax alone loads, onnx one for ONNX Runtime."""
+    format: Literal["stablehlo", "onnx", "safetensors"] = "stablehlo"
+    """stablehlo is a program with its parameters that jax alone loads, onnx one for ONNX Runtime.
+    safetensors are the parameters alone, of a folder of weights by the names of its library."""
     platforms: str = "cpu,cuda,tpu"
     """What a StableHLO program runs on, of cpu, cuda, rocm and tpu."""
     like: tuple[str, ...] = ()
@@ -33,7 +34,7 @@ def export(
     run: str | Path | Model,
     out: str | Path = ExportOptions.out,
     *,
-    format: Literal["stablehlo", "onnx"] = ExportOptions.format,
+    format: Literal["stablehlo", "onnx", "safetensors"] = ExportOptions.format,
     platforms: str | Sequence[str] = ExportOptions.platforms,
     like: Sequence[Any] = ExportOptions.like,
     step: int = CheckpointOptions.step,
@@ -54,6 +55,10 @@ def export(
     from jaxmodels.inference.model import Model
 
     model = run if isinstance(run, Model) else load(run, step=step, mesh=mesh, precision=precision, warn=warn)
+    if format == "safetensors":
+        from jaxmodels.export.tensors import save_tensors
+
+        return save_tensors(model, out or Path("exports") / f"{model.name}-{format}", __version__)
     names = [name.strip() for name in platforms.split(",")] if isinstance(platforms, str) else platforms
     out = out or Path("exports") / f"{model.name}-{format}"
-    return save(program_of(model, like), out, format, names, __version__)
+    return save(program_of(model, like), out, format, names, __version__, model.source)

@@ -19,16 +19,24 @@ WORDS = tuple(4**n for n in range(7))  # of the texts that show which lengths a 
 
 def program_of(model: Model, like: Sequence[Any] = ()) -> Program:
     """What is exported of a model. like: inputs; axes in which their arrays differ are of any size."""
-    about = {"model": model.name, **({} if model.step is None else {"step": model.step})}
-    if model.step is not None:
-        values = read_learned(model.source)
-        about["learned"] = {name: x for name, x in values.items() if not name.startswith("pipeline ")}
+    about = about_of(model)
     if model.predictor is None and model.decoder is not None:
         return _language_model(model, model.decoder, about, like)
     predictor = model.require_predictor()
     examples = _examples(predictor, like)
-    about |= {"input": predictor.input, **predictor.settings()}
     return Program(predictor.predict, model.params, model.extra, examples, about)
+
+
+def about_of(model: Model) -> dict[str, Any]:
+    """What somebody elsewhere has to know of a model besides its parameters, as JSON."""
+    about: dict[str, Any] = {"model": model.name}
+    if model.step is not None:
+        values = read_learned(model.source)
+        learned = {name: x for name, x in values.items() if not name.startswith("pipeline ")}
+        about |= {"step": model.step, "learned": learned}
+    if model.predictor is not None:
+        about |= {"input": model.predictor.input, **model.predictor.settings()}
+    return about
 
 
 def _language_model(model: Model, decoder: Decoder, about: dict[str, Any], like: Sequence[Any]) -> Program:

@@ -65,6 +65,11 @@ def _equation(eqn: Any, inputs: list[Any]) -> Sequence[Any]:
             return _closed(inner, inputs)
     if name == "scan":
         return _scan(eqn, inputs)
+    if name == "pad" and all(low >= 0 and high >= 0 and not inside for low, high, inside in _padding(params)):
+        x, value = inputs
+        for axis, (low, high, _) in enumerate(_padding(params)):
+            x = _padded(x, axis, (low, high), value)
+        return [x]
     if name in ("reduce_window_max", "reduce_window_sum"):
         return [_window(name, inputs[0], params)]
     if name == "cummax" and jnp.issubdtype(inputs[0].dtype, jnp.integer):  # positions: exact in float32
@@ -74,6 +79,21 @@ def _equation(eqn: Any, inputs: list[Any]) -> Sequence[Any]:
     with jax.named_scope("replayed"):
         outputs = eqn.primitive.bind(*inputs, **params)
     return outputs if eqn.primitive.multiple_results else [outputs]
+
+
+def _padding(params: Any) -> Sequence[tuple[int, int, int]]:
+    """The padding of each axis: before, after, and between elements."""
+    return params["padding_config"]
+
+
+def _padded(x: Any, axis: int, pads: tuple[int, int], value: Any) -> Any:
+    """By concatenation: a converter may know no padding of arrays with an axis of any size."""
+    parts = [x]
+    for at, count in enumerate(pads):
+        if count:
+            shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+            parts.insert(0 if at == 0 else len(parts), jnp.broadcast_to(value, shape))
+    return parts[0] if len(parts) == 1 else jax.lax.concatenate(parts, axis)
 
 
 def _window(name: str, x: Any, params: Any) -> Any:
@@ -86,7 +106,7 @@ def _window(name: str, x: Any, params: Any) -> Any:
     for axis, (size, stride, pads) in enumerate(zip(sizes, strides, params["padding"], strict=True)):
         if size == 1 and stride == 1 and not any(pads):
             continue
-        x = jax.lax.pad(x, empty, [(*(pads if n == axis else (0, 0)), 0) for n in range(x.ndim)])
+        x = _padded(x, axis, pads, empty)
         count = (x.shape[axis] - size) // stride + 1
         shifted = [
             jax.lax.slice_in_dim(x, n, n + (count - 1) * stride + 1, stride, axis) for n in range(size)

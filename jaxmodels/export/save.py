@@ -17,10 +17,12 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 
+from jaxmodels.convert.save import COMPANIONS
 from jaxmodels.export import onnx, stablehlo
 from jaxmodels.export.compare import largest_difference
 from jaxmodels.export.program import Program
 from jaxmodels.runs import files
+from jaxmodels.runs.metrics_file import finite
 
 Format = Literal["stablehlo", "onnx"]
 ABOUT = "export.json"
@@ -37,9 +39,17 @@ class Exported(NamedTuple):
 
 
 def save(
-    program: Program, out: str | os.PathLike[str], format: Format, platforms: Sequence[str], version: str
+    program: Program,
+    out: str | os.PathLike[str],
+    format: Format,
+    platforms: Sequence[str],
+    version: str,
+    source: Path | None = None,
 ) -> Exported:
-    """Writes the program to the new folder `out`; NotExportable says why a model cannot be written."""
+    """Writes the program to the new folder `out`; NotExportable says why a model cannot be written.
+
+    source: the folder whose files of a tokenizer, and of how images are prepared, are copied beside it.
+    """
     if format not in get_args(Format):
         raise ValueError(
             f"--format: got {format!r}; expected one of {', '.join(get_args(Format))}. Name one of those"
@@ -65,7 +75,10 @@ def save(
             "versions": {"jaxmodels": version, "jax": jax.__version__},
             **program.about,
         }
-        files.write_text(folder / ABOUT, json.dumps(about, indent=1, allow_nan=False) + "\n")
+        files.write_text(folder / ABOUT, json.dumps(finite(about), indent=1) + "\n")
+        for companion in COMPANIONS:
+            if source is not None and (source / companion).is_file():
+                shutil.copyfile(source / companion, folder / companion)
         size = path.stat().st_size
     return Exported(Path(out), Path(out) / path.name, parameters, size, difference)
 
