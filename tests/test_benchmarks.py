@@ -120,3 +120,9 @@ def test_a_sweep_is_measured_against_runs_of_its_members():
 @pytest.mark.thorough
 def test_scaling_is_measured_by_layers_ways_and_processes():
     assert {"compile", "spread", "processes"} == report("scaling.py")["cases"].keys()
+
+
+@pytest.mark.thorough
+def test_steps_with_large_tables_are_measured_by_their_rows():
+    case = report("embedding_tables.py")["cases"]["tables"]
+    assert {"lazy 1000", "lazy 10000", "dense 1000"} == case["us"].keys()

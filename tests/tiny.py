@@ -23,10 +23,12 @@ from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, Tok
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.conformer import Conformer
 from jaxmodels.models.convnext import ConvNeXt
+from jaxmodels.models.deepfm import DeepFM
 from jaxmodels.models.detr import DETR
 from jaxmodels.models.dit import DiT
+from jaxmodels.models.dlrm import DLRM
 from jaxmodels.models.ds_cnn import DSCNN, Separable
-from jaxmodels.models.factorization import MatrixFactorization
+from jaxmodels.models.factorization import FactorizationMachine, MatrixFactorization
 from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.gan import Discriminator, Generator
 from jaxmodels.models.gpt import GPT
@@ -38,23 +40,28 @@ from jaxmodels.models.mlp import MLP
 from jaxmodels.models.mobilenet import Inverted, MobileNet
 from jaxmodels.models.moe import MoE
 from jaxmodels.models.mtcnn import MTCNN
+from jaxmodels.models.ncf import NeuMF
 from jaxmodels.models.resnet import Basic, ResNet, SqueezeExcite
 from jaxmodels.models.rnn import RNN, RNNClassifier
 from jaxmodels.models.sasrec import SASRec
 from jaxmodels.models.t5 import T5
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.models.transformer import Transformer
+from jaxmodels.models.two_tower import Tower, TwoTower
 from jaxmodels.models.unet import UNet
 from jaxmodels.models.vae import VAE
 from jaxmodels.models.vit import ViT
 from jaxmodels.task import Task
 from jaxmodels.tasks.augmented import augmented, changed
+from jaxmodels.tasks.bpr import bpr
 from jaxmodels.tasks.classify import classify
+from jaxmodels.tasks.clicks import clicks
 from jaxmodels.tasks.ctc import ctc
 from jaxmodels.tasks.detect import detect
 from jaxmodels.tasks.diffusion import diffusion
 from jaxmodels.tasks.dino import dino
 from jaxmodels.tasks.gan import gan
+from jaxmodels.tasks.in_batch import in_batch
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.lora import lora
 from jaxmodels.tasks.mae import mae
@@ -284,6 +291,27 @@ def actions() -> dict[str, np.ndarray]:
     return {"inputs": inputs_BT, "targets": targets_BT, "weight": (targets_BT > 0).astype(np.float32)}
 
 
+def clicked(name: str, model: nn.Module, numbers: int = 0, **options: Any) -> Tiny:
+    """A model of categories, and of numbers, that gives the logit of a click."""
+    random = np.random.default_rng(5)
+    more = {"numbers": random.normal(size=(B, numbers)).astype(np.float32)} if numbers else {}
+    label_B = random.integers(0, 2, B).astype(np.float32)
+    batch = {"ids": categories(*model.sizes), "label": label_B, "weight": np.ones(B, np.float32), **more}
+    return Tiny(name=name, task=clicks(model), batch=batch, **options)
+
+
+def retrieved() -> dict[str, np.ndarray]:
+    """Users and items, some of them twice, and how often the items come."""
+    user_B, item_B = categories(4, 5).T
+    frequency_B = np.log(np.bincount(item_B)[item_B] / B).astype(np.float32)
+    weight_B = np.ones(B, np.float32)
+    return {"user": user_B, "item": item_B, "log_frequency": frequency_B, "weight": weight_B}
+
+
+def scored(model: nn.Module) -> Callable[[Any, Any, Any], Any]:
+    return lambda params, extra, batch: model.apply({"params": params}, batch["user"], batch["item"])
+
+
 class Faces(nn.Module):
     """All that a network of MTCNN predicts for a window, as one row."""
 
@@ -320,11 +348,13 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "mobilenet-arcface": BATCH_NORM,
         "dino": "teacher and centre follow each part of the batch",
         "simclr": RIVALS,
+        "two-tower": RIVALS,
         "alexnet-triplet": RIVALS,
     },
     "the loss has an evaluation": {
         "dino": "no example may see another, so the metric is the likeness of an image's two views",
         "simclr": "its rivals are other examples; the metric is the likeness of an image's two views",
+        "two-tower": "its rivals are other examples; the metric is the score of the own item",
         "alexnet-triplet": "it compares examples; the metric is the length of an embedding",
         "gan": "two losses that are at odds; the metrics are the parts that are told apart",
     },
@@ -380,6 +410,8 @@ NOT_HERE = {
 }
 
 FACTORS = MatrixFactorization(4, 5, 3, attributes=2, mean=3.0)
+COLLABORATIVE = NeuMF(4, 5, 3, (8, 4))
+TOWERS = TwoTower(Tower(4, 3, (6, 5)), Tower(5, 3), temperature=0.5)
 SELF_ATTENTION = SASRec(V, T, width=8, heads=2, dropout=0.2)
 
 TINY = [
@@ -538,4 +570,18 @@ TINY = [
         random=True,
         second=True,
     ),
+    clicked("factorization-machine", FactorizationMachine((4, 5, 3), 3), numbers=3, second=True),
+    clicked("ncf", COLLABORATIVE),
+    clicked("dlrm", DLRM((4, 5, 3), 4, (6,), (6,)), numbers=2),
+    clicked("deepfm-dropout", DeepFM((4, 5, 3), 4, (6, 5), dropout=0.2), numbers=2, random=True),
+    Tiny(
+        name="ncf-bpr",
+        task=bpr(COLLABORATIVE),
+        batch={
+            "ids": categories(4, 5),
+            "negatives": categories(5, 5, 5)[:, ::-1],
+            "weight": np.ones(B, np.float32),
+        },
+    ),
+    Tiny(name="two-tower", task=in_batch(TOWERS), batch=retrieved(), outputs=scored(TOWERS)),
 ]

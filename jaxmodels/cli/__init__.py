@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "trained",
     "predict": "trained",
     "generate": "trained",
+    "recommend": "trained",
     "serve": "serving",
     "report": "trained",
     "watch": "trained",

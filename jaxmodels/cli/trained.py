@@ -13,6 +13,7 @@ from jaxmodels.commands.evaluate import EvaluateOptions, WeightsOptions
 from jaxmodels.commands.export import ExportOptions
 from jaxmodels.commands.generate import GenerateOptions
 from jaxmodels.commands.predict import PredictOptions
+from jaxmodels.commands.recommend import RecommendOptions
 from jaxmodels.commands.report import ReportOptions
 from jaxmodels.commands.tokenize import TokenizeOptions
 from jaxmodels.commands.watch import WatchOptions
@@ -52,6 +53,36 @@ def evaluate(line: CommandLine, console: Console, options: dict[str, Any]) -> Js
     metrics = evaluate(run, knobs=line.knobs, console=console, **options)
     console.table(run, ["", "value"], [[name, number(value)] for name, value in metrics.items()])
     return {"run": run, "metrics": metrics}
+
+
+@command(
+    "recommend",
+    "RUN",
+    RecommendOptions,
+    CheckpointOptions,
+    usage="RUN --user ID [--top 10]",
+    note=CODE,
+    reads=True,
+)
+def recommend(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """Items that a user has not had, best first, with their scores.
+
+    A user whom the run does not know gets the most frequent items.
+    """
+    from jaxmodels.commands.recommend import recommend
+
+    found = recommend(line.operands[0], warn=console.warn, **options)
+    user = found["user"]
+    title = f"for user {user}"
+    if found["cold"]:
+        title = f"most frequent items, as user {user} has no interactions in the run's training"
+    columns = [name for name in ("item", "title", "score") if name in found["items"][0]]
+    rows = [
+        [number(row[name]) if name == "score" else str(row[name]) for name in columns]
+        for row in found["items"]
+    ]
+    console.table(title, columns, rows)
+    return {"run": line.operands[0], **found}
 
 
 def _long_out(argv: list[str]) -> list[str]:

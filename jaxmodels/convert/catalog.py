@@ -23,8 +23,10 @@ from jaxmodels.models import (
     cnn,
     conformer,
     convnext,
+    deepfm,
     detr,
     dit,
+    dlrm,
     ds_cnn,
     factorization,
     fcos,
@@ -38,12 +40,14 @@ from jaxmodels.models import (
     mobilenet,
     moe,
     mtcnn,
+    ncf,
     resnet,
     rnn,
     sasrec,
     t5,
     textcnn,
     transformer,
+    two_tower,
     unet,
     vae,
     vit,
@@ -91,6 +95,8 @@ def _image(height: int, channels: int = 3, **named: Any) -> _Input:
 
 TEXT = _Input("tokens", (_shape(2, dtype=jnp.int32),))
 TEXTS = _Input("tokens of two texts", (_shape(2, dtype=jnp.int32), _shape(2, dtype=jnp.int32)))
+PAIR = _Input("user and item", (_shape(2, dtype=jnp.int32),))
+CRITEO = _Input("26 categories, 13 numbers", (_shape(26, dtype=jnp.int32),), {"numbers_BN": _shape(13)})
 TIME = {"time_B": _shape()}
 SMALL = {name: _image(28, 1) for name in ("alexnet_28", "googlenet_28", "vit_28")}
 
@@ -157,12 +163,20 @@ ROWS = (
     _Row(moe, TEXT),
     _Row(
         factorization,
-        _Input("user and item", (_shape(2, dtype=jnp.int32),)),
+        PAIR,
         more={
             "matrix_factorization": lambda: factorization.MatrixFactorization(671, 9066, 64),
             "factorization_machine": lambda: factorization.FactorizationMachine((671, 9066), 64),
         },
     ),
+    _Row(ncf, PAIR, more={"neumf": lambda: ncf.NeuMF(671, 9066)}),
+    _Row(
+        two_tower,
+        _Input("user, item", (_shape(dtype=jnp.int32), _shape(dtype=jnp.int32))),
+        more={"two_tower": lambda: two_tower.TwoTower(two_tower.Tower(671, 64), two_tower.Tower(9066, 64))},
+    ),
+    _Row(dlrm, CRITEO, more={"dlrm": lambda: dlrm.DLRM((1000,) * 26)}),
+    _Row(deepfm, CRITEO, more={"deepfm": lambda: deepfm.DeepFM((1000,) * 26)}),
     _Row(
         sasrec,
         _Input("items", (_shape(2, dtype=jnp.int32),)),

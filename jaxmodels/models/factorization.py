@@ -116,13 +116,13 @@ class FactorizationMachine(Model):
         self.offset = self.param("offset", zeros, ())
 
     def __call__(
-        self, ids_BF: jax.Array, keys_B: jax.Array | None = None, numbers_BF: jax.Array | None = None
+        self, ids_BF: jax.Array, keys_B: jax.Array | None = None, numbers_BN: jax.Array | None = None
     ) -> jax.Array:
-        """Outputs, B x 1. numbers_BF: x, by default 1 everywhere; 0 leaves a field out."""
+        """Outputs, B x 1. numbers_BN: x of each field, by default 1; 0 leaves it out."""
         row_BF = ids_BF + np.cumsum([0, *self.sizes[:-1]], dtype=np.int32)
         v_BFD, w_BF1 = self.factors(row_BF), self.linear(row_BF)
-        if numbers_BF is not None:
-            x_BF1 = numbers_BF.astype(v_BFD.dtype)[..., None]
+        if numbers_BN is not None:
+            x_BF1 = numbers_BN.astype(v_BFD.dtype)[..., None]
             v_BFD, w_BF1 = v_BFD * x_BF1, w_BF1 * x_BF1
         sum_BD = v_BFD.sum(1)
         pairs_B = jnp.einsum("BD,BD->B", sum_BD, sum_BD) - jnp.einsum("BFD,BFD->B", v_BFD, v_BFD)

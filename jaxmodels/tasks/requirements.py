@@ -114,14 +114,14 @@ def objects(batch: Mapping[str, Any], classes: int) -> dict[str, Requirement]:
     }
 
 
-def fields(sizes: Sequence[int], names: Sequence[str] = ()) -> Requirement:
+def fields(sizes: Sequence[int], names: Sequence[str] = (), key: str = "ids") -> Requirement:
     """Rows of categories, one for each field, each below the field's size, wherever the weight is above 0.
 
-    names: of the first fields, for the message.
+    names: of the first fields, for the message. key: of the batch.
     """
 
     def wrong(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        ids = batch["ids"]
+        ids = batch[key]
         return (ids < 0) | (ids >= np.array(sizes, np.int64))
 
     named = [

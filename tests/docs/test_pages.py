@@ -25,7 +25,8 @@ TABLES = {
     "results.md": "train",
     "planning.md": "plan",
 }  # pages with tables of experiments, and the command that they name
-WRITTEN_BY_PAGES = {"prices.py", "flats.py", "own_words.py", "own_sentences.py"}  # by runs.md and speech.md
+# by runs.md, speech.md and recommendation.md
+WRITTEN_BY_PAGES = {"prices.py", "flats.py", "own_words.py", "own_sentences.py", "own.py"}
 EXAMPLE = "experiments/digits_mlp.py"  # in place of FILE
 STARTS = ("jaxmodels ", "python benchmarks/", "python docs/", "python experiments/", "python tests/")
 
@@ -181,9 +182,7 @@ def test_a_loop_of_ones_own_does_what_its_page_says(capsys):
 
 
 def test_python_on_other_pages_is_run_by_other_tests():
-    """The tutorial by test_tutorial.py, runs.md by test_runs.py, use.md by test_serving.py; README above.
-
-    speech.md by test_speech.py.
-    """
+    """The tutorial by test_tutorial.py, use.md by test_serving.py, others by tests so named; README above."""
     with_python = {page.name for page in PAGES if "```python" in page.read_text()}
-    assert with_python <= {"README.md", "tutorial.md", "runs.md", "own_loop.md", "use.md", "speech.md"}
+    others = {"use.md", "speech.md", "recommendation.md"}
+    assert with_python <= {"README.md", "tutorial.md", "runs.md", "own_loop.md", *others}
