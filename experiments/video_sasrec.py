@@ -8,6 +8,12 @@ code. sampled_… are among 100 items that the customer has not reviewed, as pub
 NDCG at 10 0.536); they do not compare with those over all 23,715 items. The test figures are those of the
 checkpoint whose validation is best. Width, blocks, dropout and rate are the paper's. Most customers have a
 few reviews, so several are packed into a row of 50; 16 rows hold about the paper's 128 customers.
+
+Result: sampled hit rate 0.729 and NDCG 0.524, so 0.012 less than published each (with 10,000 customers the
+standard error is 0.004; item-kNN 0.577 and 0.388, popular items 0.485 and 0.284). Over all items 0.065 and
+0.032 (item-kNN 0.052 and 0.028, popular items 0.020 and 0.011); the 10 items recommended cover 26% of all.
+24 min beside other work, best at step 24,000; two cores of an AMD EPYC virtual machine, at e33c1d0. One
+customer a row, in batches of similar lengths and for 48,000 steps, gave 0.719 and 0.508.
 """
 
 from dataclasses import dataclass
@@ -35,14 +41,14 @@ CUSTOMERS, SAMPLED = 10_000, 100
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    steps: int = 12_000  # 228 are a pass
+    steps: int = 28_800  # 228 are a pass
     batch: int = 16  # rows of about 8 customers
     lr: float = 1e-3
     length: int = 50
     width: int = 50
     depth: int = 2
     dropout: float = 0.5
-    average: float = 0.999  # decay of the average of the parameters that is evaluated
+    averaged: int = 0  # the parameters of about so many last steps are evaluated as their mean; 0: the last
     data: str = ""  # folder of Video.txt.gz; by default sasrec_video in $JAXMODELS_DATA or the user's cache
 
 
@@ -118,10 +124,11 @@ def build(config: Config) -> Experiment:
         batch=config.batch,
         seed=config.seed,
     )
-    evaluated = max(1, config.steps // 5)
+    evaluated = max(1, config.steps // 6)
+    adam = optim.adam(config.lr, b2=0.98)
     return Experiment(
         task=next_item(model),
-        optimizer=optim.with_ema(optim.adam(config.lr, b2=0.98), config.average),
+        optimizer=optim.with_ema(adam, 1 - 1 / config.averaged) if config.averaged else adam,
         train=train,
         evals={"validation": evaluation("validation"), "test": evaluation("test")},
         steps=config.steps,
