@@ -94,7 +94,7 @@ ARROWS: dict[str, list[str]] = {
     ],
     "export": [
         *("export", "inference", "interfaces", "task", "paths", "runs.files", "runs.learned", "runs.png"),
-        *("runs.metrics_file", "convert", "data.formats.audio", "layers.attention", "analysis.jaxpr"),
+        *("runs.metrics_file", "convert", "data.formats", "layers.attention", "analysis.jaxpr"),
     ],
     "commands": [
         "",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxmodels.data.formats.json_file import once
 from jaxmodels.export.program import Program
 from jaxmodels.inference.model import Model
 from jaxmodels.interfaces import Decoder, Predictor
@@ -106,7 +108,23 @@ def _examples(predictor: Predictor, like: Sequence[Any]) -> list[Mapping[str, np
 
 
 def _arrays(predictor: Predictor, given: Any) -> dict[str, np.ndarray]:
+    if predictor.input == "row" and isinstance(given, str):
+        given = _row(given)
     return {key: np.asarray(x) for key, x in predictor.read(given).items()}
+
+
+def _row(text: str) -> dict[str, Any]:
+    """A row as it is written on a command line."""
+    try:
+        row = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"--like: got {text[:80]!r}; expected a row as a JSON object, such as "
+            '\'{"area": 100, "city": "Oslo"}\'. Write one'
+        )
+    return row
 
 
 def _texts(predictor: Predictor) -> list[Mapping[str, np.ndarray]]:
