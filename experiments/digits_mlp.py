@@ -8,8 +8,12 @@ from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data.datasets.digits import digits
+from jaxmodels.data.drawing import captioned
+from jaxmodels.data.formats.images import read_image
 from jaxmodels.models.mlp import MLP
-from jaxmodels.tasks.classify import classify
+from jaxmodels.tasks.classify import classify, predictor
+
+DIGITS = "0123456789"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +27,17 @@ class Config:
 
 
 def build(config: Config) -> Experiment:
+    model = MLP((config.hidden, config.hidden), 10, dropout=config.dropout)
     rate = optim.warmup_cosine(config.lr, warmup=50, steps=config.steps)
     return Experiment(
-        task=classify(MLP((config.hidden, config.hidden), 10, dropout=config.dropout)),
+        task=classify(model),
         optimizer=optim.adamw(rate, weight_decay=0.01),
         train=digits("train", batch=config.batch, seed=config.seed),
         evals={"test": digits("test", batch=config.batch)},
         steps=config.steps,
         eval_every=500,
         seed=config.seed,
+        predictor=predictor(
+            model, DIGITS, read=lambda path: {"image": read_image(path, 8, channels=1)}, caption=captioned
+        ),
     )

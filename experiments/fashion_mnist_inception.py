@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data.augment import flip
-from jaxmodels.data.datasets.fashion_mnist import fashion_mnist
+from jaxmodels.data.datasets.fashion_mnist import CLASSES, fashion_mnist
+from jaxmodels.data.drawing import captioned
+from jaxmodels.data.formats.images import read_image
 from jaxmodels.models.inception import googlenet_28
-from jaxmodels.tasks.classify import classify
+from jaxmodels.tasks.classify import classify, predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,9 @@ def build(config: Config) -> Experiment:
     steps = config.epochs * 60_000 // config.batch
     rate = optim.warmup_cosine(config.lr, warmup=400, steps=steps)
     folder = config.data or None
+    model = googlenet_28(10)
     return Experiment(
-        task=classify(googlenet_28(10), smoothing=config.smoothing),
+        task=classify(model, smoothing=config.smoothing),
         optimizer=optim.adamw(rate, weight_decay=0.05),
         train=fashion_mnist("train", batch=config.batch, seed=config.seed, folder=folder, augment=(flip,)),
         evals={"test": fashion_mnist("test", batch=250, folder=folder)},
@@ -40,4 +43,7 @@ def build(config: Config) -> Experiment:
         checkpoint_every=60_000 // config.batch,
         seed=config.seed,
         baselines=lambda: {"published, full size": {"test/accuracy": 0.937}},
+        predictor=predictor(
+            model, CLASSES, read=lambda path: {"image": read_image(path, 28, channels=1)}, caption=captioned
+        ),
     )

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from jaxmodels import Experiment, optim
 from jaxmodels.data.augment import crop, flip
-from jaxmodels.data.datasets.fashion_mnist import fashion_mnist
+from jaxmodels.data.datasets.fashion_mnist import CLASSES, fashion_mnist
+from jaxmodels.data.drawing import captioned
+from jaxmodels.data.formats.images import read_image
 from jaxmodels.models.vit import vit_28
-from jaxmodels.tasks.classify import classify
+from jaxmodels.tasks.classify import classify, predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,4 +48,7 @@ def build(config: Config) -> Experiment:
         checkpoint_every=60_000 // config.batch,
         seed=config.seed,
         baselines=lambda: {"published, as many parameters": {"test/accuracy": 0.923}},
+        predictor=predictor(
+            model, CLASSES, read=lambda path: {"image": read_image(path, 28, channels=1)}, caption=captioned
+        ),
     )

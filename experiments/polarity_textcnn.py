@@ -2,6 +2,7 @@
 
 All ten folds, with their mean:  python experiments/polarity_textcnn.py
 One fold as a run:               jaxmodels train experiments/polarity_textcnn.py --fold 3
+A sentence of your own:          jaxmodels predict runs/polarity_textcnn --text "a film to love"
 
 Not measured yet: the sentences were not at hand.
 """
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 
 from jaxmodels import Display, Experiment, optim, train
 from jaxmodels.data.bucketing import Buckets
-from jaxmodels.data.datasets.sentences import FOLDS, as_text, sentences
+from jaxmodels.data.datasets.sentences import FOLDS, as_text, as_tokens, sentences
+from jaxmodels.data.formats.text_input import text_example
 from jaxmodels.models.textcnn import TextCNN
-from jaxmodels.tasks.classify import classify
+from jaxmodels.tasks.classify import classify, predictor
 
 WORDS = 20_000
+CLASSES = ("negative", "positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,13 @@ def build(config: Config) -> Experiment:
         )
         return Buckets(texts, lengths=config.lengths)
 
+    def read(text):
+        return text_example(as_tokens(text, "polarity", fold=config.fold, words=WORDS), config.lengths)
+
+    model = TextCNN(WORDS, 2, dropout=config.dropout)
     rate = optim.warmup_linear(config.lr, warmup=config.steps // 20, steps=config.steps)
     return Experiment(
-        task=classify(TextCNN(WORDS, 2, dropout=config.dropout), inputs="inputs"),
+        task=classify(model, inputs="inputs"),
         optimizer=optim.adamw(rate, weight_decay=config.weight_decay),
         train=data("train", config.batch, config.seed),
         evals={"held-out": data("held-out", 50)},
@@ -46,8 +53,9 @@ def build(config: Config) -> Experiment:
         seed=config.seed,
         display=Display(
             lambda words_T: as_text(words_T, "polarity", fold=config.fold, words=WORDS),
-            lambda: ("negative", "positive"),
+            lambda: CLASSES,
         ),
+        predictor=predictor(model, CLASSES, read=read, inputs="inputs", input="text"),
     )
 
 

@@ -2,6 +2,7 @@
 
 jaxmodels train experiments/squad_bert.py
 jaxmodels train experiments/squad_bert.py --weights FOLDER    (config.json, safetensors, tokenizer.json)
+jaxmodels predict runs/squad_bert --question "Who wrote it?" --context "..."
 
 Baseline: the sentence of the context that shares most words with the question, whole.
 
@@ -17,12 +18,16 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels.convert import bert
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.bucketing import Buckets
 from jaxmodels.data.datasets.squad import Squad, best_sentences
+from jaxmodels.data.formats.json_file import read_object
+from jaxmodels.data.formats.text_input import question_windows
+from jaxmodels.data.learned import learned
 from jaxmodels.models.bert import SpanModel
 from jaxmodels.tasks.pretrained import start_from
-from jaxmodels.tasks.question_answering import predict, question_answering, score
+from jaxmodels.tasks.question_answering import predict, predictor, question_answering, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,32 +61,51 @@ def pretrained(folder: str) -> Path:
     return Path(package.origin).parent / "model"
 
 
-def build(config: Config) -> Experiment:
-    folder = pretrained(config.weights)
-    encoder, params, _, _ = load_pretrained(folder)
-    model = SpanModel(encoder.clone(dropout=config.dropout))
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+def reader(folder: str):
+    """(encoder, tokenizer), as the run that was trained has them: it needs no folder of weights later."""
+    settings = learned("encoder", lambda: read_object(pretrained(folder) / "config.json"))
+    text = learned("tokenizer", lambda: (pretrained(folder) / "tokenizer.json").read_text("utf-8"))
+    tokenizer = Tokenizer.from_str(text)
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return bert.model({**settings, "architectures": ["BertModel"]}), tokenizer
+
+
+def start(folder: str) -> dict:
+    """The pretrained parameters; {} where they are not here, as where a trained run is used."""
+    try:
+        return {"encoder": load_pretrained(pretrained(folder)).params}
+    except FileNotFoundError:
+        return {}
+
+
+def build(config: Config) -> Experiment:
+    encoder, tokenizer = reader(config.weights)
+    params = start(config.weights)
+    model = SpanModel(encoder.clone(dropout=config.dropout))
 
     def encode(text: str):
         found = tokenizer.encode(text, add_special_tokens=False)
         return found.ids, found.offsets
 
+    marks = {"first": tokenizer.token_to_id("[CLS]"), "between": tokenizer.token_to_id("[SEP]")}
     data = {
         side: Squad(
             side,
             encode=encode,
-            first=tokenizer.token_to_id("[CLS]"),
-            between=tokenizer.token_to_id("[SEP]"),
+            **marks,
             length=config.lengths[-1],
             stride=config.stride,
         )
         for side in ("train", "test")
     }
     test = data["test"]
+
+    def read(row):
+        return question_windows(row, encode=encode, lengths=config.lengths, stride=config.stride, **marks)
+
     return Experiment(
-        task=start_from(question_answering(model), {"encoder": params}),
+        task=start_from(question_answering(model), params),
         rules=encoder.rules(),
         optimizer=optim.adamw(
             optim.warmup_linear(config.lr, warmup=config.steps // 15, steps=config.steps), clip=1.0
@@ -97,6 +121,7 @@ def build(config: Config) -> Experiment:
         steps=config.steps,
         eval_every=config.eval_every,
         seed=config.seed,
+        predictor=predictor(model, read=read, longest=config.longest),
         baselines=lambda: {
             "best sentence": {
                 f"test/{name}": value for name, value in score(best_sentences("test"), test.answers()).items()

@@ -50,12 +50,13 @@ def load(
 
 def _weights(source: Path, adapter: str | Path | None, adapters: Mapping[str, str | Path]) -> Model:
     """The model of a folder with config.json, or of a llama2.c file: of texts, or of images."""
-    from jaxmodels.convert.encoder import encodes, open_encoder
     from jaxmodels.convert.image import open_image_model
     from jaxmodels.convert.load import generates
     from jaxmodels.convert.peft import load_adapter
     from jaxmodels.convert.text import read_text_model
+    from jaxmodels.convert.text_encoder import open_text_encoder, reads_texts
     from jaxmodels.data.drawing import captioned
+    from jaxmodels.data.formats.json_file import read_object
     from jaxmodels.decoding.adapters import with_adapters
 
     if generates(source):
@@ -71,8 +72,8 @@ def _weights(source: Path, adapter: str | Path | None, adapters: Mapping[str, st
             f"{source}: got adapters by names for a model that does not generate text; expected one adapter, "
             "which is merged. Give one."
         )
-    if encodes(source):
-        encoder = open_encoder(source, adapter=adapter)
-        return Model(source, encoder.params, {}, predictor=encoder.predictor)
+    if reads_texts(read_object(source / "config.json")):
+        texts = open_text_encoder(source, adapter=adapter)
+        return Model(source, texts.params, {}, predictor=texts.predictor)
     image = open_image_model(source, caption=captioned, adapter=adapter)
     return Model(source, image.params, image.extra, predictor=image.predictor)

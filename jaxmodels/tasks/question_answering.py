@@ -18,11 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels.interfaces import Predictor
 from jaxmodels.task import Mean, Requirement, Task
 from jaxmodels.tasks.apply import apply, init_from, table_sizes
 from jaxmodels.tasks.ranking import first
 from jaxmodels.tasks.requirements import inputs_of, segments, weights
 
+LETTERS = 40  # of a token of an answer, at most
 NEVER = -1e30  # a logit; finite, so that a row without context has no NaN
 
 
@@ -156,3 +158,34 @@ def score(predictions: Mapping[str, str], answers: Mapping[str, Sequence[str]]) 
             exact += max(normalise(got) == normalise(answer) for answer in known)
             total += max(f1(got, answer) for answer in known)
     return {"exact_match": 100 * exact / len(answers), "f1": 100 * total / len(answers)}
+
+
+def predictor(
+    model: nn.Module, *, read: Callable[[Any], dict[str, np.ndarray]], longest: int = 30
+) -> Predictor:
+    """The Predictor of a question and its context, for `jaxmodels predict`: the best span of all windows.
+
+    read(row): the row's windows, as data.formats.text_input.question_windows makes them, one after another in
+        the model, so that a long context takes no more memory. longest: tokens of an answer.
+    """
+    best = predict(model, longest=longest)
+
+    def answer(params, extra, batch):
+        names = ("inputs", "segments", "types", "context")
+        windows = {name: jnp.swapaxes(batch[f"window_{name}"], 0, 1) for name in names}
+        found = jax.lax.map(lambda window: best(params, extra, window), windows)  # WB
+        window_B, row_B = found["score"].argmax(0), jnp.arange(found["score"].shape[1])
+        start_B, end_B, score_B = (found[name][window_B, row_B] for name in ("start", "end", "score"))
+        characters_BWT2, letters_BL = batch["window_characters"], batch["letters"]
+        begin_B = characters_BWT2[row_B, window_B, start_B, 0]
+        stop_B = characters_BWT2[row_B, window_B, end_B, 1]
+        position_BN = begin_B[:, None] + jnp.arange(min(LETTERS * longest, letters_BL.shape[1]))
+        text_BN = jnp.take_along_axis(letters_BL, position_BN.clip(0, letters_BL.shape[1] - 1), 1)
+        return {"begin": begin_B, "end": stop_B, "score": score_B, "letters": text_BN}
+
+    def report(found):
+        begin, end = int(found["begin"]), int(found["end"])
+        text = "".join(map(chr, found["letters"][: end - begin].tolist()))
+        return {"answer": text, "score": round(float(found["score"]), 4), "begin": begin, "end": end}
+
+    return Predictor(read, answer, report, input="row", fields=("question", "context"))

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmodels import Model
+from jaxmodels.data.formats.text_input import question_windows
 from jaxmodels.task import value
-from jaxmodels.tasks.question_answering import f1, normalise, predict, question_answering, score
+from jaxmodels.tasks.question_answering import (
+    f1,
+    normalise,
+    predict,
+    predictor,
+    question_answering,
+    score,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -115,3 +128,41 @@ def test_a_questions_best_answer_counts_and_one_without_prediction_is_wrong():
 def test_scoring_nothing_is_refused():
     with pytest.raises(ValueError, match="got no answers; expected some"):
         score({}, {})
+
+
+class Reads(nn.Module):
+    """Logits that are the token's value where it is an answer's first (from 100) or last (from 200)."""
+
+    @nn.compact
+    def __call__(self, tokens_BT, keys_B=None, segments_BT=None, types_BT=None):
+        scale = self.param("scale", nn.initializers.ones, ())
+        first_BT = jnp.where((tokens_BT >= 100) & (tokens_BT < 200), tokens_BT, 0.0)
+        last_BT = jnp.where(tokens_BT >= 200, tokens_BT, 0.0)
+        return scale * jnp.stack([first_BT, last_BT], -1)
+
+
+def test_a_predictor_takes_the_best_span_of_all_windows_of_a_long_context():
+    def encode(text):
+        spans = [part.span() for part in re.finditer(r"\S+", text)]
+        return [int(text[a:b]) if text[a:b].isdigit() else 5 for a, b in spans], spans
+
+    def read(row):
+        return question_windows(row, encode=encode, first=1, between=2, lengths=(8, 16), stride=5)
+
+    model = Model(Path("here"), {"scale": 1.0}, {}, predictor(Reads(), read=read, longest=3))
+    filler = "word " * 40
+    rows = [
+        {"question": "q", "context": f"110 210 {filler}150 ünd 250 {filler}140 240"},
+        {
+            "question": "q",
+            "context": f"{filler}199 x y z 299 {filler} 120 220",
+        },  # too long: four tokens apart
+        {"question": "q", "context": "word 150 250"},
+        {"question": "a longer question", "context": ""},
+    ]
+    answers = model(rows)
+    assert [answer.values.get("answer") for answer in answers] == ["150 ünd 250", "120 220", "150 250", None]
+    for row, answer in zip(rows[:3], answers[:3], strict=True):
+        found = answer.values
+        assert row["context"][found["begin"] : found["end"]] == found["answer"]
+    assert answers[0].values["score"] == 400 and "expected a text" in answers[3].error

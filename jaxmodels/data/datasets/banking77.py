@@ -45,14 +45,19 @@ def banking77(
     choices.check("banking77", "split", split, Split)
 
     def table() -> Table:
+        names(folder)  # a run keeps them
         texts, label = examples(split, folder)
         return {"text": texts, "label": label}
 
-    def truncated(text: str) -> Sequence[int]:
-        tokens = list(encode(text))
-        return [*tokens[: length - 1], tokens[-1]] if len(tokens) > length else tokens
+    def cut(text: str) -> Sequence[int]:
+        return truncated(encode(text), length)
 
-    return text_table(table, encode=truncated, classes=range(CLASSES), length=length, batch=batch, seed=seed)
+    return text_table(table, encode=cut, classes=range(CLASSES), length=length, batch=batch, seed=seed)
+
+
+def truncated(tokens: Sequence[int], length: int) -> Sequence[int]:
+    """The tokens of a text; of a longer one the first, and its last token."""
+    return [*tokens[: length - 1], tokens[-1]] if len(tokens) > length else tokens
 
 
 def examples(split: Split, folder: locate.PathLike | None = None) -> tuple[list[str], np.ndarray]:

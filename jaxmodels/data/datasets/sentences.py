@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from jaxmodels.runs.learned import learned
 
 FOLDS = 10
 UNKNOWN = 1
+SPLIT = re.compile(r"[\w'-]+|[^\w\s]")  # words and marks, which stand apart in the data
 WHERE = "https://github.com/nltk/nltk_data (packages/corpora)"
 
 Name = Literal["polarity", "subjectivity"]
@@ -93,6 +95,20 @@ def as_text(
     choices.check("sentences", "name", name, Name)
     word = dict(enumerate(_words(locate.folder(f"nltk_{SETS[name].package}", folder), name, fold, words), 2))
     return " ".join(word.get(i, "?") for i in inputs_T.tolist() if i)
+
+
+def as_tokens(
+    text: str, name: Name, *, fold: int, words: int = 20_000, folder: locate.PathLike | None = None
+) -> list[int]:
+    """The tokens of any text, split into words and marks in lower case as the data is; see sentences."""
+    choices.check("sentences", "name", name, Name)
+    known = tuple(_words(locate.folder(f"nltk_{SETS[name].package}", folder), name, fold, words))
+    return [_numbers(known).get(word, UNKNOWN) for word in SPLIT.findall(text.lower())]
+
+
+@lru_cache(maxsize=4)
+def _numbers(known: tuple[str, ...]) -> dict[str, int]:
+    return {word: i for i, word in enumerate(known, 2)}
 
 
 @cache

@@ -20,6 +20,7 @@ from jaxmodels import choices
 from jaxmodels.data import locate
 from jaxmodels.data.archive import members
 from jaxmodels.data.formats.json_file import parse_object
+from jaxmodels.data.formats.text_input import window_begins
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.data.unpack import reading
 
@@ -168,8 +169,7 @@ class Squad:
             tokens, characters_T2 = contexts[question.context]
             head = [self.first, *list(self.encode(question.text)[0])[: self.asked], self.between]
             room = self.length - len(head) - 1
-            last = max(0, len(tokens) - room)
-            for begin in [*range(0, last, self.stride), last]:
+            for begin in window_begins(len(tokens), room, self.stride):
                 window_T2 = characters_T2[begin : begin + room]
                 start, end = _answer_span(window_T2, question)
                 rows.append(
