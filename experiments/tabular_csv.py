@@ -10,6 +10,10 @@ and --categories choose otherwise. Rows are drawn by --seed for validation, whic
 for the test.
 
 Baseline: scikit-learn's gradient-boosted trees on the same rows and columns.
+
+Result: on California housing a root mean squared error of 52,318 dollars on 3,096 test rows (trees 48,215) in
+1:34 min, and on scikit-learn's table of breast cancers, written as CSV, 97.7% accuracy on 86 test rows (trees
+96.5%) in 39 s; two cores of an AMD EPYC virtual machine that ran tests beside, at e332bf6.
 """
 
 import sys
@@ -142,6 +146,7 @@ def build(config: Config) -> Experiment:
 def boosted(schema: TableSchema, cells, targets, part_N) -> dict[str, float]:
     """scikit-learn's HistGradientBoosting on the same rows: categories as such, missing values too."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits
 
     def column(one):
         values = []
@@ -157,7 +162,9 @@ def boosted(schema: TableSchema, cells, targets, part_N) -> dict[str, float]:
     fits, tests = ((part_N == part) & np.isfinite(y_N) for part in (0, 2))
     categorical = [one.kind == "category" and len(one.levels) < 255 for one in schema.used]
     kind = HistGradientBoostingClassifier if schema.classes else HistGradientBoostingRegressor
-    trees = kind(categorical_features=categorical, random_state=0).fit(x_NF[fits], y_N[fits])
+    trees = kind(categorical_features=categorical, random_state=0)
+    with threadpool_limits(None if len(y_N) > 100_000 else 1):  # of a small table threads only wait
+        trees.fit(x_NF[fits], y_N[fits])
     error_N = trees.predict(x_NF[tests]) - y_N[tests]
     if schema.classes:
         return {"test/accuracy": float((error_N == 0).mean())}

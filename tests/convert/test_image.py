@@ -155,12 +155,12 @@ def test_predict_reads_a_folder_of_transformers(file, tmp_path, capsys, monkeypa
     assert said["class"] in capsys.readouterr().out and (tmp_path / "predictions" / "a.png").is_file()
 
 
-def test_a_model_that_does_not_classify_images_is_refused(tmp_path, file, capsys):
+def test_a_model_that_generates_text_without_a_tokenizer_is_refused(tmp_path, file, capsys):
     transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": 11, "n_positions": 6, "n_embd": 8, "n_layer": 1, "n_head": 2}
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "model")
     assert cli.main(["predict", str(tmp_path / "model"), str(file)]) == 2
-    assert "got a gpt2, which does not classify images; expected a model that does" in capsys.readouterr().err
+    assert "there is no tokenizer in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
