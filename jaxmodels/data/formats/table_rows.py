@@ -50,8 +50,21 @@ def table_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
             f"{' '.join(ENDINGS)}. Convert it to one of them"
         )
     if name.endswith(".parquet"):
-        return _parquet(path)
-    return _jsonl(path) if name.endswith(".jsonl") else _csv(path, "\t" if name.endswith(".tsv") else ",")
+        return _guarded(path, _parquet(path))
+    delimiter = "\t" if name.endswith(".tsv") else ","
+    return _guarded(path, _jsonl(path) if name.endswith(".jsonl") else _csv(path, delimiter))
+
+
+def _guarded(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows; whatever a library raises for a broken file is Unreadable."""
+    try:
+        yield from rows
+    except (Unreadable, OSError):
+        raise
+    except Exception as error:
+        raise Unreadable(
+            f"{path}: got {reason(error)}; expected a sound table. Get or write it again"
+        ) from error
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[Row]:
