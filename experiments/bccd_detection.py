@@ -62,7 +62,14 @@ def predictor(model) -> Predictor:
     def report(found):
         one = single(found)
         sure = one["scores"] >= 0.35
-        return {name: int((one["classes"][sure] == k).sum()) for k, name in enumerate(CLASSES)}
+        counts = {name: int((one["classes"][sure] == k).sum()) for k, name in enumerate(CLASSES)}
+        # y0 x0 y1 x1 as shares of the image's height and width
+        boxes = (one["boxes"][sure] / np.array([*SIZE, *SIZE])).round(4)
+        rows = zip(one["classes"][sure], one["scores"][sure], boxes, strict=True)
+        found = [
+            {"class": CLASSES[k], "score": round(float(s), 4), "box": box.tolist()} for k, s, box in rows
+        ]
+        return {**counts, "found": found}
 
     def draw(path, found):
         whole = open_image(path)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 
+import numpy as np
 import pytest
 from files import tiny_texts
 
@@ -133,3 +134,24 @@ def test_a_table_stays_as_it_was_where_predicting_ends_early(tmp_path):
     next(found)
     found.close()
     assert (tmp_path / "out.csv").read_text() == "old"
+
+
+def test_sounds_of_a_folder_are_read_and_a_broken_one_is_named(command, tmp_path):
+    from jaxmodels import Model, Predictor
+    from jaxmodels.data.formats.audio import wav
+    from jaxmodels.data.formats.audio_file import read_audio
+
+    (tmp_path / "sounds" / "b").mkdir(parents=True)
+    (tmp_path / "sounds" / "a.wav").write_bytes(wav(np.full(64, 0.5, np.float32), 8000))
+    (tmp_path / "sounds" / "b" / "c.WAV").write_bytes(b"RIFF and nothing")
+    (tmp_path / "sounds" / "note.txt").write_text("no sound")
+    predictor = Predictor(
+        read=lambda path: {"audio": read_audio(path, rate=8000, samples=32)},
+        predict=lambda params, extra, batch: batch["audio"].mean(1),
+        report=lambda mean: {"mean": round(float(mean), 2)},
+        input="sound",
+    )
+    status, out, err = command(Model(tmp_path, {}, {}, predictor), "sounds", "--json")
+    answers = [json.loads(line) for line in out]
+    assert status == 1 and answers[0] == {"file": "sounds/a.wav", "mean": 0.5}
+    assert len(answers) == 2 and "c.WAV" in answers[1]["error"] and "c.WAV" in err

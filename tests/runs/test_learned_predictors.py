@@ -79,3 +79,21 @@ def test_a_picture_of_a_digit_is_read_as_it_was_trained_on(name, tmp_path):
     Image.fromarray((image_HW1[..., 0] * 255).round().astype(np.uint8)).save(tmp_path / "digit.png")
     found = experiment.predictor.read(tmp_path / "digit.png")["image"]
     np.testing.assert_allclose(found, image_HW1, atol=1 / 255)
+
+
+def test_detections_are_told_as_counts_and_as_boxes_in_shares_of_the_image(tmp_path, monkeypatch):
+    from jaxmodels.tasks.boxes import Detections
+
+    monkeypatch.setenv("JAXMODELS_DATA", str(tmp_path / "nowhere"))
+    report = built("bccd_detection", Memory()).predictor.report
+    boxes = np.array([[0, 0, 120, 160], [60, 80, 240, 320], [1, 1, 2, 2], [0, 0, 0, 0]], np.float32)
+    found = Detections(
+        boxes=boxes,
+        scores=np.array([0.9, 0.5, 0.1, 0.9], np.float32),
+        classes=np.array([0, 1, 1, 2], np.int32),
+        number=np.int32(3),
+    )
+    said = report(found)
+    assert sum(value for name, value in said.items() if name != "found") == 2
+    assert [one["box"] for one in said["found"]] == [[0, 0, 0.5, 0.5], [0.25, 0.25, 1, 1]]
+    assert [one["score"] for one in said["found"]] == [0.9, 0.5]
