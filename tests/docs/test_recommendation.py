@@ -11,6 +11,7 @@ import pytest
 
 from jaxmodels import cli
 from jaxmodels.commands.recommend import recommend
+from jaxmodels.inference.model import Model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recommendation.md").read_text()
 USERS, ITEMS = 30, 12
@@ -102,6 +103,13 @@ def test_more_items_than_a_user_has_left_are_those_that_are_left(folder):
 def test_what_cannot_be_asked_is_one_message(folder, capsys, words, text):
     assert cli.main(["recommend", str(folder / "run"), *words, "--mesh", "data=1"]) == 2
     assert text in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_without_a_recommender_says_so(folder, monkeypatch):
+    other = Model(folder / "run", {}, {})
+    monkeypatch.setattr("jaxmodels.inference.load.load", lambda *args, **options: other)
+    with pytest.raises(ValueError, match=r"gives no recommender; expected one"):
+        recommend(folder / "run", user="u1")
 
 
 @pytest.mark.parametrize(

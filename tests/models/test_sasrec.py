@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmodels.models.sasrec import SASRec
+from jaxmodels.parallel.mesh import make_mesh
+from jaxmodels.parallel.rules import state_shardings
 from jaxmodels.tasks.next_item import next_item, next_item_softmax, scores_of_items
 
 V, T = 9, 6
@@ -81,6 +86,25 @@ def test_sampled_softmax_nears_the_softmax_over_all_items_also_where_popular_ite
         mean, _, _ = task.loss(PARAMS, {}, batch(), jax.random.split(jax.random.key(2), 2))
         # The target is counted by itself, the others by their draws: within the noise of 4,000.
         assert float(mean.total) == pytest.approx(want, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "make", [next_item, partial(next_item_softmax, negatives=5)], ids=["binary", "softmax"]
+)
+def test_eight_devices_that_split_batch_or_table_draw_and_learn_what_one_does(make):
+    task, model = make(MODEL.clone(items=15)), MODEL.clone(items=15)
+    of_eight = {name: jnp.tile(x, (4, 1)) for name, x in batch().items()}
+    params = model.init(jax.random.key(0), ACTIONS)["params"]
+    keys_B = jax.random.split(jax.random.key(1), 8)
+    fn = jax.jit(jax.value_and_grad(lambda p, batch, keys: task.loss(p, {}, batch, keys)[0].total))
+    value, gradient = fn(params, of_eight, keys_B)
+    for axes in ("data=8", "data=2,tensor=4"):
+        mesh = make_mesh(axes)
+        placed = jax.device_put({"params": params}, state_shardings({"params": params}, mesh, model.rules()))
+        split = jax.device_put((of_eight, keys_B), NamedSharding(mesh, PartitionSpec("data")))
+        several, gradients = fn(placed["params"], *split)
+        assert float(several) == pytest.approx(float(value), rel=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradients, gradient)
 
 
 def test_what_does_not_fit_is_said():
