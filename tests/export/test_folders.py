@@ -18,6 +18,8 @@ from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.export.program import Program
 from jaxmodels.export.read import read_exported
 from jaxmodels.export.save import save
+from jaxmodels.inference.model import Model
+from jaxmodels.interfaces import Predictor
 from jaxmodels.models.gpt import GPT
 from jaxmodels.paths import by_path
 
@@ -74,6 +76,26 @@ def test_damage_and_other_files_are_refused_before_anything_reads_the_program(fo
     program.symlink_to("/etc/hostname")
     with pytest.raises(ValueError, match="got a link"):
         read_exported(folder)
+
+
+def test_a_model_of_rows_is_shown_one_as_json(tmp_path):
+    rows = Predictor(
+        read=lambda row: {"x": np.float32(row["size"])},
+        predict=lambda params, extra, batch: batch["x"] * params,
+        report=float,
+        input="row",
+        fields=("size",),
+    )
+    model = Model(tmp_path, np.float32(2), {}, rows)
+    jaxmodels.export(model, tmp_path / "out", platforms="cpu", like=['{"size": 70}'])
+    call, _ = read_exported(tmp_path / "out")
+    np.testing.assert_array_equal(call({"x": np.array([1, 3], np.float32)})["output"], [2, 6])
+    for like, said in (
+        ((), r"rows with size; expected one row"),
+        (["70,"], "a row as a JSON object"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            jaxmodels.export(model, tmp_path / "none", like=like)
 
 
 def test_a_runs_parameters_are_safetensors_by_their_paths(tmp_path):
