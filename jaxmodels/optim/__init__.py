@@ -1,6 +1,8 @@
 """Optimizers by plain calls: schedules, averages of parameters, and which parameters train."""
 
 from jaxmodels.optim.averaging import Averaging, EmaState, schedule_free_adamw, schedule_free_sgd, with_ema
+from jaxmodels.optim.cautious import cautious, cautious_adam, cautious_lion
+from jaxmodels.optim.normuon import normuon
 from jaxmodels.optim.optimizers import (
     TABLES,
     VECTORS,
@@ -28,6 +30,8 @@ from jaxmodels.optim.schedules import (
     warmup_rsqrt,
     warmup_stable_decay,
 )
+from jaxmodels.optim.shampoo import shampoo
+from jaxmodels.optim.soap import soap
 
 __all__ = [
     "TABLES",
@@ -42,6 +46,9 @@ __all__ = [
     "adagrad",
     "adam",
     "adamw",
+    "cautious",
+    "cautious_adam",
+    "cautious_lion",
     "constant",
     "everything",
     "frozen",
@@ -49,13 +56,16 @@ __all__ = [
     "lion",
     "matrices",
     "muon",
+    "normuon",
     "only",
     "rmsprop",
     "scale_by_rate",
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
+    "shampoo",
     "skip_spikes",
+    "soap",
     "steps_at",
     "warmup_cosine",
     "warmup_linear",

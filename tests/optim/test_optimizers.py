@@ -300,6 +300,11 @@ FLOATS = {
     "lion": (optim.lion, {"b1": 0.8, "b2": 0.9}),
     "adafactor": (optim.adafactor, {"decay_rate": 0.7, "momentum": 0.9}),
     "muon": (optim.muon, {"beta": 0.9, "adam_rate": 0.02}),
+    "normuon": (optim.normuon, {"beta": 0.9, "b2": 0.8, "eps": 1e-3}),
+    "soap": (partial(optim.soap, largest=4, every=2), {"b1": 0.8, "b2": 0.9, "eps": 1e-3}),
+    "shampoo": (partial(optim.shampoo, every=2), {"b1": 0.8, "b2": 0.9, "eps": 1e-3, "ridge": 1e-2}),
+    "cautious_adam": (optim.cautious_adam, {"b1": 0.8, "b2": 0.9, "eps": 1e-3}),
+    "cautious_lion": (optim.cautious_lion, {"b1": 0.8, "b2": 0.9}),
     "schedule_free_sgd": (partial(optim.schedule_free_sgd, warmup=3), {"b1": 0.8}),
     "schedule_free_adamw": (
         partial(optim.schedule_free_adamw, warmup=3),
