@@ -47,7 +47,7 @@ class DeepFM(Model):
             w_BF1 = jnp.concatenate([w_BF1, x_BN1 * linear_N1.astype(v_BFD.dtype)], 1)
         sum_BD = v_BFD.sum(1)
         pairs_B = jnp.einsum("BD,BD->B", sum_BD, sum_BD) - jnp.einsum("BFD,BFD->B", v_BFD, v_BFD)
-        x_BH = v_BFD.reshape(len(v_BFD), -1)
+        x_BH = v_BFD.reshape(v_BFD.shape[0], -1)
         for n, width in enumerate(self.hidden):
             x_BH = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"hidden_{n}")(x_BH))
             x_BH = dropout(x_BH, self.dropout, fold(keys_B, n))

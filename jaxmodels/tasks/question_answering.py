@@ -111,7 +111,7 @@ def predict(model: nn.Module, *, longest: int = 30) -> Callable[[Any, Any, Any],
         length_SE = jnp.arange(T)[None] - jnp.arange(T)[:, None] + 1
         score_BSE = logits_BT2[:, :, None, 0] + logits_BT2[:, None, :, 1]
         score_BSE = jnp.where((length_SE >= 1) & (length_SE <= longest), score_BSE, 4 * NEVER)
-        flat_B = score_BSE.reshape(len(score_BSE), -1)
+        flat_B = score_BSE.reshape(score_BSE.shape[0], -1)
         index_B = flat_B.argmax(-1)
         return {"start": index_B // T, "end": index_B % T, "score": flat_B.max(-1)}
 

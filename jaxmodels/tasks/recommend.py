@@ -30,7 +30,7 @@ def placed_target(scores: Scores, *, top: int = 10) -> Callable[[Any, Any, Any],
 
     def predict(params, extra, batch):
         scores_BV = scores(params, extra, batch).astype(jnp.float32)
-        row_B = jnp.arange(len(scores_BV))
+        row_B = jnp.arange(scores_BV.shape[0])
         own_B = scores_BV[row_B, batch["target"]]
         unseen_BV = not_seen(batch["seen"], scores_BV.shape[1])
         others_BV = unseen_BV.at[row_B, batch["target"]].set(False)
@@ -47,9 +47,9 @@ def placed_target(scores: Scores, *, top: int = 10) -> Callable[[Any, Any, Any],
 
 def not_seen(seen_BS: jax.Array, items: int) -> jax.Array:
     """Whether each item is in none of the row's histories, BV; seen_BS: indices, -1 for none."""
-    rows_B1 = jnp.arange(len(seen_BS))[:, None]
+    rows_B1 = jnp.arange(seen_BS.shape[0])[:, None]
     seen = jnp.where(seen_BS < 0, items, seen_BS)
-    return jnp.ones((len(seen_BS), items), bool).at[rows_B1, seen].set(False, mode="drop")
+    return jnp.ones((seen_BS.shape[0], items), bool).at[rows_B1, seen].set(False, mode="drop")
 
 
 class Recommendations(NamedTuple):

@@ -87,7 +87,7 @@ def predictor(
 
     def predict(params, extra, batch):
         output_BK, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))
-        return output_BK.reshape(len(output_BK), -1).astype("float32") * scale + mean
+        return output_BK.reshape(output_BK.shape[0], -1).astype("float32") * scale + mean
 
     def report(target_K):
         return {name: float(value) for name, value in zip(targets, target_K, strict=True)}

@@ -86,7 +86,7 @@ def predict(model: nn.Module, *, most: int = 100) -> Callable[..., Detections]:
         boxes_BQ4 = queries.boxes_LBQ4[-1].clip(0, jnp.array([H, W, H, W], jnp.float32))
         score_BQ, order_BQ = jax.lax.top_k(scores_BQK.max(-1), min(most, scores_BQK.shape[1]))
         class_BQ = jnp.take_along_axis(scores_BQK.argmax(-1), order_BQ, 1)
-        number_B = jnp.full(len(score_BQ), score_BQ.shape[1])
+        number_B = jnp.full(score_BQ.shape[0], score_BQ.shape[1])
         boxes_BQ4 = jnp.take_along_axis(boxes_BQ4, order_BQ[..., None], 1)
         return Detections(boxes_BQ4, score_BQ, class_BQ, number_B)
 

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import GPT_SIZES, TINY
+from tiny import DETECTOR, GPT_SIZES, SPAN, TINY
 
 import jaxmodels
 from jaxmodels.export import stablehlo
@@ -22,7 +23,8 @@ from jaxmodels.export.program import Program
 from jaxmodels.export.save import save
 from jaxmodels.inference.model import Model
 from jaxmodels.models.gpt import GPT
-from jaxmodels.tasks import language
+from jaxmodels.models.mlp import MLP
+from jaxmodels.tasks import language, question_answering, regress, set_prediction
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PICTURES = "tests/files/tiny_pictures.py"
@@ -109,6 +111,26 @@ def test_every_model_goes_through_stablehlo_with_any_batch(tiny):
     exported = jax.export.deserialize(bytearray(stablehlo.encode(program, PLATFORMS)))
     assert exported.platforms == PLATFORMS
     assert all(str(x.shape[0]) == "b" for x in exported.in_avals)
+
+
+# What tasks predict beside the probabilities of classify, each with the model's parameters of tiny.py.
+PREDICTIONS = {
+    "regress": (
+        "mlp-regress",
+        lambda: regress.predictor(MLP((9,), 2, nn.tanh), ("y", "z"), inputs="features", read=dict).predict,
+    ),
+    "question answering": ("bert-span", lambda: question_answering.predict(SPAN)),
+    "queries": ("detr", lambda: set_prediction.predict(DETECTOR)),
+}
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_what_a_task_predicts_goes_through_stablehlo_with_any_batch(name):
+    of, make = PREDICTIONS[name]
+    program = program_of(next(tiny for tiny in TINY if tiny.name == of))
+    predict = program._replace(function=make())
+    exported = jax.export.deserialize(bytearray(stablehlo.encode(predict, PLATFORMS)))
+    assert all(str(x.shape[0]) == "b" for x in (*exported.in_avals, *exported.out_avals))
 
 
 def linear(params, extra, batch):
