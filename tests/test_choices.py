@@ -17,7 +17,7 @@ import pytest
 
 import jaxmodels
 from jaxmodels import choices, step
-from jaxmodels.data import bucketing, order, packing, pairs, pipeline
+from jaxmodels.data import bucketing, order, packing, pairs, pipeline, recordings
 from jaxmodels.data.datasets import (
     banking77,
     bccd,
@@ -25,6 +25,9 @@ from jaxmodels.data.datasets import (
     cifar10,
     digits,
     fashion_mnist,
+    fsdd,
+    fsdd_sequences,
+    kws,
     python_source,
     scitldr,
     sentences,
@@ -35,6 +38,7 @@ from jaxmodels.data.datasets import (
 from jaxmodels.data.formats import (
     array_records,
     audio,
+    audio_table,
     byte_text,
     images,
     tables,
@@ -43,7 +47,7 @@ from jaxmodels.data.formats import (
     tokenizer,
 )
 from jaxmodels.data.grain_pipeline import GrainPipeline
-from jaxmodels.layers import quantize, rope, stack
+from jaxmodels.layers import mel, quantize, rope, spectrogram, stack
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.resnet import CifarResNet, resnet50
 from jaxmodels.models.vit import vit_s
@@ -54,8 +58,27 @@ pytestmark = pytest.mark.fast
 PARTS = ("models", "layers", "tasks", "data", "decoding", "optim", "step", "alternating")
 NO: Any = "nonesuch"
 B: dict[str, Any] = {"batch": 1}
+SOUND = np.zeros((1, 9), np.float32)
 
 CALLS: dict[str, Callable[[], Any]] = {
+    "data.datasets.fsdd fsdd split": lambda: fsdd.fsdd(NO, 1),
+    "data.datasets.fsdd recordings split": lambda: fsdd.recordings(NO),
+    "data.datasets.fsdd_sequences fsdd_sequences split": lambda: fsdd_sequences.fsdd_sequences(
+        NO, 1, count=1
+    ),
+    "data.datasets.kws kws split": lambda: kws.kws(NO, 1),
+    "data.formats.audio_table audio_table remainder": lambda: audio_table.audio_table(
+        "x.csv", rate=1, samples=1, labels=1, encode=list, remainder=NO, **B
+    ),
+    "data.recordings RecordingPipeline remainder": lambda: recordings.RecordingPipeline(
+        {"audio": np.zeros(1)}, length=1, remainder=NO, **B
+    ),
+    "layers.mel hertz_to_mel scale": lambda: mel.hertz_to_mel(np.ones(1), NO),
+    "layers.mel mel_to_hertz scale": lambda: mel.mel_to_hertz(np.ones(1), NO),
+    "layers.mel mel_power scale": lambda: mel.mel_power(SOUND, rate=8, size=4, hop=2, bands=1, scale=NO),
+    "layers.mel mel_power norm": lambda: mel.mel_power(SOUND, rate=8, size=4, hop=2, bands=1, norm=NO),
+    "layers.spectrogram frames padding": lambda: spectrogram.frames(SOUND, size=4, hop=2, padding=NO),
+    "layers.spectrogram stft padding": lambda: spectrogram.stft(SOUND, size=4, hop=2, padding=NO),
     "data.formats.audio audio_folder crop": lambda: audio.audio_folder(".", rate=1, samples=1, crop=NO, **B),
     "data.formats.audio audio_folder remainder": lambda: audio.audio_folder(
         ".", rate=1, samples=1, remainder=NO, **B

@@ -89,6 +89,8 @@ def mel_power(
     norm: Norm = "area",
 ) -> jax.Array:
     """The mel power spectrogram (BTM) of centred frames, padded with zeros."""
+    choices.check("mel_power", "scale", scale, Scale)
+    choices.check("mel_power", "norm", norm, Norm)
     filters = mel_filters(rate=rate, size=size, bands=bands, low=low, high=high, scale=scale, norm=norm)
     x_BTF = power(audio_BS, size=size, hop=hop, width=width)  # type: ignore[arg-type]
     return jnp.matmul(x_BTF, filters, precision="highest")

@@ -96,6 +96,7 @@ def stft(
 
     size: N, samples of a frame. width: of its Hann window, by default all of it; see frames.
     """
+    choices.check("stft", "padding", padding, Padding)
     x_BTN = frames(as_float(audio_BS), size=size, hop=hop, center=center, padding=padding)
     return jnp.fft.rfft(x_BTN * _window(size, width))
 

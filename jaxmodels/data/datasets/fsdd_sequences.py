@@ -14,7 +14,6 @@ import numpy as np
 from jaxmodels.data import locate
 from jaxmodels.data.datasets.fsdd import CLASSES, RATE, SPEAKERS, Split, check, recordings
 from jaxmodels.data.fingerprint import of_arrays
-from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import ArrayPipeline
 
 WORDS = CLASSES  # of the labels 1 to 10
@@ -24,15 +23,12 @@ KEY = 20250101  # of the sequences; not a knob, so that results can be compared
 class SequencePipeline(ArrayPipeline):
     """See fsdd_sequences."""
 
-    def __init__(
-        self, bank: Any, plan: Any, samples: int, batch: int, seed: int | None, remainder: Remainder | None
-    ):
+    def __init__(self, bank: Any, plan: Any, samples: int, batch: int, seed: int | None):
         L = plan.digits[1]
         super().__init__(
             lambda: plan.arrays(self.bank),
             batch=batch,
             seed=seed,
-            remainder=remainder,
             spec={
                 "audio": ((samples,), np.dtype(np.float32)),
                 "segments": ((samples,), np.dtype(np.int32)),
@@ -153,4 +149,4 @@ def fsdd_sequences(
         return recordings(split, speakers=speakers, folder=folder)
 
     plan = _Plan(count, digits, pause, speed, key)
-    return SequencePipeline(bank, plan, int(seconds * RATE), batch, seed, None)
+    return SequencePipeline(bank, plan, int(seconds * RATE), batch, seed)
