@@ -60,7 +60,7 @@ def add_transcripts(document: Page, name: str, found: Transcripts, step: int | N
     """The section of a page."""
     edits = found.edits
     about = (
-        f"{found.texts:,} texts of {edits.length:,} words, checkpoint of step {step:,}: word error rate "
+        f"{found.texts:,} texts of {edits.length:,} labels, checkpoint of step {step:,}: error rate "
         f"{edits.rate:.4f} ({edits.substitutions:,} substitutions, {edits.deletions:,} deletions, "
         f"{edits.insertions:,} insertions); {found.exact:,} texts without an error"
     )

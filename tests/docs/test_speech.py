@@ -60,3 +60,7 @@ def test_a_table_of_sentences_becomes_a_recogniser(here, capsys):
     assert metrics["test/impossible"] == 0 and {"test/wer", "test/cer"} <= metrics.keys()
     said = json.loads(run(["predict", "run", "sounds/0.wav", "--json"], capsys))
     assert isinstance(said["text"], str)
+    pytest.importorskip("plotly", reason="needs plotly")
+    assert cli.main(["report", "run", "--evaluate", "--quiet"]) == 0
+    page = Path("run/report.html").read_text()
+    assert "Texts of test" in page and "4 texts of 11 labels" in page and page.count("<audio") == 4

@@ -25,6 +25,6 @@ def test_a_page_plays_the_sound_above_its_alignment():
     document = Page("x")
     add_transcripts(document, "test", with_contents(found, {0: wav(np.zeros(8), 8_000)}), 7)
     html = document.html()
-    assert "word error rate 0.5000 (1 substitutions, 0 deletions, 0 insertions)" in html
+    assert ": error rate 0.5000 (1 substitutions, 0 deletions, 0 insertions)" in html
     assert '<audio controls preload="metadata" aria-label="example 0" src="data:audio/wav;base64,' in html
     assert "<pre>&lt;b&gt; TWO\n&lt;b&gt; ONE</pre>" in html and "Texts of test" in html
