@@ -2,6 +2,10 @@
 
 jaxmodels train experiments/fsdd_cnn.py   (JAXMODELS_DATA names the folder that holds fsdd/)
 jaxmodels predict runs/fsdd_cnn seven.wav
+
+Result: 98.33% test accuracy of the published split (295 of 300; ResNet-18 by others: 95 to 97%), settings
+chosen by --fit (98.67% of the validation part), in 12 min beside much other work, 4 min of it training; two
+cores of an AMD EPYC virtual machine, at 76231fa.
 """
 
 from dataclasses import dataclass

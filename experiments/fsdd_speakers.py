@@ -1,9 +1,12 @@
 """Vectors of voices: two recordings by one speaker lie close, whatever digit is said (ArcFace).
 
-All six speakers are trained on; the test pairs are of takes that are not. Each speaker recorded in a room of
-their own, so a vector tells rooms and microphones as well as voices.
+All six speakers are trained on; the test pairs are of takes that are not. Rooms and
+microphones may differ between speakers, and a vector may tell those as well as voices.
 
 jaxmodels train experiments/fsdd_speakers.py   (JAXMODELS_DATA names the folder that holds fsdd/)
+
+Result: equal error rate 0.40% of 6,000 pairs of the test's recordings, takes that are not trained on, in 3:30
+min beside much other work; two cores of an AMD EPYC virtual machine, at 76231fa.
 """
 
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from jaxmodels import Evaluation, Experiment, optim
-from jaxmodels.data.augment_audio import gain, noise, spec_augment
+from jaxmodels.data.augment_audio import spec_augment
 from jaxmodels.data.datasets.fsdd import RATE, SPEAKERS, fsdd
 from jaxmodels.layers.mel import log_mel
 from jaxmodels.layers.spectrogram_input import SpectrogramInput
@@ -54,14 +57,13 @@ def build(config: Config) -> Experiment:
     rate = optim.warmup_cosine(config.lr, warmup=epoch, steps=steps)
     masks = (spec_augment(frequency=5, time=8, masks=(1, 1)),)
     network = CNN(0, channels=(16, 32, 48), hidden=64, batch_norm=True, dropout=0.2)
-    model = SpectrogramInput(network, FEATURES, HOP, normalize="none", changes=masks, layout="image")
+    model = SpectrogramInput(network, FEATURES, HOP, normalize="level", changes=masks, layout="image")
     held = fsdd("validation" if config.fit else "test", 100, folder=folder, augment=(of_speakers,))
     test = Evaluation(held, predict=embeddings(model, inputs="audio", part="model"), score=score)
-    changes = (of_speakers, gain(10.0), noise(20.0, 60.0))
     return Experiment(
         task=arcface(model, len(SPEAKERS), margin=config.margin, scale=15.0, inputs="audio"),
         optimizer=optim.adamw(rate, weight_decay=0.02),
-        train=fsdd(split, config.batch, config.seed, folder=folder, augment=changes),
+        train=fsdd(split, config.batch, config.seed, folder=folder, augment=(of_speakers,)),
         evals={"validation" if config.fit else "test": test},
         steps=steps,
         eval_every=steps,
