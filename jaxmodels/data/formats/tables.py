@@ -140,8 +140,8 @@ def read_parquet(path: PathLike, columns: Sequence[str] | None = None, *, limit:
             allowance.require(file.metadata.num_rows * len(names))
             batches = []
             for batch in file.iter_batches(batch_size=BLOCK, columns=names):
-                decoded = [decoded(batch.column(name), allowance) for name in names]
-                batches.append(pyarrow.RecordBatch.from_arrays(decoded, names))
+                parts = [decoded(batch.column(name), allowance) for name in names]
+                batches.append(pyarrow.RecordBatch.from_arrays(parts, names))
         empty = pyarrow.schema([schema.field(name) for name in names]).empty_table()
         table = pyarrow.Table.from_batches(batches) if batches else empty
         return {name: _of_parquet(table.column(name), f"{path}: {name}") for name in names}

@@ -76,3 +76,12 @@ def test_any_bytes_give_rows_or_an_error_in_words(tmp_path, ending):
                 assert all(row.values or row.error for row in (rows if reader is table_rows else ()))
             except (ValueError, OSError) as error:
                 assert str(error)
+
+
+def test_a_whole_table_of_parquet_has_the_columns_of_its_rows(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"a": ["x", "y", "x"], "b": [1, 2, 3]}), tmp_path / "in.parquet")
+    found = read_table(tmp_path / "in.parquet")
+    rows = [row.values for row in table_rows(tmp_path / "in.parquet")]
+    assert [{"a": str(a), "b": int(b)} for a, b in zip(found["a"], found["b"], strict=True)] == rows
