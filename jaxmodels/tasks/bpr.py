@@ -46,9 +46,10 @@ def bpr(model: Any) -> Task:
         return measure(params, extra, batch, None)[0]
 
     def requires(batch, params, extra):
-        n = batch["negatives"].shape[1]
-        items = fields([model.sizes[1]] * n, key="negatives")
-        ids = fields(model.sizes, ("user", "item"))
-        return {"ids": ids, "negatives": items, "weight": weights()}
+        required = {"ids": fields(model.sizes, ("user", "item")), "weight": weights()}
+        if "negatives" not in batch:  # they may be drawn after the data is read
+            return required
+        items = fields([model.sizes[1]] * batch["negatives"].shape[1], key="negatives")
+        return {**required, "negatives": items}
 
     return Task(init_from(model, "ids"), loss, evaluate, requires=requires)

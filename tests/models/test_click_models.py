@@ -103,6 +103,15 @@ def test_bpr_is_the_log_of_the_chance_that_the_item_beats_its_negatives():
     assert float(got["above"].total) == pytest.approx((np.array(margins) > 0).mean(1).sum())
 
 
+def test_bpr_checks_negatives_that_are_in_the_data_and_waits_for_those_drawn_later():
+    model = NeuMF(4, 5, 3, ())
+    batch = {"ids": IDS[:, :2], "negatives": np.array([[0, 5]] * 3), "weight": np.ones(3)}
+    variables = jax.eval_shape(bpr(model).init, jax.random.key(0), batch)
+    assert bpr(model).requires(batch, *variables)["negatives"].wrong(batch).tolist() == [[False, True]] * 3
+    drawn_later = {name: x for name, x in batch.items() if name != "negatives"}
+    assert {*bpr(model).requires(drawn_later, *variables)} == {"ids", "weight"}
+
+
 def towers():
     return TwoTower(Tower(16, 4, (6, 5)), Tower(8, 4), temperature=0.5)
 
