@@ -26,6 +26,7 @@ from jaxmodels.models.convnext import ConvNeXt
 from jaxmodels.models.deepfm import DeepFM
 from jaxmodels.models.detr import DETR
 from jaxmodels.models.dit import DiT
+from jaxmodels.models.dlinear import DLinear
 from jaxmodels.models.dlrm import DLRM
 from jaxmodels.models.ds_cnn import DSCNN, Separable
 from jaxmodels.models.factorization import FactorizationMachine, MatrixFactorization
@@ -60,6 +61,7 @@ from jaxmodels.tasks.ctc import ctc
 from jaxmodels.tasks.detect import detect
 from jaxmodels.tasks.diffusion import diffusion
 from jaxmodels.tasks.dino import dino
+from jaxmodels.tasks.forecast import forecast, forecasts
 from jaxmodels.tasks.gan import gan
 from jaxmodels.tasks.in_batch import in_batch
 from jaxmodels.tasks.language import next_token
@@ -239,6 +241,20 @@ def said(model: nn.Module) -> Callable[[Any, Any, Any], Any]:
     return lambda params, extra, batch: model.apply(
         {"params": params}, batch["features"], None, batch["segments"]
     )
+
+
+def series(known: int = 0, history: int = 8, horizon: int = 3) -> dict[str, np.ndarray]:
+    """Histories of two series, what followed, and columns that are known ahead."""
+    random = np.random.default_rng(0)
+    sizes = {"history": (history, 2), "target": (horizon, 2), "known": (history + horizon, known)}
+    batch = {
+        name: random.normal(size=(B, *size)).astype(np.float32) for name, size in sizes.items() if size[1]
+    }
+    return {**batch, "weight": np.ones((B, horizon, 2), np.float32)}
+
+
+def forecaster(name: str, model: nn.Module, *, known: int = 0, **options: Any) -> Tiny:
+    return Tiny(name=name, task=forecast(model), batch=series(known), outputs=forecasts(model), **options)
 
 
 CNN_SIZES = {"classes": K, "channels": (3, 4), "hidden": 6}
@@ -547,6 +563,7 @@ TINY = [
         outputs=said(CONFORMER),
         random=True,
     ),
+    forecaster("dlinear-known", DLinear(3, kernel=3), known=2),
     Tiny(name="simclr", task=simclr(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="dino", task=dino(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="gpt-lora", task=lora(next_token(GPT(**GPT_SIZES)), rank=2, alpha=4.0), batch=tokens()),
