@@ -110,14 +110,6 @@ def _examples(predictor: Predictor, like: Sequence[Any]) -> list[Mapping[str, np
 def _arrays(predictor: Predictor, given: Any) -> dict[str, np.ndarray]:
     if predictor.input == "row" and isinstance(given, str):
         given = _row(given)
-    if predictor.input == "row" and isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except ValueError as error:
-            raise ValueError(
-                f"--like: got {given[:80]!r} for a model of rows ({error}); expected a row as a JSON object, "
-                'such as {"size": 70}. Write one'
-            ) from error
     return {key: np.asarray(x) for key, x in predictor.read(given).items()}
 
 
