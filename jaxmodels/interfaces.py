@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
+Input = Literal["image", "text", "row", "sound"]
+
 
 class Predictor(NamedTuple):
     """What `jaxmodels predict` needs of a model: from an input, as people have it, to an answer with names.
@@ -30,7 +32,7 @@ class Predictor(NamedTuple):
     predict: Callable[[Any, Any, Mapping[str, Any]], Any]
     report: Callable[[Any], dict[str, Any]]
     draw: Callable[[Any, Any], Any] | None = None
-    input: Literal["image", "text", "row", "sound"] = "image"
+    input: Input = "image"
     fields: tuple[str, ...] = ()
     settings: Callable[[], Mapping[str, Any]] = dict
 

@@ -17,13 +17,24 @@ import pytest
 
 import jaxmodels
 from jaxmodels import choices, step
-from jaxmodels.data import bucketing, order, packing, pairs, pipeline, recordings
+from jaxmodels.data import (
+    bucketing,
+    interactions,
+    order,
+    packing,
+    pairs,
+    pipeline,
+    recordings,
+    series,
+    series_windows,
+)
 from jaxmodels.data.datasets import (
     banking77,
     bccd,
     california_housing,
     cifar10,
     digits,
+    ett,
     fashion_mnist,
     fsdd,
     fsdd_sequences,
@@ -41,6 +52,8 @@ from jaxmodels.data.formats import (
     audio_table,
     byte_text,
     images,
+    table_columns,
+    table_schema,
     tables,
     text_folder,
     text_table,
@@ -51,6 +64,7 @@ from jaxmodels.layers import mel, quantize, rope, spectrogram, stack
 from jaxmodels.models.mlp import MLP
 from jaxmodels.models.resnet import CifarResNet, resnet50
 from jaxmodels.models.vit import vit_s
+from jaxmodels.tasks import classify, regress
 from jaxmodels.tasks.vae import vae
 
 pytestmark = pytest.mark.fast
@@ -61,6 +75,28 @@ B: dict[str, Any] = {"batch": 1}
 SOUND = np.zeros((1, 9), np.float32)
 
 CALLS: dict[str, Callable[[], Any]] = {
+    "data.bucketing Buckets padded": lambda: bucketing.Buckets(
+        pipeline.ArrayPipeline({}, **B), lengths=(1,), padded=NO
+    ),
+    "data.datasets.ett etth1 split": lambda: ett.etth1(NO, 1),
+    "data.datasets.ett standardised split": lambda: ett.standardised(NO),
+    "data.datasets.sentences as_tokens name": lambda: sentences.as_tokens("a", NO, fold=0),
+    "data.formats.table_columns Column kind": lambda: table_columns.Column("x", NO),
+    "data.formats.table_columns learn_column kind": lambda: table_columns.learn_column("x", [1], kind=NO),
+    "data.formats.table_schema TableSchema.learn kind": lambda: table_schema.TableSchema.learn(
+        {}, [1], [0], target="y", kind=NO
+    ),
+    "data.interactions number_interactions repeated": lambda: interactions.number_interactions(
+        [1], [1], repeated=NO
+    ),
+    "data.interactions read_interactions repeated": lambda: interactions.read_interactions("x", repeated=NO),
+    "data.series from_table gaps": lambda: series.from_table({}, time="t", series=("x",), gaps=NO),
+    "data.series read_series gaps": lambda: series.read_series("x.csv", time="t", series=("x",), gaps=NO),
+    "data.series_windows SeriesWindows remainder": lambda: series_windows.SeriesWindows(
+        dict, history=1, horizon=1, remainder=NO, **B
+    ),
+    "tasks.classify predictor input": lambda: classify.predictor(MLP((), 1), ("a",), read=dict, input=NO),
+    "tasks.regress predictor input": lambda: regress.predictor(MLP((), 1), ("y",), read=dict, input=NO),
     "data.datasets.fsdd fsdd split": lambda: fsdd.fsdd(NO, 1),
     "data.datasets.fsdd recordings split": lambda: fsdd.recordings(NO),
     "data.datasets.fsdd_sequences fsdd_sequences split": lambda: fsdd_sequences.fsdd_sequences(

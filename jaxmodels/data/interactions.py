@@ -68,6 +68,7 @@ def read_interactions(
 
     user, item, rating, time: names of columns; without `time` the order of the rows is the order of time.
     """
+    choices.check("interactions", "repeated", repeated, Repeated)
     table = read_table(path)
     names = [name for name in (user, item, rating, time) if name is not None]
     if missing := [name for name in names if name not in table]:

@@ -59,6 +59,7 @@ def read_series(
     gaps: what to do with times that are not there: "missing" adds them with missing values, which needs a
     table without known columns.
     """
+    choices.check("series", "gaps", gaps, Gaps)
     return from_table(
         read_table(path),
         time=time,

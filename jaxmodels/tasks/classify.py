@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmodels.interfaces import Predictor
+from jaxmodels import choices
+from jaxmodels.interfaces import Input, Predictor
 from jaxmodels.task import Mean, Requirement, Task
 from jaxmodels.tasks.apply import apply, call_options, check_outputs, init_from, table_sizes
 from jaxmodels.tasks.ranking import among, first
@@ -134,7 +135,7 @@ def predictor(
     read: Callable[[Any], dict[str, np.ndarray]],
     caption: Callable[[Any, str], np.ndarray] | None = None,
     inputs: str = "image",
-    input: Literal["image", "text", "row", "sound"] = "image",
+    input: Input = "image",
     fields: Sequence[str] = (),
     settings: Callable[[], Mapping[str, Any]] = dict,
 ) -> Predictor:
@@ -145,6 +146,7 @@ def predictor(
         training has them. input, fields: what it reads; see Predictor, as of settings.
     caption(path, text): the file's image with a line of text; None for no drawings.
     """
+    choices.check("classify.predictor", "input", input, Input)
     known: list[str] = []
 
     def names() -> list[str]:

@@ -7,26 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.interfaces import Predictor
+from jaxmodels import choices
+from jaxmodels.interfaces import Input, Predictor
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply, call_options, init_from, table_sizes
 from jaxmodels.tasks.requirements import finite, inputs_of, segments, weights
 
 
 def regress(model: nn.Module, *, inputs: str = "features", scale: float = 1.0) -> Task:
-    """Mean squared error of model(batch[inputs]) on batches of inputs, target (B or BK) and weight.
+    """Mean squared error of model(batch[inputs]), B or BK, on batches of inputs, target (B or BK) and weight.
 
     scale: units of the target for each unit that the model is trained on; "rmse" and "mae" are given in the
     target's units. Where a batch has "segments" (BT, int; 0 is padding), the model gets them as segments_BT.
     """
 
     def measure(output_BK: Any, batch: Any) -> dict[str, Mean]:
+        if output_BK.ndim == 1:
+            output_BK = output_BK[:, None]
         counts_B = (batch["weight"] > 0).reshape(-1, *(1,) * (output_BK.ndim - 1))
         # A target that does not count may be nan, and 0 times its gradient would be nan too.
         target_BK = jnp.where(counts_B, batch["target"].reshape(output_BK.shape), 0)
@@ -74,7 +77,7 @@ def predictor(
     inputs: str = "features",
     scale: float = 1.0,
     mean: float = 0.0,
-    input: Literal["image", "text", "row", "sound"] = "row",
+    input: Input = "row",
     fields: Sequence[str] = (),
     settings: Callable[[], Mapping[str, Any]] = dict,
 ) -> Predictor:
@@ -84,6 +87,7 @@ def predictor(
         as in training. input, fields, settings: see Predictor.
     scale, mean: the model's output times scale, plus mean, is the target, in its own units.
     """
+    choices.check("regress.predictor", "input", input, Input)
 
     def predict(params, extra, batch):
         output_BK, _ = apply(model, params, extra, batch[inputs], None, **call_options(batch))

@@ -89,3 +89,14 @@ def test_a_target_that_is_nan_and_does_not_count_is_in_no_gradient():
     gradient = jax.jit(jax.grad(lambda p, batch: task.loss(p, {}, batch, keys_B)[0].total))
     target = np.where(BATCH["weight"][:, None] > 0, BATCH["target"], np.nan)
     assert gradient(PARAMS, {**BATCH, "target": target})["one"] == gradient(PARAMS, BATCH)["one"]
+
+
+def test_one_number_an_example_needs_no_axis_of_its_own():
+    """A mean over the batch would count padding, and the same for every example."""
+    column = {**BATCH, "features": OUTPUT[:, :1], "target": BATCH["target"][:, 0]}
+    flat = {**column, "features": OUTPUT[:, 0]}
+    for name, mean in evaluate(regress(Times()), flat).items():
+        assert value(mean) == pytest.approx(value(evaluate(regress(Times()), column)[name]))
+    squares = (OUTPUT[:, 0] - BATCH["target"][:, 0]) ** 2
+    expected = (squares * BATCH["weight"]).sum() / BATCH["weight"].sum()
+    assert value(evaluate(regress(Times()), flat)["loss"]) == pytest.approx(expected)

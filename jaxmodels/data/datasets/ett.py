@@ -59,6 +59,7 @@ def etth1(
 
 def standardised(split: Split, history: int = 0, *, folder: locate.PathLike | None = None) -> np.ndarray:
     """The rows of a part, and those of the history before it: float32, N x 7, in standard deviations."""
+    choices.check("standardised", "split", split, Split)
     value_NC = _read(locate.folder("ett", folder)).value_NC
     scaler = fitted("etth1", value_NC[slice(*SPANS["train"])], SERIES)
     start, stop = SPANS[split]

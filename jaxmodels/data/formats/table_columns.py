@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.formats.table_values import date_of, level_of, number_of
 
 Kind = Literal["number", "date", "category", "ignored"]
@@ -38,6 +39,9 @@ class Column:
     missing: bool = False  # whether a training row lacks it
     levels: tuple[str, ...] = ()  # of a category, the commonest first
     invalid: str = ""  # what of the training rows counts as missing, and why
+
+    def __post_init__(self):
+        choices.check("Column", "kind", self.kind, Kind)
 
     @property
     def described(self) -> str:
@@ -106,6 +110,8 @@ class Column:
 
 def learn_column(name: str, cells: Sequence[Any], kind: Kind | None = None) -> Column:
     """What a column is by its training cells; kind: what it is in any case."""
+    if kind is not None:
+        choices.check("learn_column", "kind", kind, Kind)
     present = [level for level in map(level_of, cells) if level is not None]
     missing = len(present) < len(cells)
     distinct = {*present}

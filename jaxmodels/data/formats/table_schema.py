@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.data.formats.table_columns import Column, Kind, learn_column
 from jaxmodels.data.formats.table_rows import table_rows
 from jaxmodels.data.formats.table_values import level_of, number_of
@@ -94,6 +95,7 @@ class TableSchema:
         chosen: Mapping[str, Kind] = {},
     ) -> TableSchema:
         """From these rows alone. chosen: what columns are in any case, by name; "ignored" leaves one out."""
+        choices.check("TableSchema", "kind", kind, Target)
         if unknown := [name for name in chosen if name not in cells]:
             raise ValueError(
                 f"got no column {unknown[0]!r}; expected one of {', '.join([*cells][:30])}. Name one of those"
