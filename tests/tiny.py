@@ -42,6 +42,7 @@ from jaxmodels.models.mobilenet import Inverted, MobileNet
 from jaxmodels.models.moe import MoE
 from jaxmodels.models.mtcnn import MTCNN
 from jaxmodels.models.ncf import NeuMF
+from jaxmodels.models.patchtst import PatchTST
 from jaxmodels.models.resnet import Basic, ResNet, SqueezeExcite
 from jaxmodels.models.rnn import RNN, RNNClassifier
 from jaxmodels.models.sasrec import SASRec
@@ -564,6 +565,11 @@ TINY = [
         random=True,
     ),
     forecaster("dlinear-known", DLinear(3, kernel=3), known=2),
+    forecaster(
+        "patchtst-dropout",
+        PatchTST(3, 4, 2, 2, width=8, depth=1, heads=2, hidden_width=12, norm="layer", dropout=0.2),
+        random=True,
+    ),
     Tiny(name="simclr", task=simclr(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="dino", task=dino(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="gpt-lora", task=lora(next_token(GPT(**GPT_SIZES)), rank=2, alpha=4.0), batch=tokens()),

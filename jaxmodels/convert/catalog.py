@@ -42,6 +42,7 @@ from jaxmodels.models import (
     moe,
     mtcnn,
     ncf,
+    patchtst,
     resnet,
     rnn,
     sasrec,
@@ -157,6 +158,14 @@ ROWS = (
         dlinear,
         _Input("336 steps of 7 series", (_shape(336, 7),)),
         more={"dlinear": lambda: dlinear.DLinear(96)},
+    ),
+    _Row(
+        patchtst,
+        _Input("336 steps of 7 series", (_shape(336, 7),)),
+        more={
+            "patchtst": lambda: patchtst.PatchTST(96),
+            "patchtst_small": lambda: patchtst.patchtst_small(96),
+        },
     ),
     _Row(conformer, _Input("frames of 80 features", (_shape(8, 80),), classes=32)),
     _Row(textcnn, TEXT, more={"textcnn": lambda: textcnn.TextCNN(20_000, 2)}),
