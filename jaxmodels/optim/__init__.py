@@ -21,7 +21,7 @@ from jaxmodels.optim.optimizers import (
     scale_by_rate,
     sgd,
 )
-from jaxmodels.optim.partial import SpikeState, frozen, layerwise, only, skip_spikes
+from jaxmodels.optim.partial import SpikeState, frozen, layerwise, only, scaled, skip_spikes
 from jaxmodels.optim.schedules import (
     constant,
     steps_at,
@@ -60,6 +60,7 @@ __all__ = [
     "only",
     "rmsprop",
     "scale_by_rate",
+    "scaled",
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",

@@ -7,6 +7,7 @@ The rate stays in the state, where the log finds it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -94,6 +95,32 @@ def layerwise(
         return map_by_path(slower, updates), state
 
     return optax.chain(optimizer, optax.GradientTransformation(init, update))
+
+
+def scaled(
+    optimizer: optax.GradientTransformation, factors: Sequence[tuple[str, Any]]
+) -> optax.GradientTransformation:
+    """optimizer with the updates of some parameters times a factor: their rates, and decay, are others.
+
+    factors: regular expressions, searched in paths, with factors; the first that is found counts. An average
+    of parameters belongs outside: with_ema(scaled(...)).
+    """
+    if hasattr(optimizer, "average"):
+        raise ValueError(
+            "scaled: got an optimizer that averages parameters; expected one that does not, because it would "
+            "average them before the factors. Write with_ema(scaled(...))."
+        )
+
+    def update(updates, state, params=None):
+        updates, state = optimizer.update(updates, state, params)
+
+        def times(name, u):
+            factor = next((x for pattern, x in factors if re.search(pattern, name)), 1.0)
+            return (u * factor).astype(u.dtype)
+
+        return map_by_path(times, updates), state
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 class SpikeState(NamedTuple):
