@@ -34,6 +34,7 @@ from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.gan import Discriminator, Generator
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.inception import GoogLeNet, google
+from jaxmodels.models.inception_time import InceptionTime
 from jaxmodels.models.llama import Llama
 from jaxmodels.models.mae import MAE
 from jaxmodels.models.mixer import Mixer
@@ -283,6 +284,7 @@ DETECTOR = DETR(
 GOOGLENET = GoogLeNet(
     K, auxiliary=True, stem=(4,), stages=((google(3, 2, 3, 2, 2, 2),), (google(3, 2, 3, 2, 2, 2),) * 4)
 )
+INCEPTION_TIME = InceptionTime(K, depth=3, width=3, kernels=(4, 2))
 MASKED_AUTOENCODER = MAE(
     ViT(0, 8, 1, 2, 4, size=8), vit.Block(heads=2, hidden_width=12), 16, width=8, depth=1
 )
@@ -356,6 +358,7 @@ KEY_BIAS = "a bias of keys adds the same to all scores of a softmax"
 # A property of tests/test_contract.py, the problems where it does not hold, and why.
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "parts of a batch add up to the batch": {
+        "inception-time": BATCH_NORM,
         "cnn-norm-dropout": BATCH_NORM,
         "ds-cnn-dropout": BATCH_NORM,
         "resnet-excite-dropout": BATCH_NORM,
@@ -569,6 +572,12 @@ TINY = [
         "patchtst-dropout",
         PatchTST(3, 4, 2, 2, width=8, depth=1, heads=2, hidden_width=12, norm="layer", dropout=0.2),
         random=True,
+    ),
+    Tiny(
+        name="inception-time",
+        task=classify(INCEPTION_TIME, inputs="history"),
+        batch={**series(), "label": images()["label"], "weight": np.ones(B, np.float32)},
+        outputs=outputs_of(INCEPTION_TIME, "history"),
     ),
     Tiny(name="simclr", task=simclr(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="dino", task=dino(PROJECTED, VIEWS), batch=images(), random=True),
