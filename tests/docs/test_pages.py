@@ -25,8 +25,8 @@ TABLES = {
     "results.md": "train",
     "planning.md": "plan",
 }  # pages with tables of experiments, and the command that they name
-# by runs.md, speech.md and recommendation.md
-WRITTEN_BY_PAGES = {"prices.py", "flats.py", "own_words.py", "own_sentences.py", "own.py"}
+# by runs.md, speech.md, recommendation.md and series.md
+WRITTEN_BY_PAGES = {"prices.py", "flats.py", "own_words.py", "own_sentences.py", "own.py", "own_series.py"}
 EXAMPLE = "experiments/digits_mlp.py"  # in place of FILE
 STARTS = ("jaxmodels ", "python benchmarks/", "python docs/", "python experiments/", "python tests/")
 
@@ -184,5 +184,5 @@ def test_a_loop_of_ones_own_does_what_its_page_says(capsys):
 def test_python_on_other_pages_is_run_by_other_tests():
     """use.md by test_serving.py and test_export.py, others by tests so named; README above."""
     with_python = {page.name for page in PAGES if "```python" in page.read_text()}
-    others = {"use.md", "speech.md", "recommendation.md"}
+    others = {"use.md", "speech.md", "recommendation.md", "series.md"}
     assert with_python <= {"README.md", "tutorial.md", "runs.md", "own_loop.md", *others}
