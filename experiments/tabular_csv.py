@@ -29,6 +29,7 @@ from jaxmodels.data import locate
 from jaxmodels.data.formats.table_schema import TableSchema, read_cells
 from jaxmodels.data.formats.table_values import level_of
 from jaxmodels.data.learned import learned
+from jaxmodels.data.libraries import library
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.data.split import part_of
 from jaxmodels.models.mlp import MLP
@@ -145,8 +146,8 @@ def build(config: Config) -> Experiment:
 
 def boosted(schema: TableSchema, cells, targets, part_N) -> dict[str, float]:
     """scikit-learn's HistGradientBoosting on the same rows: categories as such, missing values too."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-    from threadpoolctl import threadpool_limits
+    ensemble = library("sklearn.ensemble", "the baseline", "scikit-learn")
+    threadpool_limits = library("threadpoolctl", "the baseline").threadpool_limits
 
     def column(one):
         values = []
@@ -161,8 +162,8 @@ def boosted(schema: TableSchema, cells, targets, part_N) -> dict[str, float]:
     y_N = np.array([schema.target_of(cell) for cell in targets])
     fits, tests = ((part_N == part) & np.isfinite(y_N) for part in (0, 2))
     categorical = [one.kind == "category" and len(one.levels) < 255 for one in schema.used]
-    kind = HistGradientBoostingClassifier if schema.classes else HistGradientBoostingRegressor
-    trees = kind(categorical_features=categorical, random_state=0)
+    kind = "Classifier" if schema.classes else "Regressor"
+    trees = getattr(ensemble, f"HistGradientBoosting{kind}")(categorical_features=categorical, random_state=0)
     with threadpool_limits(None if len(y_N) > 100_000 else 1):  # of a small table threads only wait
         trees.fit(x_NF[fits], y_N[fits])
     error_N = trees.predict(x_NF[tests]) - y_N[tests]

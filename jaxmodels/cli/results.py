@@ -11,6 +11,7 @@ from typing import Any
 from jaxmodels.cli.command import in_company
 from jaxmodels.console import Console, duration, number
 
+PREDICTED = {"image": "FILES", "sound": "FILES", "text": "--text '…'", "row": "rows.csv"}
 SHOWN = 20  # settings in a sweep's table
 
 
@@ -21,6 +22,7 @@ def show_run(file: Any, folder: Path, result: Any, words: Sequence[str], console
     """
     from jaxmodels.commands.generate import sample
     from jaxmodels.runs import experiment_file
+    from jaxmodels.runs.checkpoint import Checkpoints
     from jaxmodels.runs.files import write_text
     from jaxmodels.runs.knobs import read_knobs
     from jaxmodels.training.profile import viewers
@@ -29,6 +31,10 @@ def show_run(file: Any, folder: Path, result: Any, words: Sequence[str], console
         console.say()
         _show_metrics(result.metrics, result.summary["baselines"], console)
     console.say("\n" + ", ".join(_facts(result.summary)))
+    if (best := Checkpoints(folder / "checkpoints").best()) not in (None, result.summary["steps"]):
+        console.say(
+            f"The commands below take the checkpoint of step {best:,}, the best; --step takes another"
+        )
     if in_company():  # the parameters may be spread over all processes
         console.say(f"\n{folder}", "bold")
         console.say("  go on    the same command, given to all processes")
@@ -44,6 +50,9 @@ def show_run(file: Any, folder: Path, result: Any, words: Sequence[str], console
     again = [word for word in words if word not in ("--fresh", "--force")]
     console.say(f"  go on    {shlex.join(['jaxmodels', 'train', str(file.path), *again])}")
     console.say(f"  evaluate {shlex.join(['jaxmodels', 'evaluate', str(folder)])}")
+    if experiment.predictor is not None:
+        inputs = PREDICTED[experiment.predictor.input]
+        console.say(f"  predict  {shlex.join(['jaxmodels', 'predict', str(folder)])} {inputs}")
     console.say(f"  look     {shlex.join(['jaxmodels', 'report', str(folder)])}")
     for command in viewers(folder):
         console.say(f"  trace    {command}")

@@ -55,9 +55,7 @@ def summarize(run: Run, begun: float) -> dict[str, Any]:
     if broken := warn_of_broken(experiment, run.console):
         summary["broken"] = broken
     with run.console.busy("measuring the baselines"):
-        summary["baselines"] = processes.on_first_process(
-            lambda: {name: dict(metrics) for name, metrics in experiment.baselines().items()}
-        )
+        summary["baselines"] = processes.on_first_process(lambda: _baselines(run))
     if run.stopped:
         step, reason = run.stopped
         summary["stopped"] = {"step": step, "why": reason}
@@ -66,6 +64,17 @@ def summarize(run: Run, begun: float) -> dict[str, Any]:
         summary["longer"] = run.folder.longer
     summary["wall_s"] = time.perf_counter() - begun
     return summary
+
+
+def _baselines(run: Run) -> dict[str, dict[str, float]]:
+    """The baselines; none, with a warning, where they fail: a trained model is not lost for them."""
+    try:
+        return {name: dict(metrics) for name, metrics in run.experiment.baselines().items()}
+    except Exception as error:
+        run.console.warn(
+            f"the baselines failed ({type(error).__name__}: {error}); the result stands without them"
+        )
+        return {}
 
 
 def write_result(run: Run, summary: dict[str, Any]) -> None:
