@@ -159,8 +159,8 @@ def test_it_tells_its_version(capsys):
         (
             ["zzz"],
             "there is no command 'zzz'; choose from train, sweep, plan, launch, template, evaluate, "
-            "predict, generate, "
-            "report, watch, find-rate, find-batch, list, doctor, tokenize, convert, verify-resume",
+            "predict, generate, recommend, serve, report, watch, find-rate, find-batch, list, doctor, "
+            "tokenize, convert, export, verify-resume, bench",
         ),
         (["train"], "jaxmodels train needs FILE first; see jaxmodels train --help"),
         (["train", "--lr", "1"], "jaxmodels train needs FILE first"),
