@@ -4,7 +4,10 @@ jaxmodels train experiments/etth1_patchtst.py   (JAXMODELS_DATA names the folder
 
 Errors are in standard deviations of the training span, over every window of the published test months. The
 network and its dropout are the authors' for this data set; batches of 16 and a higher rate, in place of 128
-and 1e-4, learn in two passes in place of a hundred. The result is that of the last step.
+and 1e-4, learn in six passes in place of a hundred. Rate and passes were chosen on the validation months.
+
+Result: test MSE 0.379 and MAE 0.402, short of the published MSE of 0.370, in 3 min on two cores of an
+AMD EPYC virtual machine with other work.
 """
 
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from jaxmodels.tasks.forecast import forecast
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    epochs: int = 2
+    epochs: int = 6
     batch: int = 16
     lr: float = 1e-3  # peak
     history: int = 336
@@ -33,15 +36,15 @@ def build(config: Config) -> Experiment:
 
     epoch = (8_640 - config.history - config.horizon + 1) // config.batch
     steps = config.epochs * epoch
-    rate = optim.warmup_cosine(config.lr, warmup=epoch // 4, steps=steps)
+    rate = optim.warmup_cosine(config.lr, warmup=epoch // 2, steps=steps)
     return Experiment(
         task=forecast(patchtst_small(config.horizon)),
         optimizer=optim.adam(rate),
         train=data("train", config.batch, config.seed),
         evals={split: data(split, 32) for split in ("validation", "test")},
         steps=steps,
-        eval_every=steps,
-        checkpoint_every=epoch // 4,
+        eval_every=3 * epoch,
+        checkpoint_every=epoch,
         seed=config.seed,
         baselines=lambda: {"published": {"test/mse": 0.370}},
     )

@@ -21,6 +21,8 @@ from jaxmodels.layers.dropout import dropout, fold
 from jaxmodels.layers.model import Model
 
 Norm = Literal["batch", "layer"]
+# PyTorch's, and so the authors': uniform, as wide as 1 / √(inputs).
+UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Block(Model):
@@ -36,7 +38,7 @@ class Block(Model):
     def __call__(self, x_END: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
         """x after this block. keys_B: of the batch's examples, each of E / B rows, while training."""
         E, N, D = x_END.shape
-        dense = partial(nn.Dense, dtype=self.dtype)
+        dense = partial(nn.Dense, kernel_init=UNIFORM, dtype=self.dtype)
         drop = partial(_dropout, rate=self.dropout)
         heads = (E, N, self.heads, D // self.heads)
         q = dense(D, name="query")(x_END).reshape(heads)
@@ -94,7 +96,8 @@ class PatchTST(Model):
         first = x_BLC.shape[1] - self.patch - (N - 1) * self.stride  # the oldest steps may not fill a patch
         at_NP = first + jnp.arange(N)[:, None] * self.stride + jnp.arange(self.patch)
         x_ENP = x_BLC.swapaxes(1, 2).reshape(B * C, -1)[:, at_NP]
-        x_END = nn.Dense(self.width, dtype=self.dtype, name="embed")(x_ENP)
+        dense = partial(nn.Dense, kernel_init=UNIFORM, dtype=self.dtype)
+        x_END = dense(self.width, name="embed")(x_ENP)
         uniform = nn.initializers.uniform(0.04)
         position_ND = self.param("position", lambda *a: uniform(*a) - 0.02, (N, self.width))
         x_END = _dropout(x_END + position_ND.astype(x_END.dtype), self.dropout, fold(keys_B, 2**16))
@@ -103,7 +106,7 @@ class PatchTST(Model):
                 self.heads, self.hidden_width, self.norm, self.dropout, self.dtype, name=f"block_{n}"
             )
             x_END = block(x_END, fold(keys_B, n))
-        forecast_EH = nn.Dense(self.horizon, dtype=self.dtype, name="head")(x_END.reshape(B * C, -1))
+        forecast_EH = dense(self.horizon, name="head")(x_END.reshape(B * C, -1))
         forecast_BHC = forecast_EH.reshape(B, C, -1).swapaxes(1, 2).astype(jnp.float32)
         return forecast_BHC * deviation_B1C + mean_B1C
 
