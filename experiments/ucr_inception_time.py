@@ -6,6 +6,9 @@ jaxmodels sweep experiments/ucr_inception_time.py --problem ItalyPowerDemand --s
 
 The published accuracy is that of five networks whose probabilities are averaged. The
 network and the highest rate are the authors'; the rate falls as a cosine in far fewer steps than theirs.
+
+Result: ItalyPowerDemand with --steps 300, one seed: test accuracy 0.965 (published 0.966) in 76 s on two
+cores of an AMD EPYC virtual machine with other work.
 """
 
 from dataclasses import dataclass
