@@ -42,21 +42,28 @@ def text_table(
 
     def arrays() -> dict[str, np.ndarray]:
         path = "text_table" if isinstance(table, Mapping) or callable(table) else str(table)
-        columns = table() if callable(table) else table if isinstance(table, Mapping) else read_table(table)
-        if missing := [name for name in (text, label) if name not in columns]:
-            raise ValueError(
-                f"{path}: got no column {missing[0]!r}; expected one of {', '.join(columns)}. Name one of "
-                "those"
-            )
-        texts, labels = list(columns[text]), [str(value) for value in columns[label]]
+        texts, labels = labelled_texts(table() if callable(table) else table, text=text, label=label)
         for row, value in enumerate(labels):
             if value not in number:
                 raise ValueError(
                     f"{path}: got the label {value!r} in row {row}, counted from 0; expected one of "
                     f"{', '.join(number)}. Correct it, or add it to classes"
                 )
-        tokens = [encode(str(text)) for text in texts]
+        tokens = [encode(text) for text in texts]
         return {**join(tokens), "label": np.array([number[value] for value in labels], np.int32)}
 
     spec = {"label": ((), np.dtype(np.int32))}
     return TextPipeline(arrays, length=length, batch=batch, seed=seed, remainder=remainder, spec=spec)
+
+
+def labelled_texts(
+    table: str | os.PathLike[str] | Table, *, text: str = "text", label: str = "label"
+) -> tuple[list[str], list[str]]:
+    """The texts and the labels of a file that read_table knows, or of its columns by name."""
+    columns = table if isinstance(table, Mapping) else read_table(table)
+    if missing := [name for name in (text, label) if name not in columns]:
+        path = "the table" if isinstance(table, Mapping) else table
+        raise ValueError(
+            f"{path}: got no column {missing[0]!r}; expected one of {', '.join(columns)}. Name one of those"
+        )
+    return [str(value) for value in columns[text]], [str(value) for value in columns[label]]
