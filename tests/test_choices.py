@@ -45,6 +45,7 @@ from jaxmodels.data.datasets import (
     squad,
     tanaka,
     tinyshakespeare,
+    ucr,
 )
 from jaxmodels.data.formats import (
     array_records,
@@ -81,6 +82,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "data.datasets.ett etth1 split": lambda: ett.etth1(NO, 1),
     "data.datasets.ett standardised split": lambda: ett.standardised(NO),
     "data.datasets.sentences as_tokens name": lambda: sentences.as_tokens("a", NO, fold=0),
+    "data.datasets.ucr ucr problem": lambda: ucr.ucr(NO, "train", 1),
+    "data.datasets.ucr ucr split": lambda: ucr.ucr("GunPoint", NO, 1),
     "data.formats.table_columns Column kind": lambda: table_columns.Column("x", NO),
     "data.formats.table_columns learn_column kind": lambda: table_columns.learn_column("x", [1], kind=NO),
     "data.formats.table_schema TableSchema.learn kind": lambda: table_schema.TableSchema.learn(

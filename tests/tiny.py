@@ -578,7 +578,7 @@ TINY = [
     Tiny(
         name="inception-time",
         task=classify(INCEPTION_TIME, inputs="history"),
-        batch={**series(), "label": images()["label"], "weight": np.ones(B, np.float32)},
+        batch={**images(), "history": series()["history"]},
         outputs=outputs_of(INCEPTION_TIME, "history"),
     ),
     Tiny(name="simclr", task=simclr(PROJECTED, VIEWS), batch=images(), random=True),
@@ -587,7 +587,7 @@ TINY = [
     Tiny(
         name="factorization-rating",
         task=penalised(regress(FACTORS, inputs="ids"), FACTORS),
-        batch={**features(1, 1), "ids": categories(4, 5, 3, 3)},
+        batch={"ids": categories(4, 5, 3, 3), **{key: features(1, 1)[key] for key in ("target", "weight")}},
         outputs=outputs_of(FACTORS, "ids"),
     ),
     Tiny(

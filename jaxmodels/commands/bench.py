@@ -6,12 +6,13 @@ import difflib
 import json as jsonlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from jaxmodels.launch.safe_path import python
 
 if TYPE_CHECKING:
     from jaxmodels.bench.compare import Comparison
@@ -85,7 +86,7 @@ def bench(
 
 
 def _case(wanted: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "jaxmodels.bench.worker", jsonlib.dumps(wanted)]
+    command = [*python("jaxmodels.bench.worker"), jsonlib.dumps(wanted)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment)

@@ -3,8 +3,8 @@
     pip install 'jaxmodels[export]' && pip install --no-deps jax2onnx==0.17.1
 
 (--no-deps, as its metadata excludes the orbax-checkpoint of this library, which it does not need.)
-The converter changes functions of JAX while it traces, and puts them back. What it traces is plain
-operations, so that none of those changes matters; see plain_jaxpr.
+The converter changes functions of JAX while it traces. What it traces is plain operations, so that none of
+those changes matters (see plain_jaxpr), and what it does not put back is put back here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def encode(program: Program) -> bytes:
     with naming_the_operation("onnx"):
         closed, outputs = jax.make_jaxpr(function, return_shape=True)(inputs)
         check_operations(closed, "onnx")
-        with _silent():
+        with _silent(), _unchanged():
             from jax2onnx import to_onnx
 
             model: Any = to_onnx(
@@ -104,6 +105,23 @@ def _require(name: str) -> Any:
             return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"ONNX files need {name}; {INSTALL}") from error
+
+
+@contextlib.contextmanager
+def _unchanged() -> Iterator[None]:
+    """Puts back the public functions of JAX and Flax: the converter leaves jax.numpy.cumsum changed."""
+    public = [
+        module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] in ("jax", "flax") and "._" not in name and module is not None
+    ]
+    before = [(module, name, x) for module in public for name, x in vars(module).items() if callable(x)]
+    try:
+        yield
+    finally:
+        for module, name, x in before:
+            if vars(module).get(name) is not x:
+                setattr(module, name, x)
 
 
 @contextlib.contextmanager

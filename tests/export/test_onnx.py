@@ -15,6 +15,7 @@ import pytest
 from tiny import GPT_SIZES, TINY, V
 
 import jaxmodels
+from jaxmodels.export import onnx
 from jaxmodels.export.obstacles import NotExportable
 from jaxmodels.export.program import Program
 from jaxmodels.export.save import save
@@ -108,3 +109,10 @@ def test_a_file_that_is_none_is_refused_in_words(tmp_path):
         (tmp_path / "model.onnx").write_bytes(bad)
         with pytest.raises(ValueError, match=r"got a file that ONNX Runtime cannot use .*; expected"):
             onnx.read(tmp_path / "model.onnx")
+
+
+def test_the_converter_leaves_jax_as_it_was():
+    functions = {name: x for name, x in vars(jnp).items() if callable(x)}
+    example = {"x": np.ones(2, np.float32)}
+    onnx.encode(Program(lambda params, extra, batch: batch["x"] @ params, np.eye(2), {}, [example]))
+    assert {name for name, x in functions.items() if getattr(jnp, name) is not x} == set()
