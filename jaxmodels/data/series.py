@@ -166,7 +166,7 @@ def _times(column: np.ndarray, name: str) -> np.ndarray:
 def _places(time_N: np.ndarray, name: str, gaps: Gaps) -> np.ndarray:
     """How many steps each time is after the first; raises where the times are no even steps."""
     apart_N = np.diff(time_N)
-    zero = apart_N.dtype.type(0)
+    zero = np.zeros((), apart_N.dtype)
     for bad_N, what, do in (
         (apart_N < zero, "is before the one above", "Sort the table by time"),
         (apart_N == zero, "is there twice", "Keep one row of each time, or read several series one by one"),
