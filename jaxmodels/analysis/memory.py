@@ -24,9 +24,9 @@ def out_of_memory(error: BaseException, state: State, batch: Any, micro_batches:
     return (
         f"the device is out of memory{f' (asked for {requested.group(1)})' if requested else ''}. It holds: "
         "parameters "
-        f"{in_bytes(_size(state.params))}, optimizer state {in_bytes(_size(state.opt_state))}, other "
+        f"{in_bytes(size(state.params))}, optimizer state {in_bytes(size(state.opt_state))}, other "
         "variables "
-        f"{in_bytes(_size(state.extra))}, one batch {in_bytes(_size(batch))}; the gradient is as large as "
+        f"{in_bytes(size(state.extra))}, one batch {in_bytes(size(batch))}; the gradient is as large as "
         "the parameters, "
         f"activations grow with the batch.\nLower the batch, or split it: --accumulate {2 * micro_batches}. "
         "Rematerialize "
@@ -36,7 +36,8 @@ def out_of_memory(error: BaseException, state: State, batch: Any, micro_batches:
     )
 
 
-def _size(tree: Any) -> int:
+def size(tree: Any) -> int:
+    """Bytes of a tree of arrays or shapes."""
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxmodels.analysis.devices import Device
+from jaxmodels.analysis.memory import peak_memory
 from jaxmodels.bench.energy import Meter
 from jaxmodels.bench.peaks import Peaks, datasheet, peaks
 from jaxmodels.bench.programs import Program, programs
@@ -108,8 +109,6 @@ def _type(flops: dict[str, float]) -> str:
 
 def _peak_bytes(mesh: Mesh) -> dict[str, Any]:
     """The most memory in use so far: of the fullest device, or of this process where devices do not tell."""
-    from jaxmodels.analysis.memory import peak_memory
-
     told = any((device.memory_stats() or {}).get("peak_bytes_in_use") for device in mesh.local_devices)
     return {"of": "the fullest device" if told else "the process", "bytes": peak_memory()}
 

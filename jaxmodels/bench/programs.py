@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from jaxmodels import step
 from jaxmodels.analysis import flops
+from jaxmodels.analysis.memory import size
 from jaxmodels.analysis.step_flops import step_flops
 from jaxmodels.bench.suite import Workload
 from jaxmodels.layers.attention import lowered_for
@@ -107,11 +108,6 @@ def _cache(folder: str) -> Iterator[None]:
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
-
-
-def size(tree: Any) -> int:
-    """Bytes of a tree of arrays or shapes."""
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x.dtype, "itemsize"))
 
 
 def _training(workload: Workload, mesh: Mesh, mode: Compile, precision: str) -> Program:

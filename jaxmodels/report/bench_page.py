@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,9 +67,7 @@ def _number(result: Mapping[str, Any], name: str) -> str:
 
 
 def _legend(names: Sequence[str]) -> str:
-    return (
-        f'<div class="bar">{"".join(page.dot(i, html.unescape(name)) for i, name in enumerate(names))}</div>'
-    )
+    return f'<div class="bar">{"".join(page.dot(i, name) for i, name in enumerate(names))}</div>'
 
 
 def _chart(names: Sequence[str], titles: Sequence[str], comparisons: Sequence[Any], note: str) -> Figure:
