@@ -54,6 +54,7 @@ from jaxmodels.models.two_tower import Tower, TwoTower
 from jaxmodels.models.unet import UNet
 from jaxmodels.models.vae import VAE
 from jaxmodels.models.vit import ViT
+from jaxmodels.models.whisper import Whisper
 from jaxmodels.task import Task
 from jaxmodels.tasks.augmented import augmented, changed
 from jaxmodels.tasks.bpr import bpr
@@ -215,15 +216,21 @@ def text_classifier(name: str, model: nn.Module, **options: Any) -> Tiny:
     return of_texts(name, model, classify(model, inputs="inputs"), texts(label=label_B), **options)
 
 
-def translator(name: str, model: nn.Module) -> Tiny:
+def translator(
+    name: str, model: nn.Module, source: dict[str, np.ndarray] | None = None, **options: Any
+) -> Tiny:
     def outputs(params, extra, batch):
         return model.apply(
             {"params": params}, batch["source"], batch["inputs"], None, batch["source_segments"]
         )
 
-    source = {"source": texts()["inputs"], "source_segments": texts()["segments"]}
+    source = source or {"source": texts()["inputs"], "source_segments": texts()["segments"]}
     return Tiny(
-        name=name, task=translate(model, smoothing=0.1), batch={**source, **tokens()}, outputs=outputs
+        name=name,
+        task=translate(model, smoothing=0.1),
+        batch={**source, **tokens()},
+        outputs=outputs,
+        **options,
     )
 
 
@@ -509,6 +516,12 @@ TINY = [
     of_texts("bert-span", SPAN, question_answering(SPAN), spans(), second=True),
     translator("transformer", Transformer(V, 8, 2, 2, 12)),
     translator("t5-gated-untied", T5(V, 8, 2, 2, 4, 12, gated=True, tied=False)),
+    translator(
+        "whisper-dropout",
+        Whisper(V, 8, 2, 2, 12, decoder_depth=1, bands=6, length=T, dropout=0.2),
+        {"source": sounds()["features"], "source_segments": sounds()["segments"]},
+        random=True,
+    ),
     of_texts("bert-tag", TAGS, token_classification(TAGS), texts(label=tokens()["inputs"] % K), second=True),
     Tiny(
         name="alexnet-triplet",

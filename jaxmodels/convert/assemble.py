@@ -91,6 +91,24 @@ def _check(
         )
 
 
+def computed(model: nn.Module, source: Source) -> list[str]:
+    """The names of the files' tensors that our module computes; a ValueError where they have other values."""
+    found = []
+    for template, want in source.family.computed(model).items():
+        name = next((name for name in options(template, source.family) if name in source.tensors), None)
+        if name is None:
+            continue
+        tensor = source.tensors[name]
+        same_shape = tuple(tensor.shape) == want.shape
+        if not same_shape or not np.allclose(finite(tensor.read(), tensor.path, name), want, atol=1e-2):
+            raise ValueError(
+                f"{source.path}: got {name} with other values or another shape than a {source.kind}'s, which "
+                f"are computed, {list(want.shape)}; expected those. Take a model whose table was not changed."
+            )
+        found.append(name)
+    return found
+
+
 def assemble(
     weight: Weight,
     layout: Mapping[tuple[int, ...], list[str]],

@@ -54,6 +54,7 @@ from jaxmodels.models import (
     unet,
     vae,
     vit,
+    whisper,
 )
 
 LLAMA2C = "llama2.c"  # read by load_pretrained beside the layouts of FAMILIES
@@ -98,6 +99,7 @@ def _image(height: int, channels: int = 3, **named: Any) -> _Input:
 
 TEXT = _Input("tokens", (_shape(2, dtype=jnp.int32),))
 TEXTS = _Input("tokens of two texts", (_shape(2, dtype=jnp.int32), _shape(2, dtype=jnp.int32)))
+HEARD = _Input("frames of 80 features, tokens", (_shape(4, 80), _shape(2, dtype=jnp.int32)))
 PAIR = _Input("user and item", (_shape(2, dtype=jnp.int32),))
 CRITEO = _Input("26 categories, 13 numbers", (_shape(26, dtype=jnp.int32),), {"numbers_BN": _shape(13)})
 TIME = {"time_B": _shape()}
@@ -170,6 +172,17 @@ ROWS = (
     ),
     _Row(inception_time, _Input("150 steps", (_shape(150, 1),), classes=2)),
     _Row(conformer, _Input("frames of 80 features", (_shape(8, 80),), classes=32)),
+    _Row(
+        whisper,
+        HEARD,
+        inputs={
+            name: HEARD._replace(
+                words="frames of 128 features, tokens", arguments=(_shape(4, 128), *HEARD.arguments[1:])
+            )
+            for name in vars(whisper)
+            if name.startswith("whisper_large_v3")
+        },
+    ),
     _Row(textcnn, TEXT, more={"textcnn": lambda: textcnn.TextCNN(20_000, 2)}),
     _Row(rnn, TEXT, more={"rnn_classifier": lambda: rnn.RNNClassifier(20_000, 2, 128)}),
     _Row(transformer, TEXTS),

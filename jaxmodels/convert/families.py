@@ -18,6 +18,7 @@ from jaxmodels.convert import (
     resnet,
     t5,
     vit,
+    whisper,
 )
 from jaxmodels.convert.family import Family
 
@@ -27,6 +28,7 @@ FAMILIES: tuple[Family, ...] = (
     *llama.FAMILIES,
     *bert.FAMILIES,
     t5.FAMILY,
+    whisper.FAMILY,
     *(family for module in IMAGE_MODULES for family in module.FAMILIES),
 )
 

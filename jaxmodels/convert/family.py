@@ -187,6 +187,8 @@ class Family(NamedTuple):
         "architecture". Any other, such as "torchvision", is a bare dictionary of tensors, for load_weights.
     copies: names that files may have and our module lacks, with the tensor that each must equal, such as a
         head tied to the embeddings.
+    computed(model): tensors that files have and our module computes, such as sinusoidal positions; they must
+        be about equal.
     """
 
     kinds: tuple[str, ...]
@@ -199,6 +201,7 @@ class Family(NamedTuple):
     inputs: Callable[[Any], tuple] = one_text
     layout: str = "transformers"
     copies: Mapping[str, str] = {}
+    computed: Callable[[Any], Mapping[str, Any]] = lambda model: {}
 
 
 FREE = ("dtype", "dropout", "drop_path", "norm_momentum", "remat", "unroll")  # fields that no file holds

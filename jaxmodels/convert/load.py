@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.convert import families, llama, torch_file
-from jaxmodels.convert.assemble import Source, assemble, find, options
+from jaxmodels.convert.assemble import Source, assemble, computed, find, options
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c
 from jaxmodels.convert.model_config import checked_shapes, layout_by_names, layout_of, module_of
@@ -215,6 +215,7 @@ def _read(
         used.update(name for group in layout.values() for name in group)
         found.append((weight, layout))
     used.update(_copies(source, used))
+    used.update(computed(model, source))
     _check_unused(source, [name for name in tensors if name not in used], ignore)
     arrays = {}
     for weight, layout in found:

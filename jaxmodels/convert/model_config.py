@@ -13,6 +13,7 @@ from jaxmodels.convert.family import Family, Weight
 
 COUNTS = (  # settings that count repeated parts, each of which has tensors of its own
     *("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"),
+    *("encoder_layers", "decoder_layers"),
     *("num_experts", "num_local_experts", "depths"),
 )
 

@@ -106,6 +106,8 @@ def _tensors_of(
                     return _tuple(weight.write(np.asarray(x[index] if index else x)))[i]
 
                 tensors[template.format(*index)] = (out.shape, out.dtype, give)
+    for name, x in family.computed(model).items():
+        tensors[name] = (x.shape, x.dtype, lambda x=x: x)
     return tensors
 
 

@@ -1,5 +1,7 @@
 """Sequence to sequence: one text becomes another, such as its translation or its summary.
 
+Or a sound becomes a text: then the source is frames of features, BSF.
+
 A model here has `encode(source_BS, keys_B, segments_BS)`, which gives memory_BSM, `hidden(target_BT,
 memory_BSM, source_segments_BS, keys_B, cache, count_B, segments_BT)`, which gives (x_BTM, cache), `table()`,
 the matrix (V, M) whose product with x is the logits, `start(batch, length)`, an empty cache, and `length`,
@@ -19,13 +21,13 @@ import jax.numpy as jnp
 from jaxmodels.interfaces import Decoder
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.cross_entropy import cross_entropy, with_perplexity
-from jaxmodels.tasks.requirements import segments, tokens, weights
+from jaxmodels.tasks.requirements import inputs_of, segments, tokens, weights
 
 
 def translate(model: nn.Module, *, smoothing: float = 0.0) -> Task:
     """Cross-entropy in nats of a target's next token.
 
-    Batches have source (BS), inputs, targets and weight (all BT).
+    Batches have source (BS, or BSF of frames), inputs, targets and weight (all BT).
 
     The inputs are the targets shifted right by one, after a token that begins. Where a batch has
     "source_segments" (BS, int), no query attends to positions that are 0 there: no token is padding by
@@ -60,11 +62,11 @@ def translate(model: nn.Module, *, smoothing: float = 0.0) -> Task:
         table_VM = jax.eval_shape(lambda p, e: model.apply({"params": p, **e}, method="table"), params, extra)
         V, source, target = table_VM.shape[0], batch["source"].shape[1:], batch["inputs"].shape[1:]
         return {
-            "source": tokens(V, (), source),
+            "source": tokens(V, (), source) if len(source) == 1 else inputs_of(batch["source"], None),
             "inputs": tokens(V, (), target),
             "targets": tokens(V, ("weight",), target),
             "weight": weights(target),
-            "source_segments": segments(source),
+            "source_segments": segments(source[:1]),
             "segments": segments(target),
         }
 

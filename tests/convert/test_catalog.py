@@ -27,6 +27,7 @@ COUNTS = {
     "gpt2_small": 124_439_808,
     "llama2_7b": 6_738_415_616,
     "t5_small": 60_506_624,
+    "whisper_tiny": 37_184_640,  # and 576,000 of sines and cosines
     "mixtral_8x7b": 46_702_792_704,
 }
 
@@ -53,6 +54,7 @@ def test_every_family_of_the_directory_and_every_size_of_it_is_in_the_table():
         "qwen_moe",
         "t5",
         "t5_v1_1",
+        "whisper",
     }
     common |= {
         "third",
