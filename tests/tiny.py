@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.data.augment import crop, flip
+from jaxmodels.layers.table_embedding import Field
 from jaxmodels.models import vit
 from jaxmodels.models.alexnet import AlexNet
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, TokenClassifier
@@ -31,6 +32,7 @@ from jaxmodels.models.dlrm import DLRM
 from jaxmodels.models.ds_cnn import DSCNN, Separable
 from jaxmodels.models.factorization import FactorizationMachine, MatrixFactorization
 from jaxmodels.models.fcos import FCOS, FeaturePyramid
+from jaxmodels.models.ft_transformer import FTTransformer
 from jaxmodels.models.gan import Discriminator, Generator
 from jaxmodels.models.gpt import GPT
 from jaxmodels.models.inception import GoogLeNet, google
@@ -48,6 +50,7 @@ from jaxmodels.models.resnet import Basic, ResNet, SqueezeExcite
 from jaxmodels.models.rnn import RNN, RNNClassifier
 from jaxmodels.models.sasrec import SASRec
 from jaxmodels.models.t5 import T5
+from jaxmodels.models.tabular_resnet import TabularResNet
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.models.transformer import Transformer
 from jaxmodels.models.two_tower import Tower, TwoTower
@@ -366,6 +369,7 @@ KEY_BIAS = "a bias of keys adds the same to all scores of a softmax"
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "parts of a batch add up to the batch": {
         "inception-time": BATCH_NORM,
+        "tabular-resnet-dropout": BATCH_NORM,
         "cnn-norm-dropout": BATCH_NORM,
         "ds-cnn-dropout": BATCH_NORM,
         "resnet-excite-dropout": BATCH_NORM,
@@ -438,6 +442,7 @@ NOT_HERE = {
     "tasks.requirements": "what a batch must hold",
 }
 
+FIELDS = (Field("number", 2), Field("category", 3), Field("number"), Field("number"))  # of features()
 FACTORS = MatrixFactorization(4, 5, 3, attributes=2, mean=3.0)
 COLLABORATIVE = NeuMF(4, 5, 3, (8, 4))
 TOWERS = TwoTower(Tower(4, 3, (6, 5)), Tower(5, 3), temperature=0.5)
@@ -593,6 +598,16 @@ TINY = [
         task=classify(INCEPTION_TIME, inputs="history"),
         batch={**images(), "history": series()["history"]},
         outputs=outputs_of(INCEPTION_TIME, "history"),
+    ),
+    regressor(
+        "ft-transformer-dropout",
+        FTTransformer(FIELDS, 2, width=8, depth=2, heads=2, hidden_width=6),
+        random=True,
+    ),
+    regressor(
+        "tabular-resnet-dropout",
+        TabularResNet(FIELDS, 2, "periodic", embedding=4, width=8, depth=1, hidden_width=6),
+        random=True,
     ),
     Tiny(name="simclr", task=simclr(PROJECTED, VIEWS), batch=images(), random=True),
     Tiny(name="dino", task=dino(PROJECTED, VIEWS), batch=images(), random=True),

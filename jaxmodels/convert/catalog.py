@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.convert.families import FAMILIES
+from jaxmodels.layers.table_embedding import Field
 from jaxmodels.models import (
     alexnet,
     bert,
@@ -31,6 +32,7 @@ from jaxmodels.models import (
     ds_cnn,
     factorization,
     fcos,
+    ft_transformer,
     gan,
     gpt,
     inception,
@@ -48,6 +50,7 @@ from jaxmodels.models import (
     rnn,
     sasrec,
     t5,
+    tabular_resnet,
     textcnn,
     transformer,
     two_tower,
@@ -102,6 +105,8 @@ TEXTS = _Input("tokens of two texts", (_shape(2, dtype=jnp.int32), _shape(2, dty
 HEARD = _Input("frames of 80 features, tokens", (_shape(4, 80), _shape(2, dtype=jnp.int32)))
 PAIR = _Input("user and item", (_shape(2, dtype=jnp.int32),))
 CRITEO = _Input("26 categories, 13 numbers", (_shape(26, dtype=jnp.int32),), {"numbers_BN": _shape(13)})
+COLUMNS = (Field("number"),) * 8
+TABLE = _Input("8 numbers of a table", (_shape(8),))
 TIME = {"time_B": _shape()}
 SMALL = {name: _image(28, 1) for name in ("alexnet_28", "googlenet_28", "vit_28")}
 
@@ -170,6 +175,8 @@ ROWS = (
             "patchtst_small": lambda: patchtst.patchtst_small(96),
         },
     ),
+    _Row(ft_transformer, TABLE, more={"ft_transformer": lambda: ft_transformer.FTTransformer(COLUMNS, 1)}),
+    _Row(tabular_resnet, TABLE, more={"tabular_resnet": lambda: tabular_resnet.TabularResNet(COLUMNS, 1)}),
     _Row(inception_time, _Input("150 steps", (_shape(150, 1),), classes=2)),
     _Row(conformer, _Input("frames of 80 features", (_shape(8, 80),), classes=32)),
     _Row(
