@@ -46,6 +46,7 @@ from jaxmodels.models.moe import MoE
 from jaxmodels.models.mtcnn import MTCNN
 from jaxmodels.models.ncf import NeuMF
 from jaxmodels.models.patchtst import PatchTST
+from jaxmodels.models.rbm import RBM
 from jaxmodels.models.resnet import Basic, ResNet, SqueezeExcite
 from jaxmodels.models.rnn import RNN, RNNClassifier
 from jaxmodels.models.sasrec import SASRec
@@ -63,6 +64,7 @@ from jaxmodels.tasks.augmented import augmented, changed
 from jaxmodels.tasks.bpr import bpr
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.clicks import clicks
+from jaxmodels.tasks.contrastive_divergence import contrastive_divergence
 from jaxmodels.tasks.ctc import ctc
 from jaxmodels.tasks.detect import detect
 from jaxmodels.tasks.diffusion import diffusion
@@ -295,6 +297,7 @@ GOOGLENET = GoogLeNet(
     K, auxiliary=True, stem=(4,), stages=((google(3, 2, 3, 2, 2, 2),), (google(3, 2, 3, 2, 2, 2),) * 4)
 )
 INCEPTION_TIME = InceptionTime(K, depth=3, width=3, kernels=(4, 2))
+MACHINE = RBM(64, 6, "gaussian", deviation=2.0)
 MASKED_AUTOENCODER = MAE(
     ViT(0, 8, 1, 2, 4, size=8), vit.Block(heads=2, hidden_width=12), 16, width=8, depth=1
 )
@@ -388,6 +391,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "two-tower": "its rivals are other examples; the metric is the score of the own item",
         "alexnet-triplet": "it compares examples; the metric is the length of an embedding",
         "gan": "two losses that are at odds; the metrics are the parts that are told apart",
+        "rbm": "its value says nothing, only its gradient; the metrics are free energy and reconstruction",
     },
     "every parameter has a gradient": {
         "bert-masked": KEY_BIAS,
@@ -429,6 +433,7 @@ RATE = {"detr": 1e-3}  # of the updates, where the sum of the loss over examples
 
 # Files of models/ and tasks/ that no problem of TINY can come from, and why.
 NOT_HERE = {
+    "tasks.annealed_importance": "an estimate of a partition function; models/test_rbm.py",
     "tasks.apply": "how tasks call a model",
     "tasks.boxes": "arithmetic of boxes",
     "tasks.ctc_decoding": "searches in what a model of frames says",
@@ -549,6 +554,13 @@ TINY = [
         name="gan",
         task=gan(Generator((8, 8, 1), 3, (16, 16)), Discriminator((4, 4))).task,
         batch=images(),
+        random=True,
+    ),
+    Tiny(
+        name="rbm",
+        task=contrastive_divergence(MACHINE),
+        batch=images(),
+        outputs=outputs_of(MACHINE, "image"),
         random=True,
     ),
     Tiny(

@@ -46,6 +46,7 @@ from jaxmodels.models import (
     mtcnn,
     ncf,
     patchtst,
+    rbm,
     resnet,
     rnn,
     sasrec,
@@ -154,6 +155,7 @@ ROWS = (
     _Row(detr, _image(224), more={"detr": lambda: detr.DETR(resnet.resnet50(0), "stage_4", 91)}),
     _Row(mtcnn, _image(12), inputs={"rnet": _image(24), "onet": _image(48)}),
     _Row(vae, _image(28, 1), more={"vae": lambda: vae.VAE((28, 28, 1))}),
+    _Row(rbm, _image(28, 1), more={"rbm": lambda: rbm.RBM(784, 500)}),
     _Row(
         gan,
         _Input("code of 64", (_shape(64),)),
