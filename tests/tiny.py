@@ -58,6 +58,7 @@ from jaxmodels.models.two_tower import Tower, TwoTower
 from jaxmodels.models.unet import UNet
 from jaxmodels.models.vae import VAE
 from jaxmodels.models.vit import ViT
+from jaxmodels.models.wavenet import WaveNet
 from jaxmodels.models.whisper import Whisper
 from jaxmodels.task import Task
 from jaxmodels.tasks.augmented import augmented, changed
@@ -88,6 +89,7 @@ from jaxmodels.tasks.simclr import simclr
 from jaxmodels.tasks.token_classification import token_classification
 from jaxmodels.tasks.translate import translate
 from jaxmodels.tasks.vae import vae
+from jaxmodels.tasks.waveform import conditions_of, next_sample
 
 B, K, V, T = 8, 5, 11, 6  # eight rows divide over two devices x two micro-batches
 
@@ -257,6 +259,26 @@ def said(model: nn.Module) -> Callable[[Any, Any, Any], Any]:
     )
 
 
+def waves(model: WaveNet, **options: Any) -> Tiny:
+    """Sounds of different lengths with a category and frames."""
+    random = np.random.default_rng(0)
+    count_B = random.integers(8, 13, B)
+    audio_BS = random.uniform(-0.5, 0.5, (B, 12)).astype(np.float32)
+    batch = {
+        "audio": audio_BS,
+        "segments": (np.arange(12) < count_B[:, None]).astype(np.int32),
+        "categories": categories(*model.categories),
+        "frames": random.normal(size=(B, 12 // model.hop, 3)).astype(np.float32),
+        "weight": np.ones(B, np.float32),
+    }
+
+    def outputs(params, extra, batch):
+        x_BS = model.encoded(batch["audio"])
+        return model.apply({"params": params}, x_BS, **conditions_of(batch))
+
+    return Tiny(task=next_sample(model), batch=batch, outputs=outputs, **options)
+
+
 def series(known: int = 0, history: int = 8, horizon: int = 3) -> dict[str, np.ndarray]:
     """Histories of two series, what followed, and columns that are known ahead."""
     random = np.random.default_rng(0)
@@ -306,6 +328,7 @@ MOBILENET = MobileNet(
     0, (Inverted(3, 4, 4), Inverted(3, 8, 4, 1, True, True)), stem=4, last=6, dense=5, hard=True, dropout=0.0
 )
 PROJECTED = Projected(MLP((6,), 5), hidden=6, width=4)
+WAVENET = WaveNet((1, 2), 4, 5, levels=8, mixtures=2, categories=(3, 2), hop=4, condition=5)
 VIEWS = partial(changed, changes=(flip, crop(1)))
 
 
@@ -599,6 +622,8 @@ TINY = [
         outputs=said(CONFORMER),
         random=True,
     ),
+    waves(WAVENET, name="wavenet"),
+    waves(WAVENET.clone(output="logistics"), name="wavenet-logistics", second=True),
     forecaster("dlinear-known", DLinear(3, kernel=3), known=2),
     forecaster(
         "patchtst-dropout",

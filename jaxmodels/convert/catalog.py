@@ -58,6 +58,7 @@ from jaxmodels.models import (
     unet,
     vae,
     vit,
+    wavenet,
     whisper,
 )
 
@@ -181,6 +182,7 @@ ROWS = (
     _Row(tabular_resnet, TABLE, more={"tabular_resnet": lambda: tabular_resnet.TabularResNet(COLUMNS, 1)}),
     _Row(inception_time, _Input("150 steps", (_shape(150, 1),), classes=2)),
     _Row(conformer, _Input("frames of 80 features", (_shape(8, 80),), classes=32)),
+    _Row(wavenet, _Input("samples", (_shape(8, dtype=jnp.int32),))),
     _Row(
         whisper,
         HEARD,
