@@ -185,7 +185,8 @@ class WaveNet(Model):
 
         conditions: of that sample, (B, 2M) for each layer.
         """
-        x_BM, total, after = self.embedded(x_B), 0.0, []
+        x_BM, after = self.embedded(x_B), []
+        total: Any = 0.0
         for layer, queue, condition in zip(self.layers, queues, conditions, strict=True):
             place = time % layer.dilation
             past_BM = jax.lax.dynamic_index_in_dim(queue, place, 0, keepdims=False)
