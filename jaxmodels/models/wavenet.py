@@ -164,7 +164,8 @@ class WaveNet(Model):
             return [jnp.zeros((batch, 1, 2 * M), dtype)] * n
         c: Any = 0.0
         if categories_BN is not None:
-            c = sum(table(categories_BN[:, i]) for i, table in enumerate(self.tables))[:, None]
+            for i, table in enumerate(self.tables):
+                c = c + table(categories_BN[:, i])[:, None]
         if frames_BLF is not None:
             c = c + self.frames(frames_BLF.astype(dtype))
         c = nn.swish(self.mix(nn.swish(c)))
