@@ -25,6 +25,7 @@ TITLES = {  # of a page, and its modules or packages, of which it shows all modu
     "Scores": ["scores"],
     "Data": ["data"],
     "Decoding": ["decoding"],
+    "Speech": ["speech"],
     "Trained models": ["inference"],
     "Serving": ["serving"],
     "Models from elsewhere": ["convert"],

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "trained",
     "predict": "trained",
     "generate": "trained",
+    "transcribe": "speech",
     "recommend": "trained",
     "serve": "serving",
     "report": "trained",

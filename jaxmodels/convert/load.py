@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxmodels.convert import families, llama, torch_file
 from jaxmodels.convert.assemble import Source, assemble, computed, find, options
+from jaxmodels.convert.ctranslate2 import is_ctranslate2
 from jaxmodels.convert.family import Family, Weight
 from jaxmodels.convert.llama2c import load_llama2c
 from jaxmodels.convert.model_config import checked_shapes, layout_by_names, layout_of, module_of
@@ -30,6 +31,7 @@ from jaxmodels.convert.numpy_file import open_npz
 from jaxmodels.convert.peft import load_adapter
 from jaxmodels.convert.tensors import INDEX, SINGLE, finite, open_file, open_folder
 from jaxmodels.convert.torch_file import TORCH, open_torch, open_torch_folder
+from jaxmodels.convert.whisper_ctranslate2 import open_whisper
 from jaxmodels.data.formats.json_file import read_object
 from jaxmodels.paths import by_path, nested
 from jaxmodels.tasks.lora import merge
@@ -73,9 +75,9 @@ def load_pretrained(
     if folder.suffix == ".bin":
         return _merged(_llama2c(folder, shardings, dtype), "transformers", adapter)
     _check_folder(folder)
-    config = read_object(folder / "config.json")
+    config, tensors = _opened(folder)
     family, kind = _family(folder, config)
-    source = Source(folder, _open(folder), family, kind, "config.json")
+    source = Source(folder, tensors, family, kind, "config.json")
     model = module_of(folder / "config.json", family, config, source.tensors)
     found = _read(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
     return _merged(found, family.layout, adapter)
@@ -95,8 +97,26 @@ def generates(source: str | os.PathLike[str]) -> bool:
     if folder.suffix == ".bin":
         return True
     _check_folder(folder)
-    family, _ = _family(folder, read_object(folder / "config.json"))
+    family, _ = _family(
+        folder, open_whisper(folder)[0] if is_ctranslate2(folder) else read_object(folder / "config.json")
+    )
     return any(hasattr(module, "start") for module in family.modules)
+
+
+def hears(source: str | os.PathLike[str]) -> bool:
+    """Whether the model of this folder writes what is said in a recording."""
+    folder = Path(source)
+    return is_ctranslate2(folder) or (
+        (folder / "config.json").is_file()
+        and read_object(folder / "config.json").get("model_type") == "whisper"
+    )
+
+
+def _opened(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """A folder's config.json and tensors."""
+    if is_ctranslate2(folder):
+        return open_whisper(folder)
+    return read_object(folder / "config.json"), _open(folder)
 
 
 def _family(folder: Path, config: Mapping[str, Any]) -> tuple[Family, str]:

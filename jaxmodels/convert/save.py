@@ -18,12 +18,15 @@ import jax
 import numpy as np
 
 from jaxmodels.convert.assemble import indices, shapes_of
+from jaxmodels.convert.ctranslate2 import is_ctranslate2
 from jaxmodels.convert.families import family_of
 from jaxmodels.convert.family import Family
 from jaxmodels.convert.llama2c import save_llama2c
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.convert.model_config import layout_of
 from jaxmodels.convert.tensors import INDEX, names, shards, write_file
+from jaxmodels.convert.whisper_ctranslate2 import generation_config
+from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.models.llama import Llama
 from jaxmodels.paths import by_path
 from jaxmodels.runs.files import write_text
@@ -145,6 +148,11 @@ def convert(
     for name in COMPANIONS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
+    if is_ctranslate2(folder):
+        tokenizer = Tokenizer.load(folder)
+        _write_json(
+            out / "generation_config.json", generation_config(config, tokenizer.token, tokenizer.decode)
+        )
     return sum(x.size for x in jax.tree.leaves(params))
 
 

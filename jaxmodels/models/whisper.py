@@ -122,7 +122,10 @@ class DecoderBlock(Block):
         x_BTM = self.out(y_BTHD, x_BTM, fold(keys_B, 1), "source_out")
 
         x_BTM = self.mlp(x_BTM, fold(keys_B, 2))
-        return x_BTM, None if target is None else DecoderCache(target, k, v, source_segments_BN)
+        if target is None:
+            return x_BTM, None
+        source = () if memory_BNM is None else (k, v, source_segments_BN)
+        return x_BTM, DecoderCache(target, *source)
 
 
 def _hear(q_BTHD, k_BNHD, v_BNHD, source_segments_BN, segments_BT):
@@ -219,10 +222,12 @@ class Whisper(Model):
         x_BTM = self.embed(target_BT) + self.positions(jnp.minimum(position_BT, self.length - 1))
         x_BTM = dropout(x_BTM, self.dropout, fold(keys_B, 2**16 + 1))
         shared = (count_B, memory_BNM, _halved(source_segments_BS), segments_BT)
-        x_BTM, cache = stack(
+        x_BTM, new = stack(
             self.decoder, self.decoder_depth, x_BTM, fold(keys_B, 1), cache, *shared, unroll=self.unroll
         )
-        return self.norm_decoder(x_BTM), cache
+        if cache is not None and memory_BNM is None:  # the scan would copy what does not change
+            new = cache._replace(target=new.target)
+        return self.norm_decoder(x_BTM), new
 
     def table(self) -> jax.Array:
         """The matrix (V, M) whose product with hidden() is the logits; it also embeds the targets."""

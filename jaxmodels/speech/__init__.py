@@ -1,0 +1,1 @@
+"""What was said in recordings, as text with times."""
