@@ -4,9 +4,10 @@ jaxmodels tokenize TEXTS tokens --vocabulary 50257
 jaxmodels train experiments/gpt3.py --data tokens --precision bfloat16
 jaxmodels plan experiments/gpt3.py --on v5p-512 --size 175b
 
-Differs from the paper: all layers attend densely; the batch is whole from the start; 175b has 1,536 windows
-in a batch, 3.1 million tokens for the paper's 3.2, so that 512 devices divide them. Not run here; made for
-accelerators.
+With --band 256 every second layer attends to a band of 256 tokens, as in the paper, which does not say how
+wide; without, all layers attend densely. Differs from the paper: the batch is whole from the start; 175b has
+1,536 windows in a batch, 3.1 million tokens for the paper's 3.2, so that 512 devices divide them. Not run
+here; made for accelerators.
 """
 
 from dataclasses import dataclass
@@ -51,12 +52,13 @@ class Config:
     tokens: float = 300e9  # to train on
     batch: int = 0  # windows; 0 is the paper's for the size
     lr: float = 0.0  # peak; 0 is the paper's for the size
+    band: int = 0  # tokens that every second layer attends to; 0: all
     data: str = ""  # folder of `jaxmodels tokenize`; by default gpt3 in $JAXMODELS_DATA or the user's cache
 
 
 def build(config: Config) -> Experiment:
     size, folder = SIZES[config.size], locate.folder("gpt3", config.data or None)
-    model, batch = size.model(remat="full"), config.batch or size.batch
+    model, batch = size.model(band=config.band or None, remat="full"), config.batch or size.batch
     steps = round(config.tokens / (batch * LENGTH))
     warmup = max(1, round(375e6 / (batch * LENGTH)))
     rate = optim.warmup_cosine(config.lr or size.lr, warmup=warmup, steps=steps, end=0.1)

@@ -39,7 +39,7 @@ def step_flops(
     """FLOPs of one step. state: shapes and types are enough."""
     batch = batch_shapes(experiment.train)
     advance = make_step(experiment, accumulate=accumulate, precision=precision)
-    with lowered_for("definition"), axes.traced(None, remat):
+    with lowered_for("counted"), axes.traced(None, remat):
         hardware = flops.count(jax.make_jaxpr(advance)(state, batch))
     if experiment.make_step is not None:  # not one loss: what the step does is what the model must do
         model = hardware
@@ -58,7 +58,7 @@ def _forward_and_backward(
         cast = step.cast_floats(params, as_dtype(precision))
         return experiment.task.loss(cast, extra, batch, keys_B)[0].total
 
-    with lowered_for("definition"):
+    with lowered_for("counted"):
         forward = jax.make_jaxpr(loss)(state.params, state.extra, batch, state.key)
     trained = len(jax.tree.leaves(state.params))
     active = [i < trained for i in range(len(forward.jaxpr.invars))]

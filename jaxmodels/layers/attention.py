@@ -39,7 +39,8 @@ _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform
 def lowered_for(platform: str) -> Iterator[None]:
     """Within, attention is traced for "cpu", "gpu" or "tpu", whatever this machine has.
 
-    "definition" is the reference, whose operations can be counted.
+    "definition" is the reference, whose operations can be counted; "counted" is the same without keys
+    behind a window.
     """
     token = _platform.set(platform)
     try:
@@ -94,7 +95,14 @@ def _dispatch(
         return cudnn(q_BTHD, k_BSGD, v_BSGD, mask, scale)
     if platform == "tpu" and suits_tpu(q_BTHD, k_BSGD, mask, bias_HTS):
         return tpu(q_BTHD, k_BSGD, v_BSGD, mask, scale)
-    if platform != "definition" and S >= LONG and T > 1 and bias_HTS is None:
+    if (
+        platform == "counted"
+        and mask.window is not None
+        and mask.window < S == T
+        and mask.offset_B is bias_HTS is None
+    ):
+        return banded(q_BTHD, k_BSGD, v_BSGD, mask, scale)
+    if platform not in ("definition", "counted") and S >= LONG and T > 1 and bias_HTS is None:
         return blockwise(q_BTHD, k_BSGD, v_BSGD, mask, scale)
     return reference(q_BTHD, k_BSGD, v_BSGD, mask, scale, bias_HTS)
 
@@ -137,6 +145,30 @@ def _on_mesh(
 
     split = jax.shard_map(local, in_specs=specs, out_specs=P(batch, sequence, tensor), check_vma=False)
     return split(q_BTHD, k_BSGD, v_BSGD, mask.offset_B, mask.segments, bias_HTS)
+
+
+def banded(
+    q_BTHD: jax.Array, k_BSGD: jax.Array, v_BSGD: jax.Array, mask: AttentionMask, scale: float
+) -> jax.Array:
+    """The definition of a causal window: each query beside the w keys of its own. Dimensions: w keys.
+
+    Its products are those that there must be; it is no kernel, as it copies the keys of every query.
+    """
+    B, T, H, D = q_BTHD.shape
+    G, w = k_BSGD.shape[2], mask.window or 1
+    key_Tw = jnp.arange(T)[:, None] - w + 1 + jnp.arange(w)
+    allowed = jnp.broadcast_to(key_Tw >= 0, (1, T, w))
+    key_Tw = key_Tw.clip(0)
+    if mask.segments is not None:
+        allowed &= mask.segments[0][:, :, None] == mask.segments[1][:, key_Tw]
+    q_BTGRD = q_BTHD.reshape(B, T, G, H // G, D)
+    k, v = k_BSGD[:, key_Tw], v_BSGD[:, key_Tw]
+    scores = scale * jnp.einsum("BTGRD,BTwGD->BTGRw", q_BTGRD, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(allowed[:, :, None, None], scores, -jnp.inf)
+    weights = jnp.exp(scores - finite(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)
+    y = jnp.einsum("BTGRw,BTwGD->BTGRD", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (y / jnp.where(total > 0, total, 1.0)).reshape(B, T, H, D).astype(v.dtype)
 
 
 def reference(

@@ -60,8 +60,12 @@ class DecoderOnly(Model):
         position_BT = positions(tokens_BT, cache, segments_BT)
         x_BTM, *shared = self.embedded(tokens_BT, position_BT, keys_B)
         shared = (*shared, count_B, segments_BT)
-        x_BTM, cache = stack(self.blocks, self.depth, x_BTM, keys_B, cache, *shared, unroll=self.unroll)
+        x_BTM, cache = self.layers(x_BTM, keys_B, cache, *shared)
         return self.norm(x_BTM), cache
+
+    def layers(self, x_BTM, keys_B, cache, *shared):
+        """(x_BTM, cache) after all blocks."""
+        return stack(self.blocks, self.depth, x_BTM, keys_B, cache, *shared, unroll=self.unroll)
 
     def embedded(self, tokens_BT, position_BT, keys_B):
         """(x_BTM, …): the first block's input, then what every block takes besides, such as rotations."""

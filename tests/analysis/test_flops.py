@@ -96,6 +96,16 @@ def test_gpt_3_is_as_large_as_the_formula_says():
     assert got.total == 3 * (24 * L * T * M**2 + 4 * L * T**2 * M + 2 * T * M * V)
 
 
+def test_every_second_layer_of_gpt_3_counts_the_keys_of_its_band_alone():
+    M, L, T, V, band = 12288, 96, 2048, 50257, 256
+    model = gpt3_175b(band=band)
+    tokens = jax.ShapeDtypeStruct((1, T), jnp.int32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    with lowered_for("counted"):
+        got = flops.count(jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, tokens))
+    assert got.total == 24 * L * T * M**2 + 2 * L * T * (T + band) * M + 2 * T * M * V
+
+
 @pytest.mark.fast
 def test_a_frozen_matrix_gets_no_gradient_and_passes_one_on():
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4, 8), (8, 16), (16, 32))]

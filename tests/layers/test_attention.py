@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from instances import first
 
-from jaxmodels.layers.attention import attention, lowered_for, reference
+from jaxmodels.layers.attention import attention, banded, lowered_for, reference
 from jaxmodels.layers.attention_mask import AttentionMask
 from jaxmodels.layers.blockwise_attention import blockwise
 
@@ -270,3 +270,13 @@ def test_the_result_has_the_shape_of_the_queries(B, H, T, more, D, W):
         jax.ShapeDtypeStruct((B, n, H, d), jnp.float32) for n, d in ((T, D), (T + more, D), (T + more, W))
     )
     assert jax.eval_shape(attention, q, k, v).shape == (B, T, H, W)
+
+
+@fast
+@pytest.mark.parametrize("segmented", [False, True])
+def test_the_band_whose_products_are_counted_is_the_definition(segmented):
+    q, k, v = inputs(T=5, S=5, H=4, G=2)
+    mask = AttentionMask(True, 3, None, (jnp.asarray(SEGMENTS),) * 2 if segmented else None)
+    np.testing.assert_allclose(
+        banded(q, k, v, mask, 0.4), reference(q, k, v, mask, 0.4), rtol=1e-5, atol=1e-6
+    )

@@ -151,3 +151,51 @@ def test_any_size_gives_logits_for_every_token(B, T, H, D, L, tied):
     M = H * D
     want = (2 - tied) * V * M + (T + 1) * M + L * (12 * M * M + 13 * M) + 2 * M
     assert sum(x.size for x in jax.tree.leaves(variables)) == want
+
+
+def in_pairs(variables):
+    """Parameters of a dense model for one with a band."""
+    p = variables["params"]
+    halves = {"dense": slice(0, None, 2), "banded": slice(1, None, 2)}
+    blocks = {name: jax.tree.map(lambda x: x[part], p["blocks"]) for name, part in halves.items()}  # noqa: B023
+    return {"params": {**p, "blocks": blocks}}
+
+
+@fast
+def test_a_band_as_long_as_the_text_is_dense_attention_and_a_shorter_one_is_not(variables):
+    dense = GPT(**SIZES).apply(variables, TOKENS)
+    for band in (T, T + 5):
+        np.testing.assert_allclose(
+            GPT(**SIZES, band=band).apply(in_pairs(variables), TOKENS), dense, rtol=1e-5, atol=1e-5
+        )
+    other = GPT(**SIZES, band=T - 1).apply(in_pairs(variables), TOKENS)
+    np.testing.assert_allclose(other[:, :-1], dense[:, :-1], rtol=1e-5, atol=1e-5)  # they see all before
+    assert np.abs(other[:, -1] - dense[:, -1]).max() > 1e-3
+
+
+@fast
+def test_every_second_layer_sees_its_band_alone(variables):
+    """A change of the first token reaches the last through the dense layer, not through the banded one."""
+    model = GPT(**SIZES, band=2)
+    p = in_pairs(variables)
+    dense = p["params"]["blocks"]["dense"]
+    silent = {**dense, "out": jax.tree.map(jnp.zeros_like, dense["out"])}
+    changed = TOKENS.copy()
+    changed[:, 0] = (changed[:, 0] + 1) % V
+
+    def moves(p):
+        return np.abs(model.apply(p, changed) - model.apply(p, TOKENS)).max((0, 2)) > 1e-4
+
+    assert moves(p).all()
+    blocks = {**p["params"]["blocks"], "dense": silent}
+    assert moves({"params": {**p["params"], "blocks": blocks}}).tolist() == [True, True] + [False] * (T - 2)
+
+
+@pytest.mark.slow
+@fast
+@pytest.mark.parametrize(
+    ("sizes", "message"), [({"band": 0}, "band=0"), ({"band": 2, "depth": 3}, "depth 3")]
+)
+def test_a_band_needs_a_token_and_pairs_of_layers(sizes, message):
+    with pytest.raises(ValueError, match=rf"GPT: got .*{message}.*; expected a band of at least 1 token"):
+        jax.eval_shape(GPT(**{**SIZES, **sizes}).init, jax.random.key(0), TOKENS)

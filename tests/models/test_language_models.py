@@ -29,6 +29,7 @@ moe = {**gpt, "heads": 4, "key_heads": 2, "experts": 5, "chosen": 2, "expert_wid
 rnn = {"vocabulary": V, "width": M, "depth": L}
 MODELS = {
     "gpt": GPT(**gpt),
+    "gpt 3": GPT(**gpt, band=3),
     "llama 2": Llama(**llama),
     "llama 3.1": Llama(**llama, theta=5e5, scaling=Scaling("llama3", 8.0, 4)),
     "mistral": Llama(**llama, window=3),
@@ -61,7 +62,7 @@ class Family(NamedTuple):
     cached: Any  # (tokens, cache, count or None) -> (logits, cache)
 
 
-QUICK = dict.fromkeys(("gpt", "elman", "lstm", "gru"), fast)
+QUICK = dict.fromkeys(("gpt", "gpt 3", "elman", "lstm", "gru"), fast)
 PARTS_OF_OTHERS = dict.fromkeys(("llama 2", "qwen 2", "mixtral"), pytest.mark.thorough)
 MARKS = QUICK | PARTS_OF_OTHERS
 
