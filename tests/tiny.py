@@ -457,6 +457,8 @@ RATE = {"detr": 1e-3}  # of the updates, where the sum of the loss over examples
 # Files of models/ and tasks/ that no problem of TINY can come from, and why.
 NOT_HERE = {
     "tasks.annealed_importance": "an estimate of a partition function; models/test_rbm.py",
+    "models.hifi_gan": "a decoder, whose training is not here; models/test_hifi_gan.py",
+    "models.vits": "generation alone; models/test_vits.py",
     "tasks.apply": "how tasks call a model",
     "tasks.boxes": "arithmetic of boxes",
     "tasks.ctc_decoding": "searches in what a model of frames says",

@@ -42,7 +42,10 @@ def indices(weight: Weight, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]
 def options(name: str, family: Family) -> list[str]:
     """The names that a tensor may have."""
     bare = next((name.removeprefix(p) for p in family.prefixes if name.startswith(p)), name)
-    return [name, bare, *(p + bare for p in family.prefixes)]
+    found = [name, bare, *(p + bare for p in family.prefixes)]
+    for ending, older in family.renamed.items():
+        found += [option.removesuffix(ending) + older for option in found if option.endswith(ending)]
+    return found
 
 
 def present(weight: Weight, name: str, source: Source) -> str:

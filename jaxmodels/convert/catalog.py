@@ -35,6 +35,7 @@ from jaxmodels.models import (
     ft_transformer,
     gan,
     gpt,
+    hifi_gan,
     inception,
     inception_time,
     llama,
@@ -58,6 +59,7 @@ from jaxmodels.models import (
     unet,
     vae,
     vit,
+    vits,
     wavenet,
     whisper,
 )
@@ -193,6 +195,12 @@ ROWS = (
             for name in vars(whisper)
             if name.startswith("whisper_large_v3")
         },
+    ),
+    _Row(hifi_gan, _Input("frames of 80 features", (_shape(4, 80),))),
+    _Row(
+        vits,
+        _Input("phonemes", (_shape(2, dtype=jnp.int32),)),
+        more={"vits": lambda: vits.VITS(178, hifi_gan.HiFiGAN(last_bias=False))},
     ),
     _Row(textcnn, TEXT, more={"textcnn": lambda: textcnn.TextCNN(20_000, 2)}),
     _Row(rnn, TEXT, more={"rnn_classifier": lambda: rnn.RNNClassifier(20_000, 2, 128)}),

@@ -18,6 +18,7 @@ from jaxmodels.convert import (
     resnet,
     t5,
     vit,
+    vits,
     whisper,
 )
 from jaxmodels.convert.family import Family
@@ -29,6 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     *bert.FAMILIES,
     t5.FAMILY,
     whisper.FAMILY,
+    vits.FAMILY,
     *(family for module in IMAGE_MODULES for family in module.FAMILIES),
 )
 

@@ -189,6 +189,7 @@ class Family(NamedTuple):
         head tied to the embeddings.
     computed(model): tensors that files have and our module computes, such as sinusoidal positions; they must
         be about equal.
+    renamed: endings of names, and others that older files have in their place.
     """
 
     kinds: tuple[str, ...]
@@ -202,6 +203,7 @@ class Family(NamedTuple):
     layout: str = "transformers"
     copies: Mapping[str, str] = {}
     computed: Callable[[Any], Mapping[str, Any]] = lambda model: {}
+    renamed: Mapping[str, str] = {}
 
 
 FREE = ("dtype", "dropout", "drop_path", "norm_momentum", "remat", "unroll")  # fields that no file holds

@@ -79,7 +79,7 @@ def load_pretrained(
     family, kind = _family(folder, config)
     source = Source(folder, tensors, family, kind, "config.json")
     model = module_of(folder / "config.json", family, config, source.tensors)
-    found = _read(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
+    found = read_source(model, source, classes, inputs, shardings, dtype, ignore)._replace(config=config)
     return _merged(found, family.layout, adapter)
 
 
@@ -194,21 +194,24 @@ def load_weights(
             "Convert it."
         )
     family = family or layout_by_names(path, model, tensors, of_model)
-    return _read(
+    return read_source(
         model, Source(path, tensors, family, name, "the module"), classes, inputs, None, dtype, ignore
     )
 
 
-def _read(
+def read_source(
     model: nn.Module,
     source: Source,
-    classes: int | None,
-    inputs: tuple | None,
-    shardings: Any,
-    dtype: Any,
-    ignore: str | Sequence[str],
+    classes: int | None = None,
+    inputs: tuple | None = None,
+    shardings: Any = None,
+    dtype: Any = jnp.float32,
+    ignore: str | Sequence[str] = (),
 ) -> Pretrained:
-    """The module with the tensors' values; every tensor is checked before the first is read."""
+    """The module with the tensors' values; every tensor is checked before the first is read.
+
+    classes, inputs, shardings, dtype, ignore: as in load_pretrained.
+    """
     family, tensors = source.family, source.tensors
     weights = family.weights(model)
     needed = weights if classes is None else [weight for weight in weights if not _in_head(weight.path)]

@@ -28,6 +28,9 @@ COUNTS = {
     "llama2_7b": 6_738_415_616,
     "t5_small": 60_506_624,
     "whisper_tiny": 37_184_640,  # and 576,000 of sines and cosines
+    "hifi_gan_v1": 13_926_017,
+    "hifi_gan_v2": 925_985,
+    "hifi_gan_v3": 1_462_273,
     "mixtral_8x7b": 46_702_792_704,
 }
 
