@@ -18,14 +18,14 @@ class Evaluation(NamedTuple):
 
     predict(params, extra, batch) gives a pytree of arrays with a leading example axis, without the padding
     afterwards; score(predictions, batches) gets the lists of both, as numpy, and gives the metrics;
-    pictures(predictions, batches) gives pictures by name (uint8, height x width x 1 or 3), which the runner
-    writes into the run's folder.
+    pictures(predictions, batches) gives pictures by name (uint8, height x width x 1 or 3), or sounds (the
+    bytes of WAV files), which the runner writes into the run's folder.
     """
 
     data: Pipeline
     predict: Callable[[Any, Any, Any], Any] | None = None
     score: Callable[[list[Any], list[Any]], dict[str, float]] | None = None
-    pictures: Callable[[list[Any], list[Any]], dict[str, np.ndarray]] | None = None
+    pictures: Callable[[list[Any], list[Any]], dict[str, np.ndarray | bytes]] | None = None
 
 
 def as_evaluation(data: Pipeline | Evaluation) -> Evaluation:

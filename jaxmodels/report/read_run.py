@@ -58,6 +58,7 @@ class Run:
     seconds: Curve | None = None  # value: seconds waited for input, where they are logged
     images: list[tuple[str, bytes]] = field(default_factory=list)
     newest: int = 0  # the first n images are the newest of their name
+    sounds: list[tuple[str, bytes]] = field(default_factory=list)  # WAV files, the newest of each name
     texts: list[tuple[str, str]] = field(default_factory=list)
     profile: dict[str, Any] = field(default_factory=dict)  # of jaxmodels.training.profile
     notes: list[str] = field(default_factory=list)
@@ -82,6 +83,7 @@ def read_run(folder: str | Path) -> Run:
     _note_broken_examples(run)
     _read_metrics(run)
     _read_images(run)
+    _read_sounds(run)
     _read_texts(run)
     return run
 
@@ -201,6 +203,28 @@ def _monotonic(clock: list[float]) -> np.ndarray:
     x = np.array(clock, float)
     back = np.where(np.diff(x) < 0, x[:-1], 0.0) if len(x) else x
     return x + np.concatenate([[0.0], np.cumsum(back)])[: len(x)]
+
+
+def _read_sounds(run: Run) -> None:
+    """WAV files, the newest of each name, as many as fit a page."""
+    newest: dict[str, Path] = {}
+    for file in files.regular(run.path / "sounds", "*.wav"):
+        name = _without_step(file)
+        if name not in newest or _step(file) > _step(newest[name]):
+            newest[name] = file
+    room = ROOM
+    for name in sorted(newest):
+        try:
+            data = files.read_bytes(newest[name], limit=room)
+        except (OSError, files.BadFile):
+            data = b""
+        if data.startswith(b"RIFF"):
+            room -= len(data)
+            run.sounds.append((newest[name].stem, data))
+    if omitted := len(newest) - len(run.sounds):
+        run.notes.append(
+            f"{omitted} of {len(newest)} sounds are omitted: no WAV files, or too large for this page."
+        )
 
 
 def _read_images(run: Run) -> None:

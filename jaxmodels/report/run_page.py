@@ -40,6 +40,11 @@ def run_page(
         else:
             _add_predictions(document, name, report, step)
     document.section("Images", _images(run))
+    sounds = [
+        f"<figure>{page.sound(data, name)}<figcaption>{escaped(name)}</figcaption></figure>"
+        for name, data in run.sounds
+    ]
+    document.section("Sounds", f'<div class="images">{"".join(sounds)}</div>' if sounds else "")
     texts = [f"<h3>{escaped(name)}</h3><pre>{escaped(text)}</pre>" for name, text in run.texts]
     document.section("Text", *texts)
     if model is not None:

@@ -209,7 +209,15 @@ class Folder:
             write_learned(self.path, values)
 
     def write_picture(self, name: str, pixels: Any) -> Path:
-        """Writes pictures/<name>.png, whatever the name, made safe: uint8, height x width x 1 or 3."""
+        """Writes pictures/<name>.png, whatever the name, made safe: uint8, height x width x 1 or 3.
+
+        Bytes are those of a WAV file, for sounds/<name>.wav.
+        """
+        if isinstance(pixels, bytes):
+            sound = files.inside(self.path, f"sounds/{names.safe_name(name)}.wav")
+            sound.parent.mkdir(exist_ok=True)
+            sound.write_bytes(pixels)
+            return sound
         file = files.inside(self.path, f"pictures/{names.safe_name(name)}.png")
         file.parent.mkdir(exist_ok=True)
         return write_png(file, pixels)

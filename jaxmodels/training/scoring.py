@@ -13,7 +13,7 @@ from jaxmodels.experiment import Evaluation
 from jaxmodels.parallel import processes
 from jaxmodels.parallel.placement import replicated
 
-Show = Callable[[str, np.ndarray], object]
+Show = Callable[[str, "np.ndarray | bytes"], object]
 
 
 class Collected:
@@ -42,7 +42,7 @@ def examples(tree: Any, real: np.ndarray) -> Any:
 def score(
     name: str, evaluation: Evaluation, collected: Collected, show: Show | None = None
 ) -> dict[str, float]:
-    """The score of all predictions; the images that they give are shown."""
+    """The score of all predictions; the images and sounds that they give are shown."""
     predictions, batches = collected.predictions, collected.batches
     values = evaluation.score(predictions, batches) if evaluation.score is not None else {}
     if evaluation.pictures is not None and show is not None:

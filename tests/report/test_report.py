@@ -19,10 +19,12 @@ from report.runs import HOSTILE, write_run
 
 from jaxmodels import Display, cli
 from jaxmodels.commands.report import report
+from jaxmodels.data.formats.audio import wav
 from jaxmodels.report import charts, downsample, page, predictions
 from jaxmodels.report.classifier import classifier_report
 from jaxmodels.report.read_run import rates, read_run
 from jaxmodels.report.run_page import run_page
+from jaxmodels.runs.folder import Folder
 from jaxmodels.runs.png import encode_png
 
 Image = pytest.importorskip("PIL.Image", reason="needs pillow")
@@ -271,6 +273,19 @@ def test_images_and_texts_of_the_folder_are_in_the_page(tmp_path):
     assert [attrs["alt"] for tag, attrs in parsed.tags if tag == "img"] == ["test-boxes-40", "test-boxes-5"]
     assert "earlier: 1" in parsed.text and "Once upon a time" in parsed.text
     assert "1 of 3 images are omitted" in parsed.text
+
+
+def test_the_newest_sounds_of_the_folder_are_played_in_the_page(tmp_path):
+    run = write_run(tmp_path / "run")
+    folder = Folder(run, keep=2)
+    for n in (5, 40):
+        folder.write_picture(f"test-made-{n}", wav(np.full(n, 0.5), 8000))
+    (run / "sounds" / "bad.wav").write_text("no sound")
+    parsed = parsed_page(run)
+    [played] = [attrs for tag, attrs in parsed.tags if tag == "audio"]
+    assert played["aria-label"] == "test-made-40"
+    assert base64.b64decode(played["src"].partition(",")[2]) == wav(np.full(40, 0.5), 8000)
+    assert "1 of 2 sounds are omitted" in parsed.text
 
 
 def test_images_that_would_make_the_page_too_large_are_left_out(tmp_path):
