@@ -65,6 +65,8 @@ ARROWS: dict[str, list[str]] = {
         *("scores", "task", "interfaces", "keys", "paths", "choices", "parallel.axes"),
         *(
             "tasks.apply",
+            "tasks.autoencode",
+            "tasks.contrastive_divergence",
             "tasks.cross_entropy",
             "tasks.ctc_decoding",
             "tasks.boxes",

@@ -20,10 +20,12 @@ from jaxmodels.data.augment import crop, flip
 from jaxmodels.layers.table_embedding import Field
 from jaxmodels.models import vit
 from jaxmodels.models.alexnet import AlexNet
+from jaxmodels.models.autoencoder import Autoencoder
 from jaxmodels.models.bert import Bert, MaskedLM, SpanModel, TextClassifier, TokenClassifier
 from jaxmodels.models.cnn import CNN
 from jaxmodels.models.conformer import Conformer
 from jaxmodels.models.convnext import ConvNeXt
+from jaxmodels.models.dbn import DBN
 from jaxmodels.models.deepfm import DeepFM
 from jaxmodels.models.detr import DETR
 from jaxmodels.models.dit import DiT
@@ -46,6 +48,7 @@ from jaxmodels.models.moe import MoE
 from jaxmodels.models.mtcnn import MTCNN
 from jaxmodels.models.ncf import NeuMF
 from jaxmodels.models.patchtst import PatchTST
+from jaxmodels.models.perceptron import Perceptron
 from jaxmodels.models.rbm import RBM
 from jaxmodels.models.resnet import Basic, ResNet, SqueezeExcite
 from jaxmodels.models.rnn import RNN, RNNClassifier
@@ -61,17 +64,21 @@ from jaxmodels.models.vit import ViT
 from jaxmodels.models.wavenet import WaveNet
 from jaxmodels.models.whisper import Whisper
 from jaxmodels.task import Task
+from jaxmodels.tasks.adaline import adaline
 from jaxmodels.tasks.augmented import augmented, changed
 from jaxmodels.tasks.bpr import bpr
 from jaxmodels.tasks.classify import classify
 from jaxmodels.tasks.clicks import clicks
+from jaxmodels.tasks.contractive import contractive
 from jaxmodels.tasks.contrastive_divergence import contrastive_divergence
 from jaxmodels.tasks.ctc import ctc
+from jaxmodels.tasks.denoising import denoising
 from jaxmodels.tasks.detect import detect
 from jaxmodels.tasks.diffusion import diffusion
 from jaxmodels.tasks.dino import dino
 from jaxmodels.tasks.forecast import forecast, forecasts
 from jaxmodels.tasks.gan import gan
+from jaxmodels.tasks.greedy import greedy
 from jaxmodels.tasks.in_batch import in_batch
 from jaxmodels.tasks.language import next_token
 from jaxmodels.tasks.lora import lora
@@ -80,14 +87,17 @@ from jaxmodels.tasks.masked import masked
 from jaxmodels.tasks.metric_learning import arcface, triplet
 from jaxmodels.tasks.next_item import next_item, next_item_softmax
 from jaxmodels.tasks.penalty import penalised
+from jaxmodels.tasks.perceptron import perceptron
 from jaxmodels.tasks.pretrained import start_from
 from jaxmodels.tasks.projection import Projected
 from jaxmodels.tasks.question_answering import question_answering
 from jaxmodels.tasks.regress import regress
 from jaxmodels.tasks.set_prediction import set_prediction
 from jaxmodels.tasks.simclr import simclr
+from jaxmodels.tasks.sparse import sparse
 from jaxmodels.tasks.token_classification import token_classification
 from jaxmodels.tasks.translate import translate
+from jaxmodels.tasks.up_down import up_down
 from jaxmodels.tasks.vae import vae
 from jaxmodels.tasks.waveform import conditions_of, next_sample
 
@@ -156,6 +166,11 @@ def features(F: int = 7, outputs: int = 2) -> dict[str, np.ndarray]:
         "target": random.normal(size=(B, outputs)).astype(np.float32),
         "weight": np.ones(B, np.float32),
     }
+
+
+def signs() -> dict[str, np.ndarray]:
+    label_B = np.random.default_rng(1).integers(0, 2, B, dtype=np.int32)
+    return {**{name: features(8)[name] for name in ("features", "weight")}, "label": label_B}
 
 
 def tokens() -> dict[str, np.ndarray]:
@@ -319,6 +334,8 @@ GOOGLENET = GoogLeNet(
     K, auxiliary=True, stem=(4,), stages=((google(3, 2, 3, 2, 2, 2),), (google(3, 2, 3, 2, 2, 2),) * 4)
 )
 INCEPTION_TIME = InceptionTime(K, depth=3, width=3, kernels=(4, 2))
+CODER = Autoencoder(64, (7,), 3, code_activation=nn.sigmoid)
+MACHINES = RBM(64, 6), RBM(6, 4)
 MACHINE = RBM(64, 6, "gaussian", deviation=2.0)
 MASKED_AUTOENCODER = MAE(
     ViT(0, 8, 1, 2, 4, size=8), vit.Block(heads=2, hidden_width=12), 16, width=8, depth=1
@@ -415,6 +432,8 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "alexnet-triplet": "it compares examples; the metric is the length of an embedding",
         "gan": "two losses that are at odds; the metrics are the parts that are told apart",
         "rbm": "its value says nothing, only its gradient; the metrics are free energy and reconstruction",
+        "dbn-greedy": "its value says nothing, only its gradient; the metrics are reconstructions",
+        "dbn-up-down": "its value says nothing, only its gradient; the metric is a bound",
     },
     "every parameter has a gradient": {
         "bert-masked": KEY_BIAS,
@@ -436,6 +455,9 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "bfloat16 rounds the first loss": {
         "dit": "the last layer begins at zero",
         "unet": "the last layer begins at zero",
+        "perceptron": "it begins at zero",
+        "adaline": "it begins at zero",
+        "dbn-up-down": "units are drawn, and nearly evenly at first",
     },
 }
 IDLE = {  # regular expressions for the parameters without a gradient; by default biases of keys
@@ -588,6 +610,24 @@ TINY = [
         outputs=outputs_of(MACHINE, "image"),
         random=True,
     ),
+    Tiny(
+        name="dbn-greedy",
+        task=greedy(DBN(MACHINES), pixels="probabilities").task,
+        batch=images(),
+        outputs=outputs_of(DBN(MACHINES), "image"),
+        random=True,
+    ),
+    Tiny(name="dbn-up-down", task=up_down(DBN(MACHINES, "untied")), batch=images(), random=True),
+    Tiny(name="autoencoder-denoising", task=denoising(CODER, miss="squared"), batch=images(), random=True),
+    Tiny(name="autoencoder-sparse", task=sparse(CODER, miss="squared"), batch=images()),
+    Tiny(name="autoencoder-contractive", task=contractive(CODER, miss="squared"), batch=images()),
+    Tiny(
+        name="perceptron",
+        task=perceptron(Perceptron()),
+        batch=signs(),
+        outputs=outputs_of(Perceptron(), "features"),
+    ),
+    Tiny(name="adaline", task=adaline(Perceptron()), batch=signs()),
     Tiny(
         name="googlenet-auxiliary",
         task=classify(GOOGLENET, auxiliary=0.3),

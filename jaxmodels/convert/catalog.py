@@ -20,10 +20,12 @@ from jaxmodels.convert.families import FAMILIES
 from jaxmodels.layers.table_embedding import Field
 from jaxmodels.models import (
     alexnet,
+    autoencoder,
     bert,
     cnn,
     conformer,
     convnext,
+    dbn,
     deepfm,
     detr,
     dit,
@@ -47,6 +49,7 @@ from jaxmodels.models import (
     mtcnn,
     ncf,
     patchtst,
+    perceptron,
     rbm,
     resnet,
     rnn,
@@ -120,6 +123,10 @@ def _detector() -> nn.Module:
     return fcos.FCOS(backbone, 3, ("stage_2", "stage_3", "stage_4"), fcos.FeaturePyramid(64), width=64)
 
 
+def _belief() -> nn.Module:
+    return dbn.DBN((rbm.RBM(784, 500), rbm.RBM(500, 500), rbm.RBM(500, 2000)))  # of Hinton et al., 2006
+
+
 def _masked() -> nn.Module:
     block = vit.Block(heads=4, hidden_width=96)
     return mae.MAE(vit.vit_28(classes=0, pool="mean"), block, outputs=16)
@@ -158,7 +165,10 @@ ROWS = (
     _Row(detr, _image(224), more={"detr": lambda: detr.DETR(resnet.resnet50(0), "stage_4", 91)}),
     _Row(mtcnn, _image(12), inputs={"rnet": _image(24), "onet": _image(48)}),
     _Row(vae, _image(28, 1), more={"vae": lambda: vae.VAE((28, 28, 1))}),
+    _Row(perceptron, _Input("2 features", (_shape(2),)), more={"perceptron": perceptron.Perceptron}),
+    _Row(autoencoder, _image(28, 1), more={"autoencoder": lambda: autoencoder.Autoencoder(784)}),
     _Row(rbm, _image(28, 1), more={"rbm": lambda: rbm.RBM(784, 500)}),
+    _Row(dbn, _image(28, 1), more={"dbn": _belief}),
     _Row(
         gan,
         _Input("code of 64", (_shape(64),)),
