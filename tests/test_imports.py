@@ -88,7 +88,7 @@ ARROWS: dict[str, list[str]] = {
     ],
     "inference": [
         *("inference", *CORE, "parallel", "runs", "convert", "data"),
-        *("training.check_batches", "launch.exit_statuses", "decoding.adapters"),
+        *("training.check_batches", "launch.exit_statuses", "decoding.adapters", "speech.load"),
     ],
     "speech": [
         *("speech", "choices", "interfaces", "layers.mel", "decoding", "convert.load"),
@@ -97,6 +97,7 @@ ARROWS: dict[str, list[str]] = {
     "serving": [
         *("serving", *CORE, "decoding", "inference", "layers.kv_cache", "layers.slot_cache"),
         *("data.formats.json_file", "runs.files", "runs.png", "launch.exit_statuses"),
+        *("data.formats.audio_file", "speech"),
     ],
     "export": [
         *("export", "inference", "interfaces", "task", "paths", "runs.files", "runs.learned", "runs.png"),

@@ -125,7 +125,7 @@ def serve(
     try:
         from jaxmodels.serving import server as serving
     except ModuleNotFoundError as error:
-        if error.name not in ("uvicorn", "starlette", "prometheus_client"):
+        if error.name not in ("uvicorn", "starlette", "prometheus_client", "python_multipart"):
             raise
         raise ImportError(f"serve needs {error.name}; pip install 'jaxmodels[serve]'") from error
     listening = serving.listen(host, port)
@@ -158,7 +158,8 @@ def _served(model: Model, name: str, options: dict[str, Any], chat_template: str
     from jaxmodels.serving.served import Served
 
     if model.decoder is None:
-        model.require_predictor()
+        if model.transcriber is None:
+            model.require_predictor()
         return [Served(name, model)]
     template = find(model.source, given=chat_template)  # what is wrong with it is said before compiling
     if model.adapters:

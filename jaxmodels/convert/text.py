@@ -74,6 +74,11 @@ def read_text_model(
     adapter: as in load_pretrained.
     """
     model, params, _, config = load_pretrained(folder, adapter=adapter)
+    if config.get("model_type") == "whisper":
+        raise ValueError(
+            f"{folder}: got a whisper, which writes what it hears; expected a model that reads text. Call "
+            "jaxmodels transcribe."
+        )
     if not hasattr(model, "start"):
         raise ValueError(
             f"{folder}: got a {config['model_type']}, which does not generate text; expected a model that "

@@ -37,6 +37,8 @@ def load(
     if is_weights(source):
         model = _weights(source, adapter, adapters)
         params = cast_floats(model.params, None if precision in ("run", "float32") else jnp.dtype(precision))
+        if model.transcriber is not None:
+            model.transcriber.params = params
         return dataclasses.replace(model, params=params)
     if adapter is not None or adapters:
         raise ValueError(
@@ -51,14 +53,20 @@ def load(
 def _weights(source: Path, adapter: str | Path | None, adapters: Mapping[str, str | Path]) -> Model:
     """The model of a folder with config.json, or of a llama2.c file: of texts, or of images."""
     from jaxmodels.convert.image import open_image_model
-    from jaxmodels.convert.load import generates
+    from jaxmodels.convert.load import generates, hears
     from jaxmodels.convert.peft import load_adapter
     from jaxmodels.convert.text import read_text_model
     from jaxmodels.convert.text_encoder import open_text_encoder, reads_texts
     from jaxmodels.data.drawing import captioned
     from jaxmodels.data.formats.json_file import read_object
     from jaxmodels.decoding.adapters import with_adapters
+    from jaxmodels.speech.load import open_transcriber
 
+    if hears(source):
+        if adapter is not None or adapters:
+            raise ValueError(f"{source}: got an adapter for a model that hears; expected none. Leave it out.")
+        transcriber = open_transcriber(source)
+        return Model(source, transcriber.params, {}, transcriber=transcriber)
     if generates(source):
         text = read_text_model(source, adapter=adapter)
         decoder, params = text.decoder, text.params

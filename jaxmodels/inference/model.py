@@ -52,6 +52,8 @@ class Model:
     """Of the run's checkpoint."""
     adapters: tuple[str, ...] = ()
     """Names of those that the decoder's rows may have."""
+    transcriber: Any = None
+    """jaxmodels.speech.transcriber.Transcriber of a model that writes what is said in recordings."""
 
     @property
     def name(self) -> str:
@@ -83,6 +85,7 @@ class Model:
         """The predictor; a ValueError where the model has none."""
         if self.predictor is None:
             also = "; this one generates text: jaxmodels generate" if self.decoder is not None else ""
+            also = "; this one hears: jaxmodels transcribe" if self.transcriber is not None else also
             raise ValueError(
                 f"{self.source}: got an experiment whose build() gives no predictor; expected one, to read "
                 f"inputs{also}. See jaxmodels.interfaces.Predictor"

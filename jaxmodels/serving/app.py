@@ -18,6 +18,7 @@ from jaxmodels.serving.predictions import embeddings, predict
 from jaxmodels.serving.refused import Refused
 from jaxmodels.serving.served import Served
 from jaxmodels.serving.service import Service, answer, refusal, service_of
+from jaxmodels.serving.transcriptions import transcriptions
 
 PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -29,6 +30,7 @@ def make_app(service: Service, *, key: str = "", loopback: bool = True) -> Any:
         Route("/v1/completions", completions, methods=["POST"]),
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         Route("/v1/embeddings", embeddings, methods=["POST"]),
+        Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", model),
         Route("/predict", predict, methods=["POST"]),
@@ -126,7 +128,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
         response.headers["allow"] = allowed
         return response
     known = (
-        "/v1/completions, /v1/chat/completions, /v1/embeddings, /v1/models, /predict, /health, /metrics, /"
+        "/v1/completions, /v1/chat/completions, /v1/embeddings, /v1/audio/transcriptions, "
+        "/v1/models, /predict, /health, /metrics, /"
     )
     message = f"got a path that there is not; expected one of {known}. Change the address"
     return refusal(Refused(message, status=error.status_code, code="not_found"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from starlette.responses import Response
 from jaxmodels.inference.model import Answer
 from jaxmodels.serving.body import media_type, read_body, read_fields
 from jaxmodels.serving.fields import Fields, text, wrong
+from jaxmodels.serving.form import Sent
 from jaxmodels.serving.refused import Refused
 from jaxmodels.serving.served import Served
 from jaxmodels.serving.service import Service, answer, service_of
@@ -28,13 +28,6 @@ LETTERS = 200_000  # of a text
 FLOAT32 = float(np.finfo(np.float32).max)
 BYTES = ("image/", "audio/", "application/octet-stream")  # media types of a body that is one input
 EMBEDDING_IGNORED = ("user",)
-
-
-class _Sent(io.BytesIO):
-    """The bytes of a request as a file, which messages do not call by its address in memory."""
-
-    def __repr__(self) -> str:
-        return "what was sent"
 
 
 async def predict(request: Request) -> Response:
@@ -162,7 +155,7 @@ async def _answers(service: Service, served: Served, inputs: Sequence[Any]) -> l
         )
     service.counters.inputs.labels(served.name).inc(len(inputs))
     files = served.kind in FILES
-    future = asyncio.wrap_future(served.submit([_Sent(x) if files else x for x in inputs]))
+    future = asyncio.wrap_future(served.submit([Sent(x) if files else x for x in inputs]))
     try:
         return await asyncio.wait_for(future, service.limits.seconds)
     except TimeoutError:
@@ -185,7 +178,7 @@ def _predictions(
         if draw and not one.error and predictor.draw is not None:
             from jaxmodels.runs.png import encode_png
 
-            file = _Sent(given) if served.kind in FILES else given
+            file = Sent(given) if served.kind in FILES else given
             picture = encode_png(predictor.draw(file, one.arrays))
             values["picture"] = "data:image/png;base64," + base64.b64encode(picture).decode()
         found.append(values)

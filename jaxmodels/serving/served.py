@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ ABILITIES = {
     "completions": "/v1/completions",
     "chat": "/v1/chat/completions",
     "embeddings": "/v1/embeddings",
+    "transcriptions": "/v1/audio/transcriptions",
     "predict": "/predict",
 }
 
@@ -75,6 +76,7 @@ class Served:
             "completions": self.engine is not None,
             "chat": self.engine is not None and self.template is not None,
             "embeddings": self.embeds,
+            "transcriptions": self.model.transcriber is not None,
             "predict": self.model.predictor is not None,
         }
         return [name for name in ABILITIES if has[name]]
@@ -84,11 +86,20 @@ class Served:
         """The decoder of a model that generates text."""
         return self.model.require_decoder()
 
+    @property
+    def transcriber(self) -> Any:
+        """What writes what is said in a recording, of a model that does."""
+        return self.model.transcriber
+
     def submit(self, inputs: Sequence[Any]) -> Any:
         """The answers to inputs, as a future: one call after another, each with all its inputs together."""
+        return self.run(self._answers, list(inputs))
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function gives, as a future: one call after another, in the model's own thread."""
         with self._counting:
             self.waiting += 1
-        future = self._worker.submit(self._answers, list(inputs))
+        future = self._worker.submit(function, *arguments)
         future.add_done_callback(self._ended)
         return future
 

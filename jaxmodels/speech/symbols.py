@@ -88,13 +88,12 @@ class Symbols(NamedTuple):
         if language and language not in known:
             shown = ", ".join(known)
             raise ValueError(
-                f"transcribe: got the language {language!r}; expected one of {shown}, the model's. Give "
-                "--language one of those."
+                f"got the language {language!r}; expected one of {shown}, the model's. Take one of those."
             )
         if task == "translate" and not self.multilingual:
             raise ValueError(
-                "transcribe: got the task 'translate' for a model of English alone; expected a multilingual "
-                "one. Take another model, or leave --task out."
+                "got the task 'translate' for a model of English alone; expected a multilingual "
+                "one. Take another model, or do not translate."
             )
 
 
