@@ -88,11 +88,10 @@ ARROWS: dict[str, list[str]] = {
     ],
     "inference": [
         *("inference", *CORE, "parallel", "runs", "convert", "data"),
-        *("training.check_batches", "launch.exit_statuses", "decoding.adapters", "speech.load"),
+        *("training.check_batches", "launch.exit_statuses", "decoding.adapters", "speech"),
     ],
     "speech": [
-        *("speech", "choices", "interfaces", "layers.mel", "decoding", "convert.load"),
-        *("data.formats.json_file", "data.formats.tokenizer", "data.formats.audio_file"),
+        *("speech", "choices", "interfaces", "layers.mel", "decoding"),
     ],
     "serving": [
         *("serving", *CORE, "decoding", "inference", "layers.kv_cache", "layers.slot_cache"),

@@ -66,7 +66,7 @@ def transcriptions(
     **options: Any,
 ) -> Iterator[Transcribed]:
     """One after another, as they are heard; what cannot be read has a fault, and the others go on."""
-    from jaxmodels.speech.load import open_transcriber
+    from jaxmodels.inference.transcriber import open_transcriber
 
     transcriber = open_transcriber(folder, precision=precision)
     transcriber.symbols.check(options.get("language", ""), options.get("task", "transcribe"))

@@ -60,7 +60,7 @@ def _weights(source: Path, adapter: str | Path | None, adapters: Mapping[str, st
     from jaxmodels.data.drawing import captioned
     from jaxmodels.data.formats.json_file import read_object
     from jaxmodels.decoding.adapters import with_adapters
-    from jaxmodels.speech.load import open_transcriber
+    from jaxmodels.inference.transcriber import open_transcriber
 
     if hears(source):
         if adapter is not None or adapters:

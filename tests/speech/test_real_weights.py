@@ -8,7 +8,7 @@ import pytest
 from speech import whisper_tiny
 
 from jaxmodels.data.formats.audio_file import read_audio
-from jaxmodels.speech.load import open_transcriber
+from jaxmodels.inference.transcriber import open_transcriber
 
 JFK = (
     "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
