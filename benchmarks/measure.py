@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -59,9 +60,13 @@ def _busy() -> float | None:
 
 
 def _own() -> float:
-    """Seconds that all threads of this process have worked."""
+    """Seconds that all threads of this process and of its children have worked."""
     t = os.times()
-    return t.user + t.system + t.children_user + t.children_system
+    living = 0
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        living += int(fields[11]) + int(fields[12])
+    return t.user + t.system + t.children_user + t.children_system + living / os.sysconf("SC_CLK_TCK")
 
 
 def interleaved(

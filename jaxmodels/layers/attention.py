@@ -31,6 +31,9 @@ from jaxmodels.layers.blockwise_attention import blockwise, finite
 from jaxmodels.parallel import axes
 
 LONG = 256  # with as many keys or more, blockwise replaces reference
+# But not for few queries against a cache, up to so many scores of a head: of 16 to 64 queries and 320 to
+# 2,048 keys, reference takes 0.14 to 0.3 of the time on a CPU.
+FEW = 2**19
 
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
@@ -95,14 +98,11 @@ def _dispatch(
         return cudnn(q_BTHD, k_BSGD, v_BSGD, mask, scale)
     if platform == "tpu" and suits_tpu(q_BTHD, k_BSGD, mask, bias_HTS):
         return tpu(q_BTHD, k_BSGD, v_BSGD, mask, scale)
-    if (
-        platform == "counted"
-        and mask.window is not None
-        and mask.window < S == T
-        and mask.offset_B is bias_HTS is None
-    ):
+    whole = mask.offset_B is None and bias_HTS is None
+    if platform == "counted" and whole and mask.window is not None and mask.window < S == T:
         return banded(q_BTHD, k_BSGD, v_BSGD, mask, scale)
-    if platform not in ("definition", "counted") and S >= LONG and T > 1 and bias_HTS is None:
+    few = T == 1 or (mask.offset_B is not None and T < LONG and T * S < FEW)
+    if platform not in ("definition", "counted") and S >= LONG and not few and bias_HTS is None:
         return blockwise(q_BTHD, k_BSGD, v_BSGD, mask, scale)
     return reference(q_BTHD, k_BSGD, v_BSGD, mask, scale, bias_HTS)
 

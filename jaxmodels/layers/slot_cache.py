@@ -1,8 +1,9 @@
 """A KV cache for many short calls: what was read before stays where it is, new tokens gather beside it.
 
 A KVCache goes through a model as a whole and comes out as a new one, which costs a copy of all its positions
-for every token. Here a call changes the recent tokens alone; settle() moves them to the others, once for many
-calls. The heads come before the positions, as products over positions want them.
+for every token. Here a call changes the recent tokens alone, in a BurstCache of the first slots; settle()
+moves them to the others, once for many calls. The heads come before the positions, as products over positions
+want them.
 Dimensions: L layers, B batch, S positions, N recent tokens, T tokens of a call, G key/value heads, H query
 heads, R = H / G, D width of a head.
 """
@@ -10,7 +11,7 @@ heads, R = H / G, D width of a head.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +20,37 @@ import jax.numpy as jnp
 
 from jaxmodels.layers.blockwise_attention import finite
 from jaxmodels.layers.kv_cache import KVCache
+
+
+class SlotCache(NamedTuple):
+    """Keys and values of the settled tokens, and each slot's number of them."""
+
+    k_LBGSD: jax.Array
+    v_LBGSD: jax.Array
+    length_LB: jax.Array
+
+    @classmethod
+    def empty(cls, like: KVCache, slots: int) -> SlotCache:
+        """A cache with as many positions as this one of other rows."""
+        L, _, S, G, D = like.k_LBSGD.shape
+        k, v = (jnp.zeros((L, slots, G, S, D), like.k_LBSGD.dtype) for _ in range(2))
+        return cls(k, v, jnp.zeros((L, slots), jnp.int32))
+
+    def insert(self, row: KVCache, slot: jax.Array, positions: int) -> SlotCache:
+        """The cache with the first positions of a cache of one row in a slot."""
+
+        def put(old_LBGSD, new_L1SGD):
+            new_L1GSD = new_L1SGD[:, :, :positions].transpose(0, 1, 3, 2, 4)
+            return jax.lax.dynamic_update_slice(old_LBGSD, new_L1GSD, (0, slot, 0, 0, 0))
+
+        length_LB = jax.lax.dynamic_update_slice(self.length_LB, row.length_LB, (0, slot))
+        return SlotCache(put(self.k_LBGSD, row.k_LBSGD), put(self.v_LBGSD, row.v_LBSGD), length_LB)
+
+    def burst(self, rows: int, positions: int, tokens: int) -> BurstCache:
+        """The first slots, for calls of so many tokens in all. The positions must hold all their tokens."""
+        L, _, G, _, D = self.k_LBGSD.shape
+        k, v = (jnp.zeros((L, rows, G, tokens, D), self.k_LBGSD.dtype) for _ in range(2))
+        return BurstCache(*self, Recent(k, v, self.length_LB[:, :rows]), positions)
 
 
 class Recent(NamedTuple):
@@ -31,64 +63,39 @@ class Recent(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    meta_fields=["view"],
+    meta_fields=["positions"],
     data_fields=["k_LBGSD", "v_LBGSD", "past_LB", "recent"],
 )
 @dataclass(frozen=True)
-class SlotCache:
-    """Keys and values of the settled tokens, their number, and the recent tokens; in a layer without the L.
+class BurstCache:
+    """All slots' settled tokens, and the first slots' recent ones; in a layer without the L.
 
-    view: only the first positions are attended to; all settled tokens must be among them.
+    positions: the first ones alone are attended to.
     """
 
     k_LBGSD: jax.Array
     v_LBGSD: jax.Array
     past_LB: jax.Array
     recent: Recent
-    view: int = field(default=0)
-
-    @classmethod
-    def empty(cls, like: KVCache, rows: int, recent: int) -> SlotCache:
-        """A cache with as many positions as this one of other rows, and room for so many recent tokens."""
-        L, _, S, G, D = like.k_LBSGD.shape
-        sizes = (S, S, recent, recent)
-        k, v, new_k, new_v = (jnp.zeros((L, rows, G, n, D), like.k_LBSGD.dtype) for n in sizes)
-        return cls(
-            k, v, jnp.zeros((L, rows), jnp.int32), Recent(new_k, new_v, jnp.zeros((L, rows), jnp.int32)), S
-        )
+    positions: int
 
     @property
     def length_LB(self) -> jax.Array:
         """Each row's number of tokens."""
         return self.recent.length_LB
 
-    def with_recent(self, recent: Recent) -> SlotCache:
+    def with_recent(self, recent: Recent) -> BurstCache:
         """The cache after a call, which gives the recent tokens."""
         return replace(self, recent=recent)
 
-    def of_length(self, length_B: jax.Array) -> SlotCache:
+    def of_length(self, length_B: jax.Array) -> BurstCache:
         """The cache with so many tokens in each row: recent ones are taken back."""
-        length_LB = jnp.broadcast_to(length_B, self.past_LB.shape).astype(jnp.int32)
+        length_LB = jnp.broadcast_to(length_B, self.length_LB.shape).astype(jnp.int32)
         return self.with_recent(self.recent._replace(length_LB=length_LB))
 
-    def insert(self, row: KVCache, slot: jax.Array, positions: int) -> SlotCache:
-        """The cache with the first positions of a cache of one row in a slot."""
-
-        def put(old_LBGSD, new_L1SGD):
-            new_L1GSD = new_L1SGD[:, :, :positions].transpose(0, 1, 3, 2, 4)
-            return jax.lax.dynamic_update_slice(old_LBGSD, new_L1GSD, (0, slot, 0, 0, 0))
-
-        length_LB = jax.lax.dynamic_update_slice(self.past_LB, row.length_LB, (0, slot))
-        return replace(
-            self,
-            k_LBGSD=put(self.k_LBGSD, row.k_LBSGD),
-            v_LBGSD=put(self.v_LBGSD, row.v_LBSGD),
-            past_LB=length_LB,
-            recent=self.recent._replace(length_LB=length_LB),
-        )
-
     def settle(self) -> SlotCache:
-        """The cache whose recent tokens are settled. Each row has room for N positions after its tokens."""
+        """The slots whose recent tokens are settled. Each has room for N positions after its tokens."""
+        rows = self.length_LB.shape[1]
 
         def row(b, past):
             def put(old_LBGSD, new_LBGND):
@@ -97,8 +104,8 @@ class SlotCache:
 
             return put(past[0], self.recent.k_LBGND), put(past[1], self.recent.v_LBGND)
 
-        k, v = jax.lax.fori_loop(0, self.past_LB.shape[1], row, (self.k_LBGSD, self.v_LBGSD))
-        return replace(self, k_LBGSD=k, v_LBGSD=v, past_LB=self.recent.length_LB)
+        k, v = jax.lax.fori_loop(0, rows, row, (self.k_LBGSD, self.v_LBGSD))
+        return SlotCache(k, v, self.past_LB.at[:, :rows].set(self.length_LB))
 
     def attend(
         self,
@@ -111,8 +118,8 @@ class SlotCache:
         """One layer's attention of T new tokens to all before and among them, and the recent tokens then."""
         B, T, H, D = q_BTHD.shape
         G, R = k_BTGD.shape[2], H // k_BTGD.shape[2]
-        past_B, length_B = self.past_LB, self.recent.length_LB
-        keys, values = self.k_LBGSD[:, :, : self.view], self.v_LBGSD[:, :, : self.view]
+        past_B, length_B = self.past_LB[:B], self.recent.length_LB
+        keys, values = (x[:B, :, : self.positions] for x in (self.k_LBGSD, self.v_LBGSD))
 
         def write(old_GND, new_TGD, position):
             return jax.lax.dynamic_update_slice_in_dim(

@@ -6,7 +6,7 @@ the state of a recurrent model: it has no positions, its view is all of it, and 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxmodels.interfaces import Decoder
 from jaxmodels.layers.kv_cache import KVCache
-from jaxmodels.layers.slot_cache import SlotCache
+from jaxmodels.layers.slot_cache import BurstCache, SlotCache
 
 
 def empty(decoder: Decoder, params: Any, extra: Any, rows: int, length: int) -> Any:
@@ -28,11 +28,11 @@ def empty(decoder: Decoder, params: Any, extra: Any, rows: int, length: int) -> 
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
-def slots(row: Any, rows: int, recent: int) -> Any:
-    """So many slots for rows like this one, with room for so many tokens of a burst."""
+def slots(row: Any, count: int) -> Any:
+    """So many slots for rows like this one."""
     if isinstance(row, KVCache):
-        return SlotCache.empty(row, rows, recent)
-    return jax.tree.map(lambda x: jnp.zeros((len(x), rows, *x.shape[2:]), x.dtype), row)
+        return SlotCache.empty(row, count)
+    return jax.tree.map(lambda x: jnp.zeros((len(x), count, *x.shape[2:]), x.dtype), row)
 
 
 def rewinds(cache: Any) -> bool:
@@ -70,21 +70,23 @@ def insert(cache: Any, row: Any, slot: Any, positions: int) -> Any:
     return jax.tree.map(put, cache, row)
 
 
-def before_burst(cache: Any, positions: int) -> Any:
-    """The slots with attention to so many positions alone."""
-    return replace(cache, view=positions) if isinstance(cache, SlotCache) else cache
+def before_burst(cache: Any, rows: int, positions: int, tokens: int) -> Any:
+    """The first slots, with attention to so many positions alone and room for so many tokens more."""
+    if isinstance(cache, SlotCache):
+        return cache.burst(rows, positions, tokens)
+    return jax.tree.map(lambda x: x[:, :rows], cache)
 
 
 def after_call(cache: Any, given: Any) -> Any:
-    """The slots after a decoder's call that gave this for them."""
-    return cache.with_recent(given) if isinstance(cache, SlotCache) else given
+    """The first slots after a decoder's call that gave this for them."""
+    return cache.with_recent(given) if isinstance(cache, BurstCache) else given
 
 
-def after_burst(cache: Any) -> Any:
-    """The slots with what the burst wrote."""
-    if not isinstance(cache, SlotCache):
-        return cache
-    return replace(cache.settle(), view=cache.k_LBGSD.shape[3])
+def after_burst(before: Any, cache: Any) -> Any:
+    """All slots as they were, with what a burst wrote in the first."""
+    if isinstance(cache, BurstCache):
+        return cache.settle()
+    return jax.tree.map(partial(jax.lax.dynamic_update_slice_in_dim, start_index=0, axis=1), before, cache)
 
 
 def take(cache: Any, start: Any, tokens: int) -> Any:

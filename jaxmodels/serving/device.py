@@ -21,7 +21,8 @@ from jaxmodels.serving.prefixes import Prefixes
 from jaxmodels.serving.programs import Plan, Rows, Slots, Written, extra_of, programs
 from jaxmodels.serving.running import Running
 
-SMALLEST_VIEW = 128  # positions that a burst attends to at least
+SMALLEST_VIEW = 64  # positions that a burst attends to at least
+FEWER = 4  # the programs of bursts are for all slots, a quarter of them, a quarter of these, …
 
 
 class Device:
@@ -50,18 +51,20 @@ class Device:
         drafted = draft.tokens if draft else lookup
         self.slots, self.capacity, self.chunk, self.burst_steps = slots, capacity, chunk, burst
         self.plan = Plan((decoder, *((draft.decoder,) if draft else ())), drafted, burst * (1 + drafted))
-        self._params = (params, *((draft.params,) if draft else ()))
+        self._params = jax.device_put((params, *((draft.params,) if draft else ())))  # NumPy's are sent once
         if adapters:
             extra = {**extra, "adapter_B": jnp.zeros(1, jnp.int32)}
         self._extras = (extra, *((draft.extra,) if draft else ()))
         self._programs = programs(self.plan)
         # A prompt's last part and the tokens of a burst are written whole, whatever of them counts.
         self._room = capacity + max(chunk, self.plan.columns)
-        # Bursts have many views, for speed; what happens once for a prompt has few, to compile less.
+        # Bursts of all slots have many views, for speed; bursts of few slots, and what happens once for a
+        # prompt, have few, to compile less.
         steps = (SMALLEST_VIEW * part << n for n in range(24) for part in (2, 3))
         self._views = [*(n // 2 for n in steps if n // 2 * 5 < self._room * 4), self._room]
-        self._wide_views = [*self._views[:-1:4], self._room]
-        self._parts = sorted({max(1, chunk // 4), chunk})  # tokens of a part of a prompt
+        self._wide_views = [*self._views[2:-1:4], self._room]
+        self._sizes = [*reversed([slots // FEWER**n for n in range(8) if slots // FEWER**n])]
+        self._parts = sorted({-(-chunk * part // 4) for part in (1, 2, 3, 4)})  # tokens of a part of a prompt
         shapes = jax.eval_shape(
             lambda p, e: decoder.read(p, e, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32), 1)[0],
             params,
@@ -86,7 +89,7 @@ class Device:
         self._spare: list[Any] = []
         columns = self._room + 1 if self.plan.looks_up else 1
         self._state = Slots(
-            tuple(caches.slots(row, self.slots, self.plan.columns) for row in self._caches(1)),
+            tuple(caches.slots(row, self.slots) for row in self._caches(1)),
             jnp.zeros((self.slots, self.vocabulary), bool),
             jnp.zeros((self.slots, columns), jnp.int32),
         )
@@ -104,11 +107,9 @@ class Device:
                 self._state, *_ = self._programs.admit(
                     self._state, row, logits_1V, self._prompt(()), one, np.int32(0), view
                 )
-            for view in self._views:
-                self._state, written = self._programs.burst(
-                    self._params, self._extras, self._state, self._host, np.int32(1), view
-                )
-                jax.device_get(written)
+            for rows in self._sizes:
+                for view in self._views_of(rows):
+                    jax.device_get(self._run(rows, 1, view))
             block = take(row, np.int32(0), self.chunk)
             self._spare.append(give(row, block, np.int32(0)))
 
@@ -127,8 +128,7 @@ class Device:
     def read(self, slot: int, prompt: Sequence[int], start: int, adapter: int) -> int:
         """Reads the next part of a prompt, from its token `start`; the number of its tokens."""
         left = len(prompt) - start
-        small, large = self._parts[0], self._parts[-1]
-        part = large if left > 2 * small else small
+        part = smallest(self._parts, min(left, self.chunk))
         count = min(part, left)
         tokens_1T = np.zeros((1, part), np.int32)
         tokens_1T[0, :count] = prompt[start : start + count]
@@ -169,11 +169,12 @@ class Device:
         self.drop(slot)
         return found
 
-    def burst(self, active: Sequence[Running | None]) -> Written:
-        """Writes a burst in the slots of these texts; NumPy arrays."""
+    def burst(self, active: Sequence[Running | None], *, short: bool = False) -> Written:
+        """Writes a burst, or half of one, in the slots of these texts; NumPy arrays, of the first slots."""
         host, K = self._host, 1 + self.plan.drafted
         constrained = any(x is not None and x.matcher is not None for x in active)
-        steps = 1 if constrained else self.burst_steps
+        steps = 1 if constrained else -(-self.burst_steps // (1 + short))
+        rows = smallest(self._sizes, 1 + max(slot for slot, x in enumerate(active) if x is not None))
         reach = 0
         for slot, running in enumerate(active):
             if running is None:
@@ -184,10 +185,18 @@ class Device:
             host.left[slot] = min(running.left, 1 if running.matcher is not None else steps * K)
             self._masks(slot, running)
             reach = max(reach, running.length + int(host.left[slot]) + K)
+        return jax.device_get(self._run(rows, steps, smallest(self._views_of(rows), reach)))
+
+    def _run(self, rows: int, steps: int, view: int) -> Written:
+        """A burst of the first slots."""
+        host = Rows(*(x[:rows] for x in self._host))
         self._state, written = self._programs.burst(
-            self._params, self._extras, self._state, host, np.int32(steps), smallest(self._views, reach)
+            self._params, self._extras, self._state, host, np.int32(steps), view
         )
-        return jax.device_get(written)
+        return written
+
+    def _views_of(self, rows: int) -> list[int]:
+        return self._views if rows == self.slots else self._wide_views
 
     def _masks(self, slot: int, running: Running) -> None:
         self._host.masked[slot] = running.matcher is not None
@@ -234,9 +243,9 @@ class Device:
             )
 
 
-def smallest(views: Sequence[int], positions: int) -> int:
-    """The smallest view of so many positions."""
-    return next(view for view in views if view >= positions)
+def smallest(sizes: Sequence[int], least: int) -> int:
+    """The smallest of the sizes, which ascend, that is at least so large."""
+    return next(size for size in sizes if size >= least)
 
 
 @partial(jax.jit, static_argnums=2)

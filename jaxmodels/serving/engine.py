@@ -51,7 +51,7 @@ class Engine:
         slots: int = 8,
         queue: int = 64,
         capacity: int | None = None,
-        chunk: int = 64,
+        chunk: int = 96,
         burst: int = 4,
         lookup: int = 0,
         draft: Draft | None = None,
@@ -228,9 +228,16 @@ class Engine:
         self._turn += 1
         self._drop_cancelled()
         self._admit()
-        self._read()
+        read = self._read()
+        if read and self._waiting and self._few():
+            self._admit()  # who came meanwhile does not wait for a burst
+            self._read()
         if any(self._slots):
-            self._burst()
+            self._burst(after_reading=read)
+
+    def _few(self) -> bool:
+        """Whether fewer than half of the slots write."""
+        return 2 * sum(x is None for x in self._slots) > len(self._slots)
 
     def _drop_cancelled(self) -> None:
         with self._changed:
@@ -262,13 +269,16 @@ class Engine:
             self._metrics.add("tokens_in_total", len(running.request.tokens))
             self._metrics.add("prefix_tokens_shared_total", running.read)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
         """Reads a chunk of prompts: by turns of the one with the least left to read, and of the oldest.
 
-        Of several prompts more is read where few texts wait for it: a step costs the same for one as for all.
+        Several chunks where few texts wait for it: one a prompt while fewer than half of the slots write.
+        Whether there was anything to read.
         """
         idle = sum(x is None for x in self._slots)
-        budget = self._device.chunk * max(1, min(len(self._reading), idle // 2))
+        chunks = min(len(self._reading), idle) if self._few() else 1
+        budget = self._device.chunk * max(chunks, 1 + idle // 4)
+        any_left = bool(self._reading)
         while self._reading and budget > 0:
             shortest = min(self._reading, key=lambda x: x[0].prompt_left)
             running, slot = shortest if self._turn % 2 else self._reading[0]
@@ -279,9 +289,11 @@ class Engine:
                 self._reading.remove((running, slot))
                 self._slots[slot] = running
                 self._give(slot, *self._device.admit(slot, running))
+        return any_left
 
-    def _burst(self) -> None:
-        written = self._device.burst(self._slots)
+    def _burst(self, after_reading: bool) -> None:
+        """Half a burst while a slot is free, so that who comes waits less; a whole one after a pause."""
+        written = self._device.burst(self._slots, short=None in self._slots and not after_reading)
         for slot, running in enumerate(self._slots):
             if running is not None and (count := int(written.count_B[slot])):
                 self._give(

@@ -162,13 +162,14 @@ class _State(NamedTuple):
 def _burst(
     plan: Plan, params: Any, extras: Any, slots: Slots, rows: Rows, steps: Any, view: int
 ) -> tuple[Slots, Written]:
-    """At most rows.left more tokens in each slot, in at most `steps` steps."""
-    rows = Rows(*map(jnp.asarray, rows))
+    """At most rows.left more tokens in each of the first slots, which rows has, in at most `steps` steps."""
+    whole, rows = slots, Rows(*map(jnp.asarray, rows))
     extras = [extra_of(e, rows.adapter) for e in extras]
     B, K = len(rows.token), 1 + plan.drafted
     b = jnp.arange(B)
     ends = jnp.asarray(plan.decoders[0].ends, jnp.int32)
-    slots = slots._replace(caches=tuple(caches.before_burst(cache, view) for cache in slots.caches))
+    first = [caches.before_burst(cache, B, view, plan.columns) for cache in whole.caches]
+    slots = Slots(tuple(first), whole.seen_BV[:B], whole.context_BC[:B])
 
     def step(state: _State) -> _State:
         written, rows, slots = state.written, state.rows, state.slots
@@ -233,7 +234,12 @@ def _burst(
     )
     start = _State(jnp.zeros((), jnp.int32), empty, rows, slots)
     end = jax.lax.while_loop(lambda s: (s.step < steps) & (s.rows.left > 0).any(), step, start)
-    return end.slots._replace(caches=tuple(map(caches.after_burst, end.slots.caches))), end.written
+    after = Slots(
+        tuple(map(caches.after_burst, whole.caches, end.slots.caches)),
+        whole.seen_BV.at[:B].set(end.slots.seen_BV),
+        whole.context_BC.at[:B].set(end.slots.context_BC),
+    )
+    return after, end.written
 
 
 def _drafts(

@@ -5,8 +5,6 @@ Dimensions: B batch, T tokens, H heads, G key/value heads, D width of a head.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +36,7 @@ def test_attention_is_that_of_a_kv_cache_whatever_was_settled_and_taken_back(win
         return jnp.asarray(random.normal(size=(B, T, heads, D)), jnp.float32)
 
     plain = KVCache.empty(1, B, S, G, D)
-    slots = SlotCache.empty(plain, B, 8)
-    slots = replace(slots, view=16)
+    slots = SlotCache.empty(plain, B + 1).burst(B, 16, 8)
     for T, count, settled in [
         (3, [3, 1, 2], True),
         (1, [1, 0, 1], False),
@@ -53,7 +50,7 @@ def test_attention_is_that_of_a_kv_cache_whatever_was_settled_and_taken_back(win
         np.testing.assert_allclose(got[real_BT], expected[real_BT], atol=1e-5)
         plain, slots = with_layers(after), slots.with_recent(with_layers(recent))
         if settled:
-            slots = slots.settle()
+            slots = slots.settle().burst(B, 16, 8)
         np.testing.assert_array_equal(slots.length_LB, plain.length_LB)
 
 
@@ -64,8 +61,12 @@ def test_a_row_goes_into_a_slot_and_recent_tokens_can_be_taken_back():
         k_LBSGD=jnp.asarray(random.normal(size=row.k_LBSGD.shape), jnp.float32),
         length_LB=jnp.full((2, 1), 5),
     )
-    slots = SlotCache.empty(row, B, 4).insert(row, 1, 8)
+    slots = SlotCache.empty(row, B).insert(row, 1, 8)
     np.testing.assert_array_equal(slots.k_LBGSD[:, 1, :, :8], row.k_LBSGD[:, 0, :8].swapaxes(1, 2))
     assert not slots.k_LBGSD[:, 0].any() and not slots.k_LBGSD[:, 1, :, 8:].any()
     assert slots.length_LB.tolist() == [[0, 5, 0]] * 2
-    assert slots.of_length(jnp.asarray([0, 7, 0])).length_LB.tolist() == [[0, 7, 0]] * 2
+    burst = slots.burst(2, 8, 4)
+    assert burst.of_length(jnp.asarray([0, 7])).length_LB.tolist() == [[0, 7]] * 2
+    after = burst.of_length(jnp.asarray([0, 7])).settle()
+    assert after.length_LB.tolist() == [[0, 7, 0]] * 2
+    np.testing.assert_array_equal(after.k_LBGSD[:, 1, :, :5], slots.k_LBGSD[:, 1, :, :5])

@@ -27,7 +27,7 @@ OPTIONS = (
 
 def started(name: str, **options) -> Engine:
     decoder, params = model(name)
-    engine = Engine(decoder, params, {}, **{"slots": 3, "chunk": 8, "burst": 3, **options})
+    engine = Engine(decoder, params, {}, **{"slots": 4, "chunk": 8, "burst": 3, **options})
     engine.start()
     return engine
 
@@ -96,7 +96,12 @@ def test_a_long_prompt_is_read_in_chunks_between_which_others_go_on(gpt, monkeyp
     order = []
     for name in ("read", "burst"):
         method = getattr(gpt._device, name)
-        monkeypatch.setattr(gpt._device, name, lambda *a, m=method, n=name: (order.append(n), m(*a))[1])
+
+        def noted(*a, method=method, name=name, **k):
+            order.append(name)
+            return method(*a, **k)
+
+        monkeypatch.setattr(gpt._device, name, noted)
     other = gpt.submit(request("jihgfedcba", tokens=38, temperature=1.0, seed=1))
     other.get(10)
     long = request("bcdefghija" * 4, tokens=2, temperature=0.0)
@@ -172,10 +177,10 @@ def test_after_a_failure_inside_the_engine_goes_on():
     engine.start()
     burst, failing = engine._device.burst, [True]
 
-    def sometimes(active):
+    def sometimes(active, **options):
         if failing.pop() if failing else False:
             raise RuntimeError("out of memory")
-        return burst(active)
+        return burst(active, **options)
 
     engine._device.burst = sometimes
     assert list(engine.submit(request("abcdefghij", tokens=9)))[-1].finish == "error"
