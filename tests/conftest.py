@@ -5,6 +5,7 @@ outlives the session makes the next run several times faster.
 """
 
 import atexit
+import gc
 import itertools
 import os
 import re
@@ -57,14 +58,15 @@ os.environ.setdefault(
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
 )
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# In the environment, for the commands that tests start too: by default JAX keeps what took a second.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # Compiling makes a first example slow, and a test that fails should fail again.
 hypothesis.settings.register_profile(
@@ -84,6 +86,12 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if any(map(item.get_closest_marker, ("slow", "thorough")))]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_collection_finish():
+    """Tracing makes many objects and few circles: a tenth of the time would go to looking for them."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 MAPS, TESTS = Path("/proc/self/maps"), itertools.count(1)
