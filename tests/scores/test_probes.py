@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmodels.scores.probes import linear_probe, nearest_neighbours, score
+from jaxmodels.scores.probes import linear_probe, nearest_neighbours, nearest_vote, score
 
 pytestmark = pytest.mark.fast
 
@@ -43,3 +43,14 @@ def test_only_known_examples_teach():
     )
     assert right["probe"] > 0.95 and right["neighbours"] > 0.95
     assert score([x], [{"label": wrong, "known": known}])["probe"] < 0.05
+
+
+def test_a_plain_vote_is_that_of_scikit_learn():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    random = np.random.default_rng(0)
+    train_NF, test_NF = random.normal(size=(300, 3)), random.normal(size=(200, 3))
+    train_N, test_N = ((x_NF[:, 0] > x_NF[:, 1] ** 2).astype(int) for x_NF in (train_NF, test_NF))
+    for neighbors in (1, 10):
+        theirs = KNeighborsClassifier(neighbors).fit(train_NF, train_N).score(test_NF, test_N)
+        assert nearest_vote(train_NF, train_N, test_NF, test_N, neighbors=neighbors) == theirs
