@@ -153,7 +153,7 @@ def build(config: Config) -> Experiment:
         score=partial(score, config),
         pictures=by_speaker,
     )
-    rate = optim.warmup_cosine(config.lr, warmup=100, steps=config.steps)
+    rate = optim.warmup_cosine(config.lr, warmup=config.steps // 15, steps=config.steps)
     return Experiment(
         task=task,
         optimizer=optim.with_ema(optim.adamw(rate, weight_decay=0.01, clip=1.0), 0.99),

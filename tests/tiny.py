@@ -61,6 +61,7 @@ from jaxmodels.models.two_tower import Tower, TwoTower
 from jaxmodels.models.unet import UNet
 from jaxmodels.models.vae import VAE
 from jaxmodels.models.vit import ViT
+from jaxmodels.models.voice_conversion import VoiceConverter
 from jaxmodels.models.wavenet import WaveNet
 from jaxmodels.models.whisper import Whisper
 from jaxmodels.task import Task
@@ -99,6 +100,7 @@ from jaxmodels.tasks.token_classification import token_classification
 from jaxmodels.tasks.translate import translate
 from jaxmodels.tasks.up_down import up_down
 from jaxmodels.tasks.vae import vae
+from jaxmodels.tasks.voice_conversion import voice_conversion
 from jaxmodels.tasks.waveform import conditions_of, next_sample
 
 B, K, V, T = 8, 5, 11, 6  # eight rows divide over two devices x two micro-batches
@@ -294,6 +296,18 @@ def waves(model: WaveNet, **options: Any) -> Tiny:
     return Tiny(task=next_sample(model), batch=batch, outputs=outputs, **options)
 
 
+def voices() -> dict[str, np.ndarray]:
+    """Sounds of 18 samples at most, by four speakers."""
+    random = np.random.default_rng(0)
+    count_B = random.integers(12, 19, B)
+    return {
+        "audio": random.normal(size=(B, 18)).astype(np.float32),
+        "segments": (np.arange(18) < count_B[:, None]).astype(np.int32),
+        "speaker": random.integers(0, 4, B, dtype=np.int32),
+        "weight": np.ones(B, np.float32),
+    }
+
+
 def series(known: int = 0, history: int = 8, horizon: int = 3) -> dict[str, np.ndarray]:
     """Histories of two series, what followed, and columns that are known ahead."""
     random = np.random.default_rng(0)
@@ -346,6 +360,7 @@ MOBILENET = MobileNet(
 )
 PROJECTED = Projected(MLP((6,), 5), hidden=6, width=4)
 WAVENET = WaveNet((1, 2), 4, 5, levels=8, mixtures=2, categories=(3, 2), hop=4, condition=5)
+VOICES = VoiceConverter(4, width=6, depth=2, code=3, kernel=3)
 VIEWS = partial(changed, changes=(flip, crop(1)))
 
 
@@ -474,7 +489,10 @@ FLOAT32 = {  # a regular expression that occurs in the shapes of the products th
     "simclr": "16x4xf32>, tensor<4x16xf32",
     "conformer-ctc-dropout": "8x6x5xf32>, tensor<8x3x5xf32|8x4xf32>, tensor<8x4xf32",
 }
-RATE = {"detr": 1e-3}  # of the updates, where the sum of the loss over examples is steep; else 0.3
+RATE = {
+    "detr": 1e-3,
+    "voice-conversion": 1e-3,
+}  # of the updates, where the sum of the loss over examples is steep; else 0.3
 
 # Files of models/ and tasks/ that no problem of TINY can come from, and why.
 NOT_HERE = {
@@ -666,6 +684,12 @@ TINY = [
     ),
     waves(WAVENET, name="wavenet"),
     waves(WAVENET.clone(output="logistics"), name="wavenet-logistics", second=True),
+    Tiny(
+        name="voice-conversion",
+        task=voice_conversion(VOICES, lambda audio_BS: audio_BS.reshape(-1, 6, 3), 3, 4, warp=0.2),
+        batch=voices(),
+        random=True,
+    ),
     forecaster("dlinear-known", DLinear(3, kernel=3), known=2),
     forecaster(
         "patchtst-dropout",

@@ -63,6 +63,7 @@ from jaxmodels.models import (
     vae,
     vit,
     vits,
+    voice_conversion,
     wavenet,
     whisper,
 )
@@ -194,6 +195,11 @@ ROWS = (
     _Row(tabular_resnet, TABLE, more={"tabular_resnet": lambda: tabular_resnet.TabularResNet(COLUMNS, 1)}),
     _Row(inception_time, _Input("150 steps", (_shape(150, 1),), classes=2)),
     _Row(conformer, _Input("frames of 80 features", (_shape(8, 80),), classes=32)),
+    _Row(
+        voice_conversion,
+        _Input("frames of 64 features, speaker", (_shape(8, 64),), {"speaker_B": _shape(dtype=jnp.int32)}),
+        more={"voice_converter": lambda: voice_conversion.VoiceConverter(6)},
+    ),
     _Row(wavenet, _Input("samples", (_shape(8, dtype=jnp.int32),))),
     _Row(
         whisper,
