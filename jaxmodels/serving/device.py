@@ -169,11 +169,11 @@ class Device:
         self.drop(slot)
         return found
 
-    def burst(self, active: Sequence[Running | None], *, short: bool = False) -> Written:
-        """Writes a burst, or half of one, in the slots of these texts; NumPy arrays, of the first slots."""
+    def burst(self, active: Sequence[Running | None], steps: int) -> Written:
+        """Writes so many steps in the slots of these texts; NumPy arrays, of the first slots."""
         host, K = self._host, 1 + self.plan.drafted
-        constrained = any(x is not None and x.matcher is not None for x in active)
-        steps = 1 if constrained else -(-self.burst_steps // (1 + short))
+        if any(x is not None and x.matcher is not None for x in active):
+            steps = 1
         rows = smallest(self._sizes, 1 + max(slot for slot, x in enumerate(active) if x is not None))
         reach = 0
         for slot, running in enumerate(active):

@@ -20,6 +20,7 @@ from typing import Any
 
 from jaxmodels import keys
 from jaxmodels.interfaces import Decoder
+from jaxmodels.serving import threads
 from jaxmodels.serving.device import Device
 from jaxmodels.serving.drafts import Draft
 from jaxmodels.serving.metrics import Metrics, count_compilations
@@ -101,8 +102,9 @@ class Engine:
     # Any thread
 
     def start(self) -> None:
-        """Compiles all programs, then runs."""
+        """Compiles all programs, keeps XLA's threads apart (see jaxmodels.serving.threads), then runs."""
         self._device.compile()
+        threads.pin()
         self._thread.start()
 
     def submit(self, request: Request) -> Stream:
@@ -228,12 +230,12 @@ class Engine:
         self._turn += 1
         self._drop_cancelled()
         self._admit()
-        read = self._read()
-        if read and self._waiting and self._few():
+        self._read()
+        if self._waiting and self._few():
             self._admit()  # who came meanwhile does not wait for a burst
             self._read()
         if any(self._slots):
-            self._burst(after_reading=read)
+            self._burst()
 
     def _few(self) -> bool:
         """Whether fewer than half of the slots write."""
@@ -269,16 +271,14 @@ class Engine:
             self._metrics.add("tokens_in_total", len(running.request.tokens))
             self._metrics.add("prefix_tokens_shared_total", running.read)
 
-    def _read(self) -> bool:
+    def _read(self) -> None:
         """Reads a chunk of prompts: by turns of the one with the least left to read, and of the oldest.
 
         Several chunks where few texts wait for it: one a prompt while fewer than half of the slots write.
-        Whether there was anything to read.
         """
         idle = sum(x is None for x in self._slots)
         chunks = min(len(self._reading), idle) if self._few() else 1
         budget = self._device.chunk * max(chunks, 1 + idle // 4)
-        any_left = bool(self._reading)
         while self._reading and budget > 0:
             shortest = min(self._reading, key=lambda x: x[0].prompt_left)
             running, slot = shortest if self._turn % 2 else self._reading[0]
@@ -289,11 +289,11 @@ class Engine:
                 self._reading.remove((running, slot))
                 self._slots[slot] = running
                 self._give(slot, *self._device.admit(slot, running))
-        return any_left
 
-    def _burst(self, after_reading: bool) -> None:
-        """Half a burst while a slot is free, so that who comes waits less; a whole one after a pause."""
-        written = self._device.burst(self._slots, short=None in self._slots and not after_reading)
+    def _burst(self) -> None:
+        """Half a burst while a slot is free, so that who comes waits less."""
+        most = self._device.burst_steps
+        written = self._device.burst(self._slots, -(-most // 2) if None in self._slots else most)
         for slot, running in enumerate(self._slots):
             if running is not None and (count := int(written.count_B[slot])):
                 self._give(

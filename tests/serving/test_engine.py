@@ -97,9 +97,9 @@ def test_a_long_prompt_is_read_in_chunks_between_which_others_go_on(gpt, monkeyp
     for name in ("read", "burst"):
         method = getattr(gpt._device, name)
 
-        def noted(*a, method=method, name=name, **k):
+        def noted(*a, method=method, name=name):
             order.append(name)
-            return method(*a, **k)
+            return method(*a)
 
         monkeypatch.setattr(gpt._device, name, noted)
     other = gpt.submit(request("jihgfedcba", tokens=38, temperature=1.0, seed=1))
@@ -177,10 +177,10 @@ def test_after_a_failure_inside_the_engine_goes_on():
     engine.start()
     burst, failing = engine._device.burst, [True]
 
-    def sometimes(active, **options):
+    def sometimes(active, steps):
         if failing.pop() if failing else False:
             raise RuntimeError("out of memory")
-        return burst(active, **options)
+        return burst(active, steps)
 
     engine._device.burst = sometimes
     assert list(engine.submit(request("abcdefghij", tokens=9)))[-1].finish == "error"
