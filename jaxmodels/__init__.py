@@ -39,6 +39,7 @@ _WHERE = {
     "sweep": "commands.sweep",
     "template": "commands.template",
     "train": "commands.train",
+    "transcribe": "commands.transcribe",
     "verify_resume": "commands.verify_resume",
 }
 __all__ = sorted(_WHERE)

@@ -158,8 +158,7 @@ def _served(model: Model, name: str, options: dict[str, Any], chat_template: str
     from jaxmodels.serving.served import Served
 
     if model.decoder is None:
-        if model.transcriber is None:
-            model.require_predictor()
+        model.require_predictor()
         return [Served(name, model)]
     template = find(model.source, given=chat_template)  # what is wrong with it is said before compiling
     if model.adapters:

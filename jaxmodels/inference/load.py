@@ -58,15 +58,18 @@ def _weights(source: Path, adapter: str | Path | None, adapters: Mapping[str, st
     from jaxmodels.convert.text import read_text_model
     from jaxmodels.convert.text_encoder import open_text_encoder, reads_texts
     from jaxmodels.data.drawing import captioned
+    from jaxmodels.data.formats.audio_file import read_audio
     from jaxmodels.data.formats.json_file import read_object
     from jaxmodels.decoding.adapters import with_adapters
     from jaxmodels.inference.transcriber import open_transcriber
+    from jaxmodels.speech.predictor import predictor
 
     if hears(source):
         if adapter is not None or adapters:
             raise ValueError(f"{source}: got an adapter for a model that hears; expected none. Leave it out.")
         transcriber = open_transcriber(source)
-        return Model(source, transcriber.params, {}, transcriber=transcriber)
+        spoken = predictor(transcriber, read_audio)
+        return Model(source, transcriber.params, {}, spoken, transcriber=transcriber)
     if generates(source):
         text = read_text_model(source, adapter=adapter)
         decoder, params = text.decoder, text.params

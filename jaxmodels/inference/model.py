@@ -85,7 +85,6 @@ class Model:
         """The predictor; a ValueError where the model has none."""
         if self.predictor is None:
             also = "; this one generates text: jaxmodels generate" if self.decoder is not None else ""
-            also = "; this one hears: jaxmodels transcribe" if self.transcriber is not None else also
             raise ValueError(
                 f"{self.source}: got an experiment whose build() gives no predictor; expected one, to read "
                 f"inputs{also}. See jaxmodels.interfaces.Predictor"

@@ -3,7 +3,8 @@
     30 s of samples ──listen──► the sound's keys and values, language, no speech
     these, a prompt ──Decoder──► tokens, by jaxmodels.decoding
 
-Dimensions: B rows, of which all hear one sound, S samples, T tokens of a prompt, V vocabulary.
+Dimensions: B windows or rows of text, of which several may hear one window, S samples, T tokens of a prompt,
+L languages, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ HOP = 160  # samples of 16 kHz in a frame
 
 
 class Heard(NamedTuple):
-    """A window: what the decoder attends to, and what its first token could be."""
+    """Windows: what the decoder attends to, and what its first token could be, of each."""
 
     source: Any  # keys and values by layer
-    languages: jax.Array  # the probability of each of symbols.languages
-    no_speech: jax.Array
+    languages: jax.Array  # the probability of each of symbols.languages, by window
+    no_speech: jax.Array  # the probability that nobody speaks, by window
 
 
 class _Cache(NamedTuple):
@@ -38,18 +39,18 @@ class _Cache(NamedTuple):
     written: Written
 
 
-def listen(model: Any, symbols: Symbols, params: Any, audio_1S: jax.Array) -> Heard:
-    """Hears a window of 16 kHz; compiled once, as all windows have the model's length."""
-    variables = {"params": params}
-    frames_1SF = whisper_log_mel(audio_1S, bands=model.bands)
-    memory_1NM = model.apply(variables, frames_1SF, method="encode")
-    start_11 = jnp.full((1, 1), symbols.start, jnp.int32)
-    inputs = (start_11, memory_1NM, None, None, model.start(1, 1))
-    x_11M, cache = model.apply(variables, *inputs, method="hidden")
-    logits_V = _logits(model, variables, x_11M[:, 0])[0]
-    probability_V = jax.nn.softmax(logits_V)
-    among = jax.nn.softmax(logits_V[np.array([*symbols.languages.values()], np.int32)])
-    return Heard(tuple(cache[1:]), among, probability_V[symbols.no_speech])
+def listen(model: Any, symbols: Symbols, params: Any, audio_BS: jax.Array) -> Heard:
+    """Hears windows of 16 kHz; compiled once, as all windows have the model's length."""
+    variables, B = {"params": params}, len(audio_BS)
+    frames_BTF = whisper_log_mel(audio_BS, bands=model.bands)
+    memory_BNM = model.apply(variables, frames_BTF, method="encode")
+    start_B1 = jnp.full((B, 1), symbols.start, jnp.int32)
+    inputs = (start_B1, memory_BNM, None, None, model.start(B, 1))
+    x_B1M, cache = model.apply(variables, *inputs, method="hidden")
+    logits_BV = _logits(model, variables, x_B1M[:, 0]).astype(jnp.float32)
+    no_speech_B = jax.nn.softmax(logits_BV)[:, symbols.no_speech]
+    among_BL = jax.nn.softmax(logits_BV[:, np.array([*symbols.languages.values()], np.int32)])
+    return Heard(tuple(cache[1:]), among_BL, no_speech_B)
 
 
 def writer(model: Any, symbols: Symbols, *, times: bool = True) -> Decoder:
@@ -92,5 +93,5 @@ def _logits(model: Any, variables: Any, x_BM: jax.Array) -> jax.Array:
 
 
 def compiled_listen(model: Any, symbols: Symbols) -> Any:
-    """listen of (params, audio_1S), compiled."""
+    """listen of (params, audio_BS), compiled."""
     return jax.jit(partial(listen, model, symbols))

@@ -70,7 +70,7 @@ class Transcriber:
     """A model that writes what it hears: transcriber(audio_S) for samples of 16 kHz."""
 
     def __init__(self, model: Any, params: Any, symbols: Symbols, decode: Callable[[Sequence[int]], str]):
-        self.model, self.params, self.symbols, self._decode = model, params, symbols, decode
+        self.model, self.params, self.symbols, self.decode = model, params, symbols, decode
 
     @cached_property
     def _listen(self) -> Any:
@@ -95,7 +95,7 @@ class Transcriber:
         """The likeliest language of a window; "en" where the model has no other."""
         if not self.symbols.multilingual:
             return "en"
-        return [*self.symbols.languages][int(np.argmax(np.asarray(heard.languages)))]
+        return [*self.symbols.languages][int(np.argmax(np.asarray(heard.languages)[0]))]
 
     def __call__(
         self,
@@ -130,9 +130,9 @@ class Transcriber:
             tokens = self._prompt(prompt, before if condition else [])
             text = self._write(heard, tokens, beams, fallback, seed + at)
             found, seconds = spans(text.tokens, self.symbols, len(part_S) / RATE)
-            if float(heard.no_speech) > fallback.no_speech and text.logprob < fallback.logprob:
+            if float(heard.no_speech[0]) > fallback.no_speech and text.logprob < fallback.logprob:
                 found, seconds = [], len(part_S) / RATE
-            for segment in self._segments(found, text, at / RATE, float(heard.no_speech)):
+            for segment in self._segments(found, text, at / RATE, float(heard.no_speech[0])):
                 segments.append(segment)
                 if show is not None:
                     show(segment)
@@ -147,7 +147,7 @@ class Transcriber:
 
     def _segments(self, found: Sequence[Span], text: _Text, at: float, no_speech: float) -> Iterator[Segment]:
         for span in found:
-            said = self._decode(span.tokens)
+            said = self.decode(span.tokens)
             if said.strip():
                 facts = text.logprob, no_speech, text.compression, text.temperature
                 yield Segment(round(at + span.start, 2), round(at + span.end, 2), said, span.tokens, *facts)
@@ -161,7 +161,7 @@ class Transcriber:
         for temperature in fallback.temperatures:
             text = self._written(heard, prompt, beams, temperature, fallback.samples, seed)
             unlikely = text.logprob < fallback.logprob
-            if unlikely and float(heard.no_speech) > fallback.no_speech:
+            if unlikely and float(heard.no_speech[0]) > fallback.no_speech:
                 return text
             if not unlikely and text.compression <= fallback.compression:
                 return text
@@ -186,7 +186,7 @@ class Transcriber:
                     sums[i] += sum(logprobs[i])
             best = int(np.argmax([sums[i] / max(1, len(texts[i])) for i in range(count)]))
             tokens, total = texts[best], float(sums[best])
-        said = self._decode([token for token in tokens if token < self.symbols.end])
+        said = self.decode([token for token in tokens if token < self.symbols.end])
         return _Text(tokens, total / max(1, len(tokens)), temperature, compression(said))
 
     def _searched(self, heard: Heard, prompt: list[int], beams: int, limit: int) -> tuple[list[int], float]:

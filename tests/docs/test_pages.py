@@ -26,7 +26,15 @@ TABLES = {
     "planning.md": "plan",
 }  # pages with tables of experiments, and the command that they name
 # by runs.md, speech.md, recommendation.md and series.md
-WRITTEN_BY_PAGES = {"prices.py", "flats.py", "own_words.py", "own_sentences.py", "own.py", "own_series.py"}
+WRITTEN_BY_PAGES = {
+    "prices.py",
+    "flats.py",
+    "own_words.py",
+    "own_sentences.py",
+    "own_recordings.py",
+    "own.py",
+    "own_series.py",
+}
 EXAMPLE = "experiments/digits_mlp.py"  # in place of FILE
 STARTS = ("jaxmodels ", "python benchmarks/", "python docs/", "python experiments/", "python tests/")
 

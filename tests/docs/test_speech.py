@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from speech import small
 
 from jaxmodels import cli
+from jaxmodels.convert.save import save_pretrained
 from jaxmodels.data.formats.audio import wav
+from jaxmodels.inference import transcriber as opening
 
 PAGE = (Path(__file__).parents[2] / "docs" / "speech.md").read_text()
 RATE = 16_000
@@ -64,3 +68,64 @@ def test_a_table_of_sentences_becomes_a_recogniser(here, capsys):
     assert cli.main(["report", "run", "--evaluate", "--quiet"]) == 0
     page = Path("run/report.html").read_text()
     assert "Texts of test" in page and "4 texts of 11 labels" in page and page.count("<audio") == 4
+
+
+def whisper(folder, patch):
+    """A folder of a model of random weights, with a tokenizer of letters and of what is no text."""
+    tokenizers = pytest.importorskip("tokenizers", reason="needs tokenizers; pip install 'jaxmodels[text]'")
+    symbols = small.SYMBOLS
+    special = {
+        "<|endoftext|>": symbols.end,
+        "<|startoftranscript|>": symbols.start,
+        "<|startofprev|>": symbols.previous,
+        "<|nospeech|>": symbols.no_speech,
+        "<|notimestamps|>": symbols.no_times,
+        **{f"<|{name}|>": token for name, token in {**symbols.languages, **symbols.tasks}.items()},
+    }
+    letters = {chr(97 + i) if i < 26 else str(i): i for i in range(symbols.end)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({**letters, **special}, []))
+    tokenizer.decoder = tokenizers.decoders.Fuse()
+    tokenizer.add_special_tokens([*special])
+    save_pretrained(folder, small.MODEL, small.variables())
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"suppress_tokens": [3, 4], "begin_suppress_tokens": [5, 30], "is_multilingual": True}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    patch.setattr(opening, "open_transcriber", cache(opening.open_transcriber))  # compiled once
+
+
+def test_every_command_of_the_chapter_on_transcribing_does_what_it_says(here, capsys, monkeypatch):
+    whisper(here / "whisper", monkeypatch)
+    for name in ("meeting.wav", "recordings/a.wav", "recordings/b.wav"):
+        tone(here / name, 440, 0.8)
+    chapter = PAGE.partition("## Transcribe")[2].partition("\n## ")[0]
+    commands = [line.split() for line in re.findall(r"^    jaxmodels (.*)", chapter, re.MULTILINE)]
+    said = {}
+    for words in commands:
+        capsys.readouterr()
+        assert cli.main(words) == 0
+        said[" ".join(words)] = capsys.readouterr().out
+    text, times, _, as_json, _ = said.values()
+    assert text.strip() and " → " in times
+    assert json.loads(as_json)["language"] == "de" and json.loads(as_json)["segments"][0]["tokens"]
+    assert Path("subtitles/a.srt").read_text().startswith("1\n00:00:00,") and Path("subtitles/b.srt").exists()
+    assert (here / "whisper-converted" / "model.safetensors").is_file()
+    exec(Path("own_recordings.py").read_text(), {})
+    assert " to 0." in capsys.readouterr().out
+
+
+def test_a_recording_that_cannot_be_read_is_named_and_the_others_go_on(here, capsys, monkeypatch):
+    whisper(here / "whisper", monkeypatch)
+    tone(here / "good.wav", 440, 0.4)
+    (here / "bad.wav").write_bytes(b"RIFF")
+    assert cli.main(["transcribe", "whisper", "bad.wav", "nowhere.wav", "good.wav", "--json"]) == 1
+    out, err = capsys.readouterr()
+    bad, absent, good = map(json.loads, out.splitlines())
+    assert "bad.wav" in err and bad["file"] == "bad.wav" and "could not be read" in bad["error"]
+    assert "nowhere.wav" in absent["error"] and good["segments"]
+    for words, message in (
+        (["good.wav", "--language", "fr"], "got the language 'fr'; expected one of de, en"),
+        (["good.wav", "--times", "--srt"], "got --times and --srt; expected one of them"),
+        (["good.wav", "bad.wav", "--srt"], "got --srt for several recordings; expected a folder"),
+    ):
+        assert cli.main(["transcribe", "whisper", *words]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())

@@ -17,8 +17,10 @@ from serving.hosting import echo, hosted  # noqa: E402
 from speech.small import transcriber  # noqa: E402
 
 from jaxmodels import Model  # noqa: E402
+from jaxmodels.data.formats.audio_file import read_audio  # noqa: E402
 from jaxmodels.serving.limits import Limits  # noqa: E402
 from jaxmodels.serving.served import Served  # noqa: E402
+from jaxmodels.speech.predictor import predictor  # noqa: E402
 
 
 def wav(seconds=0.4):
@@ -35,7 +37,9 @@ def heard():
 
 @pytest.fixture(scope="module")
 def url(heard):
-    model = Served("ear", Model(Path("ear"), {}, {}, transcriber=heard))
+    model = Served(
+        "ear", Model(Path("ear"), heard.params, {}, predictor(heard, read_audio), transcriber=heard)
+    )
     with hosted(model, echo(), limits=Limits(body=1 << 20)) as server:
         yield server.url
 
@@ -51,8 +55,6 @@ def ask(client, **options):
 
 
 def test_every_format_has_the_text_of_the_transcriber(client, heard):
-    from jaxmodels.data.formats.audio_file import read_audio
-
     want = heard(read_audio(io.BytesIO(wav()), rate=16_000), language="en")
     assert want.text and ask(client).text == want.text
     assert ask(client, response_format="text") == want.text + "\n"
@@ -64,7 +66,16 @@ def test_every_format_has_the_text_of_the_transcriber(client, heard):
 
 
 def test_the_model_says_that_it_transcribes(client):
-    assert client.models.retrieve("ear").does == ["transcriptions"]
+    assert client.models.retrieve("ear").does == ["transcriptions", "predict"]
+
+
+def test_predict_says_what_the_first_window_holds(url, heard):
+    headers = {"content-type": "audio/wav"}
+    got = httpx.post(f"{url}/predict?model=ear", content=wav(2), headers=headers, timeout=60).json()
+    again = httpx.post(f"{url}/predict?model=ear", content=wav(0.4), headers=headers, timeout=60).json()
+    (said,) = got["predictions"]
+    assert said["text"] and said["language"] in ("en", "de") and 0 < said["no_speech"] < 1
+    assert again["predictions"] != [] and heard.samples == 6400
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,8 @@ def test_the_language_is_the_likeliest_of_the_first_token(small):
     frames = jax.jit(whisper_log_mel)(SOUND[None, :WINDOW])
     logits_V = jax.jit(MODEL.apply)({"params": small.params}, frames, np.array([[SYMBOLS.start]]))[0, 0]
     want = jax.nn.softmax(logits_V[np.array([32, 33])])
-    np.testing.assert_allclose(heard.languages, want, rtol=1e-4)
-    np.testing.assert_allclose(heard.no_speech, jax.nn.softmax(logits_V)[SYMBOLS.no_speech], rtol=1e-4)
+    np.testing.assert_allclose(heard.languages[0], want, rtol=1e-4)
+    np.testing.assert_allclose(heard.no_speech[0], jax.nn.softmax(logits_V)[SYMBOLS.no_speech], rtol=1e-4)
     assert small.language(heard) == ["en", "de"][int(np.argmax(want))]
     assert small(SOUND[:WINDOW]).language == small.language(heard)
 
@@ -116,7 +116,7 @@ class Scripted(Transcriber):
 
     def hear(self, audio_S):
         self.windows.append(len(audio_S))
-        return type("Heard", (), {"no_speech": self.no_speech, "languages": [1.0, 0.0]})
+        return type("Heard", (), {"no_speech": [self.no_speech], "languages": [[1.0, 0.0]]})
 
     def _written(self, heard, prompt, beams, temperature, samples, seed):
         self.prompts.append(prompt)
