@@ -126,3 +126,9 @@ def test_scaling_is_measured_by_layers_ways_and_processes():
 def test_steps_with_large_tables_are_measured_by_their_rows():
     case = report("embedding_tables.py")["cases"]["tables"]
     assert {"lazy 1000", "lazy 10000", "dense 1000"} == case["us"].keys()
+
+
+@pytest.mark.thorough
+def test_dilated_convolutions_are_measured_in_five_forms():
+    [case] = report("dilated_convolution.py")["cases"].values()
+    assert case["times_of_xla"].keys() == {"products", "unfolded", "folded", "mixed"}
