@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from jaxmodels import Experiment, optim
 from jaxmodels.data.datasets.tinyshakespeare import ALPHABET, decode, encode, tinyshakespeare
 from jaxmodels.data.pipeline import WindowPipeline
-from jaxmodels.models.rnn import RNN, Cell
+from jaxmodels.layers.recurrent import Cell
+from jaxmodels.models.rnn import RNN
 from jaxmodels.tasks.language import decoder, next_token
 
 

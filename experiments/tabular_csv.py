@@ -9,6 +9,9 @@ missing; categories have a feature each; ids, free text and constant columns are
 and --categories choose otherwise. Rows are drawn by --seed for validation, which chooses the checkpoint, and
 for the test.
 
+--model takes mlp, resnet and ft_transformer; the two last make a vector of each column, of numbers by waves
+(arXiv:2203.05556), and take longer: a rate of 5e-4 suits them.
+
 Baseline: scikit-learn's gradient-boosted trees on the same rows and columns.
 
 Result: on California housing a root mean squared error of 52,318 dollars on 3,096 test rows (trees 48,215) in
@@ -32,7 +35,10 @@ from jaxmodels.data.learned import learned
 from jaxmodels.data.libraries import library
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.data.split import part_of
+from jaxmodels.layers.table_embedding import Field
+from jaxmodels.models.ft_transformer import FTTransformer
 from jaxmodels.models.mlp import MLP
+from jaxmodels.models.tabular_resnet import TabularResNet
 from jaxmodels.tasks import classify, regress
 
 
@@ -44,14 +50,17 @@ class Config:
     ignore: tuple[str, ...] = ()  # columns
     numbers: tuple[str, ...] = ()  # columns that are numbers, whatever they look like
     categories: tuple[str, ...] = ()  # columns that are categories
+    model: Literal["mlp", "resnet", "ft_transformer"] = "mlp"
     held_out: float = 0.15  # share of the rows for validation, and another one for the test
     seed: int = 0
     epochs: int = 60
     batch: int = 128
     lr: float = 1e-3  # peak
     weight_decay: float = 0.01
-    hidden: tuple[int, ...] = (256, 256)
-    dropout: float = 0.1
+    hidden: tuple[int, ...] = (256, 256)  # of the mlp
+    width: int = 96  # of the others
+    depth: int = 3  # of the others
+    dropout: float = 0.1  # of hidden units
 
 
 def warn(text: str) -> None:
@@ -115,7 +124,18 @@ def build(config: Config) -> Experiment:
         return {"features": schema.features(row)}
 
     row: Any = {"fields": schema.fields, "settings": lambda: {"table": schema.as_json()}}
-    model = MLP(config.hidden, len(schema.classes) or 1, dropout=config.dropout)
+    outputs = len(schema.classes) or 1
+    fields = tuple(
+        Field("category" if column.kind == "category" else "number", column.width) for column in schema.used
+    )
+    sizes = {"width": config.width, "depth": config.depth, "hidden_dropout": config.dropout}
+    model: Any = {
+        "mlp": lambda: MLP(config.hidden, outputs, dropout=config.dropout),
+        "resnet": lambda: TabularResNet(fields, outputs, "periodic", hidden_width=2 * config.width, **sizes),
+        "ft_transformer": lambda: FTTransformer(
+            fields, outputs, "periodic", hidden_width=4 * config.width // 3, **sizes
+        ),
+    }[config.model]()
     if schema.classes:
         task = classify.classify(model, inputs="features")
         predictor = classify.predictor(

@@ -26,6 +26,7 @@ from jaxmodels.models.cnn import CNN
 from jaxmodels.models.conformer import Conformer
 from jaxmodels.models.convnext import ConvNeXt
 from jaxmodels.models.dbn import DBN
+from jaxmodels.models.deepar import DeepAR
 from jaxmodels.models.deepfm import DeepFM
 from jaxmodels.models.detr import DETR
 from jaxmodels.models.dit import DiT
@@ -55,6 +56,7 @@ from jaxmodels.models.rnn import RNN, RNNClassifier
 from jaxmodels.models.sasrec import SASRec
 from jaxmodels.models.t5 import T5
 from jaxmodels.models.tabular_resnet import TabularResNet
+from jaxmodels.models.tcn import TCNForecaster
 from jaxmodels.models.textcnn import TextCNN
 from jaxmodels.models.transformer import Transformer
 from jaxmodels.models.two_tower import Tower, TwoTower
@@ -82,6 +84,7 @@ from jaxmodels.tasks.gan import gan
 from jaxmodels.tasks.greedy import greedy
 from jaxmodels.tasks.in_batch import in_batch
 from jaxmodels.tasks.language import next_token
+from jaxmodels.tasks.likelihood import likelihood
 from jaxmodels.tasks.lora import lora
 from jaxmodels.tasks.mae import mae
 from jaxmodels.tasks.masked import masked
@@ -91,6 +94,7 @@ from jaxmodels.tasks.penalty import penalised
 from jaxmodels.tasks.perceptron import perceptron
 from jaxmodels.tasks.pretrained import start_from
 from jaxmodels.tasks.projection import Projected
+from jaxmodels.tasks.quantiles import quantile_forecasts, quantiles
 from jaxmodels.tasks.question_answering import question_answering
 from jaxmodels.tasks.regress import regress
 from jaxmodels.tasks.set_prediction import set_prediction
@@ -347,6 +351,7 @@ DETECTOR = DETR(
 GOOGLENET = GoogLeNet(
     K, auxiliary=True, stem=(4,), stages=((google(3, 2, 3, 2, 2, 2),), (google(3, 2, 3, 2, 2, 2),) * 4)
 )
+CONVOLUTIONS = TCNForecaster(3, 3, widths=(4, 4), dropout=0.2)
 INCEPTION_TIME = InceptionTime(K, depth=3, width=3, kernels=(4, 2))
 CODER = Autoencoder(64, (7,), 3, code_activation=nn.sigmoid)
 MACHINES = RBM(64, 6), RBM(6, 4)
@@ -507,6 +512,10 @@ NOT_HERE = {
     "tasks.gathered": "a task whose tables are gathered rows; training/test_lazy_step.py",
     "tasks.mup": "a task that starts and scales its model by width; tasks/test_mup.py",
     "tasks.recommend": "where a recommender places an item, for scores on the host",
+    **{
+        f"tasks.{name}": "a distribution of tasks.likelihood; tasks/test_likelihood.py"
+        for name in ("gaussian", "student_t", "negative_binomial")
+    },
     "tasks.keys": "random keys from an example's content",
     "tasks.ranking": "metrics of logits",
     "tasks.requirements": "what a batch must hold",
@@ -694,6 +703,19 @@ TINY = [
     forecaster(
         "patchtst-dropout",
         PatchTST(3, 4, 2, 2, width=8, depth=1, heads=2, hidden_width=12, norm="layer", dropout=0.2),
+        random=True,
+    ),
+    Tiny(
+        name="tcn-quantiles-dropout",
+        task=quantiles(CONVOLUTIONS, (0.1, 0.5, 0.9)),
+        batch=series(),
+        outputs=quantile_forecasts(CONVOLUTIONS),
+        random=True,
+    ),
+    Tiny(
+        name="deepar-dropout",
+        task=likelihood(DeepAR(3, "student_t", width=4, depth=2, dropout=0.2)),
+        batch=series(2),
         random=True,
     ),
     Tiny(

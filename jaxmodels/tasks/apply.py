@@ -69,6 +69,18 @@ def call_options(batch: Any) -> dict[str, Any]:
     return {**options, "weight": batch["weight"]} if "weight" in batch else options
 
 
+def known_of(model: nn.Module, batch: Any) -> dict[str, Any]:
+    """The argument known_BTK from a batch that has "known", columns whose future is known."""
+    if "known" not in batch:
+        return {}
+    if "known_BTK" not in inspect.signature(type(model).__call__).parameters:
+        raise ValueError(
+            f'got a batch with "known" for {type(model).__name__}; expected a model whose call takes '
+            "known_BTK. Leave out the known columns, or take a model that reads them"
+        )
+    return {"known_BTK": batch["known"]}
+
+
 def table_sizes(
     run: Callable[[Any, Any, Any], Any], params: Any, extra: Any, batch: Any
 ) -> tuple[Any, dict[str, int]]:

@@ -5,7 +5,6 @@ Dimensions: B windows, L steps of history, H of the horizon, T = L + H, C series
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
-from jaxmodels.tasks.apply import apply, init_from
+from jaxmodels.tasks.apply import apply, init_from, known_of
 from jaxmodels.tasks.requirements import finite, weights
 
 
@@ -28,7 +27,7 @@ def forecast(model: nn.Module) -> Task:
     plain_init = init_from(model, "history")
 
     def init(key, batch):
-        known = _known(model, batch)
+        known = known_of(model, batch)
         if not known:
             return plain_init(key, batch)
         extra = dict(model.init(key, batch["history"], **known))
@@ -77,16 +76,5 @@ def forecasts(model: nn.Module) -> Callable[[Any, Any, Any], jax.Array]:
 
 
 def _forecast(model: nn.Module, params: Any, extra: Any, batch: Any, keys_B: Any) -> tuple[jax.Array, Any]:
-    known = _known(model, batch)
+    known = known_of(model, batch)
     return apply(model, params, extra, batch["history"], keys_B, weight=batch["weight"], **known)
-
-
-def _known(model: nn.Module, batch: Any) -> dict[str, Any]:
-    if "known" not in batch:
-        return {}
-    if "known_BTK" not in inspect.signature(type(model).__call__).parameters:
-        raise ValueError(
-            f'got a batch with "known" for {type(model).__name__}; expected a model whose call takes '
-            "known_BTK. Leave out the known columns, or take a model that reads them"
-        )
-    return {"known_BTK": batch["known"]}

@@ -80,3 +80,18 @@ def test_the_loaded_model_gives_what_the_command_gives(runs, tmp_path, capsys):
     assert [answer.values["class"] for answer in answers] == ["large", "small"]
     assert model.require_predictor().fields == ("size", "town")
     assert "got a row without 'size'" in model([{"town": "Bonn"}])[0].error
+
+
+@pytest.mark.parametrize("model", ["resnet", "ft_transformer"])
+def test_other_models_read_the_same_columns(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with open("flats.csv", "w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows(120)])
+    words = ["--file", "flats.csv", "--target", "price", "--ignore", "kind", "--model", model, "--width", "8"]
+    words += ["--depth", "1", "--epochs", "8", "--batch", "16", "--lr", "0.03", "--mesh", "data=1"]
+    assert cli.main(["train", FILE, *words, "--folder", "run", "--quiet"]) == 0
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["metrics"]["test/rmse"] < 0.6 * np.std([row[-1] for row in rows()])
+    model = jaxmodels.load("run", mesh="data=1")
+    lacking, there = model([{"town": "Bonn", "size": None}, {"town": "Bonn", "size": 40}])
+    assert not lacking.error and not there.error and lacking.values != there.values

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodels.models.rnn import RNN, Layer, RNNClassifier, lstm_large, lstm_medium
+from jaxmodels.layers.recurrent import Layer
+from jaxmodels.models.rnn import RNN, RNNClassifier, lstm_large, lstm_medium
 
 B, T, V, M, L, K = 3, 6, 11, 8, 2, 4
 SIZES = {"vocabulary": V, "width": M, "depth": L}
