@@ -509,6 +509,7 @@ NOT_HERE = {
     "tasks.ctc_decoding": "searches in what a model of frames says",
     "tasks.cross_entropy": "the loss of tasks.language and tasks.translate, over chunks of the vocabulary",
     "tasks.face_detection": "a cascade of trained networks, on the host",
+    "tasks.forecaster": "a person's table in, forecasts out; inference/test_forecasts.py",
     "tasks.gathered": "a task whose tables are gathered rows; training/test_lazy_step.py",
     "tasks.mup": "a task that starts and scales its model by width; tasks/test_mup.py",
     "tasks.recommend": "where a recommender places an item, for scores on the host",

@@ -11,6 +11,7 @@ from jaxmodels.console import Console, number
 
 if TYPE_CHECKING:
     from jaxmodels.commands.predict import Predicted
+    from jaxmodels.inference.model import Model
 
 BLOCK = 200  # rows of a table
 WIDTH = 60  # characters of a cell
@@ -44,6 +45,24 @@ def show(console: Console, predicted: Iterator[Predicted], table: str) -> int:
     if table:
         console.say(f"{table}: {count:,} rows, {faults:,} of them with an error", "bold")
     return faults
+
+
+def show_forecast(console: Console, model: Model, table: str, horizon: int, out: str) -> dict[str, Any]:
+    """Prints the steps after a table of series, or where they are written; gives them as JSON."""
+    from jaxmodels.inference.forecasts import forecast
+
+    if not table:
+        raise ValueError("predict: got --horizon without --table; expected both. Give --table FILE")
+    with console.busy("forecasting"):
+        found = forecast(model, table, horizon=horizon, out=out)
+    rows = [[_text("", value, WIDTH) for value in row] for row in zip(*found.columns.values(), strict=True)]
+    if found.path:
+        console.say(
+            f"{found.path}: {len(rows):,} steps" + f"; drawn in {found.picture}" * bool(found.picture), "bold"
+        )
+    else:
+        console.table("", [*found.columns], rows[:BLOCK], left=True)
+    return {"forecast": found.columns, "path": found.path, "picture": found.picture}
 
 
 def _line(report: dict[str, Any]) -> str:

@@ -111,7 +111,7 @@ def _repeated_text(argv: list[str]) -> list[str]:
     PredictOptions,
     CheckpointOptions,
     usage="RUN INPUT… [-o out.csv]",
-    also={"RUN --text TEXT …": "predict for texts"},
+    also={"RUN --text TEXT …": "predict for texts", "RUN --table FILE --horizon N": "forecast series"},
     note=f"{CODE} --json prints a line of JSON for each input. The exit status is 1 where an input could not "
     "be used; the others are answered.",
     reads=True,
@@ -122,15 +122,18 @@ def predict(line: CommandLine, console: Console, options: dict[str, Any]) -> End
 
     The model is a run's, or one in a folder of weights. Images get drawings too.
     """
-    from jaxmodels.cli.answers import show
+    from jaxmodels.cli.answers import show, show_forecast
     from jaxmodels.commands.predict import goes_to_table, open_model, predictions, row_of
 
     run, *files = line.operands
     where = {name: options.pop(name) for name in CheckpointOptions.__dataclass_fields__}
     texts, out = options.pop("text"), options.pop("out")
     row = row_of(options.pop("question"), options.pop("context"))
+    table, horizon = options.pop("table"), options.pop("horizon")
     with console.busy(f"loading {run}"):
         model = open_model(run, warn=console.warn, **where)
+    if table or horizon:
+        return Ended(show_forecast(console, model, table, horizon, out), DONE)
     found = predictions(model, files, texts=texts, rows=row, out=out, **options)
     faults = show(console, found, out if goes_to_table(out) else "")
     return Ended(None, FAILED if faults else DONE)

@@ -33,9 +33,14 @@ class PredictOptions:
     """A question, for a model that finds answers in --context."""
     context: str = ""
     """The text in which the answer is looked for."""
+    table: str = ""
+    """A table of series with its times, for a model that forecasts them."""
+    horizon: int = 0
+    """Steps that are forecast after --table; 0 is as many as the model was trained for."""
     out: str = ""
     """A table of the inputs with the answers as further columns: a path in .csv, .tsv, .jsonl or .parquet;
-    or a folder for drawings, by default `predictions` in the run's folder."""
+    or a folder for drawings, by default `predictions` in the run's folder.
+    With --table the forecast, beside which its drawing goes."""
 
 
 class Predicted(NamedTuple):

@@ -5,7 +5,7 @@ Dimensions: N times, C series, K columns that are known ahead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +27,19 @@ class Series(NamedTuple):
     known_NK: np.ndarray
     """float32; K is 0 without such columns."""
     names: tuple[str, ...]
+
+    def filled(self) -> np.ndarray:
+        """Each missing value replaced by the last one before it, 0 where there is none, as windows do."""
+        return filled(self.value_NC)
+
+    def ahead(self, steps: int) -> np.ndarray:
+        """The next times, in the even steps of those before."""
+        if len(self.time_N) < 2:
+            raise ValueError(
+                f"got {len(self.time_N)} times; expected two or more, which say how far apart the next are. "
+                "Add rows"
+            )
+        return self.time_N[-1] + np.arange(1, steps + 1) * np.diff(self.time_N).min()
 
 
 class Scaler(NamedTuple):
@@ -112,14 +125,34 @@ def from_table(
     return Series(value_NC, time_N, known_NK, tuple(series))
 
 
-def fitted(name: str, train_NC: np.ndarray, names: Sequence[str]) -> Scaler:
+def filled(value_NC: np.ndarray) -> np.ndarray:
+    """Each missing value (nan) replaced by the last one before it; 0 where there is none."""
+    last_NC = np.where(np.isnan(value_NC), -1, np.arange(len(value_NC))[:, None])
+    last_NC = np.maximum.accumulate(last_NC, 0)
+    return np.where(last_NC < 0, 0, np.take_along_axis(value_NC, last_NC.clip(0), 0)).astype(np.float32)
+
+
+def times_ahead(column: np.ndarray, steps: int) -> list[str] | list[float]:
+    """The next times of a table's column, as they are written: 2024-05, 2024-05-01 or 2024-05-01 13:00:00."""
+    time_N = _times(column, "the times")
+    ahead_N = Series(np.zeros((0, 0)), time_N, np.zeros((0, 0)), ()).ahead(steps)
+    if ahead_N.dtype.kind != "M":
+        return ahead_N.tolist()
+    both_N = np.concatenate([time_N, ahead_N])
+    if (both_N.astype("datetime64[D]") == both_N).all() and np.datetime_data(both_N.dtype)[0] != "M":
+        ahead_N = ahead_N.astype("datetime64[D]")
+    return [str(time).replace("T", " ") for time in ahead_N]
+
+
+def fitted(name: str, train_NC: np.ndarray | Callable[[], np.ndarray], names: Sequence[str]) -> Scaler:
     """The Scaler of the training span, without missing values, which a run keeps (see data/learned.py).
 
-    name: of the data, one for each scaler of an experiment.
+    name: of the data, one for each scaler of an experiment. train_NC: also a function, which is not called
+        where the run has the scaler.
     """
 
     def compute() -> dict[str, list[float]]:
-        x_NC = np.asarray(train_NC, np.float64)
+        x_NC = np.asarray(train_NC() if callable(train_NC) else train_NC, np.float64)
         for c, series in enumerate(names):
             values = x_NC[:, c][~np.isnan(x_NC[:, c])]
             if not len(values) or (values == values[0]).all():

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxmodels.data.order import Remainder
 from jaxmodels.data.pipeline import ArrayPipeline
+from jaxmodels.data.series import filled
 from jaxmodels.runs.learned import remembering
 
 Tables = Sequence[Mapping[str, np.ndarray]]
@@ -68,7 +69,7 @@ class SeriesWindows(ArrayPipeline):
             raise ValueError("SeriesWindows: got no table; expected one or more. Give some")
         for table in tables:
             self._check(table)
-        value_NC = np.concatenate([_filled(np.asarray(table["value"], np.float32)) for table in tables])
+        value_NC = np.concatenate([filled(np.asarray(table["value"], np.float32)) for table in tables])
         observed_NC = np.concatenate([~np.isnan(np.asarray(table["value"])) for table in tables])
         arrays = {"value": value_NC, "observed": observed_NC.astype(np.float32)}
         if self._known:
@@ -133,10 +134,3 @@ class SeriesWindows(ArrayPipeline):
         """The data and its batches, in one phrase."""
         kind = f"{self._series:,} series, {self.history:,} steps and the {self.horizon:,} after them"
         return f"{kind}: {super().describe()}"
-
-
-def _filled(value_NC: np.ndarray) -> np.ndarray:
-    """Each missing value replaced by the last one before it; 0 where there is none."""
-    last_NC = np.where(np.isnan(value_NC), -1, np.arange(len(value_NC))[:, None])
-    last_NC = np.maximum.accumulate(last_NC, 0)
-    return np.where(last_NC < 0, 0, np.take_along_axis(value_NC, last_NC.clip(0), 0)).astype(np.float32)

@@ -87,18 +87,20 @@ def futures(
     """For Evaluation.predict: (params, extra, batch) to `samples` futures of each window, BSHC.
 
     Each step is drawn given the steps drawn before it, in one compiled loop; the keys are those of the
-    history, so a window's futures do not depend on its batch. horizon: the model's own if None.
+    history, so a window's futures do not depend on its batch. horizon: the model's own if None; a batch with
+    "ahead" (BH) has another.
     """
     if samples < 1 or (horizon is not None and horizon < 1):
         raise ValueError(
             f"futures: got {samples} samples and a horizon of {horizon}; expected 1 or more. Raise it."
         )
     draw = _distribution(model).draw
-    steps: int = getattr(model, "horizon", 1) if horizon is None else horizon
+    own: int = getattr(model, "horizon", 1) if horizon is None else horizon
 
     def predict(params, extra, batch):
         history_BLC = batch["history"]
         B, L, C = history_BLC.shape
+        steps = batch["ahead"].shape[1] if "ahead" in batch else own
         variables = {"params": params, **extra}
         keys_B = content_keys(history_BLC)
         dtype = jax.tree.leaves(params)[0].dtype

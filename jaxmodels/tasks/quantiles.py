@@ -80,4 +80,4 @@ def quantile_forecasts(model: nn.Module) -> Callable[[Any, Any, Any], jax.Array]
 
 def _quantiles(model: nn.Module, params: Any, extra: Any, batch: Any, keys_B: Any) -> tuple[jax.Array, Any]:
     known = known_of(model, batch)
-    return apply(model, params, extra, batch["history"], keys_B, weight=batch["weight"], **known)
+    return apply(model, params, extra, batch["history"], keys_B, weight=batch.get("weight"), **known)

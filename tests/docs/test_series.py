@@ -29,3 +29,18 @@ def test_a_table_of_ones_own_is_forecast_better_than_by_its_last_season(tmp_path
     assert metrics["test/mase"] < 0.9 * metrics["test/seasonal_naive_mase"]
     kept = json.loads(Path("run/learned.json").read_text())
     assert abs(np.array(re.findall(r"[\d.]+", str(kept)), float) - 100).min() < 1  # the mean of the shop
+    Path("sales.csv").rename("new.csv")  # what the run needs of its training data is in its folder
+    words = ["predict", "run", "--table", "new.csv", "-o", "forecast.csv", "--mesh", "data=1"]
+    assert cli.main([*words, "--horizon", "5", "--quiet"]) == 0
+    lines = Path("forecast.csv").read_text().splitlines()
+    assert lines[0] == "date,shop,online" and [line[:10] for line in lines[1:]] == [
+        str(np.datetime64("2024-10-27") + n) for n in range(5)
+    ]
+    told = np.array([[float(x) for x in line.split(",")[1:]] for line in lines[1:]])
+    season = np.sin(2 * np.pi * np.arange(300, 305) / 7)[:, None] * [10, 4] + [100, 50]
+    assert abs(told - season).mean() < 1.5
+    assert Path("forecast.png").read_bytes()[:4] == b"\x89PNG"
+    capsys.readouterr()
+    assert cli.main([*words, "--horizon", "8"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "got a horizon of 8 steps; expected 1 to 7, those that the model was trained" in said

@@ -53,8 +53,14 @@ def airline(
 def months(*, folder: locate.PathLike | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(passengers in thousands, N x 1; month of the year, one-hot N x 12) of all months, float32."""
     series = _read(locate.folder("ucr", folder) / "Airline")
-    month_N = series.time_N.astype("datetime64[M]").astype(np.int64) % 12
-    return series.value_NC, np.eye(12, dtype=np.float32)[month_N]
+    return series.value_NC, month_of(series.time_N)
+
+
+def month_of(time_N: np.ndarray) -> np.ndarray:
+    """The month of the year, one-hot N x 12, float32."""
+    if time_N.dtype.kind != "M":
+        raise ValueError(f"got the times {time_N[:3]} …; expected months, as 1961-01. Write them so")
+    return np.eye(12, dtype=np.float32)[time_N.astype("datetime64[M]").astype(np.int64) % 12]
 
 
 @cache
