@@ -192,5 +192,5 @@ def test_a_loop_of_ones_own_does_what_its_page_says(capsys):
 def test_python_on_other_pages_is_run_by_other_tests():
     """use.md by test_serving.py and test_export.py, others by tests so named; README above."""
     with_python = {page.name for page in PAGES if "```python" in page.read_text()}
-    others = {"use.md", "speech.md", "recommendation.md", "series.md"}
+    others = {"use.md", "speech.md", "recommendation.md", "series.md", "tables.md"}
     assert with_python <= {"README.md", "tutorial.md", "runs.md", "own_loop.md", *others}
