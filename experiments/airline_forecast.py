@@ -10,7 +10,7 @@ jaxmodels predict runs/airline_forecast --table Airline.csv --horizon 24 -o fore
 
 Result: on the 13 windows of the test years MASE 0.58 (seasonal naive 1.76), sMAPE 3.7 (12.2) and CRPS 13.1
 (51.5) thousand passengers; the intervals of 90 % hold 96 % of the values. 65 s on two cores of an AMD EPYC
-virtual machine with other work.
+virtual machine with other work. statsforecast's AutoETS, which sees all months before, has 1.41 and 9.3.
 """
 
 from dataclasses import dataclass

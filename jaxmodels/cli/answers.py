@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaxmodels.console import Console, number
 
 if TYPE_CHECKING:
-    from jaxmodels.commands.predict import Predicted
-    from jaxmodels.inference.model import Model
+    from jaxmodels.commands.predict import Forecast, Predicted
 
 BLOCK = 200  # rows of a table
 WIDTH = 60  # characters of a cell
@@ -47,14 +46,8 @@ def show(console: Console, predicted: Iterator[Predicted], table: str) -> int:
     return faults
 
 
-def show_forecast(console: Console, model: Model, table: str, horizon: int, out: str) -> dict[str, Any]:
+def show_forecast(console: Console, found: Forecast) -> dict[str, Any]:
     """Prints the steps after a table of series, or where they are written; gives them as JSON."""
-    from jaxmodels.inference.forecasts import forecast
-
-    if not table:
-        raise ValueError("predict: got --horizon without --table; expected both. Give --table FILE")
-    with console.busy("forecasting"):
-        found = forecast(model, table, horizon=horizon, out=out)
     rows = [[_text("", value, WIDTH) for value in row] for row in zip(*found.columns.values(), strict=True)]
     if found.path:
         console.say(

@@ -123,7 +123,7 @@ def predict(line: CommandLine, console: Console, options: dict[str, Any]) -> End
     The model is a run's, or one in a folder of weights. Images get drawings too.
     """
     from jaxmodels.cli.answers import show, show_forecast
-    from jaxmodels.commands.predict import goes_to_table, open_model, predictions, row_of
+    from jaxmodels.commands.predict import forecast, goes_to_table, open_model, predictions, row_of
 
     run, *files = line.operands
     where = {name: options.pop(name) for name in CheckpointOptions.__dataclass_fields__}
@@ -133,10 +133,11 @@ def predict(line: CommandLine, console: Console, options: dict[str, Any]) -> End
     with console.busy(f"loading {run}"):
         model = open_model(run, warn=console.warn, **where)
     if table or horizon:
-        return Ended(show_forecast(console, model, table, horizon, out), DONE)
-    found = predictions(model, files, texts=texts, rows=row, out=out, **options)
-    faults = show(console, found, out if goes_to_table(out) else "")
-    return Ended(None, FAILED if faults else DONE)
+        with console.busy("forecasting"):
+            found = forecast(model, table, horizon=horizon, out=out)
+        return Ended(show_forecast(console, found), DONE)
+    answers = predictions(model, files, texts=texts, rows=row, out=out, **options)
+    return Ended(None, FAILED if show(console, answers, out if goes_to_table(out) else "") else DONE)
 
 
 @command(

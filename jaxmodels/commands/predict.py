@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxmodels.options import CheckpointOptions
 
 if TYPE_CHECKING:
+    from jaxmodels.inference.forecasts import Forecast
     from jaxmodels.inference.inputs import Given
     from jaxmodels.inference.model import Answer, Model
 
@@ -77,6 +78,8 @@ def predict(
     question: str = PredictOptions.question,
     context: str = PredictOptions.context,
     rows: Sequence[Mapping[str, Any]] = (),
+    table: str | Path = PredictOptions.table,
+    horizon: int = PredictOptions.horizon,
     out: str | Path | None = PredictOptions.out,
     step: int = CheckpointOptions.step,
     mesh: str = CheckpointOptions.mesh,
@@ -87,9 +90,12 @@ def predict(
 
     run: also a folder of weights. files: images, sounds, texts or tables, as the model reads them, or folders
         of them. rows: of a table, as dicts. out: see PredictOptions.
+    table, horizon: of series that are forecast; the one answer is then {"columns", "path", "picture"}.
     An input that cannot be used has "error" in place of values; "picture" is the path of a drawing.
     """
     model = open_model(run, step=step, mesh=mesh, precision=precision, warn=warn)
+    if table or horizon:
+        return [forecast(model, table, horizon=horizon, out=out)._asdict()]
     texts = (text,) if isinstance(text, str) else tuple(text)
     rows = [*rows, *row_of(question, context)]
     found = predictions(model, files, out=out, texts=texts, lines=lines, column=column, rows=rows)
@@ -101,6 +107,15 @@ def open_model(run: str | Path, **where: Any) -> Model:
     from jaxmodels.inference.load import load
 
     return load(run, **where)
+
+
+def forecast(model: Model, table: str | Path, *, horizon: int = 0, out: str | Path | None = "") -> Forecast:
+    """The steps that follow a table of series; see inference.forecasts."""
+    from jaxmodels.inference.forecasts import forecast
+
+    if not table:
+        raise ValueError("predict: got --horizon without --table; expected both. Give --table FILE")
+    return forecast(model, table, horizon=horizon, out=out or "")
 
 
 def goes_to_table(out: str | Path | None) -> bool:
