@@ -6,8 +6,10 @@ Errors are in standard deviations of the training span, over every window of the
 network and its dropout are the authors' for this data set; batches of 16 and a higher rate, in place of 128
 and 1e-4, learn in six passes in place of a hundred. Rate and passes were chosen on the validation months.
 
-Result: test MSE 0.379 and MAE 0.402, short of the published MSE of 0.370, in 3 min on two cores of an
-AMD EPYC virtual machine with other work.
+Result: test MSE 0.379 and MAE 0.402 in 3 min on two cores of an AMD EPYC virtual machine with other work.
+The authors' log for this history of 336 steps has an MSE of 0.375 (0.370 is with 512), without the last 97 of
+the 2,785 windows, as their loader drops a last batch that is not full. Those are harder: with the authors'
+rate and batch the MSE was, after 11 passes, 0.382 over all windows and 0.378 over the others.
 """
 
 from dataclasses import dataclass
@@ -46,5 +48,5 @@ def build(config: Config) -> Experiment:
         eval_every=3 * epoch,
         checkpoint_every=epoch,
         seed=config.seed,
-        baselines=lambda: {"published": {"test/mse": 0.370}},
+        baselines=lambda: {"published": {"test/mse": 0.375}},
     )
