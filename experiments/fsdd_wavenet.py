@@ -34,8 +34,8 @@ ORDER = 16  # of linear prediction
 @dataclass(frozen=True, kw_only=True)
 class Config:
     seed: int = 0
-    steps: int = 1_500
-    batch: int = 12
+    steps: int = 2_000
+    batch: int = 4
     width: int = 32
     skip: int = 64
     stacks: int = 2  # of the dilations 1, 2, 4, ..., 256

@@ -189,17 +189,19 @@ class WaveNet(Model):
         x_BM, after = self.embedded(x_B), []
         total: Any = 0.0
         for layer, queue, condition in zip(self.layers, queues, conditions, strict=True):
-            place = time % layer.dilation
-            past_BM = jax.lax.dynamic_index_in_dim(queue, place, 0, keepdims=False)
-            after.append(jax.lax.dynamic_update_index_in_dim(queue, x_BM, place, 0))
+            # Read after it is written: XLA would copy a queue that is read before, at every sample.
+            d = layer.dilation
+            queue = jax.lax.dynamic_update_index_in_dim(queue, x_BM, time % (d + 1), 0)
+            past_BM = jax.lax.dynamic_index_in_dim(queue, (time + 1) % (d + 1), 0, keepdims=False)
+            after.append(queue)
             more, skip = layer.one(x_BM, past_BM, condition)
             total = total + skip
             x_BM = x_BM if more is None else x_BM + more
         return self.said(total), after
 
     def start(self, batch: int, dtype: Any = jnp.float32) -> list[jax.Array]:
-        """Empty queues: of each layer its last `dilation` inputs (dilation, B, M)."""
-        return [jnp.zeros((d, batch, self.width), dtype) for d in self.dilations]
+        """Empty queues: of each layer its newest input and the `dilation` before it (dilation + 1, B, M)."""
+        return [jnp.zeros((d + 1, batch, self.width), dtype) for d in self.dilations]
 
     @property
     def silence(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,3 +145,13 @@ def test_draws_of_a_mixture_are_distributed_as_it_says():
     chance = float(jax.nn.softmax(parameters[:2])[1])
     assert abs((drawn > 0).mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / 4000)
     assert abs(np.median(drawn[drawn > 0]) - 0.4) < 0.01
+
+
+def test_no_queue_is_copied_while_sounds_are_generated():
+    """Else a sample would cost as much as its receptive field is long."""
+    model = WaveNet((37, 1), 6, 5, levels=8)
+    x, keys_B = jnp.zeros((2, 4), jnp.int32), jax.random.split(jax.random.key(0), 2)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), x))
+    program = jax.jit(lambda params: generate(model, params, keys_B, 16)).lower(params).compile().as_text()
+    assert "f32[38,2,6]" in program
+    assert len(re.findall(r"f32\[38,2,6\]\S* copy\(", program)) <= 1  # of the empty queue, before the loop
