@@ -73,3 +73,24 @@ def test_the_folder_that_is_written_gives_transformers_the_same_greedy_tokens(tr
             got = np.asarray(found.tokens_BKN)[0, 0, : int(found.count_BK[0, 0])].tolist()
             plain = [token for token in want if token not in (*prompt, symbols.end)]
             assert got == plain, clip.name
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("beams", [0, 5])
+def test_few_words_of_real_recordings_are_wrong(transcriber, real, beams):
+    """By transformers' normalisation of English, without its table of spellings: `-s` prints the rate.
+
+    The normalisation drops what one text has in brackets, 12 words that are heard.
+    """
+    jiwer = pytest.importorskip("jiwer")
+    normalizer = pytest.importorskip("transformers.models.whisper.english_normalizer")
+    plain = normalizer.EnglishTextNormalizer({})
+    folder = real("ljspeech32")
+    rows = [line.split("|") for line in (folder / "metadata.csv").read_text().splitlines()]
+    texts = [plain(row[-1]) for row in rows]
+    audio = [read_audio(folder / "wavs" / f"{row[0]}.wav", rate=16_000) for row in rows]
+    said = [plain(transcriber(x, beams=beams).text) for x in audio]
+    rate = jiwer.wer(texts, said)
+    words = sum(len(text.split()) for text in texts)
+    print(f"word error rate {rate:.4f} of {words} words, {beams} beams")
+    assert rate < 0.08
