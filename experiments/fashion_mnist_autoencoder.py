@@ -7,6 +7,9 @@ Of Hinton and Salakhutdinov (2006): 784-1000-500-250-30 and back. Differs from t
 and Adam from random weights, where the paper starts logistic units from restricted Boltzmann machines.
 test/squared_error is the sum over an image's pixels, test/neighbours the accuracy of a vote of the 10 nearest
 training images of 10,000 by the code. Restored images are in the run's folder, pictures/.
+
+Result of --epochs 4: squared error 8.81, neighbours 83.2%; 30 principal components 12.24 and 82.3%; 8:53 min
+beside other work; two cores of an AMD EPYC virtual machine, at 81357ff. The whole run was not measured.
 """
 
 from dataclasses import dataclass

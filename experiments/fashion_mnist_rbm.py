@@ -6,6 +6,10 @@ python experiments/fashion_mnist_rbm.py runs/fashion_mnist_rbm        log-likeli
 Grey values are probabilities of black and white pixels, drawn anew at every step. The second command
 estimates the partition function by annealed importance sampling, with its 95% interval. Samples of long
 chains and the weights of the hidden units are in the run's folder, pictures/.
+
+Result of --epochs 6: log Z 677.1 (95%: 676.7 to 677.4), so -250.0 nats a test image of drawn pixels (-250.3
+to -249.6; training images -248.4), 4:16 min beside other work; two cores of an AMD EPYC virtual machine, at
+81357ff. The whole run was not measured.
 """
 
 import sys

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxmodels.layers.slot_cache import SlotCache
 from jaxmodels.models import gpt
 from jaxmodels.models.gpt import GPT, gpt2_small
 
@@ -199,3 +200,16 @@ def test_every_second_layer_sees_its_band_alone(variables):
 def test_a_band_needs_a_token_and_pairs_of_layers(sizes, message):
     with pytest.raises(ValueError, match=rf"GPT: got .*{message}.*; expected a band of at least 1 token"):
         jax.eval_shape(GPT(**{**SIZES, **sizes}).init, jax.random.key(0), TOKENS)
+
+
+@fast
+def test_a_band_holds_in_the_cache_that_serving_uses(variables):
+    model, p = GPT(**SIZES, band=2), in_pairs(variables)
+    slots, logits = SlotCache.empty(model.start(1, T + 4), B).burst(B, T, 4), []
+    one = jax.jit(lambda tokens, slots: model.apply(p, tokens, None, slots, jnp.ones(B, jnp.int32)))
+    for t in range(T):
+        got, recent = one(TOKENS[:, t : t + 1], slots)
+        slots = slots.with_recent(recent)
+        slots = slots.settle().burst(B, T, 4) if t % 3 == 2 else slots
+        logits.append(got)
+    np.testing.assert_allclose(np.concatenate(logits, 1), model.apply(p, TOKENS), rtol=1e-4, atol=1e-4)
