@@ -94,7 +94,8 @@ ARROWS: dict[str, list[str]] = {
         *("training.check_batches", "launch.exit_statuses", "decoding.adapters", "speech"),
     ],
     "speech": [
-        *("speech", "choices", "interfaces", "layers.mel", "decoding"),
+        *("speech", "choices", "interfaces", "keys", "layers.mel", "decoding"),
+        *("convert.load", "convert.piper", "data.formats.json_file"),
     ],
     "serving": [
         *("serving", *CORE, "decoding", "inference", "layers.kv_cache", "layers.slot_cache"),

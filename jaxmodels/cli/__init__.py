@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "trained",
     "generate": "trained",
     "transcribe": "speech",
+    "speak": "speech",
     "recommend": "trained",
     "serve": "serving",
     "report": "trained",

