@@ -184,7 +184,6 @@ def open_voice(path: str | os.PathLike[str]) -> Voice:
             "between phonemes. Get the file again."
         )
     begin, blank, end = (table.pop(mark) for mark in "^_$")
-    noises = {"noise": "noise_scale", "duration_noise": "noise_w"}
     return Voice(
         model,
         params,
@@ -194,10 +193,8 @@ def open_voice(path: str | os.PathLike[str]) -> Voice:
         blank,
         end,
         language,
-        **{
-            ours: _noise(settings, _value(found, "inference", name), getattr(Voice, ours))
-            for ours, name in noises.items()
-        },
+        noise=_noise(settings, _value(found, "inference", "noise_scale"), Voice.noise),
+        duration_noise=_noise(settings, _value(found, "inference", "noise_w"), Voice.duration_noise),
     )
 
 
