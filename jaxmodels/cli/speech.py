@@ -86,14 +86,12 @@ def transcribe(line: CommandLine, console: Console, options: dict[str, Any]) -> 
 def speak(line: CommandLine, console: Console, options: dict[str, Any]) -> Json:
     """Say a text with a voice, into a WAV file."""
     from jaxmodels.commands.speak import speak
-    from jaxmodels.data.formats.audio import wav
-    from jaxmodels.runs.files import write_bytes
 
     voice, *texts = line.operands
-    out = options.pop("out")
+    out = options["out"]
     with console.busy(f"speaking with {voice}"):
-        audio_N, rate, sentences = speak(voice, " ".join(texts), warn=console.warn, **options)
-    write_bytes(out, wav(audio_N, rate))
-    seconds = len(audio_N) / rate
-    console.say(f"{out}: {seconds:.1f} s at {rate:,} samples a second", "bold")
-    return {"voice": voice, "out": out, "seconds": seconds, "rate": rate, "sentences": sentences}
+        spoken = speak(voice, " ".join(texts), warn=console.warn, **options)
+    seconds = len(spoken.audio_N) / spoken.rate
+    console.say(f"{out}: {seconds:.1f} s at {spoken.rate:,} samples a second", "bold")
+    said = {"seconds": seconds, "rate": spoken.rate, "sentences": spoken.sentences}
+    return {"voice": voice, "out": out, **said}

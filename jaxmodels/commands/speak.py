@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,17 @@ class SpeakOptions:
     """The WAV file that is written."""
 
 
+class Spoken(NamedTuple):
+    """A sound, and what is said in it."""
+
+    audio_N: np.ndarray
+    """Samples, float32, -1 to 1."""
+    rate: int
+    """Samples a second."""
+    sentences: list[str]
+    """The symbols of each sentence."""
+
+
 def speak(
     voice: str | os.PathLike[str],
     text: str = "",
@@ -37,13 +48,16 @@ def speak(
     noise: float | None = SpeakOptions.noise,
     duration_noise: float | None = SpeakOptions.duration_noise,
     seed: int = SpeakOptions.seed,
+    out: str | os.PathLike[str] = SpeakOptions.out,
     warn: Any = print,
-) -> tuple[np.ndarray, int, list[str]]:
-    """The samples (N, float32), their rate, and the symbols of each sentence.
+) -> Spoken:
+    """Says a text, or phonemes, and writes the WAV file `out`.
 
     voice: the .onnx file of a voice of Piper, or a folder of Hugging Face's VITS. Of a text's phonemes, those
     that the voice lacks are left out, with a warning; phonemes that are given must be its own.
     """
+    from jaxmodels.data.formats.audio import wav
+    from jaxmodels.runs.files import write_bytes
     from jaxmodels.speech.voice import open_voice
 
     if bool(text.strip()) == bool(phonemes.strip()):
@@ -58,4 +72,5 @@ def speak(
     if not opened.language:
         sentences = [sentence.strip() for sentence in sentences]
     audio_N = opened(sentences, speed=speed, noise=noise, duration_noise=duration_noise, seed=seed)
-    return audio_N, opened.rate, sentences
+    write_bytes(out, wav(audio_N, opened.rate))
+    return Spoken(audio_N, opened.rate, sentences)

