@@ -95,7 +95,6 @@ ARROWS: dict[str, list[str]] = {
     ],
     "speech": [
         *("speech", "choices", "interfaces", "keys", "layers.mel", "decoding"),
-        *("convert.load", "convert.piper", "data.formats.json_file"),
     ],
     "serving": [
         *("serving", *CORE, "decoding", "inference", "layers.kv_cache", "layers.slot_cache"),

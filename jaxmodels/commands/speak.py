@@ -57,8 +57,8 @@ def speak(
     that the voice lacks are left out, with a warning; phonemes that are given must be its own.
     """
     from jaxmodels.data.formats.audio import wav
+    from jaxmodels.inference.voice import open_voice
     from jaxmodels.runs.files import write_bytes
-    from jaxmodels.speech.voice import open_voice
 
     if bool(text.strip()) == bool(phonemes.strip()):
         both = "a text and phonemes" if text.strip() else "neither a text nor phonemes"

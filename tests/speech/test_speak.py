@@ -14,10 +14,10 @@ from jaxmodels import cli
 from jaxmodels.commands.speak import speak
 from jaxmodels.convert.save import save_pretrained
 from jaxmodels.data.formats.audio_file import read_audio
+from jaxmodels.inference.voice import open_voice
 from jaxmodels.models.hifi_gan import HiFiGAN
 from jaxmodels.models.vits import VITS
 from jaxmodels.speech import phonemes
-from jaxmodels.speech.voice import open_voice
 
 LETTERS = "-abcdeh lo'É"
 SETTINGS = {"phonemize": False, "add_blank": True, "normalize": True}
