@@ -2,14 +2,13 @@
 
     pytest -m thorough -n 0 -s tests/speech/test_spoken.py
 
-The sentences are lists 1 and 2 of the Harvard sentences (IEEE, 1969), whose words are hard to guess from those
-beside them.
+The sentences are lists 1 and 2 of the Harvard sentences (IEEE, 1969), whose words are hard to guess from
+those beside them.
 """
 
 from __future__ import annotations
 
 import pytest
-from jaxmodels.speech.load import open_transcriber
 from speech import whisper_tiny
 
 from jaxmodels.inference.transcriber import open_transcriber
