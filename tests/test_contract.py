@@ -5,7 +5,7 @@ is one device's part, and with accumulation one micro-batch, as in the papers th
 agreement with the undivided batch is not asked for, and a test says what holds instead.
 
 Each property that a model can break by itself is tested for every model. What rests on the step and hardly
-on the model is tested for one model in six, each property for others; `pytest -m thorough` adds the rest.
+on the model is tested for one model in twelve, each property for others; `pytest -m thorough` adds the rest.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ STATISTICS = [p for p in ALL if p.values[0].exempt(PARTS) and p.values[0].has_st
 every = pytest.mark.parametrize("tiny", ALL)
 
 
-def some(n: int, instances: list, *, of: int = 6):
-    """One model in six, the n-th of each; the others are thorough. For what hardly depends on the model."""
+def some(n: int, instances: list, *, of: int = 12):
+    """One model in twelve, the n-th; the others are thorough. For what hardly depends on the model."""
     marked = []
     for i, one in enumerate(instances):
         marks = one.marks if i % of == n else [pytest.mark.thorough]
@@ -255,7 +255,7 @@ def test_the_initial_variables_do_not_depend_on_the_values_in_the_batch(tiny):
 # Training
 
 
-@some(1, ALL)
+@some(7, ALL)
 def test_jit_computes_what_plain_python_computes(tiny):
     c = case(tiny)
     arguments = (c.state.params, c.state.extra, tiny.batch, c.keys)
@@ -320,7 +320,7 @@ def test_batch_statistics_are_those_of_each_micro_batch(tiny):
     close(parts.extra, extra)
 
 
-@some(3, [p for p in ALL if p not in STATISTICS])
+@some(9, [p for p in ALL if p not in STATISTICS])
 def test_padding_changes_no_gradient(tiny):
     c = case(tiny)
     whole, metrics = c.step(c.state, batch_at(tiny, 0, [1, 1, 1, 1, 1, 0, 0, 0]))
@@ -385,12 +385,12 @@ def test_four_devices_under_jit_equal_one_though_one_holds_only_padding(tiny):
     agrees_on("data=2,fsdp=2", tiny, "jit", [1, 0, 0, 0, 1, 1, 1, 1])
 
 
-@some(5, SUMS)
+@some(11, SUMS)
 def test_two_devices_under_pmap_equal_one(tiny):
     agrees_on("data=2", tiny, "pmap")
 
 
-@some(5, SUMS)
+@some(11, SUMS)
 def test_two_devices_under_pmap_equal_one_though_one_holds_mostly_padding(tiny):
     agrees_on("data=2", tiny, "pmap", [1, 0, 0, 0, 1, 1, 1, 1])
 
@@ -411,7 +411,7 @@ def test_batch_statistics_under_pmap_are_means_of_each_device(tiny):
 # Evaluation
 
 
-@some(0, ALL)
+@some(6, ALL)
 def test_evaluation_is_deterministic_and_independent_of_how_it_is_compiled(tiny):
     c = case(tiny)
     once = c.evaluate(c.state.params, c.state.extra, tiny.batch)
@@ -430,7 +430,7 @@ def test_no_example_sees_another_in_evaluation(tiny):
     assert changed or tiny.exempt(EVALUATION)  # a part that is told apart may be the same
 
 
-@some(1, [p for p in ALL if p.values[0].outputs], of=3)
+@some(4, [p for p in ALL if p.values[0].outputs], of=6)
 def test_no_output_sees_another_example(tiny):
     c = case(tiny)
     others = np.arange(B) != 3
@@ -440,7 +440,7 @@ def test_no_output_sees_another_example(tiny):
     close(jax.tree.map(lambda x: x[others], after), jax.tree.map(lambda x: x[others], before), atol=1e-6)
 
 
-@some(2, ALL, of=3)
+@some(5, ALL, of=6)
 def test_garbage_in_padding_changes_no_metric(tiny):
     c = case(tiny)
     weight = weighted(tiny.batch["weight"], np.array([1, 1, 0, 1, 1, 1, 0, 0]))

@@ -31,7 +31,8 @@ def agrees(case: Case, axes: str, **options) -> None:
     assert alone(case)[-1] < alone(case)[0] - 0.1  # what is compared has moved
 
 
-@pytest.mark.parametrize(("name", "axes"), first(5, SOME), ids=[f"{name}-{axes}" for name, axes in SOME])
+# The first four split every axis; a thorough one adds a model whose parts are split by the same rules.
+@pytest.mark.parametrize(("name", "axes"), first(4, SOME), ids=[f"{name}-{axes}" for name, axes in SOME])
 def test_ten_losses_on_a_mesh_are_those_of_one_device(name, axes):
     agrees(BY_NAME[name], axes)
 

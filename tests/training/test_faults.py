@@ -344,7 +344,7 @@ def test_a_stopped_command_says_where_it_saved_and_its_status_says_by_what(tmp_p
 @pytest.mark.parametrize("kills", first(1, [2, 20]))
 def test_after_kills_the_parameters_and_the_log_are_those_of_a_run_without_any(kills, tmp_path):
     """SIGKILL at seeded moments, every other one while a checkpoint is being written."""
-    steps = max(300, 30 * kills)
+    steps = max(120, 30 * kills)
     knobs = [
         "--steps",
         steps,
