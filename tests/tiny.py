@@ -175,7 +175,7 @@ def features(F: int = 7, outputs: int = 2) -> dict[str, np.ndarray]:
 
 
 def signs() -> dict[str, np.ndarray]:
-    label_B = np.random.default_rng(1).integers(0, 2, B, dtype=np.int32)
+    label_B = np.random.default_rng(2).integers(0, 2, B, dtype=np.int32)
     return {**{name: features(8)[name] for name in ("features", "weight")}, "label": label_B}
 
 
