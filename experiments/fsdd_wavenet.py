@@ -7,7 +7,7 @@ generated; without, their metrics are left out. Each generated digit has the dig
 duration of a test recording: the model knows where in the recording it is. They are in the run's folder,
 sounds/, and in its report: the digits by a speaker one after the other.
 Beside test/bits_per_sample stand baselines over the same mu-law levels: their frequencies, and linear
-prediction with Laplace-distributed errors whose scale follows the last ones.
+prediction with Laplace-distributed errors whose scale follows the last ones: 7.17 and 5.42 bits a sample.
 """
 
 from dataclasses import dataclass
