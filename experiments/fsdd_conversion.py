@@ -5,7 +5,8 @@ jaxmodels train experiments/fsdd_conversion.py --recogniser runs/fsdd_cnn --spea
 The recogniser and the speakers are finished runs of fsdd_cnn.py and fsdd_speakers.py, which hear the waves of
 converted test recordings; without, their metrics are left out. A recording's take chooses one of the five
 other speakers. The test recordings themselves, through the same spectra and Griffin-Lim, are named as well as
-they were before: 98.3% of the digits, 99.7% of the speakers. In the run's folder, sounds/, and in its report: recordings, each before what it became.
+they were before: 98.3% of the digits, 99.7% of the speakers. In the run's folder, sounds/, and in its report:
+recordings, each before what it became.
 """
 
 from dataclasses import dataclass
