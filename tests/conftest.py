@@ -76,7 +76,10 @@ hypothesis.settings.load_profile("jaxmodels")
 
 
 # The files that take longest begin, so that no process ends with one of them alone.
-FIRST = ("test_contract", "test_faults", "test_benchmarks", "test_accelerator_experiments")
+FIRST = (
+    *("test_contract", "test_faults", "test_processes", "test_benchmarks", "test_accelerator_experiments"),
+    *("test_runner", "test_sweep", "test_experiments", "test_tutorial", "test_verify_resume"),
+)
 
 
 def pytest_collection_modifyitems(config, items):

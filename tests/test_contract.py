@@ -286,7 +286,7 @@ def test_the_keys_matter_where_the_model_is_random_and_nowhere_else(tiny):
     assert (moved(later.opt_state, state.opt_state) > 0) == tiny.random
 
 
-@pytest.mark.parametrize("tiny", first(2, TINY[2::6]), ids=str)  # the step is the same for all
+@pytest.mark.parametrize("tiny", first(1, TINY[2::6]), ids=str)  # the step is the same for all
 def test_a_scan_over_steps_equals_single_steps(tiny):
     c = case(tiny)
     batches = [batch_at(tiny, i) for i in range(5)]
