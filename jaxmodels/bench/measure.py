@@ -71,27 +71,27 @@ def _measured(
         result["refused"]["model_flops_per_call"] = (
             f"{program.loops} loops have a number of trips that is not known; their work is counted once"
         )
-    _put(
+    put_share(
         result,
         "mfu_of_measured_product",
         [flops / t / p for t, p in zip(middles, found["product"], strict=True)],
     )
-    _put(
+    put_share(
         result,
         "bandwidth_of_measured_copy",
         [program.traffic / t / c for t, c in zip(middles, found["copy"], strict=True)],
     )
     if sheet is not None:
         peak = mesh.size * sheet.peak.get(_type(program.flops), sheet.peak["bfloat16"])
-        _put(result, "mfu_of_datasheet", [flops / t / peak for t in middles])
+        put_share(result, "mfu_of_datasheet", [flops / t / peak for t in middles])
         bandwidth = mesh.size * sheet.bandwidth
-        _put(result, "bandwidth_of_datasheet", [program.traffic / t / bandwidth for t in middles])
+        put_share(result, "bandwidth_of_datasheet", [program.traffic / t / bandwidth for t in middles])
     if meter.joules is not None:
         result["joules_per_second"] = meter.joules / meter.seconds
     return result
 
 
-def _put(result: Result, name: str, shares: list[float]) -> None:
+def put_share(result: Result, name: str, shares: list[float]) -> None:
     """The median over rounds of a share of a peak, or why there is none."""
     share = statistics.median(shares)
     if share > 1:

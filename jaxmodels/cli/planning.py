@@ -39,7 +39,7 @@ def find_rate(line: CommandLine, console: Console, options: dict[str, Any]) -> J
     Some steps are trained at a rate that rises; the file's knobs are options too.
     """
     from jaxmodels.analysis import rate_curve
-    from jaxmodels.commands.find_rate import find_rate
+    from jaxmodels.commands.find_rate import find_rate, write
     from jaxmodels.runs.experiment_file import run_name
 
     path = line.operands[0]
@@ -47,7 +47,7 @@ def find_rate(line: CommandLine, console: Console, options: dict[str, Any]) -> J
     name = f"find-rate-{run_name(line.file, line.file.config(**line.knobs))}"
     folder = Path(options.pop("folder") or Path("runs") / name)
     curve = find_rate(line.file, console=console, options=trial, **options, **line.knobs)
-    written = rate_curve.write(path, curve, folder)
+    written = write(path, curve, folder)
     rate_curve.show(path, curve, console)
     knob = next((name for name in ("lr", "learning_rate", "rate") if name in line.knobs), "")
     if knob and curve["steepest"] is not None:

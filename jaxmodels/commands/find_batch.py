@@ -97,7 +97,7 @@ def find_batch(
         return tried[n]
 
     console.say(f"{'batch':>12}  memory of a device, of {in_bytes(limit)}", "dim")
-    fit = _largest(bytes_of, first, unit, limit * used)
+    fit = largest(bytes_of, first, unit, limit * used)
     while fit and not _steps(with_batch(fit), options, console):
         tried[fit] = None
         smaller = [n for n, size in tried.items() if size is not None and n < fit]
@@ -118,7 +118,7 @@ def find_batch(
     }
 
 
-def _largest(bytes_of: Callable[[int], int | None], first: int, unit: int, limit: float) -> int:
+def largest(bytes_of: Callable[[int], int | None], first: int, unit: int, limit: float) -> int:
     """The largest multiple of unit that fits, to within a few percent; 0 where none does.
 
     Memory is nearly linear in the batch.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ class FindRateOptions:
     updates: int = 200
     """Updates from the first to the last."""
     folder: str = ""
-    """Where curve.json and curve.svg are written; by default runs/find-rate-NAME."""
+    """Where curve.json and curve.html are written; by default runs/find-rate-NAME."""
 
 
 class _Enough(Exception):
@@ -106,6 +108,21 @@ def find_rate(
         "losses": losses.tolist(),
         **read_curve(rates, losses),
     }
+
+
+def write(path: str, found: dict[str, Any], folder: Path) -> Path:
+    """Writes curve.json, and curve.html where there is a curve and plotly; gives the file to look at."""
+    from jaxmodels.analysis.rate_curve import FIRST
+    from jaxmodels.report.rate_page import rate_page
+    from jaxmodels.runs.files import write_text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "curve.json", json.dumps({"file": path, **found}) + "\n")
+    (folder / "curve.html").unlink(missing_ok=True)
+    if len(found["rates"]) > FIRST and importlib.util.find_spec("plotly"):
+        write_text(folder / "curve.html", rate_page(Path(path).name, found).html())
+        return folder / "curve.html"
+    return folder / "curve.json"
 
 
 def _peak(built: Experiment) -> tuple[int, float]:

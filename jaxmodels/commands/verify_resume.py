@@ -91,7 +91,7 @@ def verify_resume(
         )
     with tempfile.TemporaryDirectory(prefix="jaxmodels-verify-") as temporary:
         base = Path(temporary)
-        command = [*python("jaxmodels"), "train", str(file.path), *_flags(config, file), "--quiet"]
+        command = [*python("jaxmodels"), "train", str(file.path), *knob_flags(config, file), "--quiet"]
         command += ["--checkpoint-every", str(every), "--keep", str(KEEP_ALL), "--stop-at", str(steps)]
         env = {"JAX_COMPILATION_CACHE_DIR": str(base / "compiled"), **os.environ}
         env.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -143,7 +143,7 @@ def _killed(
     return True
 
 
-def _flags(config: Any, file: File) -> list[str]:
+def knob_flags(config: Any, file: File) -> list[str]:
     """The knobs that differ from their defaults, as the command line takes them."""
     from jaxmodels.runs import experiment_file
     from jaxmodels.runs.knob_types import words

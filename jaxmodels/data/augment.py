@@ -170,7 +170,7 @@ def _round(image: Any, which: Any, sign: Any, m: float) -> Any:
     for chosen, change, parameters in (
         ((op >= 1) & (op <= 5), lambda x, a: _warped(x, a, "zero"), (xp.stack([top, bottom], 1),)),
         (op == 6, _autocontrast, ()),
-        (op == 7, _equalize, ()),
+        (op == 7, equalize, ()),
         (op == 8, lambda x: xp.where(x >= 1 - m, 1 - x, x), ()),  # solarize
         (op == 9, lambda x: xp.floor(x * 255 / 2 ** round(4 * m)) * 2 ** round(4 * m) / 255, ()),  # posterize
         (op == 10, lambda x, f: _saturate(x, f) if x.shape[-1] == 3 else x, (factor,)),
@@ -224,7 +224,7 @@ def _autocontrast(image: Any) -> Any:
     return xp.where(high > low, (image - low) / xp.maximum(high - low, 1e-6), image)
 
 
-def _equalize(image: Any) -> Any:
+def equalize(image: Any) -> Any:
     """Each byte becomes the share of pixels up to it, and the lowest that occurs 0, in each channel."""
     xp = _xp(image)
     B, H, W, C = image.shape

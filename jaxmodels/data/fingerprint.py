@@ -133,12 +133,13 @@ def _array(x: np.ndarray, whole: bool) -> list[str]:
     else:
         pieces = [data[i * BLOCK : (i + 1) * BLOCK] for i in _spaced(-(-data.nbytes // BLOCK), BLOCKS)]
     if len(pieces) < 2:
-        return [_digest(piece) for piece in pieces]
+        return [piece_digest(piece) for piece in pieces]
     with ThreadPoolExecutor(_threads()) as pool:  # hashing lets other threads run
-        return list(pool.map(_digest, pieces))
+        return list(pool.map(piece_digest, pieces))
 
 
-def _digest(piece: np.ndarray) -> str:
+def piece_digest(piece: np.ndarray) -> str:
+    """SHA-256 of the bytes of a contiguous array, in hexadecimal."""
     return hashlib.sha256(piece.data).hexdigest()
 
 

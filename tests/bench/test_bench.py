@@ -69,8 +69,8 @@ def test_pmap_and_several_devices_are_measured_too():
 
 def test_more_than_a_peak_is_refused_with_the_reason():
     result = {"refused": {}}
-    measure._put(result, "mfu", [0.4, 0.5, 0.6])
-    measure._put(result, "bandwidth", [0.9, 1.1, 1.2])
+    measure.put_share(result, "mfu", [0.4, 0.5, 0.6])
+    measure.put_share(result, "bandwidth", [0.9, 1.1, 1.2])
     assert result["mfu"] == 0.5 and "bandwidth" not in result
     assert "110% of the peak" in result["refused"]["bandwidth"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import pytest
 
 from jaxmodels import cli, optim
 from jaxmodels.analysis import rate_curve
-from jaxmodels.commands import find_batch
+from jaxmodels.commands import find_batch, find_rate
 from jaxmodels.console import Console
 from jaxmodels.optim.range_test import rising
 
@@ -82,8 +82,13 @@ def test_the_command_shows_the_curve_writes_it_and_says_what_to_begin_with(capsy
     found = json.loads((tmp_path / "curve.json").read_text())
     assert f"train {DIGITS} --hidden 16 --mesh data=1 --lr {found['steepest']:.2g}\n" in out
     assert 1e-3 < found["steepest"] < found["least"] < 10 and found["peak"] == 1
-    picture = ElementTree.parse(tmp_path / "curve.svg")
-    assert len(picture.findall("{*}circle")) > 20 and len(picture.findall("{*}polyline")) == 1
+    page = (tmp_path / "curve.html").read_text()
+    [figure] = json.loads(re.search(r'id="figures">(.*?)</script>', page)[1])
+    losses, smoothed = figure["data"]
+    assert losses["mode"] == "markers" and smoothed["mode"] == "lines"
+    assert (n := len(losses["y"])) > 20
+    assert losses["y"] == pytest.approx(found["losses"][:n], rel=1e-5)
+    assert [shape["x0"] for shape in figure["layout"]["shapes"]] == [found["steepest"], found["least"]]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +124,8 @@ def test_an_experiment_of_fewer_steps_than_are_tried_is_read_too(tmp_path, capsy
 def test_a_curve_that_is_not_finite_from_the_start_is_no_curve(tmp_path, capsys):
     found = {"rates": [0.1], "losses": [1.0], "smoothed": [1.0], "steepest": None, "least": None, "peak": 0.1}
     rate_curve.show("x.py", found, Console())
-    (tmp_path / "curve.svg").write_text("of another test")
-    assert rate_curve.write("x.py", found, tmp_path).name == "curve.json"
+    (tmp_path / "curve.html").write_text("of another test")
+    assert find_rate.write("x.py", found, tmp_path).name == "curve.json"
     assert "lower --low" in capsys.readouterr().out
     assert [file.name for file in tmp_path.iterdir()] == ["curve.json"]
 
@@ -136,14 +141,14 @@ def test_the_largest_batch_is_found_with_few_programs(each, limit, largest):
         asked.append(n)
         return int(20 + each * n)
 
-    found = find_batch._largest(bytes_of, 64, 4, limit)
+    found = find_batch.largest(bytes_of, 64, 4, limit)
     assert largest * 0.95 <= found <= (limit - 20) / each if largest else found == 0
     assert len(asked) <= find_batch.TRIES
 
 
 @fast
 def test_data_that_allow_no_more_are_the_limit():
-    assert find_batch._largest(lambda n: None if n > 100 else 10 * n, 64, 1, 1e9) in range(90, 101)
+    assert find_batch.largest(lambda n: None if n > 100 else 10 * n, 64, 1, 1e9) in range(90, 101)
 
 
 def test_the_batch_that_the_command_names_fits_and_a_much_larger_one_does_not(capsys):

@@ -128,5 +128,5 @@ class Knobs:
     ids=str,
 )
 def test_the_started_command_has_the_same_knobs(knobs):
-    flags = verify_resume._flags(knobs, SimpleNamespace(config=Knobs))
+    flags = verify_resume.knob_flags(knobs, SimpleNamespace(config=Knobs))
     assert parse("jaxmodels train FILE", flags, [], knobs=Knobs)[1] == knobs

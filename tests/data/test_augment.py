@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from jaxmodels.data.augment import _equalize, color, crop, erase, flip, rand_augment, resized_crop, warp
+from jaxmodels.data.augment import color, crop, equalize, erase, flip, rand_augment, resized_crop, warp
 from jaxmodels.data.keyed_random import bits, integers, uniform
 from jaxmodels.data.order import mix
 from jaxmodels.task import Task
@@ -145,11 +145,11 @@ def test_nothing_turned_sheared_scaled_or_moved_is_the_image_and_half_a_turn_is_
 @pytest.mark.parametrize("seed", range(3))
 def test_equalisation_spreads_the_ranks_evenly(seed):
     image = (np.random.default_rng(seed).random((1, 40, 40, 1)) ** 3).astype(np.float32)
-    got = np.sort(_equalize(image).reshape(-1))
+    got = np.sort(equalize(image).reshape(-1))
     np.testing.assert_allclose(got, np.linspace(0, 1, 1600), atol=0.2)
     assert got[0] == 0 and got[-1] == 1
     flat = np.full((1, 4, 4, 1), 0.3, np.float32)
-    np.testing.assert_array_equal(_equalize(flat), flat)
+    np.testing.assert_array_equal(equalize(flat), flat)
 
 
 @pytest.mark.parametrize(

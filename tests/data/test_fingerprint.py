@@ -63,8 +63,8 @@ def test_of_a_large_set_ends_and_labels_are_seen_and_little_is_read(monkeypatch)
     for name, value in (("WHOLE", 1 << 20), ("SMALL", 1 << 16), ("BLOCK", 64), ("BLOCKS", 16)):
         monkeypatch.setattr(fingerprint, name, value)
     read = []
-    digest = fingerprint._digest
-    monkeypatch.setattr(fingerprint, "_digest", lambda piece: read.append(piece.nbytes) or digest(piece))
+    digest = fingerprint.piece_digest
+    monkeypatch.setattr(fingerprint, "piece_digest", lambda piece: read.append(piece.nbytes) or digest(piece))
     x = {"image": np.zeros((2000, 1000), np.uint8), "label": np.zeros(2000, np.int32)}
     seen = {of_arrays(x)}
     assert sum(read) == 16 * 64 + 8000

@@ -229,7 +229,7 @@ def test_verify_resume_hands_every_knob_on(file):
         "flag": False,
         "table": {"x": "SMALL"},
     }
-    flags = verify_resume._flags(experiment_file.make_config(made, given), made)
+    flags = verify_resume.knob_flags(experiment_file.make_config(made, given), made)
     said = "--size LARGE --model.depth 2 --model.size LARGE --sizes 1 2 --table x SMALL --no-flag"
     assert flags == said.split()
 

@@ -171,7 +171,7 @@ class Squad:
             room = self.length - len(head) - 1
             for begin in window_begins(len(tokens), room, self.stride):
                 window_T2 = characters_T2[begin : begin + room]
-                start, end = _answer_span(window_T2, question)
+                start, end = answer_span(window_T2, question)
                 rows.append(
                     {
                         "tokens": [*head, *tokens[begin : begin + room], self.between],
@@ -204,7 +204,7 @@ class Squad:
         return Windows(arrays, characters_BT2)
 
 
-def _answer_span(characters_T2: np.ndarray, question: Question) -> tuple[int, int]:
+def answer_span(characters_T2: np.ndarray, question: Question) -> tuple[int, int]:
     """First and last token of the first answer; (-1, -1) where the window does not hold all of it."""
     begin = question.starts[0]
     end = begin + len(question.answers[0])

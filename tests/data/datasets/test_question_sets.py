@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmodels.data.datasets.banking77 import CLASSES, banking77, examples
-from jaxmodels.data.datasets.squad import Question, Squad, _answer_span, best_sentences, questions
+from jaxmodels.data.datasets.squad import Question, Squad, answer_span, best_sentences, questions
 from jaxmodels.tasks.question_answering import score
 
 
@@ -94,8 +94,8 @@ def test_a_squad_batch_is_described_by_its_spec(real, squad):
 def test_an_answer_outside_its_window_has_no_span():
     question = Question("", "", "one two three", ("two three",), (4,))
     letters = np.array([[0, 3], [4, 7], [8, 13]])
-    assert _answer_span(letters, question) == (1, 2)
-    assert _answer_span(letters[:2], question) == _answer_span(letters[2:], question) == (-1, -1)
+    assert answer_span(letters, question) == (1, 2)
+    assert answer_span(letters[:2], question) == answer_span(letters[2:], question) == (-1, -1)
 
 
 def test_whole_sentences_are_a_weak_baseline(real, squad):
