@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import jax
 import numpy as np
 
@@ -25,6 +27,7 @@ SYMBOLS = Symbols(
 MODEL = Whisper(V, 16, 2, 2, 24, decoder_depth=2, bands=80, frames=40, length=32)
 
 
+@cache
 def variables(seed: int = 0):
     """Random parameters, large enough that different sounds give different texts."""
     frames, tokens = np.zeros((1, 4, 80), np.float32), np.zeros((1, 2), np.int32)
