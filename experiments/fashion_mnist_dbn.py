@@ -12,9 +12,9 @@ alike, and drawn by the seed.
 
 Result of the first: at least -252.8 nats a test image of drawn pixels (95% by annealed importance sampling:
 -253.0 to -252.6), 4:22 min; after the second -240.2 (-240.6 to -239.6), 1:50 min. With 600 labels test
-accuracy is 77.2% +- 1.1% from random and 79.6% +- 0.5% from pretrained weights (means and 95% intervals of 5 seeds of
-one pretraining), 2.4 +- 0.6 points better, 1:11 min. With 60,000 and three passes it is 85.1% +- 0.3% and
-86.7% +- 0.2% (3 seeds; runs/fashion_mnist_dbn 60000 3), 1.6 +- 0.4 points better; three passes are few.
+accuracy is 77.2% +- 1.1% from random and 79.6% +- 0.5% from pretrained weights (means and 95% intervals of 5
+seeds of one pretraining), 2.4 +- 0.6 points better, 1:11 min. With 60,000 and three passes it is 85.1% +-
+0.3% and 86.7% +- 0.2% (3 seeds; RUN 60000 3), 1.6 +- 0.4 points better; three passes are few.
 The rate, 1e-3, was chosen on 10,000 held-out training images with 600 labels. Two cores of an AMD EPYC
 virtual machine, very busy, at 81357ff.
 """
