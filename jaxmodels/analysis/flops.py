@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodels.analysis.jaxpr import opened, scan_counts
+from jaxmodels.analysis.jaxpr import is_literal, opened, scan_counts, used_equations
 
 
 class Flops(NamedTuple):
@@ -67,20 +67,14 @@ def of_equation(eqn: Any) -> float:
 def _jaxpr(jaxpr: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
     """(FLOPs, which outputs depend on an active input); equations whose results nobody uses do not count."""
     flowing = {v for v, a in zip(jaxpr.invars, active, strict=True) if a}
-    used = {v for v in jaxpr.outvars if not _is_literal(v)}
-    kept = []
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(v in used for v in eqn.outvars):
-            kept.append(eqn)
-            used |= {v for v in eqn.invars if not _is_literal(v)}
     total = Flops(Counter(), Counter())
-    for eqn in reversed(kept):
-        flops, out = _equation(eqn, [not _is_literal(v) and v in flowing for v in eqn.invars])
+    for eqn in used_equations(jaxpr):
+        flops, out = _equation(eqn, [not is_literal(v) and v in flowing for v in eqn.invars])
         total += flops
         flowing |= {
             v for v, a in zip(eqn.outvars, out, strict=True) if a and jnp.issubdtype(_dtype(v), jnp.inexact)
         }
-    return total, [not _is_literal(v) and v in flowing for v in jaxpr.outvars]
+    return total, [not is_literal(v) and v in flowing for v in jaxpr.outvars]
 
 
 def _equation(eqn: Any, active: list[bool]) -> tuple[Flops, list[bool]]:
@@ -161,10 +155,6 @@ def _convolution(eqn: Any) -> int:
 
 
 _PRODUCTS = {"dot_general": _dot, "ragged_dot_general": _ragged, "conv_general_dilated": _convolution}
-
-
-def _is_literal(v: Any) -> bool:
-    return hasattr(v, "val")
 
 
 def _dtype(v: Any) -> Any:

@@ -94,7 +94,7 @@ def read(text: str, mesh: Mapping[str, int]) -> Work:
     times: Counter = Counter()
     kernels = 0
     for name, n in trips.items():
-        shapes = {i.name: i.shape for i in computations[name]}
+        shapes = _shapes(computations[name])
         used = _users(computations[name])
         for i in computations[name]:
             if i.operation in ("dot", "convolution"):
@@ -225,6 +225,15 @@ def _flops(i: Instruction, operands: list[str]) -> float:
         / features
         / math.prod(map(int, dilated[1].split("x")) if dilated else [1])
     )
+
+
+def _shapes(instructions: list[Instruction]) -> dict[str, str]:
+    """Shapes by name; name#2 is the third part of a tuple."""
+    shapes = {i.name: i.shape for i in instructions}
+    for i in instructions:
+        if i.shape.startswith("("):
+            shapes |= {f"{i.name}#{n}": part[0] for n, part in enumerate(_ARRAY.finditer(i.shape))}
+    return shapes
 
 
 def _users(instructions: list[Instruction]) -> dict[str, list[str]]:

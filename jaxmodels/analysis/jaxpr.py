@@ -11,6 +11,21 @@ def opened(jaxpr: Any) -> Any:
     return getattr(jaxpr, "jaxpr", jaxpr)
 
 
+def used_equations(jaxpr: Any) -> list[Any]:
+    """The equations whose results are used, or that have effects, in order; compilers drop the others."""
+    used, kept = {v for v in jaxpr.outvars if not is_literal(v)}, []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in used for v in eqn.outvars):
+            kept.append(eqn)
+            used |= {v for v in eqn.invars if not is_literal(v)}
+    return kept[::-1]
+
+
+def is_literal(v: Any) -> bool:
+    """Whether this operand is a constant that is written in the equation."""
+    return hasattr(v, "val")
+
+
 def scan_counts(eqn: Any) -> tuple[int, int]:
     """(constants, carries) among a scan's inputs; those that it runs over follow.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmodels.analysis import flops
-from jaxmodels.analysis.jaxpr import module_path, opened
+from jaxmodels.analysis.jaxpr import module_path, opened, used_equations
 from jaxmodels.experiment import Experiment
 from jaxmodels.layers.attention import lowered_for
 from jaxmodels.paths import by_path
@@ -60,7 +60,7 @@ def _done(work: list[Any] | None) -> tuple[tuple[int, ...] | None, float]:
 
 
 def _walk(jaxpr: Any, prefix: str, times: int, work: dict[str, list[Any]]) -> None:
-    for eqn in jaxpr.eqns:
+    for eqn in used_equations(jaxpr):
         whole, path = module_path(prefix, eqn)
         inner = [eqn.params[key] for key in ("call_jaxpr", "jaxpr", "fun_jaxpr") if key in eqn.params]
         if inner and eqn.primitive.name not in _OPAQUE:

@@ -83,3 +83,15 @@ def test_the_axes_of_a_group_are_those_along_which_it_differs():
     mesh = {"data": 2, "fsdp": 2, "tensor": 2}
     assert hlo.axes_of([ids[0, :, 1].tolist()], mesh) == ("fsdp",)
     assert hlo.axes_of([ids[:, 0, :].ravel().tolist()], mesh) == ("data", "tensor")
+
+
+@pytest.mark.fast
+def test_an_operand_may_be_a_part_of_a_tuple():
+    text = """HloModule m
+ENTRY %e (p: (s32[], f32[4,8])) -> f32[4,2] {
+  %p = (s32[], f32[4,8]{1,0}) parameter(0)
+  %w = f32[8,2]{1,0} constant({...})
+  ROOT %d = f32[4,2]{1,0} dot(%p#1, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+    assert hlo.read(text, {"data": 1}).flops == {"float32": 2 * 4 * 8 * 2}
