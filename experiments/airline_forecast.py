@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, Target, optim
 from jaxmodels.data.datasets.airline import SEASON, SPANS, airline, month_of, months
 from jaxmodels.data.forecast_drawing import forecast_chart
 from jaxmodels.data.series import from_table
@@ -105,6 +105,7 @@ def build(config: Config) -> Experiment:
         checkpoint_every=config.steps // 10,
         best=("validation/crps", min),
         seed=config.seed,
+        target=Target("mase", 1.76, "lower", source="seasonal naive"),
         baselines=baselines,
         predictor=forecaster(
             predict,

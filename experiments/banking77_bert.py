@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from jaxmodels import Display, Experiment, optim
+from jaxmodels import Display, Experiment, Target, optim
 from jaxmodels.convert import bert
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.bucketing import Buckets
@@ -109,4 +109,5 @@ def build(config: Config) -> Experiment:
         display=Display(lambda tokens_T: tokenizer.decode(tokens_T.tolist()), names),
         predictor=predictor(model, names, read=read, inputs="inputs", input="text"),
         baselines=lambda: {"nearest mean": {"test/accuracy": nearest_mean_accuracy(embed)}},
+        target=Target("accuracy", 0.92, "higher", source="published for DistilBERT"),
     )

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.california_housing import OCEAN, PUBLISHED, published_columns
 from jaxmodels.data.learned import learned
 from jaxmodels.data.libraries import library
@@ -104,6 +104,7 @@ def build(config: Config) -> Experiment:
             "gradient-boosted trees": {"test/rmse": boosted_rmse(config.data or None)},
             "published": {"test/rmse": 0.459},
         },
+        target=Target("rmse", 0.459, "lower", source="published"),
     )
 
 

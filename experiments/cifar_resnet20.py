@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import optax
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.convert.load import load_weights
 from jaxmodels.data.augment import crop, flip
 from jaxmodels.data.datasets.cifar10 import CLASSES, cifar10
@@ -56,4 +56,5 @@ def build(config: Config) -> Experiment:
         seed=config.seed,
         predictor=predictor(model, CLASSES, read=read, caption=captioned),
         baselines=lambda: {"published": {"test/accuracy": 0.9125}},
+        target=Target("accuracy", 0.9125, "higher", source="published, arXiv:1512.03385"),
     )

@@ -8,7 +8,7 @@ two cores of an AMD EPYC virtual machine, at 282204d.
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.digits import digits
 from jaxmodels.data.drawing import captioned
 from jaxmodels.data.formats.images import read_image
@@ -40,4 +40,5 @@ def build(config: Config) -> Experiment:
         predictor=predictor(
             model, DIGITS, read=lambda path: {"image": read_image(path, 8, channels=1)}, caption=captioned
         ),
+        target=Target("accuracy", 0.99, "higher"),
     )

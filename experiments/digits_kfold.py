@@ -9,7 +9,7 @@ two cores of an AMD EPYC virtual machine, at 4e5d582.
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim, train
+from jaxmodels import Experiment, Target, optim, train
 from jaxmodels.data.datasets.digits import digits_arrays
 from jaxmodels.data.pipeline import ArrayPipeline
 from jaxmodels.data.split import fold
@@ -37,6 +37,7 @@ def build(config: Config) -> Experiment:
         evals={"held-out": ArrayPipeline(held_out, batch=config.batch)},
         steps=config.steps,
         seed=config.seed,
+        target=Target("accuracy", 0.98, "higher", split="held-out"),
     )
 
 

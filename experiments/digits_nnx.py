@@ -17,7 +17,7 @@ import jax
 import optax
 from flax import nnx
 
-from jaxmodels import Experiment, Mean, Task, optim
+from jaxmodels import Experiment, Mean, Target, Task, optim
 from jaxmodels.data.datasets.digits import digits
 
 
@@ -82,4 +82,5 @@ def build(config: Config) -> Experiment:
         evals={"test": digits("test", 128)},
         steps=config.steps,
         seed=config.seed,
+        target=Target("accuracy", 0.99, "higher"),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.ett import etth1
 from jaxmodels.models.dlinear import DLinear
 from jaxmodels.scores import forecasting
@@ -73,4 +73,5 @@ def build(config: Config) -> Experiment:
         eval_every=epoch,
         seed=config.seed,
         baselines=baselines,
+        target=Target("mse", 0.375, "lower", source="published, arXiv:2205.13504"),
     )

@@ -16,7 +16,7 @@ from typing import Literal
 import jax
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, open_run, optim
+from jaxmodels import Evaluation, Experiment, Target, open_run, optim
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, numbered
 from jaxmodels.data.drawing import grid
 from jaxmodels.models.cnn import CNN
@@ -88,4 +88,5 @@ def build(config: Config) -> Experiment:
         checkpoint_every=max(1, config.steps // 10),
         seed=config.seed,
         baselines=lambda: baselines(config),
+        target=Target("frechet", 16.3, "lower", source="the first run") if config.classifier else None,
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, open_run, optim
+from jaxmodels import Evaluation, Experiment, Target, open_run, optim
 from jaxmodels.alternating import alternating, optimizers
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, numbered
 from jaxmodels.data.drawing import grid
@@ -85,4 +85,5 @@ def build(config: Config) -> Experiment:
         checkpoint_every=max(1, steps // 16),
         seed=config.seed,
         baselines=lambda: baselines(config),
+        target=Target("frechet", 23.4, "lower", source="the first run") if config.classifier else None,
     )

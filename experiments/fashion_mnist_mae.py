@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, keys, optim
+from jaxmodels import Evaluation, Experiment, Target, keys, optim
 from jaxmodels.data.augment import flip
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known
 from jaxmodels.data.drawing import grid
@@ -82,4 +82,5 @@ def build(config: Config) -> Experiment:
         checkpoint_every=max(1, steps // 20),
         seed=config.seed,
         baselines=lambda: untrained(config),
+        target=Target("probe", 0.766, "higher", source="the untrained encoder"),
     )

@@ -9,7 +9,7 @@ beside other work; two cores of an AMD EPYC virtual machine, at 6a8526e.
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.augment import flip
 from jaxmodels.data.datasets.fashion_mnist import CLASSES, fashion_mnist
 from jaxmodels.data.drawing import captioned
@@ -46,5 +46,8 @@ def build(config: Config) -> Experiment:
         baselines=lambda: {"published, ResNet-18": {"test/accuracy": 0.949}},
         predictor=predictor(
             model, CLASSES, read=lambda path: {"image": read_image(path, 28, channels=1)}, caption=captioned
+        ),
+        target=Target(
+            "accuracy", 0.949, "higher", source="published for ResNet-18, of 11 million parameters"
         ),
     )

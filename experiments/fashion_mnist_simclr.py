@@ -12,7 +12,7 @@ Result: probe 82.6%, 21.1 points above the untrained encoder's 61.5%, neighbours
 
 from dataclasses import dataclass
 
-from jaxmodels import Evaluation, Experiment, keys, optim
+from jaxmodels import Evaluation, Experiment, Target, keys, optim
 from jaxmodels.data.augment import color, flip, resized_crop
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, half_known
 from jaxmodels.models.resnet import Basic, ResNet
@@ -63,4 +63,5 @@ def build(config: Config) -> Experiment:
         checkpoint_every=max(1, steps // 12),
         seed=config.seed,
         baselines=lambda: untrained(config),
+        target=Target("probe", 0.615, "higher", source="the untrained encoder"),
     )

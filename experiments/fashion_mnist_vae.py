@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, open_run, optim
+from jaxmodels import Evaluation, Experiment, Target, open_run, optim
 from jaxmodels.data.datasets.fashion_mnist import fashion_mnist, numbered
 from jaxmodels.data.drawing import grid
 from jaxmodels.models.cnn import CNN
@@ -79,4 +79,5 @@ def build(config: Config) -> Experiment:
         checkpoint_every=max(1, steps // 10),
         seed=config.seed,
         baselines=lambda: baselines(config),
+        target=Target("frechet", 54.6, "lower", source="the first run") if config.classifier else None,
     )

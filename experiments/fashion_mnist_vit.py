@@ -10,7 +10,7 @@ epochs: 91.67%.
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.augment import crop, flip
 from jaxmodels.data.datasets.fashion_mnist import CLASSES, fashion_mnist
 from jaxmodels.data.drawing import captioned
@@ -51,4 +51,5 @@ def build(config: Config) -> Experiment:
         predictor=predictor(
             model, CLASSES, read=lambda path: {"image": read_image(path, 28, channels=1)}, caption=captioned
         ),
+        target=Target("accuracy", 0.923, "higher", source="published for as many parameters"),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.python_source import lzma_bits_per_byte, order0_bits_per_byte, python_source
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.models.gpt import GPT
@@ -77,4 +77,5 @@ def build(config: Config) -> Experiment:
             prompt="def ",
         ),
         baselines=baselines,
+        target=Target("bits_per_byte", 1.971, "lower", split="validation", source="the first run"),
     )

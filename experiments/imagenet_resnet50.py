@@ -10,7 +10,7 @@ Published: 76.3% top-1 accuracy on the 50,000 images to validate. Not run here; 
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.convert.load import load_weights
 from jaxmodels.data import locate
 from jaxmodels.data.augment import color, flip
@@ -61,4 +61,5 @@ def build(config: Config) -> Experiment:
         checkpoint_every=epoch,
         seed=config.seed,
         baselines=lambda: {"published": {"val/accuracy": 0.763}},
+        target=Target("accuracy", 0.763, "higher", split="val", source="published, arXiv:1706.02677"),
     )

@@ -9,7 +9,7 @@ Published: 83.1% top-1 accuracy on the 50,000 images to validate. Not run here; 
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data import locate
 from jaxmodels.data.augment import flip, rand_augment
 from jaxmodels.data.formats.images import each, image_folder
@@ -54,5 +54,6 @@ def build(config: Config) -> Experiment:
         eval_every=epoch,
         checkpoint_every=epoch,
         seed=config.seed,
+        target=Target("accuracy", 0.831, "higher", split="val", source="published"),
         baselines=lambda: {"published": {"val/accuracy": 0.831}},
     )

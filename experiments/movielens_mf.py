@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, Target, optim
 from jaxmodels.data.datasets.movielens import (
     ATTRIBUTES,
     HIGHEST,
@@ -131,4 +131,5 @@ def build(config: Config) -> Experiment:
         rules=model.rules(),
         predictor=recommender(scores_of_pairs(model, items), recommendations),
         baselines=baselines,
+        target=Target("rmse", 0.874, "lower", source="item-kNN"),
     )

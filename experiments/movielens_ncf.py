@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, Target, optim
 from jaxmodels.data.datasets.movielens import ITEMS, USERS, movielens, movies
 from jaxmodels.data.interaction_splits import joined, leave_one_out
 from jaxmodels.data.interactions import history
@@ -159,4 +159,5 @@ def build(config: Config) -> Experiment:
         rules=model.rules(),
         predictor=recommender(scores, recommendations),
         baselines=baselines,
+        target=Target("ndcg@10", 0.031, "higher", source="item-kNN"),
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, Target, optim
 from jaxmodels.data.augment import warp
 from jaxmodels.data.datasets.omniglot import characters, one_shot_runs
 from jaxmodels.data.pipeline import ArrayPipeline
@@ -120,6 +120,7 @@ def build(config: Config) -> Experiment:
         checkpoint_every=max(1, config.steps // 8),
         seed=config.seed,
         baselines=lambda: {"pixels": {"runs/error": pixels(folder)}, "chance": {"runs/error": 0.95}},
+        target=Target("error", 0.08, "lower", split="runs", source="published for siamese networks"),
     )
 
 

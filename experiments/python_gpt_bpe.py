@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.python_source import lzma_bits_per_byte, order0_bits_per_byte, python_source
 from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.data.learned import learned
@@ -131,4 +131,5 @@ def build(config: Config) -> Experiment:
             prompt="def ",
         ),
         baselines=baselines,
+        target=Target("bits_per_byte", 1.562, "lower", split="validation", source="the first run"),
     )

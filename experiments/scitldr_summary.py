@@ -13,7 +13,7 @@ on these abstracts alone, the model writes what such sentences begin with. (Publ
 from dataclasses import dataclass
 from functools import cache
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.scitldr import scitldr
 from jaxmodels.data.formats.tokenizer import Tokenizer
 from jaxmodels.data.pairs import pairs
@@ -140,4 +140,5 @@ def build(config: Config) -> Experiment:
         seed=config.seed,
         decoder=writer,
         baselines=baselines,
+        target=Target("rouge1", 31.3, "higher", source="the first sentence"),
     )

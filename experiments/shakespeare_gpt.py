@@ -12,7 +12,7 @@ of an Intel Xeon.
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.tinyshakespeare import ALPHABET, decode, encode, tinyshakespeare
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.layers.quantize import Products, quantized
@@ -77,4 +77,5 @@ def build(config: Config) -> Experiment:
         checkpoint_every=500,
         seed=config.seed,
         decoder=decoder(model, encode=encode, decode=decode, prompt="\n"),
+        target=Target("loss", 1.88, "lower", split="validation", source="nanoGPT's README"),
     )

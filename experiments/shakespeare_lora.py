@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.convert.text import open_text_model
 from jaxmodels.data.datasets.tinyshakespeare import decode, tinyshakespeare
 from jaxmodels.data.pipeline import WindowPipeline
@@ -57,4 +57,5 @@ def build(config: Config) -> Experiment:
         eval_every=300,
         seed=config.seed,
         decoder=stories.decoder._replace(prompt="ROMEO:\n"),
+        target=Target("loss", 2.632, "lower", split="validation", source="the first run"),
     )

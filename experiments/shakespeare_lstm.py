@@ -11,7 +11,7 @@ with Muon, 1.909 with Adam.) Python 3.11.7, two cores of an AMD EPYC virtual mac
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.tinyshakespeare import ALPHABET, decode, encode, tinyshakespeare
 from jaxmodels.data.pipeline import WindowPipeline
 from jaxmodels.layers.recurrent import Cell
@@ -57,4 +57,5 @@ def build(config: Config) -> Experiment:
         checkpoint_every=500,
         seed=config.seed,
         decoder=decoder(model, encode=encode, decode=decode, prompt="\n"),
+        target=Target("loss", 1.703, "lower", split="validation", source="the first run"),
     )

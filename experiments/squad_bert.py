@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, Target, optim
 from jaxmodels.convert import bert
 from jaxmodels.convert.load import load_pretrained
 from jaxmodels.data.bucketing import Buckets
@@ -127,4 +127,5 @@ def build(config: Config) -> Experiment:
                 f"test/{name}": value for name, value in score(best_sentences("test"), test.answers()).items()
             }
         },
+        target=Target("f1", 65.9, "higher", source="the first run"),
     )

@@ -10,7 +10,7 @@ two cores of an AMD EPYC virtual machine, at 282204d.
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.california_housing import SCALE, california_housing, linear_regression_rmse
 from jaxmodels.data.datasets.friedman import friedman, friedman_linear_rmse
 from jaxmodels.models.mlp import MLP
@@ -42,4 +42,7 @@ def build(config: Config) -> Experiment:
         eval_every=20 * train.steps,
         seed=config.seed,
         baselines=lambda: {"linear regression": {"test/rmse": linear()}},
+        target=Target("rmse", 2.71, "lower", source="linear regression")
+        if config.data == "friedman"
+        else None,
     )

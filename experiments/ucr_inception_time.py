@@ -13,7 +13,7 @@ cores of an AMD EPYC virtual machine with other work.
 
 from dataclasses import dataclass
 
-from jaxmodels import Experiment, optim
+from jaxmodels import Experiment, Target, optim
 from jaxmodels.data.datasets.ucr import CLASSES, Problem, ucr
 from jaxmodels.models.inception_time import inception_time
 from jaxmodels.tasks.classify import classify
@@ -43,4 +43,5 @@ def build(config: Config) -> Experiment:
         eval_every=config.steps,
         seed=config.seed,
         baselines=lambda: {"published": {"test/accuracy": PUBLISHED[config.problem]}},
+        target=Target("accuracy", PUBLISHED[config.problem], "higher", source="published for five networks"),
     )

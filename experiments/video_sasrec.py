@@ -21,7 +21,7 @@ from functools import cache
 
 import numpy as np
 
-from jaxmodels import Evaluation, Experiment, optim
+from jaxmodels import Evaluation, Experiment, Target, optim
 from jaxmodels.data.datasets.sasrec_video import ITEMS, USERS, sasrec_video
 from jaxmodels.data.interaction_splits import as_documents, joined, last_items, leave_one_out
 from jaxmodels.data.interactions import history
@@ -142,4 +142,5 @@ def build(config: Config) -> Experiment:
             scores_of_items(model), lambda: Recommendations(*trained_on()[:3]), inputs=window
         ),
         baselines=baselines,
+        target=Target("sampled_ndcg@10", 0.536, "higher", source="published, arXiv:1808.09781"),
     )

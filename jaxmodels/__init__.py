@@ -24,6 +24,7 @@ _WHERE = {
     "Options": "options",
     "Pipeline": "pipeline",
     "Predictor": "interfaces",
+    "Target": "interfaces",
     "Task": "task",
     "bench": "commands.bench",
     "evaluate": "commands.evaluate",

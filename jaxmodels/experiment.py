@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodels.interfaces import Decoder, Display, Predictor
+from jaxmodels.interfaces import Decoder, Display, Predictor, Target
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.task import Task
 
@@ -61,5 +61,6 @@ class Experiment:
     weights: Callable[[str], Any] | None = None
     # In place of jaxmodels.step.make_step, for what no one loss describes.
     make_step: Callable[..., Any] | None = None
+    target: Target | None = None  # what a training with these knobs should reach
     # Name -> metrics, shown beside the result.
     baselines: Callable[[], Mapping[str, Mapping[str, float]]] = dict

@@ -6,6 +6,7 @@ Dimensions: B rows, T tokens of a prompt, N of them whose logits are wanted, V v
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -85,3 +86,14 @@ class Decoder(NamedTuple):
         if isinstance(self.end, tuple):
             return self.end
         return () if self.end is None else (self.end,)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a result should reach: `metric` of the evaluation `split`, at least or at most `value`."""
+
+    metric: str
+    value: float
+    direction: Literal["higher", "lower"]  # which is better
+    split: str = "test"
+    source: str = ""  # of the value, in a few words

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 import numbers
 from collections.abc import Mapping
 from typing import Any
 
 from jaxmodels.experiment import Evaluation, Experiment
+from jaxmodels.interfaces import Target
 from jaxmodels.pipeline import Pipeline
 from jaxmodels.task import Task
 
@@ -43,6 +45,8 @@ def check_parts(experiment: Experiment) -> None:
         check_pipeline(
             evaluation.data if isinstance(evaluation, Evaluation) else evaluation, f"evals[{name!r}]"
         )
+    if experiment.target is not None:
+        _check_target(experiment.target, experiment.evals)
     for name in INTEGERS:
         value = getattr(experiment, name)
         absent = value is None and name in ("eval_every", "checkpoint_every")
@@ -58,6 +62,26 @@ def check_parts(experiment: Experiment) -> None:
             f"the experiment's best: got {best!r}; expected a metric and max or min. Write "
             "best=('test/accuracy', max)."
         )
+
+
+def _check_target(target: Any, evals: Mapping[str, Any]) -> None:
+    def refuse(got: str, expected: str) -> None:
+        raise ValueError(
+            f"the experiment's target: got {got}; expected {expected}. Write "
+            "target=Target('accuracy', 0.9, 'higher', split='test')."
+        )
+
+    if not isinstance(target, Target):
+        refuse(kind(target), "a jaxmodels.Target")
+    if target.direction not in ("higher", "lower"):
+        refuse(f"the direction {target.direction!r}", "'higher' or 'lower', which is better")
+    number = isinstance(target.value, numbers.Real) and not isinstance(target.value, bool)
+    if not number or not math.isfinite(target.value):
+        refuse(f"the value {target.value!r}", "a finite number")
+    if not target.metric or "/" in target.metric:
+        refuse(f"the metric {target.metric!r}", "a name without the split")
+    if target.split not in evals:
+        refuse(f"the split {target.split!r}", f"one of evals ({', '.join(evals) or 'none'})")
 
 
 def check_pipeline(data: Any, name: str) -> None:
