@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodels.data.augment import crop, flip
+from jaxmodels.layers.mel import log_mel
 from jaxmodels.layers.table_embedding import Field
 from jaxmodels.models import vit
 from jaxmodels.models.alexnet import AlexNet
@@ -34,6 +35,7 @@ from jaxmodels.models.dlinear import DLinear
 from jaxmodels.models.dlrm import DLRM
 from jaxmodels.models.ds_cnn import DSCNN, Separable
 from jaxmodels.models.factorization import FactorizationMachine, MatrixFactorization
+from jaxmodels.models.fastspeech import FastSpeech
 from jaxmodels.models.fcos import FCOS, FeaturePyramid
 from jaxmodels.models.ft_transformer import FTTransformer
 from jaxmodels.models.gan import Discriminator, Generator
@@ -100,6 +102,7 @@ from jaxmodels.tasks.regress import regress
 from jaxmodels.tasks.set_prediction import set_prediction
 from jaxmodels.tasks.simclr import simclr
 from jaxmodels.tasks.sparse import sparse
+from jaxmodels.tasks.text_to_mel import text_to_mel
 from jaxmodels.tasks.token_classification import token_classification
 from jaxmodels.tasks.translate import translate
 from jaxmodels.tasks.up_down import up_down
@@ -326,6 +329,16 @@ def forecaster(name: str, model: nn.Module, *, known: int = 0, **options: Any) -
     return Tiny(name=name, task=forecast(model), batch=series(known), outputs=forecasts(model), **options)
 
 
+def texts_with_sounds() -> dict[str, np.ndarray]:
+    """Two or three labels each, and 24 to 32 samples."""
+    random = np.random.default_rng(5)
+    labels_BL = random.integers(1, V, (B, 3), dtype=np.int32)
+    labels_BL[::2, 2] = 0
+    segments_BS = (np.arange(32) < random.integers(24, 33, (B, 1))).astype(np.int32)
+    audio_BS = random.normal(size=(B, 32)).astype(np.float32) * segments_BS
+    return {"labels": labels_BL, "audio": audio_BS, "segments": segments_BS, "weight": np.ones(B, np.float32)}
+
+
 CNN_SIZES = {"classes": K, "channels": (3, 4), "hidden": 6}
 GPT_SIZES = {"vocabulary": V, "length": T, "width": 8, "depth": 2, "heads": 2}
 LLAMA_SIZES = {**GPT_SIZES, "key_heads": 1}
@@ -347,6 +360,9 @@ DETECTOR = DETR(
     heads=2,
     depth=2,
     hidden_width=12,
+)
+FASTSPEECH = FastSpeech(
+    V, 3, width=8, depth=1, heads=2, hidden_width=6, kernel=3, duration_width=4, dropout=0.2
 )
 GOOGLENET = GoogLeNet(
     K, auxiliary=True, stem=(4,), stages=((google(3, 2, 3, 2, 2, 2),), (google(3, 2, 3, 2, 2, 2),) * 4)
@@ -471,6 +487,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "mobilenet-arcface": SIMILARITIES,
         "simclr": SIMILARITIES,
         "conformer-ctc-dropout": "the sums over paths are in float32",
+        "fastspeech-dropout": "the target's mel filters and the scores of alignments are in float32",
     },
     "bfloat16 rounds the first loss": {
         "dit": "the last layer begins at zero",
@@ -492,6 +509,7 @@ FLOAT32 = {  # a regular expression that occurs in the shapes of the products th
     "alexnet-triplet": "8x10xf32>, tensor<10x8xf32",
     "mobilenet-arcface": "8x5xf32>, tensor<5x5xf32",
     "simclr": "16x4xf32>, tensor<4x16xf32",
+    "fastspeech-dropout": "8x9x5xf32>, tensor<5x3xf32|8x3x3xf32>, tensor<8x9x3xf32",
     "conformer-ctc-dropout": "8x6x5xf32>, tensor<8x3x5xf32|8x4xf32>, tensor<8x4xf32",
 }
 RATE = {
@@ -693,6 +711,12 @@ TINY = [
         random=True,
     ),
     waves(WAVENET, name="wavenet"),
+    Tiny(
+        name="fastspeech-dropout",
+        task=text_to_mel(FASTSPEECH, partial(log_mel, rate=8, size=8, hop=4, bands=3), hop=4),
+        batch=texts_with_sounds(),
+        random=True,
+    ),
     waves(WAVENET.clone(output="logistics"), name="wavenet-logistics", second=True),
     Tiny(
         name="voice-conversion",

@@ -34,6 +34,7 @@ from jaxmodels.models import (
     dlrm,
     ds_cnn,
     factorization,
+    fastspeech,
     fcos,
     ft_transformer,
     gan,
@@ -219,6 +220,11 @@ ROWS = (
             for name in vars(whisper)
             if name.startswith("whisper_large_v3")
         },
+    ),
+    _Row(
+        fastspeech,
+        _Input("labels", (_shape(2, dtype=jnp.int32),)),
+        more={"fastspeech": lambda: fastspeech.FastSpeech(80)},
     ),
     _Row(hifi_gan, _Input("frames of 80 features", (_shape(4, 80),))),
     _Row(

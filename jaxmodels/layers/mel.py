@@ -157,3 +157,17 @@ def mel_to_magnitude(mel_BTM: jax.Array, filters_FM: np.ndarray, *, iterations: 
         return x_BTF * target_BTF / jnp.maximum(jnp.matmul(x_BTF, gram_FF, precision="highest"), 1e-20)
 
     return jnp.sqrt(jax.lax.fori_loop(0, iterations, step, target_BTF))
+
+
+def inverse_mel(power_BTM: jax.Array, *, steps: int = 100, **options) -> jax.Array:
+    """Powers of frequencies (BTF) whose mel powers are about these; options are those of mel_filters.
+
+    Nonnegative least squares by multiplicative updates (Lee and Seung, 2001).
+    """
+    filters_FM = jnp.asarray(mel_filters(bands=power_BTM.shape[-1], **options))
+
+    def step(_, x_BTF):
+        said = jnp.matmul(jnp.matmul(x_BTF, filters_FM), filters_FM.T)
+        return x_BTF * jnp.matmul(power_BTM, filters_FM.T) / jnp.maximum(said, 1e-20)
+
+    return jax.lax.fori_loop(0, steps, step, jnp.matmul(power_BTM, filters_FM.T))

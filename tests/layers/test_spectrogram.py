@@ -185,3 +185,14 @@ def test_a_frame_has_the_segment_of_its_middle():
 def test_senseless_sizes_are_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call(jnp.asarray(SOUND)[None])
+
+
+def test_powers_of_mel_bands_are_found_again_in_the_powers_of_frequencies():
+    from jaxmodels.layers.mel import inverse_mel, mel_filters
+
+    options = {"rate": 8000, "size": 64}
+    filters_FM = mel_filters(bands=12, **options)
+    power_BTF = np.random.default_rng(0).uniform(0.1, 1, (1, 3, 33)).astype(np.float32)
+    found_BTF = inverse_mel(power_BTF @ filters_FM, steps=300, **options)
+    assert found_BTF.shape == power_BTF.shape and found_BTF.min() >= 0
+    np.testing.assert_allclose(found_BTF @ filters_FM, power_BTF @ filters_FM, rtol=1e-2)
