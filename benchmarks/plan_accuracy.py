@@ -32,6 +32,7 @@ from jaxmodels.state import abstract_state, initial
 from jaxmodels.tasks.language import next_token
 
 SIZES: dict[str, Any] = {
+    "tiny": partial(gpt.GPT, vocabulary=256, width=32, depth=2, heads=2),  # for accelerator.py --quick
     "gpt3-125m": gpt.gpt3_small,
     "llama2-70b": llama.llama2_70b,
     "llama3-8b": llama.llama3_8b,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -132,3 +133,34 @@ def test_steps_with_large_tables_are_measured_by_their_rows():
 def test_dilated_convolutions_are_measured_in_five_forms():
     [case] = report("dilated_convolution.py")["cases"].values()
     assert case["times_of_xla"].keys() == {"products", "unfolded", "folded", "mixed"}
+
+
+@pytest.mark.parametrize("parts", first(1, ["attention", "sweep", "plan", "suite", "pmap"]))
+def test_a_part_of_what_an_accelerator_is_asked_runs_anywhere(parts, tmp_path):
+    script, record = BENCHMARKS / "accelerator.sh", tmp_path / "record.json"
+    command = [str(script), "--quick", "--parts", parts, "--json", str(record)]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(record.read_text())
+    assert found["parts"].keys() == {parts} and "error" not in found["parts"][parts]
+    assert len(found["goals"]) == 14 and all(
+        {"check", "value", "pass"} < goal.keys() for goal in found["goals"]
+    )
+
+
+def test_goals_are_judged_by_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    accelerator = __import__("accelerator")
+    result = {"case": "gpt2_small", "program": "training", "size": "full", "median_ms": 1.0}
+    result["mfu_of_datasheet"] = 0.5
+    parts = {
+        "suite": {"results": [result]},
+        "sweep": {"times_one": {"64": 41.0, "2048": 400.0}},
+        "plan": {"bytes": {"forecast": 105, "measured": 100}, "seconds": {"forecast": 2, "measured": 1}},
+    }
+    passed = {goal["check"]: goal["pass"] for goal in accelerator.goals(parts, False)}
+    assert passed["GPT-2 small, MFU"] is False and passed["Llama 1B, MFU"] is None
+    assert passed["64 MLPs as one program, times one"] is True
+    assert passed["2,048 MLPs as one program, times one"] is False
+    assert passed["plan, memory off by"] is True and passed["plan, time off by"] is False
