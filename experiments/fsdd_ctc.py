@@ -3,6 +3,10 @@
 jaxmodels train experiments/fsdd_ctc.py   (JAXMODELS_DATA names the folder that holds fsdd/)
 jaxmodels train experiments/fsdd_ctc.py --left-out theo   (and one speaker is heard for the first time)
 jaxmodels predict runs/fsdd_ctc number.wav
+
+Result: word error rate 1.19% on 300 sequences of the test's takes, all of it substitutions; 95.7% of the
+sequences are right. 69 min beside much other work; two cores of an AMD EPYC virtual machine, at 273e5c0.
+With a speaker left out it was not measured.
 """
 
 from dataclasses import dataclass
