@@ -95,6 +95,7 @@ def understood(config, predictions, batches):
     if not config.whisper:
         return {}
     import soxr
+
     from jaxmodels.inference.transcriber import open_transcriber
 
     transcriber = open_transcriber(config.whisper)
