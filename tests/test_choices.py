@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ from jaxmodels.data import (
     series_windows,
 )
 from jaxmodels.data.datasets import (
+    airline,
     banking77,
     bccd,
     california_housing,
@@ -61,11 +63,24 @@ from jaxmodels.data.formats import (
     tokenizer,
 )
 from jaxmodels.data.grain_pipeline import GrainPipeline
-from jaxmodels.layers import mel, quantize, rope, spectrogram, stack
+from jaxmodels.layers import mel, quantize, recurrent, rope, spectrogram, stack, table_embedding
+from jaxmodels.models.dbn import DBN
 from jaxmodels.models.mlp import MLP
+from jaxmodels.models.rbm import RBM
 from jaxmodels.models.resnet import CifarResNet, resnet50
 from jaxmodels.models.vit import vit_s
-from jaxmodels.tasks import classify, regress
+from jaxmodels.tasks import (
+    autoencode,
+    classify,
+    contractive,
+    contrastive_divergence,
+    denoising,
+    forecaster,
+    greedy,
+    regress,
+    sparse,
+    up_down,
+)
 from jaxmodels.tasks.vae import vae
 
 pytestmark = pytest.mark.fast
@@ -79,6 +94,29 @@ CALLS: dict[str, Callable[[], Any]] = {
     "data.bucketing Buckets padded": lambda: bucketing.Buckets(
         pipeline.ArrayPipeline({}, **B), lengths=(1,), padded=NO
     ),
+    "data.datasets.airline airline split": lambda: airline.airline(NO, 1),
+    "layers.recurrent zeros cell": lambda: recurrent.zeros(NO, (1,)),
+    "layers.table_embedding Field kind": lambda: table_embedding.TableEmbedding(
+        [table_embedding.Field(NO)], 1
+    ).init(jax.random.key(0), SOUND),
+    "tasks.autoencode autoencode miss": lambda: autoencode.autoencode(MLP((), 1), miss=NO),
+    "tasks.autoencode reconstruction miss": lambda: autoencode.reconstruction(SOUND, SOUND, NO),
+    "tasks.contractive contractive miss": lambda: contractive.contractive(MLP((), 1), miss=NO),
+    "tasks.contrastive_divergence contrastive_divergence pixels": lambda: (
+        contrastive_divergence.contrastive_divergence(RBM(2, 2), pixels=NO)
+    ),
+    "tasks.contrastive_divergence persistent pixels": lambda: contrastive_divergence.persistent(
+        RBM(2, 2), pixels=NO
+    ),
+    "tasks.contrastive_divergence visible pixels": lambda: contrastive_divergence.visible(SOUND, NO, None),
+    "tasks.denoising denoising miss": lambda: denoising.denoising(MLP((), 1), miss=NO),
+    "tasks.forecaster forecaster kind": lambda: forecaster.forecaster(
+        len, table=len, time="t", series=("x",), history=1, horizon=1, kind=NO
+    ),
+    "tasks.greedy greedy pixels": lambda: greedy.greedy(DBN([RBM(2, 2)]), pixels=NO),
+    "tasks.sparse sparse miss": lambda: sparse.sparse(MLP((), 1), miss=NO),
+    "tasks.up_down up_down pixels": lambda: up_down.up_down(DBN([RBM(2, 2)]), pixels=NO),
+    "tasks.up_down variational_bound pixels": lambda: up_down.variational_bound(DBN([RBM(2, 2)]), pixels=NO),
     "data.datasets.ett etth1 split": lambda: ett.etth1(NO, 1),
     "data.datasets.ett standardised split": lambda: ett.standardised(NO),
     "data.datasets.sentences as_tokens name": lambda: sentences.as_tokens("a", NO, fold=0),

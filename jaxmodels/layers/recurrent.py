@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmodels import choices
 from jaxmodels.layers.model import Model
 
 Cell = Literal["elman", "lstm", "gru"]
@@ -85,6 +86,7 @@ class Layer(Model):
 
 def zeros(cell: Cell, shape: tuple[int, ...]) -> States:
     """The states before the first step."""
+    choices.check("recurrent", "cell", cell, Cell)
     return (jnp.zeros(shape),) * (2 if cell == "lstm" else 1)
 
 

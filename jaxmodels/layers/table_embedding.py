@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodels import choices
 from jaxmodels.layers.model import Model
 
 Numbers = Literal["linear", "piecewise", "periodic"]
@@ -47,6 +48,8 @@ class TableEmbedding(Model):
     @nn.compact
     def __call__(self, x_BF: jax.Array) -> jax.Array:
         """Vectors BND of the columns in their order."""
+        for field in self.fields:
+            choices.check("Field", "kind", field.kind, Literal["number", "category"])
         first_N = self._first(x_BF)
         number_N = [n for n, field in enumerate(self.fields) if field.kind == "number"]
         vectors: dict[int, jax.Array] = {}

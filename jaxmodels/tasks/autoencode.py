@@ -41,6 +41,7 @@ def autoencode(model: nn.Module, *, inputs: str = "image", miss: Miss = "cross_e
     model: one of jaxmodels.models.autoencoder, or any that gives (reconstruction BF, code BD). Cross-entropy
     takes inputs from 0 to 1.
     """
+    choices.check("autoencode", "miss", miss, Miss)
 
     def measure(params, extra, batch, keys_B):
         (output_BF, _), extra = apply(model, params, extra, batch[inputs], keys_B, weight=batch["weight"])

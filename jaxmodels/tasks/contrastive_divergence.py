@@ -36,6 +36,7 @@ class Persistent(NamedTuple):
 
 def visible(x: jax.Array, pixels: Pixels, keys_B: jax.Array) -> jax.Array:
     """The visible units of an input, BV float32: its values, or a 0 or 1 of each as a probability."""
+    choices.check("contrastive divergence", "pixels", pixels, Pixels)
     x_BV = x.reshape(x.shape[0], -1).astype(jnp.float32)
     if pixels == "values":
         return x_BV

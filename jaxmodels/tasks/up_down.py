@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmodels import choices
 from jaxmodels.keys import fold
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import init_from
@@ -87,6 +88,7 @@ def variational_bound(
     most the log-likelihood (Salakhutdinov and Murray, 2008, equation 24), and the mean of its exponential is
     the likelihood. The network may be tied or not.
     """
+    choices.check("up_down", "pixels", pixels, Pixels)
     machines: Any = model.machines
     top = len(machines) - 1
 
