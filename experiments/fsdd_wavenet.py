@@ -46,7 +46,7 @@ class Config:
     data: str = ""  # folder of fsdd.tar.gz; by default fsdd in $JAXMODELS_DATA or the user's cache
 
 
-def places(segments_BS):
+def frame_positions(segments_BS):
     """Where each frame is in its recording (BLF): cosines of the fraction, time from the start and the
     end."""
     L = segments_BS.shape[1] // HOP
@@ -62,7 +62,7 @@ def places(segments_BS):
 def conditioned(batch):
     """The batch with what the model is conditioned on."""
     chosen_B2 = jnp.stack([batch["label"], batch["speaker"]], 1)
-    return {**batch, "categories": chosen_B2, "frames": places(batch["segments"])}
+    return {**batch, "categories": chosen_B2, "frames": frame_positions(batch["segments"])}
 
 
 def judged(run, audio_BS, batch, label):
