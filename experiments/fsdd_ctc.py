@@ -12,7 +12,7 @@ With a speaker left out it was not measured.
 from dataclasses import dataclass
 from functools import partial
 
-from jaxmodels import Display, Evaluation, Experiment, optim
+from jaxmodels import Display, Evaluation, Experiment, Target, optim
 from jaxmodels.data.augment_audio import gain, noise, spec_augment
 from jaxmodels.data.bucketing import Buckets
 from jaxmodels.data.datasets.fsdd import RATE, SPEAKERS
@@ -84,6 +84,7 @@ def build(config: Config) -> Experiment:
         eval_every=config.steps,
         checkpoint_every=500,
         seed=config.seed,
+        target=Target("wer", 0.012, "lower", source="the first run") if not config.fit else None,
         predictor=transcriber(model, WORDS, read=AudioReader(RATE, LENGTHS[-1], LENGTHS), search=search),
         display=Display(lambda audio: wav(audio, RATE), lambda: WORDS),
     )
