@@ -659,7 +659,7 @@ TINY = [
     Tiny(
         name="dbn-greedy",
         task=greedy(DBN(MACHINES), pixels="probabilities").task,
-        batch=images(),
+        batch={**images(), "image": (images()["image"] > 0).astype(np.float32)},
         outputs=outputs_of(DBN(MACHINES), "image"),
         random=True,
     ),

@@ -104,7 +104,9 @@ def evaluate(
                 "Experiment(other_data=…), a function of a path that gives a pipeline. Add it to the "
                 "experiment's file"
             )
-        experiment = replace(experiment, evals={Path(data).name: experiment.other_data(str(data))})
+        experiment = replace(
+            experiment, evals={Path(data).name: experiment.other_data(str(data))}, target=None
+        )
     if texts:
         if experiment.decoder is None:
             raise ValueError(
@@ -112,7 +114,7 @@ def evaluate(
                 "See jaxmodels.tasks.language"
             )
         scored = pipelines_of_texts(experiment.decoder, texts)
-        experiment = replace(experiment, evals={**(experiment.evals if data else {}), **scored})
+        experiment = replace(experiment, evals={**(experiment.evals if data else {}), **scored}, target=None)
     if is_file and precision == "run":
         precision = Options.precision
     options = Options(mesh=mesh, precision=precision_of(run, precision))  # type: ignore[arg-type]

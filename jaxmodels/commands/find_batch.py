@@ -186,7 +186,7 @@ def _steps(built: Experiment, options: Options, console: Console) -> bool:
 
     try:
         with console.busy(f"two steps of {built.train.batch:,}"):
-            short = dataclasses.replace(built, steps=2, evals={}, best=None)
+            short = dataclasses.replace(built, steps=2, evals={}, target=None, best=None)
             runner.run(short, dataclasses.replace(options, steps_per_dispatch=1))
     except MemoryError:
         return False

@@ -83,7 +83,14 @@ def find_rate(
     peak_update, peak = _peak(built)
     optimizer = rising(built.optimizer, low, high, updates, peak_update)
     trial = dataclasses.replace(
-        built, optimizer=optimizer, steps=updates, evals={}, log_every=1, best=None, baselines=dict
+        built,
+        optimizer=optimizer,
+        steps=updates,
+        evals={},
+        target=None,
+        log_every=1,
+        best=None,
+        baselines=dict,
     )
     points: list[tuple[float, float]] = []  # rate, loss
 

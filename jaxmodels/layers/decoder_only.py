@@ -63,6 +63,7 @@ class DecoderOnly(Model):
         x_BTM, cache = self.layers(x_BTM, keys_B, cache, *shared)
         return self.norm(x_BTM), cache
 
+    @nn.nowrap  # else the path of a block would have the model once more
     def layers(self, x_BTM, keys_B, cache, *shared):
         """(x_BTM, cache) after all blocks."""
         return stack(self.blocks, self.depth, x_BTM, keys_B, cache, *shared, unroll=self.unroll)

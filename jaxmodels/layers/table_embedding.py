@@ -102,7 +102,7 @@ class TableEmbedding(Model):
         """The numbers, 0 where they are missing, and where that is."""
         value_BM = x_BF[:, np.array([first_N[n] for n in number_N])]
         flags = [
-            x_BF[:, first_N[n] + 1] > 0 if self.fields[n].width == 2 else jnp.zeros(len(x_BF), bool)
+            x_BF[:, first_N[n] + 1] > 0 if self.fields[n].width == 2 else jnp.zeros(x_BF.shape[0], bool)
             for n in number_N
         ]
         missing_BM = jnp.stack(flags, 1)

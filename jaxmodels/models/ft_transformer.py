@@ -91,7 +91,7 @@ class FTTransformer(Model):
         x_BTD = embed(x_BF)
         normal = nn.initializers.uniform(2 * self.width**-0.5)
         first_D = self.param("first", lambda *a: normal(*a) - self.width**-0.5, (self.width,))
-        first_B1D = jnp.broadcast_to(first_D.astype(x_BTD.dtype), (len(x_BTD), 1, self.width))
+        first_B1D = jnp.broadcast_to(first_D.astype(x_BTD.dtype), (x_BTD.shape[0], 1, self.width))
         x_BTD = jnp.concatenate([first_B1D, x_BTD], 1)
         for n in range(self.depth):
             block = Block(

@@ -106,6 +106,7 @@ class GPT(DecoderOnly):
             self.blocks = Pair(block(*options, parent=None), block(*options, self.band, parent=None))
         self.norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype)
 
+    @nn.nowrap
     def layers(self, x_BTM, keys_B, cache, *shared):
         """With a band, in pairs of layers."""
         if self.band is None:

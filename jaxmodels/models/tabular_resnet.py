@@ -52,7 +52,7 @@ class TabularResNet(Model):
         )
         dense = partial(nn.Dense, kernel_init=UNIFORM, dtype=self.dtype)
         norm = partial(BatchNorm, keys_B is None, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
-        x_BW = dense(self.width, use_bias=False, name="stem")(embed(x_BF).reshape(len(x_BF), -1))
+        x_BW = dense(self.width, use_bias=False, name="stem")(embed(x_BF).reshape(x_BF.shape[0], -1))
         for n in range(self.depth):
             y_BH = nn.relu(dense(self.hidden_width, name=f"up_{n}")(norm(name=f"norm_{n}")(x_BW)))
             y_BH = dropout(y_BH, self.hidden_dropout, fold(keys_B, 2 * n))

@@ -138,10 +138,10 @@ class WaveNet(Model):
                 f"WaveNet: got {x_BT.shape[1]:,} samples and {frames_BLF.shape[1]:,} frames of {self.hop}; "
                 "expected as many samples as the frames have. Truncate or pad one of them."
             )
-        silence = jnp.full((len(x_BT), 1), self.silence, x_BT.dtype)
+        silence = jnp.full((x_BT.shape[0], 1), self.silence, x_BT.dtype)
         x_BTM = self.embedded(jnp.concatenate([silence, x_BT[:, :-1]], 1))
         total: Any = 0.0
-        conditions = self.conditions(categories_BN, frames_BLF, len(x_BT), x_BTM.dtype)
+        conditions = self.conditions(categories_BN, frames_BLF, x_BT.shape[0], x_BTM.dtype)
         for layer, condition in zip(self.layers, conditions, strict=True):
             more, skip = layer(x_BTM, condition)
             total = total + skip

@@ -131,7 +131,7 @@ class DecoderBlock(Block):
 def _hear(q_BTHD, k_BNHD, v_BNHD, source_segments_BN, segments_BT):
     """Attention to the source: the R rows of a sound are queries of one row, so that no key is repeated."""
     rows, T = q_BTHD.shape[:2]
-    q_BtHD = q_BTHD.reshape(len(k_BNHD), -1, *q_BTHD.shape[2:])
+    q_BtHD = q_BTHD.reshape(k_BNHD.shape[0], -1, *q_BTHD.shape[2:])
     segments = None
     if source_segments_BN is not None:
         own = jnp.ones((rows, T), jnp.int32) if segments_BT is None else segments_BT
@@ -217,7 +217,7 @@ class Whisper(Model):
         The first call stores the memory in the cache; afterwards memory and source segments are None.
         """
         if cache is not None and count_B is None:
-            count_B = jnp.full(len(target_BT), target_BT.shape[1], jnp.int32)
+            count_B = jnp.full(target_BT.shape[0], target_BT.shape[1], jnp.int32)
         position_BT = positions(target_BT, cache and cache.target, segments_BT)
         x_BTM = self.embed(target_BT) + self.positions(jnp.minimum(position_BT, self.length - 1))
         x_BTM = dropout(x_BTM, self.dropout, fold(keys_B, 2**16 + 1))

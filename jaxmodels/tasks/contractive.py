@@ -39,7 +39,7 @@ def contractive(
 
         def one(d):
             (slope,) = back(jnp.zeros_like(code_BD).at[:, d].set(1))
-            return (slope.astype(jnp.float32) ** 2).reshape(len(x), -1).sum(-1)
+            return (slope.astype(jnp.float32) ** 2).reshape(x.shape[0], -1).sum(-1)
 
         return jax.lax.map(one, jnp.arange(code_BD.shape[1])).sum(0)
 

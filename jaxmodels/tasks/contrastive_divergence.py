@@ -122,7 +122,7 @@ def samples(
 
     def predict(params, extra, batch):
         keys_B = content_keys(batch[inputs])
-        start_BV = jnp.broadcast_to(params["visible_bias"], (len(keys_B), model.visible))
+        start_BV = jnp.broadcast_to(params["visible_bias"], (keys_B.shape[0], model.visible))
         x_BV = _run(model, params, "draw_visible", start_BV, fold(keys_B, 0))
         x_BV = _run(model, params, "gibbs", x_BV, fold(keys_B, 1), steps)
         return _run(model, params, "means", _run(model, params, None, x_BV))

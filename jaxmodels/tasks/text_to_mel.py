@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxmodels.task import Mean, Task
 from jaxmodels.tasks.apply import apply
-from jaxmodels.tasks.requirements import finite, segments, weights
+from jaxmodels.tasks.requirements import finite, segments, tokens, weights
 
 
 def text_to_mel(model: nn.Module, features: Callable[[jax.Array], jax.Array], *, hop: int) -> Task:
@@ -61,6 +61,7 @@ def text_to_mel(model: nn.Module, features: Callable[[jax.Array], jax.Array], *,
             "audio": finite("samples of a sound, -1 to 1"),
             "weight": weights(),
             "segments": segments(),
+            "labels": tokens(model.vocabulary),
         }
 
     return Task(init, loss, evaluate, requires=requires)

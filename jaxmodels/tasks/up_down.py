@@ -94,7 +94,7 @@ def variational_bound(
 
     def bound(params, x, keys_B):
         x_BV = visible(x, pixels, fold(keys_B, 0))
-        bound_B = jnp.zeros(len(x_BV))
+        bound_B = jnp.zeros(x_BV.shape[0])
         for n in range(top):
             logits_BH = machines[n].apply({"params": params[f"machines_{n}"]}, x_BV, method="hidden_logits")
             h_BH = visible(jax.nn.sigmoid(logits_BH), "probabilities", fold(keys_B, n + 1))
@@ -120,7 +120,7 @@ def dreams(
 
     def predict(params, extra, batch):
         keys_B, own = content_keys(batch[inputs]), {"params": params[f"machines_{top}"]}
-        start_BV = jnp.broadcast_to(own["params"]["visible_bias"], (len(keys_B), machines[top].visible))
+        start_BV = jnp.broadcast_to(own["params"]["visible_bias"], (keys_B.shape[0], machines[top].visible))
         x_BV = machines[top].apply(own, start_BV, fold(keys_B, 0), method="draw_visible")
         mean_BV = x_BV = machines[top].apply(own, x_BV, fold(keys_B, 1), steps, method="gibbs")
         for n in reversed(range(top)):

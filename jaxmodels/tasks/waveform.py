@@ -59,12 +59,12 @@ def next_sample(model: Any) -> Task:
         return {**metrics, "bits_per_sample": metrics["loss"] / math.log(2)}
 
     def requires(batch, params, extra):
-        S = batch["audio"].shape[1:]
         found = {
-            "audio": finite("samples of a sound, -1 to 1", S),
+            "audio": finite("samples of a sound, -1 to 1"),
             "weight": weights(),
-            "segments": segments(S),
+            "segments": segments(),
             "categories": fields(model.categories, key="categories"),
+            "frames": finite("numbers of each frame"),
         }
         return {name: required for name, required in found.items() if name in batch}
 
@@ -79,7 +79,7 @@ def generate(
     keys_B: one for each sound; a sample's own number is folded in. temperature: 0 always takes the likeliest
     sample. conditions: categories_BN and frames_BLF, as the model's call has them.
     """
-    B, dtype = len(keys_B), jax.tree.leaves(variables["params"])[0].dtype
+    B, dtype = keys_B.shape[0], jax.tree.leaves(variables["params"])[0].dtype
     given = (conditions.get("categories_BN"), conditions.get("frames_BLF"))
     of_layers = model.apply(variables, *given, B, dtype, method="conditions")
     L = of_layers[0].shape[1]
